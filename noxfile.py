@@ -1,0 +1,137 @@
+"""
+What is checked before a change is taken: `nox` runs it all, `nox -s lint` one part.
+
+The wheel is built once (from the sdist, so that the sdist is complete) and is what the tests, the types and the docs
+are run against; the source tree is never imported by them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["wheel", "tests", "coverage", "lint", "typing", "docs"]
+
+HERE = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group (PEP 735), which not every installer knows by name."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@functools.cache
+def temporary_folder() -> Path:
+    """Return a folder for the wheel that lasts as long as this run of nox."""
+    folder = Path(tempfile.mkdtemp(prefix="securesmtp-wheel-"))
+    # At exit, not now: every session of this run installs the wheel from there.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def wheel(session: nox.Session) -> Path:
+    """Return the wheel: the one that SECURESMTP_WHEEL names, else the one that this run of nox has built."""
+    if given := os.environ.get("SECURESMTP_WHEEL"):
+        return Path(given).resolve(strict=True)
+    folder = temporary_folder()
+    if not list(folder.glob("*.whl")):
+        session.install("build>=1.3")
+        session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def install_wheel(session: nox.Session, extra: str, *groups: str) -> None:
+    """Install the wheel with *extra* and the requirements of *groups*; never the source tree."""
+    # Reinstalled even where the version is the same: a kept environment would else go on to use yesterday's.
+    built = wheel(session)
+    session.install(f"{built}[{extra}]", *(requirement for name in groups for requirement in group(name)))
+    session.install("--force-reinstall", "--no-deps", str(built))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite on the installed wheel; coverage is kept for `coverage`."""
+    install_wheel(session, "demo", "test")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Put together what the runs of `tests` covered, and fail under 100 % of lines and branches."""
+    session.install("coverage>=7.10")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, the direction of imports, spelling and the metadata."""
+    session.install(*group("lint"), *PYPROJECT["project"]["dependencies"])
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(HERE / "src")})
+    session.run("codespell")
+    session.run("validate-pyproject", "pyproject.toml")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: ours and the tests' with mypy, the public names as another checker sees them with pyright."""
+    install_wheel(session, "demo", "typing")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+    # In a folder of its own, so that it is the installed package which is judged.
+    with session.chdir(session.create_tmp()):
+        python = f"{session.bin}/python"
+        session.run("pyright", "--pythonpath", python, "--ignoreexternal", "--verifytypes", "securesmtp")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages, every warning and every dead reference an error, and run their examples."""
+    install_wheel(session, "demo", "docs")
+    for builder in ("html", "doctest"):
+        session.run(
+            *("sphinx-build", "-n", "-W", "--keep-going", "-q", "-E", "-b", builder),
+            *("-d", "docs/_build/doctrees", "docs", f"docs/_build/{builder}"),
+        )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure; nothing fails by a number here."""
+    script = HERE / "tests" / "bench" / "import_time.py"
+    if not script.exists():
+        session.skip("there is no tests/bench/import_time.py")
+    install_wheel(session, "demo")
+    session.run("python", str(script), *session.posargs)
+
+
+@nox.session(name="wheel")
+def wheel_session(session: nox.Session) -> None:
+    """Build sdist and wheel into dist/, and check what is in them."""
+    session.install(*group("release"))
+    shutil.rmtree(HERE / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", silent=True)
+    archives = sorted(str(path) for path in (HERE / "dist").iterdir())
+    session.run("twine", "check", "--strict", *archives)
+    (built,) = (HERE / "dist").glob("*.whl")
+    session.run("check-wheel-contents", str(built))
+    names = zipfile.ZipFile(built).namelist()
+    if "securesmtp/py.typed" not in names:
+        session.error("securesmtp/py.typed is not in the wheel")
+    if strangers := [name for name in names if not name.startswith("securesmtp")]:
+        session.error(f"not ours in the wheel: {strangers}")

@@ -1,0 +1,139 @@
+"""The mailbox of RFC 5321 §4.1.2, taken exactly as given: never repaired, never re-parsed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+import idna
+
+from securesmtp.errors import AddressError, ConfigurationError
+
+# RFC 5321 §4.5.3.1.1 to .3: 64 and 255; a path is 256 with its angle brackets, which leaves 254 for the mailbox.
+_MAX_LOCAL = 64
+_MAX_DOMAIN = 255
+_MAX_MAILBOX = 254
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+# No < or > even in quotes: legal, used by nobody, and read as the path's end by some (CVE-2025-59937).
+_QUOTED_STRING = re.compile(r'"(?:[ !#-;=?-\[\]-~\x80-\U0010ffff]|\\[ -;=?-~])*"')
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """
+    One mailbox that is known to be one.
+
+    Attributes:
+        address: As the caller gave it.
+        local: The local part, quotes included.
+        domain: The domain in ASCII (A-labels, RFC 5890) or an address literal.
+    """
+
+    address: str
+    local: str
+    domain: str
+
+    @classmethod
+    def parse(cls, address: str) -> Mailbox:
+        """
+        Return *address* as a mailbox.
+
+        Raises:
+            AddressError: It is not a mailbox by RFC 5321 §4.1.2 or RFC 6531 §3.3.
+        """
+        if not isinstance(address, str):
+            raise _refused(address, f"is a {type(address).__name__}, not a str")
+        # The length comes first: it bounds the work of all that follows (CVE-2025-14874).
+        if len(address) > _MAX_MAILBOX:
+            raise _refused(address, f"is longer than {_MAX_MAILBOX} octets (RFC 5321 §4.5.3.1.3)")
+        local, at, domain = address.rpartition("@")
+        if not at:
+            raise _refused(address, "has no @")
+        if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)) or not _printable(local):
+            raise _refused(address, "has a local part that RFC 5321 §4.1.2 does not allow")
+        ascii_domain = _domain(address, domain)
+        if len(local.encode()) > _MAX_LOCAL:
+            raise _refused(address, f"has a local part of more than {_MAX_LOCAL} octets (RFC 5321 §4.5.3.1.1)")
+        if len(local.encode()) + 1 + len(ascii_domain) > _MAX_MAILBOX:
+            raise _refused(address, f"is longer than {_MAX_MAILBOX} octets (RFC 5321 §4.5.3.1.3)")
+        return cls(address, local, ascii_domain)
+
+    @property
+    def encoded(self) -> bytes:
+        """The octets that stand between < and > in MAIL and RCPT."""
+        return f"{self.local}@{self.domain}".encode()
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether only a server with SMTPUTF8 can take it: a domain has an ASCII form, a local part has none."""
+        return not self.local.isascii()
+
+
+def ascii_domain(domain: str) -> str:
+    """
+    Return *domain* in ASCII: as it is, or each non-ASCII label as its A-label (IDNA 2008, RFC 5891).
+
+    Raises:
+        ValueError: It is neither a domain name in ASCII nor one that has such a form.
+    """
+    # Label by label: idna.encode also splits at U+3002 and its like, which would be another domain than the one given.
+    name = ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in domain.split("."))
+    if len(name) > _MAX_DOMAIN or not _DOMAIN.fullmatch(name):
+        message = "not a domain name"
+        raise ValueError(message)
+    return name
+
+
+def address_literal(text: str) -> str | None:
+    """Return *text* if it is an address literal such as ``[192.0.2.1]`` or ``[IPv6:::1]`` (RFC 5321 §4.1.3)."""
+    if not (text.isascii() and text.startswith("[") and text.endswith("]")):
+        return None
+    inner = text[1:-1]
+    tagged = inner[:5].lower() == "ipv6:"
+    try:
+        # A zone ("%eth0") is not part of RFC 5321's grammar, and ipaddress accepts one.
+        address = ipaddress.ip_address(inner[5:] if tagged and "%" not in inner else inner)
+    except ValueError:
+        return None
+    return text if tagged == (address.version == 6) else None  # noqa: PLR2004 -- IPv6 is its name
+
+
+def ehlo_name(name: str) -> bytes:
+    """
+    Return *name* as the argument of EHLO: a domain name or an address literal (RFC 5321 §4.1.4).
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    try:
+        return (address_literal(name) or ascii_domain(name)).encode("ascii")
+    except ValueError:
+        message = "local_hostname is neither a domain name nor an address literal"
+        raise ConfigurationError(message, hint='pass a name such as "app.example.org", or leave it out') from None
+
+
+def _domain(address: str, domain: str) -> str:
+    try:
+        return address_literal(domain) or ascii_domain(domain)
+    except ValueError as error:
+        why = f" ({error})" if isinstance(error, idna.IDNAError) else ""
+        raise _refused(address, f"has a domain that is not a domain name{why}") from None
+
+
+def _printable(text: str) -> bool:
+    # U+0085, U+2028, U+202E and their like end lines or turn text around where the address is shown.
+    return all(character.isprintable() for character in text)
+
+
+def _refused(address: object, why: str) -> AddressError:
+    shown = repr(address)
+    shown = shown if len(shown) <= 100 else f"{shown[:99]}…"  # noqa: PLR2004 -- enough to find it again
+    return AddressError(
+        f"{shown} {why}",
+        hint='pass the bare mailbox, such as "user@example.org", without display name, comment or brackets',
+    )

@@ -1,0 +1,116 @@
+"""
+Who logs in and how: credentials, and the ranked registry of mechanisms.
+
+A mechanism takes and gives octets and knows nothing of base64, lines or replies; `dialogue.authenticate` does the rest.
+Secrets are revealed in this package only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+from securesmtp._protocol.sasl.simple import Login, Plain
+from securesmtp._secret import Secret
+from securesmtp._values import Stage
+from securesmtp.errors import ConfigurationError, NoUsableMechanismError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PasswordSource: TypeAlias = str | Secret | Callable[[], str | Secret]
+
+
+class Mechanism(Protocol):
+    """One SASL exchange from the client's side (RFC 4422)."""
+
+    name: ClassVar[str]
+
+    def start(self) -> bytes | None:
+        """Return the initial response, or None where the server speaks first."""
+
+    def respond(self, challenge: bytes) -> bytes | None:
+        """Return the answer to *challenge*, or None where this mechanism has nothing more to say."""
+
+
+# Strongest first. Both give the server the password itself, so PLAIN is first because it is one round trip.
+RANKED: dict[str, type[Plain | Login]] = {mechanism.name: mechanism for mechanism in (Plain, Login)}
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Password:
+    """
+    Log in with a name and a password.
+
+    Attributes:
+        username: As the server knows it.
+        password: A `Secret`, or a callable that is asked at each login, after TLS was verified.
+        mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
+    """
+
+    username: str
+    password: Secret | Callable[[], str | Secret] = field(repr=False)
+    mechanisms: tuple[str, ...] | None = None
+
+    def __init__(self, username: str, password: PasswordSource, mechanisms: Iterable[str] | None = None) -> None:
+        """
+        Check what can be checked before the network, and hide the password.
+
+        Raises:
+            ConfigurationError: Empty, with a NUL (RFC 4616 §2), of the wrong type, or an unknown mechanism.
+        """
+        # First of all, so that no frame of a traceback holds the string.
+        password = Secret(password) if isinstance(password, str) else password
+        names = None if mechanisms is None else tuple(mechanisms)
+        object.__setattr__(self, "username", username)
+        object.__setattr__(self, "password", password if callable(password) else _checked(password))
+        object.__setattr__(self, "mechanisms", names)
+        if not _usable(username):
+            message = "the username must be a str, not empty and without NUL"
+            raise ConfigurationError(message)
+        if names is not None and not (names and set(names) <= set(RANKED)):
+            message = f"mechanisms may name {', '.join(RANKED)}, and must name one"
+            raise ConfigurationError(message)
+
+    def choose(self, offered: Sequence[str]) -> Mechanism:
+        """
+        Return the first mechanism that is allowed here and *offered* by the server, with the password fetched.
+
+        Raises:
+            NoUsableMechanismError: There is none; the password was not fetched.
+            ConfigurationError: The callable gave something that is not a password.
+        """
+        allowed = self.mechanisms or tuple(RANKED)
+        name = next((name for name in allowed if name in offered), None)
+        if name is None:
+            message = f"the server offers {_listed(offered)}, and only {_listed(allowed)} may be used"
+            raise NoUsableMechanismError(message, stage=Stage.AUTH)
+        return RANKED[name](self.username, _fetched(self.password))
+
+
+def _fetched(source: Secret | Callable[[], str | Secret]) -> Secret:
+    password = source() if callable(source) else source
+    # Rebound, so that no frame of a traceback holds the string.
+    password = Secret(password) if isinstance(password, str) else password
+    return _checked(password)
+
+
+def _checked(password: object) -> Secret:
+    if not isinstance(password, Secret):
+        message = f"the password is a {type(password).__name__}, not a str, a Secret or a callable that returns one"
+        raise ConfigurationError(message, stage=Stage.AUTH)
+    if not _usable(password.reveal()):
+        message = "the password must be a str, not empty and without NUL"
+        raise ConfigurationError(message, stage=Stage.AUTH)
+    return password
+
+
+def _usable(text: object) -> bool:
+    # A lone surrogate would raise a UnicodeEncodeError that carries the password (measured: smtplib's does).
+    return isinstance(text, str) and bool(text) and not re.search("[\0\ud800-\udfff]", text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "no mechanism"

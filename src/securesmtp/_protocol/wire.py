@@ -1,0 +1,144 @@
+"""Command lines out, replies in: the only place where SMTP's octets are built or read (RFC 5321 §2.3.8, §4.2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from securesmtp._values import Reply
+from securesmtp.errors import ConfigurationError, ProtocolError
+
+# RFC 5321 §4.5.3.1.4; with a path of 256 octets at the most, no parameter that we write comes near it.
+MAX_COMMAND = 512
+# RFC 4954 §4.
+MAX_AUTH = 12288
+# RFC 5321 §4.5.3.1.5 says 512; real servers go beyond, a flood goes much further.
+MAX_REPLY_LINE = 2048
+MAX_REPLY_LINES = 128
+MAX_REPLY = 65536
+# What an error or a receipt keeps of a reply: enough to read, too little to fill a log.
+KEPT_TEXT = 500
+KEPT_RAW = 4096
+
+_COMMAND = re.compile(rb"[ -~]*")
+# UTF-8 is legal in MAIL and RCPT once SMTPUTF8 was negotiated (RFC 6531 §3.3); C1 controls are refused by Mailbox.
+_COMMAND_UTF8 = re.compile(rb"[ -~\x80-\xff]*")
+_REPLY_LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)
+# RFC 3463 §2; the class must be the first digit of the code (RFC 2034 §4).
+_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line to be written, CRLF included; a secret one shows nothing of itself."""
+
+    data: bytes
+    secret: bool = False
+
+    def __repr__(self) -> str:
+        """Return the line without CRLF, or that it is redacted."""
+        return "Line(<redacted>)" if self.secret else f"Line({self.data[:-2]!r})"
+
+
+def line(verb: bytes, *arguments: bytes, secret: bool = False, utf8: bool = False, limit: int = MAX_COMMAND) -> Line:
+    """
+    Return one command line, or refuse what could be two (CVE-2026-53533 and its kin).
+
+    Raises:
+        ConfigurationError: A control character, a non-ASCII octet without *utf8*, or more than *limit* octets.
+    """
+    text = b" ".join((verb, *arguments))
+    if not (_COMMAND_UTF8 if utf8 else _COMMAND).fullmatch(text):
+        message = "a command line may hold printable characters only"
+        raise ConfigurationError(message)
+    if len(text) + 2 > limit:
+        message = f"a command line of {len(text) + 2} octets is longer than the {limit} that SMTP allows"
+        raise ConfigurationError(message)
+    return Line(text + b"\r\n", secret)
+
+
+def escape(octets: bytes, limit: int = KEPT_TEXT) -> str:
+    """Return *octets* as printable text on one line, cut to *limit* characters (RPL-08: log and terminal injection)."""
+    # Four octets are the most that one character takes: nothing beyond can show.
+    text = octets[: 4 * limit].decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """One complete reply as it was read: its code, and its lines without code and CRLF."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+    def reply(self, limit: int = KEPT_TEXT) -> Reply:
+        """Return what a caller may keep of it."""
+        enhanced = _ENHANCED.match(self.lines[0])
+        code = enhanced[1].decode("ascii") if enhanced and enhanced[1][:1] == b"%d" % (self.code // 100) else None
+        return Reply(self.code, code, escape(b" ".join(self.lines), limit), b"\n".join(self.lines)[:KEPT_RAW])
+
+
+@dataclass(slots=True)
+class ReplyReader:
+    """
+    Octets in, complete replies out; bounded, and strict: a reply that is not well-formed ends the session.
+
+    There is no way back into step after a bad line, so none is tried (measured: smtplib pairs the next command with
+    the rest). The caller closes the connection on `ProtocolError`.
+    """
+
+    _buffer: bytearray = field(default_factory=bytearray)
+    _lines: list[bytes] = field(default_factory=list)
+    _code: int = 0
+    _octets: int = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether octets were fed that no reply has used: outside of a reply, they are unsolicited."""
+        return bool(self._buffer or self._lines)
+
+    def feed(self, octets: bytes) -> None:
+        """Take what the server sent; how much one read brings makes no difference."""
+        self._buffer += octets
+
+    def next(self) -> RawReply | None:
+        """
+        Return the next complete reply, or None when more octets are needed.
+
+        Raises:
+            ProtocolError: The octets cannot become a well-formed reply within the limits.
+        """
+        while (text := self._line()) is not None:
+            parsed = _REPLY_LINE.fullmatch(text)
+            if not parsed or (self._lines and int(parsed[1]) != self._code):
+                raise _malformed("a reply line is not a code and a text", text)
+            self._code = int(parsed[1])
+            self._lines.append(parsed[3] or b"")
+            self._octets += len(text) + 2
+            if len(self._lines) > MAX_REPLY_LINES or self._octets > MAX_REPLY:
+                raise _malformed("a reply is longer than any server needs", text)
+            if parsed[2] != b"-":
+                complete = RawReply(self._code, tuple(self._lines))
+                self._lines, self._octets = [], 0
+                return complete
+        return None
+
+    def _line(self) -> bytes | None:
+        # 334 carries a SASL challenge, which may fill a whole AUTH line (RFC 4954 §4).
+        limit = MAX_AUTH if self._buffer.startswith(b"334") else MAX_REPLY_LINE
+        end = self._buffer.find(b"\n", 0, limit)
+        if end < 0:
+            if len(self._buffer) >= limit:
+                raise _malformed("a reply line is longer than any server needs", bytes(self._buffer[:limit]))
+            return None
+        text = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        # RFC 5321 §2.3.8: a bare CR or LF is no line end, and who treats it as one can be told two stories.
+        if not text.endswith(b"\r\n") or b"\r" in text[:-2]:
+            raise _malformed("a reply line does not end in CRLF", text)
+        return text[:-2]
+
+
+def _malformed(what: str, octets: bytes) -> ProtocolError:
+    return ProtocolError(f'{what}: "{escape(octets, 100)}"')

@@ -1,0 +1,205 @@
+"""
+Every error that this library raises on purpose.
+
+.. code-block:: text
+
+    SecureSMTPError (smtplib.SMTPException)
+    ├─ ConfigurationError (ValueError)    the caller's mistake
+    │   ├─ AddressError                   not an RFC 5321 mailbox
+    │   └─ MessageError                   the message cannot be sent as it is
+    ├─ ConnectError (ConnectionError)     DNS, refused, reset, closed, bad greeting
+    ├─ TLSError (ConnectionError)         no verified TLS session
+    │   ├─ CertificateError               .reason says why it was refused
+    │   ├─ DowngradeError                 STARTTLS missing, refused, answered wrongly, or tampered with
+    │   └─ WrongTLSModeError              plaintext on an implicit port, or the reverse
+    ├─ AuthenticationError                the login was refused
+    │   └─ NoUsableMechanismError         nothing that both sides allow
+    ├─ ProtocolError                      malformed, oversized, unsolicited or out of step
+    ├─ DeadlineExceededError (TimeoutError)   .limit says which
+    ├─ RefusedError                       the server said 4xx or 5xx
+    │   ├─ SenderRefusedError
+    │   ├─ RecipientsRefusedError         .recipients has each one's reply
+    │   └─ DataRefusedError
+    └─ OutcomeUnknownError                it may have been delivered
+
+Only `OutcomeUnknownError` stands for a message that may have arrived. It is neither a ``ConnectionError`` nor a
+``TimeoutError``, so that a generic retry on those cannot send a message twice.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from typing import TYPE_CHECKING
+
+from securesmtp._values import CertificateReason, Outcome, Stage
+
+if TYPE_CHECKING:
+    from securesmtp._values import Recipient, Reply
+
+__all__ = [
+    "AddressError",
+    "AuthenticationError",
+    "CertificateError",
+    "ConfigurationError",
+    "ConnectError",
+    "DataRefusedError",
+    "DeadlineExceededError",
+    "DowngradeError",
+    "MessageError",
+    "NoUsableMechanismError",
+    "OutcomeUnknownError",
+    "ProtocolError",
+    "RecipientsRefusedError",
+    "RefusedError",
+    "SecureSMTPError",
+    "SenderRefusedError",
+    "TLSError",
+    "WrongTLSModeError",
+]
+
+
+class SecureSMTPError(smtplib.SMTPException):
+    """
+    The base of every error of this library, so that ``except smtplib.SMTPException`` goes on to work.
+
+    Its text is one line that is safe to be logged: what a server said is escaped and cut, and there is never a
+    secret or a part of the message in it. It pickles. The original error, where there is one, is ``__cause__``.
+
+    Attributes:
+        stage: Where in the session it happened.
+        outcome: What became of the message.
+        reply: The server's reply, where one led to the error.
+        retryable: Whether the message was certainly not accepted and a later try may succeed.
+        hint: What to do next, where the library knows.
+        host: The configured server, None before there is one.
+        port: The configured port, None before there is one.
+        message_id: The Message-ID of the message concerned, where it has one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: Stage = Stage.CONFIGURATION,
+        outcome: Outcome = Outcome.NOT_SENT,
+        reply: Reply | None = None,
+        retryable: bool = False,
+        hint: str | None = None,
+    ) -> None:
+        """Say what happened in *message*, and what a program needs in the attributes."""
+        super().__init__(message)
+        self.stage = stage
+        self.outcome = outcome
+        self.reply = reply
+        self.retryable = retryable
+        self.hint = hint
+        self.host: str | None = None
+        self.port: int | None = None
+        self.message_id: str | None = None
+
+    def __str__(self) -> str:
+        """Return where, what and what to do next, on one line."""
+        where = f"{self.host}:{self.port}: " if self.host else ""
+        hint = f" Hint: {self.hint}" if self.hint else ""
+        return f"{where}{self.args[0]}{hint}"
+
+
+class ConfigurationError(SecureSMTPError, ValueError):
+    """The caller's mistake; raised before any network use unless a password callable returns the mistake."""
+
+
+class AddressError(ConfigurationError):
+    """An address is not a mailbox by the grammar of RFC 5321 §4.1.2, taken exactly as given."""
+
+
+class MessageError(ConfigurationError):
+    """
+    The message cannot be sent as it is: a bare CR, a NUL, a line over 998 octets, a broken header, no recipient.
+
+    The one kind of `ConfigurationError` that can come after the connection was made: when the message needs what
+    this server does not offer (SIZE, 8BITMIME, SMTPUTF8). Then, too, nothing of it was sent, not even MAIL.
+    """
+
+
+class ConnectError(SecureSMTPError, ConnectionError):
+    """There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220."""
+
+
+class TLSError(SecureSMTPError, ConnectionError):
+    """No verified TLS session came about; nothing but EHLO and STARTTLS was written in the clear, if that."""
+
+
+class CertificateError(TLSError):
+    """
+    The server's certificate was refused.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: CertificateReason = CertificateReason.OTHER
+
+
+class DowngradeError(TLSError):
+    """STARTTLS was missing, refused, answered wrongly or followed by plaintext: a fault or an attack (RFC 3207 §6)."""
+
+
+class WrongTLSModeError(TLSError):
+    """The port speaks the other mode: plaintext where implicit TLS was asked for, or the reverse."""
+
+
+class AuthenticationError(SecureSMTPError):
+    """The login was refused, or the server asks for one; no other mechanism was tried."""
+
+
+class NoUsableMechanismError(AuthenticationError):
+    """The server offers no mechanism that this library has and the caller allows; no credential was sent."""
+
+
+class ProtocolError(SecureSMTPError):
+    """The server broke the protocol: a malformed, oversized or unsolicited reply, or a code that is out of step."""
+
+
+class DeadlineExceededError(SecureSMTPError, TimeoutError):
+    """
+    A time limit ran out.
+
+    Attributes:
+        limit: The field of `Timeouts` that ran out, or ``"deadline"``.
+    """
+
+    limit: str = ""
+
+
+class RefusedError(SecureSMTPError):
+    """The server refused the message by a 4xx or 5xx reply; it does not have it."""
+
+
+class SenderRefusedError(RefusedError):
+    """MAIL was refused."""
+
+
+class RecipientsRefusedError(RefusedError):
+    """
+    RCPT was refused: for one recipient under ``partial="raise"``, for all under ``partial="allow"``.
+
+    Nobody got the message.
+
+    Attributes:
+        recipients: Every recipient with its reply, the accepted ones too.
+    """
+
+    recipients: tuple[Recipient, ...] = ()
+
+
+class DataRefusedError(RefusedError):
+    """DATA or the content was refused."""
+
+
+class OutcomeUnknownError(SecureSMTPError):
+    """
+    The content was ended and no valid reply to it was read: the message may have been delivered (RFC 1047).
+
+    Sending it again may deliver it twice; ``message_id`` lets the receiver (or you) recognise the second copy.
+    ``__cause__`` says what went wrong.
+    """

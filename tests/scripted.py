@@ -1,0 +1,650 @@
+"""
+Play an SMTP server from a script, on a real loopback socket with real TLS, and log what the client wrote.
+
+A script is a plain function over a `Peer`; the server runs it once for each connection:
+
+    def injects(peer: Peer) -> None:
+        peer.send(b"220 mx.test ESMTP\\r\\n")
+        peer.expect(b"EHLO")
+        peer.send(b"250-mx.test\\r\\n250 STARTTLS\\r\\n")
+        peer.expect(b"STARTTLS")
+        peer.send(b"220 go\\r\\n250-INJECTED\\r\\n")
+        peer.start_tls()
+
+    with ScriptedServer(injects, tls=server_context) as server:
+        ...                                     # the client talks to server.port
+    assert server.plain == b"EHLO ...\\r\\nSTARTTLS\\r\\n" and server.secret == b""
+
+A client that goes away ends its script: that is an outcome, noted in `Connection.client`. An expectation that fails while
+the client is still there, a client that does nothing for `timeout` seconds, and a mistake in the script itself are
+failures, raised in the test by `check()` and at the end of the `with` block.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, NoReturn, Self
+
+Chunking = Literal["whole", "by_line", "by_byte"]
+Ending = Literal["close", "cut", "reset"]
+Mode = Literal["implicit", "starttls"]
+Script = Callable[["Peer"], None]
+# What an honest server answers to a verb: fixed bytes, or a function of the peer and the line (or content).
+Answer = bytes | Callable[["Peer", bytes], bytes]
+
+_CHUNK = 65536
+# The first octet of a TLS handshake record; no SMTP command begins with it.
+_HANDSHAKE_RECORD = 0x16
+# How long the end of the `with` block waits for a client that keeps its connection open, before it is cut off.
+_GRACE = 1.0
+
+
+class Unexpected(AssertionError):
+    """The client did something else than the script expects."""
+
+
+class Gone(Exception):  # noqa: N818 - an outcome, not an error
+    """The client ended the connection, or left the protocol of the script."""
+
+
+class _Cut(Exception):  # noqa: N818 - an outcome, not an error
+    """The server ended the connection at the octet at which it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One message that the server took responsibility for; `content` is unstuffed, `wire` is as it was written."""
+
+    mail_from: bytes
+    recipients: tuple[bytes, ...]
+    content: bytes
+    wire: bytes
+
+
+@dataclass(slots=True)
+class Connection:
+    """The log of one connection: each octet received is in exactly one of `plain`, `raw` and `secret`."""
+
+    plain: bytearray = field(default_factory=bytearray)
+    """Octets received before TLS."""
+    raw: bytearray = field(default_factory=bytearray)
+    """TLS records (a ClientHello and what follows) that came while the script spoke plaintext."""
+    secret: bytearray = field(default_factory=bytearray)
+    """Octets received inside TLS, decrypted."""
+    late: bytearray = field(default_factory=bytearray)
+    """Those of the above that were read after the server had ended its side."""
+    written: int = 0
+    """How many octets the server wrote, before and inside TLS, without TLS's own."""
+    accepted: list[Accepted] = field(default_factory=list)
+    encrypted: bool = False
+    client: str = "open"
+    """How the client ended: open, eof, close_notify, reset, client_hello, plaintext, or tls: and OpenSSL's reason."""
+    finished: bool = False
+    """Whether the script ran to its last line."""
+    failure: Exception | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def read(self) -> int:
+        """How many octets the server read, before and inside TLS, without TLS's own."""
+        return len(self.plain) + len(self.raw) + len(self.secret)
+
+    def note(self, data: bytes, *, late: bool) -> None:
+        """Log octets that came in."""
+        if self.encrypted:
+            self.secret += data
+        elif self.raw or (data[0] == _HANDSHAKE_RECORD and (not self.plain or self.plain.endswith(b"\n"))):
+            self.raw += data
+        else:
+            self.plain += data
+        if late:
+            self.late += data
+
+
+class Peer:
+    """The script's end of one connection; every operation has the server's timeout."""
+
+    def __init__(self, sock: socket.socket, log: Connection, server: ScriptedServer) -> None:
+        self.sock = sock
+        self.log = log
+        self._server = server
+        self._buffer = bytearray()
+        self._ended = False
+
+    @property
+    def raw(self) -> bytes:
+        """The TLS records that came while the script spoke plaintext."""
+        return bytes(self.log.raw)
+
+    # Writing
+
+    def send(self, data: bytes) -> None:
+        """Write these octets, in pieces as the server's `chunking` says."""
+        limit = self._server.cut_after_written
+        cut = limit is not None and self.log.written + len(data) >= limit
+        if cut and limit is not None:
+            data = data[: limit - self.log.written]
+        for piece in _pieces(data, self._server.chunking):
+            self._write(piece)
+        if cut:
+            self._cut_here()
+
+    def drip(self, data: bytes, interval: float) -> None:
+        """Write one octet each `interval` seconds."""
+        for octet in data:
+            self.send(bytes((octet,)))
+            if self._server.stopping.wait(interval):
+                raise Gone
+
+    def _write(self, data: bytes) -> None:
+        with self._faults():
+            self.sock.settimeout(self._server.timeout)
+            self.sock.sendall(data)
+        self.log.written += len(data)
+
+    # Reading
+
+    def expect(self, prefix: bytes) -> bytes:
+        """Read one line, which has to begin with `prefix` in any case, and return it."""
+        line = self.read_line()
+        if not line.upper().startswith(prefix.upper()):
+            message = f"expected a line that begins with {prefix!r}, got {line!r}"
+            raise Unexpected(message)
+        return line
+
+    def read_line(self) -> bytes:
+        """Read up to the next CRLF and return the line without it."""
+        return self._take(self._find(b"\r\n"))[:-2]
+
+    def read_data(self) -> bytes:
+        """Read message content and return it as it was written, still stuffed, with the final `.` CRLF."""
+        while len(self._buffer) < len(b".\r\n"):
+            self._receive()
+        # An empty content has no CRLF of its own before the final dot: that of the DATA line counts.
+        if self._buffer.startswith(b".\r\n"):
+            return self._take(len(b".\r\n"))
+        return self._take(self._find(b"\r\n.\r\n"))
+
+    def read_exactly(self, count: int) -> bytes:
+        """Read this many octets."""
+        while len(self._buffer) < count:
+            self._receive()
+        return self._take(count)
+
+    def read_some(self) -> bytes:
+        """Read what is there, at least one octet: the way to look at a ClientHello."""
+        if not self._buffer:
+            self._receive()
+        return self._take(len(self._buffer))
+
+    def expect_silence(self, seconds: float) -> None:
+        """Wait, and fail if the client writes anything meanwhile."""
+        if not self._buffer:
+            try:
+                self._receive(seconds)
+            except Unexpected:
+                return
+        message = f"expected silence, got {bytes(self._buffer)!r}"
+        raise Unexpected(message)
+
+    def sleep_until_peer_closes(self, timeout: float | None = None) -> None:
+        """Read and log until the client ends the connection, and fail if it does not in time."""
+        deadline = time.monotonic() + (self._server.timeout if timeout is None else timeout)
+        with contextlib.suppress(Gone):
+            while True:
+                # Zero would mean non-blocking.
+                self._receive(max(deadline - time.monotonic(), 0.001), limited=False)
+
+    def _find(self, mark: bytes) -> int:
+        start = 0
+        while (at := self._buffer.find(mark, start)) < 0:
+            start = max(0, len(self._buffer) - len(mark) + 1)
+            self._receive()
+        return at + len(mark)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _receive(self, timeout: float | None = None, *, limited: bool = True) -> None:
+        limit = self._server.cut_after_read if limited else None
+        room = _CHUNK if limit is None else min(_CHUNK, limit - self.log.read)
+        if room <= 0:
+            self._cut_here()
+        with self._faults():
+            self.sock.settimeout(self._server.timeout if timeout is None else timeout)
+            data = self.sock.recv(room)
+        if not data:
+            self._gone("close_notify" if self.log.encrypted else "eof")
+        self.log.note(data, late=self._ended)
+        # At once, before the script can answer what it has just read.
+        if limit is not None and self.log.read >= limit:
+            self._cut_here()
+        # To wait for a CRLF in a ClientHello would end by timeout; who wants to see it calls `read_some`.
+        if self.log.raw and limited and self._buffer:
+            self._gone("client_hello")
+        self._buffer += data
+
+    # TLS and the end
+
+    def start_tls(self) -> None:
+        """Do the server's side of the handshake."""
+        context = self._server.tls
+        if context is None:
+            message = "this server has no TLS context"
+            raise ValueError(message)
+        if self._buffer:
+            message = f"octets came in the clear before the handshake was due: {bytes(self._buffer)!r}"
+            raise Unexpected(message)
+        self._expect_handshake_record()
+        with self._faults():
+            # A client that ends without close_notify is to be told from one that does.
+            wrapped = context.wrap_socket(
+                self.sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
+            self.sock = wrapped
+            wrapped.settimeout(self._server.timeout)
+            wrapped.do_handshake()
+        self.log.encrypted = True
+
+    def close(self) -> None:
+        """End as a good server does: close_notify inside TLS, then FIN."""
+        if isinstance(self.sock, ssl.SSLSocket) and self.log.encrypted:
+            # Non-blocking: to say close_notify is wanted here, not to wait for the client's.
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.settimeout(0)
+                self.sock.unwrap()
+        self.cut()
+
+    def cut(self) -> None:
+        """End by FIN alone, as one who cuts the line inside TLS would; what still arrives is logged."""
+        self._ended = True
+        with contextlib.suppress(OSError):
+            # SSLSocket's own method would forget the keys with which late octets are read.
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """End by RST."""
+        self._ended = True
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def _expect_handshake_record(self) -> None:
+        # Plaintext that the TLS layer reads is lost to the log, so look before.
+        with self._faults():
+            self.sock.settimeout(self._server.timeout)
+            first = self.sock.recv(1, socket.MSG_PEEK)
+        if first and first[0] != _HANDSHAKE_RECORD:
+            self._receive()
+            self._gone("plaintext")
+
+    def _cut_here(self) -> NoReturn:
+        {"close": self.close, "cut": self.cut, "reset": self.reset}[self._server.cut_with]()
+        raise _Cut
+
+    def _gone(self, how: str) -> NoReturn:
+        self.log.client = how
+        raise Gone(how)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            message = f"the client did nothing that the script could go on with; it wrote {self.log.read} octets"
+            raise Unexpected(message) from None
+        except ssl.SSLEOFError:
+            self._gone("eof")
+        except ssl.SSLError as error:
+            self._gone(f"tls: {error.reason}")
+        except OSError:
+            self._gone("reset")
+
+    def play(self, script: Script) -> None:
+        """Run the script on this connection, note how it ended, and read what still arrives."""
+        try:
+            script(self)
+            self.log.finished = True
+        except (Gone, _Cut):
+            pass
+        except Exception as error:  # noqa: BLE001 - raised again in the test's thread, by check()
+            if not self._server.stopping.is_set():
+                self.log.failure = error
+            self.reset()
+        finally:
+            if self.log.client == "open" and self.sock.fileno() >= 0:
+                self._linger()
+            self.sock.close()
+            self.log.done.set()
+
+    def _linger(self) -> None:
+        # To close with octets unread would send RST where FIN was wanted, and would leave them out of the log.
+        if not self._ended:
+            self.close()
+        with contextlib.suppress(Unexpected):
+            self.sleep_until_peer_closes()
+
+
+class ScriptedServer:
+    """Listen on an ephemeral loopback port and play a script on each connection, each in its own thread."""
+
+    def __init__(  # noqa: PLR0913 - keyword-only, all with defaults
+        self,
+        *scripts: Script,
+        tls: ssl.SSLContext | None = None,
+        chunking: Chunking = "whole",
+        timeout: float = 10.0,
+        connections: int = 16,
+        cut_after_read: int | None = None,
+        cut_after_written: int | None = None,
+        cut_with: Ending = "cut",
+        host: str = "127.0.0.1",
+    ) -> None:
+        """
+        Listen, and accept at once.
+
+        Args:
+            scripts: What to play on the first, second ... connection; the last one is for all that follow.
+            chunking: In which pieces every `send` is written.
+            timeout: For each operation on a socket.
+            connections: After so many the port is closed.
+            cut_after_read: End each connection when so many octets were read, before they are answered.
+            cut_after_written: End each connection when so many octets were written.
+            cut_with: How: close (close_notify, FIN), cut (FIN) or reset (RST).
+        """
+        self.tls, self.chunking, self.timeout, self.host = tls, chunking, timeout, host
+        self.cut_after_read, self.cut_after_written, self.cut_with = cut_after_read, cut_after_written, cut_with
+        self.stopping = threading.Event()
+        self.connections: list[Connection] = []
+        self._scripts = scripts
+        self._limit = connections
+        self._peers: list[Peer] = []
+        self._knocks: set[int] = set()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family, backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept, name=f"scripted-{self.port}", daemon=True)
+        self._acceptor.start()
+
+    @property
+    def plain(self) -> bytes:
+        """What all connections received before TLS."""
+        return b"".join(log.plain for log in self.connections)
+
+    @property
+    def raw(self) -> bytes:
+        """The TLS records that all connections received while their scripts spoke plaintext."""
+        return b"".join(log.raw for log in self.connections)
+
+    @property
+    def secret(self) -> bytes:
+        """What all connections received inside TLS."""
+        return b"".join(log.secret for log in self.connections)
+
+    @property
+    def accepted(self) -> list[Accepted]:
+        """The messages that were accepted, which is the truth that a client's outcome is compared with."""
+        return [message for log in self.connections for message in log.accepted]
+
+    def joined(self, timeout: float | None = None) -> None:
+        """Wait until every client that has connected is gone and its script is over, and fail if that takes too long."""
+        self._knock()
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        for number, log in enumerate(tuple(self.connections)):
+            if not log.done.wait(max(0.0, deadline - time.monotonic())):
+                message = f"connection {number} is still open; received: {bytes(log.plain)!r} {bytes(log.secret)!r}"
+                raise Unexpected(message)
+
+    def check(self) -> None:
+        """Raise the first failure of a script."""
+        for log in self.connections:
+            if log.failure is not None:
+                raise log.failure
+
+    def stop(self) -> None:
+        """Accept no more, and cut off the clients that are still there."""
+        self.stopping.set()
+        self._knock()
+        self._acceptor.join(self.timeout)
+        for peer in self._peers:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(peer.sock, socket.SHUT_RDWR)
+        for log in self.connections:
+            log.done.wait(self.timeout)
+
+    def __enter__(self) -> Self:
+        """Return the server, which is already listening."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; raise a script's failure, or add it to the test's own."""
+        if error is None:
+            with contextlib.suppress(Unexpected):
+                self.joined(_GRACE)
+        self.stop()
+        if error is None:
+            self.check()
+        for log in self.connections:
+            if error is not None and log.failure is not None:
+                error.add_note(f"the server's script had failed: {log.failure!r}")
+
+    def _accept(self) -> None:
+        with self._listener:
+            while len(self.connections) < self._limit:
+                sock, address = self._listener.accept()
+                if address[1] in self._knocks:
+                    sock.close()
+                    if self.stopping.is_set():
+                        return
+                    continue
+                # A piece of an answer is to leave now, not when the one before is acknowledged.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                log = Connection()
+                peer = Peer(sock, log, self)
+                script = self._scripts[min(len(self.connections), len(self._scripts) - 1)]
+                self._peers.append(peer)
+                self.connections.append(log)
+                threading.Thread(target=peer.play, args=(script,), daemon=True).start()
+
+    def _knock(self) -> None:
+        # Connections are accepted in the order of their arrival: when ours is, all that came before it are in the log.
+        with contextlib.suppress(OSError), socket.socket(self._listener.family) as knock:
+            knock.bind((self.host, 0))
+            self._knocks.add(knock.getsockname()[1])
+            knock.settimeout(self.timeout)
+            knock.connect((self.host, self.port))
+            knock.recv(1)
+
+
+def honest(
+    mode: Mode = "implicit",
+    *,
+    extensions: Sequence[str] = ("PIPELINING", "8BITMIME"),
+    auth: tuple[str, str] | None = None,
+    replies: Mapping[str, Answer] | None = None,
+) -> Script:
+    """
+    Make the script of a correct server for any number of transactions, which logs what it accepts.
+
+    Args:
+        extensions: What EHLO answers, besides STARTTLS before TLS and AUTH PLAIN LOGIN where `auth` is given.
+        auth: The username and password that are right; without, a login is neither offered nor needed.
+        replies: By verb, or GREETING, or CONTENT for the answer to the whole message: what to say instead. The server
+            goes by what it says: a recipient that is answered with 5xx is not in the transaction.
+    """
+
+    def script(peer: Peer) -> None:
+        _Honest(peer, mode, extensions, auth, replies or {}).run()
+
+    return script
+
+
+class _Honest:
+    """One session of an honest server: what it said decides what it does next."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        mode: Mode,
+        extensions: Sequence[str],
+        auth: tuple[str, str] | None,
+        replies: Mapping[str, Answer],
+    ) -> None:
+        self.peer, self.mode, self.extensions, self.auth, self.replies = peer, mode, extensions, auth, replies
+        self.authenticated = auth is None
+        self.forget()
+
+    def forget(self) -> None:
+        self.mail_from: bytes | None = None
+        self.recipients: list[bytes] = []
+        self.chunks: list[bytes] = []
+
+    def run(self) -> None:
+        if self.mode == "implicit":
+            self.peer.start_tls()
+        if not self.say("GREETING", b"220 mx.test ESMTP\r\n", b"").startswith(b"220"):
+            return
+        reply = b""
+        # 221 and 421 are the server's last words.
+        while not reply.startswith((b"221", b"421")):
+            reply = self.answer(self.peer.read_line())
+
+    def decide(self, verb: str, default: bytes, line: bytes) -> bytes:
+        instead = self.replies.get(verb, default)
+        return instead(self.peer, line) if callable(instead) else instead
+
+    def say(self, verb: str, default: bytes, line: bytes) -> bytes:
+        reply = self.decide(verb, default, line)
+        self.peer.send(reply)
+        return reply
+
+    def answer(self, line: bytes) -> bytes:
+        verb = line.split(b" ")[0].upper().decode("latin-1")
+        match verb:
+            case "EHLO":
+                return self.say(verb, self.offer(), line)
+            case "STARTTLS" if self.mode == "starttls" and not self.peer.log.encrypted:
+                return self.starttls(line)
+            case "AUTH" if self.auth is not None and self.peer.log.encrypted:
+                return self.login(line)
+            case "MAIL" | "RCPT" | "DATA" | "BDAT":
+                return self.transact(verb, line)
+            case "RSET":
+                self.forget()
+                return self.say(verb, b"250 2.0.0 forgotten\r\n", line)
+            case "NOOP":
+                return self.say(verb, b"250 2.0.0 ok\r\n", line)
+            case "QUIT":
+                return self.say(verb, b"221 2.0.0 bye\r\n", line)
+        return self.say(verb, b"500 5.5.1 unknown command\r\n", line)
+
+    def offer(self) -> bytes:
+        offered = ["mx.test", *self.extensions]
+        if self.auth is not None and self.peer.log.encrypted:
+            offered.append("AUTH PLAIN LOGIN")
+        if self.mode == "starttls" and not self.peer.log.encrypted:
+            offered.append("STARTTLS")
+        self.forget()
+        return b"".join(b"250-%s\r\n" % name.encode() for name in offered[:-1]) + b"250 %s\r\n" % offered[-1].encode()
+
+    def starttls(self, line: bytes) -> bytes:
+        reply = self.say("STARTTLS", b"220 2.0.0 go\r\n", line)
+        if reply.startswith(b"220"):
+            self.peer.start_tls()
+            # RFC 3207, 4.2: what was said in the clear is void.
+            self.forget()
+        return reply
+
+    def login(self, line: bytes) -> bytes:
+        _, mechanism, *initial = line.split(b" ")
+        if mechanism.upper() not in {b"PLAIN", b"LOGIN"}:
+            return self.say("AUTH", b"504 5.5.4 unknown mechanism\r\n", line)
+        try:
+            if mechanism.upper() == b"PLAIN":
+                shown = self.challenge(b"", initial).split(b"\0")[1:]
+            else:
+                shown = [self.challenge(b"Username:", initial), self.challenge(b"Password:", [])]
+        except binascii.Error:
+            return self.say("AUTH", b"501 5.5.2 not base64, or cancelled\r\n", line)
+        right = self.auth is not None and shown == [part.encode() for part in self.auth]
+        reply = self.say("AUTH", b"235 2.7.0 welcome\r\n" if right else b"535 5.7.8 wrong\r\n", line)
+        self.authenticated = reply.startswith(b"235")
+        return reply
+
+    def challenge(self, text: bytes, initial: list[bytes]) -> bytes:
+        if not initial:
+            self.peer.send(b"334 " + base64.b64encode(text) + b"\r\n")
+            initial = [self.peer.read_line()]
+        return base64.b64decode(initial[0], validate=True)
+
+    def transact(self, verb: str, line: bytes) -> bytes:
+        if not self.authenticated:
+            self.drop_chunk(verb, line)
+            return self.say(verb, b"530 5.7.0 log in first\r\n", line)
+        wrong_turn = self.mail_from is not None if verb == "MAIL" else self.mail_from is None
+        if wrong_turn or (verb in {"DATA", "BDAT"} and not self.recipients):
+            self.drop_chunk(verb, line)
+            return self.say(verb, b"503 5.5.1 not now\r\n", line)
+        if verb == "DATA":
+            return self.data(line)
+        if verb == "BDAT":
+            return self.bdat(line)
+        reply = self.decide(verb, b"250 2.1.0 ok\r\n", line)
+        if reply.startswith(b"2") and verb == "MAIL":
+            self.mail_from = line
+        elif reply.startswith(b"2"):
+            self.recipients.append(line)
+        self.peer.send(reply)
+        return reply
+
+    def data(self, line: bytes) -> bytes:
+        reply = self.say("DATA", b"354 go ahead\r\n", line)
+        if not reply.startswith(b"354"):
+            return reply
+        wire = self.peer.read_data()
+        # The end mark goes; its CRLF belongs to the content's last line.
+        content = (b"\r\n" + wire[: -len(b".\r\n")]).replace(b"\r\n.", b"\r\n")[2:]
+        return self.finish(content, wire)
+
+    def bdat(self, line: bytes) -> bytes:
+        self.chunks.append(self.drop_chunk("BDAT", line))
+        if line.upper().endswith(b" LAST"):
+            content = b"".join(self.chunks)
+            return self.finish(content, content)
+        return self.say("BDAT", b"250 2.0.0 ok\r\n", line)
+
+    def drop_chunk(self, verb: str, line: bytes) -> bytes:
+        # RFC 3030, 4.2: the octets of a refused BDAT come all the same.
+        return self.peer.read_exactly(int(line.split(b" ")[1])) if verb == "BDAT" else b""
+
+    def finish(self, content: bytes, wire: bytes) -> bytes:
+        reply = self.decide("CONTENT", b"250 2.0.0 queued\r\n", content)
+        if reply.startswith(b"2") and self.mail_from is not None:
+            # Before the reply is written: whoever cuts the line in between has an accepted message all the same.
+            self.peer.log.accepted.append(Accepted(self.mail_from, tuple(self.recipients), content, wire))
+        self.forget()
+        self.peer.send(reply)
+        return reply
+
+
+def _pieces(data: bytes, chunking: Chunking) -> list[bytes]:
+    if chunking == "by_line":
+        return re.findall(rb"[^\n]*\n|[^\n]+", data)
+    if chunking == "by_byte":
+        return [bytes((octet,)) for octet in data]
+    return [data] if data else []

@@ -1,0 +1,51 @@
+"""The real servers as fixtures, started once a session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servers.exim import Exim
+from servers.postfix import Postfix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trustme
+
+    from servers.real import RealServer
+
+
+def _running(kind: type[Postfix | Exim], ca: trustme.CA) -> Iterator[RealServer]:
+    reason = kind.missing()
+    if reason is not None:
+        # Where the servers are required, as in .ci/run, a skip would pass for a success.
+        if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    # Not tmp_path: pytest closes its folders to other users, and the servers do not run as root.
+    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory), ca) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postfix(ca: trustme.CA) -> Iterator[RealServer]:
+    """A running Postfix."""
+    yield from _running(Postfix, ca)
+
+
+@pytest.fixture(scope="session")
+def exim(ca: trustme.CA) -> Iterator[RealServer]:
+    """A running Exim."""
+    yield from _running(Exim, ca)
+
+
+@pytest.fixture(scope="session", params=["postfix", "exim"])
+def real_server(request: pytest.FixtureRequest) -> RealServer:
+    """Each of the real servers in turn."""
+    server: RealServer = request.getfixturevalue(request.param)
+    return server

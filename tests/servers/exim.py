@@ -1,0 +1,189 @@
+"""Exim, unpacked from Debian's package by tests/servers/install, with its plaintext authenticators."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from servers.real import ALICE, BOB, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
+
+# Compiled into Debian's Exim, which does not start where there is no such user.
+USER = "Debian-exim"
+
+CONFIGURATION = """\
+exim_path = {program}
+spool_directory = {directory}/spool
+log_file_path = {directory}/%s.log
+pid_file_path = {directory}/exim.pid
+log_selector = +tls_cipher +received_recipients +smtp_protocol_error +smtp_syntax_error
+keep_environment =
+
+# Loopback only, and no name is ever looked up, not even for a DKIM signature.
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {implicit} : {starttls}
+tls_on_connect_ports = {implicit}
+disable_ipv6 = true
+primary_hostname = localhost
+qualify_domain = localhost
+host_lookup =
+rfc1413_hosts =
+dkim_verify_signers =
+
+tls_advertise_hosts = *
+tls_certificate = {certificate}
+auth_advertise_hosts = ${{if def:tls_in_cipher {{*}}}}
+smtputf8_advertise_hosts = *
+dsn_advertise_hosts = *
+message_size_limit = {size}
+
+allow_domain_literals = true
+
+# Not one octet of the message is to be changed: these would be dropped.
+delivery_date_remove = false
+envelope_to_remove = false
+return_path_remove = false
+header_maxsize = {size}
+header_line_maxsize = 0
+
+# The tests are quick, many and often wrong. Delivery runs in the process that took the message: to start Exim anew
+# as root for it would need a configuration that the program was compiled to trust.
+deliver_drop_privilege = true
+smtp_accept_max = 0
+smtp_accept_queue_per_connection = 0
+smtp_accept_max_per_connection = 100000
+smtp_max_synprot_errors = 10000
+smtp_max_unknown_commands = 10000
+smtp_accept_max_nonmail = 100000
+recipients_max = 0
+check_spool_space = 0
+check_spool_inodes = 0
+
+acl_smtp_mail = mail
+acl_smtp_rcpt = rcpt
+acl_smtp_data = accept
+
+begin acl
+
+mail:
+  deny !authenticated = *
+       message = 530 5.7.0 authentication required
+  accept
+
+rcpt:
+  deny condition = ${{if eqi{{$local_part@$domain}}{{{refused}}}}}
+       message = 550 5.1.1 no such user here
+  defer condition = ${{if eqi{{$local_part@$domain}}{{{later}}}}}
+       message = 450 4.2.1 the mailbox is busy, come again
+  accept
+
+begin routers
+
+sink:
+  driver = manualroute
+  route_list = * 127.0.0.1 byname
+  self = send
+  transport = sink
+
+begin transports
+
+sink:
+  driver = smtp
+  protocol = lmtp
+  port = {sink}
+  allow_localhost
+  hosts_try_fastopen =
+  # All recipients in one transaction, and lines of any length.
+  max_rcpt = 0
+  multi_domain
+  message_linelength_limit = 100000000
+  # A second message on the same connection would make Exim start itself anew; see above.
+  connection_max_messages = 1
+
+begin retry
+
+* * F,1h,1s
+
+begin authenticators
+
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${{if eq{{$auth3}}{{${{lookup{{$auth2}}lsearch{{{directory}/passwords}}{{$value}}fail}}}}}}
+  server_set_id = $auth2
+
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = Username:: : Password::
+  server_condition = ${{if eq{{$auth2}}{{${{lookup{{$auth1}}lsearch{{{directory}/passwords}}{{$value}}fail}}}}}}
+  server_set_id = $auth1
+"""
+
+
+class Exim(RealServer):
+    """An Exim of its own."""
+
+    name: ClassVar[str] = "exim"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why Exim cannot be started here and what to do about it, or None."""
+        if os.geteuid() != 0:
+            return "Exim starts as root only: run the tests as root"
+        if not _program().exists():
+            return f"Exim is not in {_cache()}: {INSTALL}"
+        done = _version(_program())
+        if done.returncode != 0:
+            # A library that it lacks, or its user.
+            return f"Exim does not run here ({done.stderr.strip()}): {INSTALL}"
+        return None
+
+    def _prepare(self) -> str:
+        # Its user writes logs and the process id beside the spool, and reads the key.
+        (self._directory / "spool").mkdir()
+        for path in (self._directory, self._directory / "spool", self._certificate):
+            shutil.chown(path, USER, USER)
+        passwords = "".join(f"{account.username}: {account.password}\n" for account in (ALICE, BOB))
+        (self._directory / "passwords").write_text(passwords, encoding="utf-8")
+        # The cache may lie in a home that is closed to Exim's user, who must be able to start it again.
+        shutil.copy(_program(), self._directory / "exim")
+        version = re.search(r"Exim version (\S+)", _version(_program()).stdout)
+        assert version is not None
+        return version.group(1)
+
+    def _command(self) -> list[str]:
+        text = CONFIGURATION.format(
+            directory=self._directory,
+            program=self._directory / "exim",
+            certificate=self._certificate,
+            implicit=self.implicit_port,
+            starttls=self.starttls_port,
+            sink=self._sink.port,
+            refused=REFUSED,
+            later=LATER,
+            size=SIZE_LIMIT,
+        )
+        path = self._directory / "exim.conf"
+        path.write_text(text)
+        # -bdf: a daemon in the foreground.
+        return [str(self._directory / "exim"), "-C", str(path), "-bdf"]
+
+
+def _version(program: Path) -> subprocess.CompletedProcess[str]:
+    # The configuration of nothing, or it would read the machine's.
+    command = [str(program), "-C", os.devnull, "-bV"]
+    return subprocess.run(command, env={"PATH": SEARCH_PATH}, capture_output=True, text=True, check=False)
+
+
+def _cache() -> Path:
+    default = Path.home() / ".cache" / "securesmtp-servers"
+    return Path(os.environ.get("SECURESMTP_SERVERS") or default)
+
+
+def _program() -> Path:
+    return _cache() / "exim" / "usr" / "sbin" / "exim4"

@@ -1,0 +1,302 @@
+"""
+What the real servers of the tests have in common: accounts, start, stop, and where their mail ends.
+
+A server delivers over LMTP into the test's own process. That gives the envelope and the octets as the server holds
+them; a mailbox would lose the envelope, and an mbox would quote "From " lines.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import smtplib
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import trustme
+
+DOMAIN = "example.test"
+REFUSED = f"refused@{DOMAIN}"
+LATER = f"later@{DOMAIN}"
+SIZE_LIMIT = 30_000_000
+
+INSTALL = "run tests/servers/install as root"
+# The caller's PATH may lack the folders of a system's servers.
+SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Long enough for a machine that is busy with something else; a server that is well needs about a second.
+READY_WITHIN = 30.0
+STOPPED_WITHIN = 5.0
+# Between the choice of a free port and the server's bind another process may take it.
+ATTEMPTS = 3
+
+
+class Account(NamedTuple):
+    """A user who may log in."""
+
+    username: str
+    password: str
+
+
+ALICE = Account(f"alice@{DOMAIN}", "correct horse battery staple")
+BOB = Account(f"bob@{DOMAIN}", "pässwörd")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One message as the server delivered it, with the Received field that the server put on top kept apart."""
+
+    mail_from: str
+    recipients: tuple[str, ...]
+    content: bytes
+    trace: str = ""
+
+
+class RealServer(ABC):
+    """A mail server that runs in a private directory, on loopback, until it is closed."""
+
+    name: ClassVar[str]
+    host: str = "localhost"
+    implicit_port: int
+    starttls_port: int
+    version: str
+
+    def __init__(self, directory: Path, ca: trustme.CA) -> None:
+        """Start the server and return when it greets on both ports, over TLS that `ca` vouches for."""
+        reason = self.missing()
+        if reason is not None:
+            raise RuntimeError(reason)
+        _open_to_all(directory)
+        self._directory = directory
+        self._certificate = directory / "certificate.pem"
+        self._stack = ExitStack()
+        try:
+            self._sink = _Sink()
+            self._stack.callback(self._sink.close)
+            ca.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(self._certificate)
+            self._certificate.chmod(0o600)
+            self.version = self._prepare()
+            self._start(ca)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    @abstractmethod
+    def missing(cls) -> str | None:
+        """Return why the server cannot be started here and what to do about it, or None."""
+
+    @abstractmethod
+    def _prepare(self) -> str:
+        """Write what does not depend on the ports, and return the server's version."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Write the configuration, and return the command that runs the server in the foreground."""
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+    def _start(self, ca: trustme.CA) -> None:
+        context = ssl.create_default_context()
+        ca.configure_trust(context)
+        for _ in range(ATTEMPTS):
+            self.implicit_port, self.starttls_port = _free_ports()
+            with ExitStack() as attempt:
+                process = self._run()
+                attempt.callback(_stop, process)
+                if self._is_ready(process, context):
+                    self._stack.callback(attempt.pop_all().close)
+                    return
+        raise RuntimeError(f"{self.name} does not start:\n{self.log()}")
+
+    def _run(self) -> subprocess.Popen[bytes]:
+        command = self._command()
+        with (self._directory / "console.log").open("ab") as console:
+            # A session of its own: its process group then holds the server and its children, and nothing else.
+            return subprocess.Popen(
+                command,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+
+    def _is_ready(self, process: subprocess.Popen[bytes], context: ssl.SSLContext) -> bool:
+        end = time.monotonic() + READY_WITHIN
+        while process.poll() is None and time.monotonic() < end:
+            # Verified, because the port may have gone to the server of another run, which has another CA.
+            with suppress(OSError, smtplib.SMTPException):
+                self._greet(context)
+                return True
+            time.sleep(0.02)
+        return False
+
+    def _greet(self, context: ssl.SSLContext) -> None:
+        # Without a name of its own smtplib would ask the resolver.
+        me = "localhost"
+        with smtplib.SMTP_SSL(self.host, self.implicit_port, me, context=context, timeout=5):
+            pass
+        with smtplib.SMTP(self.host, self.starttls_port, me, timeout=5) as client:
+            client.starttls(context=context)
+
+    def deliver(self, count: int = 1, timeout: float = 20.0) -> list[Delivered]:
+        """Return what was delivered since the last call, as soon as that is `count` messages or more."""
+        end = time.monotonic() + timeout
+        taken: list[Delivered] = []
+        while len(taken) < count or not self._sink.delivered.empty():
+            try:
+                taken.append(self._sink.delivered.get(timeout=max(0.0, end - time.monotonic())))
+            except queue.Empty:
+                raise TimeoutError(f"{len(taken)} of {count} messages after {timeout} s:\n{self.log()}") from None
+        return taken
+
+    def log(self) -> str:
+        """Return what the server has written to its logs."""
+        paths = sorted(self._directory.glob("*.log"))
+        return "".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in paths)
+
+    def close(self) -> None:
+        """End the server's processes and free its ports."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Return the running server."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the server."""
+        self.close()
+
+
+def _open_to_all(directory: Path) -> None:
+    """Let the server's own user into a directory that was made for root alone, as temporary ones are."""
+    directory.chmod(0o755)
+    for parent in directory.resolve().parents:
+        if not parent.stat().st_mode & 0o001:
+            raise ValueError(f"the server's user cannot reach {directory}: others may not enter {parent}")
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # The group, not the process: a server's children outlive it when they are busy, and hold its ports.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        end = time.monotonic() + STOPPED_WITHIN
+        # WNOWAIT: as long as nobody has waited for the leader, its number cannot become another process's.
+        while not _has_ended(process.pid) and time.monotonic() < end:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _has_ended(pid: int) -> bool:
+    with suppress(ChildProcessError):
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    return True
+
+
+class _Sink(socketserver.ThreadingTCPServer):
+    """An LMTP server (RFC 2033) that takes everything, one Delivered for each message."""
+
+    # The default, 5, would make a server's burst of connections wait for a second.
+    request_queue_size = 128
+    delivered: queue.SimpleQueue[Delivered]
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Session)
+        self.delivered = queue.SimpleQueue()
+        self.port: int = self.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="lmtp-sink")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and wait for the sessions, which end with the server that opened them."""
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class _Session(socketserver.StreamRequestHandler):
+    server: _Sink
+    # Its answers to pipelined commands would wait 40 ms for each other.
+    disable_nagle_algorithm = True
+    # So that close() cannot wait for ever.
+    timeout = 60
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            self._say("220 localhost LMTP sink")
+            while line := self.rfile.readline():
+                if not self._obey(line.decode().rstrip("\r\n")):
+                    return
+
+    def _say(self, *lines: str) -> None:
+        self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
+
+    def _obey(self, line: str) -> bool:
+        match line.upper().split(" ", 1)[0].split(":", 1)[0]:
+            case "LHLO":
+                # 8BITMIME and SMTPUTF8 so that nothing need be converted. No DSN: a server then answers a request
+                # for one itself, with a report, as it would where the mail leaves the land of DSN.
+                self._say("250-localhost", "250-PIPELINING", "250-8BITMIME", "250 SMTPUTF8")
+            case "MAIL":
+                self._mail_from, self._recipients = _path(line), list[str]()
+                self._say("250 ok")
+            case "RCPT":
+                self._recipients.append(_path(line))
+                self._say("250 ok")
+            case "DATA":
+                self._say("354 go on")
+                self._take(self._read_content())
+                self._say(*["250 delivered"] * len(self._recipients))
+            case "RSET" | "NOOP":
+                self._say("250 ok")
+            case "QUIT":
+                self._say("221 bye")
+                return False
+            case _:
+                self._say("500 what?")
+        return True
+
+    def _read_content(self) -> bytes:
+        lines: list[bytes] = []
+        while (line := self.rfile.readline()) != b".\r\n":
+            if not line:
+                raise ConnectionError("the server went away inside a message")
+            lines.append(line.removeprefix(b"."))
+        return b"".join(lines)
+
+    def _take(self, raw: bytes) -> None:
+        # Both servers put exactly one field on top, and nothing below it; see their configurations.
+        trace = re.match(rb"Received:.*\r\n(?:[ \t].*\r\n)*", raw)
+        if trace is None:
+            raise ValueError(f"no Received field of the server on top of {raw[:200]!r}")
+        recipients = tuple(self._recipients)
+        self.server.delivered.put(Delivered(self._mail_from, recipients, raw[trace.end() :], trace.group().decode()))
+
+
+def _path(command: str) -> str:
+    """Return the address of a MAIL or RCPT command, whose local part may be a quoted string."""
+    match = re.fullmatch(r"[^:]*:\s*<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>.*", command)
+    if match is None:
+        raise ValueError(command)
+    return match.group(1)

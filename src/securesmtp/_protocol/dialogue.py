@@ -1,0 +1,333 @@
+"""
+What is said in which order: generators that yield effects and never do I/O themselves.
+
+Theory of operation: a link performs each effect and resumes the dialogue with its answer. When an effect fails, the
+link has closed the connection and throws the error into the dialogue, which may translate it (only `deliver` knows
+what became of the message) and then ends. A `RefusedError` that a dialogue raises means that the session is in step:
+every reply that was asked for was read. After any other error the link closes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
+
+from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
+from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
+from securesmtp._values import Outcome, Recipient, Reply, Stage, TLSInfo, TLSMode
+from securesmtp.errors import (
+    AuthenticationError,
+    ConnectError,
+    DataRefusedError,
+    DowngradeError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RecipientsRefusedError,
+    RefusedError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
+
+if TYPE_CHECKING:
+    from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.sasl import Mechanism, Password
+
+Limit: TypeAlias = Literal["command", "data", "block", "final"]
+T = TypeVar("T")
+
+# STLS-07: what is said in the clear may be anybody's; enough to recognise a server by.
+_PLAIN_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open the connection, with TLS at once in implicit mode, and read the greeting: resumed with `Connected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The answer to `Connect`: the greeting, the evidence where TLS began already, and our end as address literal."""
+
+    greeting: RawReply
+    tls: TLSInfo | None
+    literal: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write one line."""
+
+    line: Line
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Read one reply within the limit: resumed with a `RawReply`."""
+
+    stage: Stage
+    limit: Limit = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Begin TLS: resumed with its `TLSInfo`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Write one block of the content."""
+
+    data: bytes
+
+
+Effect: TypeAlias = Connect | Send | Receive | Upgrade | Block
+Answer: TypeAlias = Connected | RawReply | TLSInfo | None
+Dialogue: TypeAlias = Generator[Effect, Answer, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session: the evidence of its TLS, and what the server offers inside it."""
+
+    tls: TLSInfo | None
+    offered: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the server said of one message that it accepted."""
+
+    recipients: tuple[Recipient, ...]
+    reply: Reply
+    size: int
+
+
+def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
+    """Connect, greet, and see to TLS; *name* None says EHLO with our address literal (RFC 5321 §4.1.4)."""
+    connected = cast("Connected", (yield Connect()))
+    tls = connected.tls
+    greeting = _shown(connected.greeting, tls)
+    if greeting.code != 220:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        message = f'the greeting is "{greeting}"{_doubt(tls)}'
+        raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=_temporary(greeting))
+    offered = yield from ehlo(name or connected.literal, tls)
+    if mode is TLSMode.STARTTLS:
+        tls, offered = yield from starttls(name or connected.literal, offered)
+    return Session(tls, offered)
+
+
+def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
+    """Ask what is offered; there is no HELO to fall back to, since HELO offers nothing."""
+    yield Send(line(b"EHLO", name), Stage.EHLO)
+    raw = cast("RawReply", (yield Receive(Stage.EHLO)))
+    if raw.code == 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        return parse_capabilities(raw.lines)
+    reply = _shown(raw, tls)
+    if tls is None:
+        message = f'EHLO is answered by "{reply}"{_doubt(tls)}: no STARTTLS, so no mail'
+        raise DowngradeError(message, stage=Stage.EHLO, reply=reply, retryable=_temporary(reply))
+    raise _error(RefusedError, Stage.EHLO, reply)
+
+
+def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capabilities]]:
+    """Upgrade the connection, or end it: nothing that happens here leads to mail in the clear (RFC 3207)."""
+    if "STARTTLS" not in offered:
+        message = "the server does not offer STARTTLS"
+        hint = 'an attacker may have taken it out; if the server has implicit TLS (port 465), use tls="implicit"'
+        raise DowngradeError(message, stage=Stage.STARTTLS, hint=hint)
+    yield Send(line(b"STARTTLS"), Stage.STARTTLS)
+    reply = _shown(cast("RawReply", (yield Receive(Stage.STARTTLS))), None)
+    if reply.code != 220:  # noqa: PLR2004 -- RFC 3207 §4
+        message = f'STARTTLS is answered by "{reply}"{_doubt(None)}'
+        raise DowngradeError(message, stage=Stage.STARTTLS, reply=reply, retryable=_temporary(reply))
+    tls = cast("TLSInfo", (yield Upgrade()))
+    # RFC 3207 §4.2: what was offered in the clear is void.
+    return tls, (yield from ehlo(name, tls))
+
+
+def authenticate(session: Session, password: Password) -> Dialogue[None]:
+    """Log in once, with one mechanism; a refusal is final (AUTH-02)."""
+    if session.tls is None:
+        message = "no login without TLS"
+        raise AuthenticationError(message, stage=Stage.AUTH)
+    mechanism = password.choose(session.offered.auth)
+    said = []
+    start, begun = _start(mechanism)
+    yield Send(start, Stage.AUTH)
+    said.append(start)
+    while (raw := cast("RawReply", (yield Receive(Stage.AUTH)))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
+        answer = _response(mechanism, raw.lines[0], begun=begun)
+        begun = True
+        yield Send(answer, Stage.AUTH)
+        said.append(answer)
+    if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
+        return
+    reply = _redacted(raw, said).reply()
+    if reply.code < 400:  # noqa: PLR2004 -- 4xx and 5xx are refusals, all else is out of step
+        message = f'AUTH is answered by "{reply}", not by 235'
+        raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
+    message = f'the login is refused: "{reply}"'
+    raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply))
+
+
+def deliver(session: Session, submission: Submission, partial: Literal["raise", "allow"]) -> Dialogue[Delivery]:
+    """Submit one message (RFC 5321 §3.3), and know what became of it."""
+    fitted = submission.fit(session.offered)
+    yield from _mail(session, fitted)
+    recipients = []
+    for mailbox in fitted.recipients:
+        # One path that is not ASCII makes the parameter on MAIL, which allows UTF-8 in every path (RFC 6531 §3.3).
+        rcpt = line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
+        reply = yield from _ask(rcpt, Stage.RCPT, (250, 251))
+        recipients.append(Recipient(mailbox.address, reply.code in {250, 251}, reply))
+    refused = [recipient.reply for recipient in recipients if not recipient.accepted]
+    if refused and (partial == "raise" or len(refused) == len(recipients)):
+        yield from reset()
+        error = _error(RecipientsRefusedError, Stage.RCPT, refused[0], f"{len(refused)} of {len(recipients)} refused")
+        error.recipients = tuple(recipients)
+        error.retryable = all(_temporary(reply) for reply in refused)
+        raise error
+    reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")
+    if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        yield from reset()
+        raise _error(DataRefusedError, Stage.DATA, reply)
+    final = yield from _content(fitted)
+    if final.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        raise _error(DataRefusedError, Stage.CONTENT, final)
+    return Delivery(tuple(recipients), final, fitted.content.size)
+
+
+def reset() -> Dialogue[None]:
+    """Give up the transaction that was begun (RFC 5321 §4.1.1.5)."""
+    yield from _ask(line(b"RSET"), Stage.RSET, (250,))
+
+
+def quit_session() -> Dialogue[None]:
+    """Say goodbye; what the server answers changes nothing any more."""
+    yield Send(line(b"QUIT"), Stage.QUIT)
+    yield Receive(Stage.QUIT)
+
+
+def _mail(session: Session, fitted: Submission) -> Dialogue[None]:
+    utf8 = fitted.needs_smtputf8
+    parameters = [b"SIZE=%d" % fitted.content.size] if "SIZE" in session.offered else []
+    parameters += [b"BODY=8BITMIME"] if not fitted.content.is_ascii else []
+    parameters += [b"SMTPUTF8"] if utf8 else []
+    mail = line(b"MAIL", b"FROM:<" + fitted.mail_from.encoded + b">", *parameters, utf8=utf8)
+    reply = yield from _ask(mail, Stage.MAIL, (250,))
+    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        raise _error(SenderRefusedError, Stage.MAIL, reply)
+
+
+def _content(fitted: Submission) -> Dialogue[Reply]:
+    """Write the content; from the moment its last block is begun, an error says that the outcome is unknown."""
+    blocks = fitted.content.blocks()
+    block = next(blocks)
+    for following in blocks:
+        yield Block(block)
+        block = following
+    try:
+        yield Block(block)
+        raw = cast("RawReply", (yield Receive(Stage.CONTENT, "final")))
+        reply = raw.reply()
+        if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+            message = f'the content is answered by "{reply}"'
+            raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+    except RefusedError:
+        raise
+    except SecureSMTPError as error:
+        message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
+        hint = "ask the server's log for the Message-ID before you send it again"
+        raise OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint) from error
+    return reply
+
+
+def _ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+    """Return the reply if it is *ok* or a refusal; whatever else comes is out of step (RPL-06)."""
+    yield Send(command, stage)
+    reply = cast("RawReply", (yield Receive(stage, limit))).reply()
+    if reply.code in ok:
+        return reply
+    if reply.code in {530, 535, 538}:
+        message = f'the server wants a login: "{reply}"'
+        raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
+    # RFC 5321 §3.8: after 421 the server is gone; nothing more is written. RSET is never refused by who is in step.
+    if reply.code == 421 or (reply.code >= 400 and stage is Stage.RSET):  # noqa: PLR2004
+        message = f'the server closes the session: "{reply}"'
+        raise ConnectError(message, stage=stage, reply=reply, outcome=Outcome.REFUSED, retryable=_temporary(reply))
+    if reply.code < 400:  # noqa: PLR2004
+        message = f'{stage.upper()} is answered by "{reply}"'
+        raise ProtocolError(message, stage=stage, reply=reply)
+    return reply
+
+
+def refuse_early(raw: RawReply) -> SecureSMTPError:
+    """Return the error for a reply that came while the content was being written: it was not ended, so not accepted."""
+    reply = raw.reply()
+    if reply.code >= 400:  # noqa: PLR2004
+        return _error(DataRefusedError, Stage.CONTENT, reply)
+    message = f'"{reply}" came before the content was ended'
+    return ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+
+
+E = TypeVar("E", bound=RefusedError)
+
+
+def _error(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
+    message = f'{what}: "{reply}"'
+    return kind(message, stage=stage, outcome=Outcome.REFUSED, reply=reply, retryable=_temporary(reply))
+
+
+def _start(mechanism: Mechanism) -> tuple[Line, bool]:
+    """Return the AUTH line, and whether it carries the initial response (RFC 4954 §4)."""
+    name = mechanism.name.encode("ascii")
+    if (response := _encoded(mechanism.start())) is None or len(name) + len(response.data) + 6 > MAX_AUTH:
+        return line(b"AUTH", name), False
+    return line(b"AUTH", name, response.data[:-2] or b"=", secret=True, limit=MAX_AUTH), True
+
+
+def _response(mechanism: Mechanism, challenge: bytes, *, begun: bool) -> Line:
+    try:
+        question = base64.b64decode(challenge, validate=True)
+    except binascii.Error:
+        message = "the server's challenge is not base64"
+        raise ProtocolError(message, stage=Stage.AUTH) from None
+    answer = _encoded((None if begun else mechanism.start()) or mechanism.respond(question))
+    if answer is None:
+        message = f"the server asks for more than {mechanism.name} has to say"
+        raise ProtocolError(message, stage=Stage.AUTH)
+    return answer
+
+
+def _encoded(octets: bytes | None) -> Line | None:
+    return None if octets is None else line(base64.b64encode(octets), secret=True, limit=MAX_AUTH)
+
+
+def _redacted(raw: RawReply, said: list[Line]) -> RawReply:
+    """Return *raw*, without its words where they could be ours: a server may echo what we sent (measured, 2.10)."""
+    words = b"\n".join(raw.lines)
+    for sent in said:
+        token = sent.data[:-2].rpartition(b" ")[2]
+        if sent.secret and any(part and part in words for part in (token, *_decoded(token).split(b"\0"))):
+            return RawReply(raw.code, (b"(the server's words are left out: they repeat the credentials)",))
+    return raw
+
+
+def _decoded(token: bytes) -> bytes:
+    return base64.b64decode(token)
+
+
+def _shown(raw: RawReply, tls: TLSInfo | None) -> Reply:
+    return raw.reply() if tls else raw.reply(_PLAIN_TEXT)
+
+
+def _doubt(tls: TLSInfo | None) -> str:
+    return "" if tls else " (said in the clear, by nobody knows whom)"
+
+
+def _temporary(reply: Reply) -> bool:
+    return 400 <= reply.code < 500  # noqa: PLR2004 -- RFC 5321 §4.2.1

@@ -1,0 +1,234 @@
+"""EmailMessage in; envelope and octets out. The caller's object is never changed (RFC 5322, RFC 6531)."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from dataclasses import dataclass, replace
+from email.errors import MessageError as EmailError
+from email.generator import BytesGenerator
+from email.headerregistry import Address, AddressHeader, Group
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from typing import TYPE_CHECKING, cast
+
+from securesmtp._protocol.address import Mailbox, ascii_domain
+from securesmtp._protocol.content import MAX_LINE, Content
+from securesmtp._values import Stage
+from securesmtp.errors import ConfigurationError, MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from email.message import Message
+
+    from securesmtp._protocol.capabilities import Capabilities
+
+_ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
+_RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
+# One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
+_FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    One message with its envelope, checked as far as it can be before the server is known.
+
+    Attributes:
+        mail_from: The reverse-path.
+        recipients: The forward-paths, each once.
+        content: The octets for a server with 8BITMIME.
+        message: The copy that they were made from, or None where the caller gave octets.
+    """
+
+    mail_from: Mailbox
+    recipients: tuple[Mailbox, ...]
+    content: Content
+    message: EmailMessage | None = None
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether an address or the header cannot be written in ASCII (RFC 6531 §3.2)."""
+        return self.content.utf8_header or any(m.needs_smtputf8 for m in (self.mail_from, *self.recipients))
+
+    def fit(self, offered: Capabilities) -> Submission:
+        """
+        Return the message as this server takes it.
+
+        Raises:
+            MessageError: It does not take it (RFC 1870, RFC 6152, RFC 6531); nothing of it was written.
+        """
+        fitted = self
+        if self.needs_smtputf8 and "SMTPUTF8" not in offered:
+            message = "the message has a non-ASCII address or header, and the server does not offer SMTPUTF8"
+            raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
+        if not self.content.is_ascii and "8BITMIME" not in offered:
+            if self.message is not None:
+                fitted = replace(self, content=_serialised(self.message, utf8=False, cte_type="7bit"))
+            if not fitted.content.is_ascii:
+                message = "the message has non-ASCII octets, and the server does not offer 8BITMIME"
+                raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
+        if offered.size is not None and fitted.content.size > offered.size:
+            message = f"the message has {fitted.content.size} octets, and the server takes {offered.size}"
+            raise MessageError(message, stage=Stage.MAIL, hint="send a link in place of the attachment")
+        return fitted
+
+
+def from_message(
+    message: EmailMessage, mail_from: str | None, recipients: Iterable[str] | None, *, date: str, token: str
+) -> Submission:
+    """
+    Return *message* with its envelope: as given, else from its header.
+
+    The reverse-path is Sender, else the single address of From; the forward-paths are To, Cc and Bcc, each address
+    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). *date* and a Message-ID made of *token*
+    are filled in where the message has none.
+
+    Raises:
+        AddressError: An address is not a mailbox.
+        MessageError: The message cannot be sent as it is, or does not tell its envelope.
+    """
+    if not isinstance(message, EmailMessage) or not isinstance(message.policy, EmailPolicy):
+        text = f"the message is a {type(message).__name__} of the old email API"
+        text = text if hasattr(message, "policy") else f"the message is a {type(message).__name__}, not an EmailMessage"
+        raise MessageError(text, hint="email.message_from_bytes(m.as_bytes(), policy=email.policy.default) makes one")
+    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
+    forward = envelope_recipients(_recipients(message) if recipients is None else recipients)
+    prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
+    utf8 = any(not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field))
+    utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
+    content = _serialised(prepared, utf8=utf8, cte_type="8bit")
+    return Submission(reverse, forward, replace(content, message_id=str(prepared["Message-ID"]).strip()), prepared)
+
+
+def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
+    """
+    Return *addresses* as mailboxes, each once, in their order.
+
+    Raises:
+        AddressError: One is not a mailbox.
+        ConfigurationError: It is one str, which would be taken letter by letter.
+        MessageError: There is none.
+    """
+    if isinstance(addresses, str | bytes):
+        text = "recipients is one string"
+        raise ConfigurationError(text, hint="pass a list of addresses")
+    mailboxes = {mailbox.encoded: mailbox for mailbox in map(Mailbox.parse, reversed(tuple(addresses)))}
+    if not mailboxes:
+        text = "the message has no recipient"
+        raise MessageError(text, hint="set To, Cc or Bcc, or pass recipients=[…]")
+    return tuple(reversed(mailboxes.values()))
+
+
+def _sender(message: EmailMessage) -> Mailbox:
+    prefix = _prefix(message)
+    for field in (f"{prefix}Sender", f"{prefix}From"):
+        addresses = _addresses(message, field)
+        if len(addresses) == 1:
+            return Mailbox.parse(addresses[0].addr_spec)
+        if addresses:
+            text = f"{field} has {len(addresses)} addresses"
+            raise MessageError(text, hint=f"set {prefix}Sender (RFC 5322 §3.6.2), or pass mail_from")
+    text = f"the message has no {prefix}From"
+    raise MessageError(text, hint="set it, or pass mail_from")
+
+
+def _recipients(message: EmailMessage) -> list[str]:
+    prefix = _prefix(message)
+    return [a.addr_spec for field in ("To", "Cc", "Bcc") for a in _addresses(message, f"{prefix}{field}")]
+
+
+def _prefix(message: EmailMessage) -> str:
+    names = [name.lower() for name in message.keys()]  # noqa: SIM118 -- a message iterates otherwise
+    # Who resent last stands first by RFC 5322 §3.6.6, and last where a program added it: no guess about who gets mail.
+    if any(names.count(field.lower()) > 1 for field in (*_RESENT, "Resent-Date")):
+        text = "the message was resent more than once"
+        raise MessageError(text, hint="pass mail_from and recipients")
+    return "Resent-" if any(field.lower() in names for field in _RESENT) else ""
+
+
+def _addresses(message: EmailMessage, field: str) -> list[Address]:
+    values = cast("list[AddressHeader]", message.get_all(field, []))
+    return [address for value in values for address in value.addresses]
+
+
+def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage:
+    copied = _copied(message)
+    del copied["Bcc"], copied["Resent-Bcc"]
+    if "Date" not in copied:
+        copied["Date"] = date
+    if "Message-ID" not in copied:
+        copied["Message-ID"] = message_id
+    for field in (*_ADDRESS_FIELDS, *_RESENT):
+        if any(not address.domain.isascii() for address in _addresses(copied, field)):
+            groups = [_ascii_group(g) for value in copied.get_all(field, []) for g in value.groups]
+            del copied[field]
+            copied[field] = groups
+    return copied
+
+
+def _ascii_group(group: Group) -> Group | Address:
+    try:
+        addresses = [Address(a.display_name, a.username, ascii_domain(a.domain)) for a in group.addresses]
+    except ValueError:
+        text = "an address in the header has a domain that is not a domain name"
+        raise MessageError(text) from None
+    return Group(group.display_name, tuple(addresses)) if group.display_name else addresses[0]
+
+
+def _copied(message: EmailMessage) -> EmailMessage:
+    # The generator sets boundaries and the like on what it is given: every part is copied, no payload is.
+    copied = copy.copy(message)
+    fields = list(message.raw_items())
+    # Deleting makes the copy a header list of its own; the caller's stays as it is.
+    for name, _ in fields:
+        del copied[name]
+    for name, value in fields:
+        plain = value if isinstance(value, str) else str(value)
+        # Raw non-ASCII of a parsed header would go out as it is: as a header object it is folded to encoded-words.
+        copied.set_raw(name, value if plain.isascii() or hasattr(value, "fold") else _header(message, name, plain))
+    if message.is_multipart():
+        parts = cast("list[EmailMessage]", message.get_payload())
+        copied.set_payload([_copied(part) for part in parts])
+    return copied
+
+
+def _header(message: Message, name: str, value: str) -> object:
+    policy = message.policy if isinstance(message.policy, EmailPolicy) else EmailPolicy()
+    return policy.header_factory(name, value)
+
+
+class _CheckedPolicy(EmailPolicy):
+    """A policy under which each field is one field (CVE-2024-6923, CVE-2026-1299: on older Pythons it can be two)."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        """Return the folded field, or refuse what is more than one."""
+        folded = super().fold_binary(name, value)
+        field = _FIELD.fullmatch(folded)
+        if not field or field[1] != name.encode("utf-8", "surrogateescape"):
+            text = f"the header field {name[:80]!r} would become more than one field, or none"
+            raise MessageError(text, hint="take line ends and control characters out of its name and value")
+        return folded
+
+
+def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
+    theirs = cast("EmailPolicy", message.policy)
+    policy = _CheckedPolicy(
+        linesep="\r\n",
+        utf8=utf8,
+        cte_type=cte_type,
+        max_line_length=min(theirs.max_line_length or MAX_LINE, MAX_LINE),
+        refold_source=theirs.refold_source,
+        header_factory=theirs.header_factory,
+    )
+    buffer = io.BytesIO()
+    try:
+        BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message)
+    except MessageError:
+        raise
+    except (EmailError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # The email package raises all of these for messages that it cannot write.
+        text = f"the message cannot be serialised ({type(error).__name__})"
+        raise MessageError(text) from error
+    return Content.from_bytes(buffer.getvalue())

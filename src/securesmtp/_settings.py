@@ -1,0 +1,209 @@
+"""What the caller chose, as frozen values that are checked when they are made."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import math
+import os
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from securesmtp._protocol.address import ascii_domain, ehlo_name
+from securesmtp._protocol.sasl import Password
+from securesmtp._values import TLSMode
+from securesmtp.errors import ConfigurationError
+
+# RFC 5321 §4.5.3.2.6: who gives up early on the reply to the content makes duplicates.
+_LEAST_FINAL = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """
+    How long each step may take, in seconds; each is absolute, whatever drips in meanwhile (RFC 5321 §4.5.3.2).
+
+    Attributes:
+        connect: TCP, over all addresses of the host. The system's name lookup has its own limit.
+        handshake: The TLS handshake.
+        command: The greeting, and each command with its reply.
+        data: From DATA to its 354.
+        block: One block of the content.
+        final: From the end of the content to its reply; at least 60, since giving up here makes duplicates.
+    """
+
+    connect: float = 30
+    handshake: float = 30
+    command: float = 60
+    data: float = 120
+    block: float = 180
+    final: float = 600
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time."""
+        for each in fields(self):
+            seconds(f"Timeouts.{each.name}", getattr(self, each.name))
+        if self.final < _LEAST_FINAL:
+            message = f"Timeouts.final is below {_LEAST_FINAL} seconds"
+            raise ConfigurationError(message, hint="to bound a whole send, pass deadline=")
+
+    @classmethod
+    def rfc5321(cls) -> Timeouts:
+        """Return the limits of RFC 5321 §4.5.3.2."""
+        return cls(command=300)
+
+
+@dataclass(frozen=True, slots=True)
+class TLSPolicy:
+    """
+    Whom to trust.
+
+    Attributes:
+        ca_file: PEM file of the roots to trust *instead* of certifi's.
+        ca_data: The same as PEM text or DER octets; not together with *ca_file*.
+        extra_ca_file: PEM file of roots to trust *in addition*.
+        pins: SHA-256 of the server's public key, ``"sha256/…"`` (as in `TLSInfo.peer_spki_sha256`): one must match
+            the server's own certificate, in addition to the chain.
+        client_cert: PEM file of the certificate (and chain) to show to a server that asks.
+        client_key: PEM file of its key, unencrypted, where it is not in *client_cert*.
+        server_hostname: The name that the certificate must have, where it is not the host.
+        minimum_version: ``"TLSv1.2"`` or ``"TLSv1.3"``.
+        allow_legacy_ca: Accept a private CA that lacks what RFC 5280 asks for (key identifiers, key usage).
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    ca_data: str | bytes | None = None
+    extra_ca_file: str | os.PathLike[str] | None = None
+    pins: tuple[str, ...] | None = None
+    client_cert: str | os.PathLike[str] | None = None
+    client_key: str | os.PathLike[str] | None = None
+    server_hostname: str | None = None
+    minimum_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2"
+    allow_legacy_ca: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions and pins that are none."""
+        if self.ca_file is not None and self.ca_data is not None:
+            message = "pass ca_file or ca_data, not both"
+            raise ConfigurationError(message, hint="extra_ca_file adds to either")
+        if self.client_key is not None and self.client_cert is None:
+            message = "client_key without client_cert"
+            raise ConfigurationError(message)
+        if self.minimum_version not in {"TLSv1.2", "TLSv1.3"}:
+            message = 'minimum_version is neither "TLSv1.2" nor "TLSv1.3"'
+            raise ConfigurationError(message)
+        if self.pins is not None and not (isinstance(self.pins, tuple) and self.pins and all(map(_is_pin, self.pins))):
+            message = 'pins is not a tuple of "sha256/…" with 44 characters of base64 each'
+            raise ConfigurationError(message, hint="a receipt's tls.peer_spki_sha256 is one")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that one mailer is made of."""
+
+    host: str
+    port: int
+    mode: TLSMode
+    server_name: str
+    login: Password | None
+    policy: TLSPolicy
+    timeouts: Timeouts
+    deadline: float | None
+    local_hostname: bytes | None
+    source_address: tuple[str, int] | None
+
+
+def settings(  # noqa: PLR0913 -- the mailer's own keywords
+    host: str,
+    port: int | None,
+    *,
+    tls: TLSMode | str,
+    login: Password | None,
+    policy: TLSPolicy,
+    timeout: float | Timeouts,
+    deadline: float | None,
+    local_hostname: str | None,
+    source_address: tuple[str, int] | None,
+) -> Settings:
+    """
+    Return the settings, checked.
+
+    Raises:
+        ConfigurationError: One of them is wrong; the message says which.
+    """
+    if tls not in set(TLSMode):
+        message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
+        raise ConfigurationError(message, hint="there is no mode without TLS")
+    mode = TLSMode(tls)
+    name = server_name("host", host)
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536):  # noqa: PLR2004
+        message = f"port is {port!r}, not a number from 1 to 65535"
+        raise ConfigurationError(message)
+    return Settings(
+        name,
+        port or (465 if mode is TLSMode.IMPLICIT else 587),
+        mode,
+        name if policy.server_hostname is None else server_name("server_hostname", policy.server_hostname),
+        login,
+        policy,
+        timeout if isinstance(timeout, Timeouts) else _uniform(timeout),
+        None if deadline is None else seconds("deadline", deadline),
+        None if local_hostname is None else ehlo_name(local_hostname),
+        source_address,
+    )
+
+
+def server_name(what: str, host: str) -> str:
+    """
+    Return *host* as the name that certificates are checked against: A-labels or an IP address, no trailing dot.
+
+    Raises:
+        ConfigurationError: It is neither; *what* says which argument.
+    """
+    if not isinstance(host, str):
+        message = f"{what} is a {type(host).__name__}, not a str"
+        raise ConfigurationError(message)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        name = host.removesuffix(".")
+    else:
+        return host
+    try:
+        ascii_name = ascii_domain(name)
+    except ValueError:
+        message = f"{what} {host[:100]!r} is neither a host name nor an IP address"
+        raise ConfigurationError(message, hint="pass the name alone; port and mode are arguments of their own") from None
+    if ascii_name != name:
+        # RFC 9525 §7.2: which A-label a U-label stands for is the caller's to say, not the resolver's.
+        message = f"{what} {host!r} is not ASCII"
+        raise ConfigurationError(message, hint=f'if you mean that name, pass "{ascii_name}"')
+    return name
+
+
+def seconds(what: str, value: float) -> float:
+    """
+    Return *value* if it is a number of seconds.
+
+    Raises:
+        ConfigurationError: It is not; *what* says which argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        message = f"{what} is {value!r}, not a positive number of seconds"
+        raise ConfigurationError(message)
+    return value
+
+
+def _uniform(value: float) -> Timeouts:
+    each = seconds("timeout", value)
+    return Timeouts(connect=each, handshake=each, command=each, data=each, block=each)
+
+
+def _is_pin(pin: object) -> bool:
+    if not isinstance(pin, str) or not pin.startswith("sha256/"):
+        return False
+    try:
+        return len(base64.b64decode(pin[7:], validate=True)) == 32  # noqa: PLR2004 -- SHA-256
+    except (binascii.Error, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""How the octets travel: TLS and the connection."""

@@ -1,0 +1,357 @@
+"""
+The sync link: one connection, made anew each time and never handed out, that performs what a dialogue yields.
+
+It is a `smtplib.SMTP` whose socket, reader and writer are ours, because measured (REQUIREMENTS.md §2) stock smtplib takes
+half a line for a reply, reads without bound, waits by the read instead of by the operation, and drops what was injected.
+Every stock command goes through `putcmd`, which refuses: there is no second way to write.
+"""
+
+from __future__ import annotations
+
+import selectors
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+
+from securesmtp._protocol.dialogue import (
+    Answer,
+    Block,
+    Connect,
+    Connected,
+    Dialogue,
+    Effect,
+    Receive,
+    Send,
+    Upgrade,
+    refuse_early,
+)
+from securesmtp._protocol.wire import RawReply, ReplyReader
+from securesmtp._transport.tls import handshake_error, verified, wrap
+from securesmtp._values import Stage, TLSInfo, TLSMode
+from securesmtp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    DowngradeError,
+    ProtocolError,
+    RefusedError,
+    SecureSMTPError,
+    TLSError,
+    WrongTLSModeError,
+)
+
+if TYPE_CHECKING:
+    from securesmtp._settings import Settings
+
+T = TypeVar("T")
+_READ = 16384
+_PORT_IMPLICIT = 465
+# Goodbye is a courtesy: nobody waits long for its answer.
+_QUIT = 5.0
+
+
+class Deadline:
+    """A moment by which something must be done, and the name of the limit that says so."""
+
+    def __init__(self, limit: str, seconds: float, overall: Deadline | None = None) -> None:
+        """Begin now; *overall*, where it is sooner, takes over."""
+        self.limit, self.seconds, self._at = limit, seconds, time.monotonic() + seconds
+        if overall is not None and overall._at < self._at:  # noqa: SLF001 -- its own class
+            self.limit, self.seconds, self._at = overall.limit, overall.seconds, overall._at  # noqa: SLF001
+
+    def left(self, stage: Stage) -> float:
+        """
+        Return the seconds that are left.
+
+        Raises:
+            DeadlineExceededError: There are none.
+        """
+        left = self._at - time.monotonic()
+        if left > 0:
+            return left
+        error = DeadlineExceededError(
+            f"the limit {self.limit}={self.seconds:g} s ran out", stage=stage, retryable=True
+        )
+        error.limit = self.limit
+        raise error
+
+
+class Link(smtplib.SMTP):
+    """One connection to the configured server."""
+
+    def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
+        """Make a link that is not connected yet."""
+        # A host would make smtplib connect here, and a missing name would make it ask the resolver for ours.
+        super().__init__(host="", local_hostname="[127.0.0.1]", source_address=settings.source_address)
+        self.overall: Deadline | None = None
+        self._settings = settings
+        self._context = context
+        self._reader = ReplyReader()
+        self._greeting: RawReply | None = None
+        self._tls: TLSInfo | None = None
+        self._said: set[bytes] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self.sock is not None
+
+    def run(self, dialogue: Dialogue[T]) -> T:
+        """
+        Perform *dialogue* and return its value.
+
+        After any error the connection is closed and nothing more is written to it; a refusal alone leaves the session
+        in step, and open.
+        """
+        answer: Answer = None
+        try:
+            while True:
+                effect = dialogue.send(answer)
+                try:
+                    answer = self._perform(effect)
+                except SecureSMTPError as error:
+                    self.close()
+                    dialogue.throw(error)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+        except RefusedError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def is_idle(self) -> bool:
+        """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
+        try:
+            return self.is_open and not self._take()
+        except SecureSMTPError:
+            return False
+
+    # What smtplib calls.
+
+    def putcmd(self, cmd: str, args: str = "") -> NoReturn:
+        """Refuse: `wire.line` alone builds commands, and every stock command would come through here."""
+        raise NotImplementedError
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
+        self.sock = self._connect(host, port)
+        if self._settings.mode is TLSMode.IMPLICIT:
+            self._upgrade()
+        return self.sock
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read the greeting for `smtplib.SMTP.connect`; all other replies are read as effects."""
+        self._greeting = self._receive(Receive(Stage.GREETING))
+        return self._greeting.code, b"\n".join(self._greeting.lines)
+
+    def send(self, s: object) -> None:
+        """Write octets: the one gate. In the clear it lets one EHLO and one STARTTLS pass (STLS-01)."""
+        data = cast("bytes", s)
+        if self._tls is None:
+            verb = data.split(None, 1)[0]
+            if verb not in {b"EHLO", b"STARTTLS"} or verb in self._said or data.count(b"\n") != 1:
+                message = "only one EHLO and one STARTTLS are written in the clear"
+                raise TLSError(message)
+            self._said.add(verb)
+        view = memoryview(data)
+        sock = self._open_socket()
+        while view:
+            try:
+                view = view[sock.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
+            except ssl.SSLWantReadError:
+                self._wait(selectors.EVENT_READ)
+            # A server that has said no may read no more: what it said is heard before the write can time out.
+            if view and self._take():
+                return
+
+    def close(self) -> None:
+        """Close the socket, without a word."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
+    def goodbye(self, dialogue: Dialogue[None]) -> None:
+        """Run the last *dialogue* if the session is in step, and close whatever comes of it."""
+        self.overall = Deadline("command", _QUIT)
+        with suppress(SecureSMTPError):
+            if self.is_idle():
+                self.run(dialogue)
+        self.close()
+
+    # Effects.
+
+    def _perform(self, effect: Effect) -> Answer:
+        match effect:
+            case Connect():
+                return self._begin()
+            case Send():
+                return self._send(effect)
+            case Receive():
+                return self._receive(effect)
+            case Upgrade():
+                return self._upgrade()
+            case Block():
+                return self._block(effect)
+
+    def _begin(self) -> Connected:
+        self.connect(self._settings.host, self._settings.port)
+        address = str(self._open_socket().getsockname()[0])
+        literal = f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
+        return Connected(cast("RawReply", self._greeting), self._tls, literal.encode("ascii"))
+
+    def _send(self, effect: Send) -> None:
+        self._step(effect.stage, "command")
+        with self._mapped():
+            if self._take():
+                self._unsolicited(effect.stage)
+            self.send(effect.line.data)
+
+    def _block(self, effect: Block) -> None:
+        self._step(Stage.CONTENT, "block")
+        try:
+            with self._mapped():
+                if not self._take():
+                    self.send(effect.data)
+        except ConnectError:
+            # The server may have said why before it went.
+            with suppress(SecureSMTPError):
+                self._take()
+            if not self._reader.pending:
+                raise
+        if self._reader.pending:
+            raise refuse_early(self._receive(Receive(Stage.CONTENT)))
+
+    def _receive(self, effect: Receive) -> RawReply:
+        self._step(effect.stage, effect.limit)
+        with self._mapped():
+            while True:
+                try:
+                    if (raw := self._reader.next()) is not None:
+                        return raw
+                except ProtocolError as error:
+                    error.stage = effect.stage
+                    raise
+                if not self._take():
+                    self._wait_for_reply()
+
+    def _upgrade(self) -> TLSInfo:
+        """Begin TLS, here and nowhere else; octets that came before it are an attack (RFC 3207 §6)."""
+        plain = self._open_socket()
+        self._step(Stage.HANDSHAKE, "handshake")
+        if self._settings.mode is TLSMode.STARTTLS and self._take():
+            message = "there is plaintext between the 220 to STARTTLS and the handshake"
+            raise DowngradeError(message, stage=Stage.STARTTLS, hint="somebody may be tampering with the connection")
+        self._reader = ReplyReader()
+        with self._mapped():
+            sock = wrap(self._context, plain, self._settings.server_name)
+            self.sock = sock
+            self._handshake(sock)
+            self._tls = verified(sock, self._settings)
+        return self._tls
+
+    # Octets and time.
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        self._step(Stage.CONNECT, "connect")
+        with self._mapped():
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for index, (family, kind, protocol, _, address) in enumerate(found):
+                sock = socket.socket(family, kind, protocol)
+                try:
+                    # Each address gets its share, so that one that is dead leaves time for the next.
+                    sock.settimeout(self._deadline.left(self._stage) / (len(found) - index))
+                    if self.source_address:
+                        sock.bind(self.source_address)
+                    sock.connect(address)
+                except BaseException as error:
+                    sock.close()
+                    if not isinstance(error, OSError) or index == len(found) - 1:
+                        if isinstance(error, TimeoutError):
+                            self._deadline.left(self._stage)
+                        raise
+                else:
+                    sock.settimeout(0)
+                    return sock
+        raise AssertionError  # getaddrinfo gives one address or an error
+
+    def _handshake(self, sock: ssl.SSLSocket) -> None:
+        while True:
+            try:
+                return sock.do_handshake()
+            except ssl.SSLWantReadError:
+                self._wait(selectors.EVENT_READ)
+            except ssl.SSLWantWriteError:
+                self._wait(selectors.EVENT_WRITE)
+            except ssl.SSLError as error:
+                if isinstance(error, ssl.SSLEOFError):
+                    raise
+                raise handshake_error(error, sock, self._settings) from error
+
+    def _take(self) -> bool:
+        """Read what has come, without waiting; return whether there is anything unread."""
+        # A SSLSocket can hold octets that select does not see: read first (measured, 2.12).
+        with self._mapped(), suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            octets = self._open_socket().recv(_READ)
+            if not octets:
+                message = "the server closed the connection"
+                raise ConnectError(message, stage=self._stage, retryable=True)
+            self._reader.feed(octets)
+        return self._reader.pending
+
+    def _wait_for_reply(self) -> None:
+        try:
+            self._wait(selectors.EVENT_READ)
+            if not self._take():
+                return
+        except (DeadlineExceededError, ConnectError) as error:
+            if self._stage is Stage.GREETING and self._tls is None and not self._reader.pending:
+                hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'
+                if self._settings.port == _PORT_IMPLICIT:
+                    message = "the server waits for TLS on this port"
+                    raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
+                error.hint = hint
+            raise
+
+    def _wait(self, events: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._open_socket(), events)
+            selector.select(self._deadline.left(self._stage))
+        self._deadline.left(self._stage)
+
+    def _step(self, stage: Stage, limit: str) -> None:
+        self._stage = stage
+        self._deadline = Deadline(limit, getattr(self._settings.timeouts, limit), self.overall)
+
+    def _open_socket(self) -> socket.socket:
+        if self.sock is None:
+            message = "the connection is closed"
+            raise ConnectError(message, retryable=True)
+        return self.sock
+
+    def _unsolicited(self, stage: Stage) -> NoReturn:
+        raw = self._reader.next()
+        if self._tls is None:
+            message = "the server spoke out of turn, in the clear"
+            raise DowngradeError(message, stage=stage)
+        if raw is not None and raw.code == 421:  # noqa: PLR2004 -- RFC 5321 §3.8
+            reply = raw.reply()
+            message = f'the server closes the session: "{reply}"'
+            raise ConnectError(message, stage=stage, reply=reply, retryable=True)
+        message = "the server spoke out of turn"
+        raise ProtocolError(message, stage=stage)
+
+    @contextmanager
+    def _mapped(self) -> Generator[None]:
+        """Turn the errors of socket and ssl into ours."""
+        try:
+            yield
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, SecureSMTPError):
+            raise
+        except OSError as error:
+            message = f"the connection failed: {error.strerror or type(error).__name__}"
+            raise ConnectError(message, stage=self._stage, retryable=True) from error

@@ -1,0 +1,246 @@
+"""The only place where a TLS context is made, and where a certificate is judged: one page to audit."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import certifi
+
+from securesmtp._values import CertificateReason, Stage, TLSInfo
+from securesmtp.errors import CertificateError, ConfigurationError, TLSError, WrongTLSModeError
+
+if TYPE_CHECKING:
+    import socket
+
+    from securesmtp._settings import Settings, TLSPolicy
+
+# Forward secrecy and AEAD only (RFC 9325 §4.2); level 2 refuses RSA below 2048 bits and SHA-1 wherever OpenSSL is from.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+# OpenSSL's SSL_OP_LEGACY_SERVER_CONNECT, _ALLOW_UNSAFE_LEGACY_RENEGOTIATION and _IGNORE_UNEXPECTED_EOF, which an
+# OPENSSL_CONF can set (measured) and Python names on some versions only.
+_UNSAFE = 0x4 | 0x40000 | 0x80
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h.
+_REASONS = {
+    2: CertificateReason.UNTRUSTED,
+    9: CertificateReason.NOT_YET_VALID,
+    10: CertificateReason.EXPIRED,
+    18: CertificateReason.SELF_SIGNED,
+    19: CertificateReason.SELF_SIGNED,
+    20: CertificateReason.UNTRUSTED,
+    21: CertificateReason.UNTRUSTED,
+    26: CertificateReason.PURPOSE,
+    62: CertificateReason.NAME_MISMATCH,
+    64: CertificateReason.NAME_MISMATCH,
+    66: CertificateReason.WEAK_KEY,
+    67: CertificateReason.WEAK_KEY,
+    68: CertificateReason.WEAK_KEY,
+}
+# From X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN on: the checks of X509_V_FLAG_X509_STRICT.
+_STRICT = range(79, 95)
+_PLAINTEXT = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"}
+
+
+def build_context(policy: TLSPolicy) -> ssl.SSLContext:
+    """
+    Return the one context of a mailer.
+
+    Raises:
+        ConfigurationError: A file of *policy* cannot be read, or is not what it should be.
+    """
+    # Not create_default_context: it obeys SSL_CERT_FILE and SSLKEYLOGFILE, and differs between Pythons (measured, 2.9).
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}[
+        policy.minimum_version
+    ]
+    context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.options &= ~_UNSAFE
+    context.hostname_checks_common_name = False
+    # Set, not added to: 3.13 would otherwise take an intermediate for a root, and 3.11 not check strictly.
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    if not policy.allow_legacy_ca:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    _load(context, policy)
+    return context
+
+
+def trust_name(policy: TLSPolicy) -> str:
+    """Return whose roots *policy* trusts, for the receipt."""
+    base = f"ca_file {policy.ca_file!s}" if policy.ca_file is not None else "ca_data"
+    if policy.ca_file is None and policy.ca_data is None:
+        base = f"certifi {certifi.__version__}"
+    return base if policy.extra_ca_file is None else f"{base} + extra_ca_file {policy.extra_ca_file!s}"
+
+
+def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> ssl.SSLSocket:
+    """Return *sock* ready for a handshake that will verify *server_name*; the caller drives it within its deadline."""
+    # A context is mutable: what it was when it was made proves nothing now.
+    _demand(context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname, "the context does not verify")
+    return context.wrap_socket(
+        sock,
+        server_hostname=server_name,
+        do_handshake_on_connect=False,
+        # RFC 8446 §6.1: an end without close_notify is a truncation, and must not pass for the end of a reply.
+        suppress_ragged_eofs=False,
+    )
+
+
+def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
+    """
+    Return the evidence of a finished handshake, after the pins were checked.
+
+    Raises:
+        CertificateError: The key is none of the pinned ones.
+        TLSError: The session is not what was asked for.
+    """
+    # A resumed session skips the checks of chain and name (measured, 2.11).
+    _demand(not sock.session_reused, "the session was resumed")
+    version, cipher = sock.version(), sock.cipher()
+    der, named = sock.getpeercert(binary_form=True), sock.getpeercert()
+    _demand(version in {"TLSv1.2", "TLSv1.3"} and bool(cipher and der and named), "there is no verified certificate")
+    assert version and cipher and der and named  # noqa: S101, PT018 -- demanded above; this is for the type checker
+    spki = "sha256/" + base64.b64encode(hashlib.sha256(public_key(der)).digest()).decode("ascii")
+    pins = settings.policy.pins
+    if pins is not None and not any(hmac.compare_digest(pin, spki) for pin in pins):
+        error = CertificateError(
+            f"the certificate is valid, and its key {spki} is none of the pinned ones",
+            stage=Stage.HANDSHAKE,
+            hint="if the server's key was changed on purpose, pin the new one",
+        )
+        error.reason = CertificateReason.PIN
+        raise error
+    return TLSInfo(
+        settings.mode,
+        version,
+        cipher[0],
+        settings.server_name,
+        trust_name(settings.policy),
+        hashlib.sha256(der).hexdigest(),
+        spki,
+        datetime.fromtimestamp(ssl.cert_time_to_seconds(str(named["notAfter"])), UTC),
+    )
+
+
+def handshake_error(error: ssl.SSLError, sock: ssl.SSLSocket, settings: Settings) -> TLSError:
+    """Return our error for a failed handshake, with what a person can do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_error(error, sock, settings)
+    if error.reason in _PLAINTEXT:
+        if settings.mode == "implicit":
+            message = "the server speaks plaintext on this port"
+            hint = 'use tls="starttls" (usually port 587), or the port of implicit TLS (usually 465)'
+            return WrongTLSModeError(message, stage=Stage.HANDSHAKE, hint=hint)
+        message = "the server goes on in plaintext after its 220 to STARTTLS"
+        return TLSError(message, stage=Stage.HANDSHAKE)
+    message = f"the TLS handshake failed: {error.reason or error.args[-1]}"
+    hint = "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
+    return TLSError(message, stage=Stage.HANDSHAKE, hint=hint)
+
+
+def public_key(certificate: bytes) -> bytes:
+    """Return the SubjectPublicKeyInfo of a DER certificate (RFC 5280 §4.1): the octets that a pin hashes."""
+    outer, _ = _content(certificate, 0)
+    start, end = _content(certificate, outer)
+    # version [0] may be left out; then serialNumber, signature, issuer, validity, subject.
+    skip = 6 if certificate[start] == 0xA0 else 5  # noqa: PLR2004 -- the tag of [0]
+    for _ in range(skip):
+        _, start = _content(certificate, start)
+    _, end = _content(certificate, start)
+    return certificate[start:end]
+
+
+def _content(der: bytes, at: int) -> tuple[int, int]:
+    """Return where the content of the element at *at* begins and ends (X.690 §8.1)."""
+    length, start = der[at + 1], at + 2
+    if length & 0x80:
+        octets = length & 0x7F
+        length, start = int.from_bytes(der[start : start + octets], "big"), start + octets
+    return start, start + length
+
+
+def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
+    try:
+        if policy.ca_data is not None:
+            context.load_verify_locations(cadata=policy.ca_data)
+        else:
+            context.load_verify_locations(cafile=policy.ca_file if policy.ca_file is not None else certifi.where())
+    except (OSError, ValueError, TypeError) as error:
+        _unreadable("ca_data" if policy.ca_data is not None else f"ca_file {policy.ca_file!s}", error)
+    if not context.cert_store_stats()["x509_ca"]:
+        message = "there is no CA certificate in what you trust"
+        raise ConfigurationError(message, hint="pass the certificate of the CA that signed the server's, not the server's")
+    if policy.extra_ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=policy.extra_ca_file)
+        except OSError as error:
+            _unreadable(f"extra_ca_file {policy.extra_ca_file!s}", error)
+    if policy.client_cert is not None:
+        try:
+            # Without a callback OpenSSL would ask for the key's password at the terminal.
+            context.load_cert_chain(policy.client_cert, policy.client_key, password=_encrypted)
+        except OSError as error:
+            _unreadable(f"client_cert {policy.client_cert!s}", error)
+
+
+def _encrypted() -> NoReturn:
+    message = "the client key is encrypted"
+    raise ConfigurationError(message, hint="pass a key file without a password, readable by this process only")
+
+
+def _unreadable(what: str, error: Exception) -> NoReturn:
+    message = f"{what} cannot be used: {error}"
+    raise ConfigurationError(message, hint="it must be a readable file in PEM form") from error
+
+
+def _demand(held: object, otherwise: str) -> None:
+    if not held:
+        raise TLSError(otherwise, stage=Stage.HANDSHAKE)
+
+
+def _certificate_error(
+    error: ssl.SSLCertVerificationError, sock: ssl.SSLSocket, settings: Settings
+) -> CertificateError:
+    code = error.verify_code
+    reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
+    shown = _presented(sock)
+    said = {
+        CertificateReason.UNTRUSTED: "the certificate is signed by nobody whom you trust",
+        CertificateReason.SELF_SIGNED: "the certificate, or the root of its chain, signed itself",
+        CertificateReason.EXPIRED: f"the certificate expired on {shown.get('notAfter', 'a day that it does not tell')}",
+        CertificateReason.NOT_YET_VALID: f"the certificate begins on {shown.get('notBefore', 'a later day')}",
+        CertificateReason.NAME_MISMATCH: f"the certificate is not for {settings.server_name}, but for {_names(shown)}",
+        CertificateReason.PURPOSE: "the certificate may not be used by a server",
+        CertificateReason.WEAK_KEY: "a key or signature in the certificate's chain is too weak",
+        CertificateReason.STRICT: "the certificate's chain breaks RFC 5280",
+    }.get(reason, "the certificate is refused")
+    hint = {
+        CertificateReason.UNTRUSTED: "pass the CA that signed it as ca_file; the server must send its intermediates",
+        CertificateReason.SELF_SIGNED: "pass the CA that signed it as ca_file",
+        CertificateReason.EXPIRED: "the server needs a new certificate; or is your clock wrong?",
+        CertificateReason.NOT_YET_VALID: "is your clock wrong, or the server's?",
+        CertificateReason.NAME_MISMATCH: "use one of those names as host if you mean that server",
+        CertificateReason.PURPOSE: "the server needs a certificate with serverAuth among its extended key usages",
+        CertificateReason.WEAK_KEY: "the server needs a key of RSA 2048 bits, P-256 or better, signed with SHA-256",
+        CertificateReason.STRICT: "make the private CA anew with what is missing, or pass allow_legacy_ca=True",
+    }.get(reason)
+    mapped = CertificateError(f"{said} (OpenSSL: {error.verify_message})", stage=Stage.HANDSHAKE, hint=hint)
+    mapped.reason = reason
+    return mapped
+
+
+def _presented(sock: ssl.SSLSocket) -> dict[str, Any]:
+    # For the message only. After a failed handshake no public call gives the certificate on 3.11 and 3.12.
+    chain = getattr(getattr(sock, "_sslobj", None), "get_unverified_chain", lambda: None)()
+    return chain[0].get_info() if chain else {}
+
+
+def _names(shown: dict[str, Any]) -> str:
+    # Quoted by repr: whoever made the certificate chose these octets.
+    return ", ".join(repr(name[:100]) for _, name in shown.get("subjectAltName", ())[:10]) or "no name at all"

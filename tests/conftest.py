@@ -1,0 +1,86 @@
+"""What every test may use: a CA of this run, server contexts, and honest servers."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+from scripted import Mode, Script, ScriptedServer, honest
+
+from securesmtp import SecureMailer
+
+Serve = Callable[..., ScriptedServer]
+Mailer = Callable[..., SecureMailer]
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """Make the CA that the tests' mailers trust."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the CA as PEM."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_tls(ca: trustme.CA) -> ssl.SSLContext:
+    """Make the context of a server that is what it says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(params=["implicit", "starttls"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Run the test in both modes."""
+    chosen: Mode = request.param
+    return chosen
+
+
+@pytest.fixture
+def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
+    """Start scripted servers that end with the test."""
+    with ExitStack() as stack:
+
+        def start(*scripts: Script, **options: object) -> ScriptedServer:
+            options.setdefault("tls", server_tls)
+            return stack.enter_context(ScriptedServer(*scripts or (honest(),), **options))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture
+def mailer(ca_file: Path) -> Iterator[Mailer]:
+    """Make mailers for scripted servers; they are closed with the test."""
+    with ExitStack() as stack:
+
+        def make(server: ScriptedServer, **options: object) -> SecureMailer:
+            if "policy" not in options:
+                options.setdefault("ca_file", ca_file)
+            options.setdefault("timeout", 5)
+            made = SecureMailer("localhost", server.port, **options)  # type: ignore[arg-type]
+            return stack.enter_context(made)
+
+        yield make
+
+
+@pytest.fixture
+def message() -> EmailMessage:
+    """Write a mail."""
+    mail = EmailMessage()
+    mail["From"] = "me@example.org"
+    mail["To"] = "you@example.org"
+    mail["Bcc"] = "secret@example.org"
+    mail["Subject"] = "Grüße"
+    mail.set_content("Hello\n.leading dot\n")
+    return mail

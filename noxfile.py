@@ -8,7 +8,6 @@ are run against; the source tree is never imported by them.
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import shutil
 import tempfile
@@ -32,24 +31,21 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-@functools.cache
-def temporary_folder() -> Path:
-    """Return a folder for the wheel that lasts as long as this run of nox."""
-    folder = Path(tempfile.mkdtemp(prefix="securesmtp-wheel-"))
-    # At exit, not now: every session of this run installs the wheel from there.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def wheel(session: nox.Session) -> Path:
-    """Return the wheel: the one that SECURESMTP_WHEEL names, else the one that this run of nox has built."""
-    if given := os.environ.get("SECURESMTP_WHEEL"):
-        return Path(given).resolve(strict=True)
-    folder = temporary_folder()
-    if not list(folder.glob("*.whl")):
+def wheel(session: nox.Session) -> str:
+    """Return the wheel: the one that SECURESMTP_WHEEL names (`.ci/run` does), else one that is built now, once."""
+    if "SECURESMTP_WHEEL" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="securesmtp-wheel-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         session.install("build>=1.3")
-        session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
+        session.run("python", "-m", "build", "--outdir", folder, silent=True)
+        keep_wheel(Path(folder))
+    return os.environ["SECURESMTP_WHEEL"]
+
+
+def keep_wheel(folder: Path) -> Path:
+    """Make the wheel in *folder* the one that every later session of this run installs, and return it."""
     (built,) = folder.glob("*.whl")
+    os.environ["SECURESMTP_WHEEL"] = str(built.resolve())
     return built
 
 
@@ -58,7 +54,7 @@ def install_wheel(session: nox.Session, extra: str, *groups: str) -> None:
     # Reinstalled even where the version is the same: a kept environment would else go on to use yesterday's.
     built = wheel(session)
     session.install(f"{built}[{extra}]", *(requirement for name in groups for requirement in group(name)))
-    session.install("--force-reinstall", "--no-deps", str(built))
+    session.install("--force-reinstall", "--no-deps", built)
 
 
 @nox.session(python=PYTHONS)
@@ -128,7 +124,7 @@ def wheel_session(session: nox.Session) -> None:
     session.run("python", "-m", "build", silent=True)
     archives = sorted(str(path) for path in (HERE / "dist").iterdir())
     session.run("twine", "check", "--strict", *archives)
-    (built,) = (HERE / "dist").glob("*.whl")
+    built = keep_wheel(HERE / "dist")
     session.run("check-wheel-contents", str(built))
     names = zipfile.ZipFile(built).namelist()
     if "securesmtp/py.typed" not in names:

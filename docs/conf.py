@@ -5,9 +5,17 @@ from __future__ import annotations
 import builtins
 import importlib.metadata
 import sys
+import typing
 from typing import TYPE_CHECKING
 
-import securesmtp
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+# The signatures name types that are imported for type checkers only, and autodoc looks them up. Taking them in is safe:
+# lint's "no cycles" counts these imports too.
+typing.TYPE_CHECKING = True
+import securesmtp  # noqa: E402 -- see above
+
+typing.TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement
@@ -20,7 +28,7 @@ author = "The securesmtp authors"
 copyright = f"2026, {author}"  # noqa: A001 -- Sphinx wants this name
 release = version = importlib.metadata.version(project)
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest"]
 exclude_patterns = ["_build", "examples"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -34,10 +42,6 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-# "Attributes:" as a list of fields: the dataclass's own fields would else be described twice.
-napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 
 # The standard library's names have no page here (intersphinx would need the network); all others must.
@@ -61,6 +65,21 @@ def resolve_public_name(
     return None
 
 
+def read_google_sections(  # noqa: PLR0913, PLR0917 -- Sphinx calls it so
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """
+    Turn "Args:" and the like into fields, as the extension napoleon does.
+
+    That extension also takes the words before a colon in an enum member's docstring for a type, hence not it itself.
+    """
+    if what != "attribute":
+        # "Attributes:" as a list of fields: a dataclass's own fields would else be described twice.
+        config = Config(napoleon_use_ivar=True)
+        lines[:] = GoogleDocstring(lines, config, app, what, name, thing, options).lines()
+
+
 def setup(app: Sphinx) -> None:
     """Register what stands above."""
+    app.connect("autodoc-process-docstring", read_google_sections)
     app.connect("missing-reference", resolve_public_name)

@@ -208,9 +208,7 @@ def _table() -> Sequence[Row]:
         row(self_signed, "self_signed"),
         row(self_signed, "ok", trusted=self_signed.pem_chain, id="self_signed_and_trusted"),
         row(_shown("expired", ca.issue_cert("localhost", "127.0.0.1", not_after=EXPIRED_AT)), "expired"),
-        row(
-            _shown("not_yet_valid", ca.issue_cert("localhost", "127.0.0.1", not_before=VALID_FROM)), "not_yet_valid"
-        ),
+        row(_shown("not_yet_valid", ca.issue_cert("localhost", "127.0.0.1", not_before=VALID_FROM)), "not_yet_valid"),
         row(_shown("wrong_name", ca.issue_cert("other.example.test")), "name_mismatch"),
         row(_signed("cn_only", issuer=hand, common_name="localhost"), "name_mismatch"),
         row(ip_without_ip_san, "name_mismatch", "127.0.0.1"),
@@ -227,12 +225,8 @@ def _table() -> Sequence[Row]:
         row(nul_in_name, "name_mismatch"),
         row(_shown("a_label", ca.issue_cert("xn--bcher-kva.example")), "ok", "xn--bcher-kva.example"),
         row(_signed("srv_only", service, issuer=hand), "name_mismatch", "mail.example.test"),
-        row(
-            _signed("client_only_eku", localhost, issuer=hand, usage=ExtendedKeyUsageOID.CLIENT_AUTH), "purpose"
-        ),
-        row(
-            _signed("weak_key", localhost, issuer=hand, key=rsa.generate_private_key(65537, 1024)), "weak_key"
-        ),
+        row(_signed("client_only_eku", localhost, issuer=hand, usage=ExtendedKeyUsageOID.CLIENT_AUTH), "purpose"),
+        row(_signed("weak_key", localhost, issuer=hand, key=rsa.generate_private_key(65537, 1024)), "weak_key"),
         row(
             _signed("legacy_ca", localhost, issuer=legacy, key_identifiers=False),
             "strict",

@@ -46,7 +46,7 @@ def test_a_message_arrives_in_both_modes(serve: Serve, mailer: Mailer, message: 
     assert arrived["Subject"] == "Grüße"
     assert arrived["Bcc"] is None
     assert arrived["Message-ID"] == receipt.message_id
-    assert arrived.get_content() == "Hello\n.leading dot\n"
+    assert arrived.get_content().splitlines() == ["Hello", ".leading dot"]
     assert receipt.accepted == ("you@example.org", "secret@example.org")
     assert receipt.refused == ()
     assert receipt.reply.code == 250

@@ -100,7 +100,7 @@ class SecureSMTPError(smtplib.SMTPException):
     def __str__(self) -> str:
         """Return where, what and what to do next, on one line."""
         where = f"{self.host}:{self.port}: " if self.host else ""
-        hint = f" Hint: {self.hint}" if self.hint else ""
+        hint = f". Hint: {self.hint}" if self.hint else ""
         return f"{where}{self.args[0]}{hint}"
 
 

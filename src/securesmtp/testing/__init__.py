@@ -1,0 +1,94 @@
+"""A throw-away TLS SMTP server on loopback, for demonstrations and tests (extra ``testing``: aiosmtpd, trustme)."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["LocalServer", "Received"]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message as the server took it."""
+
+    mail_from: str
+    recipients: tuple[str, ...]
+    content: bytes
+
+
+class LocalServer:
+    """
+    A real SMTP server with real TLS on a free loopback port, with a certificate for ``localhost`` of a fresh CA.
+
+    Args:
+        mode: ``"implicit"`` or ``"starttls"``.
+        username: The name that must log in; nobody needs to when it is None.
+        password: Its password.
+
+    Attributes:
+        host: ``"localhost"``.
+        port: Where it listens, after it was entered.
+        ca_pem: The CA that signed its certificate, as PEM text for `TLSPolicy.ca_data`.
+        messages: What it accepted, in order.
+    """
+
+    host = "localhost"
+
+    def __init__(self, mode: str = "implicit", *, username: str | None = None, password: str = "") -> None:
+        """Make the CA and the certificate; nothing listens yet."""
+        authority = trustme.CA()
+        self.ca_pem = authority.cert_pem.bytes().decode("ascii")
+        self.messages: list[Received] = []
+        self.port = 0
+        self._login = (username, password)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        options: dict[str, Any] = {"authenticator": self._check}
+        if mode == "implicit":
+            # aiosmtpd knows of STARTTLS only; a login inside implicit TLS is inside TLS as well.
+            options |= {"ssl_context": context, "auth_require_tls": False}
+        else:
+            options |= {"tls_context": context, "require_starttls": True}
+        self._controller = _Controller(self, hostname="127.0.0.1", port=0, **options)
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self._controller.start()
+        self.port = self._controller.port
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the server and its thread."""
+        self._controller.stop(no_assert=True)
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: ANN401, ARG002, N802 -- aiosmtpd's
+        """Keep the message, of who may send one."""
+        if self._login[0] is not None and not session.authenticated:
+            return "530 5.7.0 Authentication required"
+        self.messages.append(Received(envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content))
+        return f"250 2.0.0 queued as {len(self.messages)}"
+
+    def _check(self, server: SMTP, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:  # noqa: ANN401, ARG002
+        username, password = self._login
+        right = username is not None and (data.login, data.password) == (username.encode(), password.encode())
+        return AuthResult(success=right)
+
+
+class _Controller(Controller):
+    """aiosmtpd's controller on a port of the system's choice, which its own start-up check does not know of."""
+
+    def _trigger_server(self) -> None:
+        assert self.server is not None  # noqa: S101 -- it listens already; this is for the type checker
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()

@@ -175,7 +175,11 @@ class SecureMailer:
         if isinstance(data, str):
             message = "data is a str"
             raise ConfigurationError(message, hint="encode it, or use send() with an EmailMessage")
-        content = Content.from_file(data) if hasattr(data, "read") else Content.from_bytes(bytes(data))
+        content = (
+            Content.from_bytes(bytes(data))
+            if isinstance(data, bytes | bytearray | memoryview)
+            else Content.from_file(data)
+        )
         try:
             return self._submit(Submission(reverse, forward, content), partial, deadline)
         finally:

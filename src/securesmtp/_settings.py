@@ -8,7 +8,7 @@ import ipaddress
 import math
 import os
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, cast
 
 from securesmtp._protocol.address import ascii_domain, ehlo_name
 from securesmtp._protocol.sasl import Password
@@ -93,7 +93,7 @@ class TLSPolicy:
         if self.minimum_version not in {"TLSv1.2", "TLSv1.3"}:
             message = 'minimum_version is neither "TLSv1.2" nor "TLSv1.3"'
             raise ConfigurationError(message)
-        if self.pins is not None and not (isinstance(self.pins, tuple) and self.pins and all(map(_is_pin, self.pins))):
+        if self.pins is not None and not (isinstance(cast("object", self.pins), tuple) and self.pins and all(map(_is_pin, self.pins))):
             message = 'pins is not a tuple of "sha256/…" with 44 characters of base64 each'
             raise ConfigurationError(message, hint="a receipt's tls.peer_spki_sha256 is one")
 
@@ -137,7 +137,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         raise ConfigurationError(message, hint="there is no mode without TLS")
     mode = TLSMode(tls)
     name = server_name("host", host)
-    if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536):  # noqa: PLR2004
+    if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
         message = f"port is {port!r}, not a number from 1 to 65535"
         raise ConfigurationError(message)
     return Settings(
@@ -189,7 +189,7 @@ def seconds(what: str, value: float) -> float:
     Raises:
         ConfigurationError: It is not; *what* says which argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if type(value) not in {int, float} or not 0 < value < math.inf:
         message = f"{what} is {value!r}, not a positive number of seconds"
         raise ConfigurationError(message)
     return value

@@ -20,5 +20,5 @@ cli.add_command(demo)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    result = cli.main(arguments, standalone_mode=True)
-    return int(result or 0)
+    cli.main(arguments, standalone_mode=False)
+    return 0

@@ -89,9 +89,9 @@ def from_message(
         AddressError: An address is not a mailbox.
         MessageError: The message cannot be sent as it is, or does not tell its envelope.
     """
-    if not isinstance(message, EmailMessage) or not isinstance(message.policy, EmailPolicy):
-        text = f"the message is a {type(message).__name__} of the old email API"
-        text = text if hasattr(message, "policy") else f"the message is a {type(message).__name__}, not an EmailMessage"
+    given: object = message
+    if not isinstance(given, EmailMessage) or not isinstance(cast("object", message.policy), EmailPolicy):
+        text = f"the message is a {type(message).__name__}, not an EmailMessage with one of the new policies"
         raise MessageError(text, hint="email.message_from_bytes(m.as_bytes(), policy=email.policy.default) makes one")
     reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
     forward = envelope_recipients(_recipients(message) if recipients is None else recipients)

@@ -190,13 +190,14 @@ class Link(smtplib.SMTP):
             case Connect():
                 return self._begin()
             case Send():
-                return self._send(effect)
+                self._send(effect)
             case Receive():
                 return self._receive(effect)
             case Upgrade():
                 return self._upgrade()
             case Block():
-                return self._block(effect)
+                self._block(effect)
+        return None
 
     def _begin(self) -> Connected:
         self.connect(self._settings.host, self._settings.port)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
 if TYPE_CHECKING:
+    import asyncio
     from types import TracebackType
 
 __all__ = ["LocalServer", "Received"]
@@ -89,6 +90,5 @@ class _Controller(Controller):
     """aiosmtpd's controller on a port of the system's choice, which its own start-up check does not know of."""
 
     def _trigger_server(self) -> None:
-        assert self.server is not None  # noqa: S101 -- it listens already; this is for the type checker
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+        self.port = cast("asyncio.Server", self.server).sockets[0].getsockname()[1]
+        super()._trigger_server()  # type: ignore[no-untyped-call] # aiosmtpd leaves it untyped

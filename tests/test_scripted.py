@@ -176,14 +176,27 @@ def test_a_failed_expectation_is_raised_in_the_test() -> None:
 
 def test_a_mistake_in_a_script_is_raised_in_the_test() -> None:
     """An exception of the script itself is not lost in its thread."""
-    with pytest.raises(ZeroDivisionError), ScriptedServer(lambda _: 1 // 0) as server, _connect(server):
+
+    def mistaken(peer: Peer) -> None:
+        # After the client has spoken: a connection that is reset while it is made would be another error.
+        peer.read_some()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), ScriptedServer(mistaken) as server, _connect(server) as client:
+        client.sendall(b"x")
         server.joined()
 
 
 def test_a_failure_is_noted_on_the_tests_own_error() -> None:
     """When the test fails too, its error comes first and says that the script had failed."""
-    server = ScriptedServer(lambda _: 1 // 0)
-    with _connect(server):
+
+    def mistaken(peer: Peer) -> None:
+        peer.read_some()
+        raise ZeroDivisionError
+
+    server = ScriptedServer(mistaken)
+    with _connect(server) as client:
+        client.sendall(b"x")
         server.joined()
     with pytest.raises(LookupError) as caught, server:
         raise LookupError

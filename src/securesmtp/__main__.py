@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line, or say what to install."""
     try:
-        from securesmtp._cli import main as run  # noqa: PLC0415 -- the library itself never imports click
+        from securesmtp._cli import main as run
     except ModuleNotFoundError as error:
         sys.stderr.write(f"securesmtp: {error.name} is missing. Hint: pip install 'securesmtp[demo]'\n")
         return 2

@@ -11,9 +11,9 @@ from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, final
 
+from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.dialogue import Session, authenticate, deliver, open_session, quit_session
-from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.sasl import Password
 from securesmtp._secret import Secret

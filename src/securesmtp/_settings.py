@@ -6,14 +6,17 @@ import base64
 import binascii
 import ipaddress
 import math
-import os
 from dataclasses import dataclass, fields
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from securesmtp._protocol.address import ascii_domain, ehlo_name
-from securesmtp._protocol.sasl import Password
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import os
+
+    from securesmtp._protocol.sasl import Password
 
 # RFC 5321 §4.5.3.2.6: who gives up early on the reply to the content makes duplicates.
 _LEAST_FINAL = 60
@@ -93,7 +96,8 @@ class TLSPolicy:
         if self.minimum_version not in {"TLSv1.2", "TLSv1.3"}:
             message = 'minimum_version is neither "TLSv1.2" nor "TLSv1.3"'
             raise ConfigurationError(message)
-        if self.pins is not None and not (isinstance(cast("object", self.pins), tuple) and self.pins and all(map(_is_pin, self.pins))):
+        pins = cast("object", self.pins)
+        if pins is not None and not (isinstance(pins, tuple) and pins and all(map(_is_pin, pins))):
             message = 'pins is not a tuple of "sha256/…" with 44 characters of base64 each'
             raise ConfigurationError(message, hint="a receipt's tls.peer_spki_sha256 is one")
 
@@ -174,7 +178,8 @@ def server_name(what: str, host: str) -> str:
         ascii_name = ascii_domain(name)
     except ValueError:
         message = f"{what} {host[:100]!r} is neither a host name nor an IP address"
-        raise ConfigurationError(message, hint="pass the name alone; port and mode are arguments of their own") from None
+        hint = "pass the name alone; port and mode are arguments of their own"
+        raise ConfigurationError(message, hint=hint) from None
     if ascii_name != name:
         # RFC 9525 §7.2: which A-label a U-label stands for is the caller's to say, not the resolver's.
         message = f"{what} {host!r} is not ASCII"

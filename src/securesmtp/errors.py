@@ -76,7 +76,7 @@ class SecureSMTPError(smtplib.SMTPException):
         message_id: The Message-ID of the message concerned, where it has one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one attribute each, all by keyword
         self,
         message: str,
         *,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from securesmtp._cli.demo import demo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @click.group()

@@ -44,7 +44,12 @@ def _sent(console: Console, mode: Literal["implicit", "starttls"], mail: EmailMe
     with LocalServer(mode, username="ada", password="correct horse") as server:  # noqa: S106 -- it lives as long as the demo
         own = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(
-            server.host, server.port, tls=mode, username="ada", password="correct horse", policy=own  # noqa: S106
+            server.host,
+            server.port,
+            tls=mode,
+            username="ada",
+            password="correct horse",  # noqa: S106
+            policy=own,
         ) as mailer:
             receipt = mailer.send(mail)
         (received,) = server.messages

@@ -80,7 +80,7 @@ class Content:
             while data := file.read(BLOCK):
                 if not isinstance(data, bytes):
                     message = f"the file gives {type(data).__name__}, not bytes"
-                    raise MessageError(message, hint='open it with mode "rb"')
+                    raise MessageError(message, hint='open it with mode "rb"')  # noqa: TRY301 -- the copy is closed below
                 copy.write(scanner.feed(data))
             scanner.finish()
         except BaseException:
@@ -215,12 +215,13 @@ class Scanner:
             raise MessageError(message)
 
     def _check_header(self, header: bytes) -> None:
-        for number, text in enumerate(header.split(b"\r\n")[:-1] if header.endswith(b"\r\n") else header.split(b"\r\n"), 1):
+        for number, text in enumerate(header.removesuffix(b"\r\n").split(b"\r\n"), 1):
             if text[:1] in {b" ", b"\t"} and number > 1:
                 continue
             parsed = _FIELD.match(text)
             if text and not parsed:
-                raise _at(number, "is neither a header field nor the continuation of one", "the header ends with an empty line")
+                hint = "the header ends with an empty line"
+                raise _at(number, "is neither a header field nor the continuation of one", hint)
             # RFC 5322 §3.6.3; in raw bytes we change nothing, so it is for the caller to take it out.
             if parsed and parsed[1].lower() in {b"bcc", b"resent-bcc"}:
                 raise _at(number, f"is a {parsed[1].decode()} field, which every recipient would see", "take it out")

@@ -1,8 +1,9 @@
 """
 The sync link: one connection, made anew each time and never handed out, that performs what a dialogue yields.
 
-It is a `smtplib.SMTP` whose socket, reader and writer are ours, because measured (REQUIREMENTS.md §2) stock smtplib takes
-half a line for a reply, reads without bound, waits by the read instead of by the operation, and drops what was injected.
+It is a `smtplib.SMTP` whose socket, reader and writer are ours, because measured (REQUIREMENTS.md §2) stock smtplib
+takes half a line for a reply, reads without bound, waits by the read instead of by the operation, and drops what was
+injected.
 Every stock command goes through `putcmd`, which refuses: there is no second way to write.
 """
 
@@ -13,7 +14,6 @@ import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
@@ -44,6 +44,8 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from securesmtp._settings import Settings
 
 T = TypeVar("T")
@@ -72,9 +74,7 @@ class Deadline:
         left = self._at - time.monotonic()
         if left > 0:
             return left
-        error = DeadlineExceededError(
-            f"the limit {self.limit}={self.seconds:g} s ran out", stage=stage, retryable=True
-        )
+        error = DeadlineExceededError(f"the limit {self.limit}={self.seconds:g} s ran out", stage=stage, retryable=True)
         error.limit = self.limit
         raise error
 

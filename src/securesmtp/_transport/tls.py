@@ -175,7 +175,8 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
         _unreadable("ca_data" if policy.ca_data is not None else f"ca_file {policy.ca_file!s}", error)
     if not context.cert_store_stats()["x509_ca"]:
         message = "there is no CA certificate in what you trust"
-        raise ConfigurationError(message, hint="pass the certificate of the CA that signed the server's, not the server's")
+        hint = "pass the certificate of the CA that signed the server's, not the server's"
+        raise ConfigurationError(message, hint=hint)
     if policy.extra_ca_file is not None:
         try:
             context.load_verify_locations(cafile=policy.extra_ca_file)

@@ -173,10 +173,9 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
             context.load_verify_locations(cafile=policy.ca_file if policy.ca_file is not None else certifi.where())
     except (OSError, ValueError, TypeError) as error:
         _unreadable("ca_data" if policy.ca_data is not None else f"ca_file {policy.ca_file!s}", error)
-    if not context.cert_store_stats()["x509_ca"]:
-        message = "there is no CA certificate in what you trust"
-        hint = "pass the certificate of the CA that signed the server's, not the server's"
-        raise ConfigurationError(message, hint=hint)
+    if not context.cert_store_stats()["x509"]:
+        message = "there is no certificate in what you trust"
+        raise ConfigurationError(message, hint="pass the certificate of the CA that signed the server's")
     if policy.extra_ca_file is not None:
         try:
             context.load_verify_locations(cafile=policy.extra_ca_file)

@@ -1,0 +1,61 @@
+"""The choke points of the house, held by the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import securesmtp
+
+PACKAGE = Path(securesmtp.__file__).parent
+MODULES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+CORE = {name: tree for name, tree in MODULES.items() if not name.startswith(("_cli", "testing"))}
+
+
+def _modules_with(found: object) -> set[str]:
+    assert callable(found)
+    return {name for name, tree in CORE.items() if any(found(node) for node in ast.walk(tree))}
+
+
+def _named(*names: str) -> object:
+    return lambda node: isinstance(node, ast.Attribute) and node.attr in names
+
+
+def _called(*names: str) -> object:
+    return lambda node: isinstance(node, ast.Call) and getattr(node.func, "attr", "") in names
+
+
+@pytest.mark.parametrize(
+    ("found", "allowed"),
+    [
+        pytest.param(
+            lambda n: isinstance(n, ast.Constant) and isinstance(n.value, bytes) and b"\r\n" in n.value,
+            {"_protocol/wire.py", "_protocol/content.py", "_protocol/message.py"},
+            id="crlf",
+        ),
+        pytest.param(_called("SSLContext", "create_default_context"), {"_transport/tls.py"}, id="context"),
+        pytest.param(_named("sendall", "makefile", "sendmail", "set_debuglevel"), set(), id="second-ways-to-write"),
+        pytest.param(_named("environ", "getenv"), set(), id="environment"),
+        pytest.param(_named("reveal"), {"_protocol/sasl/__init__.py", "_protocol/sasl/simple.py"}, id="secrets"),
+    ],
+)
+def test_each_thing_is_done_in_one_place(found: object, allowed: set[str]) -> None:
+    """No second path, by whatever name it is called."""
+    assert _modules_with(found) <= allowed
+
+
+def test_only_the_link_and_the_errors_import_smtplib() -> None:
+    """`errors` for its base class, the link for its engine."""
+
+    def imports(node: ast.AST) -> bool:
+        return isinstance(node, ast.Import) and any(alias.name == "smtplib" for alias in node.names)
+
+    assert _modules_with(imports) == {"errors.py", "_transport/link.py"}
+
+
+def test_the_public_names_are_what_is_there() -> None:
+    """`__all__` is sorted and complete."""
+    assert securesmtp.__all__ == sorted(securesmtp.__all__)
+    assert all(hasattr(securesmtp, name) for name in securesmtp.__all__)

@@ -1,0 +1,87 @@
+"""The table of certificates, in both modes: each accepted, or refused with its own reason, before any SMTP in TLS."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+
+import pytest
+from certificates import GOOD, TABLE, Row
+from conftest import Serve
+from scripted import Mode, honest
+
+from securesmtp import CertificateError, CertificateReason, SecureMailer, TLSError, TLSPolicy
+
+# What cannot be told apart: OpenSSL says of a root that is not trusted that it signed itself.
+_EITHER = {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row.id for row in TABLE])
+def test_each_certificate_is_judged_as_the_table_says(
+    serve: Serve, message: EmailMessage, mode: Mode, row: Row
+) -> None:
+    """The same on every Python; nothing is written inside a session that is refused."""
+    server = serve(honest(mode), tls=row.certificate.context())
+    policy = TLSPolicy(ca_data=row.trust.decode("ascii"), server_hostname=row.host)
+    with SecureMailer("127.0.0.1", server.port, tls=mode, policy=policy, timeout=5) as mailer:
+        if row.expected == "ok":
+            assert mailer.send(message).tls.server_name == row.host
+            return
+        with pytest.raises(CertificateError) as caught:
+            mailer.send(message)
+    server.joined()
+    wanted = CertificateReason(row.expected.replace("_", " ").replace("self signed", "self-signed"))
+    assert caught.value.reason in (_EITHER if wanted in _EITHER else {wanted})
+    assert caught.value.hint
+    assert server.secret == b""
+
+
+def test_a_wrong_name_is_told_with_the_names_there_are(serve: Serve, message: EmailMessage) -> None:
+    """So that a person sees which server was met."""
+    server = serve(tls=GOOD.certificate.context())
+    policy = TLSPolicy(ca_data=GOOD.trust.decode("ascii"), server_hostname="mail.example.test")
+    with (
+        SecureMailer("127.0.0.1", server.port, policy=policy) as mailer,
+        pytest.raises(CertificateError, match="'localhost', '127.0.0.1'"),
+    ):
+        mailer.send(message)
+
+
+def test_a_legacy_ca_is_accepted_on_request(serve: Serve, message: EmailMessage) -> None:
+    """The one named relaxation."""
+    (row,) = (row for row in TABLE if row.id == "legacy_ca")
+    server = serve(tls=row.certificate.context())
+    policy = TLSPolicy(ca_data=row.trust.decode("ascii"), allow_legacy_ca=True)
+    with SecureMailer("localhost", server.port, policy=policy) as mailer:
+        assert mailer.send(message).reply.code == 250
+
+
+def test_a_pin_is_checked_in_addition_to_the_chain(serve: Serve, message: EmailMessage, mode: Mode) -> None:
+    """The receipt's pin is right, any other key is refused before any SMTP in TLS."""
+    trust = GOOD.trust.decode("ascii")
+    server = serve(honest(mode), tls=GOOD.certificate.context())
+    with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_data=trust)) as mailer:
+        pin = mailer.send(message).tls.peer_spki_sha256
+    with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_data=trust, pins=(pin,))) as mailer:
+        mailer.send(message)
+    other = "sha256/" + "A" * 43 + "="
+    before = len(server.secret)
+    policy = TLSPolicy(ca_data=trust, pins=(other,))
+    with (
+        SecureMailer("localhost", server.port, tls=mode, policy=policy) as mailer,
+        pytest.raises(CertificateError) as caught,
+    ):
+        mailer.send(message)
+    server.joined()
+    assert caught.value.reason is CertificateReason.PIN
+    assert len(server.secret) == before
+
+
+@pytest.mark.parametrize("context", ["tls11_only_context", "cbc_only_context"])
+def test_old_tls_is_refused(serve: Serve, message: EmailMessage, context: str) -> None:
+    """TLS 1.1 and CBC suites are not offered (RFC 8996, RFC 9325)."""
+    server = serve(tls=getattr(GOOD.certificate, context)())
+    with (
+        SecureMailer("localhost", server.port, policy=TLSPolicy(ca_data=GOOD.trust.decode("ascii"))) as mailer,
+        pytest.raises(TLSError),
+    ):
+        mailer.send(message)

@@ -54,14 +54,16 @@ nitpick_ignore_regex = [
 def resolve_public_name(
     app: Sphinx, environment: BuildEnvironment, node: pending_xref, content: TextElement
 ) -> Element | None:
-    """Lead a reference to the private place of a name, `securesmtp._values.Reply`, to its public page."""
-    name = node.get("reftarget", "").rpartition(".")[2]
-    for module in (securesmtp, securesmtp.errors):
-        if name in module.__all__:
-            domain = environment.domains.python_domain
-            page = node.get("refdoc", "")
+    """Lead `securesmtp._values.Reply` to where `Reply` is described, and `Reply.code` to its class."""
+    domain = environment.domains.python_domain
+    page = node.get("refdoc", "")
+    for name in reversed(node.get("reftarget", "").split(".")):
+        for module in (securesmtp, securesmtp.errors):
             target = f"{module.__name__}.{name}"
-            return domain.resolve_xref(environment, page, app.builder, "obj", target, node, content)
+            if name in module.__all__ and (
+                found := domain.resolve_xref(environment, page, app.builder, "obj", target, node, content)
+            ):
+                return found
     return None
 
 

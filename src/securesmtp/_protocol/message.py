@@ -114,11 +114,13 @@ def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
     if isinstance(addresses, str | bytes):
         text = "recipients is one string"
         raise ConfigurationError(text, hint="pass a list of addresses")
-    mailboxes = {mailbox.encoded: mailbox for mailbox in map(Mailbox.parse, reversed(tuple(addresses)))}
+    mailboxes: dict[bytes, Mailbox] = {}
+    for mailbox in map(Mailbox.parse, addresses):
+        mailboxes.setdefault(mailbox.encoded, mailbox)
     if not mailboxes:
         text = "the message has no recipient"
         raise MessageError(text, hint="set To, Cc or Bcc, or pass recipients=[…]")
-    return tuple(reversed(mailboxes.values()))
+    return tuple(mailboxes.values())
 
 
 def _sender(message: EmailMessage) -> Mailbox:

@@ -1,0 +1,160 @@
+"""EmailMessage to envelope and octets, seen from the wire."""
+
+from __future__ import annotations
+
+import re
+from email import message_from_bytes, message_from_string, policy
+from email.message import EmailMessage
+from email.mime.text import MIMEText
+
+import pytest
+from conftest import Mailer, Serve
+from scripted import honest
+
+from securesmtp import AddressError, ConfigurationError, MessageError, Outcome, SecureMailer, Stage
+
+
+def _mail(**fields: str) -> EmailMessage:
+    mail = EmailMessage()
+    for name, value in {"From": "me@example.org", "To": "you@example.org", **fields}.items():
+        mail[name.replace("_", "-")] = value
+    mail.set_content("x\n")
+    return mail
+
+
+@pytest.mark.parametrize(
+    ("mail", "mail_from", "recipients"),
+    [
+        pytest.param(_mail(), "me@example.org", ["you@example.org"], id="from-to"),
+        pytest.param(_mail(Sender="s@example.org"), "s@example.org", ["you@example.org"], id="sender"),
+        pytest.param(
+            _mail(Cc="b@example.org, you@example.org", Bcc="c@example.org"),
+            "me@example.org", ["you@example.org", "b@example.org", "c@example.org"], id="each-once",
+        ),
+        pytest.param(
+            _mail(Resent_From="r@example.org", Resent_To="t@example.org", Bcc="c@example.org"),
+            "r@example.org", ["t@example.org"], id="resent",
+        ),
+        pytest.param(_mail(Cc="Team: b@example.org, c@example.org;, Nobody:;"), "me@example.org",
+                     ["you@example.org", "b@example.org", "c@example.org"], id="groups"),
+        pytest.param(_mail(Cc="x@bücher.example"), "me@example.org",
+                     ["you@example.org", "x@xn--bcher-kva.example"], id="idn"),
+    ],
+)  # fmt: skip
+def test_the_envelope_comes_from_the_header(
+    serve: Serve, mailer: Mailer, mail: EmailMessage, mail_from: str, recipients: list[str]
+) -> None:
+    """By the one documented rule; Bcc and non-ASCII domains never reach the wire."""
+    server = serve()
+    mailer(server).send(mail)
+    wire = server.secret
+    assert re.findall(rb"MAIL FROM:<(.*?)>", wire) == [mail_from.encode()]
+    assert re.findall(rb"RCPT TO:<(.*?)>", wire) == [address.encode() for address in recipients]
+    assert b"Bcc" not in wire
+    assert wire.isascii()
+
+
+@pytest.mark.parametrize(
+    ("mail", "error", "match"),
+    [
+        pytest.param(_mail(From="a@b.example, c@d.example"), MessageError, "2 addresses", id="two-authors"),
+        pytest.param(_mail(To="", From="me@example.org"), MessageError, "no recipient", id="nobody"),
+        pytest.param(_mail(From=""), MessageError, "no From", id="no-from"),
+        pytest.param(_mail(To="not an address"), AddressError, "no @", id="no-address"),
+        pytest.param(MIMEText("x"), MessageError, "not an EmailMessage", id="old-api"),
+        pytest.param("From: x", MessageError, "not an EmailMessage", id="str"),
+        pytest.param(message_from_string("Resent-To: a@b\nResent-To: c@d\n\n", policy=policy.default), MessageError,
+                     "resent more than once", id="resent-twice"),
+    ],
+)  # fmt: skip
+def test_a_message_that_does_not_tell_its_envelope_is_refused(
+    mail: EmailMessage, error: type[Exception], match: str
+) -> None:
+    """Nothing is connected to: the port is closed."""
+    with SecureMailer("localhost", 1) as mine, pytest.raises(error, match=match):
+        mine.send(mail)
+
+
+def test_recipients_that_are_one_string_are_refused() -> None:
+    """They would be taken letter by letter."""
+    with SecureMailer("localhost", 1) as mine, pytest.raises(ConfigurationError, match="list"):
+        mine.send(_mail(), recipients="you@example.org")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("Subject", "=?utf-8?q?a=0d=0aBcc=3a_evil@x?=", id="encoded-crlf"),
+        pytest.param("Subject", "A 😀 subject=?UTF-8?Q?=0A?=Bcc: injected@example", id="encoded-lf"),
+        pytest.param("X\r\nBcc", "v", id="name"),
+        pytest.param("X: y\r\nBcc", "v", id="name-and-value"),
+    ],
+)
+def test_no_header_line_is_injected(serve: Serve, mailer: Mailer, name: str, value: str) -> None:
+    """Refused, or encoded so that it is no line of its own: on every Python."""
+    server = serve()
+    mail = _mail()
+    try:
+        mail[name] = value
+        mailer(server).send(mail)
+    except (ValueError, MessageError):
+        return
+    (accepted,) = server.accepted
+    arrived = message_from_bytes(accepted.content, policy=policy.default)
+    assert {key.lower() for key in arrived.keys()} <= {  # noqa: SIM118 -- a message iterates otherwise
+        "from", "to", "subject", "date", "message-id", "mime-version", "content-type", "content-transfer-encoding",
+        "=?utf-8?q?x=0d=0abcc?=", "=?utf-8?q?x=3a_y=0d=0abcc?=",
+    }  # fmt: skip
+
+
+def test_content_is_encoded_for_a_server_without_8bitmime(serve: Serve, mailer: Mailer) -> None:
+    """An object is encoded again, raw octets are refused before MAIL."""
+    server = serve(honest(extensions=()))
+    mail = _mail()
+    mail.set_content("ä\n", cte="8bit")
+    mine = mailer(server)
+    mine.send(mail)
+    (accepted,) = server.accepted
+    assert accepted.content.isascii()
+    assert message_from_bytes(accepted.content, policy=policy.default).get_content().strip() == "ä"
+    with pytest.raises(MessageError, match="8BITMIME") as caught:
+        mine.send_bytes("\n ä".encode(), mail_from="a@b.example", recipients=["c@d.example"])
+    assert (caught.value.stage, caught.value.outcome) == (Stage.MAIL, Outcome.NOT_SENT)
+
+
+def test_8bit_content_is_declared(serve: Serve, mailer: Mailer) -> None:
+    """RFC 6152: BODY=8BITMIME stands on MAIL, and SIZE is exact."""
+    server = serve(honest(extensions=("8BITMIME", "SIZE 1000")))
+    raw = "\r\nä\r\n".encode()
+    mailer(server).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+    assert b"MAIL FROM:<a@b.example> SIZE=%d BODY=8BITMIME\r\n" % len(raw) in server.secret
+
+
+def test_a_message_over_the_servers_size_is_refused_before_mail(serve: Serve, mailer: Mailer) -> None:
+    """RFC 1870 §6.1: nothing is uploaded in vain."""
+    server = serve(honest(extensions=("SIZE 10",)))
+    with pytest.raises(MessageError, match="takes 10"):
+        mailer(server).send(_mail())
+    assert b"MAIL" not in server.secret
+
+
+def test_smtputf8_is_used_where_it_is_needed_and_offered(serve: Serve, mailer: Mailer) -> None:
+    """A non-ASCII local part, in UTF-8; refused before MAIL elsewhere."""
+    mail = _mail(Cc="jürgen@example.org", Subject="Grüße")
+    server = serve(honest(extensions=("8BITMIME", "SMTPUTF8")))
+    mailer(server).send(mail)
+    assert b"BODY=8BITMIME SMTPUTF8\r\n" in server.secret
+    assert "RCPT TO:<jürgen@example.org>\r\n".encode() in server.secret
+    plain = serve(honest(extensions=("8BITMIME",)))
+    with pytest.raises(MessageError, match="SMTPUTF8"):
+        mailer(plain).send(mail)
+    assert b"MAIL" not in plain.secret
+
+
+def test_the_callers_message_is_not_changed(serve: Serve, mailer: Mailer) -> None:
+    """Not even boundaries of parts are filled in."""
+    mail = _mail(Bcc="c@example.org")
+    mail.add_attachment(b"x", maintype="a", subtype="b")
+    before = list(mail.items()), [list(part.items()) for part in mail.iter_parts()]
+    mailer(serve()).send(mail)
+    assert before == (list(mail.items()), [list(part.items()) for part in mail.iter_parts()])

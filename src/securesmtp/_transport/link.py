@@ -126,7 +126,7 @@ class Link(smtplib.SMTP):
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            return self.is_open and not self._take()
+            return self.is_open and not self._unread()
         except SecureSMTPError:
             return False
 
@@ -208,7 +208,7 @@ class Link(smtplib.SMTP):
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
         with self._mapped():
-            if self._take():
+            if self._unread():
                 self._unsolicited(effect.stage)
             self.send(effect.line.data)
 
@@ -216,7 +216,7 @@ class Link(smtplib.SMTP):
         self._step(Stage.CONTENT, "block")
         try:
             with self._mapped():
-                if not self._take():
+                if not self._unread():
                     self.send(effect.data)
         except ConnectError:
             # The server may have said why before it went.
@@ -244,7 +244,7 @@ class Link(smtplib.SMTP):
         """Begin TLS, here and nowhere else; octets that came before it are an attack (RFC 3207 §6)."""
         plain = self._open_socket()
         self._step(Stage.HANDSHAKE, "handshake")
-        if self._settings.mode is TLSMode.STARTTLS and self._take():
+        if self._settings.mode is TLSMode.STARTTLS and self._unread():
             message = "there is plaintext between the 220 to STARTTLS and the handshake"
             raise DowngradeError(message, stage=Stage.STARTTLS, hint="somebody may be tampering with the connection")
         self._reader = ReplyReader()
@@ -294,7 +294,7 @@ class Link(smtplib.SMTP):
                 raise handshake_error(error, sock, self._settings) from error
 
     def _take(self) -> bool:
-        """Read what has come, without waiting; return whether there is anything unread."""
+        """Read what has come, without waiting; return whether anything has."""
         # A SSLSocket can hold octets that select does not see: read first (measured, 2.12).
         with self._mapped(), suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             octets = self._open_socket().recv(_READ)
@@ -302,13 +302,17 @@ class Link(smtplib.SMTP):
                 message = "the server closed the connection"
                 raise ConnectError(message, stage=self._stage, retryable=True)
             self._reader.feed(octets)
-        return self._reader.pending
+            return True
+        return False
+
+    def _unread(self) -> bool:
+        """Return whether the server has said something that was not asked for."""
+        return self._take() or self._reader.pending
 
     def _wait_for_reply(self) -> None:
         try:
             self._wait(selectors.EVENT_READ)
-            if not self._take():
-                return
+            self._take()
         except (DeadlineExceededError, ConnectError) as error:
             if self._stage is Stage.GREETING and self._tls is None and not self._reader.pending:
                 hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'

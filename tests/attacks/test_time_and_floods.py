@@ -1,0 +1,127 @@
+"""Servers that drip, flood, stall, speak too early or give up in the middle: bounded, typed, closed."""
+
+from __future__ import annotations
+
+import re
+from email.message import EmailMessage
+
+import pytest
+from conftest import Mailer, Serve
+from scripted import Peer, honest
+
+from securesmtp import (
+    ConnectError,
+    DataRefusedError,
+    DeadlineExceededError,
+    Outcome,
+    ProtocolError,
+    SecureSMTPError,
+    Stage,
+    Timeouts,
+)
+
+
+def _greeted(*replies: bytes) -> object:
+    """Play a server in TLS that greets, and answers what comes with *replies* in turn."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in replies:
+            peer.read_line()
+            peer.send(reply)
+        peer.sleep_until_peer_closes()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"250 ok\n", b"+25 x\r\n", b" 25 x\r\n", b"2_5 x\r\n", b"999 x\r\n", b"000 x\r\n", b"2500 x\r\n", b"250x\r\n",
+        b"\r\n250 ok\r\n", b"250-a\r\n550 b\r\n", b"250 a\rb\r\n", b"2" * 5000, b"250-x\r\n" * 200,
+        b"250-" + b"x" * 1500 + b"\r\n" + (b"250-" + b"x" * 1500 + b"\r\n") * 60,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("chunking", ["whole", "by_line", "by_byte"])
+def test_a_malformed_reply_ends_the_session(
+    serve: Serve, mailer: Mailer, message: EmailMessage, reply: bytes, chunking: str
+) -> None:
+    """Whole, by line and by byte; and nothing more is written."""
+    server = serve(_greeted(reply), chunking=chunking)
+    with pytest.raises((ProtocolError, ConnectError)) as caught:
+        mailer(server, timeout=2).send(message)
+    server.joined()
+    assert caught.value.stage is Stage.EHLO
+    assert isinstance(caught.value, ProtocolError)
+    assert re.fullmatch(rb"EHLO [!-~]+\r\n", server.secret)
+
+
+@pytest.mark.parametrize("step", ["greeting", "ehlo"])
+def test_a_drip_is_bounded_by_the_operation(serve: Serve, mailer: Mailer, message: EmailMessage, step: str) -> None:
+    """One octet at a time does not begin the limit anew."""
+
+    def drips(peer: Peer) -> None:
+        peer.start_tls()
+        if step == "ehlo":
+            peer.send(b"220 mx.test\r\n")
+            peer.read_line()
+        peer.drip(b"220-" + b"x" * 1000, 0.1)
+
+    with pytest.raises(DeadlineExceededError) as caught:
+        mailer(serve(drips), timeout=0.5).send(message)
+    assert caught.value.limit == "command"
+    assert caught.value.retryable
+
+
+def test_a_silent_handshake_is_bounded(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The handshake has a limit of its own."""
+    with pytest.raises(DeadlineExceededError) as caught:
+        mailer(serve(lambda peer: peer.sleep_until_peer_closes()), timeout=Timeouts(handshake=0.3)).send(message)
+    assert (caught.value.limit, caught.value.stage) == ("handshake", Stage.HANDSHAKE)
+
+
+def test_a_silent_starttls_port_is_told_with_the_other_mode(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """A server of implicit TLS waits for us, as we do for it."""
+    with pytest.raises(DeadlineExceededError, match='tls="implicit"'):
+        mailer(serve(lambda peer: peer.sleep_until_peer_closes()), tls="starttls", timeout=0.3).send(message)
+
+
+def test_an_unsolicited_reply_ends_the_session(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """It would answer the next command."""
+    server = serve(_greeted(b"250 mx.test\r\n250 extra\r\n"))
+    with pytest.raises(ProtocolError, match="out of turn"):
+        mailer(server).send(message)
+    server.joined()
+    assert b"MAIL" not in server.secret
+
+
+def test_a_refusal_in_the_middle_of_the_body_is_told(serve: Serve, mailer: Mailer) -> None:
+    """The server's 552 is reported, not the reset that follows it."""
+
+    def full(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        peer.read_exactly(100000)
+        peer.send(b"552 5.3.4 too big\r\n")
+        peer.close()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * 100000
+    with pytest.raises(DataRefusedError, match="552") as caught:
+        mailer(serve(full)).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is Outcome.REFUSED
+
+
+def test_the_mailer_is_usable_after_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """A new connection, with TLS as before."""
+    server = serve(_greeted(b"nonsense\r\n"), honest())
+    mine = mailer(server)
+    with pytest.raises(SecureSMTPError):
+        mine.send(message)
+    assert mine.send(message).reply.code == 250
+    assert len(server.connections) == 2

@@ -33,8 +33,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Literal, NoReturn, Self
+from typing import Literal, NoReturn, Self, TypeVar
 
 Chunking = Literal["whole", "by_line", "by_byte"]
 Ending = Literal["close", "cut", "reset"]
@@ -43,6 +44,8 @@ Mode = Literal["implicit", "starttls"]
 Script = Callable[["Peer"], object]
 # What an honest server answers to a verb: fixed bytes, or a function of the peer and the line (or content).
 Answer = bytes | Callable[["Peer", bytes], bytes]
+
+_T = TypeVar("_T")
 
 _CHUNK = 65536
 # The first octet of a TLS handshake record; no SMTP command begins with it.
@@ -90,11 +93,7 @@ class Connection:
     accepted: list[Accepted] = field(default_factory=list)
     encrypted: bool = False
     client: str = "open"
-    """
-    How the client ended: open, eof, close_notify, reset, client_hello, plaintext, or `tls: ` and OpenSSL's reason.
-
-    Inside TLS, Python 3.11 and 3.12 cannot tell a reset from an eof: both are eof there.
-    """
+    """How the client ended: open, eof, close_notify, reset, client_hello, plaintext, or "tls: " and the reason."""
     finished: bool = False
     """Whether the script ran to its last line."""
     failure: Exception | None = None
@@ -118,13 +117,21 @@ class Connection:
 
 
 class Peer:
-    """The script's end of one connection; every operation has the server's timeout."""
+    """
+    The script's end of one connection; every operation has the server's timeout.
+
+    TLS is done in memory: `SSLSocket.unwrap`, the way to say close_notify, reads as well, and throws away what the
+    client has written meanwhile, which would be missing in the log.
+    """
 
     def __init__(self, sock: socket.socket, log: Connection, server: ScriptedServer) -> None:
         self.sock = sock
+        self.tls: ssl.SSLObject | None = None
         self.log = log
         self._server = server
         self._buffer = bytearray()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self._ended = False
 
     @property
@@ -155,7 +162,11 @@ class Peer:
     def _write(self, data: bytes) -> None:
         with self._faults():
             self.sock.settimeout(self._server.timeout)
-            self.sock.sendall(data)
+            if self.tls is None:
+                self.sock.sendall(data)
+            else:
+                self.tls.write(data)
+                self.sock.sendall(self._outgoing.read())
         self.log.written += len(data)
 
     # Reading
@@ -230,9 +241,9 @@ class Peer:
             self._cut_here()
         with self._faults():
             self.sock.settimeout(self._server.timeout if timeout is None else timeout)
-            data = self.sock.recv(room)
+            data = self.sock.recv(room) if self.tls is None else self._step(partial(self.tls.read, room))
         if not data:
-            self._gone("close_notify" if self.log.encrypted else "eof")
+            self._gone("eof" if self.tls is None else "close_notify")
         self.log.note(data, late=self._ended)
         # At once, before the script can answer what it has just read.
         if limit is not None and self.log.read >= limit:
@@ -256,32 +267,57 @@ class Peer:
         if self._buffer:
             message = f"octets came in the clear before the handshake was due: {bytes(self._buffer)!r}"
             raise Unexpected(message)
-        self._expect_handshake_record()
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         with self._faults():
-            # A client that ends without close_notify is to be told from one that does.
-            wrapped = context.wrap_socket(
-                self.sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
-            )
-            self.sock = wrapped
-            wrapped.settimeout(self._server.timeout)
-            wrapped.do_handshake()
+            self.sock.settimeout(self._server.timeout)
+            first = self.sock.recv(_CHUNK)
+            if first and first[0] != _HANDSHAKE_RECORD:
+                self.log.note(first, late=self._ended)
+                self._gone("plaintext")
+            self._feed(first)
+            self._step(tls.do_handshake)
+        self.tls = tls
         self.log.encrypted = True
+
+    def _step(self, step: Callable[[], _T]) -> _T:
+        """Take one step of TLS, with as many octets as it asks for."""
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                # Also tickets after a handshake, and the alert after a failure.
+                self._flush()
+            self._feed(self.sock.recv(_CHUNK))
+
+    def _flush(self) -> None:
+        # Even a send of nothing takes the news of a reset, which the next read is to report.
+        if self._outgoing.pending:
+            # A client that is gone already will be noticed by the next read, which still finds what it wrote.
+            with contextlib.suppress(OSError):
+                self.sock.sendall(self._outgoing.read())
+
+    def _feed(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
 
     def close(self) -> None:
         """End as a good server does: close_notify inside TLS, then FIN."""
-        if isinstance(self.sock, ssl.SSLSocket) and self.log.encrypted:
-            # Non-blocking: to say close_notify is wanted here, not to wait for the client's.
-            with contextlib.suppress(OSError, ValueError):
-                self.sock.settimeout(0)
-                self.sock.unwrap()
+        if self.tls is not None:
+            # To say close_notify is wanted here, not to wait for the client's.
+            with contextlib.suppress(ssl.SSLError):
+                self.tls.unwrap()
+            self._flush()
         self.cut()
 
     def cut(self) -> None:
         """End by FIN alone, as one who cuts the line inside TLS would; what still arrives is logged."""
         self._ended = True
         with contextlib.suppress(OSError):
-            # SSLSocket's own method would forget the keys with which late octets are read.
-            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """End by RST."""
@@ -289,15 +325,6 @@ class Peer:
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
-
-    def _expect_handshake_record(self) -> None:
-        # Plaintext that the TLS layer reads is lost to the log, so look before.
-        with self._faults():
-            self.sock.settimeout(self._server.timeout)
-            first = self.sock.recv(1, socket.MSG_PEEK)
-        if first and first[0] != _HANDSHAKE_RECORD:
-            self._receive()
-            self._gone("plaintext")
 
     def _cut_here(self) -> NoReturn:
         {"close": self.close, "cut": self.cut, "reset": self.reset}[self._server.cut_with]()
@@ -314,6 +341,9 @@ class Peer:
         except TimeoutError:
             message = f"the client did nothing that the script could go on with; it wrote {self.log.read} octets"
             raise Unexpected(message) from None
+        except ssl.SSLZeroReturnError:
+            # Python says so only when the server has ended, too.
+            self._gone("close_notify")
         except ssl.SSLEOFError:
             self._gone("eof")
         except ssl.SSLError as error:
@@ -333,6 +363,8 @@ class Peer:
                 self.log.failure = error
             self.reset()
         finally:
+            if not self._ended:
+                self.close()
             if self.log.client == "open" and self.sock.fileno() >= 0:
                 self._linger()
             self.sock.close()
@@ -340,8 +372,6 @@ class Peer:
 
     def _linger(self) -> None:
         # To close with octets unread would send RST where FIN was wanted, and would leave them out of the log.
-        if not self._ended:
-            self.close()
         with contextlib.suppress(Unexpected):
             self.sleep_until_peer_closes()
 
@@ -408,7 +438,7 @@ class ScriptedServer:
         return [message for log in self.connections for message in log.accepted]
 
     def joined(self, timeout: float | None = None) -> None:
-        """Wait until all clients that have connected are gone and their scripts are over; fail if that takes too long."""
+        """Wait until all clients that have connected are gone and their scripts are over; fail if it takes too long."""
         self._knock()
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         for number, log in enumerate(tuple(self.connections)):
@@ -429,7 +459,7 @@ class ScriptedServer:
         self._acceptor.join(self.timeout)
         for peer in self._peers:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(peer.sock, socket.SHUT_RDWR)
+                peer.sock.shutdown(socket.SHUT_RDWR)
         for log in self.connections:
             log.done.wait(self.timeout)
 

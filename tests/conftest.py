@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from scripted import Mode, Script, ScriptedServer, honest
 
+from scripted import Mode, Script, ScriptedServer, honest
 from securesmtp import SecureMailer
 
 Serve = Callable[..., ScriptedServer]

@@ -9,9 +9,9 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
+
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
-
 from securesmtp import (
     AddressError,
     AuthenticationError,
@@ -81,14 +81,19 @@ def test_the_connection_is_kept_for_the_next_message(serve: Serve, mailer: Maile
         pytest.param({"CONTENT": b"250 ok\n"}, OutcomeUnknownError, Outcome.UNKNOWN, id="content-bare-lf"),
     ],
 )
-def test_a_refusal_is_an_error_with_its_outcome(
-    serve: Serve, mailer: Mailer, message: EmailMessage, replies: dict[str, bytes], error: type, outcome: Outcome
+def test_a_refusal_is_an_error_with_its_outcome(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    message: EmailMessage,
+    replies: dict[str, bytes],
+    error: type[SecureSMTPError],
+    outcome: Outcome,
 ) -> None:
     """Each step's refusal has its own error, which tells the outcome and pickles."""
     server = serve(honest(replies=replies))
     with pytest.raises(error) as caught:
         mailer(server).send(message)
-    told = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 -- our own
+    told: SecureSMTPError = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 -- our own
     assert type(told) is error
     assert (told.outcome, told.host, told.port) == (outcome, "localhost", server.port)
     assert str(told) == str(caught.value)
@@ -97,7 +102,7 @@ def test_a_refusal_is_an_error_with_its_outcome(
 def test_partial_allow_delivers_to_the_rest(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """With partial="allow" the receipt says who was refused."""
 
-    def rcpt(peer: Peer, line: bytes) -> bytes:  # noqa: ARG001 -- scripted's signature
+    def rcpt(peer: Peer, line: bytes) -> bytes:
         return b"550 5.1.1 no\r\n" if b"<you@" in line else b"250 ok\r\n"
 
     receipt = mailer(serve(honest(replies={"RCPT": rcpt}))).send(message, partial="allow")
@@ -116,7 +121,7 @@ def test_starttls_that_is_not_offered_is_a_downgrade(serve: Serve, mailer: Maile
 
     server = serve(stripped)
     with pytest.raises(DowngradeError, match="does not offer STARTTLS"):
-        mailer(server, tls="starttls", username="me", password="secret").send(message)  # noqa: S106
+        mailer(server, tls="starttls", username="me", password="secret").send(message)
     server.joined()
     assert PLAINTEXT.fullmatch(server.plain)
 
@@ -143,8 +148,13 @@ def test_a_plaintext_server_on_an_implicit_port_is_recognised(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
     """The error names the other mode."""
+
+    def plaintext(peer: Peer) -> None:
+        peer.send(b"220 mx.test\r\n")
+        peer.sleep_until_peer_closes()
+
     with pytest.raises(WrongTLSModeError, match='tls="starttls"'):
-        mailer(serve(lambda peer: (peer.send(b"220 mx.test\r\n"), peer.sleep_until_peer_closes()) and None)).send(message)
+        mailer(serve(plaintext)).send(message)
 
 
 def test_an_untrusted_certificate_is_refused(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
@@ -157,7 +167,7 @@ def test_a_refused_login_is_not_tried_again(serve: Serve, mailer: Mailer, messag
     """One AUTH, no other mechanism, and the password nowhere in the error."""
     server = serve(honest(auth=("me", "right")))
     with pytest.raises(AuthenticationError) as caught:
-        mailer(server, username="me", password="wrong-password").send(message)  # noqa: S106
+        mailer(server, username="me", password="wrong-password").send(message)
     assert server.secret.count(b"AUTH") == 1
     assert "wrong-password" not in str(caught.value)
 
@@ -174,7 +184,7 @@ def test_the_outcome_is_unknown_when_the_final_reply_never_comes(
 ) -> None:
     """A deadline after the content's end cannot tell whether it was accepted."""
 
-    def silent(peer: Peer, content: bytes) -> bytes:  # noqa: ARG001 -- scripted's signature
+    def silent(peer: Peer, content: bytes) -> bytes:
         peer.sleep_until_peer_closes()
         return b"250 late\r\n"
 

@@ -8,9 +8,9 @@ from email.message import EmailMessage
 from email.mime.text import MIMEText
 
 import pytest
+
 from conftest import Mailer, Serve
 from scripted import honest
-
 from securesmtp import AddressError, ConfigurationError, MessageError, Outcome, SecureMailer, Stage
 
 

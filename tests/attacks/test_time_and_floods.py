@@ -6,9 +6,9 @@ import re
 from email.message import EmailMessage
 
 import pytest
+
 from conftest import Mailer, Serve
 from scripted import Peer, honest
-
 from securesmtp import (
     ConnectError,
     DataRefusedError,

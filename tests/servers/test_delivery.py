@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import test.test_email
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from scripted import Mode
-from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
+import test.test_email
 
+from scripted import Mode
 from securesmtp import MessageError, Outcome, RecipientsRefusedError, SecureMailer
+from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 
 DATA = sorted((Path(test.test_email.__file__).parent / "data").glob("msg_*.txt"))
 
@@ -49,7 +49,7 @@ def test_a_mail_with_attachments_arrives(real_server: RealServer, mode: Mode, ca
 
 
 def test_a_non_ascii_password_logs_in(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """smtplib cannot do that at all (measured)."""
+    """Smtplib cannot do that at all (measured)."""
     port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
     real_server.deliver(0)
     with SecureMailer(

@@ -50,7 +50,7 @@ def test_a_malformed_reply_ends_the_session(
     """Whole, by line and by byte; and nothing more is written."""
     server = serve(_greeted(reply), chunking=chunking)
     with pytest.raises((ProtocolError, ConnectError)) as caught:
-        mailer(server, timeout=2).send(message)
+        mailer(server, timeout=30).send(message)
     server.joined()
     assert caught.value.stage is Stage.EHLO
     assert isinstance(caught.value, ProtocolError)

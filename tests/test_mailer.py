@@ -73,7 +73,7 @@ def test_the_connection_is_kept_for_the_next_message(serve: Serve, mailer: Maile
         pytest.param({"MAIL": b"550 5.1.0 no\r\n"}, SenderRefusedError, Outcome.REFUSED, id="mail"),
         pytest.param({"MAIL": b"530 login\r\n"}, AuthenticationError, Outcome.NOT_SENT, id="login-wanted"),
         pytest.param({"MAIL": b"354 go\r\n"}, ProtocolError, Outcome.NOT_SENT, id="out-of-step"),
-        pytest.param({"MAIL": b"421 bye\r\n"}, ConnectError, Outcome.REFUSED, id="421"),
+        pytest.param({"MAIL": b"421 bye\r\n"}, ConnectError, Outcome.NOT_SENT, id="421"),
         pytest.param({"RCPT": b"550 5.1.1 no\r\n"}, RecipientsRefusedError, Outcome.REFUSED, id="rcpt"),
         pytest.param({"DATA": b"451 later\r\n"}, DataRefusedError, Outcome.REFUSED, id="data"),
         pytest.param({"CONTENT": b"554 spam\r\n"}, DataRefusedError, Outcome.REFUSED, id="content"),

@@ -144,6 +144,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
         message = f"port is {port!r}, not a number from 1 to 65535"
         raise ConfigurationError(message)
+    if source_address is not None and [type(part) for part in source_address] != [str, int]:
+        message = f"source_address is {source_address!r}, not an address and a port"
+        raise ConfigurationError(message)
     return Settings(
         name,
         port or (465 if mode is TLSMode.IMPLICIT else 587),

@@ -3,8 +3,8 @@ What is said in which order: generators that yield effects and never do I/O them
 
 Theory of operation: a link performs each effect and resumes the dialogue with its answer. When an effect fails, the
 link has closed the connection and throws the error into the dialogue, which may translate it (only `deliver` knows
-what became of the message) and then ends. A `RefusedError` that a dialogue raises means that the session is in step:
-every reply that was asked for was read. After any other error the link closes.
+what became of the message) and then ends. A `RefusedError` that a dialogue raises and `in_step` confirms leaves the
+session usable: every reply that was asked for was read. After any other error the link closes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
+from securesmtp._protocol.sasl import Mechanism, Password, choose
 from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
 from securesmtp._values import Outcome, Recipient, Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
@@ -33,7 +34,6 @@ from securesmtp.errors import (
 
 if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
-    from securesmtp._protocol.sasl import Mechanism, Password
 
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
 T = TypeVar("T")
@@ -149,21 +149,17 @@ def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capa
     return tls, (yield from ehlo(name, tls))
 
 
-def authenticate(session: Session, password: Password) -> Dialogue[None]:
+def authenticate(session: Session, login: Password) -> Dialogue[None]:
     """Log in once, with one mechanism; a refusal is final (AUTH-02)."""
     if session.tls is None:
         message = "no login without TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
-    mechanism = password.choose(session.offered.auth)
-    said = []
-    start, begun = _start(mechanism)
-    yield Send(start, Stage.AUTH)
-    said.append(start)
+    mechanism = choose(login, session.offered.auth)
+    said = [_start(mechanism)]
+    yield Send(said[0], Stage.AUTH)
     while (raw := cast("RawReply", (yield Receive(Stage.AUTH)))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
-        answer = _response(mechanism, raw.lines[0], begun=begun)
-        begun = True
-        yield Send(answer, Stage.AUTH)
-        said.append(answer)
+        said.append(_response(mechanism, raw.lines[0]))
+        yield Send(said[-1], Stage.AUTH)
     if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
         return
     reply = _redacted(raw, said).reply()
@@ -186,15 +182,13 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
         recipients.append(Recipient(mailbox.address, reply.code in {250, 251}, reply))
     refused = [recipient.reply for recipient in recipients if not recipient.accepted]
     if refused and (partial == "raise" or len(refused) == len(recipients)):
-        yield from reset()
         error = _error(RecipientsRefusedError, Stage.RCPT, refused[0], f"{len(refused)} of {len(recipients)} refused")
         error.recipients = tuple(recipients)
         error.retryable = all(_temporary(reply) for reply in refused)
-        raise error
+        yield from _give_up(error)
     reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")
     if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        yield from reset()
-        raise _error(DataRefusedError, Stage.DATA, reply)
+        yield from _give_up(_error(DataRefusedError, Stage.DATA, reply))
     final = yield from _content(fitted)
     if final.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         raise _error(DataRefusedError, Stage.CONTENT, final)
@@ -204,6 +198,15 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
 def reset() -> Dialogue[None]:
     """Give up the transaction that was begun (RFC 5321 §4.1.1.5)."""
     yield from _ask(line(b"RSET"), Stage.RSET, (250,))
+
+
+def _give_up(refusal: RefusedError) -> Dialogue[None]:
+    """Leave the transaction and raise *refusal*; where that fails, the failure is its cause."""
+    try:
+        yield from reset()
+    except SecureSMTPError as error:
+        raise refusal from error
+    raise refusal
 
 
 def quit_session() -> Dialogue[None]:
@@ -255,14 +258,24 @@ def _ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "comma
     if reply.code in {530, 535, 538}:
         message = f'the server wants a login: "{reply}"'
         raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
-    # RFC 5321 §3.8: after 421 the server is gone; nothing more is written. RSET is never refused by who is in step.
+    # RFC 5321 §3.8: after 421 the server is gone. RSET is never refused by a server that is in step.
     if reply.code == 421 or (reply.code >= 400 and stage is Stage.RSET):  # noqa: PLR2004
-        message = f'the server closes the session: "{reply}"'
-        raise ConnectError(message, stage=stage, reply=reply, outcome=Outcome.REFUSED, retryable=_temporary(reply))
+        raise closing(reply, stage)
     if reply.code < 400:  # noqa: PLR2004
         message = f'{stage.upper()} is answered by "{reply}"'
         raise ProtocolError(message, stage=stage, reply=reply)
     return reply
+
+
+def closing(reply: Reply, stage: Stage) -> ConnectError:
+    """Return the error for a server that ends the session."""
+    message = f'the server closes the session: "{reply}"'
+    return ConnectError(message, stage=stage, reply=reply, retryable=_temporary(reply))
+
+
+def in_step(refusal: RefusedError) -> bool:
+    """Return whether the session can go on after *refusal*: RSET went well, and it is not 421 (RFC 5321 §3.8)."""
+    return refusal.__cause__ is None and refusal.reply is not None and refusal.reply.code != 421  # noqa: PLR2004
 
 
 def refuse_early(raw: RawReply) -> SecureSMTPError:
@@ -282,21 +295,21 @@ def _error(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> 
     return kind(message, stage=stage, outcome=Outcome.REFUSED, reply=reply, retryable=_temporary(reply))
 
 
-def _start(mechanism: Mechanism) -> tuple[Line, bool]:
-    """Return the AUTH line, and whether it carries the initial response (RFC 4954 §4)."""
-    name = mechanism.name.encode("ascii")
-    if (response := _encoded(mechanism.start())) is None or len(name) + len(response.data) + 6 > MAX_AUTH:
-        return line(b"AUTH", name), False
-    return line(b"AUTH", name, response.data[:-2] or b"=", secret=True, limit=MAX_AUTH), True
+def _start(mechanism: Mechanism) -> Line:
+    name, response = mechanism.name.encode("ascii"), _encoded(mechanism.start())
+    if response is None:
+        return line(b"AUTH", name)
+    # RFC 4954 §4: an empty initial response is written as "=".
+    return line(b"AUTH", name, response.data[:-2] or b"=", secret=True, limit=MAX_AUTH)
 
 
-def _response(mechanism: Mechanism, challenge: bytes, *, begun: bool) -> Line:
+def _response(mechanism: Mechanism, challenge: bytes) -> Line:
     try:
         question = base64.b64decode(challenge, validate=True)
     except binascii.Error:
         message = "the server's challenge is not base64"
         raise ProtocolError(message, stage=Stage.AUTH) from None
-    answer = _encoded((None if begun else mechanism.start()) or mechanism.respond(question))
+    answer = _encoded(mechanism.respond(question))
     if answer is None:
         message = f"the server asks for more than {mechanism.name} has to say"
         raise ProtocolError(message, stage=Stage.AUTH)
@@ -312,13 +325,9 @@ def _redacted(raw: RawReply, said: list[Line]) -> RawReply:
     words = b"\n".join(raw.lines)
     for sent in said:
         token = sent.data[:-2].rpartition(b" ")[2]
-        if sent.secret and any(part and part in words for part in (token, *_decoded(token).split(b"\0"))):
+        if sent.secret and any(part and part in words for part in (token, *base64.b64decode(token).split(b"\0"))):
             return RawReply(raw.code, (b"(the server's words are left out: they repeat the credentials)",))
     return raw
-
-
-def _decoded(token: bytes) -> bytes:
-    return base64.b64decode(token)
 
 
 def _shown(raw: RawReply, tls: TLSInfo | None) -> Reply:

@@ -27,6 +27,8 @@ from securesmtp._protocol.dialogue import (
     Receive,
     Send,
     Upgrade,
+    closing,
+    in_step,
     refuse_early,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
@@ -117,10 +119,9 @@ class Link(smtplib.SMTP):
                     dialogue.throw(error)
         except StopIteration as stop:
             return cast("T", stop.value)
-        except RefusedError:
-            raise
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if not (isinstance(error, RefusedError) and in_step(error)):
+                self.close()
             raise
 
     def is_idle(self) -> bool:
@@ -149,14 +150,14 @@ class Link(smtplib.SMTP):
 
     def send(self, s: object) -> None:
         """Write octets: the one gate. In the clear it lets one EHLO and one STARTTLS pass (STLS-01)."""
-        data = cast("bytes", s)
+        # A view, so that no frame of a traceback shows the octets: they may be a password.
+        view = memoryview(cast("bytes", s))
         if self._tls is None:
-            verb = data.split(None, 1)[0]
-            if verb not in {b"EHLO", b"STARTTLS"} or verb in self._said or data.count(b"\n") != 1:
+            verb = bytes(view).partition(b" ")[0].strip()
+            if verb not in {b"EHLO", b"STARTTLS"} or verb in self._said or bytes(view).count(b"\n") != 1:
                 message = "only one EHLO and one STARTTLS are written in the clear"
                 raise TLSError(message)
             self._said.add(verb)
-        view = memoryview(data)
         sock = self._open_socket()
         while view:
             try:
@@ -210,7 +211,7 @@ class Link(smtplib.SMTP):
         with self._mapped():
             if self._unread():
                 self._unsolicited(effect.stage)
-            self.send(effect.line.data)
+            self.send(memoryview(effect.line.data))
 
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
@@ -344,9 +345,7 @@ class Link(smtplib.SMTP):
             message = "the server spoke out of turn, in the clear"
             raise DowngradeError(message, stage=stage)
         if raw is not None and raw.code == 421:  # noqa: PLR2004 -- RFC 5321 §3.8
-            reply = raw.reply()
-            message = f'the server closes the session: "{reply}"'
-            raise ConnectError(message, stage=stage, reply=reply, retryable=True)
+            raise closing(raw.reply(), stage)
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 

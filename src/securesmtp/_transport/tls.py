@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import certifi
 
 from securesmtp._values import CertificateReason, Stage, TLSInfo
-from securesmtp.errors import CertificateError, ConfigurationError, TLSError, WrongTLSModeError
+from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
 
 if TYPE_CHECKING:
     import socket
@@ -137,8 +137,8 @@ def handshake_error(error: ssl.SSLError, sock: ssl.SSLSocket, settings: Settings
             message = "the server speaks plaintext on this port"
             hint = 'use tls="starttls" (usually port 587), or the port of implicit TLS (usually 465)'
             return WrongTLSModeError(message, stage=Stage.HANDSHAKE, hint=hint)
-        message = "the server goes on in plaintext after its 220 to STARTTLS"
-        return TLSError(message, stage=Stage.HANDSHAKE)
+        message = "the server, or somebody in between, goes on in plaintext after the 220 to STARTTLS"
+        return DowngradeError(message, stage=Stage.HANDSHAKE)
     message = f"the TLS handshake failed: {error.reason or error.args[-1]}"
     hint = "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
     return TLSError(message, stage=Stage.HANDSHAKE, hint=hint)

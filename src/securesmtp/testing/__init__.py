@@ -42,14 +42,14 @@ class LocalServer:
         messages: What it accepted, in order.
     """
 
-    host = "localhost"
+    host: str = "localhost"
 
     def __init__(self, mode: str = "implicit", *, username: str | None = None, password: str = "") -> None:
         """Make the CA and the certificate; nothing listens yet."""
         authority = trustme.CA()
-        self.ca_pem = authority.cert_pem.bytes().decode("ascii")
+        self.ca_pem: str = authority.cert_pem.bytes().decode("ascii")
         self.messages: list[Received] = []
-        self.port = 0
+        self.port: int = 0
         self._login = (username, password)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)

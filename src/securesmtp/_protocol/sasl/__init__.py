@@ -20,6 +20,8 @@ from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+# Name and password in one AUTH PLAIN line stay below the 12288 octets of RFC 4954 §4.
+_MOST_OCTETS = 4096
 PasswordSource: TypeAlias = str | Secret | Callable[[], str | Secret]
 
 
@@ -68,26 +70,27 @@ class Password:
         object.__setattr__(self, "password", password if callable(password) else _checked(password))
         object.__setattr__(self, "mechanisms", names)
         if not _usable(username):
-            message = "the username must be a str, not empty and without NUL"
+            message = "the username must be a str of 1 to 4096 octets without NUL"
             raise ConfigurationError(message)
         if names is not None and not (names and set(names) <= set(RANKED)):
             message = f"mechanisms may name {', '.join(RANKED)}, and must name one"
             raise ConfigurationError(message)
 
-    def choose(self, offered: Sequence[str]) -> Mechanism:
-        """
-        Return the first mechanism that is allowed here and *offered* by the server, with the password fetched.
 
-        Raises:
-            NoUsableMechanismError: There is none; the password was not fetched.
-            ConfigurationError: The callable gave something that is not a password.
-        """
-        allowed = self.mechanisms or tuple(RANKED)
-        name = next((name for name in allowed if name in offered), None)
-        if name is None:
-            message = f"the server offers {_listed(offered)}, and only {_listed(allowed)} may be used"
-            raise NoUsableMechanismError(message, stage=Stage.AUTH)
-        return RANKED[name](self.username, _fetched(self.password))
+def choose(login: Password, offered: Sequence[str]) -> Mechanism:
+    """
+    Return the first mechanism that *login* allows and the server *offered*, with the password fetched.
+
+    Raises:
+        NoUsableMechanismError: There is none; the password was not fetched.
+        ConfigurationError: The callable gave something that is not a password.
+    """
+    allowed = login.mechanisms or tuple(RANKED)
+    name = next((name for name in allowed if name in offered), None)
+    if name is None:
+        message = f"the server offers {_listed(offered)}, and only {_listed(allowed)} may be used"
+        raise NoUsableMechanismError(message, stage=Stage.AUTH)
+    return RANKED[name](login.username, _fetched(login.password))
 
 
 def _fetched(source: Secret | Callable[[], str | Secret]) -> Secret:
@@ -102,14 +105,16 @@ def _checked(password: object) -> Secret:
         message = f"the password is a {type(password).__name__}, not a str, a Secret or a callable that returns one"
         raise ConfigurationError(message, stage=Stage.AUTH)
     if not _usable(password.reveal()):
-        message = "the password must be a str, not empty and without NUL"
+        message = "the password must be a str of 1 to 4096 octets without NUL"
         raise ConfigurationError(message, stage=Stage.AUTH)
     return password
 
 
 def _usable(text: object) -> bool:
     # A lone surrogate would raise a UnicodeEncodeError that carries the password (measured: smtplib's does).
-    return isinstance(text, str) and bool(text) and not re.search("[\0\ud800-\udfff]", text)
+    if not isinstance(text, str) or not text or re.search("[\0\ud800-\udfff]", text):
+        return False
+    return len(text.encode()) <= _MOST_OCTETS
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -138,10 +138,11 @@ class Link(smtplib.SMTP):
         raise NotImplementedError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
-        self.sock = self._connect(host, port)
+        with self._mapped():
+            self.sock = self._connect(host, port)
         if self._settings.mode is TLSMode.IMPLICIT:
             self._upgrade()
-        return self.sock
+        return self._open_socket()
 
     def getreply(self) -> tuple[int, bytes]:
         """Read the greeting for `smtplib.SMTP.connect`; all other replies are read as effects."""
@@ -162,10 +163,8 @@ class Link(smtplib.SMTP):
         while view:
             try:
                 view = view[sock.send(view) :]
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
-            except ssl.SSLWantReadError:
-                self._wait(selectors.EVENT_READ)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as want:
+                self._wait(_events(want) | selectors.EVENT_READ)
             # A server that has said no may read no more: what it said is heard before the write can time out.
             if view and self._take():
                 return
@@ -260,38 +259,37 @@ class Link(smtplib.SMTP):
 
     def _connect(self, host: str, port: int) -> socket.socket:
         self._step(Stage.CONNECT, "connect")
-        with self._mapped():
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            for index, (family, kind, protocol, _, address) in enumerate(found):
-                sock = socket.socket(family, kind, protocol)
-                try:
-                    # Each address gets its share, so that one that is dead leaves time for the next.
-                    sock.settimeout(self._deadline.left(self._stage) / (len(found) - index))
-                    if self.source_address:
-                        sock.bind(self.source_address)
-                    sock.connect(address)
-                except BaseException as error:
-                    sock.close()
-                    if not isinstance(error, OSError) or index == len(found) - 1:
-                        if isinstance(error, TimeoutError):
-                            self._deadline.left(self._stage)
-                        raise
-                else:
-                    sock.settimeout(0)
-                    return sock
-        raise AssertionError  # getaddrinfo gives one address or an error
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure = OSError("the name has no address")
+        for index, (family, kind, protocol, _, address) in enumerate(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                # Each address gets its share, so that one that is dead leaves time for the next.
+                sock.settimeout(self._deadline.left(self._stage) / (len(found) - index))
+                if self.source_address:
+                    sock.bind(self.source_address)
+                sock.connect(address)
+                sock.settimeout(0)
+            except BaseException as error:
+                sock.close()
+                if not isinstance(error, OSError):
+                    raise
+                failure = error
+            else:
+                return sock
+        # When all of them only timed out, it is the limit that ended it.
+        self._deadline.left(self._stage)
+        raise failure
 
     def _handshake(self, sock: ssl.SSLSocket) -> None:
         while True:
             try:
                 return sock.do_handshake()
-            except ssl.SSLWantReadError:
-                self._wait(selectors.EVENT_READ)
-            except ssl.SSLWantWriteError:
-                self._wait(selectors.EVENT_WRITE)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
+                self._wait(_events(want))
+            except ssl.SSLEOFError:
+                raise
             except ssl.SSLError as error:
-                if isinstance(error, ssl.SSLEOFError):
-                    raise
                 raise handshake_error(error, sock, self._settings) from error
 
     def _take(self) -> bool:
@@ -359,3 +357,7 @@ class Link(smtplib.SMTP):
         except OSError as error:
             message = f"the connection failed: {error.strerror or type(error).__name__}"
             raise ConnectError(message, stage=self._stage, retryable=True) from error
+
+
+def _events(want: OSError) -> int:
+    return selectors.EVENT_READ if isinstance(want, ssl.SSLWantReadError) else selectors.EVENT_WRITE

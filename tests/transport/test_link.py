@@ -1,0 +1,372 @@
+"""The link below the mailer: the write gate, addresses, what is idle, what is cut."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from conftest import Mailer, Serve
+from scripted import Ending, Mode, Peer, honest
+
+from securesmtp import (
+    ConfigurationError,
+    ConnectError,
+    DataRefusedError,
+    DeadlineExceededError,
+    DowngradeError,
+    Outcome,
+    ProtocolError,
+    SecureMailer,
+    SecureSMTPError,
+    Timeouts,
+    TLSError,
+    TLSPolicy,
+    WrongTLSModeError,
+)
+from securesmtp._settings import settings
+from securesmtp._transport.link import Link
+from securesmtp._transport.tls import build_context
+
+RAW = b"Subject: x\r\n\r\nx\r\n"
+
+
+def _link() -> Link:
+    policy = TLSPolicy()
+    chosen = settings(
+        "localhost", 1, tls="starttls", login=None, policy=policy, timeout=1, deadline=None, local_hostname=None,
+        source_address=None,
+    )  # fmt: skip
+    return Link(chosen, build_context(policy))
+
+
+@pytest.mark.parametrize("octets", [b"MAIL FROM:<a@b>\r\n", b"AUTH PLAIN x\r\n", b"QUIT\r\n", b"EHLO x\r\nMAIL\r\n"])
+def test_the_gate_lets_nothing_but_ehlo_and_starttls_pass_in_the_clear(octets: bytes) -> None:
+    """Whatever calls it (STLS-01)."""
+    with pytest.raises(TLSError, match="in the clear"):
+        _link().send(octets)
+
+
+def test_the_gate_lets_ehlo_pass_once(serve: Serve) -> None:
+    """A closed link says so; a second EHLO in the clear is refused before that."""
+    link = _link()
+    with pytest.raises(ConnectError, match="closed"):
+        link.send(b"EHLO x\r\n")
+    with pytest.raises(TLSError, match="in the clear"):
+        link.send(b"EHLO x\r\n")
+
+
+def test_no_stock_command_is_written() -> None:
+    """Every command of smtplib comes through putcmd."""
+    link = _link()
+    for command in (link.noop, link.rset, lambda: link.docmd("MAIL"), link.starttls, link.quit, lambda: link.data("x")):
+        with pytest.raises(NotImplementedError):
+            command()
+
+
+@pytest.mark.parametrize("ending", ["close", "cut", "reset"])
+def test_a_connection_that_died_while_idle_is_replaced(
+    serve: Serve, mailer: Mailer, message: EmailMessage, ending: Ending
+) -> None:
+    """Before MAIL, so that the next message is not lost on it."""
+
+    def once(peer: Peer) -> None:
+        real_send = peer.send
+        honest(replies={"CONTENT": lambda p, _: (real_send(b"250 ok\r\n"), getattr(p, ending)())[0] or b""})(peer)
+
+    server = serve(once, honest())
+    mine = mailer(server)
+    mine.send(message)
+    server.connections[0].finished.wait(5) if hasattr(server.connections[0].finished, "wait") else time.sleep(0.2)
+    mine.send(message)
+    assert len(server.connections) == 2
+
+
+def test_421_while_idle_is_not_answered(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The connection is closed without a word (RPL-09), and the next message takes a new one."""
+    said = threading.Event()
+
+    def farewell(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        peer.read_data()
+        peer.send(b"250 ok\r\n")
+        peer.send(b"421 idle\r\n")
+        said.set()
+        peer.sleep_until_peer_closes()
+
+    server = serve(farewell, honest())
+    mine = mailer(server)
+    mine.send(message)
+    assert said.wait(5)
+    time.sleep(0.05)
+    mine.send(message)
+    assert not server.connections[0].secret.endswith(b"QUIT\r\n")
+    assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "error"),
+    [(b"421 bye\r\n", ConnectError), (b"250 more\r\n", ProtocolError), (b"25", ProtocolError)],
+    ids=["421", "reply", "fragment"],
+)
+def test_what_is_said_out_of_turn_ends_the_session(
+    serve: Serve, mailer: Mailer, message: EmailMessage, extra: bytes, error: type[SecureSMTPError]
+) -> None:
+    """Inside TLS, behind the EHLO reply: MAIL is not written (RPL-04)."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        peer.read_line()
+        peer.send(b"250 mx.test\r\n" + extra)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script)
+    with pytest.raises(error):
+        mailer(server).send(message)
+    server.joined()
+    assert b"MAIL" not in server.secret
+
+
+def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """STARTTLS is not even asked for."""
+
+    def script(peer: Peer) -> None:
+        peer.send(b"220 mx.test\r\n")
+        peer.read_line()
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n220 go\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script)
+    with pytest.raises(DowngradeError, match="out of turn"):
+        mailer(server, tls="starttls").send(message)
+    server.joined()
+    assert b"STARTTLS" not in server.plain
+
+
+def test_plaintext_that_follows_the_220_late_is_a_downgrade(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """In a later segment it can only meet the handshake."""
+
+    def script(peer: Peer) -> None:
+        peer.send(b"220 mx.test\r\n")
+        peer.read_line()
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+        peer.read_line()
+        peer.send(b"220 go\r\n")
+        peer.read_some()
+        peer.send(b"250-INJECTED\r\n250 AUTH PLAIN\r\n")
+        peer.sleep_until_peer_closes()
+
+    with pytest.raises(DowngradeError, match="plaintext after the 220"):
+        mailer(serve(script), tls="starttls").send(message)
+
+
+def test_a_port_where_nobody_listens_is_an_error_that_may_be_retried(message: EmailMessage) -> None:
+    """And says which address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with SecureMailer("127.0.0.1", free.getsockname()[1]) as mailer, pytest.raises(ConnectError) as caught:
+            mailer.send(message)
+    assert caught.value.retryable
+    assert isinstance(caught.value, ConnectionError)
+
+
+def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three addresses whose queue is full end in one limit, not in three (TMO-01)."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        time.sleep(0.05)
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())] * 3
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        began = time.monotonic()
+        with (
+            SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.6)) as mailer,
+            pytest.raises(DeadlineExceededError) as caught,
+        ):
+            mailer.send(message)
+        assert caught.value.limit == "connect"
+        assert time.monotonic() - began < 3
+        for filler in fillers:
+            filler.close()
+
+
+def test_the_second_address_is_taken_when_the_first_is_dead(
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any client of a host with several addresses does."""
+    server = serve()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        addresses = [free.getsockname(), ("127.0.0.1", server.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert mailer(server, source_address=("127.0.0.1", 0)).send(message).reply.code == 250
+
+
+def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket is left behind, and the mailer stays usable."""
+
+    class Interrupted(socket.socket):
+        def connect(self, address: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "socket", Interrupted)
+    with SecureMailer("127.0.0.1", 9) as mailer, pytest.raises(KeyboardInterrupt):
+        mailer.send(message)
+
+
+def test_ipv6_is_named_in_ehlo(serve: Serve, ca_file: Path, message: EmailMessage) -> None:
+    """As an address literal (RFC 5321 §4.1.3)."""
+    server = serve(host="::1")
+    with SecureMailer("::1", server.port, policy=TLSPolicy(ca_file=ca_file, server_hostname="localhost")) as mailer:
+        mailer.send(message)
+    assert server.secret.startswith(b"EHLO [IPv6:::1]\r\n")
+
+
+def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """STARTTLS on the port of implicit TLS: both sides wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", silent.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with (
+            SecureMailer("mx.example", 465, tls="starttls", timeout=0.2) as mailer,
+            pytest.raises(WrongTLSModeError, match='tls="implicit"'),
+        ):
+            mailer.send(message)
+
+
+def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mailer: Mailer) -> None:
+    """The upload may take longer than any one limit: each block has its own (TMO-03)."""
+
+    def slow(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        for _ in range(12):
+            peer.read_exactly(1 << 20)
+            time.sleep(0.1)
+        peer.read_data()
+        peer.send(b"250 ok\r\n")
+        peer.sleep_until_peer_closes()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * (13 << 20 >> 6)
+    limits = Timeouts(command=0.8, block=0.8)
+    receipt = mailer(serve(slow, timeout=30), timeout=limits).send_bytes(
+        raw, mail_from="a@b.example", recipients=["c@d.example"]
+    )
+    assert receipt.size == len(raw)
+
+
+def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, mailer: Mailer) -> None:
+    """Nothing was accepted: the content was not ended."""
+
+    def stuck(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        time.sleep(1)
+        peer.reset()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * (30 << 20 >> 6)
+    with pytest.raises(DeadlineExceededError) as caught:
+        mailer(serve(stuck), timeout=Timeouts(block=0.3)).send_bytes(
+            raw, mail_from="a@b.example", recipients=["c@d.example"]
+        )
+    assert (caught.value.limit, caught.value.outcome) == ("block", Outcome.NOT_SENT)
+
+
+@pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b""], ids=["552", "nothing"])
+def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
+    serve: Serve, mailer: Mailer, words: bytes
+) -> None:
+    """The 552, where there is one; else that the connection was lost, and nothing sent."""
+
+    def full(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        peer.read_exactly(200000)
+        if words:
+            peer.send(words)
+        peer.cut()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * (30 << 20 >> 6)
+    with pytest.raises(DataRefusedError if words else ConnectError) as caught:
+        mailer(serve(full)).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is (Outcome.REFUSED if words else Outcome.NOT_SENT)
+
+
+@pytest.mark.parametrize("mode", ["implicit", "starttls"])
+@pytest.mark.parametrize("ending", ["cut", "reset"])
+@pytest.mark.parametrize("side", ["cut_after_read", "cut_after_written"])
+def test_the_outcome_is_the_truth_at_every_octet(
+    serve: Serve, mailer: Mailer, side: str, ending: Ending, mode: Mode
+) -> None:
+    """Cut after each octet read or written, by FIN and by RST: the caller is never told a lie (MSG-06)."""
+    whole = serve(honest(mode))
+    mailer(whole, tls=mode).send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+    # QUIT at the end of the test is not part of it.
+    octets = len(whole.plain + whole.secret) if side == "cut_after_read" else 250
+    told = set()
+    for count in range(octets):
+        server = serve(honest(mode), cut_with=ending, **{side: count})
+        mine = mailer(server, tls=mode)
+        try:
+            mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+            outcome = Outcome.ACCEPTED
+        except SecureSMTPError as error:
+            outcome = error.outcome
+        mine.close()
+        server.joined()
+        assert len(server.accepted) <= 1
+        assert outcome is Outcome.UNKNOWN or (outcome is Outcome.ACCEPTED) == bool(server.accepted), count
+        told.add(outcome)
+        server.stop()
+    assert {Outcome.NOT_SENT, Outcome.UNKNOWN} <= told
+
+
+def test_a_context_that_does_not_verify_is_not_used() -> None:
+    """A context is mutable: it is asked again before each handshake."""
+    from securesmtp._transport.tls import wrap  # noqa: PLC0415 -- this test's own
+
+    context = build_context(TLSPolicy())
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.socket() as plain, pytest.raises(TLSError, match="does not verify"):
+        wrap(context, plain, "localhost")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"ca_file": "nowhere.pem"}, {"extra_ca_file": "nowhere.pem"}, {"client_cert": "nowhere.pem"}, {"ca_data": ""},
+        {"ca_data": "x"}, {"ca_data": b"\x30\x00"},
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_refused_when_the_mailer_is_made(policy: dict[str, str]) -> None:
+    """The error names the argument."""
+    with pytest.raises(ConfigurationError, match=next(iter(policy))):
+        SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+
 from conftest import Mailer, Serve
 from scripted import Ending, Mode, Peer, honest
-
 from securesmtp import (
     ConfigurationError,
     ConnectError,
@@ -75,13 +75,18 @@ def test_a_connection_that_died_while_idle_is_replaced(
     """Before MAIL, so that the next message is not lost on it."""
 
     def once(peer: Peer) -> None:
-        real_send = peer.send
-        honest(replies={"CONTENT": lambda p, _: (real_send(b"250 ok\r\n"), getattr(p, ending)())[0] or b""})(peer)
+        def answer(peer: Peer, content: bytes) -> bytes:
+            peer.send(b"250 ok\r\n")
+            getattr(peer, ending)()
+            return b""
+
+        honest(replies={"CONTENT": answer})(peer)
 
     server = serve(once, honest())
     mine = mailer(server)
     mine.send(message)
-    server.connections[0].finished.wait(5) if hasattr(server.connections[0].finished, "wait") else time.sleep(0.2)
+    while not server.connections[0].finished:
+        time.sleep(0.01)
     mine.send(message)
     assert len(server.connections) == 2
 
@@ -190,7 +195,7 @@ def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pyte
         full.listen(0)
         fillers = [socket.socket() for _ in range(4)]
         for filler in fillers:
-            filler.setblocking(False)
+            filler.settimeout(0)
             filler.connect_ex(full.getsockname())
         time.sleep(0.05)
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())] * 3

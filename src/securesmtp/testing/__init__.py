@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import trustme
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,14 +73,27 @@ class LocalServer:
         """End the server and its thread."""
         self._controller.stop(no_assert=True)
 
-    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: ANN401, ARG002, N802 -- aiosmtpd's
-        """Keep the message, of who may send one."""
+    async def handle_MAIL(  # noqa: N802 -- aiosmtpd's hook
+        self,
+        server: SMTP,  # noqa: ARG002
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        """Let in who may send."""
         if self._login[0] is not None and not session.authenticated:
             return "530 5.7.0 Authentication required"
-        self.messages.append(Received(envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content))
+        envelope.mail_from, envelope.mail_options = address, options
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802 -- as above
+        """Keep the message."""
+        content = cast("bytes", envelope.content)
+        self.messages.append(Received(str(envelope.mail_from), tuple(envelope.rcpt_tos), content))
         return f"250 2.0.0 queued as {len(self.messages)}"
 
-    def _check(self, server: SMTP, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:  # noqa: ANN401, ARG002
+    def _check(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:  # noqa: ANN401, ARG002
         username, password = self._login
         right = username is not None and (data.login, data.password) == (username.encode(), password.encode())
         return AuthResult(success=right)

@@ -1,0 +1,193 @@
+"""The mailbox of RFC 5321 §4.1.2."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securesmtp._protocol.address import Mailbox, address_literal, ascii_domain, ehlo_name
+from securesmtp._protocol.wire import line
+from securesmtp.errors import AddressError, ConfigurationError
+
+LABEL = "d" * 63
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@b", "user@example.org", "USER@Example.ORG", "o'brien+x=y@example.org", "!#$%&'*+-/=?^_`{|}~@b.example",
+        "a.b.c@b.example", '"a b"@b.example', '""@b.example', '"a@b"@c.example', '"a\\"b\\\\"@c.example',
+        '"a,b;c:d"@e.example', "a@1.example", "a@a--b.example", "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]",
+        "a@[ipv6:::1]", "a@xn--bcher-kva.example",
+    ],
+)  # fmt: skip
+def test_a_mailbox_is_taken_exactly_as_given(address: str) -> None:
+    """What the grammar allows is on the wire byte by byte as the caller wrote it."""
+    mailbox = Mailbox.parse(address)
+    assert mailbox.encoded == address.encode()
+    assert (mailbox.address, mailbox.needs_smtputf8) == (address, False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", "a", "@", "a@", "@b", "postmaster", "a@@b", "a@b@c",
+        " a@b", "a@b ", "a @b", "a@ b", "a b@c", "a\tb@c", "\ta@b",
+        "<a@b>", "A <a@b>", "a@b, c@d", "a@b;c@d", "a(x)@b", "a@b(x)", "a@b>", "a<b@c", '"<"@b', '">"@b', '"\\<"@b',
+        "a@b\r\nRCPT TO:<c@d>", "a@b\n", "a\n@b", "a@b\0", "\0a@b", "a\x7f@b", '"\r\n"@b', '"\\\n"@b', '"\x00"@b',
+        ".a@b", "a.@b", "a..b@c", '"a@b', 'a"@b', '"a"b@c', 'a"b"@c', '"a"."b"@c', '"a\\"@b', '"a"b"@c', "a\\b@c",
+        "[a]@b", "a:b@c", "@r:a@b",
+        "a@.b", "a@b.", "a@b..c", "a@-b", "a@b-", "a@b_c", "a@b.-c.d", "a@b/c", "a@b:25", "a@b\\c", "a@*.b",
+        "a@[", "a@]", "a@[]", "a@[192.0.2.256]", "a@[192.0.2]", "a@[192.0.2.1", "a@192.0.2.1]", "a@[::1]",
+        "a@[IPv6:192.0.2.1]", "a@[IPv6:::1%eth0]", "a@[::1%eth0]", "a@[IPv6:]", "a@[x-tag:y]", "a@[ 192.0.2.1]",
+        "a@[\u0661.2.3.4]",
+        "a\u0085b@c", "a\u2028@b", "a\u202e@b", "a\u00a0b@c", "a\u200b@b", "a\ud800@b", '"\u2029"@b',
+        "a@b\u3002c", "a@b\uff0ec", "a@\u202e.example", "a@\ud800.example", "a@☃.example", "a@a\u200db.example",
+        "a@-ü.example", "a@ü..example", "a@" + "ü" * 60 + ".example", "a\uff20b",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_what_is_not_a_mailbox_is_refused(address: str) -> None:
+    """Nothing is repaired: spaces, brackets, comments, lists, controls and bad domains are errors, shown safely."""
+    with pytest.raises(AddressError) as caught:
+        Mailbox.parse(address)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("address", [None, b"a@b.example", 1, ["a@b.example"], ("a", "b")])
+def test_what_is_not_a_str_is_refused(address: object) -> None:
+    """An address of another type is the caller's mistake, named by its type."""
+    with pytest.raises(AddressError, match=type(address).__name__):
+        Mailbox.parse(address)  # type: ignore[arg-type]  # the mistake under test
+
+
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [
+        ("a@bücher.example", "xn--bcher-kva.example"),
+        ("a@faß.example", "xn--fa-hia.example"),
+        ("a@例え.テスト", "xn--r8jz45g.xn--zckzah"),
+    ],
+)
+def test_a_domain_becomes_ascii(address: str, domain: str) -> None:
+    """A non-ASCII label is its A-label of IDNA 2008; SMTPUTF8 is not needed for it."""
+    mailbox = Mailbox.parse(address)
+    assert (mailbox.domain, mailbox.encoded, mailbox.needs_smtputf8) == (domain, f"a@{domain}".encode(), False)
+
+
+@pytest.mark.parametrize("local", ["jörg", '"jörg x"', "用户"])
+def test_a_local_part_stays_as_it_is(local: str) -> None:
+    """A non-ASCII local part has no ASCII form: it is UTF-8 on the wire and needs SMTPUTF8."""
+    mailbox = Mailbox.parse(f"{local}@b.example")
+    assert mailbox.encoded == f"{local}@b.example".encode()
+    assert mailbox.needs_smtputf8
+
+
+@pytest.mark.parametrize(
+    ("fits", "over"),
+    [("l" * 64, "l" * 65), ("ü" * 32, "ü" * 32 + "l"), (f'"{"l" * 62}"', f'"{"l" * 63}"')],
+)
+def test_a_local_part_has_at_most_64_octets(fits: str, over: str) -> None:
+    """Octets of UTF-8, quotes included; exactly 64 pass."""
+    assert Mailbox.parse(f"{fits}@b.example").local == fits
+    with pytest.raises(AddressError, match="64"):
+        Mailbox.parse(f"{over}@b.example")
+
+
+def test_a_label_has_at_most_63_octets() -> None:
+    """Exactly 63 pass."""
+    assert Mailbox.parse(f"a@{LABEL}.example").domain == f"{LABEL}.example"
+    with pytest.raises(AddressError):
+        Mailbox.parse(f"a@{LABEL}d.example")
+
+
+def test_a_mailbox_has_at_most_254_octets() -> None:
+    """A path is 256 with its brackets, as given and as it stands on the wire."""
+    domain = ".".join([LABEL, LABEL, LABEL, "d" * 60])
+    assert len(Mailbox.parse(f"a@{domain}").encoded) == 254
+    for address in (f"ab@{domain}", f"a@{domain}d", f"ü@{domain}"):
+        with pytest.raises(AddressError, match="254"):
+            Mailbox.parse(address)
+
+
+def test_a_mailbox_that_grows_is_measured_as_it_is_written() -> None:
+    """An A-label longer than its U-label counts with its own length."""
+    domain = ".".join([LABEL, LABEL, LABEL, "d" * 40, "bücher"])
+    assert len(f"a@{domain}") < 254
+    assert Mailbox.parse(f"a@{domain}").domain.endswith(".xn--bcher-kva")
+    with pytest.raises(AddressError, match="254"):
+        Mailbox.parse("a" * 10 + f"@{domain}")
+
+
+def test_a_domain_has_at_most_255_octets() -> None:
+    """Exactly 255 pass for EHLO; one more does not."""
+    name = f"{LABEL}.{LABEL}.{LABEL}.{LABEL}"
+    assert len(name) == 255
+    assert ascii_domain(name) == name
+    with pytest.raises(ValueError, match="not a domain name"):
+        ascii_domain(".".join([LABEL, LABEL, LABEL, "d" * 62, "d"]))
+
+
+@pytest.mark.parametrize("unit", ["a", "@", '"', "a.", "ü", "a@", "\\", "("])
+def test_a_huge_address_is_refused_at_once(unit: str) -> None:
+    """The length comes first: a megabyte costs no work and is not repeated in the error (CVE-2025-14874)."""
+    begun = time.perf_counter()
+    with pytest.raises(AddressError) as caught:
+        Mailbox.parse(unit * (1_000_000 // len(unit)) + "@b.example")
+    assert time.perf_counter() - begun < 1
+    assert len(str(caught.value)) < 400
+
+
+_HOSTILE = st.sampled_from('ab1.@"\\<>[]:;,() \t\r\n\0\x7f\x85\u2028-_üß例\U0001f600')
+_LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+_QUOTED = st.from_regex(r'"([ !#-\[\]-~]|\\[ -~]){0,10}"', fullmatch=True)
+_NEAR = st.tuples(
+    st.text(_HOSTILE, max_size=8) | _QUOTED, st.lists(_LABELS | st.text(_HOSTILE, max_size=4), max_size=3)
+)
+_ADDRESSES = _NEAR.map(lambda pair: f"{pair[0]}@{'.'.join(pair[1])}") | st.text(_HOSTILE, max_size=20)
+
+
+@given(_ADDRESSES)
+@settings(max_examples=200, deadline=None)
+def test_whatever_parses_fits_into_one_path(address: str) -> None:
+    """On the wire it is one RCPT line without < > or controls, without space outside quotes; ASCII is unchanged."""
+    try:
+        mailbox = Mailbox.parse(address)
+    except AddressError as error:
+        assert str(error).isprintable()  # noqa: PT017 -- both ends are legal, each with its own rule
+        return
+    written = line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8).data
+    assert written.count(b"\r\n") == written.count(b"<") == written.count(b">") == 1
+    path = mailbox.encoded.decode()
+    assert path.isprintable()
+    assert " " not in re.sub(r'"(?:[^"\\]|\\.)*"', "", path)
+    assert mailbox.domain.isascii()
+    assert path == address if address.isascii() else path.startswith(f"{mailbox.local}@")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("app.example.org", b"app.example.org"), ("localhost", b"localhost"), ("bücher.example", b"xn--bcher-kva.example"),
+     ("[192.0.2.1]", b"[192.0.2.1]"), ("[IPv6:::1]", b"[IPv6:::1]")],
+)  # fmt: skip
+def test_ehlo_says_a_name_or_a_literal(name: str, written: bytes) -> None:
+    """Both forms of RFC 5321 §4.1.4, in ASCII."""
+    assert ehlo_name(name) == written
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\r\nb", "a_b", "[::1]", "[1.2.3]", "-a", "a.", "☃.example", "x" * 256])
+def test_ehlo_says_nothing_else(name: str) -> None:
+    """What is neither is a mistake in the configuration, not an address."""
+    with pytest.raises(ConfigurationError) as caught:
+        ehlo_name(name)
+    assert type(caught.value) is ConfigurationError
+
+
+def test_a_name_is_no_literal() -> None:
+    """Only what stands in brackets can be an address literal."""
+    assert address_literal("192.0.2.1") is None
+    assert address_literal("[192.0.2.1]") == "[192.0.2.1]"

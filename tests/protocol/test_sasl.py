@@ -1,0 +1,159 @@
+"""Who logs in and how."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securesmtp._protocol.sasl import Password, choose
+from securesmtp._protocol.sasl.simple import Login, Plain
+from securesmtp._secret import Secret
+from securesmtp.errors import ConfigurationError, NoUsableMechanismError
+
+PASSWORD = "correct horse"
+
+
+@pytest.mark.parametrize("username", ["", "a\0b", "a\ud800", "u" * 4097, "ü" * 2049, None, b"user"], ids=ascii)
+def test_a_name_that_cannot_be_sent_is_refused(username: str) -> None:
+    """Empty, NUL, lone surrogate, over 4096 octets, no str: refused before the network."""
+    with pytest.raises(ConfigurationError, match="username"):
+        Password(username, PASSWORD)
+
+
+@pytest.mark.parametrize("password", ["", "hunter\0two", "hunter\udfff", "hunter" * 683, "ü" * 2049], ids=ascii)
+def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
+    """As a str, as a Secret and from a callable; the error does not show it, nor does its context."""
+    makers: list[Callable[[], object]] = [
+        lambda: Password("user", password),
+        lambda: Password("user", Secret(password)),
+        lambda: choose(Password("user", lambda: password), ["PLAIN"]),
+        lambda: choose(Password("user", lambda: Secret(password)), ["PLAIN"]),
+    ]
+    for make in makers:
+        with pytest.raises(ConfigurationError, match="password") as caught:
+            make()
+        assert "hunter" not in str(caught.value)
+        assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("password", [None, b"hunter2", 1, ["hunter2"]], ids=ascii)
+def test_what_is_no_password_is_refused_by_its_type(password: str) -> None:
+    """The error names the type and not the value."""
+    for make in (lambda: Password("user", password), lambda: choose(Password("user", lambda: password), ["LOGIN"])):
+        with pytest.raises(ConfigurationError, match=type(password).__name__) as caught:
+            make()
+        assert "hunter" not in str(caught.value)
+
+
+def test_4096_octets_are_not_too_many() -> None:
+    """The limit itself is allowed, for both."""
+    login = Password("u" * 4096, "ü" * 2048)
+    assert choose(login, ["PLAIN"]).start() == b"\0" + b"u" * 4096 + b"\0" + "ü".encode() * 2048
+
+
+@pytest.mark.parametrize("mechanisms", [[], ["CRAM-MD5"], ["PLAIN", "NTLM"], ["plain"], [""], "PLAIN"], ids=str)
+def test_mechanisms_that_are_not_there_are_refused(mechanisms: list[str]) -> None:
+    """Naming none, or one that the library has not, is a mistake and not a wish."""
+    with pytest.raises(ConfigurationError, match="PLAIN, LOGIN"):
+        Password("user", PASSWORD, mechanisms)
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "offered", "name"),
+    [
+        (None, ["LOGIN", "PLAIN"], "PLAIN"),
+        (None, ["LOGIN"], "LOGIN"),
+        (None, ["CRAM-MD5", "XOAUTH2", "PLAIN"], "PLAIN"),
+        (["LOGIN", "PLAIN"], ["PLAIN", "LOGIN"], "LOGIN"),
+        (["LOGIN", "PLAIN"], ["PLAIN"], "PLAIN"),
+        (iter(["PLAIN"]), ["PLAIN"], "PLAIN"),
+    ],
+)
+def test_our_order_decides(mechanisms: list[str] | None, offered: list[str], name: str) -> None:
+    """The first that the caller allows and the server offers; the server's order does not matter."""
+    assert choose(Password("user", PASSWORD, mechanisms), offered).name == name
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "offered", "listed"),
+    [(None, [], "no mechanism"), (["PLAIN"], ["LOGIN", "NTLM"], "LOGIN, NTLM"), (None, ["PLAINX"], "PLAINX")],
+)
+def test_without_a_common_mechanism_the_password_is_not_fetched(
+    mechanisms: list[str] | None, offered: list[str], listed: str
+) -> None:
+    """Nothing weaker is tried; the error says what is offered and what is allowed."""
+    asked: list[str] = []
+
+    def fetch() -> str:
+        asked.append("asked")
+        return PASSWORD
+
+    login = Password("user", fetch, mechanisms)
+    with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, and only PLAIN"):
+        choose(login, offered)
+    assert asked == []
+
+
+def test_a_callable_is_asked_at_each_login() -> None:
+    """And not before: a password that changes is fetched anew."""
+    passwords = iter(["one", "two"])
+    login = Password("user", lambda: next(passwords))
+    assert [choose(login, ["PLAIN"]).start() for _ in range(2)] == [b"\0user\0one", b"\0user\0two"]
+
+
+def test_what_a_callable_raises_is_not_hidden() -> None:
+    """It is the caller's code, and the caller's error."""
+
+    def broken() -> str:
+        raise OSError
+
+    with pytest.raises(OSError, match=r"^$"):
+        choose(Password("user", broken), ["PLAIN"])
+
+
+_WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
+
+
+@given(_WORDS, _WORDS)
+@settings(max_examples=200, deadline=None)
+def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
+    """RFC 4616: three fields, two NULs, raw UTF-8, and nothing to answer."""
+    mechanism = choose(Password(username, password), ["PLAIN"])
+    initial = mechanism.start()
+    assert initial is not None
+    assert initial.split(b"\0") == [b"", username.encode(), password.encode()]
+    assert mechanism.respond(b"") is None
+
+
+@given(_WORDS, _WORDS, st.lists(st.binary(max_size=10), min_size=4, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_login_is_name_then_password_then_nothing(username: str, password: str, words: list[bytes]) -> None:
+    """Whatever the server asks; the third answer and all later ones are None."""
+    mechanism = choose(Password(username, password), ["LOGIN"])
+    assert mechanism.start() is None
+    answers = [mechanism.respond(challenge) for challenge in words]
+    assert answers == [username.encode(), password.encode(), None, None]
+
+
+def test_nothing_shows_the_password() -> None:
+    """Not the repr nor str of a Secret, of a login or of a mechanism, and none of them is pickled."""
+    secret = Secret(PASSWORD)
+    login = Password("user", secret)
+    for thing in (secret, login, Password("user", PASSWORD), Plain("user", secret), Login("user", secret)):
+        assert PASSWORD not in f"{thing!r} {thing}"
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(thing)
+    assert "user" in repr(login)
+    assert secret.reveal() == PASSWORD
+
+
+def test_a_secret_tells_nothing_by_comparison() -> None:
+    """Two secrets with the same content are not equal, and a copy is refused."""
+    assert Secret("a") != Secret("a")
+    with pytest.raises(TypeError, match="not pickled"):
+        copy.copy(Secret("a"))

@@ -1,0 +1,285 @@
+"""What a mailer is made of: each wrong argument is refused before the network, each right one is heeded."""
+
+from __future__ import annotations
+
+import pickle
+import runpy
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from email.message import EmailMessage
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import trustme
+
+import securesmtp
+from conftest import Mailer, Serve
+from scripted import Peer, honest
+from securesmtp import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    DeadlineExceededError,
+    Password,
+    Secret,
+    SecureMailer,
+    SecureSMTPError,
+    Timeouts,
+    TLSError,
+    TLSPolicy,
+)
+from securesmtp._cli import main
+from securesmtp.testing import LocalServer
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"ca_file": "a", "ca_data": "b"}, {"client_key": "a"}, {"minimum_version": "TLSv1.1"}, {"pins": ()},
+        {"pins": ["sha256/" + "A" * 43 + "="]}, {"pins": ("md5/x",)}, {"pins": ("sha256/AAAA",)}, {"pins": (1,)},
+        {"pins": ("sha256/ä",)},
+    ],
+)  # fmt: skip
+def test_a_policy_that_contradicts_itself_is_refused(policy: dict[str, str]) -> None:
+    """When it is made."""
+    with pytest.raises(ConfigurationError):
+        TLSPolicy(**policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"username": "me", "password": "x", "auth": Password("me", "x")},
+        {"ca_file": "a", "policy": TLSPolicy()},
+        {"timeout": Timeouts, "port": 25},
+        {"host": 1},
+        {"host": "xn--" + "a" * 70},
+        {"source_address": "127.0.0.1"},
+        {"source_address": ("127.0.0.1", "0")},
+        {"local_hostname": "x\r\nRSET"},
+        {"policy": TLSPolicy(server_hostname="a b")},
+        {"timeout": True},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"password": b"x", "username": "me"},
+        {"password": "x" * 4097, "username": "me"},
+        {"password": "\ud800", "username": "me"},
+    ],
+)
+def test_a_wrong_argument_is_refused(options: dict[str, object]) -> None:
+    """And the password is in no frame of the traceback that is ours."""
+    with pytest.raises(ConfigurationError) as caught:
+        SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
+    frames = [entry for entry in caught.traceback if "securesmtp" in str(entry.path) and "tests" not in str(entry.path)]
+    password = options.get("password")
+    assert not any(value is password for frame in frames for value in frame.locals.values() if isinstance(value, str))
+
+
+def test_the_final_limit_cannot_be_short() -> None:
+    """Giving up on the final reply makes duplicates (RFC 5321 §4.5.3.2.6)."""
+    with pytest.raises(ConfigurationError, match="deadline"):
+        Timeouts(final=59)
+    assert Timeouts.rfc5321().command == 300
+
+
+def test_a_trailing_dot_is_not_part_of_the_name(serve: Serve, ca_file: Path, message: EmailMessage) -> None:
+    """Neither in SNI nor in the certificate's check (ID-06)."""
+    with SecureMailer("localhost.", serve().port, ca_file=ca_file) as mailer:
+        assert mailer.send(message).tls.server_name == "localhost"
+        assert repr(mailer).startswith("<SecureMailer localhost:")
+
+
+def test_arguments_of_a_send_are_checked_first(message: EmailMessage) -> None:
+    """Nothing is connected to: the port is closed."""
+    with SecureMailer("localhost", 1) as mailer:
+        with pytest.raises(ConfigurationError, match="partial"):
+            mailer.send(message, partial="some")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="a str"):
+            mailer.send_bytes("x", mail_from="a@b.example", recipients=["c@d.example"])  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="deadline"):
+            mailer.send(message, deadline=-1)
+
+
+def test_the_deadline_counts_while_another_thread_sends(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Whoever waits for its turn is not kept beyond it."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def password() -> str:
+        inside.set()
+        leave.wait(5)
+        return "right"
+
+    server = serve(honest(auth=("me", "right")))
+    mine = mailer(server, username="me", password=password)
+    first = threading.Thread(target=mine.send, args=(message,))
+    first.start()
+    assert inside.wait(5)
+    with pytest.raises(DeadlineExceededError) as caught:
+        mine.send(message, deadline=0.1)
+    leave.set()
+    first.join(5)
+    assert caught.value.limit == "deadline"
+    assert len(server.accepted) == 1
+
+
+def test_a_raising_password_callable_is_the_callers_own_error(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """It comes out as it is, nothing more is written, and the mailer is usable again."""
+    answers: Iterator[Exception | str] = iter([KeyError("vault"), "right"])
+
+    def password() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    server = serve(honest(auth=("me", "right")))
+    mine = mailer(server, username="me", password=password)
+    with pytest.raises(KeyError):
+        mine.send(message)
+    mine.send(message)
+    assert b"AUTH" not in server.connections[0].secret
+
+
+def test_a_client_certificate_is_shown_where_it_is_asked_for(
+    serve: Serve, ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage
+) -> None:
+    """And an extra CA counts in addition."""
+    own = ca.issue_cert("client.example")
+    own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    policy = TLSPolicy(extra_ca_file=ca_file, client_cert=tmp_path / "client.pem", minimum_version="TLSv1.3")
+    with SecureMailer("localhost", serve(tls=context).port, policy=policy) as mailer:
+        assert "certifi" in mailer.send(message).tls.trust
+    with SecureMailer("localhost", serve(tls=context).port, ca_file=ca_file) as mailer, pytest.raises(SecureSMTPError):
+        mailer.send(message)
+
+
+def test_an_encrypted_client_key_is_refused_without_a_question(ca: trustme.CA, tmp_path: Path) -> None:
+    """OpenSSL would ask at the terminal."""
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 -- this test's own
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    own = ca.issue_cert("client.example")
+    key = load_pem_private_key(own.private_key_pem.bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    (tmp_path / "key.pem").write_bytes(locked)
+    own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    with pytest.raises(ConfigurationError, match="encrypted"):
+        SecureMailer("localhost", policy=TLSPolicy(client_cert=tmp_path / "cert.pem", client_key=tmp_path / "key.pem"))
+
+
+def test_the_environment_changes_nothing(serve: Serve, ca_file: Path, tmp_path: Path) -> None:
+    """Neither SSL_CERT_FILE nor SSL_CERT_DIR nor SSLKEYLOGFILE nor OPENSSL_CONF (TLS-11)."""
+    server = serve()
+    conf = tmp_path / "openssl.cnf"
+    conf.write_text(
+        "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n"
+        f"VerifyCAFile = {ca_file}\nCipherString = ALL:@SECLEVEL=0\nMinProtocol = TLSv1\n"
+    )
+    program = (
+        "import securesmtp\n"
+        f"m = securesmtp.SecureMailer('localhost', {server.port})\n"
+        "try:\n"
+        "    m.send_bytes(b'', mail_from='a@b.example', recipients=['c@d.example'])\n"
+        "except securesmtp.CertificateError as error:\n"
+        "    print(error.reason)\n"
+    )
+    environment = {
+        "SSL_CERT_FILE": str(ca_file), "SSL_CERT_DIR": str(ca_file.parent), "OPENSSL_CONF": str(conf),
+        "SSLKEYLOGFILE": str(tmp_path / "keys"), "SMTP_HOST": "evil.example",
+    }  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert run.stdout == "untrusted\n"
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    """Not in repr, str, format or a pickle."""
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {Password('me', secret)!r}"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(secret)
+
+
+def test_an_empty_password_from_a_callable_is_refused(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Before AUTH is written."""
+    server = serve(honest(auth=("me", "right")))
+    with pytest.raises(ConfigurationError, match="password"):
+        mailer(server, username="me", password=lambda: "").send(message)
+    assert b"AUTH PLAIN " not in server.secret
+
+
+def test_no_common_mechanism_sends_no_credential(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The callable is not even asked."""
+    server = serve(honest(extensions=("AUTH CRAM-MD5",)))
+    with pytest.raises(AuthenticationError, match="CRAM-MD5"):
+        mailer(server, username="me", password=lambda: pytest.fail("asked")).send(message)
+
+
+def test_the_commands_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the changelog has a place for what comes."""
+    assert main(["--version"]) == 0
+    assert version("securesmtp") in capsys.readouterr().out
+
+
+def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the extra there is no click, and no traceback."""
+    monkeypatch.setitem(sys.modules, "click", None)
+    for name in [name for name in sys.modules if name.startswith("securesmtp._cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "securesmtp.__main__", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("securesmtp", run_name="__main__")
+    assert ended.value.code == 2
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_a_mistake_at_the_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """2, as everywhere, and no traceback."""
+    assert main(["nothing"]) == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["implicit", "starttls"])
+def test_the_throw_away_server_wants_its_login(mode: str, message: EmailMessage) -> None:
+    """So that a program under test cannot forget it."""
+    with LocalServer(mode, username="me", password="right") as server:
+        policy = TLSPolicy(ca_data=server.ca_pem)
+        with (
+            SecureMailer(server.host, server.port, tls=mode, policy=policy) as mailer,  # type: ignore[arg-type]
+            pytest.raises(AuthenticationError, match="username"),
+        ):
+            mailer.send(message)
+        assert server.messages == []
+
+
+def test_a_greeting_that_never_comes_is_not_waited_for_in_vain(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """A connection that is closed before the greeting is named as such."""
+
+    def closes(peer: Peer) -> None:
+        peer.close()
+
+    with pytest.raises((ConnectError, TLSError)):
+        mailer(serve(closes), tls="starttls").send(message)
+
+
+def test_the_names_of_the_errors_module_are_public() -> None:
+    """Each error can be imported from both places."""
+    assert set(securesmtp.errors.__all__) <= set(securesmtp.__all__)

@@ -74,10 +74,13 @@ def test_a_connection_that_died_while_idle_is_replaced(
 ) -> None:
     """Before MAIL, so that the next message is not lost on it."""
 
+    ended = threading.Event()
+
     def once(peer: Peer) -> None:
         def answer(peer: Peer, content: bytes) -> bytes:
             peer.send(b"250 ok\r\n")
             getattr(peer, ending)()
+            ended.set()
             return b""
 
         honest(replies={"CONTENT": answer})(peer)
@@ -85,8 +88,7 @@ def test_a_connection_that_died_while_idle_is_replaced(
     server = serve(once, honest())
     mine = mailer(server)
     mine.send(message)
-    while not server.connections[0].finished:
-        time.sleep(0.01)
+    assert ended.wait(5)
     mine.send(message)
     assert len(server.connections) == 2
 

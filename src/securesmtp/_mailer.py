@@ -15,8 +15,7 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.dialogue import Session, authenticate, deliver, open_session, quit_session
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.sasl import Password
-from securesmtp._secret import Secret
+from securesmtp._protocol.sasl import Password, hidden
 from securesmtp._settings import Timeouts, TLSPolicy, seconds, settings
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.tls import build_context
@@ -81,7 +80,13 @@ class SecureMailer:
             ConfigurationError: An argument is wrong; the message says which.
         """
         # First of all, so that no frame of a traceback holds the string.
-        password = Secret(password) if isinstance(password, str) else password
+        password = None if password is None else hidden(password)
+        if auth is not None and not isinstance(auth, Password):
+            message, auth = f"auth is a {type(auth).__name__}, not a Password", None
+            raise ConfigurationError(message)
+        if policy is not None and not isinstance(policy, TLSPolicy):
+            message = f"policy is a {type(policy).__name__}, not a TLSPolicy"
+            raise ConfigurationError(message)
         if (username is None) != (password is None) or (auth is not None and username is not None):
             message = "pass username and password together, or auth alone"
             raise ConfigurationError(message)
@@ -99,7 +104,8 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
-        self._lock = threading.Lock()
+        self._turns = threading.Condition()
+        self._owner: int | None = None
         self._link: Link | None = None
         self._session: Session | None = None
         self._closed = False
@@ -145,9 +151,10 @@ class SecureMailer:
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
+        overall = self._overall(deadline)
         date = format_datetime(datetime.now().astimezone())
         submission = from_message(message, mail_from, recipients, date=date, token=token_hex(16))
-        return self._submit(submission, partial, deadline)
+        return self._submit(submission, partial, overall)
 
     def send_bytes(
         self,
@@ -171,39 +178,44 @@ class SecureMailer:
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
+        overall = self._overall(deadline)
         reverse, forward = Mailbox.parse(mail_from), envelope_recipients(recipients)
-        if isinstance(data, str):
-            message = "data is a str"
-            raise ConfigurationError(message, hint="encode it, or use send() with an EmailMessage")
-        content = (
-            Content.from_bytes(bytes(data))
-            if isinstance(data, bytes | bytearray | memoryview)
-            else Content.from_file(data)
-        )
+        if isinstance(data, bytes | bytearray | memoryview):
+            content = Content.from_bytes(bytes(data))
+        elif hasattr(data, "read"):
+            content = Content.from_file(data)
+        else:
+            message = f"data is a {type(data).__name__}, neither bytes nor a file"
+            raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
         try:
-            return self._submit(Submission(reverse, forward, content), partial, deadline)
+            return self._submit(Submission(reverse, forward, content), partial, overall)
         finally:
             content.close()
 
     def close(self) -> None:
-        """Say goodbye to the server, close the connection, and refuse what is sent later; closing twice is fine."""
-        with self._lock:
-            self._closed = True
-            link, self._link = self._link, None
-            if link is not None:
-                link.goodbye(quit_session())
+        """
+        Say goodbye to the server, close the connection, and refuse what is sent later; closing twice is fine.
+
+        It does not wait: a send that is under way is finished, and closes the connection itself.
+        """
+        self._closed = True
+        with self._turns:
+            if self._owner is None:
+                self._goodbye()
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
         return build_context(self._settings.policy)
 
-    def _submit(self, submission: Submission, partial: Partial, deadline: float | None) -> Receipt:
-        if partial not in {"raise", "allow"}:
+    def _overall(self, deadline: float | None) -> Deadline | None:
+        limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
+        return None if limit is None else Deadline("deadline", limit)
+
+    def _submit(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
+        if partial not in ("raise", "allow"):
             message = f'partial is {partial!r}, neither "raise" nor "allow"'
             raise ConfigurationError(message)
         started = monotonic()
-        limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
-        overall = None if limit is None else Deadline("deadline", limit)
         try:
             with self._turn(overall):
                 link, session = self._connected(overall)
@@ -225,15 +237,32 @@ class SecureMailer:
 
     @contextmanager
     def _turn(self, overall: Deadline | None) -> Generator[None]:
-        while not self._lock.acquire(timeout=-1 if overall is None else overall.left(Stage.CONNECT)):
-            pass
+        me = threading.get_ident()
+        if self._owner == me:
+            message = "a send was begun inside a send of the same mailer"
+            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
         try:
+            with self._turns:
+                while self._owner is not None:
+                    self._turns.wait(None if overall is None else overall.left(Stage.CONNECT))
+                # Named, not just locked: whatever signal comes between two lines, the owner can tell that it is one.
+                self._owner = me
             if self._closed:
                 message = "the mailer is closed"
                 raise ConfigurationError(message, hint="make a new one")
             yield
         finally:
-            self._lock.release()
+            with self._turns:
+                if self._owner == me:
+                    self._owner = None
+                    if self._closed:
+                        self._goodbye()
+                    self._turns.notify()
+
+    def _goodbye(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.goodbye(quit_session())
 
     def _connected(self, overall: Deadline | None) -> tuple[Link, Session]:
         link, session = self._link, self._session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 # RFC 5321 §4.5.3.2.6: who gives up early on the reply to the content makes duplicates.
 _LEAST_FINAL = 60
+# A week: what the system calls below take without overflow, and longer than anybody waits.
+_MOST_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     Raises:
         ConfigurationError: One of them is wrong; the message says which.
     """
-    if tls not in set(TLSMode):
+    if tls not in tuple(TLSMode):
         message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
     mode = TLSMode(tls)
@@ -144,7 +145,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
         message = f"port is {port!r}, not a number from 1 to 65535"
         raise ConfigurationError(message)
-    if source_address is not None and [type(part) for part in source_address] != [str, int]:
+    if source_address is not None and not _is_source(source_address):
         message = f"source_address is {source_address!r}, not an address and a port"
         raise ConfigurationError(message)
     return Settings(
@@ -171,12 +172,9 @@ def server_name(what: str, host: str) -> str:
     if not isinstance(host, str):
         message = f"{what} is a {type(host).__name__}, not a str"
         raise ConfigurationError(message)
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        name = host.removesuffix(".")
-    else:
+    if _is_ip(host):
         return host
+    name = host.removesuffix(".")
     try:
         ascii_name = ascii_domain(name)
     except ValueError:
@@ -197,8 +195,8 @@ def seconds(what: str, value: float) -> float:
     Raises:
         ConfigurationError: It is not; *what* says which argument.
     """
-    if type(value) not in {int, float} or not 0 < value < math.inf:
-        message = f"{what} is {value!r}, not a positive number of seconds"
+    if type(value) not in {int, float} or not 0 < value <= _MOST_SECONDS:
+        message = f"{what} is {value!r:.100}, not a number of seconds above 0 and up to {_MOST_SECONDS}"
         raise ConfigurationError(message)
     return value
 
@@ -206,6 +204,22 @@ def seconds(what: str, value: float) -> float:
 def _uniform(value: float) -> Timeouts:
     each = seconds("timeout", value)
     return Timeouts(connect=each, handshake=each, command=each, data=each, block=each)
+
+
+def _is_source(address: object) -> bool:
+    match address:
+        case (str(host), int(port)) if 0 <= port < 65536:  # noqa: PLR2004
+            return not host or _is_ip(host)
+    return False
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    # A zone ("fe80::1%eth0") may hold any character, and no certificate is for one.
+    return "%" not in text
 
 
 def _is_pin(pin: object) -> bool:

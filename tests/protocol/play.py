@@ -68,9 +68,9 @@ class Played(Generic[T]):
         return self.error
 
 
-def raw(text: bytes) -> RawReply:
+def raw(text: bytes, reader: ReplyReader | None = None) -> RawReply:
     """Return what the reader makes of one reply; LF stands for CRLF."""
-    reader = ReplyReader()
+    reader = reader or ReplyReader()
     reader.feed(text.replace(b"\n", b"\r\n") + b"\r\n")
     reply = reader.next()
     assert reply is not None
@@ -93,18 +93,22 @@ def play(
     left = list(answers)
     answer: Answer = None
     failure: SecureSMTPError | None = None
+    # One reader for all of it, told of the secrets as the link tells it.
+    reader = ReplyReader()
     try:
         while True:
             effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None
+            if isinstance(effect, Send) and effect.line.secret:
+                reader.conceal(effect.line)
             if failure is None and isinstance(effect, Connect | Receive | Upgrade):
                 given = left.pop(0)
                 if isinstance(given, SecureSMTPError):
                     failure = given
                 else:
-                    answer = raw(given) if isinstance(given, bytes) else given
+                    answer = raw(given, reader) if isinstance(given, bytes) else given
     except StopIteration as stop:
         played.values.append(stop.value)
     except SecureSMTPError as error:

@@ -33,7 +33,7 @@ from securesmtp._protocol.dialogue import (
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import Password
 from securesmtp._protocol.sasl.simple import Plain
-from securesmtp._protocol.wire import MAX_AUTH, ReplyReader
+from securesmtp._protocol.wire import MAX_AUTH, ReplyReader, line
 from securesmtp._secret import Secret
 from securesmtp._values import Outcome, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
@@ -246,7 +246,8 @@ def test_a_refused_login_is_final(reply: bytes, asked: int, *, retryable: bool) 
     ("offered", "echo"),
     [
         ("PLAIN", TOKEN), ("PLAIN", PASSWORD.encode()), ("PLAIN", b"AUTH PLAIN " + TOKEN + b" is wrong"),
-        ("PLAIN", b"bad user"), ("LOGIN", base64.b64encode(PASSWORD.encode())), ("LOGIN", PASSWORD.encode()),
+        ("PLAIN", TOKEN[:9]), ("PLAIN", PASSWORD.encode()[3:10]),
+        ("LOGIN", base64.b64encode(PASSWORD.encode())), ("LOGIN", PASSWORD.encode()),
         ("LOGIN", base64.b64encode(b"user")),
     ],
 )  # fmt: skip
@@ -368,12 +369,11 @@ def test_a_code_out_of_step_ends_the_session(step: int, stage: Stage, reply: byt
     assert len(played.commands) == step + 1
 
 
-@pytest.mark.parametrize(("step", "stage"), STEPS)
 @pytest.mark.parametrize("code", [b"530", b"535", b"538"])
-def test_a_server_that_wants_a_login_says_so(step: int, stage: Stage, code: bytes) -> None:
-    """It is the login that is missing, not the message that is refused."""
-    error = play(deliver(session(), mail(), "allow"), *GOOD[:step], code + b" login first").failure(AuthenticationError)
-    assert (error.stage, error.outcome, error.hint) == (stage, Outcome.NOT_SENT, "pass username and password")
+def test_a_server_that_wants_a_login_says_so(code: bytes) -> None:
+    """It is the login that is missing, not the sender that is refused."""
+    error = play(deliver(session(), mail(), "allow"), code + b" login first").failure(AuthenticationError)
+    assert (error.stage, error.outcome, error.hint) == (Stage.MAIL, Outcome.NOT_SENT, "pass username and password")
 
 
 @pytest.mark.parametrize(("step", "stage"), STEPS)
@@ -434,7 +434,7 @@ def test_some_recipients_may_be_refused_where_that_is_allowed() -> None:
         (b"421 bye", ConnectError),
         (b"500 what", ConnectError),
         (b"451 later", ConnectError),
-        (b"530 login", AuthenticationError),
+        (b"530 login", ConnectError),
         (b"354 go", ProtocolError),
         (b"251 x", ProtocolError),
         (GONE, ConnectError),
@@ -568,14 +568,15 @@ def test_success_is_five_right_answers(replies: list[bytes]) -> None:
     assert bool(played.content) == (b"DATA" in played.commands and codes[3] == b"354")
 
 
-@pytest.mark.xfail(strict=True, reason="the error for a malformed line shows the line, which may be ours")
 @pytest.mark.parametrize("echo", [b"AUTH PLAIN " + TOKEN, b"235_" + PASSWORD.encode(), b"535-no\r\n" + TOKEN])
 def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
     """A server that sends our own line back is not quoted, well-formed reply or not."""
     reader = ReplyReader()
+    reader.conceal(line(b"AUTH", b"PLAIN", TOKEN, secret=True))
     reader.feed(echo + b"\r\n")
     with pytest.raises(ProtocolError) as caught:
         reader.next()
-    error = login(caught.value).error
-    assert TOKEN.decode() not in str(error)
-    assert PASSWORD not in str(error)
+    assert "left out" in str(caught.value)
+    frames = [entry.frame.f_locals for entry in caught.traceback if "wire" in str(entry.path)]
+    assert frames
+    assert not any(echo[:9] in repr(value).encode() for frame in frames for value in frame.values())

@@ -73,7 +73,6 @@ def test_a_connection_that_died_while_idle_is_replaced(
     serve: Serve, mailer: Mailer, message: EmailMessage, ending: Ending
 ) -> None:
     """Before MAIL, so that the next message is not lost on it."""
-
     ended = threading.Event()
 
     def once(peer: Peer) -> None:

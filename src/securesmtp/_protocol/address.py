@@ -112,7 +112,7 @@ def ehlo_name(name: str) -> bytes:
     """
     try:
         return (address_literal(name) or ascii_domain(name)).encode("ascii")
-    except ValueError:
+    except (ValueError, AttributeError):
         message = "local_hostname is neither a domain name nor an address literal"
         raise ConfigurationError(message, hint='pass a name such as "app.example.org", or leave it out') from None
 

@@ -29,7 +29,7 @@ _MAX_MEMORY = 1 << 20
 _BARE_CR = re.compile(rb"\r(?!\n)")
 # RFC 5322 §2.2: printable ASCII without the colon; no space before it, which parsers read in two ways.
 _FIELD = re.compile(rb"([!-9;-~]+):")
-_MESSAGE_ID = re.compile(rb"^message-id:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ class Content:
         scanner = Scanner()
         copy = tempfile.SpooledTemporaryFile(max_size=_MAX_MEMORY)  # noqa: SIM115 -- closed by Content.close
         try:
-            while data := file.read(BLOCK):
-                if not isinstance(data, bytes):
+            while (data := file.read(BLOCK)) != b"":
+                if not isinstance(data, bytes):  # text, or None from a file that has nothing yet
                     message = f"the file gives {type(data).__name__}, not bytes"
-                    raise MessageError(message, hint='open it with mode "rb"')  # noqa: TRY301 -- the copy is closed below
+                    raise MessageError(message, hint='open it with mode "rb", blocking')  # noqa: TRY301 -- the copy is closed below
                 copy.write(scanner.feed(data))
             scanner.finish()
         except BaseException:
@@ -110,23 +110,19 @@ def stuffed(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """
     Yield canonical *blocks* with each leading dot doubled, and then the line that ends the content (RFC 5321 §4.5.2).
 
-    The end is in the last block, together with the last octets: what was written without it is no message.
+    The end is in the last block, together with the last octets: what was written without it is no message, and a
+    small message is one write.
     """
-    held = b"\r\n"  # not yielded, but what stands before the first line: its dot is a leading one as well
-    begun = False
-    for block in blocks:
-        # What a CRLF and its dot could be split over is kept back, so that one replace sees them together.
+    ready, held, lead = b"", b"\r\n", 2
+    for block in filter(None, blocks):
+        if ready:
+            yield ready
+        # What a CRLF and its dot could be split over is kept back, so that one replace sees them together. In front of
+        # the first line stands a CRLF of our own (lead), for its dot is a leading one as well.
         text = held + block
         keep = 1 if text.endswith(b"\r") else 2 if text.endswith(b"\r\n") else 0
-        body, held = text[: len(text) - keep], text[len(text) - keep :]
-        out = body.replace(b"\r\n.", b"\r\n..")
-        out = out if begun else out[2:]
-        if body:
-            begun = True
-            if out:
-                yield out
-    tail = held if held.endswith(b"\r\n") else held + b"\r\n"
-    yield (tail if begun else b"") + b".\r\n"
+        ready, held, lead = text[: len(text) - keep].replace(b"\r\n.", b"\r\n..")[lead:], text[len(text) - keep :], 0
+    yield ready + held[lead:] + (b".\r\n" if held.endswith(b"\r\n") else b"\r\n.\r\n")
 
 
 class Scanner:
@@ -205,7 +201,7 @@ class Scanner:
         # The header began with a CRLF of our own, so that an empty header ends as any other does.
         seen = max(len(self._header) - 3, 0)
         self._header += block
-        end = self._header.find(b"\r\n\r\n", seen)
+        end = self._header.find(b"\r\n\r\n", seen, MAX_HEADER)
         if end >= 0:
             self._in_header = False
             self._check_header(bytes(self._header[2 : end + 2]))

@@ -155,14 +155,12 @@ def authenticate(session: Session, login: Password) -> Dialogue[None]:
         message = "no login without TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
     mechanism = choose(login, session.offered.auth)
-    said = [_start(mechanism)]
-    yield Send(said[0], Stage.AUTH)
+    yield Send(_start(mechanism), Stage.AUTH)
     while (raw := cast("RawReply", (yield Receive(Stage.AUTH)))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
-        said.append(_response(mechanism, raw.lines[0]))
-        yield Send(said[-1], Stage.AUTH)
+        yield Send(_response(mechanism, raw.lines[0]), Stage.AUTH)
     if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
         return
-    reply = _redacted(raw, said).reply()
+    reply = raw.reply()
     if reply.code < 400:  # noqa: PLR2004 -- 4xx and 5xx are refusals, all else is out of step
         message = f'AUTH is answered by "{reply}", not by 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
@@ -255,7 +253,8 @@ def _ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "comma
     reply = cast("RawReply", (yield Receive(stage, limit))).reply()
     if reply.code in ok:
         return reply
-    if reply.code in {530, 535, 538}:
+    # RFC 4954 §6; for one recipient, 530 is a refusal of that recipient.
+    if reply.code in {530, 535, 538} and stage is Stage.MAIL:
         message = f'the server wants a login: "{reply}"'
         raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
     # RFC 5321 §3.8: after 421 the server is gone. RSET is never refused by a server that is in step.
@@ -318,16 +317,6 @@ def _response(mechanism: Mechanism, challenge: bytes) -> Line:
 
 def _encoded(octets: bytes | None) -> Line | None:
     return None if octets is None else line(base64.b64encode(octets), secret=True, limit=MAX_AUTH)
-
-
-def _redacted(raw: RawReply, said: list[Line]) -> RawReply:
-    """Return *raw*, without its words where they could be ours: a server may echo what we sent (measured, 2.10)."""
-    words = b"\n".join(raw.lines)
-    for sent in said:
-        token = sent.data[:-2].rpartition(b" ")[2]
-        if sent.secret and any(part and part in words for part in (token, *base64.b64decode(token).split(b"\0"))):
-            return RawReply(raw.code, (b"(the server's words are left out: they repeat the credentials)",))
-    return raw
 
 
 def _shown(raw: RawReply, tls: TLSInfo | None) -> Reply:

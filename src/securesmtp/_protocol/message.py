@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import re
+from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from email.errors import InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from email.headerregistry import Address, AddressHeader, Group
@@ -16,10 +19,11 @@ from typing import TYPE_CHECKING, cast
 from securesmtp._protocol.address import Mailbox, ascii_domain
 from securesmtp._protocol.content import MAX_LINE, Content
 from securesmtp._values import Stage
-from securesmtp.errors import ConfigurationError, MessageError
+from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator
+    from email.errors import MessageDefect
     from email.message import Message
 
     from securesmtp._protocol.capabilities import Capabilities
@@ -93,13 +97,33 @@ def from_message(
     if not isinstance(given, EmailMessage) or not isinstance(cast("object", message.policy), EmailPolicy):
         text = f"the message is a {type(message).__name__}, not an EmailMessage with one of the new policies"
         raise MessageError(text, hint="email.message_from_bytes(m.as_bytes(), policy=email.policy.default) makes one")
-    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
-    forward = envelope_recipients(_recipients(message) if recipients is None else recipients)
-    prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
-    utf8 = any(not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field))
-    utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
-    content = _serialised(prepared, utf8=utf8, cte_type="8bit")
-    return Submission(reverse, forward, replace(content, message_id=str(prepared["Message-ID"]).strip()), prepared)
+    with _email_faults():
+        if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
+            text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
+            raise MessageError(text, hint="mend the line that is no header field")
+        reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
+        forward = envelope_recipients(_recipients(message) if recipients is None else recipients)
+        prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
+        utf8 = any(
+            not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field)
+        )
+        utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
+        message_id = str(prepared["Message-ID"]).strip()
+        content = _serialised(prepared, utf8=utf8, cte_type="8bit")
+    return Submission(reverse, forward, replace(content, message_id=message_id), prepared)
+
+
+@contextmanager
+def _email_faults() -> Generator[None]:
+    """Turn what the email package raises for messages that it cannot read or write into our error."""
+    try:
+        yield
+    except SecureSMTPError:
+        raise
+    except (EmailError, ValueError, LookupError, TypeError, AttributeError, NameError, RecursionError) as error:
+        # All of these were seen (hypothesis, parsed headers of random characters).
+        text = f"the message cannot be read or serialised ({type(error).__name__} in Python's email package)"
+        raise MessageError(text) from error
 
 
 def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
@@ -111,8 +135,8 @@ def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
         ConfigurationError: It is one str, which would be taken letter by letter.
         MessageError: There is none.
     """
-    if isinstance(addresses, str | bytes):
-        text = "recipients is one string"
+    if isinstance(addresses, str | bytes) or not isinstance(addresses, Iterable):
+        text = f"recipients is a {type(addresses).__name__}, not a list of addresses"
         raise ConfigurationError(text, hint="pass a list of addresses")
     mailboxes: dict[bytes, Mailbox] = {}
     for mailbox in map(Mailbox.parse, addresses):
@@ -126,7 +150,7 @@ def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
 def _sender(message: EmailMessage) -> Mailbox:
     prefix = _prefix(message)
     for field in (f"{prefix}Sender", f"{prefix}From"):
-        addresses = _addresses(message, field)
+        addresses = _envelope_addresses(message, field)
         if len(addresses) == 1:
             return Mailbox.parse(addresses[0].addr_spec)
         if addresses:
@@ -138,7 +162,7 @@ def _sender(message: EmailMessage) -> Mailbox:
 
 def _recipients(message: EmailMessage) -> list[str]:
     prefix = _prefix(message)
-    return [a.addr_spec for field in ("To", "Cc", "Bcc") for a in _addresses(message, f"{prefix}{field}")]
+    return [a.addr_spec for field in ("To", "Cc", "Bcc") for a in _envelope_addresses(message, f"{prefix}{field}")]
 
 
 def _prefix(message: EmailMessage) -> str:
@@ -148,6 +172,16 @@ def _prefix(message: EmailMessage) -> str:
         text = "the message was resent more than once"
         raise MessageError(text, hint="pass mail_from and recipients")
     return "Resent-" if any(field.lower() in names for field in _RESENT) else ""
+
+
+def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
+    for value in cast("list[AddressHeader]", message.get_all(field, [])):
+        # The parser keeps what it could read ("a@b.example; c@d.example" gives one) and says so only in the defects.
+        defects = cast("tuple[MessageDefect, ...]", value.defects)  # type: ignore[attr-defined] # typeshed lacks it
+        if any(isinstance(defect, InvalidHeaderDefect) for defect in defects):
+            text = f"{field} is not a list of addresses"
+            raise AddressError(text, hint="separate addresses by commas, or pass mail_from and recipients")
+    return _addresses(message, field)
 
 
 def _addresses(message: EmailMessage, field: str) -> list[Address]:
@@ -160,7 +194,8 @@ def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage
     del copied["Bcc"], copied["Resent-Bcc"]
     if "Date" not in copied:
         copied["Date"] = date
-    if "Message-ID" not in copied:
+    if not str(copied.get("Message-ID", "")).strip():
+        del copied["Message-ID"]
         copied["Message-ID"] = message_id
     for field in (*_ADDRESS_FIELDS, *_RESENT):
         if any(not address.domain.isascii() for address in _addresses(copied, field)):
@@ -187,9 +222,10 @@ def _copied(message: EmailMessage) -> EmailMessage:
     for name, _ in fields:
         del copied[name]
     for name, value in fields:
+        # A Header of the old API knows no fold of the new one.
         plain = value if isinstance(value, str) else str(value)
         # Raw non-ASCII of a parsed header would go out as it is: as a header object it is folded to encoded-words.
-        copied.set_raw(name, value if plain.isascii() or hasattr(value, "fold") else _header(message, name, plain))
+        copied.set_raw(name, value if hasattr(value, "fold") else _header(message, name, plain))
     if message.is_multipart():
         parts = cast("list[EmailMessage]", message.get_payload())
         copied.set_payload([_copied(part) for part in parts])
@@ -197,6 +233,8 @@ def _copied(message: EmailMessage) -> EmailMessage:
 
 
 def _header(message: Message, name: str, value: str) -> object:
+    if value.isascii():
+        return value
     policy = message.policy if isinstance(message.policy, EmailPolicy) else EmailPolicy()
     return policy.header_factory(name, value)
 
@@ -220,17 +258,12 @@ def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         linesep="\r\n",
         utf8=utf8,
         cte_type=cte_type,
-        max_line_length=min(theirs.max_line_length or MAX_LINE, MAX_LINE),
+        # Below 78 the folding of some Pythons never ends (seen with 15), above 998 no server need take it.
+        max_line_length=max(78, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
         refold_source=theirs.refold_source,
         header_factory=theirs.header_factory,
     )
     buffer = io.BytesIO()
-    try:
+    with _email_faults():
         BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message)
-    except MessageError:
-        raise
-    except (EmailError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # The email package raises all of these for messages that it cannot write.
-        text = f"the message cannot be serialised ({type(error).__name__})"
-        raise MessageError(text) from error
     return Content.from_bytes(buffer.getvalue())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from securesmtp._values import Reply
 from securesmtp.errors import ConfigurationError, ProtocolError
@@ -19,6 +20,10 @@ MAX_REPLY = 65536
 # What an error or a receipt keeps of a reply: enough to read, too little to fill a log.
 KEPT_TEXT = 500
 KEPT_RAW = 4096
+
+# So many octets of a secret in a row are no accident; a shorter secret counts whole.
+_ECHO = 6
+_LEFT_OUT = b"(left out: it repeats what was sent to log in)"
 
 _COMMAND = re.compile(rb"[ -~]*")
 # UTF-8 is legal in MAIL and RCPT once SMTPUTF8 was negotiated (RFC 6531 §3.3); C1 controls are refused by Mailbox.
@@ -59,8 +64,8 @@ def line(verb: bytes, *arguments: bytes, secret: bool = False, utf8: bool = Fals
 
 def escape(octets: bytes, limit: int = KEPT_TEXT) -> str:
     """Return *octets* as printable text on one line, cut to *limit* characters (RPL-08: log and terminal injection)."""
-    # Four octets are the most that one character takes: nothing beyond can show.
-    text = octets[: 4 * limit].decode("utf-8", "backslashreplace")
+    # Four octets are the most that one character takes: nothing beyond the next one can show.
+    text = octets[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -79,19 +84,22 @@ class RawReply:
         return Reply(self.code, code, escape(b" ".join(self.lines), limit), b"\n".join(self.lines)[:KEPT_RAW])
 
 
-@dataclass(slots=True)
 class ReplyReader:
     """
     Octets in, complete replies out; bounded, and strict: a reply that is not well-formed ends the session.
 
     There is no way back into step after a bad line, so none is tried (measured: smtplib pairs the next command with
-    the rest). The caller closes the connection on `ProtocolError`.
+    the rest). The caller closes the connection on `ProtocolError`. What a server repeats of our secrets is taken out
+    here, before anybody can show it (measured, REQUIREMENTS.md 2.10).
     """
 
-    _buffer: bytearray = field(default_factory=bytearray)
-    _lines: list[bytes] = field(default_factory=list)
-    _code: int = 0
-    _octets: int = 0
+    def __init__(self) -> None:
+        """Begin between two replies."""
+        self._buffer = bytearray()
+        self._lines: list[bytes] = []
+        self._code = 0
+        self._octets = 0
+        self._secrets: dict[int, set[int]] = {}
 
     @property
     def pending(self) -> bool:
@@ -102,6 +110,13 @@ class ReplyReader:
         """Take what the server sent; how much one read brings makes no difference."""
         self._buffer += octets
 
+    def conceal(self, secret: Line) -> None:
+        """Recognise *secret* in later replies, in base64 and decoded, whole or in part; only hashes of it are kept."""
+        token = secret.data[:-2].rpartition(b" ")[2]
+        for octets in (token, base64.b64decode(token).rpartition(b"\0")[2]):
+            width = min(len(octets), _ECHO)
+            self._secrets.setdefault(width, set()).update(_windows(octets, width))
+
     def next(self) -> RawReply | None:
         """
         Return the next complete reply, or None when more octets are needed.
@@ -109,36 +124,52 @@ class ReplyReader:
         Raises:
             ProtocolError: The octets cannot become a well-formed reply within the limits.
         """
+        found = self._next()
+        if isinstance(found, str):
+            raise ProtocolError(found)
+        return found
+
+    # The faults of a line are returned, not raised: the frames of a traceback would keep the line.
+
+    def _next(self) -> RawReply | str | None:
         while (text := self._line()) is not None:
+            if isinstance(text, str):
+                return text
             parsed = _REPLY_LINE.fullmatch(text)
             if not parsed or (self._lines and int(parsed[1]) != self._code):
-                raise _malformed("a reply line is not a code and a text", text)
+                return self._malformed("a reply line is not a code and a text", text)
             self._code = int(parsed[1])
             self._lines.append(parsed[3] or b"")
             self._octets += len(text) + 2
             if len(self._lines) > MAX_REPLY_LINES or self._octets > MAX_REPLY:
-                raise _malformed("a reply is longer than any server needs", text)
+                return self._malformed("a reply is longer than any server needs", text)
             if parsed[2] != b"-":
-                complete = RawReply(self._code, tuple(self._lines))
+                lines = tuple(_LEFT_OUT if self._repeats(line) else line for line in self._lines)
                 self._lines, self._octets = [], 0
-                return complete
+                return RawReply(self._code, lines)
         return None
 
-    def _line(self) -> bytes | None:
+    def _line(self) -> bytes | str | None:
         # 334 carries a SASL challenge, which may fill a whole AUTH line (RFC 4954 §4).
         limit = MAX_AUTH if self._buffer.startswith(b"334") else MAX_REPLY_LINE
         end = self._buffer.find(b"\n", 0, limit)
         if end < 0:
             if len(self._buffer) >= limit:
-                raise _malformed("a reply line is longer than any server needs", bytes(self._buffer[:limit]))
+                return self._malformed("a reply line is longer than any server needs", bytes(self._buffer[:limit]))
             return None
         text = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
         # RFC 5321 §2.3.8: a bare CR or LF is no line end, and who treats it as one can be told two stories.
         if not text.endswith(b"\r\n") or b"\r" in text[:-2]:
-            raise _malformed("a reply line does not end in CRLF", text)
+            return self._malformed("a reply line does not end in CRLF", text)
         return text[:-2]
 
+    def _repeats(self, text: bytes) -> bool:
+        return any(not known.isdisjoint(_windows(text, width)) for width, known in self._secrets.items())
 
-def _malformed(what: str, octets: bytes) -> ProtocolError:
-    return ProtocolError(f'{what}: "{escape(octets, 100)}"')
+    def _malformed(self, what: str, octets: bytes) -> str:
+        return f'{what}: "{escape(_LEFT_OUT if self._repeats(octets) else octets, 100)}"'
+
+
+def _windows(octets: bytes, width: int) -> set[int]:
+    return {hash(octets[start : start + width]) for start in range(len(octets) - width + 1)}

@@ -9,6 +9,7 @@ Every stock command goes through `putcmd`, which refuses: there is no second way
 
 from __future__ import annotations
 
+import os
 import selectors
 import smtplib
 import socket
@@ -17,6 +18,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
+from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.dialogue import (
     Answer,
     Block,
@@ -95,6 +97,7 @@ class Link(smtplib.SMTP):
         self._greeting: RawReply | None = None
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
+        self._process = os.getpid()
 
     @property
     def is_open(self) -> bool:
@@ -127,7 +130,8 @@ class Link(smtplib.SMTP):
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            return self.is_open and not self._unread()
+            # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
+            return self.is_open and self._process == os.getpid() and not self._unread()
         except SecureSMTPError:
             return False
 
@@ -210,6 +214,8 @@ class Link(smtplib.SMTP):
         with self._mapped():
             if self._unread():
                 self._unsolicited(effect.stage)
+            if effect.line.secret:
+                self._reader.conceal(effect.line)
             self.send(memoryview(effect.line.data))
 
     def _block(self, effect: Block) -> None:
@@ -268,6 +274,9 @@ class Link(smtplib.SMTP):
                 sock.settimeout(self._deadline.left(self._stage) / (len(found) - index))
                 if self.source_address:
                     sock.bind(self.source_address)
+                # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
+                with suppress(OSError, AttributeError):  # not every system has it
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
                 sock.connect(address)
                 sock.settimeout(0)
             except BaseException as error:
@@ -330,6 +339,7 @@ class Link(smtplib.SMTP):
     def _step(self, stage: Stage, limit: str) -> None:
         self._stage = stage
         self._deadline = Deadline(limit, getattr(self._settings.timeouts, limit), self.overall)
+        self._deadline.left(stage)
 
     def _open_socket(self) -> socket.socket:
         if self.sock is None:

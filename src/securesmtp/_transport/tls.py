@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -179,13 +180,13 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
     if policy.extra_ca_file is not None:
         try:
             context.load_verify_locations(cafile=policy.extra_ca_file)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _unreadable(f"extra_ca_file {policy.extra_ca_file!s}", error)
     if policy.client_cert is not None:
         try:
             # Without a callback OpenSSL would ask for the key's password at the terminal.
             context.load_cert_chain(policy.client_cert, policy.client_key, password=_encrypted)
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:
             _unreadable(f"client_cert {policy.client_cert!s}", error)
 
 
@@ -237,8 +238,11 @@ def _certificate_error(
 
 def _presented(sock: ssl.SSLSocket) -> dict[str, Any]:
     # For the message only. After a failed handshake no public call gives the certificate on 3.11 and 3.12.
-    chain = getattr(getattr(sock, "_sslobj", None), "get_unverified_chain", lambda: None)()
-    return chain[0].get_info() if chain else {}
+    # Whoever made the certificate chose its octets: what cannot be decoded is not shown.
+    with suppress(ValueError, OSError):
+        chain = getattr(getattr(sock, "_sslobj", None), "get_unverified_chain", lambda: None)()
+        return chain[0].get_info() if chain else {}
+    return {}
 
 
 def _names(shown: dict[str, Any]) -> str:

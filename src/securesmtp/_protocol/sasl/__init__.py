@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
 from securesmtp._protocol.sasl.simple import Login, Plain
+from securesmtp._protocol.wire import escape
 from securesmtp._secret import Secret
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
@@ -64,7 +65,7 @@ class Password:
             ConfigurationError: Empty, with a NUL (RFC 4616 §2), of the wrong type, or an unknown mechanism.
         """
         # First of all, so that no frame of a traceback holds the string.
-        password = Secret(password) if isinstance(password, str) else password
+        password = hidden(password)
         names = None if mechanisms is None else tuple(mechanisms)
         object.__setattr__(self, "username", username)
         object.__setattr__(self, "password", password if callable(password) else _checked(password))
@@ -94,15 +95,19 @@ def choose(login: Password, offered: Sequence[str]) -> Mechanism:
 
 
 def _fetched(source: Secret | Callable[[], str | Secret]) -> Secret:
-    password = source() if callable(source) else source
-    # Rebound, so that no frame of a traceback holds the string.
-    password = Secret(password) if isinstance(password, str) else password
-    return _checked(password)
+    return _checked(hidden(source()) if callable(source) else source)
 
 
-def _checked(password: object) -> Secret:
-    if not isinstance(password, Secret):
-        message = f"the password is a {type(password).__name__}, not a str, a Secret or a callable that returns one"
+def hidden(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
+    """Return *password* as a `Secret`, of whatever wrong type it may be, unless it is one or a callable."""
+    return password if isinstance(password, Secret) or callable(password) else Secret(password)
+
+
+def _checked(password: Secret | Callable[[], str | Secret]) -> Secret:
+    # A callable that returns a callable is not asked again.
+    kind = type(cast("object", password.reveal())) if isinstance(password, Secret) else type(password)
+    if not isinstance(password, Secret) or kind is not str:
+        message = f"the password is a {kind.__name__}, not a str, a Secret or a callable that returns one"
         raise ConfigurationError(message, stage=Stage.AUTH)
     if not _usable(password.reveal()):
         message = "the password must be a str of 1 to 4096 octets without NUL"
@@ -118,4 +123,4 @@ def _usable(text: object) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "no mechanism"
+    return escape(", ".join(names).encode(), 200) if names else "no mechanism"

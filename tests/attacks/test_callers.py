@@ -1,0 +1,361 @@
+"""Careless callers: forks, signals, calls within calls, wrong types, and passwords that want to get out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email import policy
+from email.headerregistry import HeaderRegistry
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from conftest import Mailer, Serve
+from scripted import Peer, Script, honest
+from securesmtp import (
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    MessageError,
+    Password,
+    RecipientsRefusedError,
+    SecureMailer,
+    SecureSMTPError,
+    Timeouts,
+    TLSPolicy,
+)
+
+PASSWORD = "hunter2secret"
+TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="
+
+
+@contextmanager
+def _alarm(handler: Callable[[], object]) -> Iterator[None]:
+    """Run *handler* as a signal handler in a moment."""
+
+    def on_alarm(_number: int, _frame: FrameType | None) -> None:
+        handler()
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_child_of_a_fork_takes_a_connection_of_its_own(serve: Serve, ca_file: Path) -> None:
+    """Two processes on one TLS session would use one nonce twice, and end it."""
+    server = serve()
+    program = f"""
+import os
+from securesmtp import SecureMailer
+mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
+def send():
+    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+send()
+child = os.fork()
+if child == 0:
+    send()
+    mailer.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+send()
+mailer.close()
+"""
+    # In a process of its own: a fork of the tests' process would take their threads' locks along.
+    subprocess.run([sys.executable, "-W", "error", "-c", program], timeout=30, check=True)
+    assert [len(connection.accepted) for connection in server.connections] == [2, 1]
+
+
+def test_close_in_a_signal_handler_does_not_wait_for_the_send_that_it_interrupts(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """The send is finished, and closes the connection."""
+
+    def slow(peer: Peer, content: bytes) -> bytes:
+        threading.Event().wait(0.5)
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={"CONTENT": slow}))
+    mine = mailer(server)
+    with _alarm(mine.close):
+        assert mine.send(message).reply.code == 250
+    with pytest.raises(ConfigurationError, match="closed"):
+        mine.send(message)
+    server.joined()
+    assert server.secret.endswith(b"QUIT\r\n")
+
+
+def test_a_send_within_a_send_is_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """It would wait for itself for ever."""
+
+    def password() -> str:
+        mine.send(message)
+        return PASSWORD
+
+    mine = mailer(serve(honest(auth=("me", PASSWORD))), username="me", password=password)
+    with pytest.raises(ConfigurationError, match="inside a send"):
+        mine.send(message)
+
+
+def test_an_interrupt_leaves_the_mailer_usable(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Nothing more is written after it: no QUIT, no dot (MSG-07)."""
+
+    def silent(peer: Peer, line: bytes) -> bytes:
+        peer.sleep_until_peer_closes()
+        return b""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    server = serve(honest(replies={"DATA": silent}), honest())
+    mine = mailer(server)
+    with pytest.raises(KeyboardInterrupt), _alarm(interrupt):
+        mine.send(message)
+    assert mine.send(message).reply.code == 250
+    assert server.connections[0].secret.endswith(b"DATA\r\n")
+    assert server.connections[0].accepted == []
+
+
+def _echoes(reply: Callable[[bytes], bytes], *, after: bool = False) -> Script:
+    """Play a server that repeats the AUTH line, at once or *after* it let the client in."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 x\r\n")
+        peer.read_line()
+        peer.send(b"250-x\r\n250 AUTH PLAIN LOGIN\r\n")
+        said = peer.read_line()
+        if after:
+            peer.send(b"235 ok\r\n")
+            peer.read_line()
+        peer.send(reply(said))
+        peer.sleep_until_peer_closes()
+
+    return script
+
+
+def _everything(error: BaseException) -> str:
+    """Return all that a log or an error report could show of *error*."""
+    shown, link = "", error.__traceback__
+    while link is not None:
+        if "securesmtp" in link.tb_frame.f_code.co_filename and "tests" not in link.tb_frame.f_code.co_filename:
+            for value in link.tb_frame.f_locals.values():
+                # What is not made yet has no repr.
+                with suppress(AttributeError):
+                    shown += repr(bytes(value) if isinstance(value, memoryview | bytearray) else value)
+        link = link.tb_next
+    chain = [inner for inner in (error.__cause__, error.__context__) if inner is not None]
+    attributes = repr(vars(error)) if isinstance(error, SecureSMTPError) else ""
+    return f"{error} {error!r} {error.args} {attributes} {shown}" + "".join(map(_everything, chain))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(_echoes(lambda said: said + b"\r\n"), id="plain-echo"),
+        pytest.param(_echoes(lambda said: b"535 " + said + b"\r\n"), id="refusal"),
+        pytest.param(_echoes(lambda said: b"535 " + said + b"\n"), id="bare-lf"),
+        pytest.param(_echoes(lambda said: b"535-no\r\n550 " + said + b"\r\n"), id="two-codes"),
+        pytest.param(_echoes(lambda said: b"535 bad: " + said[:30] + b"...\r\n"), id="a-part-of-it"),
+        pytest.param(_echoes(lambda _: b"535 " + PASSWORD.encode() + b"\r\n"), id="decoded"),
+        pytest.param(_echoes(lambda said: b"550 last was " + said + b"\r\n", after=True), id="later"),
+        pytest.param(_echoes(lambda said: b"334 " + said.split()[-1] + b"\r\n"), id="challenge"),
+        pytest.param(_echoes(lambda _: b"250 no\r\n"), id="250"),
+        pytest.param(lambda peer: peer.cut(), id="cut"),
+    ],
+)
+def test_a_server_that_repeats_the_password_does_not_get_it_shown(
+    serve: Serve, mailer: Mailer, message: EmailMessage, script: Script
+) -> None:
+    """Not in text, attributes, causes or the frames of the traceback that are ours (AUTH-08)."""
+    with pytest.raises(SecureSMTPError) as caught:
+        mailer(serve(script), username="me", password=PASSWORD).send(message)
+    everything = _everything(caught.value)
+    assert PASSWORD not in everything
+    assert TOKEN.decode()[4:12] not in everything
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SecureMailer("h", username="me", password=PASSWORD.encode()),  # type: ignore[arg-type]
+        lambda: SecureMailer("h", password=PASSWORD),
+        lambda: SecureMailer("h", password=[PASSWORD], username="me"),  # type: ignore[arg-type]
+        lambda: SecureMailer("h", auth=("me", PASSWORD)),  # type: ignore[arg-type]
+        lambda: SecureMailer("h", 0, username="me", password=PASSWORD),
+        lambda: Password("", PASSWORD),
+        lambda: Password("me", PASSWORD + "\0"),
+    ],
+    ids=["bytes", "no-username", "list", "tuple", "port", "username", "nul"],
+)
+def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object]) -> None:
+    """Nor do the frames of its traceback, of whatever type it was."""
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    assert PASSWORD not in _everything(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 3e6}, {"timeout": 10**400}, {"deadline": 1e10}, {"tls": []}, {"local_hostname": 5},
+        {"policy": "x"}, {"source_address": ("127.0.0.1", 99999)}, {"source_address": ("a\0b", 0)},
+        {"source_address": 5}, {"host": "::1%a\r\nX: y\x1b[2J"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
+    """And no control character gets into a message."""
+    with pytest.raises(ConfigurationError) as caught:
+        SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"extra_ca_file": "a\0b"}, {"client_cert": "a\0b"}, {"server_hostname": "::1%\0"}, {"ca_file": "a\0b"}],
+    ids=str,
+)
+def test_odd_files_are_typed_errors(policy: dict[str, str]) -> None:
+    """A NUL in a path is a ValueError in Python."""
+    with pytest.raises(ConfigurationError):
+        SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"recipients": 5}, {"partial": []}, {"recipients": ["a@b"], "data": None}, {"mail_from": 5}], ids=str
+)
+def test_odd_arguments_of_a_send_are_typed_errors(options: dict[str, object]) -> None:
+    """Before any network use."""
+    with SecureMailer("localhost", 1) as mailer, pytest.raises(ConfigurationError):
+        mailer.send_bytes(**{"data": b"", "mail_from": "a@b.example", "recipients": ["c@d.example"], **options})  # type: ignore[arg-type]
+
+
+def test_a_file_that_has_nothing_yet_is_not_at_its_end() -> None:
+    """Half a mail would be accepted as a whole one."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, b"Subject: x\r\n\r\nfirst half\r\n")
+    with (
+        open(reading, "rb", buffering=0) as pipe,  # noqa: PTH123 -- a descriptor
+        SecureMailer("localhost", 1) as mailer,
+        pytest.raises(MessageError, match="blocking"),
+    ):
+        mailer.send_bytes(pipe, mail_from="a@b.example", recipients=["c@d.example"])
+    os.close(writing)
+
+
+def _registry() -> EmailMessage:
+    mail = EmailMessage(policy=EmailPolicy(header_factory=HeaderRegistry(use_default_map=False)))
+    mail["From"] = "a@b.example"
+    return mail
+
+
+def _group() -> EmailMessage:
+    mail = EmailMessage()
+    mail.set_raw("To", "G: a@x.example, b@x.example; c@x.example")
+    return mail
+
+
+def _narrow() -> EmailMessage:
+    mail = EmailMessage(policy=policy.default.clone(max_line_length=15))
+    mail["From"] = mail["To"] = "a@b.example"
+    mail["Subject"] = "Grüße an alle " * 3
+    return mail
+
+
+@pytest.mark.parametrize("make", [_registry, _group], ids=["registry", "group"])
+def test_what_the_email_package_cannot_read_is_a_message_error(make: Callable[[], EmailMessage]) -> None:
+    """Its own AttributeError tells nobody what to do."""
+    with SecureMailer("localhost", 1) as mailer, pytest.raises((MessageError, ConfigurationError)):
+        mailer.send(make())
+
+
+def test_a_narrow_policy_does_not_hang(serve: Serve, mailer: Mailer) -> None:
+    """Folding to 15 columns never ends on 3.11."""
+    assert mailer(serve()).send(_narrow()).reply.code == 250
+
+
+def test_a_certificate_that_cannot_be_decoded_is_refused_as_any_other(
+    serve: Serve, message: EmailMessage, tmp_path: Path
+) -> None:
+    """Its names are left out of the error."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("30048202fffe"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "both.pem").write_bytes(pem + certificate.public_bytes(Encoding.PEM))
+    context.load_cert_chain(tmp_path / "both.pem")
+    with SecureMailer("localhost", serve(tls=context).port) as mailer, pytest.raises(CertificateError):
+        mailer.send(message)
+
+
+def test_a_530_to_one_recipient_is_a_refusal_of_it(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The login went well: the hint to pass a password would be wrong."""
+    with pytest.raises(RecipientsRefusedError):
+        mailer(serve(honest(replies={"RCPT": b"530 5.7.1 relaying denied\r\n"}))).send(message)
+
+
+def test_a_hundred_lines_of_mechanisms_are_cut(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """What a server says fills no log."""
+    extensions = [f"AUTH X{number:02}{'Y' * 1400}" for number in range(30)]
+    with pytest.raises(SecureSMTPError) as caught:
+        mailer(serve(honest(extensions=extensions)), username="me", password="x").send(message)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_steady_reader_is_not_cut_off_by_the_socket_buffer(serve: Serve, mailer: Mailer) -> None:
+    """16 kB each 20 ms is 800 kB a second: far within one block a second."""
+
+    def steady(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 x\r\n")
+        for reply in (b"250 x\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            peer.read_line()
+            peer.send(reply)
+        for _ in range(100):
+            peer.read_exactly(16384)
+            threading.Event().wait(0.02)
+        peer.read_data()
+        peer.send(b"250 ok\r\n")
+        peer.sleep_until_peer_closes()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * 150000
+    limits = Timeouts(command=10, block=1)
+    mailer(serve(steady), timeout=limits).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+
+
+def test_a_closed_connection_is_an_error_of_its_own(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Before the greeting, in TLS."""
+
+    def leaves(peer: Peer) -> None:
+        peer.start_tls()
+        peer.close()
+
+    with pytest.raises(ConnectError):
+        mailer(serve(leaves)).send(message)

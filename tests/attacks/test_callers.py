@@ -278,7 +278,7 @@ def _group() -> EmailMessage:
 def _narrow() -> EmailMessage:
     mail = EmailMessage(policy=policy.default.clone(max_line_length=15))
     mail["From"] = mail["To"] = "a@b.example"
-    mail["Subject"] = "Grüße an alle " * 3
+    mail["Subject"] = "Grüße an Ada " * 3
     return mail
 
 

@@ -300,12 +300,20 @@ _TOKENS = st.sampled_from(["a", "@", "b.example", "<", ">", "(", ")", '"', ",", 
                            "=?utf-8?q?a?=", "\n ", "\t"])  # fmt: skip
 
 
-@pytest.mark.parametrize("field", ['Cc: "', "Sender: ;]?),<", "Bcc: ,():", "Message-ID: <(@@?\\a"])
+@pytest.mark.parametrize("field", ['Cc: "', "Sender: ;]?),<", "Bcc: ,():"])
 def test_a_header_that_the_email_package_cannot_parse_is_refused(field: str) -> None:
     """The caller of a message that was parsed from octets gets our error, not an IndexError."""
     start = "" if field.startswith("Sender") else "To: you@b.example\n"
     with pytest.raises(SecureSMTPError):
         made(parsed(f"From: me@a.example\n{start}{field}\n\nx\n".encode()))
+
+
+@pytest.mark.parametrize("field", ["<(@@?\\a", "<a@b", "<a@b.example> (comment)", "\n <a@b.example>", "<a\n b@c>"])
+def test_a_message_id_goes_out_as_it_stands(field: str) -> None:
+    """It is not parsed: what the email package makes of an odd one depends on the Python (IndexError on 3.11)."""
+    submission = made(parsed(f"From: me@a.example\nTo: you@b.example\nMessage-ID: {field}\n\nx\n".encode()))
+    assert submission.content.message_id == " ".join(field.split())
+    assert re.findall(rb"(?i)^message-id:", wire(submission), re.MULTILINE) == [b"Message-ID:"]
 
 
 @given(st.sampled_from(["Subject", "X-Any", "Comments"]), st.lists(_TOKENS, max_size=8).map("".join))

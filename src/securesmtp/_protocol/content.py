@@ -29,7 +29,7 @@ _MAX_MEMORY = 1 << 20
 _BARE_CR = re.compile(rb"\r(?!\n)")
 # RFC 5322 §2.2: printable ASCII without the colon; no space before it, which parsers read in two ways.
 _FIELD = re.compile(rb"([!-9;-~]+):")
-_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id:((?:[^\r]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class Scanner:
             except UnicodeDecodeError as error:
                 raise _at(header.count(b"\n", 0, error.start) + 1, "is a header that is not UTF-8") from None
         found = _MESSAGE_ID.search(header)
-        self._message_id = found[1].decode() if found else None
+        self._message_id = b" ".join(found[1].split()).decode() or None if found else None
 
     def _refused(self, what: str, before: bytes) -> MessageError:
         return _at(self._line + before.count(b"\n"), what)

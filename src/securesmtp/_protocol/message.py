@@ -108,9 +108,8 @@ def from_message(
             not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field)
         )
         utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
-        message_id = str(prepared["Message-ID"]).strip()
         content = _serialised(prepared, utf8=utf8, cte_type="8bit")
-    return Submission(reverse, forward, replace(content, message_id=message_id), prepared)
+    return Submission(reverse, forward, content, prepared)
 
 
 @contextmanager
@@ -194,7 +193,8 @@ def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage
     del copied["Bcc"], copied["Resent-Bcc"]
     if "Date" not in copied:
         copied["Date"] = date
-    if not str(copied.get("Message-ID", "")).strip():
+    # As it stands: which Message-IDs the email package can parse depends on the Python (measured, 3.11 and 3.13).
+    if not any(name.lower() == "message-id" and str(value).strip() for name, value in copied.raw_items()):
         del copied["Message-ID"]
         copied["Message-ID"] = message_id
     for field in (*_ADDRESS_FIELDS, *_RESENT):

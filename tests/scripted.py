@@ -509,6 +509,15 @@ class ScriptedServer:
             knock.recv(1)
 
 
+def up_to_content(peer: Peer) -> None:
+    """Begin as a good server in implicit TLS does, up to the 354; of the content nothing is read yet."""
+    peer.start_tls()
+    peer.send(b"220 mx.test\r\n")
+    for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+        peer.read_line()
+        peer.send(reply)
+
+
 def honest(
     mode: Mode = "implicit",
     *,

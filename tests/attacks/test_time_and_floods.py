@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from email.message import EmailMessage
 
 import pytest
 
 from conftest import Mailer, Serve
-from scripted import Peer, honest
+from scripted import Peer, honest, up_to_content
 from securesmtp import (
     ConnectError,
     DataRefusedError,
@@ -19,6 +21,7 @@ from securesmtp import (
     Stage,
     Timeouts,
 )
+from securesmtp._transport.link import Link
 
 
 def _greeted(*replies: bytes) -> object:
@@ -102,11 +105,7 @@ def test_a_refusal_in_the_middle_of_the_body_is_told(serve: Serve, mailer: Maile
     """The server's 552 is reported, not the reset that follows it."""
 
     def full(peer: Peer) -> None:
-        peer.start_tls()
-        peer.send(b"220 mx.test\r\n")
-        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            peer.read_line()
-            peer.send(reply)
+        up_to_content(peer)
         peer.read_exactly(100000)
         peer.send(b"552 5.3.4 too big\r\n")
         peer.close()
@@ -115,6 +114,49 @@ def test_a_refusal_in_the_middle_of_the_body_is_told(serve: Serve, mailer: Maile
     with pytest.raises(DataRefusedError, match="552") as caught:
         mailer(serve(full)).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
     assert caught.value.outcome is Outcome.REFUSED
+
+
+def test_a_refusal_by_a_server_that_reads_no_more_is_heard(serve: Serve, mailer: Mailer) -> None:
+    """While the client waits to write: nothing will make room, and the 552 is there."""
+    heard = threading.Event()
+
+    def stuck(peer: Peer) -> None:
+        up_to_content(peer)
+        time.sleep(0.3)
+        peer.send(b"552 5.3.4 too big\r\n")
+        heard.wait(5)
+        peer.reset()
+
+    raw = b"\r\n" + (b"x" * 78 + b"\r\n") * (30 << 20 >> 6)
+    with pytest.raises(DataRefusedError, match="552"):
+        mailer(serve(stuck)).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+    heard.set()
+
+
+def test_a_refusal_that_a_reset_follows_at_once_is_heard(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for a reply and the write: the write fails, and the 552 can still be read."""
+    looked, gone = threading.Event(), threading.Event()
+
+    def quick(peer: Peer) -> None:
+        up_to_content(peer)
+        looked.wait(5)
+        peer.send(b"552 5.3.4 too big\r\n")
+        peer.reset()
+        gone.set()
+
+    def unread(link: Link) -> bool:
+        found = look(link)
+        if link._stage is Stage.CONTENT:
+            looked.set()
+            gone.wait(5)
+        return found
+
+    look = Link._unread
+    monkeypatch.setattr(Link, "_unread", unread)
+    with pytest.raises(DataRefusedError, match="552"):
+        mailer(serve(quick)).send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
 
 
 def test_the_mailer_is_usable_after_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

@@ -6,13 +6,19 @@ import socket
 import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from conftest import Mailer, Serve
-from scripted import Ending, Mode, Peer, honest
+from scripted import Ending, Mode, Peer, honest, up_to_content
 from securesmtp import (
     ConfigurationError,
     ConnectError,
@@ -262,11 +268,7 @@ def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mai
     """The upload may take longer than any one limit: each block has its own (TMO-03)."""
 
     def slow(peer: Peer) -> None:
-        peer.start_tls()
-        peer.send(b"220 mx.test\r\n")
-        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            peer.read_line()
-            peer.send(reply)
+        up_to_content(peer)
         for _ in range(12):
             peer.read_exactly(1 << 20)
             time.sleep(0.1)
@@ -286,11 +288,7 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
     """Nothing was accepted: the content was not ended."""
 
     def stuck(peer: Peer) -> None:
-        peer.start_tls()
-        peer.send(b"220 mx.test\r\n")
-        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            peer.read_line()
-            peer.send(reply)
+        up_to_content(peer)
         time.sleep(1)
         peer.reset()
 
@@ -309,11 +307,7 @@ def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
     """The 552, where there is one; else that the connection was lost, and nothing sent."""
 
     def full(peer: Peer) -> None:
-        peer.start_tls()
-        peer.send(b"220 mx.test\r\n")
-        for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            peer.read_line()
-            peer.send(reply)
+        up_to_content(peer)
         peer.read_exactly(200000)
         if words:
             peer.send(words)
@@ -376,3 +370,15 @@ def test_a_file_that_cannot_be_used_is_refused_when_the_mailer_is_made(policy: d
     """The error names the argument."""
     with pytest.raises(ConfigurationError, match=next(iter(policy))):
         SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
+
+
+def test_a_file_without_a_certificate_is_refused_when_the_mailer_is_made(ca: trustme.CA, tmp_path: Path) -> None:
+    """A revocation list alone loads without complaint, and trusts nobody."""
+    key = load_pem_private_key(ca.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
+    now = datetime.now(UTC)
+    crl = x509.CertificateRevocationListBuilder(issuer, now, now + timedelta(days=1)).sign(key, hashes.SHA256())
+    (tmp_path / "crl.pem").write_bytes(crl.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigurationError, match="no certificate"):
+        SecureMailer("localhost", ca_file=tmp_path / "crl.pem")

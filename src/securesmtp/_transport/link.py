@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, assert_never, cast
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.dialogue import (
@@ -201,6 +201,8 @@ class Link(smtplib.SMTP):
                 return self._upgrade()
             case Block():
                 self._block(effect)
+            case _:  # never
+                assert_never(effect)
         return None
 
     def _begin(self) -> Connected:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from audit import audit
 from scripted import Mode, Script, ScriptedServer, honest
 from securesmtp import SecureMailer
 
@@ -49,12 +50,15 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 @pytest.fixture
 def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
-    """Start scripted servers that end with the test."""
+    """Start scripted servers that end with the test, and audit what their clients wrote."""
     with ExitStack() as stack:
 
         def start(*scripts: Script, **options: object) -> ScriptedServer:
             options.setdefault("tls", server_tls)
-            return stack.enter_context(ScriptedServer(*scripts or (honest(),), **options))  # type: ignore[arg-type]
+            server = ScriptedServer(*scripts or (honest(),), **options)  # type: ignore[arg-type]
+            # Called when the server has stopped: last in, first out.
+            stack.callback(audit, server)
+            return stack.enter_context(server)
 
         yield start
 

@@ -77,6 +77,15 @@ class Accepted:
 
 
 @dataclass(slots=True)
+class Turn:
+    """What one side said before the other spoke again."""
+
+    who: Literal["client", "server"]
+    octets: bytearray = field(default_factory=bytearray)
+    encrypted: bool = False
+
+
+@dataclass(slots=True)
 class Connection:
     """The log of one connection: each octet received is in exactly one of `plain`, `raw` and `secret`."""
 
@@ -90,6 +99,8 @@ class Connection:
     """Those of the above that were read after the server had ended its side."""
     written: int = 0
     """How many octets the server wrote, before and inside TLS, without TLS's own."""
+    turns: list[Turn] = field(default_factory=list)
+    """Both sides in the order in which this side saw them, without TLS records in the clear."""
     accepted: list[Accepted] = field(default_factory=list)
     encrypted: bool = False
     client: str = "open"
@@ -104,8 +115,15 @@ class Connection:
         """How many octets the server read, before and inside TLS, without TLS's own."""
         return len(self.plain) + len(self.raw) + len(self.secret)
 
+    def said(self, who: Literal["client", "server"], data: bytes) -> None:
+        """Log octets as a part of the session."""
+        if not self.turns or (self.turns[-1].who, self.turns[-1].encrypted) != (who, self.encrypted):
+            self.turns.append(Turn(who, encrypted=self.encrypted))
+        self.turns[-1].octets += data
+
     def note(self, data: bytes, *, late: bool) -> None:
         """Log octets that came in."""
+        self.said("client", data)
         if self.encrypted:
             self.secret += data
         elif self.raw or (data[0] == _HANDSHAKE_RECORD and (not self.plain or self.plain.endswith(b"\n"))):
@@ -160,6 +178,8 @@ class Peer:
                 raise Gone
 
     def _write(self, data: bytes) -> None:
+        # Before it is written: the client may answer at once.
+        self.log.said("server", data)
         with self._faults():
             self.sock.settimeout(self._server.timeout)
             if self.tls is None:
@@ -384,7 +404,7 @@ class ScriptedServer:
         *scripts: Script,
         tls: ssl.SSLContext | None = None,
         chunking: Chunking = "whole",
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         connections: int = 16,
         cut_after_read: int | None = None,
         cut_after_written: int | None = None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,4 +60,14 @@ def test_only_the_link_and_the_errors_import_smtplib() -> None:
 def test_the_public_names_are_what_is_there() -> None:
     """`__all__` is sorted and complete."""
     assert securesmtp.__all__ == sorted(securesmtp.__all__)
-    assert all(hasattr(securesmtp, name) for name in securesmtp.__all__)
+    assert dir(securesmtp) == securesmtp.__all__
+    assert {getattr(securesmtp, name).__name__ for name in securesmtp.__all__} == set(securesmtp.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        securesmtp.nonsense  # noqa: B018 -- the look-up is the test
+
+
+@pytest.mark.parametrize("use", ["securesmtp.SecureMailer", "securesmtp.errors.TLSError", "securesmtp.Secret"])
+def test_importing_the_library_is_cheap_until_it_is_used(use: str) -> None:
+    """Neither TLS nor SMTP is loaded before the first name is asked for."""
+    program = f"import sys, securesmtp; assert not {{'ssl', 'smtplib', 'socket'}} & set(sys.modules); {use}"
+    subprocess.run([sys.executable, "-c", program], timeout=30, check=True)

@@ -1,30 +1,37 @@
 """securesmtp: a message leaves over verified TLS, or it does not leave."""
 
-from securesmtp._mailer import SecureMailer
-from securesmtp._protocol.sasl import Password
-from securesmtp._secret import Secret
-from securesmtp._settings import Timeouts, TLSPolicy
-from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage, TLSInfo, TLSMode
-from securesmtp.errors import (
-    AddressError,
-    AuthenticationError,
-    CertificateError,
-    ConfigurationError,
-    ConnectError,
-    DataRefusedError,
-    DeadlineExceededError,
-    DowngradeError,
-    MessageError,
-    NoUsableMechanismError,
-    OutcomeUnknownError,
-    ProtocolError,
-    RecipientsRefusedError,
-    RefusedError,
-    SecureSMTPError,
-    SenderRefusedError,
-    TLSError,
-    WrongTLSModeError,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from securesmtp import errors
+    from securesmtp._mailer import SecureMailer
+    from securesmtp._protocol.sasl import Password
+    from securesmtp._secret import Secret
+    from securesmtp._settings import Timeouts, TLSPolicy
+    from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage, TLSInfo, TLSMode
+    from securesmtp.errors import (
+        AddressError,
+        AuthenticationError,
+        CertificateError,
+        ConfigurationError,
+        ConnectError,
+        DataRefusedError,
+        DeadlineExceededError,
+        DowngradeError,
+        MessageError,
+        NoUsableMechanismError,
+        OutcomeUnknownError,
+        ProtocolError,
+        RecipientsRefusedError,
+        RefusedError,
+        SecureSMTPError,
+        SenderRefusedError,
+        TLSError,
+        WrongTLSModeError,
+    )
 
 __all__ = [
     "AddressError",
@@ -59,3 +66,26 @@ __all__ = [
     "Timeouts",
     "WrongTLSModeError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """
+    Import the library when the first of its names is used (PEP 562).
+
+    An application that imports it and sends nothing this time pays for this page alone.
+    """
+    if name == "errors":
+        return import_module("securesmtp.errors")
+    if name in __all__:
+        homes = map(
+            import_module, ("securesmtp.errors", "securesmtp._mailer", "securesmtp._values", "securesmtp._secret")
+        )
+        globals()[name] = found = getattr(next(home for home in homes if hasattr(home, name)), name)
+        return found
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not yet."""
+    return __all__

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import certifi
 
 from securesmtp._values import CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
@@ -76,6 +73,8 @@ def trust_name(policy: TLSPolicy) -> str:
     """Return whose roots *policy* trusts, for the receipt."""
     base = f"ca_file {policy.ca_file!s}" if policy.ca_file is not None else "ca_data"
     if policy.ca_file is None and policy.ca_data is None:
+        import certifi
+
         base = f"certifi {certifi.__version__}"
     return base if policy.extra_ca_file is None else f"{base} + extra_ca_file {policy.extra_ca_file!s}"
 
@@ -109,7 +108,7 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
     assert version and cipher and der and named  # noqa: S101, PT018 -- demanded above; this is for the type checker
     spki = "sha256/" + base64.b64encode(hashlib.sha256(public_key(der)).digest()).decode("ascii")
     pins = settings.policy.pins
-    if pins is not None and not any(hmac.compare_digest(pin, spki) for pin in pins):
+    if pins is not None and spki not in pins:
         error = CertificateError(
             f"the certificate is valid, and its key {spki} is none of the pinned ones",
             stage=Stage.HANDSHAKE,
@@ -167,6 +166,9 @@ def _content(der: bytes, at: int) -> tuple[int, int]:
 
 
 def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
+    # Imported where it is needed: 3 ms, most of them to find one file.
+    import certifi
+
     try:
         if policy.ca_data is not None:
             context.load_verify_locations(cadata=policy.ca_data)

@@ -1,0 +1,113 @@
+"""
+Judge what a client wrote, from a server's log alone: the invariants of the design, over every scenario of the suite.
+
+It knows nothing of the library. `conftest.serve` runs it on each connection of each scripted server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from scripted import Connection, ScriptedServer, Turn
+
+# Invariant 1: all that may ever be written in the clear.
+_PLAIN = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
+# Invariant 6: all that may ever be a command inside TLS; a caller's string stands between < and >, once.
+_PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x1f\x7f]+)@[\[\]A-Za-z0-9.:-]+>'
+_COMMANDS = {
+    b"EHLO": re.compile(rb"EHLO [!-~]+"),
+    b"AUTH": re.compile(rb"AUTH (?:PLAIN [A-Za-z0-9+/=]+|LOGIN)"),
+    b"MAIL": re.compile(rb"MAIL FROM:" + _PATH + rb"(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
+    b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
+    b"DATA": re.compile(rb"DATA"),
+    b"RSET": re.compile(rb"RSET"),
+    b"QUIT": re.compile(rb"QUIT"),
+}
+_CHALLENGED = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+# What may be said next after each command, by the first digit (or the whole code) of its reply.
+_NEXT = {
+    (b"EHLO", b"250"): {b"AUTH", b"MAIL", b"QUIT"},
+    (b"AUTH", b"334"): {b"challenged"},
+    (b"AUTH", b"235"): {b"MAIL", b"QUIT"},
+    (b"MAIL", b"250"): {b"RCPT"},
+    (b"MAIL", b"4"): {b"MAIL", b"QUIT"},
+    (b"MAIL", b"5"): {b"MAIL", b"QUIT"},
+    (b"RCPT", b"25"): {b"RCPT", b"DATA", b"RSET"},
+    (b"RCPT", b"4"): {b"RCPT", b"DATA", b"RSET"},
+    (b"RCPT", b"5"): {b"RCPT", b"DATA", b"RSET"},
+    (b"DATA", b"354"): {b"content"},
+    (b"DATA", b"4"): {b"RSET"},
+    (b"DATA", b"5"): {b"RSET"},
+    (b"content", b"250"): {b"MAIL", b"QUIT"},
+    (b"content", b"4"): {b"MAIL", b"QUIT"},
+    (b"content", b"5"): {b"MAIL", b"QUIT"},
+    (b"RSET", b"250"): {b"MAIL", b"QUIT"},
+}
+_REPLY = re.compile(rb"(?:([2-5][0-5][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-5][0-9]))(?: [^\r\n]*)?\r\n")
+_SMUGGLED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
+
+
+def audit(server: ScriptedServer) -> None:
+    """Fail if a client of *server* broke an invariant."""
+    for log in server.connections:
+        plain = bytes(log.plain)
+        # A server that stops reading in the middle of a line has seen the beginning of a legal one.
+        assert _PLAIN.fullmatch(plain) or _begins(plain), f"in the clear: {plain!r}"
+        _audit_session(log)
+
+
+def _begins(plain: bytes) -> bool:
+    ehlo, end, rest = plain.partition(b"\r\n")
+    return (b"EHLO ".startswith(ehlo[:5]) and not end) or (bool(end) and b"STARTTLS\r\n".startswith(rest))
+
+
+def _audit_session(log: Connection) -> None:
+    logins, allowed, unasked = 0, {b"EHLO"}, False
+    for said, reply, trailing in _exchanges(log):
+        kind = _kind(said, allowed)
+        assert kind in allowed, f"{said[:200]!r} where only {allowed} may be said"
+        logins += kind == b"AUTH"
+        assert logins <= 1, "a second login on one connection"
+        # Invariant 8: after 421, a malformed reply or one that is out of step, nothing. What the server said unasked
+        # may have come too late for the client's next line, not for the one after it.
+        last, code = b"AUTH" if kind == b"challenged" else kind, reply[:3]
+        following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
+        allowed, unasked = set() if code == b"421" or unasked else following, bool(trailing)
+        if kind == b"content" and not said.endswith(b".\r\n"):
+            # A refusal in the middle: what was on its way already still comes.
+            allowed = {b"rest"}
+
+
+def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield what the client said inside TLS, each with the server's answer and what the server said besides."""
+    inside = [turn for turn in log.turns if turn.encrypted]
+    for said, answer in pairwise([*inside, Turn("server", encrypted=True)]):
+        if said.who == "client":
+            found = _REPLY.match(answer.octets)
+            end = found.end() if found else 0
+            yield bytes(said.octets), bytes(answer.octets[:end]), bytes(answer.octets[end:])
+
+
+def _kind(said: bytes, allowed: set[bytes]) -> bytes:
+    if allowed == {b"rest"}:
+        assert b"\r\n.\r\n" not in said, "the content was ended after it had been refused"
+        return b"rest"
+    if allowed == {b"content"}:
+        end = (b"\r\n" + said).find(b"\r\n.\r\n")
+        assert end < 0 or end + 3 == len(said), f"something behind the content: {said[end:][:200]!r}"
+        # A cut in the middle of a CRLF leaves its CR.
+        assert not _SMUGGLED.search(said.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the content"
+        return b"content"
+    line, ended, rest = said.partition(b"\r\n")
+    assert not rest, f"more than one line at a time: {said[:200]!r}"
+    if allowed == {b"challenged"}:
+        assert _CHALLENGED.fullmatch(line), "an answer to a challenge that is not base64"
+        return b"challenged"
+    verb = line.split(b" ")[0]
+    if ended:
+        assert verb in _COMMANDS, f"no command of ours: {said[:200]!r}"
+        assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
+        return verb
+    return next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")

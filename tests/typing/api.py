@@ -1,0 +1,97 @@
+"""Never run: mypy and pyright read it as a user's program, so that a public type that changes is noticed."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from typing import assert_type
+
+import securesmtp
+from securesmtp import (
+    CertificateError,
+    CertificateReason,
+    DeadlineExceededError,
+    Outcome,
+    Password,
+    Receipt,
+    Recipient,
+    RecipientsRefusedError,
+    Reply,
+    Secret,
+    SecureMailer,
+    SecureSMTPError,
+    Stage,
+    Timeouts,
+    TLSInfo,
+    TLSMode,
+    TLSPolicy,
+)
+from securesmtp.testing import LocalServer, Received
+
+
+def get_password() -> str:
+    """Fetch it."""
+    return "from a keyring"
+
+
+def get_secret() -> Secret:
+    """Fetch it."""
+    return Secret("from a file")
+
+
+plain: SecureMailer = SecureMailer("smtp.example.com")
+SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
+SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
+SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
+SecureMailer(
+    "smtp.example.com",
+    policy=TLSPolicy(ca_data=b"...", extra_ca_file=Path("ca.pem"), pins=("sha256/...",), minimum_version="TLSv1.3"),
+    local_hostname="app.example.com",
+    source_address=("127.0.0.1", 0),
+)
+# Each of these must not pass for right: the ignore is an error by itself when it is not needed.
+SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+SecureMailer("smtp.example.com", 465, "implicit")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+with plain as entered:
+    assert_type(entered, SecureMailer)
+    receipt = entered.send(EmailMessage(), mail_from="a@b.example", recipients=("c@d.example",), partial="allow")
+    assert_type(receipt, Receipt)
+    entered.send(EmailMessage(), partial="some")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_type(
+        entered.send_bytes(io.BytesIO(), mail_from="a@b.example", recipients=["c@d.example"], deadline=3), Receipt
+    )
+    entered.send_bytes("text", mail_from="a", recipients=[])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_type(receipt.message_id, str | None)
+    assert_type(receipt.recipients, tuple[Recipient, ...])
+    assert_type(receipt.accepted, tuple[str, ...])
+    assert_type(receipt.reply, Reply)
+    assert_type(receipt.reply.enhanced, str | None)
+    assert_type(receipt.tls, TLSInfo)
+    assert_type(receipt.tls.not_after, datetime)
+    assert_type(receipt.elapsed, timedelta)
+    receipt.size = 1  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+
+try:
+    plain.close()
+except RecipientsRefusedError as refused:
+    assert_type(refused.recipients, tuple[Recipient, ...])
+except CertificateError as certificate:
+    assert_type(certificate.reason, CertificateReason)
+except DeadlineExceededError as late:
+    assert_type(late.limit, str)
+except SecureSMTPError as error:
+    assert_type(error.outcome, Outcome)
+    assert_type(error.stage, Stage)
+    assert_type(error.reply, Reply | None)
+    assert_type(error.retryable, bool)
+    assert_type(error.hint, str | None)
+    assert_type(error.message_id, str | None)
+
+assert_type(Secret("x").reveal(), str)
+with LocalServer("starttls", username="me", password="secret") as server:
+    assert_type(server.messages, list[Received])
+assert_type(securesmtp.__all__, list[str])

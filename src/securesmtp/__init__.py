@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from securesmtp import errors
     from securesmtp._mailer import SecureMailer
     from securesmtp._protocol.sasl import Password
     from securesmtp._secret import Secret

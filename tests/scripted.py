@@ -29,8 +29,10 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -359,8 +361,11 @@ class Peer:
         try:
             yield
         except TimeoutError:
+            # Where the test hangs, or the library in it.
+            main = sys._current_frames()[threading.main_thread().ident or 0]
+            where = "".join(traceback.format_stack(main)[-12:])
             message = f"the client did nothing that the script could go on with; it wrote {self.log.read} octets"
-            raise Unexpected(message) from None
+            raise Unexpected(f"{message}; the main thread:\n{where}") from None
         except ssl.SSLZeroReturnError:
             # Python says so only when the server has ended, too.
             self._gone("close_notify")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import runpy
 import ssl
@@ -12,19 +13,21 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 import securesmtp
 from conftest import Mailer, Serve
-from scripted import Peer, honest
+from scripted import Mode, Peer, honest
 from securesmtp import (
     AuthenticationError,
     ConfigurationError,
     ConnectError,
     DeadlineExceededError,
     Password,
+    RecipientsRefusedError,
     Secret,
     SecureMailer,
     SecureSMTPError,
@@ -246,7 +249,15 @@ def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("securesmtp", run_name="__main__")
     assert ended.value.code == 2
-    assert "pip install" in capsys.readouterr().err
+    assert "its extra 'demo'" in capsys.readouterr().err
+
+
+def test_the_throw_away_server_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that brings it, not only the module."""
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    monkeypatch.delitem(sys.modules, "securesmtp.testing")
+    with pytest.raises(ModuleNotFoundError, match="its extra 'testing'"):
+        importlib.import_module("securesmtp.testing")
 
 
 def test_a_mistake_at_the_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,17 +266,44 @@ def test_a_mistake_at_the_command_line_has_its_exit_code(capsys: pytest.CaptureF
     assert "No such command" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("mode", ["implicit", "starttls"])
-def test_the_throw_away_server_wants_its_login(mode: str, message: EmailMessage) -> None:
+@pytest.mark.parametrize(
+    ("login", "told"), [({}, "username"), ({"username": "me", "password": "wrong"}, "535")], ids=["none", "wrong"]
+)
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_the_throw_away_server_wants_its_login(
+    mode: Mode, message: EmailMessage, login: dict[str, Any], told: str
+) -> None:
     """So that a program under test cannot forget it."""
     with LocalServer(mode, username="me", password="right") as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with (
-            SecureMailer(server.host, server.port, tls=mode, policy=policy) as mailer,  # type: ignore[arg-type]
-            pytest.raises(AuthenticationError, match="username"),
+            SecureMailer(server.host, server.port, tls=mode, policy=policy, timeout=5, **login) as mailer,
+            pytest.raises(AuthenticationError, match=told) as caught,
         ):
             mailer.send(message)
+        assert caught.value.hint
         assert server.messages == []
+
+
+def test_the_throw_away_server_refuses_on_request(message: EmailMessage) -> None:
+    """One recipient, with a real reply; the error says where the replies are and what would send to the rest."""
+    with LocalServer(refuse=["secret@example.org"]) as server:
+        policy = TLSPolicy(ca_data=server.ca_pem)
+        with SecureMailer(server.host, server.port, policy=policy) as mailer:
+            with pytest.raises(RecipientsRefusedError, match=r'recipients have.*partial="allow"') as caught:
+                mailer.send(message)
+            with pytest.raises(RecipientsRefusedError) as all_refused:
+                mailer.send(message, recipients=["secret@example.org"])
+            receipt = mailer.send(message, partial="allow")
+    assert [recipient.reply.code for recipient in caught.value.recipients] == [250, 550]
+    assert "partial" not in str(all_refused.value)
+    assert receipt.refused == ("secret@example.org",)
+
+
+def test_the_throw_away_server_has_two_modes() -> None:
+    """No third one by a slip."""
+    with pytest.raises(ValueError, match="ssl"):
+        LocalServer("ssl")  # type: ignore[arg-type]
 
 
 def test_a_greeting_that_never_comes_is_not_waited_for_in_vain(

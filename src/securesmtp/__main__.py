@@ -10,7 +10,7 @@ def main() -> int:
     try:
         from securesmtp._cli import main as run
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"securesmtp: {error.name} is missing. Hint: pip install 'securesmtp[demo]'\n")
+        sys.stderr.write(f"securesmtp: {error.name} is missing. Hint: install securesmtp with its extra 'demo'\n")
         return 2
     return run()
 

@@ -92,7 +92,7 @@ TABLE: dict[str, tuple[Script, bytes, type[SecureSMTPError]]] = {
 INJECTED = {
     "a whole line": b"250 injected\r\n",
     "an EHLO reply": b"250-mx.test\r\n250 AUTH PLAIN LOGIN\r\n",
-    "a fragment": b"250-mx.te",
+    "a fragment": b"250-mx.t",
     "one octet": b"2",
     "a line feed": b"\n",
     "20 kB": b"250-" + b"x" * 20000,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from scripted import Mode
 from securesmtp import SecureMailer, TLSPolicy, __main__
 from securesmtp._cli import main
 from securesmtp.testing import LocalServer
@@ -38,7 +39,7 @@ class _Changes(LocalServer):
 
     ca: str = ""
 
-    def __init__(self, mode: str = "implicit", **login: Any) -> None:
+    def __init__(self, mode: Mode = "implicit", **login: Any) -> None:
         super().__init__(mode, **login)
         _Changes.ca = self.ca_pem
 

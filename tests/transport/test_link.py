@@ -193,6 +193,7 @@ def test_a_port_where_nobody_listens_is_an_error_that_may_be_retried(message: Em
             mailer.send(message)
     assert caught.value.retryable
     assert isinstance(caught.value, ConnectionError)
+    assert "465" in str(caught.value.hint)
 
 
 def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +371,13 @@ def test_a_file_that_cannot_be_used_is_refused_when_the_mailer_is_made(policy: d
     """The error names the argument."""
     with pytest.raises(ConfigurationError, match=next(iter(policy))):
         SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
+
+
+def test_the_text_of_a_certificate_is_not_a_path(ca: trustme.CA) -> None:
+    """The error is one line all the same, and names the argument that takes it."""
+    with pytest.raises(ConfigurationError, match="ca_data") as caught:
+        SecureMailer("localhost", ca_file=ca.cert_pem.bytes().decode())
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_without_a_certificate_is_refused_when_the_mailer_is_made(ca: trustme.CA, tmp_path: Path) -> None:

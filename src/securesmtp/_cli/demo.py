@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from email import message_from_bytes, policy
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 @click.command()
 def demo() -> int:
     """Send two mails to a throw-away server on this machine, then show two refusals."""
-    # The throw-away server's own log is not what is shown here.
-    logging.getLogger("mail.log").addHandler(logging.NullHandler())
     console = Console(highlight=False)
     mail = EmailMessage()
     mail["From"] = "Ada <ada@example.org>"

@@ -53,7 +53,7 @@ class Mailbox:
             raise _refused(address, f"is longer than {_MAX_MAILBOX} octets (RFC 5321 §4.5.3.1.3)")
         local, at, domain = address.rpartition("@")
         if not at:
-            raise _refused(address, "has no @")
+            raise _refused(address, "has no @" if address else "is empty (the null reverse-path is for servers)")
         if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)) or not _printable(local):
             raise _refused(address, "has a local part that RFC 5321 §4.1.2 does not allow")
         ascii_domain = _domain(address, domain)

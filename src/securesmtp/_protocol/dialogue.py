@@ -165,7 +165,8 @@ def authenticate(session: Session, login: Password) -> Dialogue[None]:
         message = f'AUTH is answered by "{reply}", not by 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
     message = f'the login is refused: "{reply}"'
-    raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply))
+    hint = "check username and password; some providers want a password made for one application"
+    raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply), hint=hint)
 
 
 def deliver(session: Session, submission: Submission, partial: Literal["raise", "allow"]) -> Dialogue[Delivery]:
@@ -182,6 +183,9 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
     if refused and (partial == "raise" or len(refused) == len(recipients)):
         error = _error(RecipientsRefusedError, Stage.RCPT, refused[0], f"{len(refused)} of {len(recipients)} refused")
         error.recipients = tuple(recipients)
+        error.hint = "the error's recipients have each one's reply"
+        if len(refused) < len(recipients):
+            error.hint += '; partial="allow" delivers to the rest'
         error.retryable = all(_temporary(reply) for reply in refused)
         yield from _give_up(error)
     reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")

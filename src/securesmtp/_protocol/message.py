@@ -179,7 +179,9 @@ def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
         defects = cast("tuple[MessageDefect, ...]", value.defects)  # type: ignore[attr-defined] # typeshed lacks it
         if any(isinstance(defect, InvalidHeaderDefect) for defect in defects):
             text = f"{field} is not a list of addresses"
-            raise AddressError(text, hint="separate addresses by commas, or pass mail_from and recipients")
+            raise AddressError(
+                text, hint="write user@example.org, several with commas between; or pass mail_from and recipients"
+            )
     return _addresses(message, field)
 
 

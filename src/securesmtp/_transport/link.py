@@ -57,6 +57,10 @@ _READ = 16384
 _PORT_IMPLICIT = 465
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
+_HINTS: dict[type[OSError], str] = {
+    ConnectionRefusedError: "is the port right (465 for implicit TLS, 587 for STARTTLS), and does a firewall let it pass?",
+    socket.gaierror: "is the host's name right?",
+}
 
 
 class Deadline:
@@ -78,7 +82,8 @@ class Deadline:
         left = self._at - time.monotonic()
         if left > 0:
             return left
-        error = DeadlineExceededError(f"the limit {self.limit}={self.seconds:g} s ran out", stage=stage, retryable=True)
+        message = f"the limit {self.limit}={self.seconds:g} s ran out in stage {stage}"
+        error = DeadlineExceededError(message, stage=stage, retryable=True)
         error.limit = self.limit
         raise error
 
@@ -368,7 +373,8 @@ class Link(smtplib.SMTP):
             raise
         except OSError as error:
             message = f"the connection failed: {error.strerror or type(error).__name__}"
-            raise ConnectError(message, stage=self._stage, retryable=True) from error
+            hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None
+            raise ConnectError(message, stage=self._stage, retryable=True, hint=hint) from error
 
 
 def _events(want: OSError) -> int:

@@ -175,7 +175,7 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
         else:
             context.load_verify_locations(cafile=policy.ca_file if policy.ca_file is not None else certifi.where())
     except (OSError, ValueError, TypeError) as error:
-        _unreadable("ca_data" if policy.ca_data is not None else f"ca_file {policy.ca_file!s}", error)
+        _unreadable("ca_data" if policy.ca_data is not None else _named("ca_file", policy.ca_file), error)
     if not context.cert_store_stats()["x509"]:
         message = "there is no certificate in what you trust"
         raise ConfigurationError(message, hint="pass the certificate of the CA that signed the server's")
@@ -183,13 +183,13 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
         try:
             context.load_verify_locations(cafile=policy.extra_ca_file)
         except (OSError, ValueError) as error:
-            _unreadable(f"extra_ca_file {policy.extra_ca_file!s}", error)
+            _unreadable(_named("extra_ca_file", policy.extra_ca_file), error)
     if policy.client_cert is not None:
         try:
             # Without a callback OpenSSL would ask for the key's password at the terminal.
             context.load_cert_chain(policy.client_cert, policy.client_key, password=_encrypted)
         except (OSError, ValueError, TypeError) as error:
-            _unreadable(f"client_cert {policy.client_cert!s}", error)
+            _unreadable(_named("client_cert", policy.client_cert), error)
 
 
 def _encrypted() -> NoReturn:
@@ -198,8 +198,18 @@ def _encrypted() -> NoReturn:
 
 
 def _unreadable(what: str, error: Exception) -> NoReturn:
+    hint = "it must be a readable file in PEM form"
+    if what == "ca_data":
+        hint = "it must be PEM as str, or DER as bytes"
+    elif "-BEGIN " in what:
+        hint = "that is the text of a certificate and no path: pass TLSPolicy(ca_data=...)"
     message = f"{what} cannot be used: {error}"
-    raise ConfigurationError(message, hint="it must be a readable file in PEM form") from error
+    raise ConfigurationError(message, hint=hint) from error
+
+
+def _named(argument: str, path: object) -> str:
+    # On one line, whatever it is: a text that was meant for ca_data has many.
+    return f"{argument} {str(path)!r:.100}"
 
 
 def _demand(held: object, otherwise: str) -> None:

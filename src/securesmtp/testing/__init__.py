@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-import trustme
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from securesmtp._values import TLSMode
+
+try:
+    import trustme
+    from aiosmtpd.controller import Controller
+    from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+except ModuleNotFoundError as error:
+    message = f"{error.name} is missing: install securesmtp with its extra 'testing'"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
     from types import TracebackType
 
 __all__ = ["LocalServer", "Received"]
@@ -34,27 +42,41 @@ class LocalServer:
         mode: ``"implicit"`` or ``"starttls"``.
         username: The name that must log in; nobody needs to when it is None.
         password: Its password.
+        refuse: The recipients that are refused with a 550.
+
+    Raises:
+        ValueError: *mode* is neither.
 
     Attributes:
         host: ``"localhost"``.
-        port: Where it listens, after it was entered.
+        port: Where it listens, once it was entered by ``with``.
         ca_pem: The CA that signed its certificate, as PEM text for `TLSPolicy.ca_data`.
         messages: What it accepted, in order.
     """
 
     host: str = "localhost"
 
-    def __init__(self, mode: str = "implicit", *, username: str | None = None, password: str = "") -> None:
+    def __init__(
+        self,
+        mode: TLSMode | Literal["implicit", "starttls"] = "implicit",
+        *,
+        username: str | None = None,
+        password: str = "",
+        refuse: Collection[str] = (),
+    ) -> None:
         """Make the CA and the certificate; nothing listens yet."""
+        # aiosmtpd tells of each refused handshake with a traceback; whoever configures logging still gets it.
+        logging.getLogger("mail.log").addHandler(logging.NullHandler())
         authority = trustme.CA()
         self.ca_pem: str = authority.cert_pem.bytes().decode("ascii")
         self.messages: list[Received] = []
         self.port: int = 0
         self._login = (username, password)
+        self._refuse = frozenset(refuse)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
         options: dict[str, Any] = {"authenticator": self._check}
-        if mode == "implicit":
+        if TLSMode(mode) is TLSMode.IMPLICIT:
             # aiosmtpd knows of STARTTLS only; a login inside implicit TLS is inside TLS as well.
             options |= {"ssl_context": context, "auth_require_tls": False}
         else:
@@ -87,6 +109,21 @@ class LocalServer:
         envelope.mail_from, envelope.mail_options = address, options
         return "250 OK"
 
+    async def handle_RCPT(  # noqa: N802 -- aiosmtpd's hook
+        self,
+        server: SMTP,  # noqa: ARG002
+        session: Session,  # noqa: ARG002
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        """Take the recipient, or refuse it."""
+        if address in self._refuse:
+            return "550 5.1.1 No such user here"
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802 -- as above
         """Keep the message."""
         content = cast("bytes", envelope.content)
@@ -96,7 +133,8 @@ class LocalServer:
     def _check(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:  # noqa: ANN401, ARG002
         username, password = self._login
         right = username is not None and (data.login, data.password) == (username.encode(), password.encode())
-        return AuthResult(success=right)
+        # Not "handled": then aiosmtpd answers with the 535.
+        return AuthResult(success=right, handled=False)
 
 
 class _Controller(Controller):

@@ -58,7 +58,7 @@ _PORT_IMPLICIT = 465
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
 _HINTS: dict[type[OSError], str] = {
-    ConnectionRefusedError: "is the port right (465 for implicit TLS, 587 for STARTTLS), and does a firewall let it pass?",
+    ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
     socket.gaierror: "is the host's name right?",
 }
 

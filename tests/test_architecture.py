@@ -61,6 +61,7 @@ def test_the_public_names_are_what_is_there() -> None:
     """`__all__` is sorted and complete."""
     assert securesmtp.__all__ == sorted(securesmtp.__all__)
     assert dir(securesmtp) == securesmtp.__all__
+    assert securesmtp.__getattr__("errors") is securesmtp.errors
     assert {getattr(securesmtp, name).__name__ for name in securesmtp.__all__} == set(securesmtp.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         securesmtp.nonsense  # noqa: B018 -- the look-up is the test

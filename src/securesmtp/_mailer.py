@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import cached_property
@@ -23,9 +23,8 @@ from securesmtp._values import Receipt, Stage, TLSMode
 from securesmtp.errors import ConfigurationError, SecureSMTPError
 
 if TYPE_CHECKING:
-    import os
     import ssl
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
     from email.message import EmailMessage
     from types import TracebackType
 
@@ -104,8 +103,9 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
-        self._turns = threading.Condition()
-        self._owner: int | None = None
+        # By process: in the child of a fork, the thread that holds the parent's does not exist.
+        self._turns: dict[int, threading.RLock] = {}
+        self._owner: tuple[int, int] | None = None
         self._link: Link | None = None
         self._session: Session | None = None
         self._closed = False
@@ -182,7 +182,7 @@ class SecureMailer:
         reverse, forward = Mailbox.parse(mail_from), envelope_recipients(recipients)
         if isinstance(data, bytes | bytearray | memoryview):
             content = Content.from_bytes(bytes(data))
-        elif hasattr(data, "read"):
+        elif callable(getattr(data, "read", None)):
             content = Content.from_file(data)
         else:
             message = f"data is a {type(data).__name__}, neither bytes nor a file"
@@ -199,9 +199,16 @@ class SecureMailer:
         It does not wait: a send that is under way is finished, and closes the connection itself.
         """
         self._closed = True
-        with self._turns:
-            if self._owner is None:
-                self._goodbye()
+        turn = self._turns.setdefault(os.getpid(), threading.RLock())
+        # The owner: a signal handler, or a callable, inside a send of this very thread.
+        if self._owner == (os.getpid(), threading.get_ident()) or not turn.acquire(blocking=False):
+            return
+        try:
+            link, self._link = self._link, None
+            if link is not None:
+                link.goodbye(quit_session())
+        finally:
+            turn.release()
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
@@ -216,14 +223,35 @@ class SecureMailer:
             message = f'partial is {partial!r}, neither "raise" nor "allow"'
             raise ConfigurationError(message)
         started = monotonic()
+        me = (os.getpid(), threading.get_ident())
+        if self._owner == me:
+            message = "a send was begun inside a send of the same mailer"
+            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
+        turn = self._turns.setdefault(os.getpid(), threading.RLock())
         try:
-            with self._turn(overall):
-                link, session = self._connected(overall)
-                delivery = link.run(deliver(session, submission, partial))
+            # It ends by the error of `left` where there is a limit.
+            while not turn.acquire(timeout=-1 if overall is None else overall.left(Stage.CONNECT)):
+                pass
+            self._owner = me
+            if self._closed:
+                message = "the mailer is closed"
+                raise ConfigurationError(message, hint="make a new one")
+            link, session = self._connected(overall)
+            delivery = link.run(deliver(session, submission, partial))
         except SecureSMTPError as error:
             error.host, error.port = self._settings.host, self._settings.port
             error.message_id = submission.content.message_id
             raise
+        finally:
+            # A signal's exception comes after a call: up to the release there is none, whatever was interrupted above.
+            if self._owner == me:
+                self._owner = None
+            try:  # noqa: SIM105 -- suppress() would be such a call
+                turn.release()
+            except RuntimeError:  # the lock knows who has it: not we
+                pass
+            if self._closed:
+                self.close()
         assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
         return Receipt(
             submission.content.message_id,
@@ -234,35 +262,6 @@ class SecureMailer:
             delivery.size,
             timedelta(seconds=monotonic() - started),
         )
-
-    @contextmanager
-    def _turn(self, overall: Deadline | None) -> Generator[None]:
-        me = threading.get_ident()
-        if self._owner == me:
-            message = "a send was begun inside a send of the same mailer"
-            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
-        try:
-            with self._turns:
-                while self._owner is not None:
-                    self._turns.wait(None if overall is None else overall.left(Stage.CONNECT))
-                # Named, not just locked: whatever signal comes between two lines, the owner can tell that it is one.
-                self._owner = me
-            if self._closed:
-                message = "the mailer is closed"
-                raise ConfigurationError(message, hint="make a new one")
-            yield
-        finally:
-            with self._turns:
-                if self._owner == me:
-                    self._owner = None
-                    if self._closed:
-                        self._goodbye()
-                    self._turns.notify()
-
-    def _goodbye(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.goodbye(quit_session())
 
     def _connected(self, overall: Deadline | None) -> tuple[Link, Session]:
         link, session = self._link, self._session

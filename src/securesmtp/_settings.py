@@ -94,7 +94,7 @@ class TLSPolicy:
         if self.client_key is not None and self.client_cert is None:
             message = "client_key without client_cert"
             raise ConfigurationError(message)
-        if self.minimum_version not in {"TLSv1.2", "TLSv1.3"}:
+        if self.minimum_version not in ("TLSv1.2", "TLSv1.3"):
             message = 'minimum_version is neither "TLSv1.2" nor "TLSv1.3"'
             raise ConfigurationError(message)
         pins = cast("object", self.pins)
@@ -208,7 +208,7 @@ def _uniform(value: float) -> Timeouts:
 
 def _is_source(address: object) -> bool:
     match address:
-        case (str(host), int(port)) if 0 <= port < 65536:  # noqa: PLR2004
+        case (str(host), int(port)) if isinstance(address, tuple) and 0 <= port < 65536:  # noqa: PLR2004
             return not host or _is_ip(host)
     return False
 

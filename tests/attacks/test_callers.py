@@ -8,11 +8,13 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from email import policy
-from email.headerregistry import HeaderRegistry
+from email import message_from_bytes, policy
+from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from pathlib import Path
@@ -179,6 +181,10 @@ def _everything(error: BaseException) -> str:
         pytest.param(_echoes(lambda said: b"550 last was " + said + b"\r\n", after=True), id="later"),
         pytest.param(_echoes(lambda said: b"334 " + said.split()[-1] + b"\r\n"), id="challenge"),
         pytest.param(_echoes(lambda _: b"250 no\r\n"), id="250"),
+        pytest.param(_echoes(lambda _: b"535-hunte\r\n535-r2sec\r\n535 ret\r\n"), id="in-pieces"),
+        pytest.param(_echoes(lambda _: b"535 h u n t e r 2 s e c r e t\r\n"), id="blanks"),
+        pytest.param(_echoes(lambda _: b"535 " + PASSWORD.upper().encode() + b"\r\n"), id="capitals"),
+        pytest.param(_echoes(lambda _: b"535 " + b64encode(PASSWORD.encode()) + b"\r\n"), id="password-in-base64"),
         pytest.param(lambda peer: peer.cut(), id="cut"),
     ],
 )
@@ -217,8 +223,9 @@ def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object])
     "options",
     [
         {"timeout": 3e6}, {"timeout": 10**400}, {"deadline": 1e10}, {"tls": []}, {"local_hostname": 5},
-        {"policy": "x"}, {"source_address": ("127.0.0.1", 99999)}, {"source_address": ("a\0b", 0)},
-        {"source_address": 5}, {"host": "::1%a\r\nX: y\x1b[2J"},
+        {"local_hostname": b"x"}, {"source_address": ["127.0.0.1", 0]}, {"policy": "x"},
+        {"source_address": ("127.0.0.1", 99999)}, {"source_address": ("a\0b", 0)}, {"source_address": 5},
+        {"host": "::1%a\r\nX: y\x1b[2J"},
     ],
     ids=str,
 )  # fmt: skip
@@ -231,17 +238,39 @@ def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [{"extra_ca_file": "a\0b"}, {"client_cert": "a\0b"}, {"server_hostname": "::1%\0"}, {"ca_file": "a\0b"}],
+    [
+        {"extra_ca_file": "a\0b"},
+        {"client_cert": "a\0b"},
+        {"server_hostname": "::1%\0"},
+        {"ca_file": "a\0b"},
+        {"extra_ca_file": 5},
+        {"minimum_version": []},
+    ],
     ids=str,
 )
-def test_odd_files_are_typed_errors(policy: dict[str, str]) -> None:
+def test_odd_files_are_typed_errors(policy: dict[str, object]) -> None:
     """A NUL in a path is a ValueError in Python."""
     with pytest.raises(ConfigurationError):
         SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("mechanisms", [5, [[]], "PLAIN", []], ids=repr)
+def test_odd_mechanisms_are_typed_errors(mechanisms: object) -> None:
+    """A str would be taken letter by letter."""
+    with pytest.raises(ConfigurationError, match="mechanisms"):
+        Password("me", PASSWORD, mechanisms)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "options", [{"recipients": 5}, {"partial": []}, {"recipients": ["a@b"], "data": None}, {"mail_from": 5}], ids=str
+    "options",
+    [
+        {"recipients": 5},
+        {"data": type("F", (), {"read": 5})()},
+        {"partial": []},
+        {"recipients": ["a@b"], "data": None},
+        {"mail_from": 5},
+    ],
+    ids=str,
 )
 def test_odd_arguments_of_a_send_are_typed_errors(options: dict[str, object]) -> None:
     """Before any network use."""
@@ -359,3 +388,115 @@ def test_a_closed_connection_is_an_error_of_its_own(serve: Serve, mailer: Mailer
 
     with pytest.raises(ConnectError):
         mailer(serve(leaves)).send(message)
+
+
+NAMED = {
+    "a long name with an address in it": Address("a" * 30 + " <ceo@bank.example>, " + "b " * 40, "me", "example.org"),
+    "a name with a comma": Address("Doe, John", "me", "example.org"),
+    "a name with quotes": Address('x" <evil@x.example>, "' * 5, "me", "example.org"),
+    "a name with a backslash": Address("\\" * 30 + '"', "me", "example.org"),
+    "an umlaut and a comma": Address("Ö, evil@x.example" * 8, "me", "example.org"),
+}
+
+
+@pytest.mark.parametrize("who", NAMED)
+@pytest.mark.parametrize("field", ["From", "To", "Cc", "Reply-To", "Sender"])
+def test_a_display_name_adds_no_address(serve: Serve, mailer: Mailer, field: str, who: str) -> None:
+    """What is read on the other side is what was said here; Python drops the quotes of long names."""
+    server = serve()
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "a@b.example", "c@d.example"
+    del mail[field]
+    mail[field] = (NAMED[who], Address("", "b", "example.org")) if field in {"To", "Cc", "Reply-To"} else NAMED[who]
+    mailer(server).send(mail, mail_from="a@b.example", recipients=["c@d.example"])
+    (accepted,) = server.accepted
+    arrived = message_from_bytes(accepted.content, policy=policy.default)
+    assert [a.addr_spec for a in arrived[field].addresses] == [a.addr_spec for a in mail[field].addresses]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "=?utf-8?q?x=2Cb=40evil.example?= <a@good.example>",
+        "=?utf-8?q?G=3A?= <a@good.example>, c@good.example",
+        "=?utf-8?q?=22?= <a@good.example>, =?utf-8?q?=22?= <c@good.example>",
+        "=?utf-8?q?x=3Cevil=40x=2Eexample=3E=2C?= <a@good.example>",
+        "Team: =?utf-8?q?x=3B_b=40evil.example?= <a@good.example>;",
+    ],
+)
+def test_a_display_name_that_was_encoded_adds_no_address(serve: Serve, mailer: Mailer, value: str) -> None:
+    """Decoded and written anew, it needs its quotes; the envelope and the header name the same people."""
+    server = serve()
+    mail = message_from_bytes(f"From: me@b.example\nTo: {value}\n\nx\n".encode(), policy=policy.default)
+    assert isinstance(mail, EmailMessage)
+    receipt = mailer(server).send(mail)
+    (accepted,) = server.accepted
+    arrived = message_from_bytes(accepted.content, policy=policy.default)
+    assert tuple(a.addr_spec for a in arrived["To"].addresses) == receipt.accepted
+    assert all(address.endswith("@good.example") for address in receipt.accepted)
+
+
+def test_a_child_of_a_fork_in_the_middle_of_a_send_takes_its_own_turn(serve: Serve, ca_file: Path) -> None:
+    """The thread that has the turn in the parent does not exist in the child."""
+    go = threading.Event()
+
+    def slow(peer: Peer, content: bytes) -> bytes:
+        go.wait(5)
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={"CONTENT": slow}), honest())
+    program = f"""
+import os, threading, time
+from securesmtp import SecureMailer
+mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
+def send():
+    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+thread = threading.Thread(target=send)
+thread.start()
+time.sleep(0.5)
+child = os.fork()
+if child == 0:
+    send()
+    mailer.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("child", flush=True)
+thread.join()
+mailer.close()
+"""
+    # -W: Python 3.12 warns of any fork in a program with threads, which is what this is about.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"child\n"
+        go.set()
+        assert process.wait(30) == 0
+    assert [len(connection.accepted) for connection in server.connections] == [1, 1]
+
+
+def test_a_silent_goodbye_is_not_waited_for(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """QUIT is written, and the connection closed."""
+
+    def silent(peer: Peer, line: bytes) -> bytes:
+        peer.sleep_until_peer_closes()
+        return b""
+
+    server = serve(honest(replies={"QUIT": silent}))
+    mine = mailer(server)
+    mine.send(message)
+    began = time.monotonic()
+    mine.close()
+    assert time.monotonic() - began < 2
+    server.joined()
+    assert server.secret.endswith(b"QUIT\r\n")
+
+
+def test_the_message_is_not_in_the_chain_of_an_error() -> None:
+    """A UnicodeEncodeError would carry all of its text."""
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "a@b.example", "c@d.example"
+    mail.set_payload("TOP SECRET €")
+    with SecureMailer("localhost", 1) as mailer, pytest.raises(MessageError) as caught:
+        mailer.send(mail)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

@@ -202,10 +202,10 @@ def broken(kind: str) -> EmailMessage:
 
 @pytest.mark.parametrize("kind", ["payload", "charset"])
 def test_what_cannot_be_serialised_is_refused(kind: str) -> None:
-    """The email package raises whatever it likes; the caller gets one error, with that as its cause."""
+    """The email package raises whatever it likes; the caller gets one error, without what may hold the message."""
     with pytest.raises(MessageError, match="cannot be read or serialised") as caught:
         made(broken(kind))
-    assert caught.value.__cause__ is not None
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "deep"])
@@ -300,7 +300,9 @@ _TOKENS = st.sampled_from(["a", "@", "b.example", "<", ">", "(", ")", '"', ",", 
                            "=?utf-8?q?a?=", "\n ", "\t"])  # fmt: skip
 
 
-@pytest.mark.parametrize("field", ['Cc: "', "Sender: ;]?),<", "Bcc: ,():"])
+@pytest.mark.parametrize(
+    "field", ['Cc: "', "Sender: ;]?),<", "Bcc: ,():", f"Date: Mon, {'9' * 60} Jan 2020 00:00:00 +0000 \u00e4"]
+)
 def test_a_header_that_the_email_package_cannot_parse_is_refused(field: str) -> None:
     """The caller of a message that was parsed from octets gets our error, not an IndexError."""
     start = "" if field.startswith("Sender") else "To: you@b.example\n"

@@ -111,10 +111,12 @@ def ehlo_name(name: str) -> bytes:
         ConfigurationError: It is neither.
     """
     try:
-        return (address_literal(name) or ascii_domain(name)).encode("ascii")
-    except (ValueError, AttributeError):
-        message = "local_hostname is neither a domain name nor an address literal"
-        raise ConfigurationError(message, hint='pass a name such as "app.example.org", or leave it out') from None
+        if isinstance(name, str):
+            return (address_literal(name) or ascii_domain(name)).encode("ascii")
+    except ValueError:
+        pass
+    message = "local_hostname is neither a domain name nor an address literal"
+    raise ConfigurationError(message, hint='pass a name such as "app.example.org", or leave it out')
 
 
 def _domain(address: str, domain: str) -> str:

@@ -28,7 +28,7 @@ _MAX_MEMORY = 1 << 20
 _BARE_CR = re.compile(rb"\r(?!\n)")
 # RFC 5322 §2.2: printable ASCII without the colon; no space before it, which parsers read in two ways.
 _FIELD = re.compile(rb"([!-9;-~]+):")
-_MESSAGE_ID = re.compile(rb"^message-id:((?:[^\r]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id:([^\r]*(?:\r\n[ \t][^\r]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,10 @@ def authenticate(session: Session, login: Password) -> Dialogue[None]:
     mechanism = choose(login, session.offered.auth)
     yield Send(_start(mechanism), Stage.AUTH)
     while (raw := cast("RawReply", (yield Receive(Stage.AUTH)))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
-        yield Send(_response(mechanism, raw.lines[0]), Stage.AUTH)
+        response = _response(mechanism, raw.challenge)
+        if isinstance(response, str):
+            raise ProtocolError(response, stage=Stage.AUTH)
+        yield Send(response, Stage.AUTH)
     if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
         return
     reply = raw.reply()
@@ -212,9 +215,8 @@ def _give_up(refusal: RefusedError) -> Dialogue[None]:
 
 
 def quit_session() -> Dialogue[None]:
-    """Say goodbye; what the server answers changes nothing any more."""
+    """Say goodbye; what the server answers changes nothing any more, and nobody waits for it."""
     yield Send(line(b"QUIT"), Stage.QUIT)
-    yield Receive(Stage.QUIT)
 
 
 def _mail(session: Session, fitted: Submission) -> Dialogue[None]:
@@ -306,17 +308,13 @@ def _start(mechanism: Mechanism) -> Line:
     return line(b"AUTH", name, response.data[:-2] or b"=", secret=True, limit=MAX_AUTH)
 
 
-def _response(mechanism: Mechanism, challenge: bytes) -> Line:
+def _response(mechanism: Mechanism, challenge: bytes) -> Line | str:
+    # The fault is returned, not raised: the frame of a traceback would keep the challenge, which may echo a password.
     try:
-        question = base64.b64decode(challenge, validate=True)
+        answer = _encoded(mechanism.respond(base64.b64decode(challenge, validate=True)))
     except binascii.Error:
-        message = "the server's challenge is not base64"
-        raise ProtocolError(message, stage=Stage.AUTH) from None
-    answer = _encoded(mechanism.respond(question))
-    if answer is None:
-        message = f"the server asks for more than {mechanism.name} has to say"
-        raise ProtocolError(message, stage=Stage.AUTH)
-    return answer
+        return "the server's challenge is not base64"
+    return answer or f"the server asks for more than {mechanism.name} has to say"
 
 
 def _encoded(octets: bytes | None) -> Line | None:

@@ -6,15 +6,15 @@ import copy
 import io
 import re
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.errors import InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
+from email.header import Header
 from email.headerregistry import Address, AddressHeader, Group
 from email.message import EmailMessage
 from email.policy import EmailPolicy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._protocol.address import Mailbox, ascii_domain
 from securesmtp._protocol.content import MAX_LINE, Content
@@ -22,14 +22,17 @@ from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable
     from email.errors import MessageDefect
     from email.message import Message
 
     from securesmtp._protocol.capabilities import Capabilities
 
 _ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
+_FOLD = "\r\n "
+T = TypeVar("T")
 _RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
+_ADDRESS_NAMES = frozenset(name.lower() for name in (*_ADDRESS_FIELDS, *_RESENT))
 # One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
 _FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 
@@ -97,32 +100,46 @@ def from_message(
     if not isinstance(given, EmailMessage) or not isinstance(cast("object", message.policy), EmailPolicy):
         text = f"the message is a {type(message).__name__}, not an EmailMessage with one of the new policies"
         raise MessageError(text, hint="email.message_from_bytes(m.as_bytes(), policy=email.policy.default) makes one")
-    with _email_faults():
-        if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
-            text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
-            raise MessageError(text, hint="mend the line that is no header field")
-        reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
-        forward = envelope_recipients(_recipients(message) if recipients is None else recipients)
-        prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
-        utf8 = any(
-            not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field)
-        )
-        utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
-        content = _serialised(prepared, utf8=utf8, cte_type="8bit")
-    return Submission(reverse, forward, content, prepared)
+    # Outside of what reads the message: an error of the caller's own iterable is the caller's.
+    given_recipients = None if recipients is None else envelope_recipients(recipients)
+    return _guarded(lambda: _submission(message, mail_from, given_recipients, date, token))
 
 
-@contextmanager
-def _email_faults() -> Generator[None]:
-    """Turn what the email package raises for messages that it cannot read or write into our error."""
+def _submission(
+    message: EmailMessage, mail_from: str | None, recipients: tuple[Mailbox, ...] | None, date: str, token: str
+) -> Submission:
+    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
+        text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
+        raise MessageError(text, hint="mend the line that is no header field")
+    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
+    forward = envelope_recipients(_recipients(message)) if recipients is None else recipients
+    prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
+    utf8 = any(not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field))
+    utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
+    return Submission(reverse, forward, _serialised(prepared, utf8=utf8, cte_type="8bit"), prepared)
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    """Return what *work* returns; what the email package raises for messages that it cannot handle is our error."""
     try:
-        yield
+        return work()
     except SecureSMTPError:
         raise
-    except (EmailError, ValueError, LookupError, TypeError, AttributeError, NameError, RecursionError) as error:
+    except (
+        EmailError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NameError,
+        RecursionError,
+        ArithmeticError,
+    ) as e:
         # All of these were seen (hypothesis, parsed headers of random characters).
-        text = f"the message cannot be read or serialised ({type(error).__name__} in Python's email package)"
-        raise MessageError(text) from error
+        fault = type(e).__name__
+    # Out here, so that it is neither cause nor context: a UnicodeEncodeError holds the text of the message.
+    text = f"the message cannot be read or serialised ({fault} in Python's email package)"
+    raise MessageError(text)
 
 
 def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
@@ -247,11 +264,52 @@ class _CheckedPolicy(EmailPolicy):
     def fold_binary(self, name: str, value: str) -> bytes:
         """Return the folded field, or refuse what is more than one."""
         folded = super().fold_binary(name, value)
+        if name.lower() in _ADDRESS_NAMES:
+            folded = self._same_addresses(name, value, folded)
         field = _FIELD.fullmatch(folded)
         if not field or field[1] != name.encode("utf-8", "surrogateescape"):
             text = f"the header field {name[:80]!r} would become more than one field, or none"
             raise MessageError(text, hint="take line ends and control characters out of its name and value")
         return folded
+
+    def _same_addresses(self, name: str, value: str, folded: bytes) -> bytes:
+        """Return *folded* if it reads as the addresses of *value* do, else with each display name encoded."""
+        wanted = cast("AddressHeader", value if hasattr(value, "groups") else self.header_factory(name, value))
+        # Python drops the quotes of a long display name, and those that an encoded one needs when it is decoded: what
+        # was a name is then read as more addresses (seen on 3.11 to 3.13).
+        if self._reads_as(wanted, folded):
+            return folded
+        encoded = _encoded_field(name, wanted.groups)
+        if self._reads_as(wanted, encoded):
+            return encoded
+        text = f"the header field {name} cannot be written so that it is read as the same addresses"
+        raise MessageError(text, hint="use simpler display names")
+
+    def _reads_as(self, wanted: AddressHeader, field: bytes) -> bool:
+        name, _, value = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")
+        return _spoken_to(self.header_factory(name, value.strip()).groups) == _spoken_to(wanted.groups)
+
+
+def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
+    return [(group.display_name is not None, [address.addr_spec for address in group.addresses]) for group in groups]
+
+
+def _encoded_field(name: str, groups: Iterable[Group]) -> bytes:
+    """Return an address field whose display names are encoded-words, in which nothing has a meaning (RFC 2047 §5)."""
+    parts = []
+    for group in groups:
+        mailboxes = f",{_FOLD}".join(
+            f"{_encoded_words(a.display_name)} <{a.addr_spec}>" if a.display_name else a.addr_spec
+            for a in group.addresses
+        )
+        parts.append(mailboxes if group.display_name is None else f"{_encoded_words(group.display_name)}: {mailboxes};")
+    return f"{name}: {f',{_FOLD}'.join(parts)}\r\n".encode("utf-8", "surrogateescape")
+
+
+def _encoded_words(text: str) -> str:
+    # What a parsed header had of octets that are no text is not text here either.
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return Header(text, "utf-8").encode(maxlinelen=75, linesep="\r\n")
 
 
 def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
@@ -266,6 +324,5 @@ def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         header_factory=theirs.header_factory,
     )
     buffer = io.BytesIO()
-    with _email_faults():
-        BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message)
+    _guarded(lambda: BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message))
     return Content.from_bytes(buffer.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from securesmtp._values import Reply
 from securesmtp.errors import ConfigurationError, ProtocolError
@@ -76,6 +76,8 @@ class RawReply:
 
     code: int
     lines: tuple[bytes, ...]
+    challenge: bytes = field(default=b"", repr=False, compare=False)
+    """What a 334 asks, as it came: base64 may look like a short name that was sent."""
 
     def reply(self, limit: int = KEPT_TEXT) -> Reply:
         """Return what a caller may keep of it."""
@@ -113,7 +115,8 @@ class ReplyReader:
     def conceal(self, secret: Line) -> None:
         """Recognise *secret* in later replies, in base64 and decoded, whole or in part; only hashes of it are kept."""
         token = secret.data[:-2].rpartition(b" ")[2]
-        for octets in (token, base64.b64decode(token).rpartition(b"\0")[2]):
+        password = base64.b64decode(token).rpartition(b"\0")[2]
+        for octets in (token, password, base64.b64encode(password).rstrip(b"=")):
             width = min(len(octets), _ECHO)
             self._secrets.setdefault(width, set()).update(_windows(octets, width))
 
@@ -144,9 +147,13 @@ class ReplyReader:
             if len(self._lines) > MAX_REPLY_LINES or self._octets > MAX_REPLY:
                 return self._malformed("a reply is longer than any server needs", text)
             if parsed[2] != b"-":
+                challenge = self._lines[0] if self._code == 334 else b""  # noqa: PLR2004 -- RFC 4954 §4
                 lines = tuple(_LEFT_OUT if self._repeats(line) else line for line in self._lines)
+                # In pieces, over several lines or with blanks between.
+                if _LEFT_OUT not in lines and self._repeats(b"".join(lines)):
+                    lines = (_LEFT_OUT,) * len(lines)
                 self._lines, self._octets = [], 0
-                return RawReply(self._code, lines)
+                return RawReply(self._code, lines, challenge)
         return None
 
     def _line(self) -> bytes | str | None:
@@ -172,4 +179,6 @@ class ReplyReader:
 
 
 def _windows(octets: bytes, width: int) -> set[int]:
+    # In any case, and whatever blanks stand between.
+    octets = b"".join(octets.lower().split())
     return {hash(octets[start : start + width]) for start in range(len(octets) - width + 1)}

@@ -103,6 +103,7 @@ class Link(smtplib.SMTP):
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
         self._process = os.getpid()
+        self._in_step = False
 
     @property
     def is_open(self) -> bool:
@@ -117,6 +118,9 @@ class Link(smtplib.SMTP):
         in step, and open.
         """
         answer: Answer = None
+        # Taken back only where the session is known to be in step: whatever comes between two lines, a second Ctrl-C in
+        # the handling of the first too, leaves a connection that is not used again.
+        self._in_step = False
         try:
             while True:
                 effect = dialogue.send(answer)
@@ -126,9 +130,12 @@ class Link(smtplib.SMTP):
                     self.close()
                     dialogue.throw(error)
         except StopIteration as stop:
+            self._in_step = True
             return cast("T", stop.value)
         except BaseException as error:
-            if not (isinstance(error, RefusedError) and in_step(error)):
+            if isinstance(error, RefusedError) and in_step(error):
+                self._in_step = True
+            else:
                 self.close()
             raise
 
@@ -136,7 +143,7 @@ class Link(smtplib.SMTP):
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
             # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
-            return self.is_open and self._process == os.getpid() and not self._unread()
+            return self.is_open and self._in_step and self._process == os.getpid() and not self._unread()
         except SecureSMTPError:
             return False
 
@@ -185,7 +192,7 @@ class Link(smtplib.SMTP):
             sock.close()
 
     def goodbye(self, dialogue: Dialogue[None]) -> None:
-        """Run the last *dialogue* if the session is in step, and close whatever comes of it."""
+        """Run the last *dialogue* if the session is in step, and close whatever comes of it; nothing is waited for."""
         self.overall = Deadline("command", _QUIT)
         with suppress(SecureSMTPError):
             if self.is_idle():

@@ -103,7 +103,12 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
     # A resumed session skips the checks of chain and name (measured, 2.11).
     _demand(not sock.session_reused, "the session was resumed")
     version, cipher = sock.version(), sock.cipher()
-    der, named = sock.getpeercert(binary_form=True), sock.getpeercert()
+    try:
+        der, named = sock.getpeercert(binary_form=True), sock.getpeercert()
+    except ValueError:
+        # A name in it that is not ASCII: whoever signed it did not look.
+        message = "the certificate cannot be read"
+        raise CertificateError(message, stage=Stage.HANDSHAKE, hint="the server needs a new one") from None
     _demand(version in {"TLSv1.2", "TLSv1.3"} and bool(cipher and der and named), "there is no verified certificate")
     assert version and cipher and der and named  # noqa: S101, PT018 -- demanded above; this is for the type checker
     spki = "sha256/" + base64.b64encode(hashlib.sha256(public_key(der)).digest()).decode("ascii")
@@ -182,7 +187,7 @@ def _load(context: ssl.SSLContext, policy: TLSPolicy) -> None:
     if policy.extra_ca_file is not None:
         try:
             context.load_verify_locations(cafile=policy.extra_ca_file)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             _unreadable(_named("extra_ca_file", policy.extra_ca_file), error)
     if policy.client_cert is not None:
         try:

@@ -13,9 +13,8 @@ try:
     import trustme
     from aiosmtpd.controller import Controller
     from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-except ModuleNotFoundError as error:
-    message = f"{error.name} is missing: install securesmtp with its extra 'testing'"
-    raise ModuleNotFoundError(message, name=error.name) from error
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(f"{_error.name} is missing: install securesmtp with its extra 'testing'") from _error
 
 if TYPE_CHECKING:
     import asyncio

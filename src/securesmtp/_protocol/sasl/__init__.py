@@ -8,7 +8,7 @@ Secrets are revealed in this package only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
@@ -19,7 +19,7 @@ from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 # Name and password in one AUTH PLAIN line stay below the 12288 octets of RFC 4954 §4.
 _MOST_OCTETS = 4096
@@ -66,14 +66,15 @@ class Password:
         """
         # First of all, so that no frame of a traceback holds the string.
         password = hidden(password)
-        names = None if mechanisms is None else tuple(mechanisms)
+        iterable = isinstance(mechanisms, Iterable)
+        names = None if mechanisms is None else tuple(mechanisms) if iterable else ()
         object.__setattr__(self, "username", username)
         object.__setattr__(self, "password", password if callable(password) else _checked(password))
         object.__setattr__(self, "mechanisms", names)
         if not _usable(username):
             message = "the username must be a str of 1 to 4096 octets without NUL"
             raise ConfigurationError(message)
-        if names is not None and not (names and set(names) <= set(RANKED)):
+        if names is not None and not (names and all(name in tuple(RANKED) for name in names)):
             message = f"mechanisms may name {', '.join(RANKED)}, and must name one"
             raise ConfigurationError(message)
 

@@ -1,0 +1,170 @@
+"""What the client offers in TLS, and what a server or somebody in between can do to a session that is verified."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+
+from conftest import Mailer, Serve
+from scripted import Ending, Peer, honest
+from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, TLSError, TLSPolicy
+
+RAW = b"Subject: x\r\n\r\nx\r\n"
+# REQUIREMENTS TLS-05: ECDHE and AEAD, and the marker of RFC 5746.
+SUITES = {0x1301, 0x1302, 0x1303, 0xC02B, 0xC02C, 0xC02F, 0xC030, 0xCCA8, 0xCCA9, 0x00FF}
+
+
+class _Hello:
+    """A ClientHello (RFC 8446 §4.1.2), taken apart."""
+
+    def __init__(self, record: bytes) -> None:
+        body = record[5 + 4 + 2 + 32 :]
+        at = 1 + body[0]
+        (length,) = struct.unpack_from("!H", body, at)
+        self.suites = set(struct.unpack_from(f"!{length // 2}H", body, at + 2))
+        at += 2 + length
+        self.compression = body[at + 1 : at + 1 + body[at]]
+        at += 1 + body[at] + 2
+        self.extensions: dict[int, bytes] = {}
+        while at < len(body):
+            kind, length = struct.unpack_from("!HH", body, at)
+            self.extensions[kind] = body[at + 4 : at + 4 + length]
+            at += 4 + length
+
+
+def _hello(host: str, policy: TLSPolicy = TLSPolicy()) -> _Hello:  # noqa: B008 -- frozen
+    """Return what a mailer for *host* says first."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(65536))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        mailer = SecureMailer(host, listener.getsockname()[1], policy=policy, timeout=5)
+        with mailer, pytest.raises(SecureSMTPError):
+            mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+        thread.join()
+    return _Hello(heard[0])
+
+
+def test_the_first_octets_are_a_modern_client_hello() -> None:
+    """TLS-02 (TLS at once), TLS-04, TLS-05, TLS-06 (no compression), TLS-07 (a name), no ALPN, no ticket (TLS-09)."""
+    hello = _hello("localhost")
+    # supported_versions: TLS 1.3 and 1.2, and nothing else.
+    assert hello.extensions[43] == b"\x04\x03\x04\x03\x03"
+    assert hello.suites <= SUITES
+    assert {0x1301, 0xC02B} <= hello.suites
+    assert hello.compression == b"\0"
+    assert hello.extensions[0].endswith(b"localhost")
+    # application_layer_protocol_negotiation, session_ticket, pre_shared_key, early_data, post_handshake_auth
+    assert not {16, 35, 41, 42, 49} & set(hello.extensions)
+
+
+def test_an_address_is_no_server_name() -> None:
+    """RFC 6066 §3: SNI has names only (TLS-07)."""
+    assert 0 not in _hello("127.0.0.1").extensions
+
+
+def test_tls_13_can_be_demanded() -> None:
+    """TLS 1.2 is then not offered."""
+    assert _hello("localhost", TLSPolicy(minimum_version="TLSv1.3")).extensions[43] == b"\x02\x03\x04"
+
+
+def test_no_session_is_resumed(serve: Serve, mailer: Mailer, ca_file: Path) -> None:
+    """A resumed session skips the checks of chain and name (TLS-09, measured)."""
+    server = serve(connections=20)
+    for _ in range(10):
+        with mailer(server) as mine:
+            mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+    server.joined()
+    assert len(server.connections) == 10
+    assert server.tls is not None
+    assert server.tls.session_stats()["hits"] == 0
+
+
+REPLIES = (b"250-first\r\n250 last\r\n", b"250 only\r\n")
+
+
+@pytest.mark.parametrize("ending", ["close", "cut", "reset"])
+@pytest.mark.parametrize("reply", REPLIES, ids=["two lines", "one line"])
+def test_half_a_reply_is_no_reply(serve: Serve, mailer: Mailer, reply: bytes, ending: Ending) -> None:
+    """However the session ends after each of its octets: never a success (TLS-10, RPL-01)."""
+    for count in range(len(reply)):
+
+        def truncates(peer: Peer, content: bytes, count: int = count) -> bytes:
+            peer.send(reply[:count])
+            getattr(peer, ending)()
+            return b"221 gone\r\n"
+
+        server = serve(honest(replies={"CONTENT": truncates}))
+        mine = mailer(server)
+        with pytest.raises(SecureSMTPError) as caught:
+            mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+        assert caught.value.outcome is Outcome.UNKNOWN, count
+        mine.close()
+        server.stop()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not here")
+def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage) -> None:
+    """A server of TLS 1.2 that asks for one gets none, and no command (TLS-06, RFC 9325 §3.5)."""
+    leaf = ca.issue_cert("localhost")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(tmp_path / "server.pem"), "-tls1_2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            while b"ACCEPT" not in server.stdout.readline():
+                pass
+            # "r" as the first letter of a line asks s_server to renegotiate.
+            asking = threading.Timer(0.5, lambda: (server.stdin.write(b"r\n"), server.stdin.flush()))  # type: ignore[union-attr]
+            asking.start()
+            with SecureMailer("localhost", port, ca_file=ca_file, timeout=5) as mailer:
+                began = time.monotonic()
+                with pytest.raises((ConnectError, TLSError)):
+                    mailer.send(message)
+            # It was the refusal that ended it, not the limit.
+            assert time.monotonic() - began < 4
+            asking.join()
+        finally:
+            server.kill()
+            said = server.stdout.read()
+    assert b"EHLO" not in said
+
+
+def test_a_client_certificate_is_for_the_host_that_was_configured(
+    serve: Serve, ca: trustme.CA, ca_file: Path, message: EmailMessage
+) -> None:
+    """Without one in the policy a server that asks for it gets none (TLS-13)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    seen: list[object] = []
+
+    def looks(peer: Peer, line: bytes) -> bytes:
+        assert peer.tls is not None
+        seen.append(peer.tls.getpeercert())
+        return b"250 mx.test\r\n"
+
+    server = serve(honest(replies={"EHLO": looks}), tls=context)
+    with SecureMailer("localhost", server.port, ca_file=ca_file) as mailer:
+        mailer.send(message)
+    assert seen == [None]

@@ -323,13 +323,15 @@ def test_a_narrow_policy_does_not_hang(serve: Serve, mailer: Mailer) -> None:
     assert mailer(serve()).send(_narrow()).reply.code == 250
 
 
+@pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
 def test_a_certificate_that_cannot_be_decoded_is_refused_as_any_other(
-    serve: Serve, message: EmailMessage, tmp_path: Path
+    serve: Serve, message: EmailMessage, tmp_path: Path, *, trusted: bool
 ) -> None:
-    """Its names are left out of the error."""
+    """Its names are left out of the error; a right name among them, and a CA that did not look, change nothing."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("30048202fffe"))
+    octets = bytes.fromhex("300f8209") + b"localhost" + bytes.fromhex("8202fffe")
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), octets)
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
@@ -337,10 +339,14 @@ def test_a_certificate_that_cannot_be_decoded_is_refused_as_any_other(
         .sign(key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "both.pem").write_bytes(pem + certificate.public_bytes(Encoding.PEM))
+    pem, shown = (
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        certificate.public_bytes(Encoding.PEM),
+    )
+    (tmp_path / "both.pem").write_bytes(pem + shown)
     context.load_cert_chain(tmp_path / "both.pem")
-    with SecureMailer("localhost", serve(tls=context).port) as mailer, pytest.raises(CertificateError):
+    policy = TLSPolicy(ca_data=shown.decode(), allow_legacy_ca=True) if trusted else TLSPolicy()
+    with SecureMailer("localhost", serve(tls=context).port, policy=policy) as mailer, pytest.raises(CertificateError):
         mailer.send(message)
 
 

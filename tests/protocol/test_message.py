@@ -6,8 +6,10 @@ import email
 import email.policy
 import re
 from email.header import Header
+from email.headerregistry import Address, Group
 from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securesmtp._protocol.capabilities import Capabilities
-from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.message import Submission, _CheckedPolicy, envelope_recipients, from_message
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -331,3 +333,10 @@ def test_any_text_in_a_header_stays_one_field(name: str, text: str) -> None:
     names = [found.lower() for found in re.findall(rb"^([^\s:]+):", header, re.MULTILINE)]
     assert names == [b"from", b"to", name.lower().encode(), b"x-next", b"date", b"message-id"]
     assert header.isascii()
+
+
+def test_addresses_that_no_spelling_keeps_are_refused() -> None:
+    """Better not sent than sent with other people in the header."""
+    odd = SimpleNamespace(groups=(Group(None, (Address("", "a", "b,c.example"),)),))
+    with pytest.raises(MessageError, match="simpler display names"):
+        _CheckedPolicy()._same_addresses("To", odd, b"To: x@y.example\r\n")  # type: ignore[arg-type]

@@ -580,3 +580,15 @@ def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
     frames = [entry.frame.f_locals for entry in caught.traceback if "wire" in str(entry.path)]
     assert frames
     assert not any(echo[:9] in repr(value).encode() for frame in frames for value in frame.values())
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [(b"a b", b"your a b is wrong"), (b"a  bcd", b"A BCD?"), (b"  ", b"a reply  with blanks")],
+    ids=["short", "six octets", "blanks alone"],
+)
+def test_a_short_password_with_a_blank_in_it_is_redacted(password: bytes, said: bytes) -> None:
+    """Blanks are not looked for, so they do not count; a password of nothing else hides no reply."""
+    reader = ReplyReader()
+    reader.conceal(line(b"AUTH", b"PLAIN", base64.b64encode(b"\0user\0" + password), secret=True))
+    assert (said in b"".join(raw(b"535 " + said, reader).lines)) is (not password.strip())

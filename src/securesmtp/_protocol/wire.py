@@ -117,8 +117,9 @@ class ReplyReader:
         token = secret.data[:-2].rpartition(b" ")[2]
         password = base64.b64decode(token).rpartition(b"\0")[2]
         for octets in (token, password, base64.b64encode(password).rstrip(b"=")):
-            width = min(len(octets), _ECHO)
-            self._secrets.setdefault(width, set()).update(_windows(octets, width))
+            # Counted as `_windows` sees it: a blank in a short password is no octet to look for.
+            if width := min(len(_folded(octets)), _ECHO):
+                self._secrets.setdefault(width, set()).update(_windows(octets, width))
 
     def next(self) -> RawReply | None:
         """
@@ -178,7 +179,11 @@ class ReplyReader:
         return f'{what}: "{escape(_LEFT_OUT if self._repeats(octets) else octets, 100)}"'
 
 
-def _windows(octets: bytes, width: int) -> set[int]:
+def _folded(octets: bytes) -> bytes:
     # In any case, and whatever blanks stand between.
-    octets = b"".join(octets.lower().split())
+    return b"".join(octets.lower().split())
+
+
+def _windows(octets: bytes, width: int) -> set[int]:
+    octets = _folded(octets)
     return {hash(octets[start : start + width]) for start in range(len(octets) - width + 1)}

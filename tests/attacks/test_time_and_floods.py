@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from email.message import EmailMessage
@@ -36,45 +35,6 @@ def _greeted(*replies: bytes) -> object:
         peer.sleep_until_peer_closes()
 
     return script
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"250 ok\n", b"+25 x\r\n", b" 25 x\r\n", b"2_5 x\r\n", b"999 x\r\n", b"000 x\r\n", b"2500 x\r\n", b"250x\r\n",
-        b"\r\n250 ok\r\n", b"250-a\r\n550 b\r\n", b"250 a\rb\r\n", b"2" * 5000, b"250-x\r\n" * 200,
-        b"250-" + b"x" * 1500 + b"\r\n" + (b"250-" + b"x" * 1500 + b"\r\n") * 60,
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("chunking", ["whole", "by_line", "by_byte"])
-def test_a_malformed_reply_ends_the_session(
-    serve: Serve, mailer: Mailer, message: EmailMessage, reply: bytes, chunking: str
-) -> None:
-    """Whole, by line and by byte; and nothing more is written."""
-    server = serve(_greeted(reply), chunking=chunking)
-    with pytest.raises((ProtocolError, ConnectError)) as caught:
-        mailer(server, timeout=30).send(message)
-    server.joined()
-    assert caught.value.stage is Stage.EHLO
-    assert isinstance(caught.value, ProtocolError)
-    assert re.fullmatch(rb"EHLO [!-~]+\r\n", server.secret)
-
-
-@pytest.mark.parametrize("step", ["greeting", "ehlo"])
-def test_a_drip_is_bounded_by_the_operation(serve: Serve, mailer: Mailer, message: EmailMessage, step: str) -> None:
-    """One octet at a time does not begin the limit anew."""
-
-    def drips(peer: Peer) -> None:
-        peer.start_tls()
-        if step == "ehlo":
-            peer.send(b"220 mx.test\r\n")
-            peer.read_line()
-        peer.drip(b"220-" + b"x" * 1000, 0.1)
-
-    with pytest.raises(DeadlineExceededError) as caught:
-        mailer(serve(drips), timeout=0.5).send(message)
-    assert caught.value.limit == "command"
-    assert caught.value.retryable
 
 
 def test_a_silent_handshake_is_bounded(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

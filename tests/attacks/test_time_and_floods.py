@@ -11,7 +11,6 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import Peer, honest, up_to_content
 from securesmtp import (
-    ConnectError,
     DataRefusedError,
     DeadlineExceededError,
     Outcome,

@@ -1,0 +1,140 @@
+"""Random servers, legal and not, at random steps of many messages: what the caller is told is what the server did."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from audit import audit
+from scripted import Accepted, Answer, Chunking, Gone, Mode, Peer, ScriptedServer, honest
+from securesmtp import Outcome, SecureMailer, SecureSMTPError
+
+RIGHT = {
+    "GREETING": b"220 mx.test\r\n",
+    "EHLO": b"250-mx.test\r\n250-AUTH PLAIN LOGIN\r\n250 STARTTLS\r\n",
+    "STARTTLS": b"220 go\r\n",
+    "AUTH": b"235 welcome\r\n",
+    "DATA": b"354 go\r\n",
+}
+STEPS = [*RIGHT, "MAIL", "RCPT", "CONTENT", "RSET"]
+SAID = {
+    "later": b"451 4.3.0 later\r\n",
+    "never": b"554 5.0.0 no\r\n",
+    "closing": b"421 4.3.2 bye\r\n",
+    "login wanted": b"530 5.7.0 log in\r\n",
+    "malformed": b"2 5 0\r\n",
+    "other success": b"214 help\r\n",
+    "go on": b"354 go\r\n",
+    "challenge": b"334 \r\n",
+    "two codes": b"250-a\r\n550 b\r\n",
+    "bare LF": b"250 ok\n",
+}
+ENDS: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "cut": Peer.cut, "reset": Peer.reset}
+FAULTS = [*SAID, *ENDS, "twice", "early", "half", "taken and cut", "said and closed"]
+
+
+class Machine(RuleBasedStateMachine):
+    """One mailer, one server whose next faults are drawn, and the list of what the caller was told."""
+
+    def __init__(self, tls: ssl.SSLContext, ca_file: Path) -> None:
+        super().__init__()
+        self._tls, self._ca_file = tls, ca_file
+        self.faults: dict[str, list[str | None]] = {}
+        self.told: dict[bytes, tuple[Outcome, tuple[str, ...]]] = {}
+        self.errors: list[SecureSMTPError] = []
+
+    @initialize(
+        mode=st.sampled_from(["implicit", "starttls"]), chunking=st.sampled_from(["whole", "by_line", "by_byte"])
+    )
+    def begin(self, mode: Mode, chunking: Chunking) -> None:
+        """Start the server, and make the mailer."""
+        replies: dict[str, Answer] = {step: self._answer(step) for step in STEPS}
+        script = honest(mode, extensions=(), auth=("me", "secret"), replies=replies)
+        self.server = ScriptedServer(script, tls=self._tls, chunking=chunking, connections=200)
+        self.mailer = SecureMailer(
+            "localhost", self.server.port, tls=mode, ca_file=self._ca_file, username="me", password="secret", timeout=5
+        )
+
+    def _answer(self, step: str) -> Callable[[Peer, bytes], bytes]:
+        right = RIGHT.get(step, b"250 2.0.0 ok\r\n")
+
+        def answer(peer: Peer, line: bytes) -> bytes:
+            fault = self.faults[step].pop(0) if self.faults.get(step) else None
+            if fault in SAID:
+                return SAID[fault]
+            if fault == "twice":
+                return right + right
+            if fault == "early":
+                # Two replies where the second belongs to a command that was not sent.
+                return right + b"250 2.0.0 queued\r\n"
+            if fault == "said and closed":
+                peer.send(right)
+            if fault == "half":
+                peer.send(right[:5])
+            if fault in {"taken and cut", "said and closed"} and step == "CONTENT":
+                peer.log.accepted.append(Accepted(b"", (), line, b""))
+            if fault is not None:
+                ENDS.get(fault, Peer.cut)(peer)
+                raise Gone
+            return right
+
+        return answer
+
+    @rule(step=st.sampled_from(STEPS), fault=st.sampled_from(FAULTS), later=st.integers(0, 2))
+    def misbehave(self, step: str, fault: str, later: int) -> None:
+        """Let one of the next answers at *step* be wrong."""
+        self.faults.setdefault(step, []).extend([None] * later + [fault])
+
+    @rule(recipients=st.integers(1, 3), policy=st.sampled_from(["raise", "allow"]))
+    def send(self, recipients: int, policy: str) -> None:
+        """Send one message; what is told is compared with what the server did up to now."""
+        content = b"Subject: %d\r\n\r\n.\r\n" % len(self.told)
+        forward = [f"r{number}@d.example" for number in range(recipients)]
+        try:
+            receipt = self.mailer.send_bytes(content, mail_from="a@b.example", recipients=forward, partial=policy)  # type: ignore[arg-type]
+        except SecureSMTPError as error:
+            self.told[content] = error.outcome, ()
+            self.errors.append(error)
+        else:
+            self.told[content] = Outcome.ACCEPTED, receipt.accepted
+        self.compare()
+
+    def compare(self) -> None:
+        """Fail if a caller was told what is not so."""
+        taken = [message.content for message in self.server.accepted]
+        assert len(taken) == len(set(taken)), "accepted twice"
+        for content, (outcome, recipients) in self.told.items():
+            if outcome is Outcome.ACCEPTED:
+                (message,) = [message for message in self.server.accepted if message.content == content]
+                written = [line.partition(b"<")[2].partition(b">")[0].decode() for line in message.recipients]
+                assert not message.recipients or tuple(written) == recipients
+            elif outcome is not Outcome.UNKNOWN:
+                assert content not in taken, outcome
+        for error in self.errors:
+            assert error.outcome is not Outcome.ACCEPTED
+            assert not (error.retryable and error.outcome is Outcome.UNKNOWN)
+
+    def teardown(self) -> None:
+        """Compare once more when the server has read everything, and let the audit judge each connection."""
+        if hasattr(self, "mailer"):
+            self.mailer.close()
+            with self.server:
+                self.server.joined()
+            self.compare()
+            audit(self.server)
+
+
+def test_what_the_caller_is_told_is_what_the_server_did(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """Accepted, refused and not sent are the truth, and unknown is said only where nobody can know (MSG-05, MSG-06)."""
+    run_state_machine_as_test(
+        partial(Machine, server_tls, ca_file),  # type: ignore[arg-type]  # its annotation says class, its text a callable
+        settings=settings(
+            max_examples=200, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ import pytest
 import trustme
 
 from audit import audit
+from leaks import Watch
 from scripted import Mode, Script, ScriptedServer, honest
 from securesmtp import SecureMailer
 
@@ -64,15 +66,19 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def mailer(ca_file: Path) -> Iterator[Mailer]:
-    """Make mailers for scripted servers; they are closed with the test."""
+def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
+    """Make mailers for scripted servers; they are closed with the test, and what they raise and log has no password."""
+    caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:
 
         def make(server: ScriptedServer, **options: object) -> SecureMailer:
             if "policy" not in options:
                 options.setdefault("ca_file", ca_file)
             options.setdefault("timeout", 5)
+            watch = Watch(options)
             made = SecureMailer("localhost", server.port, **options)  # type: ignore[arg-type]
+            made._submit = watch.watching()(made._submit)  # type: ignore[method-assign]
+            stack.callback(lambda: watch.search(caplog.text))
             return stack.enter_context(made)
 
         yield make
@@ -84,7 +90,7 @@ def message() -> EmailMessage:
     mail = EmailMessage()
     mail["From"] = "me@example.org"
     mail["To"] = "you@example.org"
-    mail["Bcc"] = "secret@example.org"
+    mail["Bcc"] = "blind@example.org"
     mail["Subject"] = "Grüße"
     mail.set_content("Hello\n.leading dot\n")
     return mail

@@ -287,17 +287,17 @@ def test_the_throw_away_server_wants_its_login(
 
 def test_the_throw_away_server_refuses_on_request(message: EmailMessage) -> None:
     """One recipient, with a real reply; the error says where the replies are and what would send to the rest."""
-    with LocalServer(refuse=["secret@example.org"]) as server:
+    with LocalServer(refuse=["blind@example.org"]) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(server.host, server.port, policy=policy) as mailer:
             with pytest.raises(RecipientsRefusedError, match=r'recipients have.*partial="allow"') as caught:
                 mailer.send(message)
             with pytest.raises(RecipientsRefusedError) as all_refused:
-                mailer.send(message, recipients=["secret@example.org"])
+                mailer.send(message, recipients=["blind@example.org"])
             receipt = mailer.send(message, partial="allow")
     assert [recipient.reply.code for recipient in caught.value.recipients] == [250, 550]
     assert "partial" not in str(all_refused.value)
-    assert receipt.refused == ("secret@example.org",)
+    assert receipt.refused == ("blind@example.org",)
 
 
 def test_the_throw_away_server_has_two_modes() -> None:

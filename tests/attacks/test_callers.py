@@ -11,7 +11,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.headerregistry import Address, HeaderRegistry
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from conftest import Mailer, Serve
+from leaks import shown
 from scripted import Peer, Script, honest
 from securesmtp import (
     CertificateError,
@@ -154,21 +155,6 @@ def _echoes(reply: Callable[[bytes], bytes], *, after: bool = False) -> Script:
     return script
 
 
-def _everything(error: BaseException) -> str:
-    """Return all that a log or an error report could show of *error*."""
-    shown, link = "", error.__traceback__
-    while link is not None:
-        if "securesmtp" in link.tb_frame.f_code.co_filename and "tests" not in link.tb_frame.f_code.co_filename:
-            for value in link.tb_frame.f_locals.values():
-                # What is not made yet has no repr.
-                with suppress(AttributeError):
-                    shown += repr(bytes(value) if isinstance(value, memoryview | bytearray) else value)
-        link = link.tb_next
-    chain = [inner for inner in (error.__cause__, error.__context__) if inner is not None]
-    attributes = repr(vars(error)) if isinstance(error, SecureSMTPError) else ""
-    return f"{error} {error!r} {error.args} {attributes} {shown}" + "".join(map(_everything, chain))
-
-
 @pytest.mark.parametrize(
     "script",
     [
@@ -194,7 +180,7 @@ def test_a_server_that_repeats_the_password_does_not_get_it_shown(
     """Not in text, attributes, causes or the frames of the traceback that are ours (AUTH-08)."""
     with pytest.raises(SecureSMTPError) as caught:
         mailer(serve(script), username="me", password=PASSWORD).send(message)
-    everything = _everything(caught.value)
+    everything = shown(caught.value)
     assert PASSWORD not in everything
     assert TOKEN.decode()[4:12] not in everything
 
@@ -216,7 +202,7 @@ def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object])
     """Nor do the frames of its traceback, of whatever type it was."""
     with pytest.raises(ConfigurationError) as caught:
         make()
-    assert PASSWORD not in _everything(caught.value)
+    assert PASSWORD not in shown(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,9 @@ def wheel_session(session: nox.Session) -> None:
         session.error("securesmtp/py.typed is not in the wheel")
     if strangers := [name for name in names if not name.startswith("securesmtp")]:
         session.error(f"not ours in the wheel: {strangers}")
+
+
+@nox.session(venv_backend="none")
+def trace(session: nox.Session) -> None:
+    """List the requirements that no test names."""
+    session.run("python3", "tests/requirements.py", external=True)

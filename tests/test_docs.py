@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from requirements import missing
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -27,3 +29,24 @@ def test_each_block_is_python(name: str) -> None:
 def test_the_test_of_a_program_runs_as_printed() -> None:
     """It brings its own server."""
     exec(compile(BLOCKS["test-your-program.md-0"], "test-your-program.md", "exec"), {})  # noqa: S102 -- our own page
+
+
+def test_each_promise_names_tests_that_exist() -> None:
+    """And the page says what is not promised: relays' DANE and MTA-STS among it (POL-01)."""
+    page = (ROOT / "docs/explanation/security-model.md").read_text("utf-8")
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert named - defined == set()
+    promised, _, rest = page.partition("## What is not promised")
+    for promise in promised.partition("## What is promised")[2].split("\n\n")[1:]:
+        assert not promise.strip() or "*Tests:* `test_" in promise
+    assert "MTA-STS" in rest
+
+
+def test_each_requirement_is_named_by_a_test() -> None:
+    """`nox -s trace` prints what they are about."""
+    assert missing(ROOT / "tests") == []

@@ -95,7 +95,7 @@ def test_recipients_that_are_one_string_are_refused() -> None:
     ],
 )
 def test_no_header_line_is_injected(serve: Serve, mailer: Mailer, name: str, value: str) -> None:
-    """Refused, or encoded so that it is no line of its own: on every Python."""
+    """Refused, or encoded so that it is no line of its own: on every Python (MSG-03)."""
     server = serve()
     mail = _mail()
     try:
@@ -112,7 +112,7 @@ def test_no_header_line_is_injected(serve: Serve, mailer: Mailer, name: str, val
 
 
 def test_content_is_encoded_for_a_server_without_8bitmime(serve: Serve, mailer: Mailer) -> None:
-    """An object is encoded again, raw octets are refused before MAIL."""
+    """An object is encoded again, raw octets are refused before MAIL (EXT-02)."""
     server = serve(honest(extensions=()))
     mail = _mail()
     mail.set_content("ä\n", cte="8bit")
@@ -135,7 +135,7 @@ def test_8bit_content_is_declared(serve: Serve, mailer: Mailer) -> None:
 
 
 def test_a_message_over_the_servers_size_is_refused_before_mail(serve: Serve, mailer: Mailer) -> None:
-    """RFC 1870 §6.1: nothing is uploaded in vain."""
+    """RFC 1870 §6.1: nothing is uploaded in vain (EXT-01)."""
     server = serve(honest(extensions=("SIZE 10",)))
     with pytest.raises(MessageError, match="takes 10"):
         mailer(server).send(_mail())
@@ -143,7 +143,7 @@ def test_a_message_over_the_servers_size_is_refused_before_mail(serve: Serve, ma
 
 
 def test_smtputf8_is_used_where_it_is_needed_and_offered(serve: Serve, mailer: Mailer) -> None:
-    """A non-ASCII local part, in UTF-8; refused before MAIL elsewhere."""
+    """A non-ASCII local part, in UTF-8; refused before MAIL elsewhere (EXT-03)."""
     mail = _mail(Cc="jürgen@example.org", Subject="Grüße")
     server = serve(honest(extensions=("8BITMIME", "SMTPUTF8")))
     mailer(server).send(mail)

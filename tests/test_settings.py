@@ -82,6 +82,12 @@ def test_a_wrong_argument_is_refused(options: dict[str, object]) -> None:
     assert not any(value is password for frame in frames for value in frame.locals.values() if isinstance(value, str))
 
 
+def test_the_ports_are_those_of_submission() -> None:
+    """Implicit TLS on 465 unless said otherwise, STARTTLS on 587; never 25 (TLS-02, POL-02, RFC 8314 §7)."""
+    assert repr(SecureMailer("mail.example")) == "<SecureMailer mail.example:465 implicit>"
+    assert repr(SecureMailer("mail.example", tls="starttls")) == "<SecureMailer mail.example:587 starttls>"
+
+
 def test_the_final_limit_cannot_be_short() -> None:
     """Giving up on the final reply makes duplicates (RFC 5321 §4.5.3.2.6)."""
     with pytest.raises(ConfigurationError, match="deadline"):

@@ -104,7 +104,7 @@ def _written(step: str) -> bytes:
 @pytest.mark.parametrize("chunking", ["whole", "by_line", "by_byte"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_malformed_reply_ends_the_session(serve: Serve, mailer: Mailer, step: str, chunking: Chunking) -> None:
-    """Nothing more is written, the next mail takes a new connection, the outcome is the truth (RPL-01 to RPL-03)."""
+    """Nothing more is written, the next mail takes a new connection, the outcome is true (RPL-01, RPL-02, RPL-05)."""
     code = b"%d" % RIGHT.get(step, 250)
     for what, shape in MALFORMED.items():
         server = serve(_answers(step, shape.replace(b"%d", code)), honest(auth=("me", "secret")), chunking=chunking)

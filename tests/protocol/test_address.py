@@ -106,7 +106,7 @@ def test_a_label_has_at_most_63_octets() -> None:
 
 
 def test_a_mailbox_has_at_most_254_octets() -> None:
-    """A path is 256 with its brackets, as given and as it stands on the wire."""
+    """A path is 256 with its brackets, as given and as it stands on the wire (CMD-06)."""
     domain = ".".join([LABEL, LABEL, LABEL, "d" * 60])
     assert len(Mailbox.parse(f"a@{domain}").encoded) == 254
     for address in (f"ab@{domain}", f"a@{domain}d", f"ü@{domain}"):

@@ -144,7 +144,7 @@ def test_only_220_begins_tls(reply: bytes) -> None:
 
 
 def test_what_is_said_in_the_clear_is_cut() -> None:
-    """An error keeps 200 characters of what may be anybody's words."""
+    """An error keeps 200 characters of what may be anybody's words (STLS-07)."""
     error = play(open_session(TLSMode.STARTTLS, None), connected(b"554 " + b"x" * 1000)).failure(ConnectError)
     assert error.reply is not None
     assert len(error.reply.text) == 200
@@ -282,7 +282,7 @@ def test_the_longest_login_fits_into_an_auth_line() -> None:
 
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
-    """RFC 4954 §4: AUTH with nothing behind it would be no initial response."""
+    """RFC 4954 §4: AUTH with nothing behind it would be no initial response (AUTH-03)."""
 
     class Empty(Plain):
         def start(self) -> bytes:
@@ -324,7 +324,7 @@ def test_a_message_is_mail_rcpt_data_content() -> None:
 def test_mail_has_the_parameters_that_are_needed(
     submission: Submission, offered: dict[str, str], command: bytes
 ) -> None:
-    """SIZE where it is offered; BODY and SMTPUTF8 where the message needs them."""
+    """SIZE where it is offered; BODY and SMTPUTF8 where the message needs them (CMD-04, AUTH-10)."""
     answers = [b"250 ok"] * (1 + len(submission.recipients))
     played = play(deliver(session(**offered), submission, "raise"), *answers, b"354 go", b"250 ok")
     assert played.commands[0] == command
@@ -371,7 +371,7 @@ def test_a_code_out_of_step_ends_the_session(step: int, stage: Stage, reply: byt
 
 @pytest.mark.parametrize("code", [b"530", b"535", b"538"])
 def test_a_server_that_wants_a_login_says_so(code: bytes) -> None:
-    """It is the login that is missing, not the sender that is refused."""
+    """It is the login that is missing, not the sender that is refused (POL-02)."""
     error = play(deliver(session(), mail(), "allow"), code + b" login first").failure(AuthenticationError)
     assert (error.stage, error.outcome, error.hint) == (Stage.MAIL, Outcome.NOT_SENT, "pass username and password")
 
@@ -408,7 +408,7 @@ def test_a_refused_sender_is_a_refusal(reply: bytes, *, retryable: bool) -> None
     ],
 )
 def test_refused_recipients_are_a_refusal(replies: list[bytes], partial: str, *, retryable: bool) -> None:
-    """Everyone is asked, each reply is kept, and it may be retried if all that refused said later."""
+    """Everyone is asked, each reply is kept, and it may be retried if all that refused said later (MSG-09)."""
     dialogue = deliver(session(), mail(), "allow" if partial == "allow" else "raise")
     played = play(dialogue, b"250 ok", *replies, b"250 reset")
     error = played.failure(RecipientsRefusedError)

@@ -71,7 +71,7 @@ def recipients(message: EmailMessage) -> list[str]:
     ],
 )
 def test_groups_are_their_members(to: str, addresses: list[str]) -> None:
-    """Each member once, in order; an empty group is nobody; the header keeps the group."""
+    """Each member once, in order; an empty group is nobody; the header keeps the group (MSG-04)."""
     assert recipients(mail(To=to)) == addresses
 
 
@@ -251,7 +251,7 @@ def test_what_is_no_modern_message_is_refused(message: EmailMessage) -> None:
     ],
 )
 def test_an_envelope_that_is_not_told_is_not_guessed(fields: dict[str, str], match: str) -> None:
-    """No sender or several, nobody to send to: the caller must say."""
+    """No sender or several, nobody to send to: the caller must say (MSG-04)."""
     with pytest.raises(MessageError, match=match):
         made(mail(**fields))
 

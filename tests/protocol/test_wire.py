@@ -76,7 +76,7 @@ def test_utf8_is_written_only_where_it_was_asked_for() -> None:
 
 @pytest.mark.parametrize("limit", [MAX_COMMAND, MAX_AUTH])
 def test_a_line_has_at_most_its_limit(limit: int) -> None:
-    """The limit counts CRLF: exactly so many octets pass, one more does not."""
+    """The limit counts CRLF: exactly so many octets pass, one more does not (CMD-06)."""
     assert len(line(b"x" * (limit - 2), limit=limit).data) == limit
     with pytest.raises(ConfigurationError):
         line(b"x" * (limit - 1), limit=limit)
@@ -120,7 +120,7 @@ def test_a_secret_line_shows_nothing() -> None:
     ],
 )
 def test_escaped_text_is_printable(octets: bytes, shown: str) -> None:
-    """Controls, line ends, bidirectional marks and what is no UTF-8 are spelled out."""
+    """Controls, line ends, bidirectional marks and what is no UTF-8 are spelled out (RPL-08)."""
     assert escape(octets) == shown
 
 
@@ -169,7 +169,7 @@ def test_what_is_escaped_is_one_short_line(octets: bytes, limit: int) -> None:
     ],
 )
 def test_an_enhanced_code_is_taken_only_if_it_is_one(text: bytes, enhanced: str | None) -> None:
-    """It stands first, is well-formed, and its class is the first digit of the code (RFC 2034 §4)."""
+    """It stands first, is well-formed, and its class is the first digit of the code (RFC 2034 §4, RPL-07)."""
     assert raw(text).reply().enhanced == enhanced
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from email.message import EmailMessage
 
 import pytest
@@ -19,7 +20,7 @@ _EITHER = {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}
 def test_each_certificate_is_judged_as_the_table_says(
     serve: Serve, message: EmailMessage, mode: Mode, row: Row
 ) -> None:
-    """The same on every Python; nothing is written inside a session that is refused."""
+    """The same on every Python; a session that is refused has no command (TLS-03, ID-02, ID-03, ID-04, ID-08)."""
     server = serve(honest(mode), tls=row.certificate.context())
     policy = TLSPolicy(ca_data=row.trust.decode("ascii"), server_hostname=row.host)
     with SecureMailer("127.0.0.1", server.port, tls=mode, policy=policy, timeout=5) as mailer:
@@ -46,6 +47,26 @@ def test_a_wrong_name_is_told_with_the_names_there_are(serve: Serve, message: Em
         mailer.send(message)
 
 
+@pytest.mark.parametrize("host", ["mail.example.test", "127.0.0.2"], ids=["name", "address"])
+def test_no_name_from_the_network_is_the_servers(
+    serve: Serve, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Neither the canonical name that the resolver gives, nor that of the greeting, nor that of EHLO (ID-01)."""
+    names = {"GREETING": b"220 localhost\r\n", "EHLO": b"250-localhost\r\n250 STARTTLS\r\n"}
+    server = serve(honest("starttls", replies=names), tls=GOOD.certificate.context())
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "localhost", ("127.0.0.1", server.port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    policy = TLSPolicy(ca_data=GOOD.trust.decode("ascii"))
+    with (
+        SecureMailer(host, server.port, tls="starttls", policy=policy) as mailer,
+        pytest.raises(CertificateError) as caught,
+    ):
+        mailer.send(message)
+    assert caught.value.reason is CertificateReason.NAME_MISMATCH
+    server.joined()
+    assert server.secret == b""
+
+
 def test_a_legacy_ca_is_accepted_on_request(serve: Serve, message: EmailMessage) -> None:
     """The one named relaxation."""
     (row,) = (row for row in TABLE if row.id == "legacy_ca")
@@ -56,7 +77,7 @@ def test_a_legacy_ca_is_accepted_on_request(serve: Serve, message: EmailMessage)
 
 
 def test_a_pin_is_checked_in_addition_to_the_chain(serve: Serve, message: EmailMessage, mode: Mode) -> None:
-    """The receipt's pin is right, any other key is refused before any SMTP in TLS."""
+    """The receipt's pin is right, any other key is refused before any SMTP in TLS (TLS-12)."""
     trust = GOOD.trust.decode("ascii")
     server = serve(honest(mode), tls=GOOD.certificate.context())
     with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_data=trust)) as mailer:

@@ -10,7 +10,20 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Password
     from securesmtp._secret import Secret
     from securesmtp._settings import Timeouts, TLSPolicy
-    from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage, TLSInfo, TLSMode
+    from securesmtp._values import (
+        Certificate,
+        CertificateReason,
+        Envelope,
+        Outcome,
+        Receipt,
+        Recipient,
+        Reply,
+        SendResult,
+        ServerReport,
+        Stage,
+        TLSInfo,
+        TLSMode,
+    )
     from securesmtp.errors import (
         AddressError,
         AuthenticationError,
@@ -31,10 +44,12 @@ if TYPE_CHECKING:
         TLSError,
         WrongTLSModeError,
     )
+    from securesmtp.events import Event
 
 __all__ = [
     "AddressError",
     "AuthenticationError",
+    "Certificate",
     "CertificateError",
     "CertificateReason",
     "ConfigurationError",
@@ -42,6 +57,8 @@ __all__ = [
     "DataRefusedError",
     "DeadlineExceededError",
     "DowngradeError",
+    "Envelope",
+    "Event",
     "MessageError",
     "NoUsableMechanismError",
     "Outcome",
@@ -56,7 +73,9 @@ __all__ = [
     "Secret",
     "SecureMailer",
     "SecureSMTPError",
+    "SendResult",
     "SenderRefusedError",
+    "ServerReport",
     "Stage",
     "TLSError",
     "TLSInfo",
@@ -73,11 +92,18 @@ def __getattr__(name: str) -> object:
 
     An application that imports it and sends nothing this time pays for this page alone.
     """
-    if name == "errors":
-        return import_module("securesmtp.errors")
+    if name in {"errors", "events"}:
+        return import_module(f"securesmtp.{name}")
     if name in __all__:
         homes = map(
-            import_module, ("securesmtp.errors", "securesmtp._mailer", "securesmtp._values", "securesmtp._secret")
+            import_module,
+            (
+                "securesmtp.errors",
+                "securesmtp._mailer",
+                "securesmtp._values",
+                "securesmtp._secret",
+                "securesmtp.events",
+            ),
         )
         globals()[name] = found = getattr(next(home for home in homes if hasattr(home, name)), name)
         return found

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import os
-import threading
-from datetime import datetime, timedelta
+import warnings
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import cached_property
+from functools import partial as bind
 from secrets import token_hex
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, final
 
+from securesmtp._many import in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.dialogue import Session, authenticate, deliver, open_session, quit_session
+from securesmtp._protocol.dialogue import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.sasl import Password, hidden
+from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, seconds, settings
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.link import Deadline
+from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Receipt, Stage, TLSMode
-from securesmtp.errors import ConfigurationError, SecureSMTPError
+from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
+from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, SecureSMTPError
+from securesmtp.events import Failed, Sent, tell
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
-    from email.message import EmailMessage
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from securesmtp._protocol.dialogue import Delivery, Session
     from securesmtp._protocol.sasl import PasswordSource
+    from securesmtp._settings import Settings
+    from securesmtp._transport.link import Link
+    from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
+
+# Where a session was open already when its connection died.
+_IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
 
 
 @final
@@ -38,8 +50,9 @@ class SecureMailer:
     """
     Submits mail to one server over verified TLS, or not at all.
 
-    It connects at the first send, keeps the connection for the next, and may be shared by threads, which then take
-    turns. Nothing is retried: an error says what became of the message and whether a later try may succeed.
+    It connects at the first send and keeps the connection for the next. Threads may share it, and have up to
+    *max_connections* of them. Nothing is retried but where `send_many` says so: an error says what became of the
+    message and whether a later try may succeed.
     """
 
     def __init__(  # noqa: PLR0913 -- the whole configuration stands in one place, by keyword
@@ -55,8 +68,12 @@ class SecureMailer:
         policy: TLSPolicy | None = None,
         timeout: float | Timeouts = Timeouts(),  # noqa: B008 -- frozen
         deadline: float | None = None,
+        max_connections: int = 4,
+        max_messages: int = 100,
+        max_idle: float = 60,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
         Check everything that can be checked without the network.
@@ -72,8 +89,12 @@ class SecureMailer:
             policy: Whom to trust; certifi's roots unless it says otherwise.
             timeout: Seconds for each step but `Timeouts.final`, or all of them as `Timeouts`.
             deadline: Seconds for one whole send.
+            max_connections: As many are open at the same time at the most; a send that finds none waits.
+            max_messages: As many are sent over one connection, or fewer where the server says so (RFC 9422).
+            max_idle: Seconds after which a connection that nobody used is not used again.
             local_hostname: What EHLO says; our address unless given. Never looked up.
             source_address: Local address and port to connect from.
+            on_event: Is called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
@@ -100,14 +121,18 @@ class SecureMailer:
             policy=policy or TLSPolicy(ca_file=ca_file),
             timeout=timeout,
             deadline=deadline,
+            max_connections=max_connections,
+            max_messages=max_messages,
+            max_idle=max_idle,
             local_hostname=local_hostname,
             source_address=source_address,
         )
-        # By process: in the child of a fork, the thread that holds the parent's does not exist.
-        self._turns: dict[int, threading.RLock] = {}
-        self._owner: tuple[int, int] | None = None
-        self._link: Link | None = None
-        self._session: Session | None = None
+        if on_event is not None and not callable(on_event):
+            message = f"on_event is a {type(on_event).__name__}, which cannot be called"
+            raise ConfigurationError(message)
+        self._on_event = on_event
+        # By process: a child of a fork never uses its parent's connections.
+        self._pools: dict[int, Pool] = {}
         self._closed = False
         if self._settings.policy != TLSPolicy():
             # The caller's own files: better refused here than at the first mail. certifi's can wait (24 to 47 ms).
@@ -126,6 +151,12 @@ class SecureMailer:
     ) -> None:
         """Close the mailer."""
         self.close()
+
+    def __del__(self) -> None:
+        """Warn of connections that were left open."""
+        pool = self.__dict__.get("_pools", {}).get(os.getpid())
+        if pool is not None and pool.drop():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def send(
         self,
@@ -152,9 +183,7 @@ class SecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         overall = self._overall(deadline)
-        date = format_datetime(datetime.now().astimezone())
-        submission = from_message(message, mail_from, recipients, date=date, token=token_hex(16))
-        return self._submit(submission, partial, overall)
+        return self._submit(_from_message(message, mail_from, recipients), partial, overall)
 
     def send_bytes(
         self,
@@ -179,104 +208,234 @@ class SecureMailer:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         overall = self._overall(deadline)
-        reverse, forward = Mailbox.parse(mail_from), envelope_recipients(recipients)
-        if isinstance(data, bytes | bytearray | memoryview):
-            content = Content.from_bytes(bytes(data))
-        elif callable(getattr(data, "read", None)):
-            content = Content.from_file(data)
-        else:
-            message = f"data is a {type(data).__name__}, neither bytes nor a file"
-            raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
+        submission = _from_octets(data, mail_from, recipients)
         try:
-            return self._submit(Submission(reverse, forward, content), partial, overall)
+            return self._submit(submission, partial, overall)
         finally:
-            content.close()
+            submission.content.close()
 
-    def close(self) -> None:
+    def send_many(
+        self, messages: Iterable[EmailMessage | Envelope], *, partial: Partial = "raise", deadline: float | None = None
+    ) -> Iterator[SendResult]:
         """
-        Say goodbye to the server, close the connection, and refuse what is sent later; closing twice is fine.
+        Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
 
-        It does not wait: a send that is under way is finished, and closes the connection itself.
+        The iterable is read only a little ahead of who listens (twice *max_connections*), so any number of messages
+        will do. One bad message does not stop the others. A message that was certainly not accepted because its
+        connection died is sent once more; one whose outcome is unknown never is. After a refused login there is no
+        further one: the rest is not sent.
+
+        What the iterable raises is raised after the results of all that was read before. Who stops listening waits
+        until the messages that are under way are sent, and is not told of them any more.
+
+        Args:
+            messages: EmailMessages, or an `Envelope` where the addresses are not those of the header.
+            partial: As for `send`.
+            deadline: Seconds for each message, from when its sending begins.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+        """
+        _check(partial)
+        self._overall(deadline)
+        refused: list[AuthenticationError] = []
+
+        def jobs() -> Iterator[Callable[[], SendResult]]:
+            for index, message in enumerate(messages):
+                try:
+                    # Here, in the caller's thread: who goes on to change the message changes the next one.
+                    submission = _from_any(message)
+                except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
+                    yield bind(SendResult, index, None, Outcome.NOT_SENT, error=error)
+                else:
+                    yield bind(self._result, index, submission, partial, deadline, refused)
+
+        return in_order(jobs(), self._settings.max_connections)
+
+    def check(self) -> ServerReport:
+        """
+        Open a connection of its own as a send would, log in where there are credentials, and say what was found.
+
+        No mail is sent. A login that is refused is in the report; all else that would keep a message from being sent is
+        raised as `send` would raise it.
+
+        Raises:
+            SecureSMTPError: There is no verified session; as for `send`.
+        """
+        overall, pool, place = self._overall(None), self._pool, Place()
+        refusal: AuthenticationError | None = None
+        with self._naming(None):
+            link, session = pool.open(place, overall)
+            try:
+                pool.log_in(link, session)
+            except AuthenticationError as error:
+                refusal = error
+            finally:
+                pool.part(link, "closed by the caller")
+        return _report(self._settings, link, session, refusal)
+
+    def close(self, *, abort: bool = False) -> None:
+        """
+        Refuse what is sent later, wait for the sends that are under way, say goodbye and close; twice is fine.
+
+        A send of this very thread, which a signal or a callable has interrupted, is not waited for: it closes its
+        connection itself, when it is done.
+
+        Args:
+            abort: Do not wait: end the connections in use, so that their sends raise what became of their messages.
         """
         self._closed = True
-        turn = self._turns.setdefault(os.getpid(), threading.RLock())
-        # The owner: a signal handler, or a callable, inside a send of this very thread.
-        if self._owner == (os.getpid(), threading.get_ident()) or not turn.acquire(blocking=False):
-            return
-        try:
-            link, self._link = self._link, None
-            if link is not None:
-                link.goodbye(quit_session())
-        finally:
-            turn.release()
+        pool = self._pools.get(os.getpid())
+        if pool is not None:
+            pool.close(abort=abort)
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
         return build_context(self._settings.policy)
+
+    @property
+    def _pool(self) -> Pool:
+        process = os.getpid()
+        pool = self._pools.get(process)
+        if pool is None:
+            pool = self._pools.setdefault(process, Pool(self._settings, lambda: self._context, self._on_event))
+        return pool
 
     def _overall(self, deadline: float | None) -> Deadline | None:
         limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
     def _submit(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
-        if partial not in ("raise", "allow"):
-            message = f'partial is {partial!r}, neither "raise" nor "allow"'
-            raise ConfigurationError(message)
         started = monotonic()
-        me = (os.getpid(), threading.get_ident())
-        if self._owner == me:
-            message = "a send was begun inside a send of the same mailer"
-            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
-        turn = self._turns.setdefault(os.getpid(), threading.RLock())
-        try:
-            # It ends by the error of `left` where there is a limit.
-            while not turn.acquire(timeout=-1 if overall is None else overall.left(Stage.CONNECT)):
-                pass
-            self._owner = me
-            if self._closed:
-                message = "the mailer is closed"
-                raise ConfigurationError(message, hint="make a new one")
-            link, session = self._connected(overall)
-            delivery = link.run(deliver(session, submission, partial))
-        except SecureSMTPError as error:
-            error.host, error.port = self._settings.host, self._settings.port
-            error.message_id = submission.content.message_id
-            raise
-        finally:
-            # A signal's exception comes after a call: up to the release there is none, whatever was interrupted above.
-            if self._owner == me:
-                self._owner = None
-            try:  # noqa: SIM105 -- suppress() would be such a call
-                turn.release()
-            except RuntimeError:  # the lock knows who has it: not we
-                pass
-            if self._closed:
-                self.close()
+        _check(partial)
+        with self._naming(submission.content.message_id):
+            session, delivery = self._delivered(submission, partial, overall)
         assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
-        return Receipt(
+        receipt = Receipt(
             submission.content.message_id,
             submission.mail_from.address,
             delivery.recipients,
-            delivery.reply,
+            delivery.replies[-1],
             session.tls,
             delivery.size,
             timedelta(seconds=monotonic() - started),
+            delivery.replies,
         )
+        tell(Sent(self._settings.host, self._settings.port, receipt), self._on_event)
+        return receipt
 
-    def _connected(self, overall: Deadline | None) -> tuple[Link, Session]:
-        link, session = self._link, self._session
-        if link is not None and session is not None:
-            link.overall = overall
-            if link.is_idle():
-                return link, session
-            link.close()
-        link = self._link = Link(self._settings, self._context)
-        link.overall = overall
+    def _delivered(
+        self, submission: Submission, partial: Partial, overall: Deadline | None
+    ) -> tuple[Session, Delivery]:
+        pool, ticket, place, link = self._pool, Ticket(), None, None
         try:
-            session = self._session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
-            if self._settings.login is not None:
-                link.run(authenticate(session, self._settings.login))
-        except BaseException:
-            link.close()
+            place = pool.take(ticket, overall)
+            if self._closed:
+                message = "the mailer is closed"
+                raise ConfigurationError(message, hint="make a new one")
+            link, session = pool.connection(place, overall)
+            place.left -= 1
+            return session, link.run(deliver(session, submission, partial))
+        finally:
+            # First of all, and by a store alone: a signal's exception comes after a call.
+            ticket.done = True
+            if place is not None and link is not None:
+                pool.used(place, link)
+            pool.wake()
+            if self._closed:
+                self.close()
+
+    @contextmanager
+    def _naming(self, message_id: str | None) -> Iterator[None]:
+        """Add to an error where it happened and to which message, and tell of it."""
+        try:
+            yield
+        except SecureSMTPError as error:
+            error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
+            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
             raise
-        return link, session
+
+    def _result(
+        self,
+        index: int,
+        submission: Submission,
+        partial: Partial,
+        deadline: float | None,
+        refused: list[AuthenticationError],
+    ) -> SendResult:
+        message_id = submission.content.message_id
+        try:
+            if refused:
+                _not_again(refused[0])
+            receipt = self._submit_again(submission, partial, self._overall(deadline))
+        except Exception as error:  # noqa: BLE001 -- a caller's own, from a password callable: before MAIL
+            if isinstance(error, AuthenticationError) and error.stage is Stage.AUTH:
+                refused.append(error)
+            return SendResult(index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
+        finally:
+            submission.content.close()
+        return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
+
+    def _submit_again(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
+        try:
+            return self._submit(submission, partial, overall)
+        except ConnectError as error:
+            # Only where a connection that was there died under it, and nobody can have the message.
+            if error.outcome is not Outcome.NOT_SENT or error.stage not in _IN_SESSION:
+                raise
+        return self._submit(submission, partial, overall)
+
+
+def _not_again(refusal: AuthenticationError) -> NoReturn:
+    # A thousand messages are not a thousand wrong logins: accounts are locked for less.
+    message = "not sent: the login was refused for an earlier message of this run"
+    raise AuthenticationError(message, stage=Stage.AUTH) from refusal
+
+
+def _check(partial: object) -> None:
+    if partial not in ("raise", "allow"):
+        message = f'partial is {partial!r}, neither "raise" nor "allow"'
+        raise ConfigurationError(message)
+
+
+def _from_message(message: EmailMessage, mail_from: str | None, recipients: Iterable[str] | None) -> Submission:
+    date = format_datetime(datetime.now().astimezone())
+    return from_message(message, mail_from, recipients, date=date, token=token_hex(16))
+
+
+def _from_octets(data: bytes | BinaryIO, mail_from: str, recipients: Iterable[str]) -> Submission:
+    reverse, forward = Mailbox.parse(mail_from), envelope_recipients(recipients)
+    if isinstance(data, bytes | bytearray | memoryview):
+        return Submission(reverse, forward, Content.from_bytes(bytes(data)))
+    if callable(getattr(data, "read", None)):
+        return Submission(reverse, forward, Content.from_file(data))
+    message = f"data is a {type(data).__name__}, neither bytes nor a file"
+    raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
+
+
+def _from_any(message: EmailMessage | Envelope) -> Submission:
+    if not isinstance(message, Envelope):
+        return _from_message(message, None, None)
+    if isinstance(message.content, EmailMessage):
+        return _from_message(message.content, message.mail_from, message.recipients)
+    return _from_octets(message.content, message.mail_from, message.recipients)
+
+
+def _report(settings: Settings, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
+    assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
+    return ServerReport(
+        host=settings.host,
+        port=settings.port,
+        addresses=link.addresses,
+        address=link.address,
+        tls=session.tls,
+        days_left=(session.tls.not_after - datetime.now(UTC)).days,
+        before_tls=None if session.plain is None else dict(session.plain.keywords),
+        after_tls=dict(session.offered.keywords),
+        mechanisms=session.offered.auth,
+        mechanism=None if settings.login is None else mechanism(settings.login, session.offered.auth),
+        size=session.offered.size,
+        limits=session.offered.limits,
+        login=None if settings.login is None else refusal is None,
+        login_error=refusal,
+    )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _LEAST_FINAL = 60
 # A week: what the system calls below take without overflow, and longer than anybody waits.
 _MOST_SECONDS = 7 * 24 * 3600
+# Of connections or messages: each connection has a file descriptor, and each message a line in somebody's log.
+_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ class Settings:
     policy: TLSPolicy
     timeouts: Timeouts
     deadline: float | None
+    max_connections: int
+    max_messages: int
+    max_idle: float
     local_hostname: bytes | None
     source_address: tuple[str, int] | None
 
@@ -128,6 +133,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     policy: TLSPolicy,
     timeout: float | Timeouts,
     deadline: float | None,
+    max_connections: int,
+    max_messages: int,
+    max_idle: float,
     local_hostname: str | None,
     source_address: tuple[str, int] | None,
 ) -> Settings:
@@ -157,6 +165,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         policy,
         timeout if isinstance(timeout, Timeouts) else _uniform(timeout),
         None if deadline is None else seconds("deadline", deadline),
+        _count("max_connections", max_connections),
+        _count("max_messages", max_messages),
+        seconds("max_idle", max_idle),
         None if local_hostname is None else ehlo_name(local_hostname),
         source_address,
     )
@@ -197,6 +208,13 @@ def seconds(what: str, value: float) -> float:
     """
     if type(value) not in {int, float} or not 0 < value <= _MOST_SECONDS:
         message = f"{what} is {value!r:.100}, not a number of seconds above 0 and up to {_MOST_SECONDS}"
+        raise ConfigurationError(message)
+    return value
+
+
+def _count(what: str, value: int) -> int:
+    if type(value) is not int or not 0 < value <= _MOST:
+        message = f"{what} is {value!r:.100}, not a number from 1 to {_MOST}"
         raise ConfigurationError(message)
     return value
 

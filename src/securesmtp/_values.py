@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta  # noqa: TC003 -- the fields' types are there at run time for who inspects them
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from email.message import EmailMessage
+    from typing import BinaryIO
 
 
 class Outcome(StrEnum):
@@ -101,13 +107,40 @@ class Recipient:
 
     Attributes:
         address: The mailbox as it stood in the envelope.
-        accepted: Whether RCPT was answered by 250 or 251.
-        reply: The reply to its RCPT.
+        accepted: Whether RCPT was answered by 250 or 251, and the content that followed by 250.
+        reply: The reply to its RCPT, or the one that refused the transaction it stood in.
     """
 
     address: str
     accepted: bool
     reply: Reply
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the server refused it for now only: 4xx (RFC 5321 §4.2.1)."""
+        return 400 <= self.reply.code < 500  # noqa: PLR2004
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """
+    One certificate of a verified chain.
+
+    Attributes:
+        subject: Its subject's common name, or the first other attribute where there is none.
+        issuer: The same of who signed it.
+        names: DNS names and IP addresses in its subjectAltName; a CA has none.
+        not_before: When it begins (UTC).
+        not_after: When it ends (UTC).
+        sha256: SHA-256 of it, 64 hexadecimal digits.
+    """
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +157,7 @@ class TLSInfo:
         peer_sha256: SHA-256 of the server's certificate, 64 hexadecimal digits.
         peer_spki_sha256: SHA-256 of its public key, in the form that ``TLSPolicy.pins`` takes.
         not_after: When the certificate ends (UTC).
+        chain: The server's certificate, the intermediate ones, and the root that was trusted.
     """
 
     mode: TLSMode
@@ -134,6 +168,7 @@ class TLSInfo:
     peer_sha256: str
     peer_spki_sha256: str
     not_after: datetime
+    chain: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +181,7 @@ class Receipt:
         mail_from: The reverse-path of the envelope.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
         reply: The reply to the content; most servers put their queue id in its text.
+        replies: All of them, one a transaction: more than one only where the server takes fewer recipients at a time.
         tls: The evidence of the TLS session that carried the message.
         size: Octets of the message in CRLF form, before dot-stuffing.
         elapsed: From the call to the final reply.
@@ -158,6 +194,7 @@ class Receipt:
     tls: TLSInfo
     size: int
     elapsed: timedelta
+    replies: tuple[Reply, ...] = ()
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -168,3 +205,87 @@ class Receipt:
     def refused(self) -> tuple[str, ...]:
         """The addresses that the server refused; empty unless ``partial="allow"``."""
         return tuple(recipient.address for recipient in self.recipients if not recipient.accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """
+    One message for `SecureMailer.send_many` whose envelope is not to be taken from its header.
+
+    Attributes:
+        mail_from: The reverse-path.
+        recipients: The forward-paths.
+        content: An EmailMessage, or what `SecureMailer.send_bytes` takes.
+    """
+
+    mail_from: str
+    recipients: Iterable[str]
+    content: EmailMessage | bytes | BinaryIO = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """
+    What became of one message of `SecureMailer.send_many`.
+
+    Attributes:
+        index: Its place in the input, from 0.
+        message_id: Its Message-ID, or None where it has none or could not be read.
+        outcome: What became of it.
+        receipt: The receipt, where it was accepted.
+        error: What `SecureMailer.send` would have raised, where it was not.
+    """
+
+    index: int
+    message_id: str | None
+    outcome: Outcome
+    receipt: Receipt | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """
+    What a server shows to a mailer: the answer of `SecureMailer.check`.
+
+    Attributes:
+        host: The configured server.
+        port: The configured port.
+        addresses: The IP addresses that the host has, as the resolver gives them.
+        address: The one that was connected to.
+        tls: The evidence of the TLS session, with the verified chain.
+        days_left: Days until the server's certificate ends.
+        before_tls: What EHLO offered in the clear, by keyword; None with implicit TLS.
+        after_tls: What EHLO offered inside TLS, by keyword.
+        mechanisms: The SASL mechanisms that the server offers inside TLS.
+        mechanism: The one that a login would use; None without credentials, or where none fits.
+        size: The most octets of a message that the server takes, where it says so.
+        limits: What it says by LIMITS (RFC 9422).
+        login: Whether the login went well; None without credentials.
+        login_error: Why it did not.
+    """
+
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+    address: str
+    tls: TLSInfo
+    days_left: int
+    before_tls: Mapping[str, str] | None
+    after_tls: Mapping[str, str]
+    mechanisms: tuple[str, ...]
+    mechanism: str | None
+    size: int | None
+    limits: Mapping[str, int]
+    login: bool | None
+    login_error: Exception | None = None
+
+    @property
+    def only_before_tls(self) -> frozenset[str]:
+        """The keywords that were offered in the clear only; STARTTLS is one of them by right."""
+        return frozenset(self.before_tls or ()) - frozenset(self.after_tls)
+
+    @property
+    def only_after_tls(self) -> frozenset[str]:
+        """The keywords that are offered inside TLS only."""
+        return frozenset(self.after_tls) - frozenset(self.before_tls or self.after_tls)

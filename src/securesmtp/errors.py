@@ -202,4 +202,9 @@ class OutcomeUnknownError(SecureSMTPError):
 
     Sending it again may deliver it twice; ``message_id`` lets the receiver (or you) recognise the second copy.
     ``__cause__`` says what went wrong.
+
+    Attributes:
+        recipients: Where the message was sent in several transactions, everyone whose outcome is known; else empty.
     """
+
+    recipients: tuple[Recipient, ...] = ()

@@ -176,7 +176,7 @@ def test_a_connection_whose_session_did_not_end_is_not_used_again(
     server = serve()
     mine = mailer(server)
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    link = mine._link
+    (link,) = [place.link for place in mine._pool.places if place.link is not None]
     assert link is not None
     monkeypatch.setattr(link, "close", lambda: None)
     with pytest.raises(KeyboardInterrupt):

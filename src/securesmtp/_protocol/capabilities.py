@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # More keywords than any server has; the rest of a flood is not looked at.
 _MAX_KEYWORDS = 100
+# Nobody has more; a longer number costs time to read.
+_LIMIT_DIGITS = 10
 _KEYWORD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:([ =])([ -~]*))?")
 
 
@@ -37,6 +39,13 @@ class Capabilities:
         value = self.keywords.get("SIZE", "")
         # RFC 1870 §4 allows 20 digits.
         return int(value) or None if value.isdecimal() and len(value) <= 20 else None  # noqa: PLR2004
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What LIMITS says, such as ``MAILMAX`` and ``RCPTMAX`` (RFC 9422 §3); what lets nothing pass is no limit."""
+        words = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
+        found = {name: int(value) for name, _, value in words if value.isdecimal() and len(value) <= _LIMIT_DIGITS}
+        return {name: value for name, value in found.items() if value}
 
 
 def parse_capabilities(lines: Sequence[bytes]) -> Capabilities:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
@@ -24,6 +24,7 @@ from securesmtp.errors import (
     ConnectError,
     DataRefusedError,
     DowngradeError,
+    MessageError,
     OutcomeUnknownError,
     ProtocolError,
     RecipientsRefusedError,
@@ -33,6 +34,7 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
+    from securesmtp._protocol.address import Mailbox
     from securesmtp._protocol.message import Submission
 
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 # STLS-07: what is said in the clear may be anybody's; enough to recognise a server by.
 _PLAIN_TEXT = 200
+_SPLIT = 'partial="allow" sends it in several transactions'
+_WHO = "the error's recipients say who has it; send it to the others once you know that they have not"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +95,23 @@ Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session: the evidence of its TLS, and what the server offers inside it."""
+    """
+    An open session: the evidence of its TLS, and what the server offers inside it.
+
+    What it offered in the clear is kept to be shown, and used for nothing (RFC 3207 §4.2).
+    """
 
     tls: TLSInfo | None
     offered: Capabilities
+    plain: Capabilities | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the server said of one message that it accepted."""
+    """What the server said of one message that it accepted: of each recipient, and of each transaction's content."""
 
     recipients: tuple[Recipient, ...]
-    reply: Reply
+    replies: tuple[Reply, ...]
     size: int
 
 
@@ -114,10 +123,11 @@ def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
     if greeting.code != 220:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         message = f'the greeting is "{greeting}"{_doubt(tls)}'
         raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=_temporary(greeting))
-    offered = yield from ehlo(name or connected.literal, tls)
+    offered, plain = (yield from ehlo(name or connected.literal, tls)), None
     if mode is TLSMode.STARTTLS:
-        tls, offered = yield from starttls(name or connected.literal, offered)
-    return Session(tls, offered)
+        plain = offered
+        tls, offered = yield from starttls(name or connected.literal, plain)
+    return Session(tls, offered, plain)
 
 
 def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
@@ -149,8 +159,8 @@ def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capa
     return tls, (yield from ehlo(name, tls))
 
 
-def authenticate(session: Session, login: Password) -> Dialogue[None]:
-    """Log in once, with one mechanism; a refusal is final (AUTH-02)."""
+def authenticate(session: Session, login: Password) -> Dialogue[str]:
+    """Log in once, with one mechanism, and return its name; a refusal is final (AUTH-02)."""
     if session.tls is None:
         message = "no login without TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
@@ -162,7 +172,7 @@ def authenticate(session: Session, login: Password) -> Dialogue[None]:
             raise ProtocolError(response, stage=Stage.AUTH)
         yield Send(response, Stage.AUTH)
     if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
-        return
+        return mechanism.name
     reply = raw.reply()
     if reply.code < 400:  # noqa: PLR2004 -- 4xx and 5xx are refusals, all else is out of step
         message = f'AUTH is answered by "{reply}", not by 235'
@@ -173,8 +183,56 @@ def authenticate(session: Session, login: Password) -> Dialogue[None]:
 
 
 def deliver(session: Session, submission: Submission, partial: Literal["raise", "allow"]) -> Dialogue[Delivery]:
-    """Submit one message (RFC 5321 §3.3), and know what became of it."""
+    """
+    Submit one message (RFC 5321 §3.3), and know what became of it.
+
+    Where the server takes fewer recipients at a time than there are, ``"allow"`` sends it to the rest in further
+    transactions; what fails after the first of them has succeeded is an `OutcomeUnknownError` that says who has it.
+    """
     fitted = submission.fit(session.offered)
+    most = session.offered.limits.get("RCPTMAX", len(fitted.recipients))
+    if len(fitted.recipients) > most and partial == "raise":
+        message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
+        raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
+    waiting, said, replies = fitted.recipients, dict[str, Recipient](), list[Reply]()
+    while waiting:
+        group, waiting = waiting[:most], waiting[most:]
+        try:
+            recipients, reply = yield from _transaction(session, replace(fitted, recipients=group), partial)
+        except SecureSMTPError as error:
+            if not replies:
+                raise
+            recipients = _refused(group, error, said)
+        else:
+            replies.append(reply)
+            full = {recipient.address for recipient in recipients if _too_many(recipient.reply)}
+            waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
+        said |= {recipient.address: recipient for recipient in recipients}
+    ordered = tuple(said[mailbox.address] for mailbox in fitted.recipients)
+    return Delivery(ordered, tuple(replies), fitted.content.size)
+
+
+def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str, Recipient]) -> tuple[Recipient, ...]:
+    """Return how a later transaction was refused; where that is not certain, the whole message's outcome is unknown."""
+    if isinstance(error, RefusedError) and in_step(error) and error.reply is not None:
+        answers = error.recipients if isinstance(error, RecipientsRefusedError) else ()
+        return answers or tuple(Recipient(mailbox.address, accepted=False, reply=error.reply) for mailbox in group)
+    asked = {mailbox.address for mailbox in group}
+    known = tuple(recipient for recipient in said.values() if recipient.address not in asked)
+    message = f"{sum(each.accepted for each in known)} recipients have it, and then, for the rest: {error.args[0]}"
+    unknown = OutcomeUnknownError(message, stage=error.stage, outcome=Outcome.UNKNOWN, hint=_WHO)
+    unknown.recipients = known
+    raise unknown from error
+
+
+def _too_many(reply: Reply) -> bool:
+    # RFC 5321 §4.5.3.1.10; with another enhanced code it is the storage or the mailbox that is full (RFC 3463 §3.6).
+    return reply.code == 452 and reply.enhanced in {None, "4.5.3"}  # noqa: PLR2004
+
+
+def _transaction(
+    session: Session, fitted: Submission, partial: Literal["raise", "allow"]
+) -> Dialogue[tuple[tuple[Recipient, ...], Reply]]:
     yield from _mail(session, fitted)
     recipients = []
     for mailbox in fitted.recipients:
@@ -182,14 +240,15 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
         rcpt = line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
         reply = yield from _ask(rcpt, Stage.RCPT, (250, 251))
         recipients.append(Recipient(mailbox.address, reply.code in {250, 251}, reply))
-    refused = [recipient.reply for recipient in recipients if not recipient.accepted]
+    refused = [recipient for recipient in recipients if not recipient.accepted]
     if refused and (partial == "raise" or len(refused) == len(recipients)):
-        error = _error(RecipientsRefusedError, Stage.RCPT, refused[0], f"{len(refused)} of {len(recipients)} refused")
+        what = f"{len(refused)} of {len(recipients)} refused"
+        error = _error(RecipientsRefusedError, Stage.RCPT, refused[0].reply, what)
         error.recipients = tuple(recipients)
         error.hint = "the error's recipients have each one's reply"
         if len(refused) < len(recipients):
             error.hint += '; partial="allow" delivers to the rest'
-        error.retryable = all(_temporary(reply) for reply in refused)
+        error.retryable = all(recipient.retryable for recipient in refused)
         yield from _give_up(error)
     reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")
     if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
@@ -197,7 +256,7 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
     final = yield from _content(fitted)
     if final.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         raise _error(DataRefusedError, Stage.CONTENT, final)
-    return Delivery(tuple(recipients), final, fitted.content.size)
+    return tuple(recipients), final
 
 
 def reset() -> Dialogue[None]:

@@ -103,6 +103,9 @@ class Link(smtplib.SMTP):
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
         self._process = os.getpid()
+        self._aborted = False
+        self.addresses: tuple[str, ...] = ()
+        self.address = ""
         self._in_step = False
 
     @property
@@ -142,8 +145,7 @@ class Link(smtplib.SMTP):
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
-            return self.is_open and self._in_step and self._process == os.getpid() and not self._unread()
+            return self.is_open and self._in_step and not self._unread()
         except SecureSMTPError:
             return False
 
@@ -175,6 +177,10 @@ class Link(smtplib.SMTP):
                 message = "only one EHLO and one STARTTLS are written in the clear"
                 raise TLSError(message)
             self._said.add(verb)
+        # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
+        if self._process != os.getpid():
+            message = "the connection belongs to the process that this one was forked from"
+            raise ConnectError(message, stage=self._stage, retryable=True)
         sock = self._open_socket()
         while view:
             try:
@@ -190,6 +196,15 @@ class Link(smtplib.SMTP):
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.close()
+
+    def abort(self) -> None:
+        """End the connection from another thread: whatever waits on it meets its end, and the owner closes it."""
+        self._aborted = True
+        sock = self.sock
+        if sock is not None:
+            # Not `SSLSocket.shutdown`, which takes TLS away from under the thread that uses it.
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def goodbye(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is in step, and close whatever comes of it; nothing is waited for."""
@@ -280,6 +295,7 @@ class Link(smtplib.SMTP):
     def _connect(self, host: str, port: int) -> socket.socket:
         self._step(Stage.CONNECT, "connect")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
         failure = OSError("the name has no address")
         for index, (family, kind, protocol, _, address) in enumerate(found):
             sock = socket.socket(family, kind, protocol)
@@ -299,6 +315,7 @@ class Link(smtplib.SMTP):
                     raise
                 failure = error
             else:
+                self.address = str(address[0])
                 return sock
         # When all of them only timed out, it is the limit that ended it.
         self._deadline.left(self._stage)
@@ -352,6 +369,9 @@ class Link(smtplib.SMTP):
 
     def _step(self, stage: Stage, limit: str) -> None:
         self._stage = stage
+        if self._aborted:
+            message = "the connection was ended by close(abort=True)"
+            raise ConnectError(message, stage=stage, retryable=True)
         self._deadline = Deadline(limit, getattr(self._settings.timeouts, limit), self.overall)
         self._deadline.left(stage)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from securesmtp._values import CertificateReason, Stage, TLSInfo
+from securesmtp._values import Certificate, CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 # OpenSSL's SSL_OP_LEGACY_SERVER_CONNECT, _ALLOW_UNSAFE_LEGACY_RENEGOTIATION and _IGNORE_UNEXPECTED_EOF, which an
 # OPENSSL_CONF can set (measured) and Python names on some versions only.
 _UNSAFE = 0x4 | 0x40000 | 0x80
+
+# `_ssl.ENCODING_DER`.
+_DER = 2
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _REASONS = {
@@ -104,7 +107,7 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
     _demand(not sock.session_reused, "the session was resumed")
     version, cipher = sock.version(), sock.cipher()
     try:
-        der, named = sock.getpeercert(binary_form=True), sock.getpeercert()
+        der, named, chain = sock.getpeercert(binary_form=True), sock.getpeercert(), _verified_chain(sock)
     except ValueError:
         # A name in it that is not ASCII: whoever signed it did not look.
         message = "the certificate cannot be read"
@@ -129,8 +132,32 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
         trust_name(settings.policy),
         hashlib.sha256(der).hexdigest(),
         spki,
-        datetime.fromtimestamp(ssl.cert_time_to_seconds(str(named["notAfter"])), UTC),
+        _time(named["notAfter"]),
+        chain,
     )
+
+
+def _verified_chain(sock: ssl.SSLSocket) -> tuple[Certificate, ...]:
+    # Public since 3.13, as octets that nothing in the standard library reads; what stands behind it is there on all.
+    found = getattr(getattr(sock, "_sslobj", None), "get_verified_chain", lambda: None)()
+    return tuple(_certificate(each.get_info(), each.public_bytes(_DER)) for each in found or ())
+
+
+def _certificate(shown: dict[str, Any], der: bytes) -> Certificate:
+    subject, issuer = (_common_name(shown.get(which, ())) for which in ("subject", "issuer"))
+    names = tuple(name for _, name in shown.get("subjectAltName", ()))
+    begins, ends = _time(shown["notBefore"]), _time(shown["notAfter"])
+    return Certificate(subject, issuer, names, begins, ends, hashlib.sha256(der).hexdigest())
+
+
+def _common_name(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
+    attributes = [pair for part in name for pair in part]
+    found = [value for key, value in attributes if key == "commonName"] + [value for _, value in attributes]
+    return found[0] if found else ""
+
+
+def _time(text: object) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(text)), UTC)
 
 
 def handshake_error(error: ssl.SSLError, sock: ssl.SSLSocket, settings: Settings) -> TLSError:

@@ -87,12 +87,20 @@ def choose(login: Password, offered: Sequence[str]) -> Mechanism:
         NoUsableMechanismError: There is none; the password was not fetched.
         ConfigurationError: The callable gave something that is not a password.
     """
-    allowed = login.mechanisms or tuple(RANKED)
-    name = next((name for name in allowed if name in offered), None)
+    name = mechanism(login, offered)
     if name is None:
-        message = f"the server offers {_listed(offered)}, and only {_listed(allowed)} may be used"
+        message = f"the server offers {_listed(offered)}, and only {_listed(_allowed(login))} may be used"
         raise NoUsableMechanismError(message, stage=Stage.AUTH)
     return RANKED[name](login.username, _fetched(login.password))
+
+
+def mechanism(login: Password, offered: Sequence[str]) -> str | None:
+    """Return the name of the first mechanism that *login* allows and the server *offered*, or None for none."""
+    return next((name for name in _allowed(login) if name in offered), None)
+
+
+def _allowed(login: Password) -> tuple[str, ...]:
+    return login.mechanisms or tuple(RANKED)
 
 
 def _fetched(source: Secret | Callable[[], str | Secret]) -> Secret:

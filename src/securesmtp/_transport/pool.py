@@ -1,0 +1,268 @@
+"""
+The connections of one mailer in one process: who has which, which is used again, which is closed.
+
+Theory of operation: there are as many places as there may be connections. A send claims a place by its ticket, and a
+place is free when its ticket is done. That is one store, made without a call, so that no signal can come in between:
+whatever a send is interrupted by, its place comes back. Waiting threads are woken by a hint, and look again by
+themselves in case a signal has swallowed it. Nothing is read or written under the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial as bind
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
+from securesmtp._transport.link import Deadline, Link
+from securesmtp._values import Stage
+from securesmtp.errors import ConfigurationError
+from securesmtp.events import Authenticated, Closed, Connected, Connecting, tell
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from securesmtp._settings import Settings
+    from securesmtp.events import Event
+
+T = TypeVar("T")
+
+# How long a hint that a signal has swallowed delays a waiting send, in seconds.
+_LOOK_AGAIN = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """
+    What the rule knows of one place.
+
+    Attributes:
+        free: Whether nobody has it.
+        left: How many messages its connection may still carry; None where it has none.
+        idle: Seconds since it was used.
+    """
+
+    free: bool
+    left: int | None
+    idle: float
+
+
+def choose(places: Sequence[State], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
+    """
+    Return the place to take, or None where there is none, and the free ones whose connection is to be closed.
+
+    The connection that was used last is used first: those that nobody needs grow old, and are closed.
+    """
+    free = [number for number, place in enumerate(places) if place.free]
+    worn = tuple(n for n in free if (left := places[n].left) is not None and (left <= 0 or places[n].idle >= max_idle))
+    fresh = [n for n in free if places[n].left is not None and n not in worn]
+    if fresh:
+        return min(fresh, key=lambda n: places[n].idle), worn
+    return next(iter(free), None), worn
+
+
+class Ticket:
+    """One send's claim to a place; `done` ends it."""
+
+    __slots__ = ("done", "thread")
+
+    def __init__(self) -> None:
+        """Belong to this thread."""
+        self.thread = threading.get_ident()
+        self.done = False
+
+
+class Place:
+    """Room for one connection."""
+
+    __slots__ = ("left", "link", "session", "ticket", "used_at")
+
+    def __init__(self) -> None:
+        """Be free, without a connection."""
+        self.link: Link | None = None
+        self.session: Session | None = None
+        self.left = 0
+        self.used_at = 0.0
+        self.ticket: Ticket | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody has it."""
+        return self.ticket is None or self.ticket.done
+
+    def state(self, now: float) -> State:
+        """Return what the rule knows of it."""
+        connected = self.link is not None and self.link.is_open
+        return State(self.free, self.left if connected else None, now - self.used_at)
+
+
+class Pool:
+    """The places of one mailer, in the process that made it: a child of a fork has a pool of its own."""
+
+    def __init__(
+        self, settings: Settings, context: Callable[[], ssl.SSLContext], on_event: Callable[[Event], None] | None
+    ) -> None:
+        """Have all places free; *context* is asked for when the first connection is opened."""
+        self.places = tuple(Place() for _ in range(settings.max_connections))
+        self._settings = settings
+        self._context = context
+        self._on_event = on_event
+        self._lock = threading.RLock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
+        """
+        Claim a place for *ticket*, and return it; what grew old meanwhile is closed.
+
+        Raises:
+            ConfigurationError: This very thread has all of them, and would wait for itself.
+            DeadlineExceededError: None became free in time.
+        """
+        place, worn = self._until(bind(self._claim, ticket), overall)
+        for link, reason in worn:
+            self.part(link, reason)
+        return place
+
+    def used(self, place: Place, link: Link) -> None:
+        """Note when *place* was used, and tell of a *link* that did not outlive it."""
+        place.used_at = monotonic()
+        if not link.is_open:
+            self._tell(Closed(*self._where, "error"))
+
+    def wake(self) -> None:
+        """Let one who waits look again."""
+        with suppress(IndexError):
+            self._waiting.popleft().release()
+
+    def close(self, *, abort: bool) -> None:
+        """Close each connection when its send is done, or with *abort* at once; one of this thread's own send not."""
+        for place in self.places:
+            link = place.link
+            if abort and link is not None and not place.free:
+                link.abort()
+        for place in self.places:
+            ticket = Ticket()
+            try:
+                (link,) = self._until(bind(self._claim_to_close, place, ticket), None)
+                if link is not None:
+                    self.part(link, "closed by the caller")
+            finally:
+                ticket.done = True
+                self.wake()
+
+    def drop(self) -> bool:
+        """Close every connection without a word, and return whether there was one."""
+        links = [place.link for place in self.places if place.link is not None and place.link.is_open]
+        for link in links:
+            link.close()
+        return bool(links)
+
+    def connection(self, place: Place, overall: Deadline | None) -> tuple[Link, Session]:
+        """Return the connection of *place*, or a new one where it has none that can carry a message."""
+        link, session = place.link, place.session
+        if link is not None and link.is_open:
+            link.overall = overall
+            if session is not None and link.is_idle():
+                return link, session
+            link.close()
+            self._tell(Closed(*self._where, "not usable"))
+        # Not before it is logged in: an interrupt in between would leave a session that is not.
+        place.session = None
+        link, session = self.open(place, overall)
+        self.log_in(link, session)
+        place.session = session
+        return link, session
+
+    def open(self, place: Place, overall: Deadline | None) -> tuple[Link, Session]:
+        """Open a connection in *place*: connect, verify, greet."""
+        self._tell(Connecting(*self._where))
+        began = monotonic()
+        link = place.link = Link(self._settings, self._context())
+        link.overall = overall
+        session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
+        assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
+        self._tell(Connected(*self._where, session.tls, timedelta(seconds=monotonic() - began)))
+        place.left = min(
+            self._settings.max_messages, session.offered.limits.get("MAILMAX", self._settings.max_messages)
+        )
+        return link, session
+
+    def log_in(self, link: Link, session: Session) -> None:
+        """Log in, where there are credentials."""
+        if self._settings.login is not None:
+            began = monotonic()
+            name = link.run(authenticate(session, self._settings.login))
+            self._tell(Authenticated(*self._where, name, timedelta(seconds=monotonic() - began)))
+
+    def part(self, link: Link, reason: str) -> None:
+        """Say QUIT, without waiting for the answer, and close."""
+        link.goodbye(quit_session())
+        self._tell(Closed(*self._where, reason))
+
+    def _until(self, look: Callable[[], T | None], overall: Deadline | None) -> T:
+        """Call *look* under the lock until it finds something, whenever there may be something new."""
+        gate: threading.Lock | None = None
+        try:
+            while True:
+                with self._lock:
+                    found = look()
+                if found is not None:
+                    return found
+                if gate is None:
+                    gate = threading.Lock()
+                    gate.acquire()
+                    # Looked at once more before waiting: a place may have become free meanwhile.
+                    self._waiting.append(gate)
+                elif gate.acquire(
+                    timeout=_LOOK_AGAIN if overall is None else min(_LOOK_AGAIN, overall.left(Stage.CONNECT))
+                ):
+                    gate = None
+        finally:
+            if gate is not None:
+                self._leave(gate)
+
+    def _claim(self, ticket: Ticket) -> tuple[Place, list[tuple[Link, str]]] | None:
+        now = monotonic()
+        chosen, worn = choose([place.state(now) for place in self.places], self._settings.max_idle)
+        if chosen is None:
+            if all(place.ticket is not None and place.ticket.thread == ticket.thread for place in self.places):
+                message = "a send was begun inside a send of the same mailer, and all its connections are in use"
+                hint = "a password callable or signal handler needs a mailer of its own"
+                raise ConfigurationError(message, hint=hint)
+            return None
+        closing = []
+        for place in map(self.places.__getitem__, worn):
+            link, place.link = place.link, None
+            if link is not None:
+                closing.append((link, "message limit" if place.left <= 0 else "idle"))
+        place = self.places[chosen]
+        place.ticket = ticket
+        return place, closing
+
+    def _claim_to_close(self, place: Place, ticket: Ticket) -> tuple[Link | None] | None:
+        if not place.free:
+            # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
+            return (None,) if place.ticket is not None and place.ticket.thread == ticket.thread else None
+        place.ticket = ticket
+        link, place.link = place.link, None
+        return (link,)
+
+    def _leave(self, gate: threading.Lock) -> None:
+        try:
+            self._waiting.remove(gate)
+        except ValueError:
+            # It was woken, and needs it no more: the hint is somebody else's.
+            self.wake()
+
+    def _tell(self, event: Event) -> None:
+        tell(event, self._on_event)
+
+    @property
+    def _where(self) -> tuple[str, int]:
+        return self._settings.host, self._settings.port

@@ -1,0 +1,149 @@
+"""
+What a mailer tells while it works: to ``on_event``, and as one line each to the logger ``securesmtp``.
+
+An event is a frozen value without a secret and without the message. Its `str` is the line that is logged, at DEBUG, or
+at WARNING where something was refused for the sake of security.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from securesmtp.errors import AuthenticationError, SecureSMTPError, TLSError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from securesmtp._values import Receipt, TLSInfo
+
+__all__ = ["Authenticated", "Closed", "Connected", "Connecting", "Event", "Failed", "Sent"]
+
+_LOGGER = logging.getLogger("securesmtp")
+# A library prints nothing where the application has not asked for it.
+_LOGGER.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    Something that happened between the mailer and its server.
+
+    Attributes:
+        host: The configured server.
+        port: The configured port.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return one line, safe to be logged."""
+        return f"{self.host}:{self.port} {self._said()}"
+
+    def _said(self) -> str:
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting(Event):
+    """A new connection is about to be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """
+    A verified TLS session was opened, and the server has greeted inside it.
+
+    Attributes:
+        tls: The evidence.
+        elapsed: From the call of connect to the server's capabilities.
+    """
+
+    tls: TLSInfo
+    elapsed: timedelta
+
+    def _said(self) -> str:
+        tls = self.tls
+        return f"connected in {self.elapsed.total_seconds():.3f} s: {tls.version} {tls.cipher}, verified by {tls.trust}"
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated(Event):
+    """
+    The login went well.
+
+    Attributes:
+        mechanism: The SASL mechanism.
+        elapsed: What it took.
+    """
+
+    mechanism: str
+    elapsed: timedelta
+
+    def _said(self) -> str:
+        return f"authenticated by {self.mechanism} in {self.elapsed.total_seconds():.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Event):
+    """
+    The server took a message.
+
+    Attributes:
+        receipt: What `SecureMailer.send` returns.
+    """
+
+    receipt: Receipt
+
+    def _said(self) -> str:
+        receipt = self.receipt
+        people = f"{len(receipt.accepted)} of {len(receipt.recipients)} recipients"
+        took = receipt.elapsed.total_seconds()
+        return f"sent {receipt.message_id} for {people}, {receipt.size} octets in {took:.3f} s: {receipt.reply}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """
+    A message was refused or not sent, or its outcome is unknown.
+
+    Attributes:
+        error: What `SecureMailer.send` raises; ``message_id``, ``outcome`` and ``stage`` are its attributes.
+    """
+
+    error: SecureSMTPError
+
+    def _said(self) -> str:
+        error = self.error
+        return f"failed {error.message_id} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Event):
+    """
+    A connection was closed.
+
+    Attributes:
+        reason: Why, in words that do not change: ``"closed by the caller"``, ``"idle"``, ``"message limit"``,
+            ``"not usable"`` (closed by the server, or something was said unasked), ``"error"``.
+    """
+
+    reason: str
+
+    def _said(self) -> str:
+        return f"closed: {self.reason}"
+
+
+def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
+    """Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message."""
+    grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
+    _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
+    if on_event is None:
+        return
+    try:
+        on_event(event)
+    except Exception:  # the application's own fault, told where it is looked for
+        _LOGGER.exception("on_event raised")

@@ -105,6 +105,13 @@ def interrupt(*_):
 
 mailer = SecureMailer("localhost", int(sys.argv[1]), ca_file=sys.argv[2], timeout=5, deadline=10)
 signal.signal(signal.SIGALRM, interrupt)
+def disarm():
+    while True:
+        try:
+            return signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            pass
+
 struck = 0
 for _ in range(200):
     try:
@@ -114,8 +121,7 @@ for _ in range(200):
             mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
     except KeyboardInterrupt:
         struck += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    disarm()
 replies = []
 
 def send():

@@ -44,8 +44,8 @@ RAW = b"Subject: x\r\n\r\nx\r\n"
 def _link() -> Link:
     policy = TLSPolicy()
     chosen = settings(
-        "localhost", 1, tls="starttls", login=None, policy=policy, timeout=1, deadline=None, local_hostname=None,
-        source_address=None,
+        "localhost", 1, tls="starttls", login=None, policy=policy, timeout=1, deadline=None, max_connections=1,
+        max_messages=1, max_idle=1, local_hostname=None, source_address=None,
     )  # fmt: skip
     return Link(chosen, build_context(policy))
 

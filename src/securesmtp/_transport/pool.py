@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._values import Stage
-from securesmtp.errors import ConfigurationError
+from securesmtp.errors import ConfigurationError, RefusedError
 from securesmtp.events import Authenticated, Closed, Connected, Connecting, tell
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Pool:
                 return link, session
             link.close()
             self._tell(Closed(*self._where, "not usable"))
-        # Not before it is logged in: an interrupt in between would leave a session that is not.
+        # Set when it is logged in, and not before: an interrupt in between leaves a session that is not.
         place.session = None
         link, session = self.open(place, overall)
         self.log_in(link, session)
@@ -185,7 +185,12 @@ class Pool:
         began = monotonic()
         link = place.link = Link(self._settings, self._context())
         link.overall = overall
-        session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
+        try:
+            session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
+        except RefusedError:
+            # EHLO was refused: in step, and nothing to be done in it.
+            link.close()
+            raise
         assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
         self._tell(Connected(*self._where, session.tls, timedelta(seconds=monotonic() - began)))
         place.left = min(

@@ -98,6 +98,9 @@ def _check_wire(wire: Wire, case: Case, content: bytes) -> None:
     """Nothing but EHLO and STARTTLS in the clear, TLS after a 220 alone, and one content at the most."""
     assert CLEAR.fullmatch(bytes(wire.clear)), "something else than EHLO and STARTTLS was written in the clear"
     assert Case.STARTTLS in case or not wire.clear
+    if b"STARTTLS" in wire.clear:
+        _, offer = next(_steps(wire.log))
+        assert re.search(rb"(?im)^250[ -]STARTTLS[ \r]", offer), "STARTTLS was written, and not offered"
     if wire.upgraded_after is not None:
         assert _says(b"220", wire.upgraded_after), f"TLS was begun after {wire.upgraded_after!r}"
     _, _, after = bytes(wire.secret).partition(b"\r\nDATA\r\n")

@@ -35,7 +35,7 @@ def check(octets: bytes) -> str:
     with mock.patch.multiple(wire, **SMALL):
         _check_splits(octets, ())
     _check_splits(octets, (SECRET,))
-    replies, error, pending = _check_splits(octets, ())
+    replies, error, pending = _read([octets], ())
     if error is None and not pending:
         assert REPLIES.fullmatch(octets), "a reply that is not well-formed was taken for one"
     return "malformed" if error else "part" if pending or not replies else "replies"
@@ -57,13 +57,8 @@ def _splits(octets: bytes) -> Iterator[list[bytes]]:
     yield octets.splitlines(keepends=True)
     yield [octets[at : at + 1] for at in range(len(octets))]
     draw = random.Random(octets)
-    for most in (3, 50):
-        pieces, at = [], 0
-        while at < len(octets):
-            width = draw.randint(0, most)
-            pieces.append(octets[at : at + width])
-            at += width
-        yield pieces
+    cuts = sorted(draw.choices(range(len(octets) + 1), k=draw.randint(1, 9)))
+    yield [octets[begin:end] for begin, end in zip([0, *cuts], [*cuts, None], strict=True)]
 
 
 def _read(pieces: list[bytes], secrets: tuple[wire.Line, ...]) -> tuple[list[RawReply], str | None, bool]:

@@ -111,6 +111,22 @@ def bench(session: nox.Session) -> None:
     """Measure; nothing fails by a number here."""
     install_wheel(session, "demo")
     session.run("python", "tests/bench/import_time.py", *session.posargs)
+    session.run("python", "tests/bench/endless_replies.py", env={"PYTHONPATH": str(HERE / "tests")})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Look for inputs that break a rule, a minute for each target; `nox -s fuzz -- -max_total_time=600` for longer."""
+    install_wheel(session, "demo", "fuzz")
+    for target in ("reply_reader", "session"):
+        # What was learnt is kept beside the environment, and the next run begins with it.
+        learnt = Path(session.create_tmp()) / target
+        learnt.mkdir(exist_ok=True)
+        session.run(
+            *("python", "-m", "fuzz.run", target, "-max_total_time=60", "-print_final_stats=1", *session.posargs),
+            *(f"-artifact_prefix={learnt}-", str(learnt)),
+            env={"PYTHONPATH": str(HERE / "tests")},
+        )
 
 
 @nox.session(name="wheel")

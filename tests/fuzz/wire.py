@@ -1,0 +1,114 @@
+"""The real link over a socket that is a list of what the server will say: no descriptor, no thread, no clock."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Literal, cast
+
+from securesmtp._protocol.dialogue import Block
+from securesmtp._settings import Settings, Timeouts, TLSPolicy, settings
+from securesmtp._transport.link import Deadline, Link
+from securesmtp._values import Stage, TLSMode
+
+Said = tuple[Literal["client", "server"], bytes]
+
+
+class Wire:
+    """Stand for a socket, plain and, once it was wrapped, in TLS; keep both sides in their order."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.clear = bytearray()
+        self.secret = bytearray()
+        self.log: list[Said] = []
+        self.encrypted = self.closed = self.ended = False
+        self.upgraded_after: bytes | None = None
+        self._pieces = pieces
+        self._here = b""
+
+    def wrap(self, context: object, sock: Wire, name: str) -> Wire:
+        """Begin TLS."""
+        if self.clear:
+            at = max(number for number, (who, _) in enumerate(self.log) if who == "client")
+            self.upgraded_after = b"".join(octets for _, octets in self.log[at + 1 :])
+        self.encrypted = True
+        return sock
+
+    def wait(self) -> bool:
+        """Let the next piece come, or the end; return False where there is silence up to the limit."""
+        if not self._pieces:
+            self.ended = True
+            return True
+        self._here = self._pieces.pop(0)
+        return bool(self._here)
+
+    def recv(self, most: int) -> bytes:
+        if not self._here and self._pieces and self._pieces[0].startswith(b"!"):
+            self._here = self._pieces.pop(0)[1:]
+            if not self._here:
+                raise ConnectionResetError
+        if not self._here and not self.ended:
+            raise BlockingIOError
+        octets, self._here = self._here[:most], self._here[most:]
+        if octets:
+            self.log.append(("server", octets))
+        return octets
+
+    def send(self, octets: memoryview) -> int:
+        assert not self.closed
+        (self.secret if self.encrypted else self.clear).extend(octets)
+        self.log.append(("client", bytes(octets)))
+        return len(octets)
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 1)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemoryLink(Link):
+    """The link, over a `Wire`."""
+
+    begun = 0
+    """How many blocks of the content were begun."""
+    wire: Wire
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        self._step(Stage.CONNECT, "connect")
+        return cast("socket.socket", self.wire)
+
+    def _handshake(self, sock: ssl.SSLSocket) -> None:
+        pass
+
+    def _wait(self, events: int) -> None:
+        if not self.wire.wait():
+            Deadline(self._deadline.limit, 0).left(self._stage)
+
+    def _block(self, effect: Block) -> None:
+        self.begun += 1
+        super()._block(effect)
+
+
+def _settings(mode: TLSMode) -> Settings:
+    return settings(
+        "mx.example.org",
+        None,
+        tls=mode,
+        login=None,
+        policy=TLSPolicy(),
+        timeout=Timeouts(),
+        deadline=None,
+        local_hostname=None,
+        source_address=None,
+    )
+
+
+SETTINGS = {mode: _settings(mode) for mode in TLSMode}
+
+
+def memory_link(wire: Wire, mode: TLSMode) -> MemoryLink:
+    """Return a link that will find *wire* when it connects."""
+    link = MemoryLink(SETTINGS[mode], cast("ssl.SSLContext", None))
+    link.wire = wire
+    return link

@@ -99,6 +99,9 @@ def _settings(mode: TLSMode) -> Settings:
         policy=TLSPolicy(),
         timeout=Timeouts(),
         deadline=None,
+        max_connections=1,
+        max_messages=1,
+        max_idle=1,
         local_hostname=None,
         source_address=None,
     )

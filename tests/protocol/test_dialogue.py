@@ -153,7 +153,7 @@ def test_what_is_said_in_the_clear_is_cut() -> None:
 # Logging in.
 
 
-def login(*answers: bytes | SecureSMTPError, offered: str = "PLAIN", password: str = PASSWORD) -> Played[None]:
+def login(*answers: bytes | SecureSMTPError, offered: str = "PLAIN", password: str = PASSWORD) -> Played[str]:
     """Play a login of "user"."""
     return play(authenticate(Session(TLS, Capabilities(auth=(offered,))), Password("user", password)), *answers)
 
@@ -569,9 +569,14 @@ def test_success_is_five_right_answers(replies: list[bytes]) -> None:
     assert bool(played.content) == (b"DATA" in played.commands and codes[3] == b"354")
 
 
-@pytest.mark.parametrize("echo", [b"AUTH PLAIN " + TOKEN, b"235_" + PASSWORD.encode(), b"535-no\r\n" + TOKEN])
+ALIGNED = [base64.b64encode(b"x" * before + PASSWORD.encode() + b"xy") for before in range(3)]
+
+
+@pytest.mark.parametrize(
+    "echo", [b"AUTH PLAIN " + TOKEN, b"235_" + PASSWORD.encode(), b"535-no\r\n" + TOKEN, *ALIGNED]
+)
 def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
-    """A server that sends our own line back is not quoted, well-formed reply or not."""
+    """A server that sends our own line back, or the password in base64 within other words, is not quoted."""
     reader = ReplyReader()
     reader.conceal(line(b"AUTH", b"PLAIN", TOKEN, secret=True))
     reader.feed(echo + b"\r\n")

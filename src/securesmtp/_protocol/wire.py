@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass, field
+from functools import partial
 
 from securesmtp._values import Reply
 from securesmtp.errors import ConfigurationError, ProtocolError
@@ -116,7 +117,7 @@ class ReplyReader:
         """Recognise *secret* in later replies, in base64 and decoded, whole or in part; only hashes of it are kept."""
         token = secret.data[:-2].rpartition(b" ")[2]
         password = base64.b64decode(token).rpartition(b"\0")[2]
-        for octets in (token, password, base64.b64encode(password).rstrip(b"=")):
+        for octets in (token, password, *map(partial(_in_base64, password), range(3))):
             # Counted as `_windows` sees it: a blank in a short password is no octet to look for.
             if width := min(len(_folded(octets)), _ECHO):
                 self._secrets.setdefault(width, set()).update(_windows(octets, width))
@@ -177,6 +178,12 @@ class ReplyReader:
 
     def _malformed(self, what: str, octets: bytes) -> str:
         return f'{what}: "{escape(_LEFT_OUT if self._repeats(octets) else octets, 100)}"'
+
+
+def _in_base64(octets: bytes, before: int) -> bytes:
+    # Where so many octets stand before it: without the characters that its neighbours are in as well.
+    encoded = base64.b64encode(b"\0" * before + octets).rstrip(b"=")
+    return encoded[(before * 8 + 5) // 6 : len(encoded) - bool((before + len(octets)) % 3)]
 
 
 def _folded(octets: bytes) -> bytes:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime
-from functools import cached_property
 from functools import partial as bind
 from secrets import token_hex
 from time import monotonic
@@ -29,7 +28,6 @@ from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectEr
 from securesmtp.events import Failed, Sent, tell
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
@@ -134,9 +132,8 @@ class SecureMailer:
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[int, Pool] = {}
         self._closed = False
-        if self._settings.policy != TLSPolicy():
-            # The caller's own files: better refused here than at the first mail. certifi's can wait (24 to 47 ms).
-            _ = self._context
+        # The caller's own files are better refused here than at the first mail. certifi's can wait (24 to 47 ms).
+        self._context = build_context(self._settings.policy) if self._settings.policy != TLSPolicy() else None
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
@@ -289,16 +286,12 @@ class SecureMailer:
         if pool is not None:
             pool.close(abort=abort)
 
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        return build_context(self._settings.policy)
-
     @property
     def _pool(self) -> Pool:
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
-            pool = self._pools.setdefault(process, Pool(self._settings, lambda: self._context, self._on_event))
+            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event))
         return pool
 
     def _overall(self, deadline: float | None) -> Deadline | None:
@@ -341,9 +334,9 @@ class SecureMailer:
             ticket.done = True
             if place is not None and link is not None:
                 pool.used(place, link)
+            if place is not None and self._closed:
+                pool.close_idle(place)
             pool.wake()
-            if self._closed:
-                self.close()
 
     @contextmanager
     def _naming(self, message_id: str | None) -> Iterator[None]:

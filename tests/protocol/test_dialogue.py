@@ -572,9 +572,7 @@ def test_success_is_five_right_answers(replies: list[bytes]) -> None:
 ALIGNED = [base64.b64encode(b"x" * before + PASSWORD.encode() + b"xy") for before in range(3)]
 
 
-@pytest.mark.parametrize(
-    "echo", [b"AUTH PLAIN " + TOKEN, b"235_" + PASSWORD.encode(), b"535-no\r\n" + TOKEN, *ALIGNED]
-)
+@pytest.mark.parametrize("echo", [b"AUTH PLAIN " + TOKEN, b"235_" + PASSWORD.encode(), b"535-no\r\n" + TOKEN, *ALIGNED])
 def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
     """A server that sends our own line back, or the password in base64 within other words, is not quoted."""
     reader = ReplyReader()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, RefusedError
 from securesmtp.events import Authenticated, Closed, Connected, Connecting, tell
@@ -96,6 +97,11 @@ class Place:
         """Whether nobody has it."""
         return self.ticket is None or self.ticket.done
 
+    def give_up(self) -> tuple[Link | None, str]:
+        """Return its connection, which it has no more, and why it is to be closed."""
+        link, self.link = self.link, None
+        return link, "message limit" if self.left <= 0 else "idle"
+
     def state(self, now: float) -> State:
         """Return what the rule knows of it."""
         connected = self.link is not None and self.link.is_open
@@ -106,9 +112,9 @@ class Pool:
     """The places of one mailer, in the process that made it: a child of a fork has a pool of its own."""
 
     def __init__(
-        self, settings: Settings, context: Callable[[], ssl.SSLContext], on_event: Callable[[Event], None] | None
+        self, settings: Settings, context: ssl.SSLContext | None, on_event: Callable[[Event], None] | None
     ) -> None:
-        """Have all places free; *context* is asked for when the first connection is opened."""
+        """Have all places free; without a *context*, one is made for the first connection."""
         self.places = tuple(Place() for _ in range(settings.max_connections))
         self._settings = settings
         self._context = context
@@ -147,14 +153,17 @@ class Pool:
             if abort and link is not None and not place.free:
                 link.abort()
         for place in self.places:
-            ticket = Ticket()
-            try:
-                (link,) = self._until(bind(self._claim_to_close, place, ticket), None)
-                if link is not None:
-                    self.part(link, "closed by the caller")
-            finally:
-                ticket.done = True
-                self.wake()
+            self._until(bind(self.close_idle, place), None)
+
+    def close_idle(self, place: Place) -> bool:
+        """Close the connection of *place* if nobody has it; return whether there is nothing left to wait for."""
+        with self._lock:
+            if not place.free:
+                # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
+                return place.ticket is not None and place.ticket.thread == threading.get_ident()
+            link, place.link = place.link, None
+        self.part(link, "closed by the caller")
+        return True
 
     def drop(self) -> bool:
         """Close every connection without a word, and return whether there was one."""
@@ -183,7 +192,8 @@ class Pool:
         """Open a connection in *place*: connect, verify, greet."""
         self._tell(Connecting(*self._where))
         began = monotonic()
-        link = place.link = Link(self._settings, self._context())
+        context = self._context = self._context or build_context(self._settings.policy)
+        link = place.link = Link(self._settings, context)
         link.overall = overall
         try:
             session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
@@ -205,19 +215,18 @@ class Pool:
             name = link.run(authenticate(session, self._settings.login))
             self._tell(Authenticated(*self._where, name, timedelta(seconds=monotonic() - began)))
 
-    def part(self, link: Link, reason: str) -> None:
-        """Say QUIT, without waiting for the answer, and close."""
-        link.goodbye(quit_session())
-        self._tell(Closed(*self._where, reason))
+    def part(self, link: Link | None, reason: str) -> None:
+        """Say QUIT where there is a connection, without waiting for the answer, and close it."""
+        if link is not None and link.is_open:
+            link.goodbye(quit_session())
+            self._tell(Closed(*self._where, reason))
 
     def _until(self, look: Callable[[], T | None], overall: Deadline | None) -> T:
-        """Call *look* under the lock until it finds something, whenever there may be something new."""
+        """Call *look* until it finds something, whenever there may be something new."""
         gate: threading.Lock | None = None
         try:
             while True:
-                with self._lock:
-                    found = look()
-                if found is not None:
+                if found := look():
                     return found
                 if gate is None:
                     gate = threading.Lock()
@@ -232,31 +241,18 @@ class Pool:
             if gate is not None:
                 self._leave(gate)
 
-    def _claim(self, ticket: Ticket) -> tuple[Place, list[tuple[Link, str]]] | None:
-        now = monotonic()
-        chosen, worn = choose([place.state(now) for place in self.places], self._settings.max_idle)
-        if chosen is None:
-            if all(place.ticket is not None and place.ticket.thread == ticket.thread for place in self.places):
-                message = "a send was begun inside a send of the same mailer, and all its connections are in use"
-                hint = "a password callable or signal handler needs a mailer of its own"
-                raise ConfigurationError(message, hint=hint)
-            return None
-        closing = []
-        for place in map(self.places.__getitem__, worn):
-            link, place.link = place.link, None
-            if link is not None:
-                closing.append((link, "message limit" if place.left <= 0 else "idle"))
-        place = self.places[chosen]
-        place.ticket = ticket
-        return place, closing
-
-    def _claim_to_close(self, place: Place, ticket: Ticket) -> tuple[Link | None] | None:
-        if not place.free:
-            # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
-            return (None,) if place.ticket is not None and place.ticket.thread == ticket.thread else None
-        place.ticket = ticket
-        link, place.link = place.link, None
-        return (link,)
+    def _claim(self, ticket: Ticket) -> tuple[Place, list[tuple[Link | None, str]]] | None:
+        with self._lock:
+            now = monotonic()
+            chosen, worn = choose([place.state(now) for place in self.places], self._settings.max_idle)
+            if chosen is not None:
+                closing = [self.places[number].give_up() for number in worn]
+                self.places[chosen].ticket = ticket
+                return self.places[chosen], closing
+        if all(place.ticket is not None and place.ticket.thread == ticket.thread for place in self.places):
+            message = "a send was begun inside a send of the same mailer, and all its connections are in use"
+            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
+        return None
 
     def _leave(self, gate: threading.Lock) -> None:
         try:

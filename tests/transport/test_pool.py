@@ -1,0 +1,256 @@
+"""The pool: who gets which connection, how many there are, how long they live, and how they end."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Mailer, Serve
+from scripted import Mode, Peer, honest
+from securesmtp import (
+    ConfigurationError,
+    ConnectError,
+    DeadlineExceededError,
+    Outcome,
+    OutcomeUnknownError,
+    RefusedError,
+    SecureMailer,
+    SecureSMTPError,
+)
+from securesmtp._transport.pool import State, choose
+
+RAW = b"Subject: x\r\n\r\nx\r\n"
+LEFT = st.none() | st.integers(-1, 3)
+PLACES = st.lists(st.builds(State, st.booleans(), LEFT, st.floats(0, 100)), max_size=6)
+
+
+def _send(mailer: SecureMailer, **options: float) -> int:
+    return mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"], **options).reply.code  # type: ignore[arg-type]
+
+
+@given(PLACES, st.floats(0.1, 100))
+def test_the_youngest_connection_that_may_be_used_is_used(places: list[State], max_idle: float) -> None:
+    """One that is in use never; one that is worn out is closed, and its place taken only where nothing is better."""
+    chosen, worn = choose(places, max_idle)
+    free = {number for number, place in enumerate(places) if place.free}
+    old = {n for n in free if (left := places[n].left) is not None and (left <= 0 or places[n].idle >= max_idle)}
+    good = {n for n in free - old if places[n].left is not None}
+    assert set(worn) == old
+    if chosen is None:
+        assert not free
+    elif good:
+        assert chosen in good
+        assert all(places[chosen].idle <= places[n].idle for n in good)
+    else:
+        assert chosen in free
+
+
+def _holding(release: threading.Event) -> Callable[[Peer, bytes], bytes]:
+    def answer(peer: Peer, content: bytes) -> bytes:
+        release.wait(10)
+        return b"250 2.0.0 queued\r\n"
+
+    return answer
+
+
+def test_threads_have_as_many_connections_as_are_allowed(serve: Serve, mailer: Mailer) -> None:
+    """And no more; each message goes once, and all connections are used again."""
+    busy, most, lock = 0, 0, threading.Lock()
+
+    def slow(peer: Peer, content: bytes) -> bytes:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.005)
+        with lock:
+            busy -= 1
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={"CONTENT": slow}), connections=50)
+    mine = mailer(server, max_connections=3)
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.extend(_send(mine) for _ in range(10))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert codes == [250] * 80
+    assert most == 3
+    assert len(server.connections) == 3
+    assert len(server.accepted) == 80
+
+
+def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, mailer: Mailer) -> None:
+    """It is told as such, and nothing of it was sent."""
+    release = threading.Event()
+    server = serve(honest(replies={"CONTENT": _holding(release)}))
+    mine = mailer(server, max_connections=1)
+    other = threading.Thread(target=_send, args=(mine,))
+    other.start()
+    time.sleep(0.1)
+    with pytest.raises(DeadlineExceededError) as caught:
+        _send(mine, deadline=0.2)
+    assert (caught.value.limit, caught.value.outcome) == ("deadline", Outcome.NOT_SENT)
+    release.set()
+    other.join(5)
+    assert len(server.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "extension", "per_connection"),
+    [({"max_messages": 2}, "SIZE", 2), ({}, "LIMITS MAILMAX=3", 3), ({"max_messages": 1}, "LIMITS MAILMAX=0", 1)],
+    ids=["ours", "the server's", "none of the server's"],
+)
+def test_a_connection_carries_as_many_messages_as_it_may(
+    serve: Serve, mailer: Mailer, options: dict[str, int], extension: str, per_connection: int
+) -> None:
+    """Then it is closed by QUIT, and the next message takes a new one (RFC 9422; OpenSMTPD's 100)."""
+    server = serve(honest(extensions=(extension,)))
+    mine = mailer(server, **options)
+    for _ in range(6):
+        _send(mine)
+    mine.close()
+    server.joined()
+    assert [len(log.accepted) for log in server.connections] == [per_connection] * (6 // per_connection)
+    assert all(log.secret.endswith(b"QUIT\r\n") for log in server.connections)
+
+
+def test_a_connection_that_nobody_used_is_not_used_again(serve: Serve, mailer: Mailer) -> None:
+    """The server would close it at any moment; it is closed by QUIT when the next is opened."""
+    server = serve()
+    mine = mailer(server, max_idle=0.05)
+    _send(mine)
+    time.sleep(0.1)
+    _send(mine)
+    assert [len(log.accepted) for log in server.connections] == [1, 1]
+    mine.close()
+    server.joined()
+    assert all(log.secret.endswith(b"QUIT\r\n") for log in server.connections)
+
+
+def test_a_refused_greeting_leaves_no_connection_behind(serve: Serve, mailer: Mailer) -> None:
+    """In step, and of no use: the next send begins anew."""
+    server = serve(honest(replies={"EHLO": b"550 no\r\n"}), honest())
+    mine = mailer(server)
+    with pytest.raises(RefusedError):
+        _send(mine)
+    assert _send(mine) == 250
+    server.connections[0].done.wait(5)
+    assert server.connections[0].client == "eof"
+
+
+def test_close_waits_for_the_sends_under_way(serve: Serve, mailer: Mailer) -> None:
+    """They are finished, and no later one is begun."""
+    release = threading.Event()
+    server = serve(honest(replies={"CONTENT": _holding(release)}))
+    mine = mailer(server)
+    codes: list[int] = []
+    sender = threading.Thread(target=lambda: codes.append(_send(mine)))
+    closer = threading.Thread(target=mine.close)
+    sender.start()
+    time.sleep(0.1)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive()
+    with pytest.raises(ConfigurationError, match="closed"):
+        _send(mine)
+    release.set()
+    sender.join(5)
+    closer.join(5)
+    assert not closer.is_alive()
+    assert codes == [250]
+    server.joined()
+    assert server.secret.endswith(b"QUIT\r\n")
+
+
+def _silent(peer: Peer, line: bytes) -> bytes:
+    peer.sleep_until_peer_closes()
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "outcome"),
+    [
+        ("GREETING", ConnectError, Outcome.NOT_SENT),
+        ("MAIL", ConnectError, Outcome.NOT_SENT),
+        ("CONTENT", OutcomeUnknownError, Outcome.UNKNOWN),
+    ],
+)
+def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, mailer: Mailer, mode: Mode, step: str, kind: type[SecureSMTPError], outcome: Outcome
+) -> None:
+    """At once, with what is true of each; nothing more is written."""
+    server = serve(honest(mode, replies={step: _silent}))
+    mine = mailer(server, tls=mode, timeout=30)
+    errors: list[SecureSMTPError] = []
+
+    def send() -> None:
+        try:
+            _send(mine)
+        except SecureSMTPError as error:
+            errors.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(0.3)
+    mine.close(abort=True)
+    sender.join(5)
+    (error,) = errors
+    assert (type(error), error.outcome) == (kind, outcome)
+    server.joined()
+    assert b"QUIT" not in server.secret
+    assert server.accepted == []
+
+
+def test_an_aborted_connection_is_not_gone_on_with(serve: Serve, mailer: Mailer) -> None:
+    """Where it was still being opened, the next step says why it ends."""
+
+    def password() -> str:
+        (link,) = [place.link for place in mine._pool.places if place.link is not None]
+        link.abort()
+        return "secret"
+
+    mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password)
+    with pytest.raises(ConnectError, match="abort"):
+        _send(mine)
+
+
+def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None:
+    """As files and sockets do, and only where there is a connection."""
+    server = serve()
+    unused = mailer(server)
+    left = [SecureMailer("localhost", server.port, policy=unused._settings.policy)]
+    _send(left[0])
+    with pytest.warns(ResourceWarning, match="unclosed <SecureMailer localhost"):
+        left.clear()
+    closed = SecureMailer("localhost", server.port, policy=unused._settings.policy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _send(closed)
+        closed.close()
+        del closed
+        gc.collect()
+
+
+def test_a_send_in_a_send_takes_another_connection(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """As long as there is one: a password may be fetched by mail, or a signal handler tell of something."""
+    server = serve(honest(auth=("me", "secret")))
+
+    def password() -> str:
+        if not server.accepted and len(server.connections) == 1:
+            mine.send(message)
+        return "secret"
+
+    mine = mailer(server, username="me", password=password)
+    mine.send(message)
+    assert len(server.connections) == 2
+    assert len(server.accepted) == 2

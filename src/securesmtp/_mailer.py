@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -28,7 +29,7 @@ from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectEr
 from securesmtp.events import Failed, Sent, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from securesmtp._protocol.dialogue import Delivery, Session
@@ -235,6 +236,10 @@ class SecureMailer:
         """
         _check(partial)
         self._overall(deadline)
+        given: object = messages
+        if isinstance(given, EmailMessage | str | bytes) or not isinstance(given, Iterable):
+            message = f"messages is a {type(messages).__name__}, not an iterable of messages"
+            raise ConfigurationError(message, hint="pass a list, or a generator")
         refused: list[AuthenticationError] = []
 
         def jobs() -> Iterator[Callable[[], SendResult]]:
@@ -267,6 +272,7 @@ class SecureMailer:
                 pool.log_in(link, session)
             except AuthenticationError as error:
                 refusal = error
+                refusal.host, refusal.port = self._settings.host, self._settings.port
             finally:
                 pool.part(link, "closed by the caller")
         return _report(self._settings, link, session, refusal)

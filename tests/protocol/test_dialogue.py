@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -427,6 +428,103 @@ def test_some_recipients_may_be_refused_where_that_is_allowed() -> None:
     played = play(deliver(session(), mail(), "allow"), b"250 ok", b"550 no", *GOOD[2:])
     assert [recipient.accepted for recipient in played.value.recipients] == [False, True]
     assert played.content
+
+
+MANY = [f"r{number}@b.example" for number in range(5)]
+TOO_MANY = b"452 4.5.3 too many recipients"
+
+
+def _rounds(most: dict[str, str], *answers: bytes, partial: str = "allow") -> Played[Delivery]:
+    many: Literal["raise", "allow"] = "allow" if partial == "allow" else "raise"
+    return play(deliver(session(**most), mail(b"\nx", *MANY), many), *answers)
+
+
+def test_recipients_beyond_the_servers_limit_go_in_further_transactions() -> None:
+    """As many at a time as LIMITS says, the same content each time, where the caller allows it (RFC 9422)."""
+    one = [b"250 m", b"250 a", b"250 b", b"354 go", b"250 first"]
+    two = [b"250 m", b"250 c", b"550 no", b"354 go", b"250 second"]
+    three = [b"250 m", b"250 e", b"354 go", b"250 third"]
+    played = _rounds({"LIMITS": "RCPTMAX=2"}, *one, *two, *three)
+    assert [reply.text for reply in played.value.replies] == ["first", "second", "third"]
+    assert [(r.address, r.accepted) for r in played.value.recipients] == list(
+        zip(MANY, [True, True, True, False, True], strict=True)
+    )
+    assert played.content == b"\r\nx\r\n.\r\n" * 3
+    assert [line.partition(b" ")[0] for line in played.commands] == [
+        *[b"MAIL", b"RCPT", b"RCPT", b"DATA"] * 2, b"MAIL", b"RCPT", b"DATA",
+    ]  # fmt: skip
+
+
+def test_recipients_beyond_the_servers_limit_are_one_clear_error() -> None:
+    """Where all or nobody is to have it: before MAIL, and with what would help."""
+    error = _rounds({"LIMITS": "RCPTMAX=4"}, partial="raise").failure(MessageError)
+    assert "5 recipients" in str(error)
+    assert "takes 4" in str(error)
+    assert 'partial="allow"' in str(error)
+    assert (error.outcome, error.stage) == (Outcome.NOT_SENT, Stage.MAIL)
+
+
+@pytest.mark.parametrize("reply", [TOO_MANY, b"452 too many"], ids=["with enhanced code", "without"])
+def test_too_many_recipients_are_sent_to_in_the_next_transaction(reply: bytes) -> None:
+    """RFC 5321 §4.5.3.1.10; as long as each transaction has somebody new."""
+    one = [b"250 m", b"250 a", b"250 b", reply, reply, reply, b"354 go", b"250 first"]
+    two = [b"250 m", b"250 c", b"550 no", reply, b"354 go", b"250 second"]
+    three = [b"250 m", reply, b"250 reset"]
+    played = _rounds({}, *one, *two, *three)
+    assert [r.accepted for r in played.value.recipients] == [True, True, True, False, False]
+    assert [r.retryable for r in played.value.recipients] == [False, False, False, False, True]
+    assert [reply.text for reply in played.value.replies] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "reply", [b"452 4.2.2 mailbox full", b"452 4.3.1 disk full", b"450 4.2.1 busy", b"552 5.5.3 no"]
+)
+def test_what_is_no_limit_of_recipients_is_a_refusal(reply: bytes) -> None:
+    """The next transaction would meet the same."""
+    played = _rounds({}, b"250 m", b"250 a", b"250 b", b"250 c", b"250 d", reply, b"354 go", b"250 ok")
+    assert [r.accepted for r in played.value.recipients] == [True, True, True, True, False]
+    assert played.value.recipients[4].retryable is reply.startswith(b"4")
+
+
+def test_too_many_recipients_are_refused_where_all_or_nobody_is_to_have_it() -> None:
+    """The error has the server's words, may be retried, and says what would help."""
+    played = _rounds({}, b"250 m", b"250 a", *[TOO_MANY] * 4, b"250 reset", partial="raise")
+    error = played.failure(RecipientsRefusedError)
+    assert error.retryable
+    assert 'partial="allow"' in str(error)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[b"450 later"], [b"250 m", b"250 c", b"250 d", b"451 later", b"250 reset"],
+     [b"250 m", b"250 c", b"250 d", b"354 go", b"450 later"]],
+    ids=["MAIL", "DATA", "content"],
+)  # fmt: skip
+def test_a_later_transaction_that_is_refused_is_a_refusal_of_its_recipients(answers: list[bytes]) -> None:
+    """The first has delivered: there is a receipt, and it says who has it."""
+    one = [b"250 m", b"250 a", b"250 b", b"354 go", b"250 first"]
+    three = [b"250 m", b"250 e", b"354 go", b"250 third"]
+    played = _rounds({"LIMITS": "RCPTMAX=2"}, *one, *answers, *three)
+    assert [r.accepted for r in played.value.recipients] == [True, True, False, False, True]
+    assert [r.retryable for r in played.value.recipients] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[ConnectError("gone")], [b"421 bye"], [b"250 m", b"250 c", b"250 d", b"354 go", b"421 bye"],
+     [b"250 m", b"250 c", b"250 d", b"354 go", ConnectError("gone")],
+     [b"250 m", b"250 c", b"250 d", b"451 no", ConnectError("gone")]],
+    ids=["at MAIL", "421 to MAIL", "421 to the content", "before the final reply", "at RSET"],
+)  # fmt: skip
+def test_a_later_transaction_that_breaks_leaves_the_outcome_unknown(answers: list[bytes | SecureSMTPError]) -> None:
+    """Some have it: the error says who, and nothing that would make a program send it to them again."""
+    one: list[bytes | SecureSMTPError] = [b"250 m", b"250 a", b"550 no", b"354 go", b"250 first"]
+    played = play(deliver(session(LIMITS="RCPTMAX=2"), mail(b"\nx", *MANY), "allow"), *one, *answers)
+    error = played.failure(OutcomeUnknownError)
+    assert isinstance(error, OutcomeUnknownError)
+    assert (error.outcome, error.retryable) == (Outcome.UNKNOWN, False)
+    assert [(r.address, r.accepted) for r in error.recipients] == [(MANY[0], True), (MANY[1], False)]
+    assert "accepted for 1 recipient(s)" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str,
         return answers or tuple(Recipient(mailbox.address, accepted=False, reply=error.reply) for mailbox in group)
     asked = {mailbox.address for mailbox in group}
     known = tuple(recipient for recipient in said.values() if recipient.address not in asked)
-    message = f"{sum(each.accepted for each in known)} recipients have it, and then, for the rest: {error.args[0]}"
+    message = (
+        f"accepted for {sum(each.accepted for each in known)} recipient(s), and then, for the rest: {error.args[0]}"
+    )
     unknown = OutcomeUnknownError(message, stage=error.stage, outcome=Outcome.UNKNOWN, hint=_WHO)
     unknown.recipients = known
     raise unknown from error

@@ -1,0 +1,78 @@
+"""check(): what a server shows, by the same way as a send, and without a mail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Mode, honest
+from securesmtp import AuthenticationError, CertificateError, DowngradeError, SecureMailer
+
+
+def test_a_server_is_described(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """Addresses, TLS with its chain, what is offered, and that the login works; no mail is begun."""
+    offers = ("SIZE 1000", "PIPELINING", "LIMITS MAILMAX=5 RCPTMAX=7 RCPTDOMAINMAX=x")
+    server = serve(honest(mode, extensions=offers, auth=("me", "secret")))
+    report = mailer(server, tls=mode, username="me", password="secret").check()
+    assert (report.host, report.port) == ("localhost", server.port)
+    assert report.address == "127.0.0.1"
+    assert report.address in report.addresses
+    assert report.tls.mode == mode
+    leaf, *_, root = report.tls.chain
+    assert leaf.sha256 == report.tls.peer_sha256
+    assert "localhost" in leaf.names
+    assert root.subject == root.issuer == leaf.issuer
+    assert leaf.not_before < datetime.now(UTC) < leaf.not_after == report.tls.not_after
+    assert 0 < report.days_left == (leaf.not_after - datetime.now(UTC)).days
+    assert dict(report.after_tls) == {"SIZE": "1000", "PIPELINING": "", "LIMITS": "MAILMAX=5 RCPTMAX=7 RCPTDOMAINMAX=x"}
+    assert (report.size, dict(report.limits)) == (1000, {"MAILMAX": 5, "RCPTMAX": 7})
+    assert (report.mechanisms, report.mechanism) == (("PLAIN", "LOGIN"), "PLAIN")
+    assert (report.login, report.login_error) == (True, None)
+    server.joined()
+    assert server.secret.endswith(b"QUIT\r\n")
+    assert b"MAIL" not in server.secret
+
+
+def test_what_was_offered_in_the_clear_is_compared(serve: Serve, mailer: Mailer) -> None:
+    """Keywords that only one of the two has are told; with implicit TLS there is nothing to compare."""
+    server = serve(honest("starttls", extensions=("SIZE",), auth=("me", "secret")))
+    report = mailer(server, tls="starttls").check()
+    assert report.before_tls is not None
+    assert set(report.before_tls) == {"SIZE", "STARTTLS"}
+    assert (report.only_before_tls, report.only_after_tls) == (frozenset({"STARTTLS"}), frozenset())
+    assert report.login is None
+    assert report.mechanism is None
+    report = mailer(serve()).check()
+    assert (report.before_tls, report.only_before_tls, report.only_after_tls) == (None, frozenset(), frozenset())
+
+
+def test_a_refused_login_is_in_the_report(serve: Serve, mailer: Mailer) -> None:
+    """It is what was asked; with the error that a send would raise."""
+    server = serve(honest(auth=("me", "right")))
+    report = mailer(server, username="me", password="wrong").check()
+    assert report.login is False
+    assert isinstance(report.login_error, AuthenticationError)
+    assert (report.login_error.host, report.login_error.port) == ("localhost", server.port)
+    assert report.mechanism == "PLAIN"
+
+
+def test_no_session_is_an_error_as_in_a_send(serve: Serve, mailer: Mailer) -> None:
+    """Without verified TLS there is nothing to report."""
+    server = serve(honest("starttls", replies={"EHLO": b"250 mx.test\r\n"}))
+    with pytest.raises(DowngradeError) as caught:
+        mailer(server, tls="starttls").check()
+    assert (caught.value.host, caught.value.port) == ("localhost", server.port)
+    with SecureMailer("localhost", serve().port) as untrusting, pytest.raises(CertificateError):
+        untrusting.check()
+
+
+def test_it_needs_no_free_connection(serve: Serve, mailer: Mailer) -> None:
+    """It has one of its own, and leaves the pool as it was."""
+    server = serve()
+    mine = mailer(server, max_connections=1)
+    mine.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mine.check()
+    mine.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    assert [len(log.accepted) for log in server.connections] == [2, 0]

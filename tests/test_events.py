@@ -1,0 +1,121 @@
+"""Events: what is told, in which order, without a secret; and what an application's own fault changes."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from email.message import EmailMessage
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Mode, Peer, honest
+from securesmtp import AuthenticationError, ConfigurationError, DowngradeError, Event, Outcome, SecureSMTPError, events
+
+CONNECTING, CONNECTED, SENT, CLOSED = events.Connecting, events.Connected, events.Sent, events.Closed
+AUTHENTICATED, FAILED = events.Authenticated, events.Failed
+
+
+def test_a_session_is_told_step_by_step(serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode) -> None:
+    """Connecting, connected, authenticated, sent twice, closed: with what was found, and pickled as it is."""
+    told: list[Event] = []
+    server = serve(honest(mode, auth=("me", "secret")))
+    mine = mailer(server, tls=mode, username="me", password="secret", on_event=told.append)
+    receipts = [mine.send(message), mine.send(message)]
+    mine.close()
+    assert [type(event) for event in told] == [CONNECTING, CONNECTED, AUTHENTICATED, SENT, SENT, CLOSED]
+    assert {(event.host, event.port) for event in told} == {("localhost", server.port)}
+    connected, authenticated, *sent, closed = told[1:]
+    assert isinstance(connected, events.Connected)
+    assert connected.tls == receipts[0].tls
+    assert isinstance(authenticated, events.Authenticated)
+    assert authenticated.mechanism == "PLAIN"
+    assert [event.receipt for event in sent if isinstance(event, events.Sent)] == receipts
+    assert isinstance(closed, events.Closed)
+    assert closed.reason == "closed by the caller"
+    assert pickle.loads(pickle.dumps(told)) == told  # noqa: S301 -- its own
+    assert all(str(event).isprintable() and "secret" not in str(event) for event in told)
+
+
+def test_a_failure_is_told_with_its_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The very one that is raised; the connection that it cost is told as well."""
+    told: list[Event] = []
+    mine = mailer(serve(honest(replies={"DATA": b"250 ok\r\n"})), on_event=told.append)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send(message)
+    assert [type(event) for event in told] == [CONNECTING, CONNECTED, CLOSED, FAILED]
+    failed = told[-1]
+    assert isinstance(failed, events.Failed)
+    assert failed.error is caught.value
+    assert failed.error.message_id
+    assert str(failed.error.outcome) in str(failed)
+
+
+def test_a_connection_that_died_is_told(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Before the new one is opened."""
+    told: list[Event] = []
+
+    def once(peer: Peer) -> None:
+        honest(replies={"QUIT": b"221 bye\r\n", "CONTENT": lambda *_: b"250 ok\r\n421 4.4.2 idle\r\n"})(peer)
+
+    mine = mailer(serve(once), on_event=told.append)
+    mine.send(message)
+    mine.send(message)
+    assert [type(event) for event in told] == [CONNECTING, CONNECTED, SENT, CLOSED, CONNECTING, CONNECTED, SENT]
+    assert "not usable" in str(told[3])
+
+
+def test_refusals_of_security_are_warnings(
+    serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All else is logged at DEBUG: an application that asks for nothing hears of attacks only."""
+    plain = honest("starttls", replies={"EHLO": b"250 mx.test\r\n"})
+    with pytest.raises(DowngradeError):
+        mailer(serve(plain), tls="starttls").send(message)
+    with pytest.raises(AuthenticationError):
+        mailer(serve(honest(auth=("me", "right"))), username="me", password="wrong").send(message)
+    mine = mailer(serve(honest(replies={"MAIL": b"550 no\r\n"})))
+    with pytest.raises(SecureSMTPError):
+        mine.send(message)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
+    assert ["DowngradeError" in text or "AuthenticationError" in text for text in warnings] == [True, True]
+    assert {record.name for record in caplog.records} == {"securesmtp"}
+    assert len(caplog.records) > 5
+
+
+def test_a_fault_of_the_application_changes_no_outcome(
+    serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message is sent, the receipt returned, and the fault logged with its traceback."""
+
+    def faulty(event: Event) -> None:
+        raise LookupError(type(event).__name__)
+
+    server = serve()
+    assert mailer(server, on_event=faulty).send(message).reply.code == 250
+    faults = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(faults) >= 3
+    assert all(record.exc_info for record in faults)
+
+
+def test_an_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The connection is free again when it is told: one is enough."""
+    replies: list[int] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, events.Failed) and not replies:
+            replies.append(mine.send(message).reply.code)
+
+    refuse = iter([b"550 5.7.1 no\r\n"])
+    server = serve(honest(replies={"MAIL": lambda *_: next(refuse, b"250 ok\r\n")}))
+    mine = mailer(server, max_connections=1, on_event=report)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send(message)
+    assert caught.value.outcome is Outcome.REFUSED
+    assert replies == [250]
+
+
+def test_what_cannot_be_called_is_refused(serve: Serve, mailer: Mailer) -> None:
+    """When the mailer is made."""
+    with pytest.raises(ConfigurationError, match="on_event"):
+        mailer(serve(), on_event="print")

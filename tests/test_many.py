@@ -1,0 +1,279 @@
+"""send_many: in order, lazily, over the pool; one bad message stops no other, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Peer, honest
+from securesmtp import (
+    AddressError,
+    AuthenticationError,
+    ConfigurationError,
+    DataRefusedError,
+    Envelope,
+    MessageError,
+    Outcome,
+    OutcomeUnknownError,
+    RecipientsRefusedError,
+    SendResult,
+)
+
+ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
+
+
+def mails(count: int) -> Iterator[Envelope]:
+    """Write mails whose subject is their number."""
+    for number in range(count):
+        yield Envelope(
+            "a@b.example", ["c@d.example"], b"Subject: %d\r\nMessage-ID: <%d@x>\r\n\r\nx\r\n" % (number, number)
+        )
+
+
+def _number(content: bytes) -> int:
+    return int(content.split(b"\r\n")[0].removeprefix(b"Subject: "))
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("securesmtp")}
+
+
+def test_results_come_in_the_order_of_the_messages(serve: Serve, mailer: Mailer) -> None:
+    """Whatever is done first; each message arrives once, over no more connections than are allowed."""
+
+    def uneven(peer: Peer, content: bytes) -> bytes:
+        time.sleep(0.01 if _number(content) % 3 == 0 else 0)
+        return b"250 queued as %d\r\n" % _number(content)
+
+    server = serve(honest(replies={"CONTENT": uneven}))
+    results = list(mailer(server, max_connections=3).send_many(mails(30)))
+    assert [(result.index, result.message_id, result.outcome) for result in results] == [
+        (number, f"<{number}@x>", ACCEPTED) for number in range(30)
+    ]
+    assert [result.receipt.reply.text for result in results if result.receipt] == [f"queued as {n}" for n in range(30)]
+    assert sorted(_number(message.content) for message in server.accepted) == list(range(30))
+    assert len(server.connections) <= 3
+    assert _threads() == set()
+
+
+def test_the_input_is_read_only_a_little_ahead(serve: Serve, mailer: Mailer) -> None:
+    """An endless one will do: at most twice as many as there are connections are begun and not told."""
+    read = 0
+
+    def endless() -> Iterator[Envelope]:
+        nonlocal read
+        for read, mail in enumerate(itertools.chain.from_iterable(mails(9) for _ in itertools.count()), 1):  # noqa: B007
+            yield mail
+
+    results = mailer(serve(), max_connections=2).send_many(endless())
+    assert read == 0
+    for told, result in enumerate(itertools.islice(results, 50), 1):
+        assert result.outcome is ACCEPTED
+        assert read <= told + 4
+    results.close()  # type: ignore[attr-defined]
+    assert _threads() == set()
+
+
+def test_one_bad_message_stops_no_other(serve: Serve, mailer: Mailer) -> None:
+    """Each result has what `send` would have raised; a file is read, an object sent with its own envelope."""
+    bad = b"550 5.7.1 no\r\n"
+    replies = {
+        "RCPT": lambda _, line: bad if b"nobody" in line else b"250 ok\r\n",
+        "CONTENT": lambda _, content: b"554 5.6.0 spam\r\n" if b"spam" in content else b"250 ok\r\n",
+    }
+    server = serve(honest(replies=replies))
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "a@b.example", "c@d.example"
+    broken = EmailMessage()
+    messages = [
+        Envelope("a@b.example", ["c@d.example"], io.BytesIO(b"Subject: file\r\n\r\n")),
+        Envelope("a@b", ["not an address"], b"x"),
+        mail,
+        broken,
+        Envelope("a@b.example", ["nobody@d.example"], b"\r\nx"),
+        Envelope("a@b.example", ["c@d.example"], b"\r\nspam"),
+        Envelope("x@b.example", ["y@d.example"], mail),
+        Envelope("a@b.example", ["c@d.example"], b"a\rb"),
+        Envelope("a@b.example", (1 // 0 for _ in "x"), b"\r\nx"),  # type: ignore[misc]
+        "Subject: a str",
+        Envelope("a@b.example", ["c@d.example"], b"Subject: last\r\n\r\n"),
+    ]
+    results = list(mailer(server).send_many(messages))  # type: ignore[arg-type]
+    assert [(result.index, result.outcome, type(result.error)) for result in results] == [
+        (0, ACCEPTED, type(None)),
+        (1, NOT_SENT, AddressError),
+        (2, ACCEPTED, type(None)),
+        (3, NOT_SENT, MessageError),
+        (4, REFUSED, RecipientsRefusedError),
+        (5, REFUSED, DataRefusedError),
+        (6, ACCEPTED, type(None)),
+        (7, NOT_SENT, MessageError),
+        (8, NOT_SENT, ZeroDivisionError),
+        (9, NOT_SENT, MessageError),
+        (10, ACCEPTED, type(None)),
+    ]
+    assert len(server.accepted) == 4
+    assert any(message.mail_from == b"MAIL FROM:<x@b.example>" for message in server.accepted)
+
+
+def test_a_message_is_taken_when_it_is_read(serve: Serve, mailer: Mailer) -> None:
+    """Who goes on with the same object changes the next one, not the one before (MSG-08)."""
+
+    def reused() -> Iterator[EmailMessage]:
+        mail = EmailMessage()
+        mail["From"], mail["To"] = "a@b.example", "c@d.example"
+        for number in range(20):
+            del mail["Subject"]
+            mail["Subject"] = str(number)
+            yield mail
+
+    server = serve()
+    assert {result.outcome for result in mailer(server).send_many(reused())} == {ACCEPTED}
+    subjects = [line for message in server.accepted for line in message.content.split(b"\r\n") if b"Subject" in line]
+    assert sorted(subjects) == sorted(b"Subject: %d" % number for number in range(20))
+
+
+def test_what_the_iterable_raises_comes_after_the_results(serve: Serve, mailer: Mailer) -> None:
+    """Nothing of what was begun is lost, and nothing is left running."""
+
+    def raises() -> Iterator[Envelope]:
+        yield from mails(7)
+        raise LookupError("the database is gone")
+
+    server = serve()
+    results: list[SendResult] = []
+    with pytest.raises(LookupError, match="database"):
+        results.extend(mailer(server).send_many(raises()))
+    results = []
+    with pytest.raises(LookupError):  # noqa: PT012 -- what came before it is looked at
+        for result in mailer(server).send_many(raises()):
+            results.append(result)
+    assert [result.outcome for result in results] == [ACCEPTED] * 7
+    assert _threads() == set()
+
+
+def test_who_stops_listening_leaves_no_half_message(serve: Serve, mailer: Mailer) -> None:
+    """What is under way is finished, what was not begun is dropped, and the mailer is as before."""
+    server = serve()
+    mine = mailer(server, max_connections=2)
+    for result in mine.send_many(mails(100)):
+        if result.index == 3:
+            break
+    del result
+    mine.close()
+    server.joined()
+    assert _threads() == set()
+    assert 4 <= len(server.accepted) <= 8
+    assert all(connection.secret.endswith(b"QUIT\r\n") for connection in server.connections)
+
+
+def _dies(times: int, at: str, then: bytes = b"") -> Callable[[Peer, bytes], bytes]:
+    """Answer at this step by the end of the connection, so many times."""
+    left = [None] * times
+
+    def answer(peer: Peer, line: bytes) -> bytes:
+        if left:
+            left.pop()
+            if then:
+                return then
+            peer.cut()
+            peer.sleep_until_peer_closes()
+        return {"DATA": b"354 go\r\n"}.get(at, b"250 ok\r\n")
+
+    return answer
+
+
+@pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("then", [b"", b"421 4.3.2 restarting\r\n"], ids=["cut", "421"])
+def test_a_message_whose_connection_died_is_sent_once_more(serve: Serve, mailer: Mailer, at: str, then: bytes) -> None:
+    """Once: nobody can have it. When the second connection dies as well, the error is told."""
+    server = serve(honest(replies={at: _dies(1, at, then)}))
+    (result,) = mailer(server).send_many(mails(1))
+    assert result.outcome is ACCEPTED
+    assert len(server.connections) == 2
+    server = serve(honest(replies={at: _dies(2, at, then)}))
+    (result,) = mailer(server).send_many(mails(1))
+    assert result.outcome is NOT_SENT
+    assert result.error is not None
+    assert len(server.connections) == 2
+
+
+def test_a_message_whose_outcome_is_unknown_is_never_sent_again(serve: Serve, mailer: Mailer) -> None:
+    """It may have arrived, and here it has: once (MSG-05)."""
+    server = serve(honest(replies={"CONTENT": _dies(1, "CONTENT")}))
+    results = list(mailer(server, max_connections=1).send_many(mails(3)))
+    assert [result.outcome for result in results] == [UNKNOWN, ACCEPTED, ACCEPTED]
+    assert isinstance(results[0].error, OutcomeUnknownError)
+    assert [_number(message.content) for message in server.accepted] == [0, 1, 2]
+
+
+def test_a_connection_that_cannot_be_made_is_not_tried_twice(serve: Serve, mailer: Mailer) -> None:
+    """It did not die, it never was."""
+    server = serve(honest(replies={"GREETING": b"421 4.3.2 not now\r\n"}))
+    (result,) = mailer(server).send_many(mails(1))
+    assert result.outcome is NOT_SENT
+    assert len(server.connections) == 1
+
+
+def test_a_refused_login_is_the_last_of_a_run(serve: Serve, mailer: Mailer) -> None:
+    """Fifty messages are not fifty wrong passwords; the next run may try again."""
+    server = serve(honest(auth=("me", "right")), connections=100)
+    mine = mailer(server, username="me", password="wrong", max_connections=2)
+    results = list(mine.send_many(mails(50)))
+    assert {(result.outcome, type(result.error)) for result in results} == {(NOT_SENT, AuthenticationError)}
+    assert "earlier message" in str(results[-1].error)
+    assert len(server.connections) <= 2
+    list(mine.send_many(mails(1)))
+    assert len(server.connections) <= 3
+
+
+def test_what_a_password_callable_raises_is_in_the_result(serve: Serve, mailer: Mailer) -> None:
+    """As it is; the others are tried."""
+    asked = itertools.count()
+
+    def password() -> str:
+        if next(asked) == 0:
+            raise LookupError("the vault is sealed")
+        return "secret"
+
+    server = serve(honest(auth=("me", "secret")))
+    results = list(mailer(server, username="me", password=password, max_connections=1).send_many(mails(3)))
+    assert [(result.outcome, type(result.error)) for result in results] == [
+        (NOT_SENT, LookupError),
+        (ACCEPTED, type(None)),
+        (ACCEPTED, type(None)),
+    ]
+
+
+def test_the_deadline_is_each_messages_own(serve: Serve, mailer: Mailer) -> None:
+    """A slow one does not take it from the next."""
+    asked = itertools.count()
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        if next(asked) == 0:
+            peer.sleep_until_peer_closes()
+        return b"354 go\r\n"
+
+    server = serve(honest(replies={"DATA": slow}))
+    results = list(mailer(server, max_connections=1).send_many(mails(3), deadline=0.3))
+    assert [result.outcome for result in results] == [NOT_SENT, ACCEPTED, ACCEPTED]
+
+
+def test_arguments_are_checked_at_the_call(serve: Serve, mailer: Mailer) -> None:
+    """Not when the first result is asked for."""
+    mine = mailer(serve())
+    with pytest.raises(ConfigurationError, match="partial"):
+        mine.send_many([], partial="some")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="deadline"):
+        mine.send_many([], deadline=0)
+    with pytest.raises(ConfigurationError, match="iterable"):
+        mine.send_many(5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="iterable"):
+        mine.send_many(EmailMessage())  # type: ignore[arg-type]

@@ -64,17 +64,20 @@ def _begins(plain: bytes) -> bool:
 
 
 def _audit_session(log: Connection) -> None:
-    logins, allowed, unasked = 0, {b"EHLO"}, False
+    logins, allowed = 0, {b"EHLO"}
     for said, reply, trailing in _exchanges(log):
         kind = _kind(said, allowed)
         assert kind in allowed, f"{said[:200]!r} where only {allowed} may be said"
         logins += kind == b"AUTH"
         assert logins <= 1, "a second login on one connection"
-        # Invariant 8: after 421, a malformed reply or one that is out of step, nothing. What the server said unasked
-        # may have come too late for the client's next line, not for the one after it.
+        # A server that says more than it was asked may be one reply ahead for the rest of the session: where its next
+        # words come late, nobody can tell which command they answer.
+        if reply and trailing:
+            return
+        # Invariant 8: after 421, a malformed reply or one that is out of step, nothing.
         last, code = b"AUTH" if kind == b"challenged" else kind, reply[:3]
         following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
-        allowed, unasked = set() if code == b"421" or unasked else following, bool(trailing)
+        allowed = set() if code == b"421" else following
         if kind == b"content" and not said.endswith(b".\r\n"):
             # A refusal in the middle: what was on its way already still comes.
             allowed = {b"rest"}

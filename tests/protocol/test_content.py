@@ -177,12 +177,24 @@ def test_how_it_is_cut_makes_no_difference(before: bytes, fault: bytes, after: b
         (b"A: b\nBcc: c@d.example\n\n", "line 2 is a Bcc field, which every recipient would see"),
         (b"BCC:", "line 1 is a BCC field, which every recipient would see"),
         (b"A: b\nResent-bcc: c\n\n", "line 2 is a Resent-bcc field, which every recipient would see"),
+        (b"A: b\n c\nBcc: d\n\n", "line 3 is a Bcc field, which every recipient would see"),
+        (b"A: b\n c\nno field\n\n", "line 3 is neither a header field nor the continuation of one"),
     ],
 )
 def test_a_fault_is_refused_with_its_line(data: bytes, error: str) -> None:
     """The number is that of the line in the caller's file, however the octets arrive."""
     for cut in range(min(len(data), 40)):
         assert {text.partition(". Hint")[0] for text in by_each(data, cut)} == {error}
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"), [(b"no field\n\n", "empty line"), (b"Bcc: c\n\n", "take it out"), (b"\0", None)]
+)
+def test_a_fault_of_the_header_comes_with_a_hint(data: bytes, hint: str | None) -> None:
+    """What a person can mend is said, where there is something."""
+    with pytest.raises(MessageError) as caught:
+        Content.from_bytes(data)
+    assert str(hint) in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -326,3 +338,14 @@ def test_octets_need_no_closing() -> None:
     content.close()
     assert b"private" in b"".join(content.blocks())
     assert "private" not in repr(content)
+
+
+def test_a_large_file_is_neither_kept_in_memory_nor_written_at_once() -> None:
+    """Beyond a mebibyte the copy is on the disk, and what is read of it at a time is a block."""
+    small, large = (Content.from_file(io.BytesIO(HEADER + b"x\r\n" * octets)) for octets in (1000, 500_000))
+    assert cast("tempfile.SpooledTemporaryFile[bytes]", small.source).name is None
+    assert cast("tempfile.SpooledTemporaryFile[bytes]", large.source).name is not None
+    assert max(map(len, large.blocks())) < BLOCK + 10
+    assert max(map(len, Content.from_bytes(HEADER + b"x\r\n" * 500_000).blocks())) < BLOCK + 10
+    small.close()
+    large.close()

@@ -159,6 +159,7 @@ def test_how_it_is_cut_makes_no_difference(before: bytes, fault: bytes, after: b
     [
         (HEADER + b"a\0", "line 3 has a NUL"),
         (b"\0", "line 1 has a NUL"),
+        (HEADER + b"\n\0\n\0", "line 4 has a NUL"),
         (HEADER + b"a\r\nb\rc\r\n", "line 4 has a CR that no LF follows"),
         (HEADER + b"a\nb\r", "line 4 has a CR that no LF follows"),
         (HEADER + b"a\r\r\n", "line 3 has a CR that no LF follows"),
@@ -240,6 +241,13 @@ def test_a_header_has_at_most_a_mebibyte() -> None:
         Content.from_bytes(data)
     with pytest.raises(MessageError, match="header is longer than 1048576"):
         Content.from_file(io.BytesIO(data))
+
+
+def test_a_header_without_body_has_the_same_limit() -> None:
+    """The CRLF of our own in front of it counts: two octets below the limit pass, one below does not."""
+    assert Content.from_bytes(_long_header(MAX_HEADER - 2)).size == MAX_HEADER - 2
+    with pytest.raises(MessageError, match="header is longer"):
+        Content.from_bytes(_long_header(MAX_HEADER - 1))
 
 
 def test_the_limit_of_a_header_does_not_depend_on_the_cut() -> None:

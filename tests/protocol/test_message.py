@@ -208,7 +208,7 @@ def broken(kind: str) -> EmailMessage:
 @pytest.mark.parametrize("kind", ["payload", "charset"])
 def test_what_cannot_be_serialised_is_refused(kind: str) -> None:
     """The email package raises whatever it likes; the caller gets one error, without what may hold the message."""
-    with pytest.raises(MessageError, match="cannot be read or serialised") as caught:
+    with pytest.raises(MessageError, match=r"cannot be read or serialised \(\w+Error in") as caught:
         made(broken(kind))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
@@ -491,3 +491,45 @@ def test_a_line_that_begins_with_from_is_sent_as_it_is() -> None:
     message = mail()
     message.set_content("From me\n")
     assert b"\r\nFrom me\r\n" in wire(made(message))
+
+
+def test_a_header_that_was_set_is_folded_whatever_its_policy_says_of_sources() -> None:
+    """EmailPolicy.refold_source is about parsed fields; one that was set has no source."""
+    message = EmailMessage(policy=email.policy.default.clone(refold_source="none"))
+    message["From"], message["To"], message["Subject"] = "me@a.example", "you@b.example", "a " * 200
+    assert b"\r\n a" in wire(made(message))
+
+
+def test_an_empty_message_id_is_replaced() -> None:
+    """A field without content is no identifier."""
+    submission = made(parsed(b"From: me@a.example\nTo: you@b.example\nMessage-ID: \n\nx\n"))
+    assert submission.content.message_id == "<token@a.example>"
+    assert wire(submission).lower().count(b"message-id:") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "given", "said", "hint"),
+    [
+        (MIMEText("x"), None, "is a MIMEText, not an EmailMessage", "message_from_bytes"),
+        (
+            parsed(b"From: a@a.example\nTo: b@b.example\nno field\nBcc: c@c.example\n\n"),
+            None,
+            "is broken",
+            "no header field",
+        ),
+        (mail(), "b@b.example", "is a str, not a list of addresses", "pass a list"),
+        (
+            parsed(b"Resent-To: b@b.example\nResent-To: c@c.example\n\n"),
+            None,
+            "more than once",
+            "mail_from and recipients",
+        ),
+    ],
+    ids=["class", "broken", "str", "twice"],
+)
+def test_a_mistake_is_named_and_mended(message: EmailMessage, given: list[str] | None, said: str, hint: str) -> None:
+    """What is wrong stands in the error, what to do in its hint."""
+    with pytest.raises(ConfigurationError) as caught:
+        made(message, None, given)
+    assert said in caught.value.args[0]
+    assert hint in (caught.value.hint or "")

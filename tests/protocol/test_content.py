@@ -357,3 +357,11 @@ def test_a_large_file_is_neither_kept_in_memory_nor_written_at_once() -> None:
     assert max(map(len, Content.from_bytes(HEADER + b"x\r\n" * 500_000).blocks())) < BLOCK + 10
     small.close()
     large.close()
+
+
+def test_the_first_line_has_the_limit_of_every_line() -> None:
+    """Exactly 998 octets pass, one more does not, with a line after it and as the only one."""
+    for end in (b"\r\n\r\nx", b"\r\n", b""):
+        assert Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 3) + end).size == MAX_LINE + len(end)
+        with pytest.raises(MessageError, match="line 1 is longer than 998"):
+            Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 2) + end)

@@ -69,6 +69,11 @@ class Played(Generic[T]):
         return self.error
 
 
+def shown(value: object) -> str:
+    """Return an id without backslashes: pytest escapes those anew when mutmut has it collect twice in one process."""
+    return ascii(value).replace("\\", "%")
+
+
 def raw(text: bytes, reader: ReplyReader | None = None) -> RawReply:
     """Return what the reader makes of one reply; LF stands for CRLF."""
     reader = reader or ReplyReader()

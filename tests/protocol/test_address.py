@@ -186,9 +186,20 @@ def test_ehlo_says_nothing_else(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ehlo_name(name)
     assert type(caught.value) is ConfigurationError
+    assert "neither a domain name nor an address literal" in caught.value.args[0]
+    assert "leave it out" in (caught.value.hint or "")
 
 
 def test_a_name_is_no_literal() -> None:
     """Only what stands in brackets can be an address literal."""
     assert address_literal("192.0.2.1") is None
     assert address_literal("[192.0.2.1]") == "[192.0.2.1]"
+
+
+@pytest.mark.parametrize(("octets", "cut"), [(98, False), (99, True)])
+def test_an_error_shows_the_first_hundred_characters_of_an_address(octets: int, *, cut: bool) -> None:
+    """Quotes counted: exactly so many are shown whole; of one more, an ellipsis is left."""
+    with pytest.raises(AddressError) as caught:
+        Mailbox.parse("a" * octets)
+    assert caught.value.args[0] == f"'{'a' * 98}{'…' if cut else chr(39)} has no @"
+    assert "without display name" in (caught.value.hint or "")

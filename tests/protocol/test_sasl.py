@@ -100,6 +100,12 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
     assert asked == []
 
 
+def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:
+    """A flood of mechanisms does not fill the log."""
+    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, and only"):
+        choose(Password("user", PASSWORD), ["X" * 300])
+
+
 def test_a_callable_is_asked_at_each_login() -> None:
     """And not before: a password that changes is fetched anew."""
     passwords = iter(["one", "two"])

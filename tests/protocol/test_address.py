@@ -22,8 +22,8 @@ LABEL = "d" * 63
     [
         "a@b", "user@example.org", "USER@Example.ORG", "o'brien+x=y@example.org", "!#$%&'*+-/=?^_`{|}~@b.example",
         "a.b.c@b.example", '"a b"@b.example', '""@b.example', '"a@b"@c.example', '"a\\"b\\\\"@c.example',
-        '"a,b;c:d"@e.example', "a@1.example", "a@a--b.example", "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]",
-        "a@[ipv6:::1]", "a@xn--bcher-kva.example",
+        '"a,b;c:d"@e.example', "a@1.example", "a@a--b.example", "a@ab--c.example", "a@[192.0.2.1]",
+        "a@[IPv6:2001:db8::1]", "a@[ipv6:::1]", "a@xn--bcher-kva.example",
     ],
 )  # fmt: skip
 def test_a_mailbox_is_taken_exactly_as_given(address: str) -> None:
@@ -203,3 +203,33 @@ def test_an_error_shows_the_first_hundred_characters_of_an_address(octets: int, 
         Mailbox.parse("a" * octets)
     assert caught.value.args[0] == f"'{'a' * 98}{'…' if cut else chr(39)} has no @"
     assert "without display name" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (b"x", "b'x' is a bytes, not a str"),
+        ("", "'' is empty (the null reverse-path is for servers)"),
+        ("a b@c", "'a b@c' has a local part that RFC 5321 §4.1.2 does not allow"),
+        ("a@b_c", "'a@b_c' has a domain that is not a domain name"),
+        ("l" * 65 + "@b", f"'{'l' * 65}@b' has a local part of more than 64 octets (RFC 5321 §4.5.3.1.1)"),
+        ("a" * 255, f"'{'a' * 98}… is longer than 254 octets (RFC 5321 §4.5.3.1.3)"),
+        (
+            f"ü@{LABEL}.{LABEL}.{LABEL}.{'d' * 60}",
+            f"'ü@{LABEL}.{'d' * 32}… is longer than 254 octets (RFC 5321 §4.5.3.1.3)",
+        ),
+    ],
+    ids=["type", "empty", "local", "domain", "long local", "long", "long on the wire"],
+)
+def test_an_error_names_the_address_and_the_rule(address: str, said: str) -> None:
+    """What was given, and which rule it breaks."""
+    with pytest.raises(AddressError) as caught:
+        Mailbox.parse(address)
+    assert caught.value.args[0] == said
+
+
+def test_what_idna_says_of_a_domain_is_told() -> None:
+    """The reason stands in brackets where there is one."""
+    with pytest.raises(AddressError) as caught:
+        Mailbox.parse("a@☃.example")
+    assert re.match(r"'a@☃\.example' has a domain that is not a domain name \(.*U\+2603", caught.value.args[0])

@@ -421,6 +421,12 @@ def test_a_display_name_is_one_name() -> None:
     assert (address.display_name.split(), address.addr_spec) == (name.split(), "a@b.example")
 
 
+def test_a_display_name_that_was_encoded_is_one_name() -> None:
+    """A header that was set is copied as it is: read again as text, its comma would part it."""
+    submission = made(mail(To="=?utf-8?q?J=C3=B6rg=2C_b?= <a@b.example>"))
+    assert [(a.display_name, a.addr_spec) for a in back(submission)["To"].addresses] == [("Jörg, b", "a@b.example")]
+
+
 def test_an_encoded_field_has_every_name_encoded_and_every_address_as_it_is() -> None:
     """Groups, names and bare addresses, one to a line; octets that are no text stay in the address alone."""
     groups = (

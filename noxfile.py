@@ -113,6 +113,26 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/bench/import_time.py", *session.posargs)
 
 
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Change the library in one place after the other, and list the changes that no test notices; no gate.
+
+    Words are files (`src/securesmtp/_protocol/wire.py`) or mutmut's own patterns; without any, all of it is run.
+    """
+    # The source tree, and not the wheel: mutmut imports its own copy of it from mutants/.
+    dependencies, extras = PYPROJECT["project"]["dependencies"], PYPROJECT["project"]["optional-dependencies"]
+    session.install(*dependencies, *extras["cli"], *extras["testing"], *group("mutants"))
+    said = [word.removeprefix("src/").removesuffix(".py").replace("/", ".") for word in session.posargs]
+    names = [f"{name}.*" if word.endswith(".py") else name for word, name in zip(session.posargs, said, strict=True)]
+    slow = ("tests/transport/", "tests/attacks/")
+    # What is said without I/O is tested without I/O, in seconds; only the transport needs servers.
+    fast = names and all(name.startswith("securesmtp._protocol") for name in names)
+    env = {"PYTEST_ADDOPTS": " ".join(f"--deselect={folder}" for folder in slow)} if fast else {}
+    session.run("mutmut", "run", "--max-children", "1", *names, env=env, silent=True)
+    session.run("mutmut", "results")
+
+
 @nox.session(name="wheel")
 def wheel_session(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, and check what is in them."""

@@ -69,7 +69,7 @@ class Played(Generic[T]):
         return self.error
 
 
-def shown(value: object) -> str:
+def plain_id(value: object) -> str:
     """Return an id without backslashes: pytest escapes those anew when mutmut has it collect twice in one process."""
     return ascii(value).replace("\\", "%")
 

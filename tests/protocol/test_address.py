@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.play import shown
+from protocol.play import plain_id
 from securesmtp._protocol.address import Mailbox, address_literal, ascii_domain, ehlo_name
 from securesmtp._protocol.wire import line
 from securesmtp.errors import AddressError, ConfigurationError
@@ -50,7 +50,7 @@ def test_a_mailbox_is_taken_exactly_as_given(address: str) -> None:
         "a@b\u3002c", "a@b\uff0ec", "a@\u202e.example", "a@\ud800.example", "a@☃.example", "a@a\u200db.example",
         "a@-ü.example", "a@ü..example", "a@" + "ü" * 60 + ".example", "a\uff20b",
     ],
-    ids=shown,
+    ids=plain_id,
 )  # fmt: skip
 def test_what_is_not_a_mailbox_is_refused(address: str) -> None:
     """Nothing is repaired: spaces, brackets, comments, lists, controls and bad domains are errors, shown safely."""

@@ -127,6 +127,18 @@ def test_a_header_domain_without_ascii_form_is_refused(domain: str) -> None:
         made(message)
 
 
+@pytest.mark.parametrize("prefix", ["", "Resent-"])
+def test_to_cc_and_bcc_get_the_message_and_bcc_is_not_in_it(prefix: str) -> None:
+    """The three fields in this order; where it was resent, those of the resending alone (RFC 5322 §3.6.6)."""
+    fields = {"To": "t@x.example", "Cc": "c@x.example", "Bcc": "b@x.example"}
+    message = mail(From="f@x.example", **({"Resent_From": "r@x.example"} if prefix else {}))
+    for name, value in fields.items():
+        del message[f"{prefix}{name}"]
+        message[f"{prefix}{name}"] = value
+    assert recipients(message) == list(fields.values())
+    assert b"bcc" not in wire(made(message)).lower()
+
+
 def test_a_non_ascii_local_part_needs_smtputf8() -> None:
     """In the envelope or only in the header; then the header is UTF-8."""
     for fields in ({"To": "jörg@b.example"}, {"Reply_To": "jörg@b.example"}):
@@ -141,7 +153,8 @@ def test_what_is_missing_is_filled_in_and_what_is_there_stays() -> None:
     message = mail(Bcc="secret@x.example")
     submission = made(message)
     assert submission.content.message_id == "<token@a.example>"
-    assert f"Date: {DATE}".encode() in wire(submission)
+    assert b"\r\nMessage-ID: <token@a.example>\r\n" in wire(submission)
+    assert f"\r\nDate: {DATE}\r\n".encode() in wire(submission)
     assert b"secret" not in wire(submission)
     assert "Date" not in message
     assert message["Bcc"] == "secret@x.example"

@@ -1,20 +1,26 @@
-"""The judgements of `tls.py` that need no server."""
+"""The judgements of `tls.py`, most of them without a server."""
 
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime
+from email.message import EmailMessage
 from types import SimpleNamespace
 from typing import Literal, cast
 
 import certifi
 import pytest
 
+from certificates import GOOD
+from conftest import Serve
+from scripted import Mode, honest
 from securesmtp import (
     CertificateError,
     ConfigurationError,
     ConnectError,
     DowngradeError,
     ProtocolError,
+    SecureMailer,
     SecureSMTPError,
     Stage,
     TLSError,
@@ -119,3 +125,16 @@ def test_what_nobody_asked_for_is_told_with_its_stage(
         link._unsolicited(Stage.RCPT)
     assert type(caught.value) is kind
     assert caught.value.stage is Stage.RCPT
+
+
+def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailMessage, mode: Mode) -> None:
+    """Each field is what its name says."""
+    server = serve(honest(mode), tls=GOOD.certificate.context())
+    policy = TLSPolicy(ca_data=GOOD.trust.decode("ascii"))
+    with SecureMailer("localhost", server.port, tls=mode, policy=policy, timeout=5) as mailer:
+        info = mailer.send(message).tls
+    assert (info.mode, info.version, info.server_name, info.trust) == (mode, "TLSv1.3", "localhost", "ca_data")
+    assert info.cipher.startswith("TLS_")
+    assert len(bytes.fromhex(info.peer_sha256)) == 32
+    assert info.peer_spki_sha256.startswith("sha256/")
+    assert info.not_after > datetime.now(UTC)

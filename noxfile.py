@@ -125,11 +125,14 @@ def mutants(session: nox.Session) -> None:
     dependencies, extras = PYPROJECT["project"]["dependencies"], PYPROJECT["project"]["optional-dependencies"]
     session.install(*dependencies, *extras["cli"], *extras["testing"], *group("mutants"))
     said = [word.removeprefix("src/").removesuffix(".py").replace("/", ".") for word in session.posargs]
+    said = [name.removesuffix(".__init__") for name in said]
     names = [f"{name}.*" if word.endswith(".py") else name for word, name in zip(session.posargs, said, strict=True)]
     slow = ("tests/transport/", "tests/attacks/")
     # What is said without I/O is tested without I/O, in seconds; only the transport needs servers.
     fast = names and all(name.startswith("securesmtp._protocol") for name in names)
     env = {"PYTEST_ADDOPTS": " ".join(f"--deselect={folder}" for folder in slow)} if fast else {}
+    # For the interpreters that tests start: here the package is not installed.
+    env["PYTHONPATH"] = str(HERE / "mutants" / "src")
     session.run("mutmut", "run", "--max-children", "1", *names, env=env, silent=True)
     # What an earlier run left is shown as well, until the source changes: mutants/ is kept.
     left = str(session.run("mutmut", "results", silent=True)).split()

@@ -8,6 +8,7 @@ are run against; the source tree is never imported by them.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shutil
 import tempfile
@@ -127,6 +128,33 @@ def fuzz(session: nox.Session) -> None:
             *(f"-artifact_prefix={learnt}-", str(learnt)),
             env={"PYTHONPATH": str(HERE / "tests")},
         )
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Change the library in one place after the other, and list the changes that no test notices; no gate.
+
+    Words are files (`src/securesmtp/_protocol/wire.py`) or mutmut's own patterns; without any, all of it is run.
+    """
+    # The source tree, and not the wheel: mutmut imports its own copy of it from mutants/.
+    dependencies, extras = PYPROJECT["project"]["dependencies"], PYPROJECT["project"]["optional-dependencies"]
+    session.install(*dependencies, *extras["cli"], *extras["testing"], *group("mutants"))
+    said = [word.removeprefix("src/").removesuffix(".py").replace("/", ".") for word in session.posargs]
+    said = [name.removesuffix(".__init__") for name in said]
+    names = [f"{name}.*" if word.endswith(".py") else name for word, name in zip(session.posargs, said, strict=True)]
+    slow = ("tests/transport/", "tests/attacks/")
+    # What is said without I/O is tested without I/O, in seconds; only the transport needs servers.
+    fast = names and all(name.startswith("securesmtp._protocol") for name in names)
+    env = {"PYTEST_ADDOPTS": " ".join(f"--deselect={folder}" for folder in slow)} if fast else {}
+    # For the interpreters that tests start: here the package is not installed.
+    env["PYTHONPATH"] = str(HERE / "mutants" / "src")
+    session.run("mutmut", "run", "--max-children", "1", *names, env=env, silent=True)
+    # What an earlier run left is shown as well, until the source changes: mutants/ is kept.
+    left = str(session.run("mutmut", "results", silent=True)).split()
+    for word, state in itertools.pairwise(left):
+        if state == "survived":
+            session.run("mutmut", "show", word.removesuffix(":"))
 
 
 @nox.session(name="wheel")

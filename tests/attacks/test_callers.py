@@ -29,6 +29,7 @@ from cryptography.x509.oid import NameOID
 
 from conftest import Mailer, Serve
 from leaks import shown
+from protocol.play import plain_id
 from scripted import Peer, Script, honest
 from securesmtp import (
     CertificateError,
@@ -213,7 +214,7 @@ def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object])
         {"source_address": ("127.0.0.1", 99999)}, {"source_address": ("a\0b", 0)}, {"source_address": 5},
         {"host": "::1%a\r\nX: y\x1b[2J"},
     ],
-    ids=str,
+    ids=plain_id,
 )  # fmt: skip
 def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
     """And no control character gets into a message."""
@@ -232,7 +233,7 @@ def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
         {"extra_ca_file": 5},
         {"minimum_version": []},
     ],
-    ids=str,
+    ids=plain_id,
 )
 def test_odd_files_are_typed_errors(policy: dict[str, object]) -> None:
     """A NUL in a path is a ValueError in Python."""
@@ -256,7 +257,7 @@ def test_odd_mechanisms_are_typed_errors(mechanisms: object) -> None:
         {"recipients": ["a@b"], "data": None},
         {"mail_from": 5},
     ],
-    ids=str,
+    ids=plain_id,
 )
 def test_odd_arguments_of_a_send_are_typed_errors(options: dict[str, object]) -> None:
     """Before any network use."""

@@ -62,10 +62,16 @@ class Played(Generic[T]):
         return self.values[0]
 
     def failure(self, kind: type[SecureSMTPError]) -> SecureSMTPError:
-        """Return the error, which must be of this *kind* and no other, after all answers were used."""
+        """Return the error, of this *kind* and no other, with its sentence, after all answers were used."""
         assert type(self.error) is kind, self.error
+        assert isinstance(self.error.args[0], str)
         assert self.unused == 0
         return self.error
+
+
+def plain_id(value: object) -> str:
+    """Return an id without backslashes: pytest escapes those anew when mutmut has it collect twice in one process."""
+    return ascii(value).replace("\\", "%")
 
 
 def raw(text: bytes, reader: ReplyReader | None = None) -> RawReply:

@@ -159,6 +159,7 @@ def test_how_it_is_cut_makes_no_difference(before: bytes, fault: bytes, after: b
     [
         (HEADER + b"a\0", "line 3 has a NUL"),
         (b"\0", "line 1 has a NUL"),
+        (HEADER + b"\n\0\n\0", "line 4 has a NUL"),
         (HEADER + b"a\r\nb\rc\r\n", "line 4 has a CR that no LF follows"),
         (HEADER + b"a\nb\r", "line 4 has a CR that no LF follows"),
         (HEADER + b"a\r\r\n", "line 3 has a CR that no LF follows"),
@@ -177,12 +178,24 @@ def test_how_it_is_cut_makes_no_difference(before: bytes, fault: bytes, after: b
         (b"A: b\nBcc: c@d.example\n\n", "line 2 is a Bcc field, which every recipient would see"),
         (b"BCC:", "line 1 is a BCC field, which every recipient would see"),
         (b"A: b\nResent-bcc: c\n\n", "line 2 is a Resent-bcc field, which every recipient would see"),
+        (b"A: b\n c\nBcc: d\n\n", "line 3 is a Bcc field, which every recipient would see"),
+        (b"A: b\n c\nno field\n\n", "line 3 is neither a header field nor the continuation of one"),
     ],
 )
 def test_a_fault_is_refused_with_its_line(data: bytes, error: str) -> None:
     """The number is that of the line in the caller's file, however the octets arrive."""
     for cut in range(min(len(data), 40)):
         assert {text.partition(". Hint")[0] for text in by_each(data, cut)} == {error}
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"), [(b"no field\n\n", "empty line"), (b"Bcc: c\n\n", "take it out"), (b"\0", None)]
+)
+def test_a_fault_of_the_header_comes_with_a_hint(data: bytes, hint: str | None) -> None:
+    """What a person can mend is said, where there is something."""
+    with pytest.raises(MessageError) as caught:
+        Content.from_bytes(data)
+    assert str(hint) in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +241,13 @@ def test_a_header_has_at_most_a_mebibyte() -> None:
         Content.from_bytes(data)
     with pytest.raises(MessageError, match="header is longer than 1048576"):
         Content.from_file(io.BytesIO(data))
+
+
+def test_a_header_without_body_has_the_same_limit() -> None:
+    """The CRLF of our own in front of it counts: two octets below the limit pass, one below does not."""
+    assert Content.from_bytes(_long_header(MAX_HEADER - 2)).size == MAX_HEADER - 2
+    with pytest.raises(MessageError, match="header is longer"):
+        Content.from_bytes(_long_header(MAX_HEADER - 1))
 
 
 def test_the_limit_of_a_header_does_not_depend_on_the_cut() -> None:
@@ -326,3 +346,22 @@ def test_octets_need_no_closing() -> None:
     content.close()
     assert b"private" in b"".join(content.blocks())
     assert "private" not in repr(content)
+
+
+def test_a_large_file_is_neither_kept_in_memory_nor_written_at_once() -> None:
+    """Beyond a mebibyte the copy is on the disk, and what is read of it at a time is a block."""
+    small, large = (Content.from_file(io.BytesIO(HEADER + b"x\r\n" * octets)) for octets in (1000, 500_000))
+    assert cast("tempfile.SpooledTemporaryFile[bytes]", small.source).name is None
+    assert cast("tempfile.SpooledTemporaryFile[bytes]", large.source).name is not None
+    assert max(map(len, large.blocks())) < BLOCK + 10
+    assert max(map(len, Content.from_bytes(HEADER + b"x\r\n" * 500_000).blocks())) < BLOCK + 10
+    small.close()
+    large.close()
+
+
+def test_the_first_line_has_the_limit_of_every_line() -> None:
+    """Exactly 998 octets pass, one more does not, with a line after it and as the only one."""
+    for end in (b"\r\n\r\nx", b"\r\n", b""):
+        assert Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 3) + end).size == MAX_LINE + len(end)
+        with pytest.raises(MessageError, match="line 1 is longer than 998"):
+            Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 2) + end)

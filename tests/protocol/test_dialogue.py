@@ -115,6 +115,7 @@ def test_ehlo_refused_in_the_clear_is_a_downgrade(reply: bytes) -> None:
     error = played.failure(DowngradeError)
     assert played.commands == [b"EHLO [127.0.0.1]"]
     assert (error.stage, error.retryable) == (Stage.EHLO, reply[:1] == b"4")
+    assert error.reply == raw(reply).reply()
 
 
 @pytest.mark.parametrize("reply", [b"500 what", b"451 later", b"421 bye"])
@@ -130,7 +131,9 @@ def test_ehlo_refused_in_tls_is_a_refusal(mode: TLSMode, reply: bytes) -> None:
 def test_no_starttls_no_mail(offer: bytes) -> None:
     """Where it is not offered, nothing more is written in the clear."""
     played = play(open_session(TLSMode.STARTTLS, None), connected(), offer)
-    assert "implicit" in str(played.failure(DowngradeError))
+    error = played.failure(DowngradeError)
+    assert "implicit" in str(error)
+    assert error.stage is Stage.STARTTLS
     assert played.commands == [b"EHLO [127.0.0.1]"]
 
 
@@ -139,7 +142,7 @@ def test_only_220_begins_tls(reply: bytes) -> None:
     """Any other answer to STARTTLS ends the session, and the handshake is not begun."""
     played = play(open_session(TLSMode.STARTTLS, None), connected(), OFFER, reply)
     error = played.failure(DowngradeError)
-    assert (error.stage, error.retryable) == (Stage.STARTTLS, reply[:1] == b"4")
+    assert (error.stage, error.retryable, error.reply) == (Stage.STARTTLS, reply[:1] == b"4", raw(reply).reply())
     assert not any(isinstance(effect, Upgrade) for effect in played.effects)
     assert played.commands[1:] == [b"STARTTLS"]
 
@@ -149,6 +152,33 @@ def test_what_is_said_in_the_clear_is_cut() -> None:
     error = play(open_session(TLSMode.STARTTLS, None), connected(b"554 " + b"x" * 1000)).failure(ConnectError)
     assert error.reply is not None
     assert len(error.reply.text) == 200
+
+
+@pytest.mark.parametrize("before", [[], [b"220 mx"]])
+def test_what_is_said_in_tls_is_kept_and_not_doubted(before: list[bytes]) -> None:
+    """The certificate vouches for it: 500 characters, and no word of doubt."""
+    said = b"554 " + b"x" * 1000
+    greeting, *rest = *before, said
+    error = play(open_session(TLSMode.IMPLICIT, None), connected(greeting, TLS), *rest).error
+    assert error is not None
+    assert error.reply is not None
+    assert len(error.reply.text) == 500
+    assert error.args[0].endswith('x…"')
+
+
+def test_each_step_is_named_to_the_link() -> None:
+    """What is written and what is read belong to one stage, by which limits and errors are told."""
+    opened = play(open_session(TLSMode.STARTTLS, None), connected(), OFFER, b"220 go", TLS, b"250 mx")
+    mailed = play(deliver(session(), mail(b"\nx", "b@b.example"), "raise"), *GOOD[1:])
+    ends = [*login(b"334 ", b"334 ", b"235 in", offered="LOGIN").effects, *play(reset(), b"250 ok").effects]
+    ends += play(quit_session()).effects
+    steps = [e for e in (*opened.effects, *mailed.effects, *ends) if isinstance(e, Send | Receive)]
+    stages = [(type(step), step.stage) for step in steps]
+    pairs = [Stage.EHLO, Stage.STARTTLS, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA]
+    assert stages[:12] == [(kind, stage) for stage in pairs for kind in (Send, Receive)]
+    assert stages[12] == (Receive, Stage.CONTENT)
+    assert stages[13:19] == [(Send, Stage.AUTH), (Receive, Stage.AUTH)] * 3
+    assert stages[19:] == [(Send, Stage.RSET), (Receive, Stage.RSET), (Send, Stage.QUIT)]
 
 
 # Logging in.
@@ -202,7 +232,9 @@ def test_login_answers_two_questions() -> None:
 def test_a_flood_of_challenges_ends(offered: str, written: int) -> None:
     """A mechanism says what it has to say, once; the next 334 is an error."""
     played = login(*[b"334 "] * written, offered=offered)
-    assert "more than" in str(played.failure(ProtocolError))
+    error = played.failure(ProtocolError)
+    assert "more than" in str(error)
+    assert error.stage is Stage.AUTH
     assert len(played.commands) == written
 
 
@@ -231,6 +263,7 @@ def test_235_alone_is_success(reply: bytes, offered: str) -> None:
         (b"500 x", False),
         (b"454 4.7.0 later", True),
         (b"421 x", True),
+        (b"400 x", True),
     ],
 )
 @pytest.mark.parametrize("asked", [0, 1, 2])
@@ -239,6 +272,8 @@ def test_a_refused_login_is_final(reply: bytes, asked: int, *, retryable: bool) 
     played = login(*[b"334 "] * asked, reply, offered="LOGIN")
     error = played.failure(AuthenticationError)
     assert (error.retryable, error.outcome, error.reply) == (retryable, Outcome.NOT_SENT, raw(reply).reply())
+    assert error.stage is Stage.AUTH
+    assert "password" in (error.hint or "")
     assert len(played.commands) == 1 + asked
 
 
@@ -368,6 +403,7 @@ def test_a_code_out_of_step_ends_the_session(step: int, stage: Stage, reply: byt
     played = play(deliver(session(), mail(), "allow"), *GOOD[:step], reply)
     error = played.failure(ProtocolError)
     assert (error.stage, error.outcome, error.retryable) == (stage, Outcome.NOT_SENT, False)
+    assert error.reply == raw(reply).reply()
     assert len(played.commands) == step + 1
 
 
@@ -376,6 +412,7 @@ def test_a_server_that_wants_a_login_says_so(code: bytes) -> None:
     """It is the login that is missing, not the sender that is refused (POL-02)."""
     error = play(deliver(session(), mail(), "allow"), code + b" login first").failure(AuthenticationError)
     assert (error.stage, error.outcome, error.hint) == (Stage.MAIL, Outcome.NOT_SENT, "pass username and password")
+    assert error.reply == raw(code + b" login first").reply()
 
 
 @pytest.mark.parametrize(("step", "stage"), STEPS)
@@ -387,7 +424,9 @@ def test_421_ends_the_session(step: int, stage: Stage) -> None:
     assert len(played.commands) == step + 1
 
 
-@pytest.mark.parametrize(("reply", "retryable"), [(b"550 no", False), (b"450 later", True), (b"552 size", False)])
+@pytest.mark.parametrize(
+    ("reply", "retryable"), [(b"550 no", False), (b"450 later", True), (b"552 size", False), (b"400 later", True)]
+)
 def test_a_refused_sender_is_a_refusal(reply: bytes, *, retryable: bool) -> None:
     """Stage, outcome and whether to try again are set; no transaction was begun, so none is reset."""
     played = play(deliver(session(), mail(), "allow"), reply)
@@ -421,6 +460,11 @@ def test_refused_recipients_are_a_refusal(replies: list[bytes], partial: str, *,
     assert in_step(error)
     assert played.commands[-1] == b"RSET"
     assert played.content == b""
+    refused = sum(not reply.startswith(b"250") for reply in replies)
+    assert error.args[0] == f'{refused} of 2 refused: "{next(r.reply for r in error.recipients if not r.accepted)}"'
+    # What would deliver to the rest is told where there is a rest.
+    rest = '; partial="allow" delivers to the rest' if refused < 2 else ""
+    assert error.hint == f"the error's recipients have each one's reply{rest}"
 
 
 def test_some_recipients_may_be_refused_where_that_is_allowed() -> None:
@@ -533,6 +577,7 @@ def test_a_later_transaction_that_breaks_leaves_the_outcome_unknown(answers: lis
         (b"421 bye", ConnectError),
         (b"500 what", ConnectError),
         (b"451 later", ConnectError),
+        (b"400 later", ConnectError),
         (b"530 login", ConnectError),
         (b"354 go", ProtocolError),
         (b"251 x", ProtocolError),
@@ -567,7 +612,7 @@ def test_refused_data_is_given_up() -> None:
     assert (played.commands[-1], played.content) == (b"RSET", b"")
 
 
-@pytest.mark.parametrize("reply", [b"554 spam", b"450 later", b"421 bye", b"530 x", b"552 big"])
+@pytest.mark.parametrize("reply", [b"554 spam", b"450 later", b"421 bye", b"530 x", b"552 big", b"400 later"])
 def test_refused_content_is_a_refusal(reply: bytes) -> None:
     """The server has not got it; the transaction is over without RSET; 421 closes."""
     played = play(deliver(session(), mail(), "raise"), *GOOD[:4], reply)
@@ -588,9 +633,22 @@ def test_no_valid_final_reply_leaves_the_outcome_unknown(answer: bytes | SecureS
     assert (error.stage, error.outcome, error.retryable) == (Stage.CONTENT, Outcome.UNKNOWN, False)
     assert isinstance(error.__cause__, ConnectError | ProtocolError)
     assert not isinstance(error, ConnectionError | TimeoutError | RefusedError)
+    assert "Message-ID" in (error.hint or "")
+    if isinstance(answer, bytes):
+        cause = error.__cause__
+        assert isinstance(cause, ProtocolError)
+        assert (cause.stage, cause.reply) == (Stage.CONTENT, raw(answer).reply())
+        assert "the content is answered by" in cause.args[0]
+        assert cause.args[0] in str(error)
 
 
 BIG = mail(b"Subject: x\n\n" + b"x\n" * (BLOCK * 2))
+
+
+def test_a_content_of_many_blocks_is_written_whole() -> None:
+    """Each block once and in its order, the end once and last."""
+    content = play(deliver(session(), BIG, "raise"), *GOOD).content
+    assert content == b"Subject: x\r\n\r\n" + b"x\r\n" * (BLOCK * 2) + b".\r\n"
 
 
 def blocks_of(submission: Submission) -> list[int]:
@@ -624,6 +682,7 @@ def test_a_refusal_in_the_middle_of_the_content_is_a_refusal(which: int) -> None
     [
         (b"552 big", DataRefusedError, Outcome.REFUSED),
         (b"421 bye", DataRefusedError, Outcome.REFUSED),
+        (b"400 later", DataRefusedError, Outcome.REFUSED),
         (b"250 ok", ProtocolError, Outcome.NOT_SENT),
         (b"354 go", ProtocolError, Outcome.NOT_SENT),
     ],
@@ -632,6 +691,8 @@ def test_a_reply_before_the_end_is_never_success(reply: bytes, kind: type[Except
     """A refusal is one; a 250 to half a message is out of step."""
     error = refuse_early(raw(reply))
     assert (type(error), error.outcome, error.stage) == (kind, outcome, Stage.CONTENT)
+    assert error.reply == raw(reply).reply()
+    assert str(error.reply) in error.args[0]
 
 
 @pytest.mark.parametrize(("reply", "retryable"), [(b"421 bye", True), (b"521 never", False)])
@@ -639,6 +700,7 @@ def test_a_server_that_closes_is_a_connection_error(reply: bytes, *, retryable: 
     """The words are kept, and the code says whether later is worth a try."""
     error = closing(raw(reply).reply(), Stage.MAIL)
     assert (error.stage, error.retryable, error.reply) == (Stage.MAIL, retryable, raw(reply).reply())
+    assert reply.decode() in error.args[0]
 
 
 def test_a_refusal_without_reply_is_not_in_step() -> None:

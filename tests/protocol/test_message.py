@@ -6,9 +6,10 @@ import email
 import email.policy
 import re
 from email.header import Header
-from email.headerregistry import Address, Group
+from email.headerregistry import Address, BaseHeader, Group, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
+from email.policy import EmailPolicy, Policy
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
-from securesmtp._protocol.message import Submission, _CheckedPolicy, envelope_recipients, from_message
+from securesmtp._protocol.content import Content
+from securesmtp._protocol.message import Submission, _CheckedPolicy, _encoded_field, envelope_recipients, from_message
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -124,6 +127,18 @@ def test_a_header_domain_without_ascii_form_is_refused(domain: str) -> None:
         made(message)
 
 
+@pytest.mark.parametrize("prefix", ["", "Resent-"])
+def test_to_cc_and_bcc_get_the_message_and_bcc_is_not_in_it(prefix: str) -> None:
+    """The three fields in this order; where it was resent, those of the resending alone (RFC 5322 §3.6.6)."""
+    fields = {"To": "t@x.example", "Cc": "c@x.example", "Bcc": "b@x.example"}
+    message = mail(From="f@x.example", **({"Resent_From": "r@x.example"} if prefix else {}))
+    for name, value in fields.items():
+        del message[f"{prefix}{name}"]
+        message[f"{prefix}{name}"] = value
+    assert recipients(message) == list(fields.values())
+    assert b"bcc" not in wire(made(message)).lower()
+
+
 def test_a_non_ascii_local_part_needs_smtputf8() -> None:
     """In the envelope or only in the header; then the header is UTF-8."""
     for fields in ({"To": "jörg@b.example"}, {"Reply_To": "jörg@b.example"}):
@@ -138,7 +153,8 @@ def test_what_is_missing_is_filled_in_and_what_is_there_stays() -> None:
     message = mail(Bcc="secret@x.example")
     submission = made(message)
     assert submission.content.message_id == "<token@a.example>"
-    assert f"Date: {DATE}".encode() in wire(submission)
+    assert b"\r\nMessage-ID: <token@a.example>\r\n" in wire(submission)
+    assert f"\r\nDate: {DATE}\r\n".encode() in wire(submission)
     assert b"secret" not in wire(submission)
     assert "Date" not in message
     assert message["Bcc"] == "secret@x.example"
@@ -205,7 +221,7 @@ def broken(kind: str) -> EmailMessage:
 @pytest.mark.parametrize("kind", ["payload", "charset"])
 def test_what_cannot_be_serialised_is_refused(kind: str) -> None:
     """The email package raises whatever it likes; the caller gets one error, without what may hold the message."""
-    with pytest.raises(MessageError, match="cannot be read or serialised") as caught:
+    with pytest.raises(MessageError, match=r"cannot be read or serialised \(\w+Error in") as caught:
         made(broken(kind))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
@@ -338,5 +354,201 @@ def test_any_text_in_a_header_stays_one_field(name: str, text: str) -> None:
 def test_addresses_that_no_spelling_keeps_are_refused() -> None:
     """Better not sent than sent with other people in the header."""
     odd = SimpleNamespace(groups=(Group(None, (Address("", "a", "b,c.example"),)),))
-    with pytest.raises(MessageError, match="simpler display names"):
+    with pytest.raises(MessageError, match=r"read as the same addresses.*simpler display names"):
         _CheckedPolicy()._same_addresses("To", odd, b"To: x@y.example\r\n")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "offered", "hint"),
+    [
+        ("Subject: ü\n\nx", {"8BITMIME": ""}, "ASCII local part"),
+        ("Subject: x\n\nü", {}, "base64"),
+        ("Subject: x\n\nx", {"SIZE": "14"}, "a link"),
+    ],
+)
+def test_what_a_server_does_not_take_is_told_with_a_way_out(data: str, offered: dict[str, str], hint: str) -> None:
+    """The hint says what would make it fit."""
+    submission = Submission(
+        Mailbox.parse("a@a.example"), (Mailbox.parse("b@b.example"),), Content.from_bytes(data.encode())
+    )
+    with pytest.raises(MessageError) as caught:
+        submission.fit(Capabilities(offered))
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_message_may_be_as_large_as_the_server_says() -> None:
+    """Exactly so many octets are taken."""
+    submission = made(mail())
+    size = submission.content.size
+    assert submission.fit(Capabilities({"SIZE": str(size)})) is submission
+    with pytest.raises(MessageError, match=f"has {size} octets, and the server takes {size - 1}"):
+        submission.fit(Capabilities({"SIZE": str(size - 1)}))
+
+
+def test_written_anew_the_header_stays_ascii() -> None:
+    """A server without 8BITMIME has no SMTPUTF8 either: a subject that is not ASCII is encoded words."""
+    message = mail(Subject="Grüße")
+    message.set_content("Grüße\n", cte="8bit")
+    fitted = made(message).fit(Capabilities())
+    assert fitted.content.is_ascii
+    assert back(fitted)["Subject"] == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "hint"),
+    [
+        (
+            {"From": "a@a.example, b@b.example"},
+            "From has 2 addresses",
+            "set Sender (RFC 5322 §3.6.2), or pass mail_from",
+        ),
+        ({"Resent_To": "a@a.example"}, "no Resent-From", "pass mail_from"),
+        ({"To": "a@a.example; b@b.example"}, "To is not a list of addresses", "commas between"),
+        ({"To": "Nobody:;"}, "no recipient", "recipients="),
+    ],
+)
+def test_an_envelope_that_is_not_told_is_asked_for(fields: dict[str, str], said: str, hint: str) -> None:
+    """The error names the field, the hint what to set or to pass."""
+    with pytest.raises(MessageError if "not a list" not in said else AddressError) as caught:
+        made(mail(**fields))
+    assert said in caught.value.args[0]
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["X:Y", "Sub ject"])
+def test_a_name_that_is_no_field_name_is_refused(name: str) -> None:
+    """What would be read as another field, or as none, is not written; the error says so."""
+    message = mail()
+    message.set_raw(name, "x")
+    with pytest.raises(MessageError, match="would become more than one field, or none") as caught:
+        made(message)
+    assert "control characters" in (caught.value.hint or "")
+
+
+def test_a_display_name_is_one_name() -> None:
+    """Commas in a long name would be read as more addresses, because Python drops its quotes: it is encoded."""
+    name = "Last, First " * 12
+    submission = made(mail(To=f'"{name}" <a@b.example>'))
+    (address,) = back(submission)["To"].addresses
+    # Python puts a blank of its own between encoded words that it reads in a name.
+    assert (address.display_name.split(), address.addr_spec) == (name.split(), "a@b.example")
+
+
+def test_a_display_name_that_was_encoded_is_one_name() -> None:
+    """A header that was set is copied as it is: read again as text, its comma would part it."""
+    submission = made(mail(To="=?utf-8?q?J=C3=B6rg=2C_b?= <a@b.example>"))
+    assert [(a.display_name, a.addr_spec) for a in back(submission)["To"].addresses] == [("Jörg, b", "a@b.example")]
+
+
+def test_an_encoded_field_has_every_name_encoded_and_every_address_as_it_is() -> None:
+    """Groups, names and bare addresses, one to a line; octets that are no text stay in the address alone."""
+    groups = (
+        Group(None, (Address("Jörg, Last", "a", "b.example"),)),
+        Group("Bü,ro", (Address("", "c", "d.example"), Address("E", "e", "f.example"))),
+        Group(None, (Address("gr\udcfcn", "gr\udcfc", "b.example"),)),
+    )
+    assert _encoded_field("To", groups) == (
+        b"To: =?utf-8?b?SsO2cmcsIExhc3Q=?= <a@b.example>,\r\n"
+        b" =?utf-8?b?QsO8LHJv?=: c@d.example,\r\n"
+        b" =?utf-8?q?E?= <e@f.example>;,\r\n"
+        b" =?utf-8?b?Z3Lvv71u?= <gr\xfc@b.example>\r\n"
+    )
+
+
+def test_a_long_name_is_encoded_words_of_at_most_75_characters() -> None:
+    """RFC 2047 §2; a folded line begins with a space."""
+    field = _encoded_field("To", (Group(None, (Address("x" * 200, "a", "b.example"),)),))
+    words = re.findall(rb"=\?[^ ]*\?=", field)
+    assert max(map(len, words[1:])) <= 75
+    assert b"".join(word[10:-2] for word in words) == b"x" * 200
+    assert field.count(b"\r\n ") == field.count(b"\r\n") - 1 == len(words) - 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "longest"),
+    [(20, 78), (78, 78), (100, 100), (2000, 998), (None, 998)],
+    ids=["short", "", "own", "max", "no"],
+)
+def test_a_header_is_folded_at_the_policys_length(limit: int | None, longest: int) -> None:
+    """But not below 78 and not above 998."""
+    for first in ("a", "aa"):
+        message = EmailMessage(policy=email.policy.default.clone(max_line_length=limit))
+        message["From"], message["To"] = "me@a.example", "you@b.example"
+        message["Subject"] = first + " a" * 2000
+        length = max(map(len, wire(made(message)).split(b"\r\n")))
+        assert longest - 1 <= length <= longest
+
+
+@pytest.mark.parametrize(("refold", "folded"), [("long", True), ("none", False)])
+def test_a_parsed_header_is_folded_anew_as_its_policy_says(refold: str, *, folded: bool) -> None:
+    """The policy of the caller's message decides (EmailPolicy.refold_source)."""
+    data = b"From: me@a.example\nTo: you@b.example\nSubject:" + b" a" * 200 + b"\n\nx\n"
+    message = email.message_from_bytes(data, policy=email.policy.default.clone(refold_source=refold))
+    assert isinstance(message, EmailMessage)
+    assert (b"\r\n a" in wire(made(message))) is folded
+
+
+def test_the_header_classes_of_the_callers_policy_are_used() -> None:
+    """A field of a kind of its own is written as that kind writes it, raw non-ASCII or long."""
+
+    class Loud(UnstructuredHeader):
+        def fold(self, *, policy: Policy) -> str:
+            return "X-Loud: LOUD\r\n"
+
+    registry = HeaderRegistry()
+    registry.map_to_type("x-loud", cast("type[BaseHeader]", Loud))
+    policy = EmailPolicy(header_factory=registry)
+    for value in ("grün", "a " * 100):
+        data = f"From: me@a.example\nTo: you@b.example\nX-Loud: {value}\n\nx\n".encode()
+        message = email.message_from_bytes(data, policy=policy)
+        assert isinstance(message, EmailMessage)
+        assert b"X-Loud: LOUD\r\n" in wire(made(message))
+
+
+def test_a_line_that_begins_with_from_is_sent_as_it_is() -> None:
+    """The quoting of mailbox files is none of SMTP's."""
+    message = mail()
+    message.set_content("From me\n")
+    assert b"\r\nFrom me\r\n" in wire(made(message))
+
+
+def test_a_header_that_was_set_is_folded_whatever_its_policy_says_of_sources() -> None:
+    """EmailPolicy.refold_source is about parsed fields; one that was set has no source."""
+    message = EmailMessage(policy=email.policy.default.clone(refold_source="none"))
+    message["From"], message["To"], message["Subject"] = "me@a.example", "you@b.example", "a " * 200
+    assert b"\r\n a" in wire(made(message))
+
+
+def test_an_empty_message_id_is_replaced() -> None:
+    """A field without content is no identifier."""
+    submission = made(parsed(b"From: me@a.example\nTo: you@b.example\nMessage-ID: \n\nx\n"))
+    assert submission.content.message_id == "<token@a.example>"
+    assert wire(submission).lower().count(b"message-id:") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "given", "said", "hint"),
+    [
+        (MIMEText("x"), None, "is a MIMEText, not an EmailMessage", "message_from_bytes"),
+        (
+            parsed(b"From: a@a.example\nTo: b@b.example\nno field\nBcc: c@c.example\n\n"),
+            None,
+            "is broken",
+            "no header field",
+        ),
+        (mail(), "b@b.example", "is a str, not a list of addresses", "pass a list"),
+        (
+            parsed(b"Resent-To: b@b.example\nResent-To: c@c.example\n\n"),
+            None,
+            "more than once",
+            "mail_from and recipients",
+        ),
+    ],
+    ids=["class", "broken", "str", "twice"],
+)
+def test_a_mistake_is_named_and_mended(message: EmailMessage, given: list[str] | None, said: str, hint: str) -> None:
+    """What is wrong stands in the error, what to do in its hint."""
+    with pytest.raises(ConfigurationError) as caught:
+        made(message, None, given)
+    assert said in caught.value.args[0]
+    assert hint in (caught.value.hint or "")

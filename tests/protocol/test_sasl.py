@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.play import plain_id
 from securesmtp._protocol.sasl import Password, choose
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
@@ -18,14 +19,14 @@ from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 PASSWORD = "correct horse"
 
 
-@pytest.mark.parametrize("username", ["", "a\0b", "a\ud800", "u" * 4097, "ü" * 2049, None, b"user"], ids=ascii)
+@pytest.mark.parametrize("username", ["", "a\0b", "a\ud800", "u" * 4097, "ü" * 2049, None, b"user"], ids=plain_id)
 def test_a_name_that_cannot_be_sent_is_refused(username: str) -> None:
     """Empty, NUL, lone surrogate, over 4096 octets, no str: refused before the network."""
     with pytest.raises(ConfigurationError, match="username"):
         Password(username, PASSWORD)
 
 
-@pytest.mark.parametrize("password", ["", "hunter\0two", "hunter\udfff", "hunter" * 683, "ü" * 2049], ids=ascii)
+@pytest.mark.parametrize("password", ["", "hunter\0two", "hunter\udfff", "hunter" * 683, "ü" * 2049], ids=plain_id)
 def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
     """As a str, as a Secret and from a callable; the error does not show it, nor does its context."""
     makers: list[Callable[[], object]] = [
@@ -97,6 +98,12 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
     with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, and only PLAIN"):
         choose(login, offered)
     assert asked == []
+
+
+def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:
+    """A flood of mechanisms does not fill the log."""
+    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, and only"):
+        choose(Password("user", PASSWORD), ["X" * 300])
 
 
 def test_a_callable_is_asked_at_each_login() -> None:

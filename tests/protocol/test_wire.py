@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +155,8 @@ def test_what_is_escaped_is_one_short_line(octets: bytes, limit: int) -> None:
         (b"250 2.1.5 ok", "2.1.5"),
         (b"550 5.1.1", "5.1.1"),
         (b"450 4.999.999 x", "4.999.999"),
+        (b"500 5.5.2 x", "5.5.2"),
+        (b"200 2.0.0 x", "2.0.0"),
         (b"250 5.1.1", None),
         (b"550 2.0.0", None),
         (b"550 4.0.0", None),
@@ -281,3 +285,83 @@ def test_how_octets_arrive_makes_no_difference(octets: bytes, data: st.DataObjec
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=5)))
     cut = [octets[a:b] for a, b in zip([0, *cuts], [*cuts, len(octets)], strict=True)]
     assert read(cut) == agreed(octets)
+
+
+def test_a_refused_line_says_why() -> None:
+    """Two faults, two sentences: one of the characters, one of the length, with both numbers."""
+    with pytest.raises(ConfigurationError, match="printable characters only"):
+        line(b"NOOP", b"a\nb")
+    with pytest.raises(ConfigurationError, match="of 513 octets is longer than the 512 "):
+        line(b"x" * 511)
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [
+        (b"HTTP/1.1 400 no\r\n", 'a reply line is not a code and a text: "HTTP/1.1 400 no"'),
+        (b"250 " + b"x" * 200 + b"\n", f'a reply line does not end in CRLF: "250 {"x" * 95}…"'),
+        (b"2" * MAX_REPLY_LINE, f'a reply line is longer than any server needs: "{"2" * 99}…"'),
+        (b"250-x\r\n" * (MAX_REPLY_LINES + 1), 'a reply is longer than any server needs: "250-x"'),
+    ],
+)
+def test_a_fault_of_a_reply_is_told_with_its_first_100_characters(octets: bytes, said: str) -> None:
+    """The error says which rule was broken, and shows the line that broke it, cut."""
+    assert agreed(octets)[1] == said
+
+
+def test_only_334_has_a_challenge() -> None:
+    """What AUTH answers is found in the reply to it, and in no other reply."""
+    assert raw(b"334 VXNlcm5hbWU6").challenge == b"VXNlcm5hbWU6"
+    assert raw(b"250 VXNlcm5hbWU6").challenge == b""
+
+
+def test_a_second_reply_may_be_as_long_as_the_first() -> None:
+    """Nothing of the octets of one reply is counted for the next."""
+    full = b"250-" + b"x" * (1024 - 6) + b"\r\n"
+    longest = full * 63 + b"250 " + b"x" * (1024 - 6) + b"\r\n"
+    assert len(longest) == MAX_REPLY
+    replies, error, _ = read([longest, longest])
+    assert (len(replies), error) == (2, None)
+
+
+LEFT_OUT = b"(left out: it repeats what was sent to log in)"
+
+
+def told(password: bytes) -> ReplyReader:
+    """Return a reader that knows of a login by AUTH PLAIN."""
+    reader = ReplyReader()
+    reader.conceal(line(b"AUTH", b"PLAIN", base64.b64encode(b"\0joe\0" + password), secret=True))
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("password", "text", "lines"),
+    [
+        # One line of several: the others stay.
+        (b"hunter22", b"535-no\n535-is hunter22\n535 bye", (b"no", LEFT_OUT, b"bye")),
+        # Cut over two lines, in pieces that are too short to be known.
+        (b"hunter22", b"535-hunt\n535 er22", (LEFT_OUT, LEFT_OUT)),
+        (b"hunter22", b"535 h u n t e r 2 2", (LEFT_OUT,)),
+        (b"hunter22", b"535 HUNTER", (LEFT_OUT,)),
+        # Shorter than six: whole, decoded and in base64 without its padding.
+        (b"ab", b"535 no 'ab'", (LEFT_OUT,)),
+        (b"ab", b"535 no YWI", (LEFT_OUT,)),
+        # The end of the password's own base64, which stands otherwise in that of the whole message.
+        (b"hunteW", b"535 no " + base64.b64encode(b"hunteW")[-6:], (LEFT_OUT,)),
+        # Five octets in common are an accident.
+        (b"hunter22", b"535 use of ter22", (b"use of ter22",)),
+        (b"hunter22", b"535-a\n535 b", (b"a", b"b")),
+    ],
+)
+def test_what_repeats_a_password_is_left_out(password: bytes, text: bytes, lines: tuple[bytes, ...]) -> None:
+    """Six octets in a row, however they are written, are taken out, and no line without need."""
+    assert raw(text, told(password)).lines == lines
+
+
+def test_a_malformed_line_that_repeats_a_password_is_not_shown() -> None:
+    """The fault is told, the line is not."""
+    reader = told(b"hunter22")
+    reader.feed(b"hunter22\r\n")
+    with pytest.raises(ProtocolError) as caught:
+        reader.next()
+    assert str(caught.value) == f'a reply line is not a code and a text: "{LEFT_OUT.decode()}"'

@@ -6,8 +6,8 @@ import socket
 import ssl
 from typing import Literal, cast
 
+from securesmtp import SecureMailer
 from securesmtp._protocol.dialogue import Block
-from securesmtp._settings import Settings, Timeouts, TLSPolicy, settings
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._values import Stage, TLSMode
 
@@ -90,24 +90,7 @@ class MemoryLink(Link):
         super()._block(effect)
 
 
-def _settings(mode: TLSMode) -> Settings:
-    return settings(
-        "mx.example.org",
-        None,
-        tls=mode,
-        login=None,
-        policy=TLSPolicy(),
-        timeout=Timeouts(),
-        deadline=None,
-        max_connections=1,
-        max_messages=1,
-        max_idle=1,
-        local_hostname=None,
-        source_address=None,
-    )
-
-
-SETTINGS = {mode: _settings(mode) for mode in TLSMode}
+SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in TLSMode}
 
 
 def memory_link(wire: Wire, mode: TLSMode) -> MemoryLink:

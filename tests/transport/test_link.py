@@ -34,7 +34,6 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._settings import settings
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 
@@ -42,12 +41,7 @@ RAW = b"Subject: x\r\n\r\nx\r\n"
 
 
 def _link() -> Link:
-    policy = TLSPolicy()
-    chosen = settings(
-        "localhost", 1, tls="starttls", login=None, policy=policy, timeout=1, deadline=None, max_connections=1,
-        max_messages=1, max_idle=1, local_hostname=None, source_address=None,
-    )  # fmt: skip
-    return Link(chosen, build_context(policy))
+    return Link(SecureMailer("localhost", 1, tls="starttls", timeout=1)._settings, build_context(TLSPolicy()))
 
 
 @pytest.mark.parametrize("octets", [b"MAIL FROM:<a@b>\r\n", b"AUTH PLAIN x\r\n", b"QUIT\r\n", b"EHLO x\r\nMAIL\r\n"])

@@ -27,17 +27,14 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._settings import Settings, settings
+from securesmtp._settings import Settings
 from securesmtp._transport import tls
 from securesmtp._transport.link import Link
 from securesmtp._values import TLSInfo
 
 
 def _settings(mode: Literal["implicit", "starttls"] = "starttls") -> Settings:
-    return settings(
-        "localhost", 1, tls=mode, login=None, policy=TLSPolicy(), timeout=1, deadline=None, local_hostname=None,
-        source_address=None,
-    )  # fmt: skip
+    return SecureMailer("localhost", 1, tls=mode, timeout=1)._settings
 
 
 @pytest.mark.parametrize(

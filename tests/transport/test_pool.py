@@ -25,7 +25,10 @@ from securesmtp import (
     SecureMailer,
     SecureSMTPError,
 )
+from securesmtp._protocol.dialogue import open_session
+from securesmtp._transport.link import Link
 from securesmtp._transport.pool import State, choose
+from securesmtp._transport.tls import build_context
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 LEFT = st.none() | st.integers(-1, 3)
@@ -222,6 +225,38 @@ def test_an_aborted_connection_is_not_gone_on_with(serve: Serve, mailer: Mailer)
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password)
     with pytest.raises(ConnectError, match="abort"):
         _send(mine)
+
+
+def test_a_link_that_is_ended_before_it_is_connected_stays_so(serve: Serve, mailer: Mailer) -> None:
+    """Whoever opens it finds out at the first step."""
+    mine = mailer(serve())
+    link = Link(mine._settings, build_context(mine._settings.policy))
+    link.abort()
+    with pytest.raises(ConnectError, match="abort"):
+        link.run(open_session(mine._settings.mode, None))
+
+
+def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer: Mailer) -> None:
+    """A child that was forked in the middle of a send has its parent's in hand, and one nonce must not serve twice."""
+    server = serve()
+    mine = mailer(server)
+    _send(mine)
+    (link,) = [place.link for place in mine._pool.places if place.link is not None]
+    link._process = 0
+    with pytest.raises(ConnectError, match="forked"):
+        _send(mine)
+    server.joined()
+    assert server.secret.count(b"MAIL") == 1
+
+
+def test_a_hint_that_is_not_needed_is_passed_on(serve: Serve, mailer: Mailer) -> None:
+    """Who was woken and had found a place already, or was interrupted, wakes the next."""
+    pool = mailer(serve())._pool
+    next_one = threading.Lock()
+    next_one.acquire()
+    pool._waiting.append(next_one)
+    pool._leave(threading.Lock())
+    assert next_one.acquire(blocking=False)
 
 
 def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None:

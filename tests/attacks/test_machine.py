@@ -68,6 +68,9 @@ class Machine(RuleBasedStateMachine):
             fault = self.faults[step].pop(0) if self.faults.get(step) else None
             if fault in SAID:
                 return SAID[fault]
+            if fault in {"twice", "early"}:
+                # At once: who hears the second part only after the next command has no way to know whose it is.
+                self.server.chunking = "whole"
             if fault == "twice":
                 return right + right
             if fault == "early":

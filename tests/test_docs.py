@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from requirements import missing
+from securesmtp import SecureMailer, TLSPolicy
+from securesmtp.testing import LocalServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,6 +31,23 @@ def test_each_block_is_python(name: str) -> None:
 def test_the_test_of_a_program_runs_as_printed() -> None:
     """It brings its own server."""
     exec(compile(BLOCKS["test-your-program.md-0"], "test-your-program.md", "exec"), {})  # noqa: S102 -- our own page
+
+
+# What needs a package that is the reader's.
+_NOT_RUN = ("prometheus_client", "opentelemetry", "stamina")
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+@pytest.mark.parametrize("page", ["many-messages.md", "errors-and-retries.md", "watch-it.md"])
+def test_the_pages_code_runs_as_printed(page: str) -> None:
+    """One block after the other, with a mailer for a server that refuses nobody@example.net."""
+    with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
+        policy = TLSPolicy(ca_data=server.ca_pem)
+        with SecureMailer(server.host, server.port, username="me", password="secret", policy=policy) as mailer:
+            names: dict[str, object] = {"mailer": mailer}
+            for name, block in BLOCKS.items():
+                if name.startswith(page) and not any(package in block for package in _NOT_RUN):
+                    exec(compile(block, name, "exec"), names)  # noqa: S102 -- our own page
 
 
 def test_each_promise_names_tests_that_exist() -> None:

@@ -117,7 +117,7 @@ class Recipient:
 
     @property
     def retryable(self) -> bool:
-        """Whether the server refused it for now only: 4xx (RFC 5321 §4.2.1)."""
+        """Whether the server refused it for now only, by 4xx (RFC 5321 §4.2.1)."""
         return 400 <= self.reply.code < 500  # noqa: PLR2004
 
 

@@ -10,10 +10,14 @@ from typing import assert_type
 
 import securesmtp
 from securesmtp import (
+    Certificate,
     CertificateError,
     CertificateReason,
     DeadlineExceededError,
+    Envelope,
+    Event,
     Outcome,
+    OutcomeUnknownError,
     Password,
     Receipt,
     Recipient,
@@ -22,11 +26,14 @@ from securesmtp import (
     Secret,
     SecureMailer,
     SecureSMTPError,
+    SendResult,
+    ServerReport,
     Stage,
     Timeouts,
     TLSInfo,
     TLSMode,
     TLSPolicy,
+    events,
 )
 from securesmtp.testing import LocalServer, Received
 
@@ -41,10 +48,26 @@ def get_secret() -> Secret:
     return Secret("from a file")
 
 
+def on_event(event: Event) -> None:
+    """Look at what comes."""
+    match event:
+        case events.Sent(receipt=receipt):
+            assert_type(receipt, Receipt)
+        case events.Failed(error=error):
+            assert_type(error, SecureSMTPError)
+        case events.Connected(tls=tls, elapsed=elapsed):
+            assert_type((tls, elapsed), tuple[TLSInfo, timedelta])
+        case events.Authenticated(mechanism=text) | events.Closed(reason=text):
+            assert_type(text, str)
+        case _:
+            assert_type(event.port, int)
+
+
 plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
+SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
 SecureMailer(
     "smtp.example.com",
     policy=TLSPolicy(ca_data=b"...", extra_ca_file=Path("ca.pem"), pins=("sha256/...",), minimum_version="TLSv1.3"),
@@ -75,8 +98,24 @@ with plain as entered:
     assert_type(receipt.elapsed, timedelta)
     receipt.size = 1  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
 
+    assert_type(receipt.replies, tuple[Reply, ...])
+    assert_type(receipt.recipients[0].retryable, bool)
+    assert_type(receipt.tls.chain, tuple[Certificate, ...])
+    envelope = Envelope("a@b.example", ["c@d.example"], b"")
+    for result in entered.send_many([EmailMessage(), envelope], partial="allow", deadline=5):
+        assert_type(result, SendResult)
+        assert_type(result.receipt, Receipt | None)
+        assert_type(result.error, Exception | None)
+    entered.send_many(["text"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+    report = entered.check()
+    assert_type(report, ServerReport)
+    assert_type(report.only_before_tls, frozenset[str])
+    assert_type(report.login, bool | None)
+
 try:
-    plain.close()
+    plain.close(abort=True)
+except OutcomeUnknownError as unknown:
+    assert_type(unknown.recipients, tuple[Recipient, ...])
 except RecipientsRefusedError as refused:
     assert_type(refused.recipients, tuple[Recipient, ...])
 except CertificateError as certificate:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import selectors
+import socket
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
 import certifi
 import pytest
+import trustme
 
 from certificates import GOOD
 from conftest import Serve
 from scripted import Mode, honest
 from securesmtp import (
     CertificateError,
+    CertificateReason,
     ConfigurationError,
     ConnectError,
+    DeadlineExceededError,
     DowngradeError,
     ProtocolError,
     SecureMailer,
@@ -29,7 +37,7 @@ from securesmtp import (
 )
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
-from securesmtp._transport.link import Link
+from securesmtp._transport.link import Deadline, Link
 from securesmtp._values import TLSInfo
 
 
@@ -135,3 +143,89 @@ def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailM
     assert len(bytes.fromhex(info.peer_sha256)) == 32
     assert info.peer_spki_sha256.startswith("sha256/")
     assert info.not_after > datetime.now(UTC)
+
+
+def _refused(code: int, chain: Callable[[], object] | None) -> CertificateError:
+    """Return what is made of OpenSSL's refusal with this code, and of a chain that can be asked for."""
+    failure = ssl.SSLCertVerificationError(1, "odd")
+    failure.verify_code, failure.verify_message = code, "words"
+    sock = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=chain)) if chain else SimpleNamespace()
+    error = tls.handshake_error(failure, cast("ssl.SSLSocket", sock), _settings())
+    assert isinstance(error, CertificateError)
+    return error
+
+
+def test_a_refusal_that_nobody_has_a_word_for_is_a_refusal() -> None:
+    """An OpenSSL code without an entry is OTHER, with OpenSSL's own words."""
+    error = _refused(1, None)
+    assert (error.reason, error.stage, error.hint) == (CertificateReason.OTHER, Stage.HANDSHAKE, None)
+    assert error.args[0] == "the certificate is refused (OpenSSL: words)"
+
+
+def _broken() -> object:
+    raise OSError
+
+
+@pytest.mark.parametrize("chain", [None, lambda: None, list, _broken], ids=["no way", "none", "empty", "broken"])
+def test_a_chain_that_cannot_be_seen_is_not_shown(chain: Callable[[], object] | None) -> None:
+    """What is for the message only never stands in the way of the refusal."""
+    assert "but for no name at all" in _refused(62, chain).args[0]
+
+
+def test_ten_names_of_a_certificate_are_shown_each_cut() -> None:
+    """Whoever made it chose them: the eleventh is left out, as is the hundred-and-first character."""
+    names = [("DNS", letter * 101) for letter in "abcdefghijk"]
+    said = _refused(62, lambda: [SimpleNamespace(get_info=lambda: {"subjectAltName": names})]).args[0]
+    assert ", ".join(repr(letter * 100) for letter in "abcdefghij") + " (OpenSSL" in said
+
+
+def test_a_client_certificate_and_its_key_are_two_files(tmp_path: Path) -> None:
+    """Both are read; where they cannot be, the certificate's path is named."""
+    leaf = trustme.CA().issue_cert("me.example")
+    certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
+    leaf.cert_chain_pems[0].write_to_path(str(certificate))
+    leaf.private_key_pem.write_to_path(str(key))
+    assert tls.build_context(TLSPolicy(client_cert=certificate, client_key=key)).cert_store_stats()["x509"]
+    with pytest.raises(ConfigurationError, match=r"client_cert '.*missing\.pem' cannot be used"):
+        tls.build_context(TLSPolicy(client_cert=tmp_path / "missing.pem", client_key=key))
+
+
+def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other: the resolver takes None for this machine."""
+    asked: list[object] = []
+
+    def resolves(host: object, *_: object, **__: object) -> NoReturn:
+        asked.append(host)
+        raise socket.gaierror
+
+    link = Link(_settings(), tls.build_context(TLSPolicy()))
+    monkeypatch.setattr(socket, "getaddrinfo", resolves)
+    with pytest.raises(ConnectError):
+        link._begin()
+    assert asked == ["localhost"]
+
+
+def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing comes in the clear, the port says why."""
+    link = Link(dataclasses.replace(_settings(), port=465), tls.build_context(TLSPolicy()))
+    link._stage = Stage.GREETING
+
+    def waits(events: int) -> NoReturn:
+        raise ConnectError("gone")
+
+    monkeypatch.setattr(link, "_wait", waits)
+    with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
+        link._wait_for_reply()
+    assert caught.value.stage is Stage.GREETING
+    assert "implicit" in (caught.value.hint or "")
+
+
+def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
+    """The stage is that of the effect at hand."""
+    link = Link(_settings(), tls.build_context(TLSPolicy()))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link.sock, link._stage, link._deadline = ours, Stage.RCPT, Deadline("command", 0)
+        with pytest.raises(DeadlineExceededError, match="in stage rcpt") as caught:
+            link._wait(selectors.EVENT_READ)
+    assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")

@@ -178,3 +178,10 @@ def wheel_session(session: nox.Session) -> None:
 def trace(session: nox.Session) -> None:
     """List the requirements that no test names."""
     session.run("python3", "tests/requirements.py", external=True)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Push many messages through a real Postfix over a network that breaks; `nox -s soak -- --messages 20000`."""
+    install_wheel(session, "demo", "test")
+    session.run("python", "-m", "soak.soak", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from collections.abc import Callable
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
@@ -271,8 +272,10 @@ def test_a_wrong_argument_is_refused_when_the_mailer_is_made(options: dict[str, 
 
 
 def test_a_closed_mailer_refuses_to_send(message: EmailMessage) -> None:
-    """As a closed file does."""
+    """As a closed file does; a run of many is refused at the call, not message by message."""
     mine = SecureMailer("localhost", 1)
     mine.close()
-    with pytest.raises(ConfigurationError, match="closed"):
-        mine.send(message)
+    uses: list[Callable[[], object]] = [lambda: mine.send(message), lambda: mine.send_many([message]), mine.check]
+    for use in uses:
+        with pytest.raises(ConfigurationError, match="closed"):
+            use()

@@ -236,6 +236,7 @@ class SecureMailer:
         """
         _check(partial)
         self._overall(deadline)
+        self._refuse_if_closed()
         given: object = messages
         if isinstance(given, EmailMessage | str | bytes) or not isinstance(given, Iterable):
             message = f"messages is a {type(messages).__name__}, not an iterable of messages"
@@ -264,6 +265,7 @@ class SecureMailer:
         Raises:
             SecureSMTPError: There is no verified session; as for `send`.
         """
+        self._refuse_if_closed()
         overall, pool, place = self._overall(None), self._pool, Place()
         refusal: AuthenticationError | None = None
         with self._naming(None):
@@ -300,6 +302,11 @@ class SecureMailer:
             pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event))
         return pool
 
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            message = "the mailer is closed"
+            raise ConfigurationError(message, hint="make a new one")
+
     def _overall(self, deadline: float | None) -> Deadline | None:
         limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
@@ -329,9 +336,7 @@ class SecureMailer:
         pool, ticket, place, link = self._pool, Ticket(), None, None
         try:
             place = pool.take(ticket, overall)
-            if self._closed:
-                message = "the mailer is closed"
-                raise ConfigurationError(message, hint="make a new one")
+            self._refuse_if_closed()
             link, session = pool.connection(place, overall)
             place.left -= 1
             return session, link.run(deliver(session, submission, partial))

@@ -164,6 +164,11 @@ class Postfix(RealServer):
         os.utime(main, (0, 0))
         return _default("mail_version")
 
+    def queued(self) -> int:
+        """Return how many messages are accepted and not delivered."""
+        folders = [self._directory / "queue" / name for name in ("incoming", "active", "deferred")]
+        return sum(path.is_file() for folder in folders for path in folder.rglob("*"))
+
     def _command(self) -> list[str]:
         ports = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port)
         (self._directory / "master.cf").write_text(ports)

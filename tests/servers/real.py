@@ -82,7 +82,8 @@ class RealServer(ABC):
         _open_to_all(directory)
         self._directory = directory
         self._certificate = directory / "certificate.pem"
-        self._stack = ExitStack()
+        self._stack, self._running = ExitStack(), ExitStack()
+        self._ca = ca
         try:
             self._sink = _Sink()
             self._stack.callback(self._sink.close)
@@ -119,7 +120,7 @@ class RealServer(ABC):
                 process = self._run()
                 attempt.callback(_stop, process)
                 if self._is_ready(process, context):
-                    self._stack.callback(attempt.pop_all().close)
+                    self._running = attempt.pop_all()
                     return
         raise RuntimeError(f"{self.name} does not start:\n{self.log()}")
 
@@ -165,6 +166,15 @@ class RealServer(ABC):
                 raise TimeoutError(f"{len(taken)} of {count} messages after {timeout} s:\n{self.log()}") from None
         return taken
 
+    def delivered_now(self) -> list[Delivered]:
+        """Return what was delivered since the last call, and wait for nothing."""
+        return [self._sink.delivered.get() for _ in range(self._sink.delivered.qsize())]
+
+    def restart(self) -> None:
+        """End the server in the middle of what it does, and start it again, on other ports."""
+        self._running.close()
+        self._start(self._ca)
+
     def log(self) -> str:
         """Return what the server has written to its logs."""
         paths = sorted(self._directory.glob("*.log"))
@@ -172,6 +182,7 @@ class RealServer(ABC):
 
     def close(self) -> None:
         """End the server's processes and free its ports."""
+        self._running.close()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -136,8 +136,9 @@ class Soak:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(self._options.threads)]
         for thread in threads:
             thread.start()
+        end = time.monotonic() + self._options.messages * 0.1 + 60
         for thread in threads:
-            thread.join(self._options.messages * 0.1 + 60)
+            thread.join(max(0.0, end - time.monotonic()))
             self.told.hung += thread.is_alive()
 
     def by_send_many(self, numbers: range) -> None:

@@ -22,6 +22,7 @@ _COMMANDS = {
     b"MAIL": re.compile(rb"MAIL FROM:" + _PATH + rb"(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
     b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
     b"DATA": re.compile(rb"DATA"),
+    b"BDAT": re.compile(rb"BDAT [0-9]+ LAST"),
     b"RSET": re.compile(rb"RSET"),
     b"QUIT": re.compile(rb"QUIT"),
 }
@@ -32,19 +33,24 @@ _NEXT = {
     (b"AUTH", b"334"): {b"challenged"},
     (b"AUTH", b"235"): {b"MAIL", b"QUIT"},
     (b"MAIL", b"250"): {b"RCPT"},
-    (b"MAIL", b"4"): {b"MAIL", b"QUIT"},
-    (b"MAIL", b"5"): {b"MAIL", b"QUIT"},
-    (b"RCPT", b"25"): {b"RCPT", b"DATA", b"RSET"},
-    (b"RCPT", b"4"): {b"RCPT", b"DATA", b"RSET"},
-    (b"RCPT", b"5"): {b"RCPT", b"DATA", b"RSET"},
+    (b"MAIL", b"4"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"MAIL", b"5"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"RCPT", b"25"): {b"RCPT", b"DATA", b"BDAT", b"RSET", b"QUIT"},
+    (b"RCPT", b"4"): {b"RCPT", b"DATA", b"BDAT", b"RSET", b"QUIT"},
+    (b"RCPT", b"5"): {b"RCPT", b"DATA", b"BDAT", b"RSET", b"QUIT"},
     (b"DATA", b"354"): {b"content"},
-    (b"DATA", b"4"): {b"RSET"},
-    (b"DATA", b"5"): {b"RSET"},
+    (b"DATA", b"4"): {b"RSET", b"QUIT"},
+    (b"DATA", b"5"): {b"RSET", b"QUIT"},
+    (b"BDAT", b"250"): {b"MAIL", b"QUIT"},
+    (b"BDAT", b"4"): {b"RSET", b"QUIT"},
+    (b"BDAT", b"5"): {b"RSET", b"QUIT"},
     (b"content", b"250"): {b"MAIL", b"QUIT"},
-    (b"content", b"4"): {b"MAIL", b"QUIT"},
-    (b"content", b"5"): {b"MAIL", b"QUIT"},
+    (b"content", b"4"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"content", b"5"): {b"MAIL", b"RSET", b"QUIT"},
     (b"RSET", b"250"): {b"MAIL", b"QUIT"},
 }
+# What may stand behind a command in the same flight (RFC 2920 §3.1, RFC 3030 §4.2).
+_FLIGHT = {b"RSET": {b"MAIL"}, b"MAIL": {b"RCPT"}, b"RCPT": {b"RCPT", b"DATA", b"BDAT"}}
 _REPLY = re.compile(rb"(?:([2-5][0-5][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-5][0-9]))(?: [^\r\n]*)?\r\n")
 _SMUGGLED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
@@ -64,33 +70,68 @@ def _begins(plain: bytes) -> bool:
 
 
 def _audit_session(log: Connection) -> None:
-    logins, allowed = 0, {b"EHLO"}
-    for said, reply, trailing in _exchanges(log):
-        kind = _kind(said, allowed)
-        assert kind in allowed, f"{said[:200]!r} where only {allowed} may be said"
-        logins += kind == b"AUTH"
+    logins, allowed, due = 0, {b"EHLO"}, 0
+    for said, answer in _exchanges(log):
+        kinds, due = _kinds(said, allowed, due)
+        logins += kinds.count(b"AUTH")
         assert logins <= 1, "a second login on one connection"
+        replies, rest = _replies(answer)
         # A server that says more than it was asked may be one reply ahead for the rest of the session: where its next
         # words come late, nobody can tell which command they answer.
-        if reply and trailing:
+        if len(replies) > len(kinds) or (len(replies) == len(kinds) and rest):
             return
+        if due:
+            # A chunk was on its way before anything was heard.
+            allowed = {b"chunk"}
+            continue
         # Invariant 8: after 421, a malformed reply or one that is out of step, nothing.
-        last, code = b"AUTH" if kind == b"challenged" else kind, reply[:3]
+        whole = len(replies) == len(kinds) and b"421" not in replies
+        last, code = (
+            b"AUTH" if kinds[-1] == b"challenged" else kinds[-1].replace(b"chunk", b"BDAT"),
+            (replies or [b""])[-1],
+        )
         following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
-        allowed = set() if code == b"421" else following
-        if kind == b"content" and not said.endswith(b".\r\n"):
+        allowed = following if whole else set()
+        if kinds[-1] == b"content" and not said.endswith(b".\r\n"):
             # A refusal in the middle: what was on its way already still comes.
             allowed = {b"rest"}
 
 
-def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield what the client said inside TLS, each with the server's answer and what the server said besides."""
+def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what the client said inside TLS, each time with what the server said then."""
     inside = [turn for turn in log.turns if turn.encrypted]
     for said, answer in pairwise([*inside, Turn("server", encrypted=True)]):
         if said.who == "client":
-            found = _REPLY.match(answer.octets)
-            end = found.end() if found else 0
-            yield bytes(said.octets), bytes(answer.octets[:end]), bytes(answer.octets[end:])
+            yield bytes(said.octets), bytes(answer.octets)
+
+
+def _replies(answer: bytes) -> tuple[list[bytes], bytes]:
+    """Return the codes of the well-formed replies in *answer*, and what is left."""
+    codes = []
+    while found := _REPLY.match(answer):
+        codes.append(answer[:3])
+        answer = answer[found.end() :]
+    return codes, answer
+
+
+def _kinds(said: bytes, allowed: set[bytes], due: int) -> tuple[list[bytes], int]:
+    """Return what a client's turn consists of, and how many octets of a chunk are still to come."""
+    if allowed == {b"chunk"}:
+        assert len(said) <= due, f"something behind the chunk: {said[due:][:200]!r}"
+        assert not _SMUGGLED.search(said.removesuffix(b"\r").removeprefix(b"\n")), "a bare CR, LF or a NUL in the chunk"
+        return [b"chunk"], due - len(said)
+    kinds = [_kind(said, allowed)]
+    while kinds[-1] in _FLIGHT and b"\r\n" in said:
+        said = said.partition(b"\r\n")[2]
+        if not said:
+            return kinds, 0
+        kinds.append(_kind(said, _FLIGHT[kinds[-1]]))
+    if kinds[-1] == b"BDAT" and b"\r\n" in said:
+        command, _, chunk = said.partition(b"\r\n")
+        size = int(command.split(b" ")[1])
+        assert len(chunk) <= size, f"something behind the chunk: {chunk[size:][:200]!r}"
+        return kinds, size - len(chunk)
+    return kinds, 0
 
 
 def _kind(said: bytes, allowed: set[bytes]) -> bytes:
@@ -104,13 +145,16 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
         assert not _SMUGGLED.search(said.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the content"
         return b"content"
     line, ended, rest = said.partition(b"\r\n")
-    assert not rest, f"more than one line at a time: {said[:200]!r}"
     if allowed == {b"challenged"}:
+        assert not rest, f"more than one line at a time: {said[:200]!r}"
         assert _CHALLENGED.fullmatch(line), "an answer to a challenge that is not base64"
         return b"challenged"
     verb = line.split(b" ")[0]
     if ended:
         assert verb in _COMMANDS, f"no command of ours: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
-        return verb
-    return next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")
+        assert not rest or verb in _FLIGHT or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
+    else:
+        verb = next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")
+    assert verb in allowed, f"{said[:200]!r} where only {allowed} may be said"
+    return verb

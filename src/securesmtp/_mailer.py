@@ -70,6 +70,7 @@ class SecureMailer:
         max_connections: int = 4,
         max_messages: int = 100,
         max_idle: float = 60,
+        pipelining: Literal["off", "message"] = "message",
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -91,6 +92,8 @@ class SecureMailer:
             max_connections: As many are open at the same time at the most; a send that finds none waits.
             max_messages: As many are sent over one connection, or fewer where the server says so (RFC 9422).
             max_idle: Seconds after which a connection that nobody used is not used again.
+            pipelining: ``"message"`` writes the commands of one message in one go where the server offers it (RFC 2920,
+                RFC 3030), ``"off"`` one command a round trip.
             local_hostname: What EHLO says; our address unless given. Never looked up.
             source_address: Local address and port to connect from.
             on_event: Is called with each event of `securesmtp.events`, in the thread that causes it.
@@ -123,6 +126,7 @@ class SecureMailer:
             max_connections=max_connections,
             max_messages=max_messages,
             max_idle=max_idle,
+            pipelining=pipelining,
             local_hostname=local_hostname,
             source_address=source_address,
         )
@@ -339,7 +343,7 @@ class SecureMailer:
             self._refuse_if_closed()
             link, session = pool.connection(place, overall)
             place.left -= 1
-            return session, link.run(deliver(session, submission, partial))
+            return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
             ticket.done = True

@@ -15,6 +15,7 @@ from securesmtp.errors import ConfigurationError
 if TYPE_CHECKING:
     import os
 
+    from securesmtp._protocol.dialogue import Pipelining
     from securesmtp._protocol.sasl import Password
 
 # RFC 5321 §4.5.3.2.6: who gives up early on the reply to the content makes duplicates.
@@ -120,6 +121,7 @@ class Settings:
     max_connections: int
     max_messages: int
     max_idle: float
+    pipelining: Pipelining
     local_hostname: bytes | None
     source_address: tuple[str, int] | None
 
@@ -136,6 +138,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     max_connections: int,
     max_messages: int,
     max_idle: float,
+    pipelining: Pipelining,
     local_hostname: str | None,
     source_address: tuple[str, int] | None,
 ) -> Settings:
@@ -149,6 +152,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
     mode = TLSMode(tls)
+    if pipelining not in ("off", "message"):
+        message = f'pipelining is {pipelining!r:.100}, neither "off" nor "message"'
+        raise ConfigurationError(message)
     name = server_name("host", host)
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
         message = f"port is {port!r}, not a number from 1 to 65535"
@@ -168,6 +174,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         _count("max_connections", max_connections),
         _count("max_messages", max_messages),
         seconds("max_idle", max_idle),
+        pipelining,
         None if local_hostname is None else ehlo_name(local_hostname),
         source_address,
     )

@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from securesmtp._protocol.dialogue import Answer, Block, Connect, Connected, Dialogue, Effect, Receive, Send, Upgrade
+from securesmtp._protocol.dialogue import (
+    Answer,
+    Block,
+    Connect,
+    Connected,
+    Dialogue,
+    Effect,
+    Flight,
+    Receive,
+    Send,
+    Upgrade,
+)
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
 from securesmtp.errors import SecureSMTPError
@@ -47,7 +58,12 @@ class Played(Generic[T]):
     @property
     def commands(self) -> list[bytes]:
         """The lines that were written, without CRLF."""
-        return [effect.line.data[:-2] for effect in self.effects if isinstance(effect, Send)]
+        written = [
+            (effect.line,) if isinstance(effect, Send) else effect.lines
+            for effect in self.effects
+            if isinstance(effect, Send | Flight)
+        ]
+        return [line.data[:-2] for lines in written for line in lines]
 
     @property
     def content(self) -> bytes:

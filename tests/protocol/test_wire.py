@@ -202,6 +202,14 @@ def test_a_reply_is_its_lines(octets: bytes, lines: tuple[bytes, ...]) -> None:
     assert agreed(octets) == ([RawReply(250, lines)], None, False)
 
 
+@given(st.lists(st.binary(max_size=3000), min_size=1, max_size=9))
+def test_what_is_kept_of_a_flights_reply_gives_the_same(lines: list[bytes]) -> None:
+    """Text, octets and code of a reply that was cut are those of the whole one, and it is not larger."""
+    whole = RawReply(250, tuple(lines))
+    assert whole.cut().reply() == whole.reply()
+    assert sum(map(len, whole.cut().lines)) <= 4096
+
+
 def test_two_replies_are_two() -> None:
     """What follows a complete reply is the next one, and nothing of the first is left in it."""
     replies = [RawReply(250, (b"a", b"b")), RawReply(354, (b"c",))]

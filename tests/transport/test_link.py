@@ -314,14 +314,19 @@ def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
     assert caught.value.outcome is (Outcome.REFUSED if words else Outcome.NOT_SENT)
 
 
+OFFERS = {"lockstep": (), "DATA": ("PIPELINING",), "BDAT": ("PIPELINING", "CHUNKING")}
+
+
+@pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
 @pytest.mark.parametrize("ending", ["cut", "reset"])
 @pytest.mark.parametrize("side", ["cut_after_read", "cut_after_written"])
-def test_the_outcome_is_the_truth_at_every_octet(
-    serve: Serve, mailer: Mailer, side: str, ending: Ending, mode: Mode
+def test_the_outcome_is_the_truth_at_every_octet(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, mailer: Mailer, side: str, ending: Ending, mode: Mode, offer: str
 ) -> None:
     """Cut after each octet read or written, by FIN and by RST: the caller is never told a lie (MSG-06)."""
-    whole = serve(honest(mode))
+    script = honest(mode, extensions=OFFERS[offer])
+    whole = serve(script)
     first = mailer(whole, tls=mode)
     first.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
     # QUIT is not part of it.
@@ -330,7 +335,7 @@ def test_the_outcome_is_the_truth_at_every_octet(
     first.close()
     told = set()
     for count in range(octets):
-        server = serve(honest(mode), cut_with=ending, **{side: count})
+        server = serve(script, cut_with=ending, **{side: count})
         mine = mailer(server, tls=mode)
         try:
             mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
@@ -387,3 +392,42 @@ def test_a_file_without_a_certificate_is_refused_when_the_mailer_is_made(ca: tru
     (tmp_path / "crl.pem").write_bytes(crl.public_bytes(Encoding.PEM))
     with pytest.raises(ConfigurationError, match="no certificate"):
         SecureMailer("localhost", ca_file=tmp_path / "crl.pem")
+
+
+def test_a_flight_is_written_while_its_replies_are_read(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that writes a megabyte of replies before it reads on meets a client that reads (PIPE-04)."""
+    long = (b"250-" + b"x" * 1000 + b"\r\n") * 20 + b"250 ok\r\n"
+    people = [f"r{number}@d.example" for number in range(60)]
+
+    def wordy(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        peer.expect(b"EHLO")
+        peer.send(b"250-mx.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        # All is said before the second line is read: only the first has to have come.
+        peer.expect(b"MAIL")
+        peer.send(b"250 ok\r\n" + long * len(people))
+        for _ in people:
+            peer.expect(b"RCPT")
+        size = int(peer.expect(b"BDAT").split()[1])
+        peer.read_exactly(size)
+        peer.send(b"250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    def narrow(link: Link, host: str, port: int) -> socket.socket:
+        sock = connect(link, host, port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        return sock
+
+    connect = Link._connect
+    monkeypatch.setattr(Link, "_connect", narrow)
+    content = b"\r\n" * 30000
+    server = serve(wordy)
+    # Before the connection is made: a window that was once offered is not taken back.
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    receipt = mailer(server, timeout=5).send_bytes(content, mail_from="a@b.example", recipients=people, partial="allow")
+    assert len(receipt.accepted) == 60

@@ -289,3 +289,23 @@ def test_a_send_in_a_send_takes_another_connection(serve: Serve, mailer: Mailer,
     mine.send(message)
     assert len(server.connections) == 2
     assert len(server.accepted) == 2
+
+
+@pytest.mark.parametrize(
+    ("extensions", "turns"),
+    [((), 4), (("PIPELINING",), 2), (("PIPELINING", "CHUNKING"), 1)],
+    ids=["lockstep", "DATA", "BDAT"],
+)
+def test_a_message_on_a_warm_connection_takes_as_few_round_trips_as_it_may(
+    serve: Serve, mailer: Mailer, extensions: tuple[str, ...], turns: int
+) -> None:
+    """Counted at the server: what the client says before it hears an answer is one (RFC 2920, RFC 3030)."""
+    server = serve(honest(extensions=extensions))
+    mine = mailer(server)
+    _send(mine)
+    (log,) = server.connections
+    before = len(log.turns)
+    _send(mine)
+    told = [turn for turn in log.turns[before:] if turn.who == "client"]
+    # The chunk is a write of its own behind its flight, and is not waited for.
+    assert len(told) in {turns, turns + ("CHUNKING" in extensions)}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Large enough that Python's work per block does not show, small enough for a time limit of its own (TMO-03).
 BLOCK = 65536
+# A content without a line: what answers a 354 that nobody wants any more (RFC 2920 §3.1).
+EMPTY = b".\r\n"
 # RFC 5321 §4.5.3.1.6: 1000 with CRLF.
 MAX_LINE = 998
 # Servers stop reading a header far below (Postfix: 100 kB); without a bound a file of one field would fill the memory.
@@ -41,12 +43,14 @@ class Content:
         is_ascii: Whether all of them are; if not, the server must offer 8BITMIME.
         utf8_header: Whether the header is not ASCII; then the server must offer SMTPUTF8.
         message_id: The Message-ID that stands in the header.
+        ended: Whether the last line has its CRLF.
     """
 
     size: int
     is_ascii: bool
     utf8_header: bool
     message_id: str | None
+    ended: bool
     source: bytes | IO[bytes] = field(repr=False)
 
     @classmethod
@@ -98,6 +102,17 @@ class Content:
     def blocks(self) -> Iterator[bytes]:
         """Yield the octets as they go to the wire after 354; the last block ends the content (RFC 5321 §4.1.1.4)."""
         return stuffed(self._read())
+
+    @property
+    def octets(self) -> int:
+        """How many octets `chunk` has."""
+        return self.size + (0 if self.ended else 2)
+
+    def chunk(self) -> Iterator[bytes]:
+        """Yield the octets as they go to the wire after BDAT: as they are, the last line ended (RFC 3030 §2)."""
+        yield from self._read()
+        if not self.ended:
+            yield b"\r\n"
 
     def _read(self) -> Iterator[bytes]:
         if isinstance(self.source, bytes):
@@ -186,7 +201,7 @@ class Scanner:
 
     def content(self, source: bytes | IO[bytes]) -> Content:
         """Return the finding, over *source*, which holds what `feed` returned."""
-        return Content(self._size, self._is_ascii, self._utf8_header, self._message_id, source)
+        return Content(self._size, self._is_ascii, self._utf8_header, self._message_id, not self._column, source)
 
     def _measure(self, block: bytes) -> None:
         # From one line end to the furthest that a legal line can have: a search a thousand octets, not a line.

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
+from securesmtp._protocol.content import BLOCK, EMPTY
 from securesmtp._protocol.sasl import Mechanism, Password, choose
 from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
 from securesmtp._values import Outcome, Recipient, Reply, Stage, TLSInfo, TLSMode
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.address import Mailbox
     from securesmtp._protocol.message import Submission
 
+Partial: TypeAlias = Literal["raise", "allow"]
+Pipelining: TypeAlias = Literal["off", "message"]
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
 T = TypeVar("T")
 
@@ -69,6 +72,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """Write these lines in one go (RFC 2920 §3.1); the reply to each is then received, in their order."""
+
+    lines: tuple[Line, ...]
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
 class Receive:
     """Read one reply within the limit: resumed with a `RawReply`."""
 
@@ -88,22 +99,27 @@ class Block:
     data: bytes
 
 
-Effect: TypeAlias = Connect | Send | Receive | Upgrade | Block
+Effect: TypeAlias = Connect | Send | Flight | Receive | Upgrade | Block
 Answer: TypeAlias = Connected | RawReply | TLSInfo | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
+Transaction: TypeAlias = Dialogue[tuple[tuple[Recipient, ...], Reply]]
+
+_RCPT_OK = (250, 251)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Session:
     """
     An open session: the evidence of its TLS, and what the server offers inside it.
 
-    What it offered in the clear is kept to be shown, and used for nothing (RFC 3207 §4.2).
+    What it offered in the clear is kept to be shown, and used for nothing (RFC 3207 §4.2). A transaction that was
+    *left_open* is reset in the flight of the next.
     """
 
     tls: TLSInfo | None
     offered: Capabilities
     plain: Capabilities | None = None
+    left_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +198,9 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply), hint=hint)
 
 
-def deliver(session: Session, submission: Submission, partial: Literal["raise", "allow"]) -> Dialogue[Delivery]:
+def deliver(
+    session: Session, submission: Submission, partial: Partial, pipelining: Pipelining = "off"
+) -> Dialogue[Delivery]:
     """
     Submit one message (RFC 5321 §3.3), and know what became of it.
 
@@ -190,6 +208,9 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
     transactions; what fails after the first of them has succeeded is an `OutcomeUnknownError` that says who has it.
     """
     fitted = submission.fit(session.offered)
+    transaction = _lockstep
+    if pipelining != "off" and "PIPELINING" in session.offered:
+        transaction = _by_chunk if "CHUNKING" in session.offered else _by_data
     most = session.offered.limits.get("RCPTMAX", len(fitted.recipients))
     if len(fitted.recipients) > most and partial == "raise":
         message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
@@ -198,7 +219,7 @@ def deliver(session: Session, submission: Submission, partial: Literal["raise", 
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
         try:
-            recipients, reply = yield from _transaction(session, replace(fitted, recipients=group), partial)
+            recipients, reply = yield from transaction(session, replace(fitted, recipients=group), partial)
         except SecureSMTPError as error:
             if not replies:
                 raise
@@ -232,33 +253,125 @@ def _too_many(reply: Reply) -> bool:
     return reply.code == 452 and reply.enhanced in {None, "4.5.3"}  # noqa: PLR2004
 
 
-def _transaction(
-    session: Session, fitted: Submission, partial: Literal["raise", "allow"]
-) -> Dialogue[tuple[tuple[Recipient, ...], Reply]]:
-    yield from _mail(session, fitted)
+def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Transaction:
+    """Ask and hear, one command after the other."""
+    reply = yield from _ask(_mail(session, fitted), Stage.MAIL, (250,))
+    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        raise _error(SenderRefusedError, Stage.MAIL, reply)
     recipients = []
     for mailbox in fitted.recipients:
-        # One path that is not ASCII makes the parameter on MAIL, which allows UTF-8 in every path (RFC 6531 §3.3).
-        rcpt = line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
-        reply = yield from _ask(rcpt, Stage.RCPT, (250, 251))
-        recipients.append(Recipient(mailbox.address, reply.code in {250, 251}, reply))
-    refused = [recipient for recipient in recipients if not recipient.accepted]
-    if refused and (partial == "raise" or len(refused) == len(recipients)):
-        what = f"{len(refused)} of {len(recipients)} refused"
-        error = _error(RecipientsRefusedError, Stage.RCPT, refused[0].reply, what)
-        error.recipients = tuple(recipients)
-        error.hint = "the error's recipients have each one's reply"
-        if len(refused) < len(recipients):
-            error.hint += '; partial="allow" delivers to the rest'
-        error.retryable = all(recipient.retryable for recipient in refused)
-        yield from _give_up(error)
+        reply = yield from _ask(_rcpt(mailbox), Stage.RCPT, _RCPT_OK)
+        recipients.append(_recipient(mailbox, reply))
+    if refusal := _refusal(recipients, partial):
+        yield from _give_up(refusal)
     reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")
     if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         yield from _give_up(_error(DataRefusedError, Stage.DATA, reply))
-    final = yield from _content(fitted)
-    if final.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        raise _error(DataRefusedError, Stage.CONTENT, final)
-    return tuple(recipients), final
+    reply = yield from _content(fitted.content.blocks())
+    return tuple(recipients), _accepted(reply)
+
+
+def _by_data(session: Session, fitted: Submission, partial: Partial) -> Transaction:
+    """Write MAIL and RCPT in one flight, and DATA with them where no reply to a recipient can forbid the content."""
+    data = line(b"DATA")
+    # An accepted DATA cannot be taken back: where all or nobody is to have the message, it waits for the replies.
+    along = partial == "allow" or len(fitted.recipients) == 1
+    yield Flight((*_opening(session, fitted), *[data] * along), Stage.MAIL)
+    recipients, refusal = yield from _opened(session, fitted, partial)
+    reply = (yield from _hear(Stage.DATA, (354,), "data")) if along else None
+    if refusal is not None:
+        if reply is not None and reply.code == 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+            yield from _take_back(refusal)
+        session.left_open = True
+        raise refusal
+    reply = reply or (yield from _ask(data, Stage.DATA, (354,), "data"))
+    if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        session.left_open = True
+        raise _error(DataRefusedError, Stage.DATA, reply)
+    reply = yield from _content(fitted.content.blocks())
+    return recipients, _accepted(reply)
+
+
+def _by_chunk(session: Session, fitted: Submission, partial: Partial) -> Transaction:
+    """Write MAIL, RCPT and one chunk in one flight (RFC 3030 §4.2); the chunk waits where it must, or had better."""
+    data = line(b"BDAT", b"%d" % fitted.content.octets, b"LAST")
+    # Nothing large is uploaded for nobody.
+    along = (partial == "allow" or len(fitted.recipients) == 1) and fitted.content.octets <= BLOCK
+    yield Flight((*_opening(session, fitted), *[data] * along), Stage.MAIL)
+    if along:
+        recipients, refusal, reply = yield from _with_chunk(session, fitted, partial)
+    else:
+        recipients, refusal = yield from _opened(session, fitted, partial)
+    # RFC 3030 §2: until it is reset, whatever of it was refused.
+    session.left_open = True
+    if refusal is not None:
+        raise refusal
+    if not along:
+        yield Flight((data,), Stage.CONTENT)
+        reply = yield from _content(fitted.content.chunk())
+    accepted = _accepted(reply)
+    session.left_open = False
+    return recipients, accepted
+
+
+def _with_chunk(
+    session: Session, fitted: Submission, partial: Partial
+) -> Dialogue[tuple[tuple[Recipient, ...], SecureSMTPError | None, Reply]]:
+    """Write the chunk, and hear all replies of its flight; from here on an error says that the outcome is unknown."""
+    refusal: SecureSMTPError | None = None
+    try:
+        yield Block(b"".join(fitted.content.chunk()))
+        recipients, refusal = yield from _opened(session, fitted, partial)
+        reply = yield from _final()
+    except SecureSMTPError as error:
+        # RFC 5321 §3.8: behind a 421 nothing is heard any more.
+        if error.reply is not None and error.reply.code == 421:  # noqa: PLR2004
+            raise
+        raise (refusal or _unknown(error)) from error
+    if refusal is not None:
+        _demand_refused(reply, refusal)
+    return recipients, refusal, reply
+
+
+def _take_back(refusal: SecureSMTPError) -> Dialogue[None]:
+    """End a content that nobody is to get without a line of it (RFC 2920 §3.1); it should be refused."""
+    try:
+        yield Block(EMPTY)
+        reply = yield from _final()
+    except SecureSMTPError as error:
+        raise refusal from error
+    _demand_refused(reply, refusal)
+
+
+def _demand_refused(reply: Reply, refusal: SecureSMTPError) -> None:
+    if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
+        message = "the server accepted a content for nobody"
+        raise refusal from ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+
+
+def _opening(session: Session, fitted: Submission) -> list[Line]:
+    return [*[line(b"RSET")] * session.left_open, _mail(session, fitted), *map(_rcpt, fitted.recipients)]
+
+
+def _opened(
+    session: Session, fitted: Submission, partial: Partial
+) -> Dialogue[tuple[tuple[Recipient, ...], SecureSMTPError | None]]:
+    """Hear the replies to `_opening`, and return what was said of each recipient, and what forbids to go on."""
+    if session.left_open:
+        yield from _hear(Stage.RSET, (250,))
+        session.left_open = False
+    refusal: SecureSMTPError | None = None
+    try:
+        reply = yield from _hear(Stage.MAIL, (250,))
+        if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+            refusal = _error(SenderRefusedError, Stage.MAIL, reply)
+    except AuthenticationError as error:
+        refusal = error
+    recipients = []
+    for mailbox in fitted.recipients:
+        reply = yield from _hear(Stage.RCPT, _RCPT_OK)
+        recipients.append(_recipient(mailbox, reply))
+    return tuple(recipients), refusal or _refusal(recipients, partial)
 
 
 def reset() -> Dialogue[None]:
@@ -280,43 +393,81 @@ def quit_session() -> Dialogue[None]:
     yield Send(line(b"QUIT"), Stage.QUIT)
 
 
-def _mail(session: Session, fitted: Submission) -> Dialogue[None]:
+def _mail(session: Session, fitted: Submission) -> Line:
     utf8 = fitted.needs_smtputf8
     parameters = [b"SIZE=%d" % fitted.content.size] if "SIZE" in session.offered else []
     parameters += [b"BODY=8BITMIME"] if not fitted.content.is_ascii else []
     parameters += [b"SMTPUTF8"] if utf8 else []
-    mail = line(b"MAIL", b"FROM:<" + fitted.mail_from.encoded + b">", *parameters, utf8=utf8)
-    reply = yield from _ask(mail, Stage.MAIL, (250,))
-    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        raise _error(SenderRefusedError, Stage.MAIL, reply)
+    return line(b"MAIL", b"FROM:<" + fitted.mail_from.encoded + b">", *parameters, utf8=utf8)
 
 
-def _content(fitted: Submission) -> Dialogue[Reply]:
+def _rcpt(mailbox: Mailbox) -> Line:
+    # One path that is not ASCII makes the parameter on MAIL, which allows UTF-8 in every path (RFC 6531 §3.3).
+    return line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
+
+
+def _recipient(mailbox: Mailbox, reply: Reply) -> Recipient:
+    return Recipient(mailbox.address, reply.code in _RCPT_OK, reply)
+
+
+def _refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefusedError | None:
+    """Return the error where a refused recipient forbids the content."""
+    refused = [recipient for recipient in recipients if not recipient.accepted]
+    if not refused or (partial == "allow" and len(refused) < len(recipients)):
+        return None
+    what = f"{len(refused)} of {len(recipients)} refused"
+    error = _error(RecipientsRefusedError, Stage.RCPT, refused[0].reply, what)
+    error.recipients = tuple(recipients)
+    error.hint = "the error's recipients have each one's reply"
+    if len(refused) < len(recipients):
+        error.hint += '; partial="allow" delivers to the rest'
+    error.retryable = all(recipient.retryable for recipient in refused)
+    return error
+
+
+def _content(blocks: Iterator[bytes]) -> Dialogue[Reply]:
     """Write the content; from the moment its last block is begun, an error says that the outcome is unknown."""
-    blocks = fitted.content.blocks()
     block = next(blocks)
     for following in blocks:
         yield Block(block)
         block = following
     try:
         yield Block(block)
-        raw = cast("RawReply", (yield Receive(Stage.CONTENT, "final")))
-        reply = raw.reply()
-        if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-            message = f'the content is answered by "{reply}"'
-            raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+        return (yield from _final())
     except RefusedError:
         raise
     except SecureSMTPError as error:
-        message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
-        hint = "ask the server's log for the Message-ID before you send it again"
-        raise OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint) from error
+        raise _unknown(error) from error
+
+
+def _final() -> Dialogue[Reply]:
+    """Return the reply to the content, which is 250 or a refusal."""
+    reply = cast("RawReply", (yield Receive(Stage.CONTENT, "final"))).reply()
+    if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        message = f'the content is answered by "{reply}"'
+        raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
     return reply
 
 
+def _accepted(reply: Reply) -> Reply:
+    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        raise _error(DataRefusedError, Stage.CONTENT, reply)
+    return reply
+
+
+def _unknown(error: SecureSMTPError) -> OutcomeUnknownError:
+    message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
+    hint = "ask the server's log for the Message-ID before you send it again"
+    return OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint)
+
+
 def _ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
-    """Return the reply if it is *ok* or a refusal; whatever else comes is out of step (RPL-06)."""
     yield Send(command, stage)
+    return (yield from _hear(stage, ok, limit))
+
+
+def _hear(stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+    """Return the reply if it is *ok* or a refusal; whatever else comes is out of step (RPL-06)."""
     reply = cast("RawReply", (yield Receive(stage, limit))).reply()
     if reply.code in ok:
         return reply

@@ -80,6 +80,16 @@ class RawReply:
     challenge: bytes = field(default=b"", repr=False, compare=False)
     """What a 334 asks, as it came: base64 may look like a short name that was sent."""
 
+    def cut(self) -> RawReply:
+        """Return it with no more text than `reply` keeps."""
+        kept, left = [], KEPT_RAW
+        for each in self.lines:
+            kept.append(each[:left])
+            left -= len(each) + 1
+            if left <= 0:
+                break
+        return RawReply(self.code, tuple(kept), self.challenge)
+
     def reply(self, limit: int = KEPT_TEXT) -> Reply:
         """Return what a caller may keep of it."""
         enhanced = _ENHANCED.match(self.lines[0])

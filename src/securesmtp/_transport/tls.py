@@ -86,13 +86,23 @@ def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> ssl.
     """Return *sock* ready for a handshake that will verify *server_name*; the caller drives it within its deadline."""
     # A context is mutable: what it was when it was made proves nothing now.
     _demand(context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname, "the context does not verify")
-    return context.wrap_socket(
-        sock,
-        server_hostname=server_name,
-        do_handshake_on_connect=False,
-        # RFC 8446 §6.1: an end without close_notify is a truncation, and must not pass for the end of a reply.
-        suppress_ragged_eofs=False,
-    )
+    try:
+        return context.wrap_socket(
+            sock,
+            server_hostname=server_name,
+            do_handshake_on_connect=False,
+            # RFC 8446 §6.1: an end without close_notify is a truncation, and must not pass for the end of a reply.
+            suppress_ragged_eofs=False,
+        )
+    except OSError as error:
+        # Where the peer has reset the connection already, wrap_socket leaves what it made open (seen in the soak).
+        link = error.__traceback__
+        while link is not None:
+            made = link.tb_frame.f_locals.get("self")
+            if isinstance(made, ssl.SSLSocket):
+                made.close()
+            link = link.tb_next
+        raise
 
 
 def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:

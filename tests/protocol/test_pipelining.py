@@ -1,0 +1,248 @@
+"""One message in one flight: what goes along, what waits, and what an answer means (PIPE-01, PIPE-03, PIPE-05)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.play import TLS, Played, play
+from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.capabilities import Capabilities
+from securesmtp._protocol.content import BLOCK, Content
+from securesmtp._protocol.dialogue import Block, Delivery, Flight, Partial, Receive, Session, deliver, in_step
+from securesmtp._protocol.message import Submission
+from securesmtp._values import Outcome, Stage
+from securesmtp.errors import (
+    AuthenticationError,
+    ConnectError,
+    DataRefusedError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RecipientsRefusedError,
+    RefusedError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
+
+DATA, CHUNK = {"PIPELINING": ""}, {"PIPELINING": "", "CHUNKING": ""}
+SHORT = b"Subject: x\r\n\r\n.x\r\n"
+GONE = ConnectError("the server closed the connection")
+NO = b"550 5.1.1 no"
+
+
+def mail(people: int, data: bytes = SHORT) -> Submission:
+    """Return a message for so many."""
+    to = tuple(Mailbox.parse(f"r{number}@b.example") for number in range(people))
+    return Submission(Mailbox.parse("me@a.example"), to, Content.from_bytes(data))
+
+
+def said(
+    offered: dict[str, str],
+    people: int,
+    *answers: bytes | SecureSMTPError,
+    partial: Partial = "raise",
+    data: bytes = SHORT,
+    session: Session | None = None,
+) -> Played[Delivery]:
+    """Play one message in a session in which this is offered."""
+    session = session or Session(TLS, Capabilities(offered))
+    return play(deliver(session, mail(people, data), partial, "message"), *answers)
+
+
+def flights(played: Played[Delivery]) -> list[list[bytes]]:
+    """Return the verbs of each flight."""
+    return [[line.data.split()[0] for line in effect.lines] for effect in played.effects if isinstance(effect, Flight)]
+
+
+@pytest.mark.parametrize(
+    ("people", "partial", "answers", "shape"),
+    [
+        (1, "raise", [b"250 m", b"250 r", b"354 go", b"250 ok"], [[b"MAIL", b"RCPT", b"DATA"]]),
+        (2, "allow", [b"250 m", b"250 r", NO, b"354 go", b"250 ok"], [[b"MAIL", b"RCPT", b"RCPT", b"DATA"]]),
+        (2, "raise", [b"250 m", b"250 r", b"251 r", b"354 go", b"250 ok"], [[b"MAIL", b"RCPT", b"RCPT"]]),
+    ],
+)
+def test_data_goes_along_where_no_recipient_can_forbid_it(
+    people: int, partial: Partial, answers: list[bytes], shape: list[list[bytes]]
+) -> None:
+    """An accepted DATA cannot be taken back; the content waits for all replies (RFC 2920 §3.1)."""
+    played = said(DATA, people, *answers, partial=partial)
+    assert [reply.text for reply in played.value.replies] == ["ok"]
+    assert flights(played) == shape
+    assert played.commands[-1] == b"DATA"
+    heard = [type(effect) for effect in played.effects]
+    # MAIL, each RCPT, DATA; then the content; then its reply.
+    assert heard[-2:] == [Block, Receive]
+    assert heard.count(Receive) == people + 3
+    assert played.content == b"Subject: x\r\n\r\n..x\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    ("people", "partial", "data", "shape"),
+    [
+        (1, "raise", SHORT, [[b"MAIL", b"RCPT", b"BDAT"]]),
+        (2, "allow", SHORT, [[b"MAIL", b"RCPT", b"RCPT", b"BDAT"]]),
+        (2, "raise", SHORT, [[b"MAIL", b"RCPT", b"RCPT"], [b"BDAT"]]),
+        (1, "raise", b"\r\n" + b"x\r\n" * (BLOCK // 3), [[b"MAIL", b"RCPT"], [b"BDAT"]]),
+        (1, "raise", b"", [[b"MAIL", b"RCPT", b"BDAT"]]),
+        (1, "raise", b"\r\n\r\nno end", [[b"MAIL", b"RCPT", b"BDAT"]]),
+    ],
+    ids=["one", "some may refuse", "all or nobody", "large", "empty", "last line without end"],
+)
+def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
+    people: int, partial: Partial, data: bytes, shape: list[list[bytes]]
+) -> None:
+    """With its exact octets, no dots added, the last line ended (BDAT-01); what is large waits."""
+    played = said(CHUNK, people, b"250 m", *[b"250 r"] * people, b"250 ok", partial=partial, data=data)
+    assert played.value.size == len(data)
+    assert flights(played) == shape
+    whole = data if not data or data.endswith(b"\r\n") else data + b"\r\n"
+    assert played.commands[-1] == b"BDAT %d LAST" % len(whole)
+    assert played.content == whole
+    assert b"DATA" not in played.commands
+
+
+@pytest.mark.parametrize(
+    ("offered", "answers", "kind", "outcome", "left_open"),
+    [
+        (DATA, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Outcome.REFUSED, True),
+        (DATA, [b"250 m", NO, b"503 d"], RecipientsRefusedError, Outcome.REFUSED, True),
+        (DATA, [b"250 m", b"250 r", b"451 d"], DataRefusedError, Outcome.REFUSED, True),
+        (DATA, [b"250 m", b"250 r", b"354 go", b"554 no"], DataRefusedError, Outcome.REFUSED, False),
+        (DATA, [b"250 m", NO, b"354 go", b"554 nobody"], RecipientsRefusedError, Outcome.REFUSED, True),
+        (CHUNK, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Outcome.REFUSED, True),
+        (CHUNK, [b"250 m", NO, b"554 nobody"], RecipientsRefusedError, Outcome.REFUSED, True),
+        (CHUNK, [b"250 m", b"250 r", b"552 d"], DataRefusedError, Outcome.REFUSED, True),
+    ],
+)
+def test_a_refusal_in_a_flight_leaves_the_session_in_step(
+    offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], outcome: Outcome, *, left_open: bool
+) -> None:
+    """Every reply is heard; the next flight begins with RSET where a transaction is open, and only then."""
+    session = Session(TLS, Capabilities(offered))
+    played = said(offered, 1, *answers, session=session)
+    error = played.failure(kind)
+    assert isinstance(error, RefusedError)
+    assert in_step(error)
+    assert error.outcome is outcome
+    assert session.left_open is left_open
+    # Where DATA was accepted for nobody, an empty content ends it.
+    assert (played.content == b".\r\n") is (offered == DATA and b"354 go" in answers and NO in answers)
+    body = [b"354 go", b"250 ok"] if offered == DATA else [b"250 ok"]
+    after = said(offered, 1, *[b"250 reset"] * left_open, b"250 m", b"250 r", *body, session=session)
+    assert [reply.text for reply in after.value.replies] == ["ok"]
+    assert flights(after)[0][:2] == ([b"RSET", b"MAIL"] if left_open else [b"MAIL", b"RCPT"])
+    assert not session.left_open
+
+
+@pytest.mark.parametrize("code", [b"530", b"535", b"538"])
+@pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
+def test_a_server_that_wants_a_login_says_so_in_a_flight(offered: dict[str, str], code: bytes) -> None:
+    """All replies are heard, and the outcome is certain though a chunk was written (POL-02)."""
+    error = said(offered, 1, code + b" log in", b"503 r", b"503 d").failure(AuthenticationError)
+    assert (error.outcome, error.stage) == (Outcome.NOT_SENT, Stage.MAIL)
+
+
+@pytest.mark.parametrize(
+    ("offered", "answers"),
+    [
+        (DATA, [b"250 m", NO, b"354 go", b"250 accepted"]),
+        (DATA, [b"250 m", NO, b"354 go", GONE]),
+        (CHUNK, [b"250 m", NO, b"250 accepted"]),
+        (CHUNK, [b"250 m", NO, GONE]),
+        (CHUNK, [b"250 m", NO, b"354 what"]),
+    ],
+)
+def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: list[bytes | SecureSMTPError]) -> None:
+    """Else the session is out of step; that the recipients were refused stays true (PIPE-03)."""
+    error = said(offered, 1, *answers).failure(RecipientsRefusedError)
+    assert error.outcome is Outcome.REFUSED
+    assert isinstance(error, RefusedError)
+    assert not in_step(error)
+
+
+@pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
+def test_what_is_out_of_step_in_a_flight_tells_no_lie(
+    offered: dict[str, str], at: int, reply: bytes | SecureSMTPError
+) -> None:
+    """Before a content was ended it is not sent; behind a chunk that was written nobody knows."""
+    right: list[bytes | SecureSMTPError] = [b"250 m", b"250 r", b"354 go", b"250 ok"]
+    if offered == CHUNK:
+        del right[2]
+    if at == len(right) or (right[at] == b"354 go" and reply == b"354 what"):
+        return
+    ended = offered == CHUNK or at == 3
+    error = said(offered, 1, *right[:at], reply).error
+    assert type(error) is (
+        OutcomeUnknownError if ended else ProtocolError if isinstance(reply, bytes) else ConnectError
+    )
+    assert error.outcome is (Outcome.UNKNOWN if ended else Outcome.NOT_SENT)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_421_in_a_flight_is_the_end_of_it(at: int) -> None:
+    """Behind it nothing is heard any more, nor accepted: it may be tried again (RFC 5321 §3.8)."""
+    session = Session(TLS, Capabilities(CHUNK), left_open=True)
+    answers = [b"250 reset", b"250 m", b"250 r"][:at]
+    error = said(CHUNK, 1, *answers, b"421 bye", session=session).failure(ConnectError)
+    assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
+
+
+def test_a_chunk_that_breaks_off_is_unknown_from_its_last_block_on() -> None:
+    """A large one is written block by block: until the last is begun, nobody can have it."""
+    data = b"\r\n" + b"x\r\n" * BLOCK
+    session = Session(TLS, Capabilities(CHUNK))
+    submission = mail(1, data)
+    whole = play(deliver(session, submission, "raise", "message"), b"250 m", b"250 r", b"250 ok")
+    blocks = [number for number, effect in enumerate(whole.effects) if isinstance(effect, Block)]
+    assert len(blocks) > 2
+    for number in blocks:
+        session = Session(TLS, Capabilities(CHUNK))
+        played = play(deliver(session, submission, "raise", "message"), b"250 m", b"250 r", breaks={number: GONE})
+        assert played.error is not None
+        assert played.error.outcome is (Outcome.UNKNOWN if number == blocks[-1] else Outcome.NOT_SENT)
+
+
+def test_off_is_one_command_a_round_trip() -> None:
+    """Whatever is offered."""
+    played = play(
+        deliver(Session(TLS, Capabilities(CHUNK)), mail(1), "raise", "off"), b"250 m", b"250 r", b"354 go", b"250 ok"
+    )
+    assert played.commands == [b"MAIL FROM:<me@a.example>", b"RCPT TO:<r0@b.example>", b"DATA"]
+    assert flights(played) == []
+    assert said({"CHUNKING": ""}, 1, b"250 m", b"250 r", b"354 go", b"250 ok").commands[-1] == b"DATA"
+
+
+ANSWERS = [b"250 x", b"251 x", b"354 x", b"450 x", b"550 x", b"421 x", b"530 x", b"503 x"]
+
+
+@given(
+    st.sampled_from([DATA, CHUNK]),
+    st.integers(1, 3),
+    st.sampled_from(["raise", "allow"]),
+    st.lists(st.sampled_from(ANSWERS), max_size=9),
+)
+@settings(max_examples=500, deadline=None)
+def test_success_is_every_right_answer(
+    offered: dict[str, str], people: int, partial: Partial, said_: list[bytes]
+) -> None:
+    """Whatever a server says in a flight: a delivery means a recipient, and 250 to the content as the last word."""
+    answers = [*said_, *[b"500 x"] * 12]
+    played = said(offered, people, *answers, partial=partial)
+    codes = [answer[:3] for answer in answers]
+    heard = sum(isinstance(effect, Receive) for effect in played.effects)
+    if played.error is None:
+        accepted = [code in {b"250", b"251"} for code in codes[1 : people + 1]]
+        assert codes[0] == codes[heard - 1] == b"250"
+        assert any(accepted) if partial == "allow" else all(accepted)
+        assert [r.accepted for r in played.value.recipients] == accepted
+        assert heard == people + 2 + (offered == DATA)
+    elif isinstance(played.error, RefusedError) and in_step(played.error):
+        commands = sum(len(effect.lines) for effect in played.effects if isinstance(effect, Flight))
+        data = [effect for effect in played.effects if isinstance(effect, Block)]
+        lone = b"DATA" in played.commands and bool(data)
+        # Each reply that was asked for was heard (PIPE-05).
+        assert heard == len(played.commands) + lone >= commands

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
+import stamina
 
+from conftest import Mailer, Serve
 from requirements import missing
-from securesmtp import SecureMailer, TLSPolicy
+from scripted import Peer, honest
+from securesmtp import Password, RecipientsRefusedError, SecureMailer, SecureSMTPError, TLSPolicy
 from securesmtp.testing import LocalServer
 
 ROOT = Path(__file__).parent.parent
+WATCH_IT = ROOT / "docs/how-to/watch-it.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = {
@@ -34,20 +43,99 @@ def test_the_test_of_a_program_runs_as_printed() -> None:
 
 
 # What needs a package that is the reader's.
-_NOT_RUN = ("prometheus_client", "opentelemetry", "stamina")
+_NOT_RUN = ("prometheus_client", "opentelemetry")
+
+
+def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
+    """Run a page's blocks one after the other, and return what they have defined."""
+    names: dict[str, Any] = {"mailer": mailer}
+    for name, block in BLOCKS.items():
+        if name.startswith(page) and not any(package in block for package in _NOT_RUN):
+            exec(compile(block, name, "exec"), names)  # noqa: S102 -- our own page
+    return names
+
+
+@pytest.fixture
+def local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[tuple[LocalServer, SecureMailer]]:
+    """Start a server that refuses nobody@example.net, with a mailer for it; what a page changes is undone."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG, "securesmtp")
+    with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
+        policy = TLSPolicy(ca_data=server.ca_pem)
+        with SecureMailer(server.host, server.port, username="me", password="secret", policy=policy) as mailer:
+            yield server, mailer
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("page", ["many-messages.md", "errors-and-retries.md", "watch-it.md"])
-def test_the_pages_code_runs_as_printed(page: str) -> None:
-    """One block after the other, with a mailer for a server that refuses nobody@example.net."""
-    with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
-        policy = TLSPolicy(ca_data=server.ca_pem)
-        with SecureMailer(server.host, server.port, username="me", password="secret", policy=policy) as mailer:
-            names: dict[str, object] = {"mailer": mailer}
-            for name, block in BLOCKS.items():
-                if name.startswith(page) and not any(package in block for package in _NOT_RUN):
-                    exec(compile(block, name, "exec"), names)  # noqa: S102 -- our own page
+def test_the_pages_code_runs_as_printed(page: str, local: tuple[LocalServer, SecureMailer]) -> None:
+    """With a mailer that is there already."""
+    _run(page, local[1])
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureMailer]) -> None:
+    """What was perhaps under way is written down as unknown, not sent; a third run has nothing to do."""
+    server, mailer = local
+    names = _run("many-messages.md", mailer)
+    addresses, journal = [f"{number}@example.net" for number in range(20)], Path("broken.txt")
+    journal.write_text("0 <news-2026-11-0@example.com> accepted\n", "ascii")
+    server.messages.clear()
+    for _ in range(2):
+        names["run"](names["newsletters"](addresses), journal)
+        assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses[9:])
+        lines = [line.split(" ") for line in journal.read_text("ascii").splitlines()]
+        assert [line[0] for line in lines] == [str(number) for number in range(20)]
+        assert [line[1] for line in lines] == [f"<news-2026-11-{number}@example.com>" for number in range(20)]
+        assert [line[2] for line in lines] == ["accepted"] + ["unknown"] * 8 + ["accepted"] * 11
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_the_retry_tries_again_what_may_succeed(
+    local: tuple[LocalServer, SecureMailer], serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """A 4xx, but not a 5xx, and not what may have arrived."""
+    names = _run("errors-and-retries.md", local[1])
+    for first, tries in [(b"451 4.7.1 later\r\n", 2), (b"550 5.7.1 no\r\n", 1), (b"251 not after a content\r\n", 1)]:
+        answers = [b"250 ok\r\n", first]
+
+        def answer(peer: Peer, content: bytes, answers: list[bytes] = answers) -> bytes:
+            return answers.pop()
+
+        names["mailer"] = mailer(serve(honest(replies={"CONTENT": answer})))
+        with stamina.set_testing(True, attempts=5), suppress(SecureSMTPError):
+            names["send"](message)
+        assert len(answers) == 2 - tries
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_what_is_watched_is_what_happens(
+    local: tuple[LocalServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page's counter counts, and its log has the lines that are logged, but for names and numbers."""
+    server, watched = local
+    names = _run("watch-it.md", watched)
+    caplog.clear()
+    policy, login = TLSPolicy(ca_data=server.ca_pem), Password("me", "secret")
+    with SecureMailer(server.host, server.port, auth=login, policy=policy, on_event=names["count"]) as mailer:
+        mailer.send(message, recipients=["you@example.net"])
+        with pytest.raises(RecipientsRefusedError):
+            mailer.send(message, recipients=["nobody@example.net"])
+    assert names["outcomes"] == {"accepted": 1, "refused": 1}
+    logged = [
+        f"{record.levelname}:{record.name}:{record.getMessage()}"
+        for record in caplog.records
+        if record.name == "securesmtp" and " failed " not in record.getMessage()
+    ]
+    (shown,) = re.findall(r"^```text\n(.*?)^```", WATCH_IT.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert list(map(_shape, shown.splitlines())) == list(map(_shape, logged))
+
+
+def _shape(line: str) -> str:
+    """Leave out who, what the server said, and every number."""
+    return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
 
 
 def test_each_promise_names_tests_that_exist() -> None:

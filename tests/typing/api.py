@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -59,6 +60,8 @@ def on_event(event: Event) -> None:
             assert_type((tls, elapsed), tuple[TLSInfo, timedelta])
         case events.Authenticated(mechanism=text) | events.Closed(reason=text):
             assert_type(text, str)
+        case events.Connecting(host=host):
+            assert_type(host, str)
         case _:
             assert_type(event.port, int)
 
@@ -67,7 +70,7 @@ plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
-SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
+SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event, pipelining="off")
 SecureMailer(
     "smtp.example.com",
     policy=TLSPolicy(ca_data=b"...", extra_ca_file=Path("ca.pem"), pins=("sha256/...",), minimum_version="TLSv1.3"),
@@ -76,6 +79,7 @@ SecureMailer(
 )
 # Each of these must not pass for right: the ignore is an error by itself when it is not needed.
 SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+SecureMailer("smtp.example.com", pipelining=True)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 SecureMailer("smtp.example.com", 465, "implicit")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
@@ -101,16 +105,22 @@ with plain as entered:
     assert_type(receipt.replies, tuple[Reply, ...])
     assert_type(receipt.recipients[0].retryable, bool)
     assert_type(receipt.tls.chain, tuple[Certificate, ...])
+    assert_type(receipt.tls.chain[0].names, tuple[str, ...])
+    assert_type(receipt.tls.chain[0].not_after, datetime)
     envelope = Envelope("a@b.example", ["c@d.example"], b"")
     for result in entered.send_many([EmailMessage(), envelope], partial="allow", deadline=5):
         assert_type(result, SendResult)
+        assert_type((result.index, result.message_id, result.outcome), tuple[int, str | None, Outcome])
         assert_type(result.receipt, Receipt | None)
         assert_type(result.error, Exception | None)
     entered.send_many(["text"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     report = entered.check()
     assert_type(report, ServerReport)
     assert_type(report.only_before_tls, frozenset[str])
-    assert_type(report.login, bool | None)
+    assert_type((report.login, report.login_error), tuple[bool | None, Exception | None])
+    assert_type((report.tls, report.days_left), tuple[TLSInfo, int])
+    assert_type((report.before_tls, report.after_tls), tuple[Mapping[str, str] | None, Mapping[str, str]])
+    assert_type(report.limits, Mapping[str, int])
 
 try:
     plain.close(abort=True)

@@ -67,6 +67,8 @@ plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
+SecureMailer("smtp.example.com", pipelining="off")
+SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
 SecureMailer(
     "smtp.example.com",

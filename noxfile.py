@@ -112,6 +112,7 @@ def bench(session: nox.Session) -> None:
     """Measure; nothing fails by a number here."""
     install_wheel(session, "demo")
     session.run("python", "tests/bench/import_time.py", *session.posargs)
+    session.run("python", "tests/bench/round_trips.py")
     session.run("python", "tests/bench/endless_replies.py", env={"PYTHONPATH": str(HERE / "tests")})
 
 

@@ -52,8 +52,6 @@ _T = TypeVar("_T")
 _CHUNK = 65536
 # The first octet of a TLS handshake record; no SMTP command begins with it.
 _HANDSHAKE_RECORD = 0x16
-# Each tries another port.
-_KNOCKS = 5
 # How long the end of the `with` block waits for a client that keeps its connection open, before it is cut off.
 _GRACE = 1.0
 
@@ -528,21 +526,15 @@ class ScriptedServer:
 
     def _knock(self) -> None:
         # Connections are accepted in the order of their arrival: when ours is, all that came before it are in the log.
-        for _ in range(_KNOCKS):
-            try:
-                with socket.socket(self._listener.family) as knock:
-                    knock.bind((self.host, 0))
-                    self._knocks.add(knock.getsockname()[1])
-                    knock.settimeout(self.timeout)
-                    knock.connect((self.host, self.port))
-                    knock.recv(1)
-            except ConnectionRefusedError:
-                return
-            except OSError:
-                # The port that was chosen may have been used for the same server a moment ago (seen: a stall of 30 s).
-                continue
-            else:
-                return
+        # When nobody listens any more, the port may be another server's, or the knock's own (seen: a stall of 30 s).
+        if not self._acceptor.is_alive():
+            return
+        with contextlib.suppress(OSError), socket.socket(self._listener.family) as knock:
+            knock.bind((self.host, 0))
+            self._knocks.add(knock.getsockname()[1])
+            knock.settimeout(self.timeout)
+            knock.connect((self.host, self.port))
+            knock.recv(1)
 
 
 def up_to_content(peer: Peer) -> None:

@@ -74,6 +74,8 @@ def test_a_policy_that_contradicts_itself_is_refused(policy: dict[str, str]) -> 
         {"max_connections": 10**6},
         {"max_messages": 0},
         {"max_idle": 0},
+        {"pipelining": "session"},
+        {"pipelining": []},
         {"max_idle": float("nan")},
         {"password": b"x", "username": "me"},
         {"password": "x" * 4097, "username": "me"},

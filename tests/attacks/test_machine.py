@@ -82,12 +82,13 @@ class Machine(RuleBasedStateMachine):
             if fault == "early":
                 # Two replies where the second belongs to a command that was not sent.
                 return right + b"250 2.0.0 queued\r\n"
+            if fault in {"taken and cut", "said and closed"} and step == "CONTENT":
+                # Before it is said: the client compares at once.
+                peer.log.accepted.append(Accepted(b"", (), line, b""))
             if fault == "said and closed":
                 peer.send(right)
             if fault == "half":
                 peer.send(right[:5])
-            if fault in {"taken and cut", "said and closed"} and step == "CONTENT":
-                peer.log.accepted.append(Accepted(b"", (), line, b""))
             if fault is not None:
                 ENDS.get(fault, Peer.cut)(peer)
                 raise Gone

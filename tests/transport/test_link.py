@@ -394,6 +394,22 @@ def test_a_file_without_a_certificate_is_refused_when_the_mailer_is_made(ca: tru
         SecureMailer("localhost", ca_file=tmp_path / "crl.pem")
 
 
+@pytest.mark.parametrize(
+    ("extra", "kind"), [(b"250 ok\r\n", ProtocolError), (b"25", ProtocolError), (b"421 bye\r\n", ConnectError)]
+)
+def test_a_flight_is_not_begun_where_the_server_spoke_out_of_turn(
+    serve: Serve, mailer: Mailer, extra: bytes, kind: type[SecureSMTPError]
+) -> None:
+    """What it said would answer the flight's first command (RPL-04)."""
+    offer = b"250-mx.test\r\n250-CHUNKING\r\n250 PIPELINING\r\n"
+    server = serve(honest(extensions=("PIPELINING", "CHUNKING"), replies={"EHLO": offer + extra}))
+    with pytest.raises(kind) as caught:
+        mailer(server).send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is Outcome.NOT_SENT
+    server.joined()
+    assert b"MAIL" not in server.secret
+
+
 def test_a_flight_is_written_while_its_replies_are_read(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

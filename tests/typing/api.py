@@ -70,7 +70,9 @@ plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
-SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event, pipelining="off")
+SecureMailer("smtp.example.com", pipelining="off")
+SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
 SecureMailer(
     "smtp.example.com",
     policy=TLSPolicy(ca_data=b"...", extra_ca_file=Path("ca.pem"), pins=("sha256/...",), minimum_version="TLSv1.3"),
@@ -79,7 +81,6 @@ SecureMailer(
 )
 # Each of these must not pass for right: the ignore is an error by itself when it is not needed.
 SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-SecureMailer("smtp.example.com", pipelining=True)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 SecureMailer("smtp.example.com", 465, "implicit")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 

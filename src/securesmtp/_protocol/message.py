@@ -33,6 +33,8 @@ _FOLD = "\r\n "
 T = TypeVar("T")
 _RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*_ADDRESS_FIELDS, *_RESENT))
+# An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
+_SIMPLE = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 # One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
 _FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 
@@ -277,7 +279,7 @@ class _CheckedPolicy(EmailPolicy):
         wanted = cast("AddressHeader", value if hasattr(value, "groups") else self.header_factory(name, value))
         # Python drops the quotes of a long display name, and those that an encoded one needs when it is decoded: what
         # was a name is then read as more addresses (seen on 3.11 to 3.13).
-        if self._reads_as(wanted, folded):
+        if _is_plain(wanted, folded) or self._reads_as(wanted, folded):
             return folded
         encoded = _encoded_field(name, wanted.groups)
         if self._reads_as(wanted, encoded):
@@ -288,6 +290,13 @@ class _CheckedPolicy(EmailPolicy):
     def _reads_as(self, wanted: AddressHeader, field: bytes) -> bool:
         name, _, value = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")
         return _spoken_to(self.header_factory(name, value.strip()).groups) == _spoken_to(wanted.groups)
+
+
+def _is_plain(wanted: AddressHeader, field: bytes) -> bool:
+    """Return whether *field* is nothing but the *wanted* addresses, so simple that they read as they stand."""
+    specs = [address.addr_spec for group in wanted.groups for address in group.addresses]
+    text = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")[2].strip()
+    return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
 
 
 def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
-import stamina
 
-from conftest import Mailer, Serve
 from requirements import missing
-from scripted import Peer, honest
-from securesmtp import Password, RecipientsRefusedError, SecureMailer, SecureSMTPError, TLSPolicy
+from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
 from securesmtp.testing import LocalServer
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +39,7 @@ def test_the_test_of_a_program_runs_as_printed() -> None:
 
 
 # What needs a package that is the reader's.
-_NOT_RUN = ("prometheus_client", "opentelemetry")
+_NOT_RUN = ("prometheus_client", "opentelemetry", "stamina")
 
 
 def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
@@ -93,24 +89,6 @@ def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureM
     assert [line for line in lines if "begun" not in line] == [
         f"{message_id} {'not sent' if message_id == ids[7] else 'accepted'}" for message_id in [ids[0], *ids[3:]]
     ]
-
-
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_the_retry_tries_again_what_may_succeed(
-    local: tuple[LocalServer, SecureMailer], serve: Serve, mailer: Mailer, message: EmailMessage
-) -> None:
-    """A 4xx, but not a 5xx, and not what may have arrived."""
-    names = _run("errors-and-retries.md", local[1])
-    for first, tries in [(b"451 4.7.1 later\r\n", 2), (b"550 5.7.1 no\r\n", 1), (b"251 not after a content\r\n", 1)]:
-        answers = [b"250 ok\r\n", first]
-
-        def answer(peer: Peer, content: bytes, answers: list[bytes] = answers) -> bytes:
-            return answers.pop()
-
-        names["mailer"] = mailer(serve(honest(replies={"CONTENT": answer})))
-        with stamina.set_testing(True, attempts=5), suppress(SecureSMTPError):
-            names["send"](message)
-        assert len(answers) == 2 - tries
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")

@@ -98,6 +98,24 @@ def test_a_fault_of_the_application_changes_no_outcome(
     assert all(record.exc_info for record in faults)
 
 
+@pytest.mark.parametrize("check", [False, True], ids=["send", "check"])
+def test_a_refused_login_is_told_and_its_connection_closed(
+    serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture, *, check: bool
+) -> None:
+    """As many are closed as were opened, and it is a warning, whoever asked."""
+    told: list[Event] = []
+    mine = mailer(serve(honest(auth=("me", "right"))), username="me", password="wrong", on_event=told.append)
+    if check:
+        assert mine.check().login is False
+    else:
+        with pytest.raises(AuthenticationError):
+            mine.send(message)
+    assert [type(event) for event in told] == [CONNECTING, CONNECTED, CLOSED, FAILED]
+    assert [record.levelno for record in caplog.records if "AuthenticationError" in record.getMessage()] == [
+        logging.WARNING
+    ]
+
+
 def test_an_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """The connection is free again when it is told: one is enough."""
     replies: list[int] = []

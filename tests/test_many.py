@@ -201,7 +201,7 @@ def test_a_message_whose_connection_died_is_sent_once_more(serve: Serve, mailer:
     server = serve(honest(replies={at: _dies(2, at, then)}))
     (result,) = mailer(server).send_many(mails(1))
     assert result.outcome is NOT_SENT
-    assert result.error is not None
+    assert result.retryable
     assert len(server.connections) == 2
 
 
@@ -211,6 +211,7 @@ def test_a_message_whose_outcome_is_unknown_is_never_sent_again(serve: Serve, ma
     results = list(mailer(server, max_connections=1).send_many(mails(3)))
     assert [result.outcome for result in results] == [UNKNOWN, ACCEPTED, ACCEPTED]
     assert isinstance(results[0].error, OutcomeUnknownError)
+    assert not any(result.retryable for result in results)
     assert [_number(message.content) for message in server.accepted] == [0, 1, 2]
 
 

@@ -144,6 +144,11 @@ class SecureMailer:
         """Return where the mail goes."""
         return f"<SecureMailer {self._settings.host}:{self._settings.port} {self._settings.mode}>"
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: two of it would share connections, and a password is not pickled."""
+        message = "a SecureMailer is not copied or pickled: make one in each process, and share it between threads"
+        raise TypeError(message)
+
     def __enter__(self) -> Self:
         """Return the mailer."""
         return self
@@ -225,7 +230,7 @@ class SecureMailer:
         The iterable is read only a little ahead of who listens (twice *max_connections*), so any number of messages
         will do. One bad message does not stop the others. A message that was certainly not accepted because its
         connection died is sent once more; one whose outcome is unknown never is. After a refused login there is no
-        further one: the rest is not sent.
+        further one: the rest is not sent. A password callable and *on_event* are called in threads of its own.
 
         What the iterable raises is raised after the results of all that was read before. Who stops listening waits
         until the messages that are under way are sent, and is not told of them any more.
@@ -261,10 +266,11 @@ class SecureMailer:
 
     def check(self) -> ServerReport:
         """
-        Open a connection of its own as a send would, log in where there are credentials, and say what was found.
+        Open a connection as a send would, log in where there are credentials, and say what was found.
 
-        No mail is sent. A login that is refused is in the report; all else that would keep a message from being sent is
-        raised as `send` would raise it.
+        The connection is its own, in addition to *max_connections*, and the mailer's *deadline* bounds it. No mail is
+        sent. A login that is refused is in the report; all else that would keep a message from being sent is raised as
+        `send` would raise it.
 
         Raises:
             SecureSMTPError: There is no verified session; as for `send`.
@@ -279,6 +285,7 @@ class SecureMailer:
             except AuthenticationError as error:
                 refusal = error
                 refusal.host, refusal.port = self._settings.host, self._settings.port
+                tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
             finally:
                 pool.part(link, "closed by the caller")
         return _report(self._settings, link, session, refusal)

@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The server said no; it does not have the message."""
     NOT_SENT = "not sent"
-    """The server cannot have accepted it: the content was not ended, or not even begun."""
+    """The server cannot have accepted it: the content was not ended, not begun, or there was no transaction for it."""
     UNKNOWN = "unknown"
     """The content was ended and no reply to it was read: it may have been accepted (RFC 1047)."""
 
@@ -233,7 +233,8 @@ class SendResult:
         message_id: Its Message-ID, or None where it has none or could not be read.
         outcome: What became of it.
         receipt: The receipt, where it was accepted.
-        error: What `SecureMailer.send` would have raised, where it was not.
+        error: What `SecureMailer.send` would have raised, where it was not; after a refused login of the same run, an
+            error that says so.
     """
 
     index: int
@@ -241,6 +242,11 @@ class SendResult:
     outcome: Outcome
     receipt: Receipt | None = None
     error: Exception | None = None
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it was certainly not accepted, and a later try may succeed."""
+        return bool(getattr(self.error, "retryable", False))
 
 
 @dataclass(frozen=True, slots=True)

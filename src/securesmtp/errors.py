@@ -204,7 +204,8 @@ class OutcomeUnknownError(SecureSMTPError):
     ``__cause__`` says what went wrong.
 
     Attributes:
-        recipients: Where the message was sent in several transactions, everyone whose outcome is known; else empty.
+        recipients: Where the message was sent in several transactions, everyone whose outcome is known, the refused
+            ones too; else empty.
     """
 
     recipients: tuple[Recipient, ...] = ()

@@ -108,7 +108,7 @@ class Sent(Event):
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
     """
-    A message was refused or not sent, or its outcome is unknown.
+    A try to send was refused or failed, or its outcome is unknown; or `SecureMailer.check` met what would refuse it.
 
     Attributes:
         error: What `SecureMailer.send` raises; ``message_id``, ``outcome`` and ``stage`` are its attributes.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import time
 import warnings
@@ -274,6 +276,13 @@ def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None
         closed.close()
         del closed
         gc.collect()
+
+
+@pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_mailer_is_not_copied(use: Callable[[object], object]) -> None:
+    """A copy would share the connections, and close them."""
+    with pytest.raises(TypeError, match="make one in each process"):
+        use(SecureMailer("localhost"))
 
 
 def test_a_send_in_a_send_takes_another_connection(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

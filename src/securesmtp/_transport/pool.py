@@ -212,7 +212,11 @@ class Pool:
         """Log in, where there are credentials."""
         if self._settings.login is not None:
             began = monotonic()
-            name = link.run(authenticate(session, self._settings.login))
+            try:
+                name = link.run(authenticate(session, self._settings.login))
+            except BaseException:
+                self._tell(Closed(*self._where, "error"))
+                raise
             self._tell(Authenticated(*self._where, name, timedelta(seconds=monotonic() - began)))
 
     def part(self, link: Link | None, reason: str) -> None:

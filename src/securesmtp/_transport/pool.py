@@ -3,8 +3,8 @@ The connections of one mailer in one process: who has which, which is used again
 
 Theory of operation: there are as many places as there may be connections. A send claims a place by its ticket, and a
 place is free when its ticket is done. That is one store, made without a call, so that no signal can come in between:
-whatever a send is interrupted by, its place comes back. Waiting threads are woken by a hint, and look again by
-themselves in case a signal has swallowed it. Nothing is read or written under the lock.
+whatever a send is interrupted by, its place comes back. Who waits stands in line, is woken by a hint, and looks again
+by itself in case a signal has swallowed it. Nothing is read or written under the lock.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial as bind
-from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from itertools import takewhile
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._transport.link import Deadline, Link
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from securesmtp._settings import Settings
     from securesmtp.events import Event
 
-T = TypeVar("T")
-
 # How long a hint that a signal has swallowed delays a waiting send, in seconds.
 _LOOK_AGAIN = 0.2
+# Who has not looked for so long stands in line no more: its thread is in a signal handler, or was interrupted.
+_GONE = 1.0
+# How often close() looks whether a send is done.
+_CLOSE_AGAIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,18 @@ class Ticket:
         self.done = False
 
 
+class Gate:
+    """One waiting send's place in the line."""
+
+    __slots__ = ("hint", "looked")
+
+    def __init__(self) -> None:
+        """Be shut, and looking."""
+        self.hint = threading.Lock()
+        self.hint.acquire()
+        self.looked = monotonic()
+
+
 class Place:
     """Room for one connection."""
 
@@ -120,7 +134,7 @@ class Pool:
         self._context = context
         self._on_event = on_event
         self._lock = threading.RLock()
-        self._waiting: deque[threading.Lock] = deque()
+        self._line: deque[Gate] = deque()
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
         """
@@ -130,7 +144,22 @@ class Pool:
             ConfigurationError: This very thread has all of them, and would wait for itself.
             DeadlineExceededError: None became free in time.
         """
-        place, worn = self._until(bind(self._claim, ticket), overall)
+        gate: Gate | None = None
+        try:
+            while (found := self._claim(ticket, gate)) is None:
+                if gate is None:
+                    # Looked at once more before waiting: a place may have become free meanwhile.
+                    gate = Gate()
+                    with self._lock:
+                        self._line.append(gate)
+                else:
+                    left = _LOOK_AGAIN if overall is None else min(_LOOK_AGAIN, overall.left(Stage.CONNECT))
+                    gate.hint.acquire(timeout=left)
+                    gate.looked = monotonic()
+        finally:
+            if gate is not None:
+                self._leave(gate)
+        place, worn = found
         for link, reason in worn:
             self.part(link, reason)
         return place
@@ -142,9 +171,9 @@ class Pool:
             self._tell(Closed(*self._where, "error"))
 
     def wake(self) -> None:
-        """Let one who waits look again."""
-        with suppress(IndexError):
-            self._waiting.popleft().release()
+        """Let who is first in line look again."""
+        with suppress(IndexError, RuntimeError):  # nobody waits; it was told already
+            self._line[0].hint.release()
 
     def close(self, *, abort: bool) -> None:
         """Close each connection when its send is done, or with *abort* at once; one of this thread's own send not."""
@@ -153,7 +182,8 @@ class Pool:
             if abort and link is not None and not place.free:
                 link.abort()
         for place in self.places:
-            self._until(bind(self.close_idle, place), None)
+            while not self.close_idle(place):
+                sleep(_CLOSE_AGAIN)
 
     def close_idle(self, place: Place) -> bool:
         """Close the connection of *place* if nobody has it; return whether there is nothing left to wait for."""
@@ -225,29 +255,13 @@ class Pool:
             link.goodbye(quit_session())
             self._tell(Closed(*self._where, reason))
 
-    def _until(self, look: Callable[[], T | None], overall: Deadline | None) -> T:
-        """Call *look* until it finds something, whenever there may be something new."""
-        gate: threading.Lock | None = None
-        try:
-            while True:
-                if found := look():
-                    return found
-                if gate is None:
-                    gate = threading.Lock()
-                    gate.acquire()
-                    # Looked at once more before waiting: a place may have become free meanwhile.
-                    self._waiting.append(gate)
-                elif gate.acquire(
-                    timeout=_LOOK_AGAIN if overall is None else min(_LOOK_AGAIN, overall.left(Stage.CONNECT))
-                ):
-                    gate = None
-        finally:
-            if gate is not None:
-                self._leave(gate)
-
-    def _claim(self, ticket: Ticket) -> tuple[Place, list[tuple[Link | None, str]]] | None:
+    def _claim(self, ticket: Ticket, gate: Gate | None) -> tuple[Place, list[tuple[Link | None, str]]] | None:
         with self._lock:
             now = monotonic()
+            # Who comes later than those who wait waits behind them (measured: without, half of the threads starved).
+            ahead = takewhile(lambda other: other is not gate, self._line)
+            if any(now - other.looked < _GONE for other in ahead):
+                return None
             chosen, worn = choose([place.state(now) for place in self.places], self._settings.max_idle)
             if chosen is not None:
                 closing = [self.places[number].give_up() for number in worn]
@@ -258,12 +272,11 @@ class Pool:
             raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
         return None
 
-    def _leave(self, gate: threading.Lock) -> None:
-        try:
-            self._waiting.remove(gate)
-        except ValueError:
-            # It was woken, and needs it no more: the hint is somebody else's.
-            self.wake()
+    def _leave(self, gate: Gate) -> None:
+        with self._lock, suppress(ValueError):
+            self._line.remove(gate)
+        # There may be a place for the next as well.
+        self.wake()
 
     def _tell(self, event: Event) -> None:
         tell(event, self._on_event)

@@ -73,22 +73,41 @@ def test_the_pages_code_runs_as_printed(page: str, local: tuple[LocalServer, Sec
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureMailer]) -> None:
-    """What was perhaps under way is told, and not sent; each other message is sent once, a broken one to nobody."""
+    """What may have arrived is told, and not sent; each other message is sent once, a broken one to nobody."""
     server, mailer = local
     names = _run("many-messages.md", mailer)
     addresses, journal = [f"{number}@example.net" for number in range(20)], Path("broken.txt")
     addresses[7] = "not an address"
     ids = [f"<news-2026-11-{number}@example.com>" for number in range(20)]
-    journal.write_text(f"{ids[0]} begun\n{ids[1]} begun\n{ids[2]} begun\n{ids[0]} accepted\n", "ascii")
+    begun = "".join(f"{message_id} begun\n" for message_id in ids[:3])
+    journal.write_text(f"{begun}{ids[0]} accepted\n{ids[1]} unknown\n", "ascii")
     server.messages.clear()
     for _ in range(2):
         assert names["run"](names["newsletters"](addresses), journal) == ids[1:3]
         sent = sorted(message.recipients[0] for message in server.messages)
         assert sent == sorted([*addresses[3:7], *addresses[8:]])
-    lines = journal.read_text("ascii").splitlines()
-    assert [line for line in lines if "begun" not in line] == [
-        f"{message_id} {'not sent' if message_id == ids[7] else 'accepted'}" for message_id in [ids[0], *ids[3:]]
-    ]
+    last = dict(line.split(" ") for line in journal.read_text("ascii").splitlines())
+    assert last == dict.fromkeys(ids, "accepted") | {ids[1]: "unknown", ids[2]: "begun", ids[7]: "again"}
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+@pytest.mark.parametrize("fault", ["the login", "the port"])
+def test_a_run_that_failed_sends_all_when_it_is_mended(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
+    """What nobody has is not done: after a wrong password or an outage, the next run sends it."""
+    server, mended = local
+    names = _run("many-messages.md", mended)
+    addresses, journal = [f"{number}@example.net" for number in range(12)], Path("failed.txt")
+    server.messages.clear()
+    # Nobody listens on port 1 of loopback.
+    port, password = (1, "secret") if fault == "the port" else (server.port, "wrong")
+    policy = TLSPolicy(ca_data=server.ca_pem)
+    with SecureMailer(server.host, port, username="me", password=password, policy=policy) as broken:
+        names["mailer"] = broken
+        assert names["run"](names["newsletters"](addresses), journal) == []
+    assert server.messages == []
+    names["mailer"] = mended
+    assert names["run"](names["newsletters"](addresses), journal) == []
+    assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses)
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")

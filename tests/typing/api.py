@@ -114,6 +114,7 @@ with plain as entered:
         assert_type((result.index, result.message_id, result.outcome), tuple[int, str | None, Outcome])
         assert_type(result.receipt, Receipt | None)
         assert_type(result.error, Exception | None)
+        assert_type(result.retryable, bool)
     entered.send_many(["text"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     report = entered.check()
     assert_type(report, ServerReport)

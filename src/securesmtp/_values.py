@@ -233,8 +233,8 @@ class SendResult:
         message_id: Its Message-ID, or None where it has none or could not be read.
         outcome: What became of it.
         receipt: The receipt, where it was accepted.
-        error: What `SecureMailer.send` would have raised, where it was not; after a refused login of the same run, an
-            error that says so.
+        error: What `SecureMailer.send` would have raised, where it was not, a caller's own error from a callable or an
+            iterable too; after a refused login of the same run, one that says so.
     """
 
     index: int
@@ -245,7 +245,11 @@ class SendResult:
 
     @property
     def retryable(self) -> bool:
-        """Whether it was certainly not accepted, and a later try may succeed."""
+        """
+        Whether it was certainly not accepted, and the same try may succeed later.
+
+        What is `Outcome.NOT_SENT` may always be sent again, once the cause is mended.
+        """
         return bool(getattr(self.error, "retryable", False))
 
 

@@ -1,16 +1,17 @@
 """
 Push many messages through a real Postfix over a network that breaks, and compare what was told with what was delivered.
 
-`nox -s soak -- --messages 20000 --seed 1`, with `--threads`, `--connections` and `--fork`; with `--memory`, so many
-messages go to a sink in place of that, and the memory on the way is printed. What must hold: nothing that
-was told as accepted is missing, nothing that was told as not sent or refused is there, nothing was submitted twice,
-nothing hangs and nothing is left behind.
+`nox -s soak -- --messages 20000 --seed 1`, with `--threads`, `--connections`, `--fork` and `--spawn`; with `--memory`,
+so many messages go to a sink in place of that, and the memory on the way is printed. What must hold: nothing that was
+told as accepted is missing, nothing that was told as not sent or refused is there, nothing was submitted twice, nothing
+hangs and nothing is left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import random
 import re
@@ -106,15 +107,8 @@ class Soak:
                 2 * _DEADLINE,
             )
         )
-        self.mailer = SecureMailer(
-            "localhost",
-            self._proxy.port,
-            username=ALICE.username,
-            password=ALICE.password,
-            policy=TLSPolicy(ca_data=ca.cert_pem.bytes().decode()),
-            deadline=_DEADLINE,
-            max_connections=options.connections,
-        )
+        self._ca_pem = ca.cert_pem.bytes().decode()
+        self.mailer = _mailer(self._proxy.port, self._ca_pem, options.connections)
 
     def by_threads(self, numbers: Iterator[int]) -> None:
         """Send from many threads that share the mailer."""
@@ -176,6 +170,13 @@ class Soak:
                     self.told.outcomes[int(told)] = Outcome(outcome)
             os.waitpid(child, 0)
 
+    def by_spawn(self, numbers: range) -> None:
+        """Send from new interpreters, each with a mailer of its own."""
+        settings = (self._proxy.port, self._ca_pem, self._options.connections)
+        with multiprocessing.get_context("spawn").Pool(4) as pool:
+            for told in pool.starmap(_send_all, [(*settings, list(numbers[start::4])) for start in range(4)]):
+                self.told.outcomes.update(told)
+
     def restart(self, done: threading.Event) -> None:
         """End Postfix and start it again whenever so many messages have been told."""
         for goal in itertools.count(_RESTART_EVERY, _RESTART_EVERY):
@@ -206,6 +207,25 @@ class Soak:
         return Counter({str(fault): count for fault, count in self._proxy.faults.items()})
 
 
+def _mailer(port: int, ca_pem: str, connections: int) -> SecureMailer:
+    return SecureMailer(
+        "localhost",
+        port,
+        username=ALICE.username,
+        password=ALICE.password,
+        policy=TLSPolicy(ca_data=ca_pem),
+        deadline=_DEADLINE,
+        max_connections=connections,
+    )
+
+
+def _send_all(port: int, ca_pem: str, connections: int, numbers: list[int]) -> dict[int, Outcome]:
+    """Send these messages from a process of its own, and return what was told of each."""
+    envelopes = (Envelope(ALICE.username, ["you@soak.example"], _message(number)) for number in numbers)
+    with _mailer(port, ca_pem, connections) as mailer:
+        return {number: result.outcome for number, result in zip(numbers, mailer.send_many(envelopes), strict=True)}
+
+
 def _number(content: bytes) -> int:
     found = _NUMBER.search(content)
     assert found is not None
@@ -234,6 +254,9 @@ def run(options: argparse.Namespace) -> int:
         soak.by_threads(iter(numbers[:half]))
         if options.fork:
             soak.by_forks(numbers[half : half + half // 2])
+            half += half // 2
+        if options.spawn:
+            soak.by_spawn(numbers[half : half + half // 2])
             half += half // 2
         soak.by_send_many(numbers[half:])
         took = time.monotonic() - began
@@ -272,6 +295,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--connections", type=int, default=4)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--fork", action="store_true")
+    made.add_argument("--spawn", action="store_true")
     made.add_argument("--memory", action="store_true")
     return made
 

@@ -658,14 +658,14 @@ def blocks_of(submission: Submission) -> list[int]:
 
 
 def test_the_outcome_is_known_until_the_last_block() -> None:
-    """An error before it means not sent; at it, or at any later effect, unknown."""
+    """An error up to it means not sent: a TLS record that lacks its end cannot be read; at any later effect, unknown."""
     numbers = blocks_of(BIG)
     assert len(numbers) > 3
     for number in range(numbers[-1] + 2):
         error = play(deliver(session(), BIG, "raise"), *GOOD, breaks={number: ConnectError("cut")}).error
         assert error is not None
-        assert error.outcome is (Outcome.NOT_SENT if number < numbers[-1] else Outcome.UNKNOWN), number
-        assert isinstance(error, OutcomeUnknownError) == (number >= numbers[-1])
+        assert error.outcome is (Outcome.NOT_SENT if number <= numbers[-1] else Outcome.UNKNOWN), number
+        assert isinstance(error, OutcomeUnknownError) == (number > numbers[-1])
 
 
 @pytest.mark.parametrize("which", [0, -1])

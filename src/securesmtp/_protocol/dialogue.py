@@ -319,8 +319,8 @@ def _with_chunk(
 ) -> Dialogue[tuple[tuple[Recipient, ...], SecureSMTPError | None, Reply]]:
     """Write the chunk, and hear all replies of its flight; from here on an error says that the outcome is unknown."""
     refusal: SecureSMTPError | None = None
+    yield Block(b"".join(fitted.content.chunk()))
     try:
-        yield Block(b"".join(fitted.content.chunk()))
         recipients, refusal = yield from _opened(session, fitted, partial)
         reply = yield from _final()
     except SecureSMTPError as error:
@@ -426,13 +426,15 @@ def _refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRef
 
 
 def _content(blocks: Iterator[bytes]) -> Dialogue[Reply]:
-    """Write the content; from the moment its last block is begun, an error says that the outcome is unknown."""
-    block = next(blocks)
-    for following in blocks:
+    """
+    Write the content; from the moment its last block is written, an error says that the outcome is unknown.
+
+    Not before: of a block that was not written whole, the TLS record with its end was not, and no part of a record can
+    be decrypted (RFC 8446 §5.2).
+    """
+    for block in blocks:
         yield Block(block)
-        block = following
     try:
-        yield Block(block)
         return (yield from _final())
     except RefusedError:
         raise

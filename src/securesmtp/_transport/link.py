@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _READ = 16384
 _PORT_IMPLICIT = 465
-# While a session begins, a server's small writes wait for our acknowledgements (measured: 43 of 46 ms to Postfix).
-_COLD = {Stage.HANDSHAKE, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH}
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
 _HINTS: dict[type[OSError], str] = {
@@ -107,7 +105,9 @@ class Link(smtplib.SMTP):
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
         self._process = os.getpid()
-        self._awaited = 0
+        self._held = b""
+        # The greeting is the first reply that is owed.
+        self._awaited = 1
         self._heard: deque[RawReply] = deque()
         self._aborted = False
         self.addresses: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ class Link(smtplib.SMTP):
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            return self.is_open and self._in_step and not self._unread()
+            return self.is_open and self._in_step and not self._awaited and not self._unread()
         except SecureSMTPError:
             return False
 
@@ -252,26 +252,31 @@ class Link(smtplib.SMTP):
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
         with self._mapped():
-            if self._unread():
-                self._unsolicited(effect.stage)
+            self._demand_silence(effect.stage)
             if effect.line.secret:
                 self._reader.conceal(effect.line)
+            self._awaited = 1
             self.send(memoryview(effect.line.data))
 
     def _fly(self, effect: Flight) -> None:
         self._step(effect.stage, "command")
         with self._mapped():
-            if self._unread():
-                self._unsolicited(effect.stage)
-            self._awaited = len(effect.lines)
-            self.send(b"".join(line.data for line in effect.lines))
+            self._demand_silence(effect.stage)
+            self._awaited += len(effect.lines)
+            # Written with the content that follows it, if one does: a second small write would make a server that
+            # has Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
+            self._held += b"".join(line.data for line in effect.lines)
+
+    def _write(self, octets: bytes = b"") -> None:
+        held, self._held = self._held, b""
+        self.send(held + octets)
 
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
         try:
             with self._mapped():
                 if not self._unread() or self._awaited > 1:
-                    self.send(effect.data)
+                    self._write(effect.data)
         except ConnectError:
             # The server may have said why before it went.
             with suppress(SecureSMTPError):
@@ -285,10 +290,13 @@ class Link(smtplib.SMTP):
     def _receive(self, effect: Receive) -> RawReply:
         self._step(effect.stage, effect.limit)
         with self._mapped():
+            if self._held:
+                self._write()
             while (raw := self._heard.popleft() if self._heard else self._next()) is None:
                 if not self._take():
                     self._wait_for_reply()
-        self._awaited = max(self._awaited - 1, 0)
+        # RFC 5321 §4.3.2: 354 is half an answer, the other half comes when the content was ended.
+        self._awaited -= raw.code != 354  # noqa: PLR2004
         return raw
 
     def _upgrade(self) -> TLSInfo:
@@ -393,9 +401,9 @@ class Link(smtplib.SMTP):
 
     def _wait(self, events: int) -> None:
         sock = self._open_socket()
-        if self._stage in _COLD:
-            with suppress(OSError, AttributeError):  # not every system has it
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        # A server's small writes wait for our acknowledgements (measured: 43 of 46 ms of a login to Postfix).
+        with suppress(OSError, AttributeError):  # not every system has it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         with selectors.DefaultSelector() as selector:
             selector.register(sock, events)
             selector.select(self._deadline.left(self._stage))
@@ -414,6 +422,13 @@ class Link(smtplib.SMTP):
             message = "the connection is closed"
             raise ConnectError(message, retryable=True)
         return self.sock
+
+    def _demand_silence(self, stage: Stage) -> None:
+        """End the session where the server has said more than it was asked."""
+        self._take()
+        self._collect()
+        if self._reader.pending and len(self._heard) == self._awaited:
+            self._unsolicited(stage)
 
     def _unsolicited(self, stage: Stage) -> NoReturn:
         raw = self._reader.next()

@@ -37,6 +37,8 @@ _NUMBER = re.compile(rb"Subject: (\d+)\r\n")
 _QUEUE_ID = re.compile(r"\bid ([0-9A-Za-z]+)")
 # How much of the traffic goes to the server that says 421.
 _MOODY_SHARE = 0.15
+# A run in which less was accepted proves nothing: messages that are not sent are easily told the truth of.
+_ACCEPTED_SHARE = 0.75
 
 
 @dataclass
@@ -200,7 +202,9 @@ def run(options: argparse.Namespace) -> int:
     for what, which in lies.items():
         _say(f"{what}: {len(which)} {which[:10] or ''}")
     _say(f"hung: {told.hung}; left behind: {dict(left) or 'nothing'}; left to the collector: {leaks or 'nothing'}")
-    return sum(map(bool, [*lies.values(), told.hung, left, leaks]))
+    if too_few := outcomes[Outcome.ACCEPTED] < _ACCEPTED_SHARE * options.messages:
+        _say("too few were accepted for this to prove anything")
+    return sum(map(bool, [*lies.values(), told.hung, left, leaks, too_few]))
 
 
 def _say(text: str) -> None:
@@ -224,7 +228,4 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     chosen = parser().parse_args()
-    if chosen.memory:
-        measure(chosen.messages)
-    else:
-        sys.exit(bool(run(chosen)))
+    sys.exit(measure(chosen.messages) if chosen.memory else bool(run(chosen)))

@@ -15,4 +15,4 @@ def test_what_is_told_is_what_was_delivered(capsys: pytest.CaptureFixture[str]) 
     reason = Postfix.missing()
     if reason is not None and "SECURESMTP_REQUIRE_SERVERS" not in os.environ:
         pytest.skip(reason)
-    assert run(parser().parse_args(["--messages", "400"])) == 0, capsys.readouterr().out
+    assert run(parser().parse_args(["--messages", "500", "--restarts", "1"])) == 0, capsys.readouterr().out

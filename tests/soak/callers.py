@@ -22,6 +22,8 @@ _LULL, _LULL_AFTER = 0.12, 250
 # What was not sent is followed by a pause: while nobody listens, a run would be over before anybody does.
 _BREATH = 0.2
 _CHILDREN = 4
+# Of so many messages to a mailer that is aborted, half are told of before it is.
+_TO_ONE_MAILER = 80
 _TO = "you@soak.example"
 
 
@@ -141,6 +143,24 @@ def by_spawn(plain: Plain, told: Told, numbers: range, limit: float) -> list[thr
             shares = [(plain, numbers[start::_CHILDREN], limit) for start in range(_CHILDREN)]
             for outcomes in pool.starmap(_send_all, shares):
                 told.outcomes.update(outcomes)
+
+    return started(work)
+
+
+def by_aborted(plain: Plain, told: Told, numbers: range, count: int) -> list[threading.Thread]:
+    """Send from so many threads over one mailer after the other, and abort each in the midst of its sends."""
+
+    def work() -> None:
+        for start in range(0, len(numbers), _TO_ONE_MAILER):
+            mailer, share, mine = plain.mailer(), numbers[start : start + _TO_ONE_MAILER], Told()
+            threads = by_threads(mailer, mine, share, count)
+            while len(mine.outcomes) < len(share) // 2 and any(thread.is_alive() for thread in threads):
+                time.sleep(0.005)
+            mailer.close(abort=True)
+            # Nobody waits for anything any more.
+            mine.join(threads, 2 * DEADLINE + len(share) * _BREATH)
+            told.outcomes.update(mine.outcomes)
+            told.hung += mine.hung
 
     return started(work)
 

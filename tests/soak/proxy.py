@@ -18,24 +18,26 @@ from typing import Literal, Self
 # pause   nothing passes for a while; then all of it
 # late    the same, for longer than anybody waits: the server hears what its client has given up
 # deaf    the client hears nothing more, the server everything
+# unheard the client is reset in place of the server's next words, and the server has heard everything
 # refuse  reset at once, and for a moment nobody listens
 # idle    closed as soon as it is silent, as impatient servers do
-Fault = Literal["none", "fin", "rst", "pause", "late", "deaf", "refuse", "idle"]
+Fault = Literal["none", "fin", "rst", "pause", "late", "deaf", "unheard", "refuse", "idle"]
 _WEIGHTS: dict[Fault, int] = {
     "none": 10,
-    "fin": 30,
-    "rst": 30,
+    "fin": 22,
+    "rst": 22,
     "pause": 8,
     "late": 4,
     "deaf": 4,
+    "unheard": 16,
     "refuse": 4,
     "idle": 10,
 }
-_AT_AN_OCTET = {"fin", "rst", "pause", "late", "deaf"}
-# A handshake and a login are some 5,000 octets, a message most often some 700: half of the cuts are before the first
-# message, the earlier the more likely, and half in one of those that follow.
-_BEFORE_MESSAGES = 5_000
-_MOST_OCTETS = 25_000
+_AT_AN_OCTET = {"fin", "rst", "pause", "late", "deaf", "unheard"}
+# A handshake and a login are some 5,000 octets, a message most often some 700. A quarter of the cuts is before the first
+# message, the earlier the more likely; of the others, each octet is as likely as the next.
+_BEFORE_MESSAGES, _EARLY_SHARE = 5_000, 0.25
+_MOST_OCTETS = 18_000
 # Seconds of silence after which "idle" closes, for which "refuse" refuses, and for which "pause" pauses at most.
 _IDLE, _REFUSAL, _PAUSE = 0.05, 0.2, 0.8
 # Below the ports that the system gives to those who connect: nobody takes it while nobody listens.
@@ -89,8 +91,11 @@ class Proxy:
             except TimeoutError:
                 continue
             (fault,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
-            early, late = int(_BEFORE_MESSAGES ** self._random.random()), self._random.randint(0, _MOST_OCTETS)
-            at, pause = self._random.choice([early, late]), self._random.uniform(0, _PAUSE)
+            at = self._random.randint(0, _MOST_OCTETS)
+            # Not "unheard": where nothing of a message has been said yet, it is no more than "rst".
+            if self._random.random() < _EARLY_SHARE and fault != "unheard":
+                at = int(_BEFORE_MESSAGES ** self._random.random())
+            pause = self._random.uniform(0, _PAUSE)
             self.faults[fault] += 1
             if fault == "refuse":
                 _reset(client)
@@ -131,7 +136,11 @@ class Proxy:
                     if not octets:
                         # The client is not to hear of this either.
                         selector.unregister(server)
-                    if fault in _AT_AN_OCTET and seen + len(octets) >= at:
+                    if fault in _AT_AN_OCTET and seen + len(octets) >= at and (source, fault) != (client, "unheard"):
+                        if fault == "unheard":
+                            _reset(client)
+                            _end(server)
+                            return
                         deaf = _pass(octets[: at - seen], other[source], server) or deaf
                         octets = octets[at - seen :]
                         if fault in {"fin", "rst"}:
@@ -163,11 +172,15 @@ def _break(client: socket.socket, server: socket.socket, fault: Fault) -> None:
         _reset(client)
         _reset(server)
         return
-    for sock in (client, server):
+    _end(client, server)
+
+
+def _end(*socks: socket.socket) -> None:
+    for sock in socks:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
     # What still comes is thrown away: to close with octets unread would send RST.
-    for sock in (client, server):
+    for sock in socks:
         sock.settimeout(1)
         with suppress(OSError):
             while sock.recv(65536):

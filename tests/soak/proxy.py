@@ -34,8 +34,8 @@ _WEIGHTS: dict[Fault, int] = {
     "idle": 10,
 }
 _AT_AN_OCTET = {"fin", "rst", "pause", "late", "deaf", "unheard"}
-# A handshake and a login are some 5,000 octets, a message most often some 700. A quarter of the cuts is before the first
-# message, the earlier the more likely; of the others, each octet is as likely as the next.
+# A handshake and a login are some 5,000 octets, a message most often some 700. A quarter of the cuts is before the
+# first message, the earlier the more likely; of the others, each octet is as likely as the next.
 _BEFORE_MESSAGES, _EARLY_SHARE = 5_000, 0.25
 _MOST_OCTETS = 18_000
 # Seconds of silence after which "idle" closes, for which "refuse" refuses, and for which "pause" pauses at most.

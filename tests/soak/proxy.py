@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections: by FIN, by RST, by silence, by refusal, at octets that a seed chooses."""
+"""A TCP proxy that breaks connections, each by a fault, and at an octet, that a seed chooses."""
 
 from __future__ import annotations
 
@@ -12,39 +12,58 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self
 
-Fault = Literal["none", "fin", "rst", "stall", "refuse", "idle"]
-_WEIGHTS: dict[Fault, int] = {"none": 10, "fin": 35, "rst": 35, "stall": 3, "refuse": 7, "idle": 10}
-# A handshake and a login are some 5,000 octets, a message some 500: a cut at any of them is as likely as beyond.
-_MOST_OCTETS = 20_000
-# "idle" closes a connection that has been silent for so many seconds, as impatient servers do.
-_IDLE = 0.05
-_LONGEST = 60.0
+# none    to the end
+# fin     both sides are told the end, and what still comes is lost
+# rst     both sides are reset
+# pause   nothing passes for a while; then all of it
+# late    the same, for longer than anybody waits: the server hears what its client has given up
+# deaf    the client hears nothing more, the server everything
+# unheard the client is reset in place of the server's next words, and the server has heard everything
+# refuse  reset at once, and for a moment nobody listens
+# idle    closed as soon as it is silent, as impatient servers do
+Fault = Literal["none", "fin", "rst", "pause", "late", "deaf", "unheard", "refuse", "idle"]
+_WEIGHTS: dict[Fault, int] = {
+    "none": 10,
+    "fin": 22,
+    "rst": 22,
+    "pause": 8,
+    "late": 4,
+    "deaf": 4,
+    "unheard": 16,
+    "refuse": 4,
+    "idle": 10,
+}
+_AT_AN_OCTET = {"fin", "rst", "pause", "late", "deaf", "unheard"}
+# A handshake and a login are some 5,000 octets, a message most often some 700. A quarter of the cuts is before the
+# first message, the earlier the more likely; of the others, each octet is as likely as the next.
+_BEFORE_MESSAGES, _EARLY_SHARE = 5_000, 0.25
+_MOST_OCTETS = 18_000
+# Seconds of silence after which "idle" closes, for which "refuse" refuses, and for which "pause" pauses at most.
+_IDLE, _REFUSAL, _PAUSE = 0.05, 0.2, 0.8
+# Below the ports that the system gives to those who connect: nobody takes it while nobody listens.
+_PORTS = (20_000, 32_000)
 
 
 class Proxy:
     """Listen on loopback, and forward to what *target* says for each connection."""
 
-    def __init__(self, target: Callable[[], int], seed: int, silence: float) -> None:
-        """Listen at once; a stall lasts *silence* seconds and ends the connection."""
+    def __init__(self, target: Callable[[], int], seed: int, patience: float) -> None:
+        """Listen at once; nobody waits longer than *patience* seconds."""
         self.faults: Counter[Fault] = Counter()
-        self.calm = False
-        self._target, self._silence = target, silence
+        self._target, self._patience = target, patience
         self._random = random.Random(seed)
         self._stopping = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = self._listen_anywhere()
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="proxy")]
         self._threads[0].start()
 
     def close(self) -> None:
-        """Accept no more, end all connections, and wait for their threads."""
+        """Accept no more, end all connections, and wait for their threads; twice is fine."""
         self._stopping.set()
-        # A thread in accept() is woken by a connection, not by the end of the listener.
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            pass
-        self._listener.close()
         for thread in self._threads:
             thread.join(10)
+        self._listener.close()
 
     def __enter__(self) -> Self:
         """Return the proxy."""
@@ -54,32 +73,54 @@ class Proxy:
         """Close it."""
         self.close()
 
+    def _listen_anywhere(self) -> socket.socket:
+        while True:
+            # Not by the seed: two runs of the same one may be made at once.
+            with suppress(OSError):
+                return self._listen(random.randint(*_PORTS))
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        listener.settimeout(0.2)
+        return listener
+
     def _accept(self) -> None:
         while not self._stopping.is_set():
-            client, _ = self._listener.accept()
-            fault: Fault = "none"
-            if not self.calm:
-                (fault,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
-            at = int(_MOST_OCTETS ** self._random.random())
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            (fault,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+            at = self._random.randint(0, _MOST_OCTETS)
+            # Not "unheard": where nothing of a message has been said yet, it is no more than "rst".
+            if self._random.random() < _EARLY_SHARE and fault != "unheard":
+                at = int(_BEFORE_MESSAGES ** self._random.random())
+            pause = self._random.uniform(0, _PAUSE)
             self.faults[fault] += 1
-            thread = threading.Thread(target=self._serve, args=(client, fault, at), name="proxy")
+            if fault == "refuse":
+                _reset(client)
+                self._refuse()
+                continue
+            wait = pause if fault == "pause" else self._patience
+            thread = threading.Thread(target=self._serve, args=(client, fault, at, wait), name="proxy")
             self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
             thread.start()
 
-    def _serve(self, client: socket.socket, fault: Fault, at: int) -> None:
-        with client:
-            if fault == "refuse" or self._stopping.is_set():
-                _reset(client)
-                return
-            # A server that is being restarted: the client's connection ends at once.
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self._target()), 5) as server:
-                for sock in (client, server):
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._forward(client, server, fault, at)
+    def _refuse(self) -> None:
+        self._listener.close()
+        self._stopping.wait(_REFUSAL)
+        self._listener = self._listen(self.port)
 
-    def _forward(self, client: socket.socket, server: socket.socket, fault: Fault, at: int) -> None:
+    def _serve(self, client: socket.socket, fault: Fault, at: int, wait: float) -> None:
+        # A server that is being restarted: the client's connection ends at once.
+        with client, suppress(OSError), socket.create_connection(("127.0.0.1", self._target()), 5) as server:
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._forward(client, server, fault, at, wait)
+
+    def _forward(self, client: socket.socket, server: socket.socket, fault: Fault, at: int, wait: float) -> None:
         other = {client: server, server: client}
-        seen = 0
+        seen, deaf = 0, False
         with selectors.DefaultSelector() as selector:
             for sock in other:
                 selector.register(sock, selectors.EVENT_READ)
@@ -90,31 +131,60 @@ class Proxy:
                 for source in (key.fileobj for key, _ in ready):
                     assert isinstance(source, socket.socket)
                     octets = source.recv(65536)
-                    if fault in {"fin", "rst", "stall"} and seen + len(octets) >= at:
-                        other[source].sendall(octets[: at - seen])
-                        self._break(client, server, fault)
+                    if not octets and not (deaf and source is server):
                         return
-                    seen += len(octets)
-                    other[source].sendall(octets)
                     if not octets:
-                        return
+                        # The client is not to hear of this either.
+                        selector.unregister(server)
+                    if fault in _AT_AN_OCTET and seen + len(octets) >= at and (source, fault) != (client, "unheard"):
+                        if fault == "unheard":
+                            _reset(client)
+                            _end(server)
+                            return
+                        deaf = _pass(octets[: at - seen], other[source], server) or deaf
+                        octets = octets[at - seen :]
+                        if fault in {"fin", "rst"}:
+                            _break(client, server, fault)
+                            return
+                        if fault == "deaf":
+                            deaf = True
+                        else:
+                            self._stopping.wait(wait)
+                        fault = "none"
+                    seen += len(octets)
+                    if source is client or not deaf:
+                        deaf = _pass(octets, other[source], server) or deaf
 
-    def _break(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
-        if fault == "stall":
-            self._stopping.wait(self._silence)
-        elif fault == "rst":
-            _reset(client)
-            _reset(server)
-        else:
-            for sock in (client, server):
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_WR)
-            # What still comes is thrown away: to close with octets unread would send RST.
-            for sock in (client, server):
-                sock.settimeout(1)
-                with suppress(OSError):
-                    while sock.recv(65536):
-                        pass
+
+def _pass(octets: bytes, to: socket.socket, server: socket.socket) -> bool:
+    """Write *octets*, and return whether it was to a client that is gone: what it said may still be on its way."""
+    try:
+        to.sendall(octets)
+    except OSError:
+        if to is server:
+            raise
+        return True
+    return False
+
+
+def _break(client: socket.socket, server: socket.socket, fault: Fault) -> None:
+    if fault == "rst":
+        _reset(client)
+        _reset(server)
+        return
+    _end(client, server)
+
+
+def _end(*socks: socket.socket) -> None:
+    for sock in socks:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+    # What still comes is thrown away: to close with octets unread would send RST.
+    for sock in socks:
+        sock.settimeout(1)
+        with suppress(OSError):
+            while sock.recv(65536):
+                pass
 
 
 def _reset(sock: socket.socket) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, final
 from securesmtp._many import in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.dialogue import deliver
+from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, seconds, settings
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from securesmtp._protocol.dialogue import Delivery, Session
+    from securesmtp._protocol.delivery import Delivery
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link

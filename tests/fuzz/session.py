@@ -18,7 +18,8 @@ from fuzz.wire import Said, Wire, memory_link
 from protocol.play import TLS
 from securesmtp import DataRefusedError, MessageError, Outcome, Password, SecureSMTPError, TLSError
 from securesmtp._protocol.content import BLOCK, Content
-from securesmtp._protocol.dialogue import authenticate, deliver, in_step, open_session, quit_session
+from securesmtp._protocol.delivery import deliver
+from securesmtp._protocol.dialogue import authenticate, in_step, open_session, quit_session
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._transport import link as transport
 from securesmtp._values import TLSMode

@@ -13,10 +13,10 @@ from protocol.play import TLS, Played, connected, play, raw
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
+from securesmtp._protocol.delivery import Delivery, deliver
 from securesmtp._protocol.dialogue import (
     Block,
     Connect,
-    Delivery,
     Receive,
     Send,
     Session,
@@ -24,7 +24,6 @@ from securesmtp._protocol.dialogue import (
     _start,
     authenticate,
     closing,
-    deliver,
     in_step,
     open_session,
     quit_session,

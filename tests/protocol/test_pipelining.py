@@ -10,7 +10,8 @@ from protocol.play import TLS, Played, play
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
-from securesmtp._protocol.dialogue import Block, Delivery, Flight, Partial, Receive, Session, deliver, in_step
+from securesmtp._protocol.delivery import Delivery, deliver
+from securesmtp._protocol.dialogue import Block, Flight, Partial, Receive, Session, in_step
 from securesmtp._protocol.message import Submission
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (

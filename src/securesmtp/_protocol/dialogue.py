@@ -2,8 +2,8 @@
 What is said in which order: generators that yield effects and never do I/O themselves.
 
 Theory of operation: a link performs each effect and resumes the dialogue with its answer. When an effect fails, the
-link has closed the connection and throws the error into the dialogue, which may translate it (only `deliver` knows
-what became of the message) and then ends. A `RefusedError` that a dialogue raises and `in_step` confirms leaves the
+link has closed the connection and throws the error into the dialogue, which may translate it (only a transaction knows
+what became of its message) and then ends. A `RefusedError` that a dialogue raises and `in_step` confirms leaves the
 session usable: every reply that was asked for was read. After any other error the link closes.
 """
 
@@ -11,42 +11,31 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.content import BLOCK, EMPTY
 from securesmtp._protocol.sasl import Mechanism, Password, choose
 from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
-from securesmtp._values import Outcome, Recipient, Reply, Stage, TLSInfo, TLSMode
+from securesmtp._values import Outcome, Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     AuthenticationError,
     ConnectError,
     DataRefusedError,
     DowngradeError,
-    MessageError,
-    OutcomeUnknownError,
     ProtocolError,
-    RecipientsRefusedError,
     RefusedError,
     SecureSMTPError,
-    SenderRefusedError,
 )
 
-if TYPE_CHECKING:
-    from securesmtp._protocol.address import Mailbox
-    from securesmtp._protocol.message import Submission
-
 Partial: TypeAlias = Literal["raise", "allow"]
-Pipelining: TypeAlias = Literal["off", "message"]
+Pipelining: TypeAlias = Literal["off", "message", "session"]
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
 T = TypeVar("T")
 
 # STLS-07: what is said in the clear may be anybody's; enough to recognise a server by.
 _PLAIN_TEXT = 200
-_SPLIT = 'partial="allow" sends it in several transactions'
-_WHO = "the error's recipients say who has it; send it to the others once you know that they have not"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """Write these lines in one go (RFC 2920 §3.1); the reply to each is then received, in their order."""
+    """Write these lines in one go, with a block that follows; the reply to each is received, in their order."""
 
     lines: tuple[Line, ...]
     stage: Stage
@@ -94,17 +83,15 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Write one block of the content."""
+    """Write one block of the content; with *more*, in one go with the flight that may follow it (RFC 2920 §3.1)."""
 
     data: bytes
+    more: bool = False
 
 
 Effect: TypeAlias = Connect | Send | Flight | Receive | Upgrade | Block
 Answer: TypeAlias = Connected | RawReply | TLSInfo | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
-Transaction: TypeAlias = Dialogue[tuple[tuple[Recipient, ...], Reply]]
-
-_RCPT_OK = (250, 251)
 
 
 @dataclass(slots=True)
@@ -120,15 +107,6 @@ class Session:
     offered: Capabilities
     plain: Capabilities | None = None
     left_open: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What the server said of one message that it accepted: of each recipient, and of each transaction's content."""
-
-    recipients: tuple[Recipient, ...]
-    replies: tuple[Reply, ...]
-    size: int
 
 
 def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
@@ -156,7 +134,7 @@ def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
     if tls is None:
         message = f'EHLO is answered by "{reply}"{_doubt(tls)}: no STARTTLS, so no mail'
         raise DowngradeError(message, stage=Stage.EHLO, reply=reply, retryable=_temporary(reply))
-    raise _error(RefusedError, Stage.EHLO, reply)
+    raise refused(RefusedError, Stage.EHLO, reply)
 
 
 def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capabilities]]:
@@ -198,194 +176,9 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply), hint=hint)
 
 
-def deliver(
-    session: Session, submission: Submission, partial: Partial, pipelining: Pipelining = "off"
-) -> Dialogue[Delivery]:
-    """
-    Submit one message (RFC 5321 §3.3), and know what became of it.
-
-    Where the server takes fewer recipients at a time than there are, ``"allow"`` sends it to the rest in further
-    transactions; what fails after the first of them has succeeded is an `OutcomeUnknownError` that says who has it.
-    """
-    fitted = submission.fit(session.offered)
-    transaction = _lockstep
-    if pipelining != "off" and "PIPELINING" in session.offered:
-        transaction = _by_chunk if "CHUNKING" in session.offered else _by_data
-    most = session.offered.limits.get("RCPTMAX", len(fitted.recipients))
-    if len(fitted.recipients) > most and partial == "raise":
-        message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
-        raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
-    waiting, said, replies = fitted.recipients, dict[str, Recipient](), list[Reply]()
-    while waiting:
-        group, waiting = waiting[:most], waiting[most:]
-        try:
-            recipients, reply = yield from transaction(session, replace(fitted, recipients=group), partial)
-        except SecureSMTPError as error:
-            if not replies:
-                raise
-            recipients = _refused(group, error, said)
-        else:
-            replies.append(reply)
-            full = {recipient.address for recipient in recipients if _too_many(recipient.reply)}
-            waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
-        said |= {recipient.address: recipient for recipient in recipients}
-    ordered = tuple(said[mailbox.address] for mailbox in fitted.recipients)
-    return Delivery(ordered, tuple(replies), fitted.content.size)
-
-
-def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str, Recipient]) -> tuple[Recipient, ...]:
-    """Return how a later transaction was refused; where that is not certain, the whole message's outcome is unknown."""
-    if isinstance(error, RefusedError) and in_step(error) and error.reply is not None:
-        answers = error.recipients if isinstance(error, RecipientsRefusedError) else ()
-        return answers or tuple(Recipient(mailbox.address, accepted=False, reply=error.reply) for mailbox in group)
-    asked = {mailbox.address for mailbox in group}
-    known = tuple(recipient for recipient in said.values() if recipient.address not in asked)
-    message = (
-        f"accepted for {sum(each.accepted for each in known)} recipient(s), and then, for the rest: {error.args[0]}"
-    )
-    unknown = OutcomeUnknownError(message, stage=error.stage, outcome=Outcome.UNKNOWN, hint=_WHO)
-    unknown.recipients = known
-    raise unknown from error
-
-
-def _too_many(reply: Reply) -> bool:
-    # RFC 5321 §4.5.3.1.10; with another enhanced code it is the storage or the mailbox that is full (RFC 3463 §3.6).
-    return reply.code == 452 and reply.enhanced in {None, "4.5.3"}  # noqa: PLR2004
-
-
-def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Transaction:
-    """Ask and hear, one command after the other."""
-    reply = yield from _ask(_mail(session, fitted), Stage.MAIL, (250,))
-    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        raise _error(SenderRefusedError, Stage.MAIL, reply)
-    recipients = []
-    for mailbox in fitted.recipients:
-        reply = yield from _ask(_rcpt(mailbox), Stage.RCPT, _RCPT_OK)
-        recipients.append(_recipient(mailbox, reply))
-    if refusal := _refusal(recipients, partial):
-        yield from _give_up(refusal)
-    reply = yield from _ask(line(b"DATA"), Stage.DATA, (354,), "data")
-    if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        yield from _give_up(_error(DataRefusedError, Stage.DATA, reply))
-    reply = yield from _content(fitted.content.blocks())
-    return tuple(recipients), _accepted(reply)
-
-
-def _by_data(session: Session, fitted: Submission, partial: Partial) -> Transaction:
-    """Write MAIL and RCPT in one flight, and DATA with them where no reply to a recipient can forbid the content."""
-    data = line(b"DATA")
-    # An accepted DATA cannot be taken back: where all or nobody is to have the message, it waits for the replies.
-    along = partial == "allow" or len(fitted.recipients) == 1
-    yield Flight((*_opening(session, fitted), *[data] * along), Stage.MAIL)
-    recipients, refusal = yield from _opened(session, fitted, partial)
-    reply = (yield from _hear(Stage.DATA, (354,), "data")) if along else None
-    if refusal is not None:
-        if reply is not None and reply.code == 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-            yield from _take_back(refusal)
-        session.left_open = True
-        raise refusal
-    reply = reply or (yield from _ask(data, Stage.DATA, (354,), "data"))
-    if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        session.left_open = True
-        raise _error(DataRefusedError, Stage.DATA, reply)
-    reply = yield from _content(fitted.content.blocks())
-    return recipients, _accepted(reply)
-
-
-def _by_chunk(session: Session, fitted: Submission, partial: Partial) -> Transaction:
-    """Write MAIL, RCPT and one chunk in one flight (RFC 3030 §4.2); the chunk waits where it must, or had better."""
-    data = line(b"BDAT", b"%d" % fitted.content.octets, b"LAST")
-    # Nothing large is uploaded for nobody.
-    along = (partial == "allow" or len(fitted.recipients) == 1) and fitted.content.octets <= BLOCK
-    yield Flight((*_opening(session, fitted), *[data] * along), Stage.MAIL)
-    if along:
-        recipients, refusal, reply = yield from _with_chunk(session, fitted, partial)
-    else:
-        recipients, refusal = yield from _opened(session, fitted, partial)
-    # RFC 3030 §2: until it is reset, whatever of it was refused.
-    session.left_open = True
-    if refusal is not None:
-        raise refusal
-    if not along:
-        yield Flight((data,), Stage.CONTENT)
-        reply = yield from _content(fitted.content.chunk())
-    accepted = _accepted(reply)
-    session.left_open = False
-    return recipients, accepted
-
-
-def _with_chunk(
-    session: Session, fitted: Submission, partial: Partial
-) -> Dialogue[tuple[tuple[Recipient, ...], SecureSMTPError | None, Reply]]:
-    """Write the chunk, and hear all replies of its flight; from here on an error says that the outcome is unknown."""
-    refusal: SecureSMTPError | None = None
-    yield Block(b"".join(fitted.content.chunk()))
-    try:
-        recipients, refusal = yield from _opened(session, fitted, partial)
-        reply = yield from _final()
-    except SecureSMTPError as error:
-        # RFC 5321 §3.8: behind a 421 nothing is heard any more.
-        if error.reply is not None and error.reply.code == 421:  # noqa: PLR2004
-            raise
-        raise (refusal or _unknown(error)) from error
-    if refusal is not None:
-        _demand_refused(reply, refusal)
-    return recipients, refusal, reply
-
-
-def _take_back(refusal: SecureSMTPError) -> Dialogue[None]:
-    """End a content that nobody is to get without a line of it (RFC 2920 §3.1); it should be refused."""
-    try:
-        yield Block(EMPTY)
-        reply = yield from _final()
-    except SecureSMTPError as error:
-        raise refusal from error
-    _demand_refused(reply, refusal)
-
-
-def _demand_refused(reply: Reply, refusal: SecureSMTPError) -> None:
-    if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
-        message = "the server accepted a content for nobody"
-        raise refusal from ProtocolError(message, stage=Stage.CONTENT, reply=reply)
-
-
-def _opening(session: Session, fitted: Submission) -> list[Line]:
-    return [*[line(b"RSET")] * session.left_open, _mail(session, fitted), *map(_rcpt, fitted.recipients)]
-
-
-def _opened(
-    session: Session, fitted: Submission, partial: Partial
-) -> Dialogue[tuple[tuple[Recipient, ...], SecureSMTPError | None]]:
-    """Hear the replies to `_opening`, and return what was said of each recipient, and what forbids to go on."""
-    if session.left_open:
-        yield from _hear(Stage.RSET, (250,))
-        session.left_open = False
-    refusal: SecureSMTPError | None = None
-    try:
-        reply = yield from _hear(Stage.MAIL, (250,))
-        if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-            refusal = _error(SenderRefusedError, Stage.MAIL, reply)
-    except AuthenticationError as error:
-        refusal = error
-    recipients = []
-    for mailbox in fitted.recipients:
-        reply = yield from _hear(Stage.RCPT, _RCPT_OK)
-        recipients.append(_recipient(mailbox, reply))
-    return tuple(recipients), refusal or _refusal(recipients, partial)
-
-
 def reset() -> Dialogue[None]:
     """Give up the transaction that was begun (RFC 5321 §4.1.1.5)."""
-    yield from _ask(line(b"RSET"), Stage.RSET, (250,))
-
-
-def _give_up(refusal: RefusedError) -> Dialogue[None]:
-    """Leave the transaction and raise *refusal*; where that fails, the failure is its cause."""
-    try:
-        yield from reset()
-    except SecureSMTPError as error:
-        raise refusal from error
-    raise refusal
+    yield from ask(line(b"RSET"), Stage.RSET, (250,))
 
 
 def quit_session() -> Dialogue[None]:
@@ -393,82 +186,13 @@ def quit_session() -> Dialogue[None]:
     yield Send(line(b"QUIT"), Stage.QUIT)
 
 
-def _mail(session: Session, fitted: Submission) -> Line:
-    utf8 = fitted.needs_smtputf8
-    parameters = [b"SIZE=%d" % fitted.content.size] if "SIZE" in session.offered else []
-    parameters += [b"BODY=8BITMIME"] if not fitted.content.is_ascii else []
-    parameters += [b"SMTPUTF8"] if utf8 else []
-    return line(b"MAIL", b"FROM:<" + fitted.mail_from.encoded + b">", *parameters, utf8=utf8)
-
-
-def _rcpt(mailbox: Mailbox) -> Line:
-    # One path that is not ASCII makes the parameter on MAIL, which allows UTF-8 in every path (RFC 6531 §3.3).
-    return line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
-
-
-def _recipient(mailbox: Mailbox, reply: Reply) -> Recipient:
-    return Recipient(mailbox.address, reply.code in _RCPT_OK, reply)
-
-
-def _refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefusedError | None:
-    """Return the error where a refused recipient forbids the content."""
-    refused = [recipient for recipient in recipients if not recipient.accepted]
-    if not refused or (partial == "allow" and len(refused) < len(recipients)):
-        return None
-    what = f"{len(refused)} of {len(recipients)} refused"
-    error = _error(RecipientsRefusedError, Stage.RCPT, refused[0].reply, what)
-    error.recipients = tuple(recipients)
-    error.hint = "the error's recipients have each one's reply"
-    if len(refused) < len(recipients):
-        error.hint += '; partial="allow" delivers to the rest'
-    error.retryable = all(recipient.retryable for recipient in refused)
-    return error
-
-
-def _content(blocks: Iterator[bytes]) -> Dialogue[Reply]:
-    """
-    Write the content; from the moment its last block is written, an error says that the outcome is unknown.
-
-    Not before: of a block that was not written whole, the TLS record with its end was not, and no part of a record can
-    be decrypted (RFC 8446 §5.2).
-    """
-    for block in blocks:
-        yield Block(block)
-    try:
-        return (yield from _final())
-    except RefusedError:
-        raise
-    except SecureSMTPError as error:
-        raise _unknown(error) from error
-
-
-def _final() -> Dialogue[Reply]:
-    """Return the reply to the content, which is 250 or a refusal."""
-    reply = cast("RawReply", (yield Receive(Stage.CONTENT, "final"))).reply()
-    if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        message = f'the content is answered by "{reply}"'
-        raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
-    return reply
-
-
-def _accepted(reply: Reply) -> Reply:
-    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        raise _error(DataRefusedError, Stage.CONTENT, reply)
-    return reply
-
-
-def _unknown(error: SecureSMTPError) -> OutcomeUnknownError:
-    message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
-    hint = "ask the server's log for the Message-ID before you send it again"
-    return OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint)
-
-
-def _ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+def ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+    """Write one command, and hear its reply."""
     yield Send(command, stage)
-    return (yield from _hear(stage, ok, limit))
+    return (yield from hear(stage, ok, limit))
 
 
-def _hear(stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+def hear(stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
     """Return the reply if it is *ok* or a refusal; whatever else comes is out of step (RPL-06)."""
     reply = cast("RawReply", (yield Receive(stage, limit))).reply()
     if reply.code in ok:
@@ -501,7 +225,7 @@ def refuse_early(raw: RawReply) -> SecureSMTPError:
     """Return the error for a reply that came while the content was being written: it was not ended, so not accepted."""
     reply = raw.reply()
     if reply.code >= 400:  # noqa: PLR2004
-        return _error(DataRefusedError, Stage.CONTENT, reply)
+        return refused(DataRefusedError, Stage.CONTENT, reply)
     message = f'"{reply}" came before the content was ended'
     return ProtocolError(message, stage=Stage.CONTENT, reply=reply)
 
@@ -509,7 +233,8 @@ def refuse_early(raw: RawReply) -> SecureSMTPError:
 E = TypeVar("E", bound=RefusedError)
 
 
-def _error(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
+def refused(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
+    """Return the error for a 4xx or 5xx reply."""
     message = f'{what}: "{reply}"'
     return kind(message, stage=stage, outcome=Outcome.REFUSED, reply=reply, retryable=_temporary(reply))
 

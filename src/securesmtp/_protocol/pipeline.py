@@ -1,0 +1,264 @@
+"""
+One message in as few writes as there can be, and many of them in flight (RFC 2920, RFC 3030): whose reply is whose.
+
+Theory of operation: a transaction has three acts. It is opened: MAIL and RCPT are written, and with them DATA, or the
+whole content as a chunk, where no reply can forbid it. When the opening is answered, its content is written, where it
+was not yet. Its final reply is heard. A transaction may be opened as soon as the content of the one before it is
+written. Replies come in the order of the commands, so the oldest transaction is always the one that is heard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from securesmtp._protocol.content import BLOCK, EMPTY
+from securesmtp._protocol.dialogue import Block, Dialogue, Flight, Partial, Receive, Session, ask, hear, refused
+from securesmtp._protocol.wire import Line, RawReply, line
+from securesmtp._values import Outcome, Recipient, Reply, Stage
+from securesmtp.errors import (
+    AuthenticationError,
+    ConnectError,
+    DataRefusedError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RecipientsRefusedError,
+    RefusedError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from securesmtp._protocol.address import Mailbox
+    from securesmtp._protocol.message import Submission
+
+# What was said of each recipient, and of the content, which was accepted.
+Answered: TypeAlias = tuple[tuple[Recipient, ...], Reply]
+
+RCPT_OK = (250, 251)
+
+
+class Transaction:
+    """
+    One message on its way to a server that offers PIPELINING.
+
+    Attributes:
+        ended: Whether its content was written to its end: from then on, who hears no more does not know what became of
+            it. Not before: of a block that was not written whole, the TLS record with its end was not, and no part of
+            a record can be decrypted (RFC 8446 §5.2).
+    """
+
+    def __init__(  # noqa: PLR0913 -- keyword-only, all with defaults
+        self,
+        session: Session,
+        submission: Submission,
+        partial: Partial,
+        *,
+        behind: bool = False,
+        apart: bool = False,
+        more: bool = False,
+    ) -> None:
+        """
+        Write nothing yet.
+
+        Args:
+            session: Where it happens.
+            submission: The message as the server takes it.
+            partial: Whether a recipient that is refused forbids the content.
+            behind: Whether another one is in flight before it.
+            apart: Keep a chunk apart from the opening in any case.
+            more: Let what follows go in one write with the end of the content.
+        """
+        self.ended = False
+        self._session, self._submission, self._partial, self._more = session, submission, partial, more
+        self._by_chunk = "CHUNKING" in session.offered
+        # RFC 3030 §2: a chunk that is refused leaves its transaction open, and the next would become a part of it.
+        self._reset = session.left_open or (behind and self._by_chunk)
+        # An accepted DATA cannot be taken back, nor can a chunk: where all or nobody is to have the message, they wait
+        # for the replies. And nothing large is uploaded for nobody.
+        self._along = partial == "allow" or len(submission.recipients) == 1
+        if self._by_chunk:
+            self._along = self._along and not apart and submission.content.octets <= BLOCK
+        self._recipients: tuple[Recipient, ...] = ()
+        self._refusal: SecureSMTPError | None = None
+
+    @property
+    def octets(self) -> int:
+        """How many octets of content it has in flight."""
+        return self._submission.content.octets
+
+    def open(self) -> Dialogue[None]:
+        """Write the opening, in one flight."""
+        content = self._submission.content
+        lines = [*[line(b"RSET")] * self._reset, mail(self._session, self._submission)]
+        lines += map(rcpt, self._submission.recipients)
+        if self._along:
+            lines.append(self._chunk() if self._by_chunk else line(b"DATA"))
+        self._session.left_open = False
+        yield Flight(tuple(lines), Stage.MAIL)
+        if self._along and self._by_chunk:
+            yield Block(b"".join(content.chunk()), self._more)
+            self.ended = True
+
+    def write(self) -> Dialogue[None]:
+        """
+        Hear what the opening met, and write the content.
+
+        Raises:
+            RefusedError: It is forbidden; the session is in step.
+        """
+        content, go = self._submission.content, self._by_chunk
+        yield from self._hear_opening()
+        if not self._by_chunk and (self._along or self._refusal is None):
+            data = hear(Stage.DATA, (354,), "data") if self._along else ask(line(b"DATA"), Stage.DATA, (354,), "data")
+            reply = yield from data
+            go = reply.code == 354  # noqa: PLR2004 -- RFC 5321 §4.3.2
+            if not go and self._refusal is None:
+                self._refusal = refused(DataRefusedError, Stage.DATA, reply)
+        if self._refusal is not None:
+            self._session.left_open = True
+            if self._by_chunk or not go:
+                raise self._refusal
+        if self._by_chunk:
+            yield Flight((self._chunk(),), Stage.CONTENT)
+            yield from self._blocks(content.chunk())
+        else:
+            # Who has said 354 is owed a content; one that nobody is to get has no line (RFC 2920 §3.1).
+            yield from self._blocks(content.blocks() if self._refusal is None else (EMPTY,))
+        self.ended = True
+
+    def final(self) -> Dialogue[Answered]:
+        """
+        Hear all that is still to be said of it.
+
+        Raises:
+            RefusedError: Nobody has it; the session is in step where the error has no cause.
+            OutcomeUnknownError: Nobody knows.
+        """
+        try:
+            if self._along and self._by_chunk:
+                yield from self._hear_opening()
+            reply = yield from final_reply()
+        except RefusedError:
+            raise
+        except SecureSMTPError as error:
+            if _closes(error):
+                raise
+            raise (self._refusal or unknown(error)) from error
+        if self._by_chunk:
+            self._session.left_open = reply.code != 250 or self._refusal is not None  # noqa: PLR2004
+        if self._refusal is None:
+            return self._recipients, accepted(reply)
+        # Nobody was to get it: it should be refused.
+        if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
+            message = "the server accepted a content for nobody"
+            raise self._refusal from ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+        raise self._refusal
+
+    def lost(self, error: SecureSMTPError, *, held: bool) -> SecureSMTPError:
+        """Return what became of it when *error* has struck one before it; *held* if its content was never written."""
+        if self.ended and not held and not _closes(error):
+            return unknown(error)
+        message = f"not sent, because of an earlier message on the same connection: {error.args[0]}"
+        return ConnectError(message, stage=Stage.MAIL, reply=error.reply, retryable=True)
+
+    def _chunk(self) -> Line:
+        return line(b"BDAT", b"%d" % self.octets, b"LAST")
+
+    def _blocks(self, blocks: Iterable[bytes]) -> Dialogue[None]:
+        last = None
+        for block in blocks:
+            if last is not None:
+                yield Block(last)
+            last = block
+        yield Block(last or b"", self._more)
+
+    def _hear_opening(self) -> Dialogue[None]:
+        """Hear the replies up to those of the recipients, and keep what forbids the content."""
+        if self._reset:
+            yield from hear(Stage.RSET, (250,))
+        try:
+            reply = yield from hear(Stage.MAIL, (250,))
+            if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+                self._refusal = refused(SenderRefusedError, Stage.MAIL, reply)
+        except AuthenticationError as error:
+            self._refusal = error
+        answers = []
+        for mailbox in self._submission.recipients:
+            reply = yield from hear(Stage.RCPT, RCPT_OK)
+            answers.append(recipient(mailbox, reply))
+        self._recipients = tuple(answers)
+        self._refusal = self._refusal or refusal(answers, self._partial)
+
+
+def pipelined(session: Session, submission: Submission, partial: Partial) -> Dialogue[Answered]:
+    """Submit one message, and wait for its end."""
+    transaction = Transaction(session, submission, partial)
+    yield from transaction.open()
+    if not transaction.ended:
+        yield from transaction.write()
+    return (yield from transaction.final())
+
+
+def mail(session: Session, fitted: Submission) -> Line:
+    """Return the MAIL command, with the parameters that the server offers (RFC 1870, RFC 6152, RFC 6531)."""
+    utf8 = fitted.needs_smtputf8
+    parameters = [b"SIZE=%d" % fitted.content.size] if "SIZE" in session.offered else []
+    parameters += [b"BODY=8BITMIME"] if not fitted.content.is_ascii else []
+    parameters += [b"SMTPUTF8"] if utf8 else []
+    return line(b"MAIL", b"FROM:<" + fitted.mail_from.encoded + b">", *parameters, utf8=utf8)
+
+
+def rcpt(mailbox: Mailbox) -> Line:
+    """Return the RCPT command."""
+    # One path that is not ASCII makes the parameter on MAIL, which allows UTF-8 in every path (RFC 6531 §3.3).
+    return line(b"RCPT", b"TO:<" + mailbox.encoded + b">", utf8=mailbox.needs_smtputf8)
+
+
+def recipient(mailbox: Mailbox, reply: Reply) -> Recipient:
+    """Return what was said of one recipient."""
+    return Recipient(mailbox.address, reply.code in RCPT_OK, reply)
+
+
+def refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefusedError | None:
+    """Return the error where a refused recipient forbids the content."""
+    no = [each for each in recipients if not each.accepted]
+    if not no or (partial == "allow" and len(no) < len(recipients)):
+        return None
+    what = f"{len(no)} of {len(recipients)} refused"
+    error = refused(RecipientsRefusedError, Stage.RCPT, no[0].reply, what)
+    error.recipients = tuple(recipients)
+    error.hint = "the error's recipients have each one's reply"
+    if len(no) < len(recipients):
+        error.hint += '; partial="allow" delivers to the rest'
+    error.retryable = all(each.retryable for each in no)
+    return error
+
+
+def final_reply() -> Dialogue[Reply]:
+    """Return the reply to the content, which is 250 or a refusal."""
+    reply = cast("RawReply", (yield Receive(Stage.CONTENT, "final"))).reply()
+    if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        message = f'the content is answered by "{reply}"'
+        raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+    return reply
+
+
+def accepted(reply: Reply) -> Reply:
+    """Return the reply to the content if it is no refusal."""
+    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+        raise refused(DataRefusedError, Stage.CONTENT, reply)
+    return reply
+
+
+def unknown(error: SecureSMTPError) -> OutcomeUnknownError:
+    """Return the error for a content that was ended, and not answered because of *error*."""
+    message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
+    hint = "ask the server's log for the Message-ID before you send it again"
+    return OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint)
+
+
+def _closes(error: SecureSMTPError) -> bool:
+    # RFC 5321 §3.8: behind a 421 nothing is heard, and nothing is done.
+    return error.reply is not None and error.reply.code == 421  # noqa: PLR2004

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._protocol.sasl import Password
     from securesmtp._secret import Secret
-    from securesmtp._settings import Timeouts, TLSPolicy
+    from securesmtp._settings import Timeouts, TLSPolicy, Window
     from securesmtp._values import (
         Certificate,
         CertificateReason,
@@ -82,6 +82,7 @@ __all__ = [
     "TLSMode",
     "TLSPolicy",
     "Timeouts",
+    "Window",
     "WrongTLSModeError",
 ]
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import partial as bind
 from secrets import token_hex
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
-from securesmtp._many import in_order
+from securesmtp._many import Backlog, Job, Known, in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.sasl import Password, hidden, mechanism
-from securesmtp._settings import Timeouts, TLSPolicy, seconds, settings
+from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
+from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, SecureSMTPError
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
+    from securesmtp._transport.stream import Heard
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
+T = TypeVar("T")
 
 # Where a session was open already when its connection died.
 _IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
@@ -71,7 +76,8 @@ class SecureMailer:
         max_connections: int = 4,
         max_messages: int = 100,
         max_idle: float = 60,
-        pipelining: Literal["off", "message"] = "message",
+        pipelining: Literal["off", "message", "session"] = "message",
+        window: Window = Window(),  # noqa: B008 -- frozen
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -94,7 +100,9 @@ class SecureMailer:
             max_messages: As many are sent over one connection, or fewer where the server says so (RFC 9422).
             max_idle: Seconds after which a connection that nobody used is not used again.
             pipelining: ``"message"`` writes the commands of one message in one go where the server offers it (RFC 2920,
-                RFC 3030), ``"off"`` one command a round trip.
+                RFC 3030), ``"off"`` one command a round trip. ``"session"`` has `send_many` write messages before the
+                ones before them are answered; for servers that bear it, as Postfix, Exim and Sendmail do.
+            window: How much of that may be unanswered over one connection.
             local_hostname: What EHLO says; our address unless given. Never looked up.
             source_address: Local address and port to connect from.
             on_event: Is called with each event of `securesmtp.events`, in the thread that causes it.
@@ -128,6 +136,7 @@ class SecureMailer:
             max_messages=max_messages,
             max_idle=max_idle,
             pipelining=pipelining,
+            window=window,
             local_hostname=local_hostname,
             source_address=source_address,
         )
@@ -228,10 +237,11 @@ class SecureMailer:
         """
         Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
 
-        The iterable is read only a little ahead of who listens (twice *max_connections*), so any number of messages
-        will do. One bad message does not stop the others. A message that was certainly not accepted because its
-        connection died is sent once more; one whose outcome is unknown never is. After a refused login there is no
-        further one: the rest is not sent. A password callable and *on_event* are called in threads of its own.
+        The iterable is read only a little ahead of who listens (twice *max_connections*, and with ``"session"`` as many
+        times that as the window has messages), so any number of messages will do. One bad message does not stop the
+        others. A message that was certainly not accepted because its connection died is sent once more; one whose
+        outcome is unknown never is. After a refused login there is no further one: the rest is not sent. A password
+        callable and *on_event* are called in threads of its own.
 
         What the iterable raises is raised after the results of all that was read before. Who stops listening waits
         until the messages that are under way are sent, and is not told of them any more.
@@ -251,19 +261,19 @@ class SecureMailer:
         if isinstance(given, EmailMessage | str | bytes) or not isinstance(given, Iterable):
             message = f"messages is a {type(messages).__name__}, not an iterable of messages"
             raise ConfigurationError(message, hint="pass a list, or a generator")
-        refused: list[AuthenticationError] = []
+        run = _Run(partial)
 
-        def jobs() -> Iterator[Callable[[], SendResult]]:
+        def jobs() -> Iterator[Job | Known]:
             for index, message in enumerate(messages):
                 try:
                     # Here, in the caller's thread: who goes on to change the message changes the next one.
-                    submission = _from_any(message)
+                    yield Job(index, _from_any(message), bind(self._overall, deadline))
                 except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
-                    yield bind(SendResult, index, None, Outcome.NOT_SENT, error=error)
-                else:
-                    yield bind(self._result, index, submission, partial, deadline, refused)
+                    yield Known.of(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
-        return in_order(jobs(), self._settings.max_connections)
+        ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
+        workers = self._settings.max_connections
+        return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead)
 
     def check(self) -> ServerReport:
         """
@@ -326,8 +336,16 @@ class SecureMailer:
     def _submit(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
         started = monotonic()
         _check(partial)
+
+        def work(place: Place, link: Link, session: Session) -> tuple[Session, Delivery]:
+            place.left -= 1
+            return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
+
         with self._naming(submission.content.message_id):
-            session, delivery = self._delivered(submission, partial, overall)
+            session, delivery = self._use(overall, work)
+        return self._receipt(submission, session, delivery, started)
+
+    def _receipt(self, submission: Submission, session: Session, delivery: Delivery, started: float) -> Receipt:
         assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
         receipt = Receipt(
             submission.content.message_id,
@@ -342,16 +360,14 @@ class SecureMailer:
         tell(Sent(self._settings.host, self._settings.port, receipt), self._on_event)
         return receipt
 
-    def _delivered(
-        self, submission: Submission, partial: Partial, overall: Deadline | None
-    ) -> tuple[Session, Delivery]:
+    def _use(self, overall: Deadline | None, work: Callable[[Place, Link, Session], T]) -> T:
+        """Do *work* on a connection, which is nobody else's meanwhile."""
         pool, ticket, place, link = self._pool, Ticket(), None, None
         try:
             place = pool.take(ticket, overall)
             self._refuse_if_closed()
             link, session = pool.connection(place, overall)
-            place.left -= 1
-            return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
+            return work(place, link, session)
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
             ticket.done = True
@@ -371,35 +387,105 @@ class SecureMailer:
             tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
             raise
 
-    def _result(
-        self,
-        index: int,
-        submission: Submission,
-        partial: Partial,
-        deadline: float | None,
-        refused: list[AuthenticationError],
-    ) -> SendResult:
-        message_id = submission.content.message_id
-        try:
-            if refused:
-                _not_again(refused[0])
-            receipt = self._submit_again(submission, partial, self._overall(deadline))
-        except Exception as error:  # noqa: BLE001 -- a caller's own, from a password callable: before MAIL
-            if isinstance(error, AuthenticationError) and error.stage is Stage.AUTH:
-                refused.append(error)
-            return SendResult(index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
-        finally:
-            submission.content.close()
-        return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
+    def _work(self, run: _Run, backlog: Backlog) -> None:
+        """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
+        bearing = self._pool.bearing
+        while (job := backlog.take(wait=True)) is not None:
+            many = self._settings.pipelining == "session" and not run.refused and bearing.borne is not False
+            # While one connection tries it, the others go on as ever.
+            trial = many and bearing.borne is None and bearing.trial.acquire(blocking=False)
+            try:
+                if many and (trial or bearing.borne):
+                    self._stream(run, job, backlog)
+                else:
+                    self._send_one(run, job)
+            finally:
+                if trial:
+                    bearing.trial.release()
 
-    def _submit_again(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
+    def _send_one(self, run: _Run, job: Job) -> None:
+        def submit() -> Receipt:
+            if run.refused:
+                _not_again(run.refused[0])
+            try:
+                return self._submit(job.submission, run.partial, job.overall)
+            except ConnectError as error:
+                if not _may_go_again(error):
+                    raise
+            return self._submit(job.submission, run.partial, job.overall)
+
+        _finish(run, job, submit)
+
+    def _stream(self, run: _Run, first: Job, backlog: Backlog) -> None:
+        """Send *first*, and what is in the backlog, over one connection."""
+        waiting, again = deque([first]), list[Job]()
+
+        def work(place: Place, link: Link, session: Session) -> None:
+            def take() -> Job | None:
+                if place.left <= 0 or self._closed:
+                    return None
+                job = waiting.popleft() if waiting else backlog.take(wait=False)
+                place.left -= job is not None
+                return job
+
+            def heard(job: Job, what: Heard) -> None:
+                if isinstance(what, SecureSMTPError) and _may_go_again(what):
+                    again.append(job)
+                else:
+                    _finish(run, job, lambda: self._told(job, session, what))
+
+            window, bearing = self._settings.window, self._pool.bearing
+            Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
+
         try:
-            return self._submit(submission, partial, overall)
-        except ConnectError as error:
-            # Only where a connection that was there died under it, and nobody can have the message.
-            if error.outcome is not Outcome.NOT_SENT or error.stage not in _IN_SESSION:
+            self._use(first.overall, work)
+        except Exception as error:
+            # There is no connection; all else is heard of.
+            if not waiting:
                 raise
-        return self._submit(submission, partial, overall)
+            failure = error
+            _finish(run, waiting.popleft(), lambda: self._raise(first, failure))
+        for job in (*again, *waiting):
+            self._send_one(run, job)
+
+    def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
+        if isinstance(heard, SecureSMTPError):
+            self._raise(job, heard)
+        return self._receipt(job.submission, session, heard, job.started)
+
+    def _raise(self, job: Job, error: Exception) -> NoReturn:
+        with self._naming(job.submission.content.message_id):
+            raise error
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call of `send_many`, and the login that was refused in it, if one was."""
+
+    partial: Partial
+    refused: list[AuthenticationError] = field(default_factory=list)
+
+
+def _finish(run: _Run, job: Job, submit: Callable[[], Receipt]) -> None:
+    """Let *job* have the result of *submit*."""
+    message_id = job.submission.content.message_id
+    try:
+        result = SendResult(job.index, message_id, Outcome.ACCEPTED, submit())
+    except Exception as error:  # noqa: BLE001 -- a caller's own, from a password callable: before MAIL
+        if isinstance(error, AuthenticationError) and error.stage is Stage.AUTH:
+            run.refused.append(error)
+        result = SendResult(job.index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
+    except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
+        job.result.set_exception(error)
+        return
+    finally:
+        job.submission.content.close()
+    job.result.set_result(result)
+
+
+def _may_go_again(error: SecureSMTPError) -> bool:
+    """Return whether a connection that was there died under the message, and nobody can have it."""
+    return isinstance(error, ConnectError) and error.outcome is Outcome.NOT_SENT and error.stage in _IN_SESSION
 
 
 def _not_again(refusal: AuthenticationError) -> NoReturn:

@@ -1,45 +1,137 @@
-"""Many jobs on some threads: begun in order, told in order, and never far ahead of who listens."""
+"""Many messages on some threads: begun in order, told in order, and never far ahead of who listens."""
 
 from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-T = TypeVar("T")
+    from securesmtp._protocol.message import Submission
+    from securesmtp._transport.link import Deadline
+    from securesmtp._values import SendResult
 
 
-def in_order(jobs: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
+@dataclass(slots=True, eq=False)
+class Job:
     """
-    Yield what each of *jobs* returns, in their order, done by so many *workers*.
+    One message of a run.
 
-    The next job is taken from the iterable only when there are fewer than twice as many begun as there are workers.
-    What the iterable raises is raised when everything that was begun has been told. Who stops listening waits for the
-    jobs that are under way, up to one a worker; those that were not begun are dropped.
+    Attributes:
+        index: Which one it is.
+        submission: The message.
+        limit: Makes its deadline.
+        result: What becomes of it.
+        overall: Its deadline, which runs from when its sending begins.
+        started: When that was.
     """
-    begun: deque[Future[T]] = deque()
-    failure: Exception | None = None
+
+    index: int
+    submission: Submission
+    limit: Callable[[], Deadline | None]
+    result: Future[SendResult] = field(default_factory=Future)
+    overall: Deadline | None = None
+    started: float = 0.0
+
+    def begin(self) -> None:
+        """Let its time run."""
+        self.started, self.overall = monotonic(), self.limit()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A message of whose end nothing is left to be found out."""
+
+    result: Future[SendResult]
+
+    @classmethod
+    def of(cls, result: SendResult) -> Known:
+        """Return it with this end."""
+        future: Future[SendResult] = Future()
+        future.set_result(result)
+        return cls(future)
+
+
+class Backlog:
+    """The jobs that nobody has taken yet."""
+
+    def __init__(self) -> None:
+        """Be empty, and open."""
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+
+    def put(self, job: Job) -> None:
+        """Add *job*."""
+        self._queue.put(job)
+
+    def take(self, *, wait: bool) -> Job | None:
+        """Return the next job, whose time begins; None when there are no more, or without *wait* none at present."""
+        try:
+            job = self._queue.get(block=wait)
+        except Empty:
+            return None
+        if job is None:
+            # For the other threads.
+            self._queue.put(None)
+        else:
+            job.begin()
+        return job
+
+    def close(self) -> None:
+        """Drop what nobody has taken: there are no more."""
+        with suppress(Empty):
+            while True:
+                self._queue.get(block=False)
+        self._queue.put(None)
+
+
+def in_order(
+    jobs: Iterable[Job | Known], work: Callable[[Backlog], None], workers: int, ahead: int
+) -> Iterator[SendResult]:
+    """
+    Yield what becomes of each of *jobs*, in their order; each of up to so many *workers* does *work* on the backlog.
+
+    The next job is taken from the iterable only when there are fewer than *ahead* that were begun and not told. What
+    the iterable raises is raised when everything that was begun has been told. Who stops listening waits for the jobs
+    that are under way; those that nobody has taken are dropped.
+    """
+    begun: deque[Future[SendResult]] = deque()
+    failures: list[Exception] = []
+    backlog, started = Backlog(), 0
     with ThreadPoolExecutor(workers, "securesmtp") as executor:
         try:
-            source = iter(jobs)
-            while True:
-                try:
-                    job = next(source)
-                except StopIteration:
-                    break
-                except Exception as error:  # noqa: BLE001 -- raised below, when nothing of what was begun is lost
-                    failure = error
-                    break
-                begun.append(executor.submit(job))
-                while begun and (len(begun) >= 2 * workers or begun[0].done()):
+            for job in _until_it_raises(jobs, failures):
+                begun.append(job.result)
+                if isinstance(job, Job):
+                    backlog.put(job)
+                    if started < workers:
+                        executor.submit(_guarded, work, backlog)
+                        started += 1
+                while begun and (len(begun) >= ahead or begun[0].done()):
                     yield begun.popleft().result()
             while begun:
                 yield begun.popleft().result()
         finally:
-            for future in begun:
-                future.cancel()
-    if failure is not None:
+            backlog.close()
+    for failure in failures:
         raise failure
+
+
+def _until_it_raises(jobs: Iterable[Job | Known], failures: list[Exception]) -> Iterator[Job | Known]:
+    try:
+        yield from jobs
+    except Exception as error:  # noqa: BLE001 -- raised when nothing of what was begun is lost
+        failures.append(error)
+
+
+def _guarded(work: Callable[[Backlog], None], backlog: Backlog) -> None:
+    try:
+        work(backlog)
+    except BaseException as error:  # noqa: BLE001 -- raised where the results are waited for, for ever otherwise
+        while (job := backlog.take(wait=True)) is not None:
+            job.result.set_exception(error)

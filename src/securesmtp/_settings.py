@@ -107,6 +107,28 @@ class TLSPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """
+    How much may be under way over one connection before its reply has come, with ``pipelining="session"``.
+
+    It is also how much is of unknown outcome when the connection is cut. What a server answers needs no bound of its
+    own: replies are read while commands are written (RFC 2920 §3.1).
+
+    Attributes:
+        messages: So many messages.
+        octets: So many octets of content, or one message that has more.
+    """
+
+    messages: int = 32
+    octets: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number."""
+        _count("Window.messages", self.messages)
+        _count("Window.octets", self.octets, 1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that one mailer is made of."""
 
@@ -122,6 +144,7 @@ class Settings:
     max_messages: int
     max_idle: float
     pipelining: Pipelining
+    window: Window
     local_hostname: bytes | None
     source_address: tuple[str, int] | None
 
@@ -139,6 +162,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     max_messages: int,
     max_idle: float,
     pipelining: Pipelining,
+    window: Window,
     local_hostname: str | None,
     source_address: tuple[str, int] | None,
 ) -> Settings:
@@ -152,8 +176,11 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
     mode = TLSMode(tls)
-    if pipelining not in ("off", "message"):
-        message = f'pipelining is {pipelining!r:.100}, neither "off" nor "message"'
+    if pipelining not in ("off", "message", "session"):
+        message = f'pipelining is {pipelining!r:.100}, neither "off" nor "message" nor "session"'
+        raise ConfigurationError(message)
+    if not isinstance(cast("object", window), Window):
+        message = f"window is a {type(window).__name__}, not a Window"
         raise ConfigurationError(message)
     name = server_name("host", host)
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
@@ -175,6 +202,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         _count("max_messages", max_messages),
         seconds("max_idle", max_idle),
         pipelining,
+        window,
         None if local_hostname is None else ehlo_name(local_hostname),
         source_address,
     )
@@ -219,9 +247,9 @@ def seconds(what: str, value: float) -> float:
     return value
 
 
-def _count(what: str, value: int) -> int:
-    if type(value) is not int or not 0 < value <= _MOST:
-        message = f"{what} is {value!r:.100}, not a number from 1 to {_MOST}"
+def _count(what: str, value: int, most: int = _MOST) -> int:
+    if type(value) is not int or not 0 < value <= most:
+        message = f"{what} is {value!r:.100}, not a number from 1 to {most}"
         raise ConfigurationError(message)
     return value
 

@@ -2,7 +2,7 @@
 What a mailer tells while it works: to ``on_event``, and as one line each to the logger ``securesmtp``.
 
 An event is a frozen value without a secret and without the message. Its `str` is the line that is logged, at DEBUG, or
-at WARNING where something was refused for the sake of security.
+at WARNING where something was refused for the sake of security, or a setting cannot be held to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from securesmtp._values import Receipt, TLSInfo
 
-__all__ = ["Authenticated", "Closed", "Connected", "Connecting", "Event", "Failed", "Sent"]
+__all__ = ["Authenticated", "Closed", "Connected", "Connecting", "Event", "Failed", "FellBack", "Sent"]
 
 _LOGGER = logging.getLogger("securesmtp")
 # A library prints nothing where the application has not asked for it.
@@ -122,6 +122,21 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FellBack(Event):
+    """
+    The server does not bear ``pipelining="session"``: from here on it is ``"message"``, and nothing is lost by it.
+
+    Attributes:
+        reason: What it did.
+    """
+
+    reason: str
+
+    def _said(self) -> str:
+        return f'fell back to pipelining="message", since the server does not bear "session": {self.reason}'
+
+
+@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """
     A connection was closed.
@@ -140,6 +155,7 @@ class Closed(Event):
 def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     """Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message."""
     grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
+    grave = grave or isinstance(event, FellBack)
     _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
     if on_event is None:
         return

@@ -657,7 +657,7 @@ def blocks_of(submission: Submission) -> list[int]:
 
 
 def test_the_outcome_is_known_until_the_last_block() -> None:
-    """An error up to it means not sent: a TLS record that lacks its end cannot be read; at any later effect, unknown."""
+    """An error up to it means not sent, for half a TLS record cannot be read; at any later effect, unknown."""
     numbers = blocks_of(BIG)
     assert len(numbers) > 3
     for number in range(numbers[-1] + 2):

@@ -44,6 +44,7 @@ class Transaction:
     One message on its way to a server that offers PIPELINING.
 
     Attributes:
+        content: The octets of the message.
         ended: Whether its content was written to its end: from then on, who hears no more does not know what became of
             it. Not before: of a block that was not written whole, the TLS record with its end was not, and no part of
             a record can be decrypted (RFC 8446 §5.2).
@@ -71,6 +72,7 @@ class Transaction:
             more: Let what follows go in one write with the end of the content.
         """
         self.ended = False
+        self.content = submission.content
         self._session, self._submission, self._partial, self._more = session, submission, partial, more
         self._by_chunk = "CHUNKING" in session.offered
         # RFC 3030 §2: a chunk that is refused leaves its transaction open, and the next would become a part of it.
@@ -79,18 +81,12 @@ class Transaction:
         # for the replies. And nothing large is uploaded for nobody.
         self._along = partial == "allow" or len(submission.recipients) == 1
         if self._by_chunk:
-            self._along = self._along and not apart and submission.content.octets <= BLOCK
+            self._along = self._along and not apart and self.content.octets <= BLOCK
         self._recipients: tuple[Recipient, ...] = ()
         self._refusal: SecureSMTPError | None = None
 
-    @property
-    def octets(self) -> int:
-        """How many octets of content it has in flight."""
-        return self._submission.content.octets
-
     def open(self) -> Dialogue[None]:
         """Write the opening, in one flight."""
-        content = self._submission.content
         lines = [*[line(b"RSET")] * self._reset, mail(self._session, self._submission)]
         lines += map(rcpt, self._submission.recipients)
         if self._along:
@@ -98,7 +94,7 @@ class Transaction:
         self._session.left_open = False
         yield Flight(tuple(lines), Stage.MAIL)
         if self._along and self._by_chunk:
-            yield Block(b"".join(content.chunk()), self._more)
+            yield Block(b"".join(self.content.chunk()), self._more)
             self.ended = True
 
     def write(self) -> Dialogue[None]:
@@ -108,7 +104,7 @@ class Transaction:
         Raises:
             RefusedError: It is forbidden; the session is in step.
         """
-        content, go = self._submission.content, self._by_chunk
+        go = self._by_chunk
         yield from self._hear_opening()
         if not self._by_chunk and (self._along or self._refusal is None):
             data = hear(Stage.DATA, (354,), "data") if self._along else ask(line(b"DATA"), Stage.DATA, (354,), "data")
@@ -122,10 +118,10 @@ class Transaction:
                 raise self._refusal
         if self._by_chunk:
             yield Flight((self._chunk(),), Stage.CONTENT)
-            yield from self._blocks(content.chunk())
+            yield from self._blocks(self.content.chunk())
         else:
             # Who has said 354 is owed a content; one that nobody is to get has no line (RFC 2920 §3.1).
-            yield from self._blocks(content.blocks() if self._refusal is None else (EMPTY,))
+            yield from self._blocks(self.content.blocks() if self._refusal is None else (EMPTY,))
         self.ended = True
 
     def final(self) -> Dialogue[Answered]:
@@ -160,11 +156,10 @@ class Transaction:
         """Return what became of it when *error* has struck one before it; *held* if its content was never written."""
         if self.ended and not held and not _closes(error):
             return unknown(error)
-        message = f"not sent, because of an earlier message on the same connection: {error.args[0]}"
-        return ConnectError(message, stage=Stage.MAIL, reply=error.reply, retryable=True)
+        return not_sent(error)
 
     def _chunk(self) -> Line:
-        return line(b"BDAT", b"%d" % self.octets, b"LAST")
+        return line(b"BDAT", b"%d" % self.content.octets, b"LAST")
 
     def _blocks(self, blocks: Iterable[bytes]) -> Dialogue[None]:
         last = None
@@ -257,6 +252,12 @@ def unknown(error: SecureSMTPError) -> OutcomeUnknownError:
     message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
     hint = "ask the server's log for the Message-ID before you send it again"
     return OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint)
+
+
+def not_sent(error: SecureSMTPError) -> ConnectError:
+    """Return the error for a message that a connection which *error* has ended was to carry."""
+    message = f"not sent, because of an earlier message on the same connection: {error.args[0]}"
+    return ConnectError(message, stage=Stage.MAIL, reply=error.reply, retryable=True)
 
 
 def _closes(error: SecureSMTPError) -> bool:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.stream import Bearing
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, RefusedError
-from securesmtp.events import Authenticated, Closed, Connected, Connecting, tell
+from securesmtp.events import Authenticated, Closed, Connected, Connecting, FellBack, tell
 
 if TYPE_CHECKING:
     import ssl
@@ -135,6 +136,7 @@ class Pool:
         self._on_event = on_event
         self._lock = threading.RLock()
         self._line: deque[Gate] = deque()
+        self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
         """

@@ -1,0 +1,221 @@
+"""
+Many messages in flight over one connection, and the truth of each when it ends (RFC 2920, RFC 3030).
+
+Theory of operation: one thread fills the window, then hears the oldest transaction, and so on; the link reads while it
+writes, so neither side can wait for the other (RFC 2920 §3.1). Whether a server bears this cannot be asked. So the
+first overlap is a trial: nothing but the opening of one message is written behind the content of another. A server that
+answers 503, drops it, or closes has been told no content that it could have kept (SERVERS.md: Haraka, chasquid,
+Courier, Dovecot); from then on there is one message at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+
+from securesmtp._protocol.delivery import Delivery, deliver, too_many
+from securesmtp._protocol.pipeline import Transaction, not_sent
+from securesmtp._transport.link import Deadline
+from securesmtp.errors import ConnectError, DeadlineExceededError, SecureSMTPError, SenderRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securesmtp._protocol.dialogue import Dialogue, Partial, Session
+    from securesmtp._protocol.message import Submission
+    from securesmtp._settings import Window
+    from securesmtp._transport.link import Link
+
+# How long a server may be silent in the trial, in seconds, before it is taken for one that dropped what it was told.
+_TRIAL = 10.0
+
+
+class Job(Protocol):
+    """One message that is to be sent, and the limit for it."""
+
+    @property
+    def submission(self) -> Submission:
+        """The message."""
+
+    @property
+    def overall(self) -> Deadline | None:
+        """When it is to be over."""
+
+
+J = TypeVar("J", bound=Job)
+T = TypeVar("T")
+Heard: TypeAlias = Delivery | SecureSMTPError
+
+
+class Bearing:
+    """
+    Whether the host bears transactions that overlap: not known until one connection has tried.
+
+    Attributes:
+        borne: None for not known yet.
+        trial: Held by the one connection that tries.
+    """
+
+    def __init__(self, on_refuted: Callable[[str], None]) -> None:
+        """Know nothing; *on_refuted* is told once why not."""
+        self.borne: bool | None = None
+        self.trial = threading.Lock()
+        self._on_refuted = on_refuted
+        self._lock = threading.Lock()
+
+    def prove(self) -> None:
+        """It does, as far as is known."""
+        with self._lock:
+            if self.borne is None:
+                self.borne = True
+
+    def refute(self, why: str) -> None:
+        """It does not, and is not asked again."""
+        with self._lock:
+            first, self.borne = self.borne is not False, False
+        if first:
+            self._on_refuted(why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flying(Generic[J]):
+    job: J
+    transaction: Transaction
+    behind: bool
+
+
+class Stream(Generic[J]):
+    """One connection, and what is in flight over it."""
+
+    def __init__(  # noqa: PLR0913 -- all of it is what the mailer has at hand
+        self,
+        link: Link,
+        session: Session,
+        *,
+        partial: Partial,
+        window: Window,
+        bearing: Bearing,
+        take: Callable[[], J | None],
+        tell: Callable[[J, Heard], None],
+    ) -> None:
+        """*take* gives the next message, or None where there is none now; *tell* hears what became of each, once."""
+        self._link, self._session, self._partial, self._window = link, session, partial, window
+        self._bearing, self._take, self._tell = bearing, take, tell
+        self._flying: deque[_Flying[J]] = deque()
+        # Those that overlap with nothing, with what was said of them already.
+        self._alone: deque[tuple[J, Delivery | None]] = deque()
+        self._most = session.offered.limits.get("RCPTMAX", 1 << 30)
+
+    def run(self) -> None:
+        """Send until there is no message left, or no connection."""
+        try:
+            while self._link.is_open:
+                self._fill()
+                if self._flying:
+                    self._hear()
+                elif self._alone:
+                    self._deliver(*self._alone.popleft())
+                else:
+                    return
+        finally:
+            # Nothing is left but where something was raised that is no answer to anything.
+            self._lose(ConnectError("the connection was given up", retryable=True))
+
+    def _fill(self) -> None:
+        while not self._alone and self._has_room() and (job := self._take()) is not None:
+            try:
+                self._begin(job)
+            except SecureSMTPError as error:
+                self._tell(job, error)
+
+    def _has_room(self) -> bool:
+        if not self._flying:
+            return self._link.is_open
+        return (
+            self._bearing.borne is not False
+            and self._flying[-1].transaction.ended
+            and len(self._flying) < self._window.messages
+            and sum(each.transaction.content.octets for each in self._flying) < self._window.octets
+        )
+
+    def _begin(self, job: J) -> None:
+        fitted = job.submission.fit(self._session.offered)
+        if "PIPELINING" not in self._session.offered or len(fitted.recipients) > self._most:
+            self._alone.append((job, None))
+            return
+        behind = bool(self._flying)
+        apart = behind and self._bearing.borne is None
+        transaction = Transaction(self._session, fitted, self._partial, behind=behind, apart=apart, more=True)
+        try:
+            self._run(transaction.open(), job.overall)
+        except SecureSMTPError as error:
+            self._lose(error)
+            raise
+        self._flying.append(_Flying(job, transaction, behind))
+
+    def _hear(self) -> None:
+        oldest = self._flying[0]
+        job, transaction = oldest.job, oldest.transaction
+        try:
+            if transaction.ended:
+                answered = self._run(transaction.final(), job.overall)
+            else:
+                trial = oldest.behind and self._bearing.borne is None
+                self._run(transaction.write(), Deadline("trial", _TRIAL, job.overall) if trial else job.overall)
+                if oldest.behind:
+                    self._bearing.prove()
+                return
+        except SecureSMTPError as error:
+            self._flying.popleft()
+            self._failed(oldest, error)
+            return
+        self._flying.popleft()
+        recipients, reply = answered
+        delivery = Delivery(recipients, (reply,), transaction.content.size)
+        if too_many(recipients):
+            self._alone.append((job, delivery))
+        else:
+            self._tell(job, delivery)
+
+    def _failed(self, oldest: _Flying[J], error: SecureSMTPError) -> None:
+        job, transaction = oldest.job, oldest.transaction
+        if self._link.is_open:
+            if oldest.behind and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
+                self._bearing.refute(f'it answers "{error.reply}"')
+                self._alone.append((job, None))
+            else:
+                self._tell(job, error)
+            return
+        # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
+        if self._bearing.borne is None and (oldest.behind or self._flying):
+            self._bearing.refute(error.args[0])
+            if isinstance(error, DeadlineExceededError) and error.limit == "trial":
+                error = transaction.lost(error, held=False)
+        self._tell(job, error)
+        self._lose(error)
+
+    def _deliver(self, job: J, begun: Delivery | None) -> None:
+        said = None if begun is None else (begun.recipients, begun.replies[0])
+        try:
+            dialogue = deliver(self._session, job.submission, self._partial, "message", said)
+            heard: Heard = self._run(dialogue, job.overall)
+        except SecureSMTPError as error:
+            heard = error
+        self._tell(job, heard)
+
+    def _lose(self, error: SecureSMTPError) -> None:
+        """Tell of each that was in flight what became of it when nothing more is heard."""
+        ended = sum(each.transaction.ended for each in self._flying)
+        for number, each in enumerate(self._flying):
+            self._tell(each.job, each.transaction.lost(error, held=number >= ended - self._link.unwritten))
+        self._flying.clear()
+        for job, begun in self._alone:
+            # Where some have it already, the others were refused for now, and each of them is told so.
+            self._tell(job, begun or not_sent(error))
+        self._alone.clear()
+
+    def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
+        self._link.overall = overall
+        return self._link.run(dialogue)

@@ -415,6 +415,7 @@ class ScriptedServer:
         cut_after_written: int | None = None,
         cut_with: Ending = "cut",
         host: str = "127.0.0.1",
+        overlaps: bool = False,
     ) -> None:
         """
         Listen, and accept at once.
@@ -427,9 +428,12 @@ class ScriptedServer:
             cut_after_read: End each connection when so many octets were read, before they are answered.
             cut_after_written: End each connection when so many octets were written.
             cut_with: How: close (close_notify, FIN), cut (FIN) or reset (RST).
+            host: Where to listen.
+            overlaps: For the audit: whether clients may write what follows a message before it is answered.
         """
         self.tls, self.chunking, self.timeout, self.host = tls, chunking, timeout, host
         self.cut_after_read, self.cut_after_written, self.cut_with = cut_after_read, cut_after_written, cut_with
+        self.overlaps = overlaps
         self.stopping = threading.Event()
         self.connections: list[Connection] = []
         self._scripts = scripts
@@ -702,19 +706,22 @@ class _Honest:
         self.chunks.append(self.drop_chunk("BDAT", line))
         if line.upper().endswith(b" LAST"):
             content = b"".join(self.chunks)
-            return self.finish(content, content)
+            return self.finish(content, content, chunk=True)
         return self.say("BDAT", b"250 2.0.0 ok\r\n", line)
 
     def drop_chunk(self, verb: str, line: bytes) -> bytes:
         # RFC 3030, 4.2: the octets of a refused BDAT come all the same.
         return self.peer.read_exactly(int(line.split(b" ")[1])) if verb == "BDAT" else b""
 
-    def finish(self, content: bytes, wire: bytes) -> bytes:
+    def finish(self, content: bytes, wire: bytes, *, chunk: bool = False) -> bytes:
         reply = self.decide("CONTENT", b"250 2.0.0 queued\r\n", content)
         if reply.startswith(b"2") and self.mail_from is not None:
             # Before the reply is written: whoever cuts the line in between has an accepted message all the same.
             self.peer.log.accepted.append(Accepted(self.mail_from, tuple(self.recipients), content, wire))
-        self.forget()
+        # RFC 3030, 2: a chunk that was refused leaves its transaction open.
+        if reply.startswith(b"2") or not chunk:
+            self.forget()
+        self.chunks = []
         self.peer.send(reply)
         return reply
 

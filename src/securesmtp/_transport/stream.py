@@ -191,7 +191,8 @@ class Stream(Generic[J]):
         # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
         if self._bearing.borne is None and (oldest.behind or self._flying):
             self._bearing.refute(error.args[0])
-            if isinstance(error, DeadlineExceededError) and error.limit == "trial":
+            # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
+            if isinstance(error, DeadlineExceededError) and error.limit != "deadline":
                 error = transaction.lost(error, held=False)
         self._tell(job, error)
         self._lose(error)

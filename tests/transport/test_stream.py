@@ -1,0 +1,383 @@
+"""Many messages in flight over one connection: what is on the wire, and the truth of each (PIPE-02, PIPE-04)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import Mailer, Serve
+from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
+from securesmtp import (
+    ConfigurationError,
+    Envelope,
+    Event,
+    MessageError,
+    Outcome,
+    SendResult,
+    Window,
+)
+from securesmtp.events import FellBack
+
+DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
+OFFERS = pytest.mark.parametrize("offer", [DATA, CHUNK], ids=["data", "chunk"])
+ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
+
+
+def mails(count: int, people: Sequence[str] = ("c@d.example",), more: bytes = b"") -> Iterator[Envelope]:
+    """Write mails whose subject is their number."""
+    for number in range(count):
+        yield Envelope(f"m{number}@b.example", people, b"Subject: %d\r\n\r\n.x\r\n%s" % (number, more))
+
+
+def number_of(content: bytes) -> int:
+    """Return which mail it is."""
+    found = re.match(rb"Subject: (\d+)", content)
+    assert found is not None
+    return int(found[1])
+
+
+def compare(server: ScriptedServer, results: Sequence[SendResult]) -> None:
+    """Fail where something else was told than is so: of the message, of its sender, of each recipient."""
+    assert [result.index for result in results] == list(range(len(results)))
+    for result in results:
+        taken = [message for message in server.accepted if number_of(message.content) == result.index]
+        for message in taken:
+            assert message.mail_from.startswith(b"MAIL FROM:<m%d@b.example>" % result.index), "another one's envelope"
+        # In several transactions where the server wants it so (452).
+        to = [line.partition(b"<")[2].partition(b">")[0].decode() for message in taken for line in message.recipients]
+        assert len(to) == len(set(to)), "accepted twice"
+        if result.outcome is ACCEPTED:
+            assert result.receipt is not None
+            assert sorted(to) == sorted(result.receipt.accepted)
+        elif result.outcome is not UNKNOWN:
+            assert not to, f"{result.outcome}, and delivered"
+
+
+def reading(peer: Peer, count: int, offer: Sequence[str]) -> list[bytes]:
+    """Read so many whole flights by chunk, answer nothing, and return the replies that are owed."""
+    owed = []
+    for _ in range(count):
+        line = b""
+        while not line.startswith(b"BDAT"):
+            line = peer.read_line()
+            owed.append(b"250 2.0.0 %s\r\n" % line[:4])
+        peer.read_exactly(int(line.split()[1]))
+    return owed
+
+
+def opened(peer: Peer, offer: Sequence[str]) -> None:
+    """Begin as a good server does."""
+    peer.start_tls()
+    peer.send(b"220 mx.test\r\n")
+    peer.expect(b"EHLO")
+    peer.send(b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer)) + b"250 SIZE\r\n")
+
+
+def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Mailer) -> None:
+    """After the trial; RSET before each, since the chunk before it may have been refused (BDAT-03, RFC 3030 §2)."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        # The trial: a whole flight, and nothing but an opening behind it.
+        owed = reading(peer, 1, CHUNK)
+        for verb in (b"RSET", b"MAIL", b"RCPT"):
+            peer.expect(verb)
+            owed.append(b"250 ok\r\n")
+        peer.expect_silence(0.05)
+        peer.send(b"".join(owed))
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        owed = [b"250 first\r\n"]
+        owed += reading(peer, 4, CHUNK)
+        assert owed[1:5] == [b"250 2.0.0 RSET\r\n", b"250 2.0.0 MAIL\r\n", b"250 2.0.0 RCPT\r\n", b"250 2.0.0 BDAT\r\n"]
+        # Five are in flight.
+        peer.expect_silence(0.05)
+        peer.send(owed.pop(0))
+        owed += reading(peer, 1, CHUNK)
+        peer.expect_silence(0.05)
+        peer.send(b"".join(owed))
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=5), max_connections=1)
+    results = list(mine.send_many(mails(7)))
+    assert [result.outcome for result in results] == [ACCEPTED] * 7
+    assert [result.receipt.reply.text for result in results if result.receipt][1:] == ["first", *["2.0.0 BDAT"] * 5]
+
+
+def test_a_content_and_the_next_opening_are_one_write(serve: Serve, mailer: Mailer) -> None:
+    """Content-first groups where there is no CHUNKING (RFC 2920 §3.1)."""
+    groups = []
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        groups.append(peer.read_some())
+        peer.send(b"250 m\r\n250 r\r\n354 go\r\n")
+        for _ in range(3):
+            groups.append(peer.read_some())
+            peer.send(b"250 taken\r\n250 m\r\n250 r\r\n354 go\r\n")
+        groups.append(peer.read_some())
+        peer.send(b"250 taken\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(4)))
+    assert [result.outcome for result in results] == [ACCEPTED] * 4
+    opening = b"MAIL FROM:<m%d@b.example> SIZE=18\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+    content = b"Subject: %d\r\n\r\n..x\r\n.\r\n"
+    assert groups == [opening % 0, *[content % n + opening % (n + 1) for n in range(3)], content % 3]
+
+
+WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3 too many\r\n", b"503 5.5.1 what\r\n"]
+
+
+@OFFERS
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(
+    faults=st.lists(
+        st.tuples(st.sampled_from(["MAIL", "RCPT", "CONTENT", "DATA"]), st.sampled_from(WORDS)), max_size=30
+    ),
+    people=st.integers(1, 3),
+    partial=st.sampled_from(["raise", "allow"]),
+    window=st.integers(1, 5),
+    connections=st.integers(1, 3),
+)
+def test_whatever_is_refused_each_is_told_its_own_truth(  # noqa: PLR0913, PLR0917 -- pytest gives two, hypothesis the rest
+    serve: Serve,
+    mailer: Mailer,
+    offer: Sequence[str],
+    faults: list[tuple[str, bytes]],
+    people: int,
+    partial: str,
+    window: int,
+    connections: int,
+) -> None:
+    """Each reply belongs to one command, and no message has another one's envelope (PIPE-05)."""
+    waiting: dict[str, list[bytes]] = {}
+    for step, word in faults:
+        waiting.setdefault(step, []).append(word)
+
+    def sometimes(step: str, right: bytes) -> Answer:
+        def answer(peer: Peer, line: bytes) -> bytes:
+            word = waiting[step].pop(0) if waiting.get(step) else right
+            return right if word.startswith(b"250") else word
+
+        return answer
+
+    replies = {
+        step: sometimes(step, b"354 go\r\n" if step == "DATA" else b"250 2.0.0 ok\r\n")
+        for step in ("MAIL", "RCPT", "CONTENT", "DATA")
+    }
+    server = serve(honest(extensions=offer, replies=replies), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(window), max_connections=connections)
+    to = [f"r{number}@d.example" for number in range(people)]
+    results = list(mine.send_many(mails(14, to), partial=partial))  # type: ignore[arg-type]
+    compare(server, results)
+    assert not {NOT_SENT, UNKNOWN} & {result.outcome for result in results}
+    # Nothing is refused that no word of the server's refuses.
+    assert sum(result.outcome is REFUSED for result in results) <= len(faults)
+    mine.close()
+    server.joined()
+
+
+def haraka(peer: Peer) -> None:
+    """Take one message at a time, and refuse on purpose what stands behind its end."""
+    opened(peer, DATA)
+    while True:
+        line = peer.read_line()
+        if line == b"QUIT":
+            return
+        if line != b"DATA":
+            peer.send(b"250 ok\r\n")
+            continue
+        peer.send(b"354 go\r\n")
+        take(peer, peer.read_data())
+        pipelined = bytes(peer._buffer).count(b"\r\n")
+        peer._buffer.clear()
+        peer.send(b"250 queued\r\n" + b"503 pipelined after end of DATA\r\n" * pipelined)
+
+
+def courier(peer: Peer) -> None:
+    """Take one message at a time, and throw away what stands behind its end."""
+    opened(peer, DATA)
+    while True:
+        line = peer.read_line()
+        if line == b"QUIT":
+            return
+        if line != b"DATA":
+            peer.send(b"250 ok\r\n")
+            continue
+        peer.send(b"354 go\r\n")
+        take(peer, peer.read_data())
+        peer._buffer.clear()
+        peer.send(b"250 queued\r\n")
+
+
+def dovecot(peer: Peer) -> None:
+    """Take one message, and close without a word where something stands behind it."""
+    opened(peer, CHUNK)
+    while True:
+        line = peer.read_line()
+        if line == b"QUIT":
+            return
+        if line.startswith(b"BDAT"):
+            take(peer, peer.read_exactly(int(line.split()[1])))
+            if peer._buffer:
+                return
+        peer.send(b"250 ok\r\n")
+
+
+def dovecot_by_data(peer: Peer) -> None:
+    """The same without CHUNKING."""
+    opened(peer, DATA)
+    while True:
+        line = peer.read_line()
+        if line == b"QUIT":
+            return
+        if line == b"DATA":
+            peer.send(b"354 go\r\n")
+            take(peer, peer.read_data())
+            if peer._buffer:
+                return
+        peer.send(b"250 ok\r\n")
+
+
+def take(peer: Peer, content: bytes) -> None:
+    """Note the message as accepted."""
+    peer.log.accepted.append(Accepted(b"", (), content.removesuffix(b".\r\n"), content))
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize(
+    ("script", "unknown"),
+    [
+        pytest.param(haraka, [], id="refuses what is pipelined"),
+        pytest.param(courier, [], id="throws it away"),
+        pytest.param(dovecot, [0], id="closes"),
+        pytest.param(dovecot_by_data, [0], id="closes behind DATA"),
+    ],
+)
+def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  # noqa: PLR0913, PLR0917 -- pytest gives them
+    serve: Serve,
+    mailer: Mailer,
+    caplog: pytest.LogCaptureFixture,
+    script: Script,
+    unknown: list[int],
+    connections: int,
+) -> None:
+    """It is noticed at the first overlap, told once, and only what the server itself left open is unknown (PIPE-06)."""
+    server, events = serve(script, overlaps=True), list[Event]()
+    mine = mailer(
+        server, pipelining="session", max_connections=connections, timeout=1, on_event=events.append, max_messages=1000
+    )
+    results = list(mine.send_many(mails(20)))
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(20))
+    assert sum(result.outcome is UNKNOWN for result in results) == len(unknown)
+    assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}
+    assert [type(event) for event in events if isinstance(event, FellBack)] == [FellBack]
+    assert [record.levelno for record in caplog.records if "fell back" in record.message] == [logging.WARNING]
+    # It is not tried again.
+    assert {result.outcome for result in mine.send_many(mails(5))} == {ACCEPTED}
+    assert mine.send_bytes(b"Subject: 1\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]).accepted
+
+
+@OFFERS
+@pytest.mark.parametrize("how", ["cut", "reset"])
+def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
+    serve: Serve, mailer: Mailer, offer: Sequence[str], how: str
+) -> None:
+    """At every octet that the server reads: never a lie about what it accepted, and nothing sent twice."""
+    whole, script = serve(honest(extensions=offer), overlaps=True), honest(extensions=offer)
+    list(mailer(whole, pipelining="session").send_many(mails(4)))
+    for count in range(0, len(whole.secret), 7):
+        server = serve(script, overlaps=True, cut_after_read=count, cut_with=how)
+        with mailer(server, pipelining="session", max_connections=1) as mine:
+            results = list(mine.send_many(mails(4)))
+        server.joined()
+        compare(server, results)
+
+
+@OFFERS
+def test_behind_a_421_nothing_was_done(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
+    """All that was behind it is sent over another connection, once (RFC 5321 §3.8)."""
+    left = [3]
+
+    def closes(peer: Peer, line: bytes) -> bytes:
+        left[0] -= 1
+        return b"421 4.3.2 enough\r\n" if left[0] < 0 else b"250 ok\r\n"
+
+    replies: dict[str, Answer] = {"MAIL": closes}
+    server = serve(honest(extensions=offer, replies=replies), honest(extensions=offer), overlaps=True)
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(12)))
+    assert {result.outcome for result in results} == {ACCEPTED}
+    compare(server, results)
+    assert len(server.connections) == 2
+
+
+@OFFERS
+def test_what_cannot_overlap_is_sent_all_the_same(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
+    """Large ones, files, all-or-nobody, too many recipients, input that is none, eight bits for a server without."""
+    server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
+    many = [f"r{number}@d.example" for number in range(5)]
+    one, two = ["c@d.example"], ["c@d.example", "e@d.example"]
+    text = b"Subject: %d\r\n\r\n"
+    messages = [
+        Envelope("m0@b.example", one, text % 0),
+        Envelope("m1@b.example", one, text % 1 + b"x" * 70 + b"\r\n" * 200000),
+        Envelope("m2@b.example", two, text % 2),
+        Envelope("m3@b.example", one, BytesIO(text % 3)),
+        Envelope("m4@b.example", many, text % 4),
+        Envelope("m5@b.example", one, b"a\rb"),
+        Envelope("m6@b.example", one, text % 6 + b".\r\n" * 300000),
+        Envelope("m7@b.example", one, text % 7),
+    ]
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(messages))
+    assert [type(result.error) for result in results] == [
+        *[type(None)] * 4,
+        MessageError,
+        MessageError,
+        type(None),
+        type(None),
+    ]
+    again = list(mailer(server, pipelining="session", max_connections=1).send_many(messages, partial="allow"))
+    assert [type(result.error) for result in again] == [*[type(None)] * 5, MessageError, type(None), type(None)]
+    assert again[4].receipt is not None
+    assert len(again[4].receipt.accepted) == 5
+    assert len(again[4].receipt.replies) == 3
+
+
+def test_a_connection_carries_no_more_than_its_limit(serve: Serve, mailer: Mailer) -> None:
+    """What is in flight counts."""
+    server = serve(honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, max_messages=7)
+    assert {result.outcome for result in mine.send_many(mails(20))} == {ACCEPTED}
+    assert [len(log.accepted) for log in server.connections] == [7, 7, 6]
+
+
+def test_a_server_without_pipelining_is_asked_step_by_step(serve: Serve, mailer: Mailer) -> None:
+    """It has not offered it, so there is nothing to warn of."""
+    events: list[Event] = []
+    server = serve(honest(extensions=()))
+    mine = mailer(server, pipelining="session", on_event=events.append)
+    assert {result.outcome for result in mine.send_many(mails(9))} == {ACCEPTED}
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+def test_a_closed_mailer_sends_what_is_in_flight_and_no_more(serve: Serve, mailer: Mailer) -> None:
+    """The rest is told so."""
+    server = serve(honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, window=Window(3))
+
+    def closing() -> Iterator[Envelope]:
+        yield from mails(10)
+        mine.close()
+        yield from mails(3)
+
+    results = list(mine.send_many(closing()))
+    assert [type(result.error) for result in results[-3:]] == [ConfigurationError] * 3
+    assert len(server.accepted) == sum(result.outcome is ACCEPTED for result in results)

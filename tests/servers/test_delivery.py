@@ -12,7 +12,7 @@ import pytest
 import test.test_email
 
 from scripted import Mode
-from securesmtp import MessageError, Outcome, RecipientsRefusedError, SecureMailer
+from securesmtp import Envelope, MessageError, Outcome, RecipientsRefusedError, SecureMailer
 from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 
@@ -66,6 +66,29 @@ def test_octets_arrive_octet_by_octet(real_server: RealServer, mode: Mode, ca_fi
                 (delivered,) = real_server.deliver(1)
                 wanted = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
                 assert delivered.content.removesuffix(b"\r\n") == wanted.removesuffix(b"\r\n")
+
+
+def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+    """Many in flight, some of them refused: each arrives for whom it was accepted, with its own sender (BDAT-01)."""
+    real_server.deliver(0)
+    port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
+    to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
+    mails = [
+        Envelope(ALICE.username, to[number % 4 : number % 4 + 2], b"Subject: %d\r\n\r\n.\r\n" % number)
+        for number in range(60)
+    ]
+    with SecureMailer(
+        real_server.host, port, tls=mode, username=ALICE.username, password=ALICE.password, ca_file=ca_file,
+        pipelining="session", max_connections=2,
+    ) as mailer:  # fmt: skip
+        results = list(mailer.send_many(mails, partial="allow"))
+    # Each has one good recipient and one bad.
+    assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+    assert mailer._pool.bearing.borne is True
+    arrived = {
+        (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
+    }
+    assert arrived == {(b"Subject: %d" % result.index, result.receipt.accepted) for result in results if result.receipt}
 
 
 @pytest.mark.parametrize(("raw", "line"), UNSENDABLE.items(), ids=["long line", "bare CR", "NUL"])

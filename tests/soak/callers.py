@@ -46,7 +46,7 @@ class Plain:
             policy=TLSPolicy(ca_data=self.ca_pem),
             deadline=DEADLINE,
             max_connections=self.connections,
-            pipelining="off" if self.pipelining == "off" else "message",
+            pipelining=self.pipelining,  # type: ignore[arg-type]  # a word of the command line
         )
 
 

@@ -232,7 +232,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--messages", type=int, default=2000)
     made.add_argument("--threads", type=int, default=8)
     made.add_argument("--connections", type=int, default=8)
-    made.add_argument("--pipelining", choices=["message", "off"], default="message")
+    made.add_argument("--pipelining", choices=["session", "message", "off"], default="message")
     made.add_argument("--restarts", type=int, default=2, help="of Postfix, spread over the run")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--fork", action="store_true", help="a quarter from children that share the mailer")

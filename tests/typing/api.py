@@ -34,6 +34,7 @@ from securesmtp import (
     TLSInfo,
     TLSMode,
     TLSPolicy,
+    Window,
     events,
 )
 from securesmtp.testing import LocalServer, Received
@@ -58,7 +59,7 @@ def on_event(event: Event) -> None:
             assert_type(error, SecureSMTPError)
         case events.Connected(tls=tls, elapsed=elapsed):
             assert_type((tls, elapsed), tuple[TLSInfo, timedelta])
-        case events.Authenticated(mechanism=text) | events.Closed(reason=text):
+        case events.Authenticated(mechanism=text) | events.Closed(reason=text) | events.FellBack(reason=text):
             assert_type(text, str)
         case events.Connecting(host=host):
             assert_type(host, str)
@@ -71,6 +72,7 @@ SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
 SecureMailer("smtp.example.com", pipelining="off")
+SecureMailer("smtp.example.com", pipelining="session", window=Window(messages=16, octets=1000))
 SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
 SecureMailer(

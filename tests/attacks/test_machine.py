@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from audit import audit
 from scripted import Accepted, Answer, Chunking, Gone, Mode, Peer, ScriptedServer, honest
-from securesmtp import Outcome, SecureMailer, SecureSMTPError
+from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError, Window
 
 RIGHT = {
     "GREETING": b"220 mx.test\r\n",
@@ -52,16 +52,27 @@ class Machine(RuleBasedStateMachine):
         mode=st.sampled_from(["implicit", "starttls"]),
         chunking=st.sampled_from(["whole", "by_line", "by_byte"]),
         offer=st.sampled_from([(), ("PIPELINING",), ("PIPELINING", "CHUNKING")]),
+        window=st.none() | st.integers(1, 4),
     )
-    def begin(self, mode: Mode, chunking: Chunking, offer: tuple[str, ...]) -> None:
+    def begin(self, mode: Mode, chunking: Chunking, offer: tuple[str, ...], window: int | None) -> None:
         """Start the server, and make the mailer."""
         self.ehlo = b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer, "AUTH PLAIN LOGIN"))
         self.in_flight = bool(offer)
         replies: dict[str, Answer] = {step: self._answer(step) for step in STEPS}
         script = honest(mode, extensions=offer, auth=("me", "secret"), replies=replies)
-        self.server = ScriptedServer(script, tls=self._tls, chunking=chunking, connections=200)
+        self.server = ScriptedServer(script, tls=self._tls, chunking=chunking, connections=200, overlaps=bool(window))
         self.mailer = SecureMailer(
-            "localhost", self.server.port, tls=mode, ca_file=self._ca_file, username="me", password="secret", timeout=5
+            "localhost",
+            self.server.port,
+            tls=mode,
+            ca_file=self._ca_file,
+            username="me",
+            password="secret",
+            timeout=5,
+            # One after the other, so that the faults are met in the order in which they were drawn.
+            max_connections=1,
+            pipelining="session" if window else "message",
+            window=Window(window or 1),
         )
 
     def _answer(self, step: str) -> Callable[[Peer, bytes], bytes]:
@@ -113,6 +124,17 @@ class Machine(RuleBasedStateMachine):
             self.errors.append(error)
         else:
             self.told[content] = Outcome.ACCEPTED, receipt.accepted
+        self.compare()
+
+    @rule(count=st.integers(2, 9))
+    def send_many(self, count: int) -> None:
+        """Send several, in flight together where the server bears it."""
+        contents = [b"Subject: %d\r\n\r\n.\r\n" % (len(self.told) + number) for number in range(count)]
+        envelopes = [Envelope("a@b.example", ["r@d.example"], content) for content in contents]
+        for content, result in zip(contents, self.mailer.send_many(envelopes), strict=True):
+            self.told[content] = result.outcome, result.receipt.accepted if result.receipt else ()
+            if isinstance(result.error, SecureSMTPError):
+                self.errors.append(result.error)
         self.compare()
 
     def compare(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
 import pytest
@@ -15,13 +15,17 @@ from conftest import Mailer, Serve
 from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
+    DataRefusedError,
     Envelope,
     Event,
     MessageError,
     Outcome,
+    OutcomeUnknownError,
+    SecureSMTPError,
     SendResult,
     Window,
 )
+from securesmtp._transport import stream
 from securesmtp.events import FellBack
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
@@ -59,7 +63,7 @@ def compare(server: ScriptedServer, results: Sequence[SendResult]) -> None:
             assert not to, f"{result.outcome}, and delivered"
 
 
-def reading(peer: Peer, count: int, offer: Sequence[str]) -> list[bytes]:
+def reading(peer: Peer, count: int, *, keep: bool = False) -> list[bytes]:
     """Read so many whole flights by chunk, answer nothing, and return the replies that are owed."""
     owed = []
     for _ in range(count):
@@ -67,7 +71,9 @@ def reading(peer: Peer, count: int, offer: Sequence[str]) -> list[bytes]:
         while not line.startswith(b"BDAT"):
             line = peer.read_line()
             owed.append(b"250 2.0.0 %s\r\n" % line[:4])
-        peer.read_exactly(int(line.split()[1]))
+        content = peer.read_exactly(int(line.split()[1]))
+        if keep:
+            take(peer, content)
     return owed
 
 
@@ -85,7 +91,7 @@ def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Maile
     def script(peer: Peer) -> None:
         opened(peer, CHUNK)
         # The trial: a whole flight, and nothing but an opening behind it.
-        owed = reading(peer, 1, CHUNK)
+        owed = reading(peer, 1)
         for verb in (b"RSET", b"MAIL", b"RCPT"):
             peer.expect(verb)
             owed.append(b"250 ok\r\n")
@@ -93,12 +99,12 @@ def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Maile
         peer.send(b"".join(owed))
         peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
         owed = [b"250 first\r\n"]
-        owed += reading(peer, 4, CHUNK)
+        owed += reading(peer, 4)
         assert owed[1:5] == [b"250 2.0.0 RSET\r\n", b"250 2.0.0 MAIL\r\n", b"250 2.0.0 RCPT\r\n", b"250 2.0.0 BDAT\r\n"]
         # Five are in flight.
         peer.expect_silence(0.05)
         peer.send(owed.pop(0))
-        owed += reading(peer, 1, CHUNK)
+        owed += reading(peer, 1)
         peer.expect_silence(0.05)
         peer.send(b"".join(owed))
         peer.sleep_until_peer_closes()
@@ -302,6 +308,109 @@ def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
         compare(server, results)
 
 
+@pytest.mark.parametrize("how", [Peer.close, Peer.cut, Peer.reset])
+def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
+    serve: Serve, mailer: Mailer, how: Callable[[Peer], None]
+) -> None:
+    """A server takes all that is in flight, and ends without a word."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
+        for verb in (b"RSET", b"MAIL", b"RCPT"):
+            peer.expect(verb)
+        peer.send(b"".join(owed))
+        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        peer.send(b"250 ok\r\n")
+        reading(peer, 4, keep=True)
+        how(peer)
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1)
+    results = list(mine.send_many(mails(9)))
+    assert [result.outcome for result in results] == [ACCEPTED] * 2 + [UNKNOWN] * 4 + [ACCEPTED] * 3
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(9))
+
+
+def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
+    """Not one message more is begun when they are reached."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        owed = reading(peer, 1) + [b"250 ok\r\n" for _ in range(3)]
+        for verb in (b"RSET", b"MAIL", b"RCPT"):
+            peer.expect(verb)
+        peer.send(b"".join(owed))
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        # Each has 1018 octets: with the third the 3,000 are reached.
+        owed = [b"250 ok\r\n", *reading(peer, 2)]
+        peer.expect_silence(0.05)
+        peer.send(b"".join(owed))
+        peer.send(b"".join(reading(peer, 1)))
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(octets=3000), max_connections=1)
+    results = list(mine.send_many(mails(5, more=b"x" * 100 + b"\r\n" + b"y" * 896 + b"\r\n")))
+    assert {result.outcome for result in results} == {ACCEPTED}
+
+
+@OFFERS
+def test_who_is_too_many_is_sent_to_in_a_further_transaction(
+    serve: Serve, mailer: Mailer, offer: Sequence[str]
+) -> None:
+    """As without overlap (RFC 5321 §4.5.3.1.10)."""
+    seen: list[bytes] = []
+
+    def twice(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"452 4.5.3 too many\r\n" if b"r2" in line and seen.count(line) == 1 else b"250 ok\r\n"
+
+    server = serve(honest(extensions=offer, replies={"RCPT": twice}), overlaps=True)
+    to = [f"r{number}@d.example" for number in range(3)]
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(6, to), partial="allow"))
+    compare(server, results)
+    assert [len(result.receipt.accepted) for result in results if result.receipt] == [3] * 6
+    assert [len(result.receipt.replies) for result in results if result.receipt] == [2, 1, 1, 1, 1, 1]
+
+
+def test_a_silent_server_is_not_waited_for_long_in_the_trial(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have dropped what it was told; the message goes all the same."""
+    monkeypatch.setattr(stream, "_TRIAL", 0.2)
+    events: list[Event] = []
+    mine = mailer(
+        serve(courier, overlaps=True), pipelining="session", timeout=5, max_connections=1, on_event=events.append
+    )
+    assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+    assert [event.reason for event in events if isinstance(event, FellBack)] == [
+        "the limit trial=0.2 s ran out in stage mail"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("early", "kind"), [(b"552 too much\r\n", DataRefusedError), (b"250 queued\r\n", OutcomeUnknownError)]
+)
+def test_an_answer_to_a_content_that_was_not_written_ends_the_connection(
+    serve: Serve, mailer: Mailer, early: bytes, kind: type[SecureSMTPError]
+) -> None:
+    """It is held back for the next opening, and is not written after that: it would be read as commands."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        for _ in range(3):
+            peer.read_line()
+        peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n" + early)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, honest(extensions=DATA), overlaps=True)
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(3)))
+    assert type(results[0].error) is kind
+    assert [result.outcome for result in results[1:]] == [ACCEPTED] * 2
+    assert b"Subject" not in server.connections[0].secret
+
+
 @OFFERS
 def test_behind_a_421_nothing_was_done(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
     """All that was behind it is sent over another connection, once (RFC 5321 §3.8)."""
@@ -381,3 +490,21 @@ def test_a_closed_mailer_sends_what_is_in_flight_and_no_more(serve: Serve, maile
     results = list(mine.send_many(closing()))
     assert [type(result.error) for result in results[-3:]] == [ConfigurationError] * 3
     assert len(server.accepted) == sum(result.outcome is ACCEPTED for result in results)
+
+
+@pytest.mark.parametrize("error", [SystemExit, ValueError])
+def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
+    """An error is the result of the message that it struck; what is none, such as SystemExit, is raised there."""
+
+    def password() -> str:
+        raise error
+
+    server = serve(honest(extensions=CHUNK, auth=("me", "secret")), overlaps=True)
+    results = mailer(server, pipelining="session", username="me", password=password, max_connections=1).send_many(
+        mails(3)
+    )
+    if error is SystemExit:
+        with pytest.raises(SystemExit):
+            list(results)
+    else:
+        assert [type(result.error) for result in results] == [error] * 3

@@ -128,8 +128,6 @@ def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Dialogu
         yield Block(block)
     try:
         reply = yield from final_reply()
-    except RefusedError:
-        raise
     except SecureSMTPError as error:
         raise unknown(error) from error
     return tuple(recipients), accepted(reply)

@@ -152,9 +152,9 @@ class Transaction:
             raise self._refusal from ProtocolError(message, stage=Stage.CONTENT, reply=reply)
         raise self._refusal
 
-    def lost(self, error: SecureSMTPError, *, held: bool) -> SecureSMTPError:
-        """Return what became of it when *error* has struck one before it; *held* if its content was never written."""
-        if self.ended and not held and not _closes(error):
+    def lost(self, error: SecureSMTPError) -> SecureSMTPError:
+        """Return what became of it when *error* has ended the connection, and it was not heard yet."""
+        if self.ended and not _closes(error):
             return unknown(error)
         return not_sent(error)
 

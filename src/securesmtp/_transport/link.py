@@ -106,9 +106,8 @@ class Link(smtplib.SMTP):
         self._said: set[bytes] = set()
         self._process = os.getpid()
         self._held = bytearray()
-        self.unwritten = 0
         # The greeting is the first reply that is owed.
-        self._awaited, self._due = 1, 0
+        self._awaited, self._due, self._ending = 1, 0, False
         self._heard: deque[RawReply] = deque()
         self._aborted = False
         self.addresses: tuple[str, ...] = ()
@@ -272,19 +271,22 @@ class Link(smtplib.SMTP):
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
         self._held += effect.data
-        if effect.more and len(self._held) < BLOCK:
-            self.unwritten += 1
-        else:
+        if not effect.more or len(self._held) >= BLOCK:
             self._flush()
+        elif not self._due:
+            # The end of a content that a 354 has asked for: an answer to it that comes before it is written is none.
+            self._awaited, self._due, self._ending = self._awaited - 1, 1, True
 
     def _flush(self) -> None:
         """Write what was held back; a refusal in the midst of a content ends it."""
-        held, self._held, self.unwritten = self._held, bytearray(), 0
+        held, self._held = self._held, bytearray()
         self._awaited, self._due = self._awaited + self._due, 0
+        # The replies to the commands of a flight may come at any time; the one to the content may not.
+        early, self._ending = self._ending or self._awaited <= 1, False
         try:
             with self._mapped():
-                # The replies to the commands of a flight may come at any time; the one to the content may not.
-                if self._awaited > 1 or not self._unread():
+                early = early and self._unread()
+                if not early:
                     self.send(held)
         except ConnectError:
             # The server may have said why before it went.
@@ -292,7 +294,7 @@ class Link(smtplib.SMTP):
                 self._take()
             if not self._reader.pending:
                 raise
-        if self._awaited <= 1 and (self._heard or self._reader.pending):
+        if early or (self._awaited <= 1 and (self._heard or self._reader.pending)):
             raise refuse_early(self._receive(Receive(Stage.CONTENT)))
 
     def _receive(self, effect: Receive) -> RawReply:
@@ -440,7 +442,7 @@ class Link(smtplib.SMTP):
         """End the session where the server has said more than it was asked."""
         self._take()
         self._collect()
-        if self._reader.pending and len(self._heard) == self._awaited:
+        if self._reader.pending and len(self._heard) == self._awaited and not self._ending:
             self._unsolicited(stage)
 
     def _unsolicited(self, stage: Stage) -> NoReturn:

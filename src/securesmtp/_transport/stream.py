@@ -151,8 +151,10 @@ class Stream(Generic[J]):
         try:
             self._run(transaction.open(), job.overall)
         except SecureSMTPError as error:
+            if not self._flying:
+                raise
             self._lose(error)
-            raise
+            raise transaction.lost(error) from error
         self._flying.append(_Flying(job, transaction, behind))
 
     def _hear(self) -> None:
@@ -193,7 +195,7 @@ class Stream(Generic[J]):
             self._bearing.refute(error.args[0])
             # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
             if isinstance(error, DeadlineExceededError) and error.limit != "deadline":
-                error = transaction.lost(error, held=False)
+                error = transaction.lost(error)
         self._tell(job, error)
         self._lose(error)
 
@@ -208,9 +210,8 @@ class Stream(Generic[J]):
 
     def _lose(self, error: SecureSMTPError) -> None:
         """Tell of each that was in flight what became of it when nothing more is heard."""
-        ended = sum(each.transaction.ended for each in self._flying)
-        for number, each in enumerate(self._flying):
-            self._tell(each.job, each.transaction.lost(error, held=number >= ended - self._link.unwritten))
+        for each in self._flying:
+            self._tell(each.job, each.transaction.lost(error))
         self._flying.clear()
         for job, begun in self._alone:
             # Where some have it already, the others were refused for now, and each of them is told so.

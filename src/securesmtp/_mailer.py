@@ -439,8 +439,8 @@ class SecureMailer:
 
         try:
             self._use(first.overall, work)
-        except Exception as error:
-            # There is no connection; all else is heard of.
+        except BaseException as error:
+            # There is no connection; all else was heard of.
             if not waiting:
                 raise
             failure = error
@@ -453,7 +453,7 @@ class SecureMailer:
             self._raise(job, heard)
         return self._receipt(job.submission, session, heard, job.started)
 
-    def _raise(self, job: Job, error: Exception) -> NoReturn:
+    def _raise(self, job: Job, error: BaseException) -> NoReturn:
         with self._naming(job.submission.content.message_id):
             raise error
 

@@ -439,14 +439,14 @@ class SecureMailer:
 
         try:
             self._use(first.overall, work)
-        except BaseException as error:
-            # There is no connection; all else was heard of.
-            if not waiting:
-                raise
+        except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
+            # There is no connection; what was sent over one was heard of.
             failure = error
-            _finish(run, waiting.popleft(), lambda: self._raise(first, failure))
-        for job in (*again, *waiting):
-            self._send_one(run, job)
+            for job in (*again, *waiting):
+                _finish(run, job, bind(self._raise, job, failure))
+        else:
+            for job in (*again, *waiting):
+                self._send_one(run, job)
 
     def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
         if isinstance(heard, SecureSMTPError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
@@ -25,6 +27,10 @@ from securesmtp import (
     SendResult,
     Window,
 )
+from securesmtp._many import Job, in_order
+from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.content import Content
+from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
 from securesmtp.events import FellBack
 
@@ -508,3 +514,108 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
             list(results)
     else:
         assert [type(result.error) for result in results] == [error] * 3
+
+
+def test_a_fault_of_our_own_leaves_nobody_waiting(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in flight is told as it is, and the fault stands behind it."""
+
+    def fault(_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(stream.Stream, "_hear", fault)
+    server = serve(honest(extensions=CHUNK), overlaps=True)
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(2)))
+    assert {result.outcome for result in results} <= {UNKNOWN, NOT_SENT}
+    assert "a fault" in str(results[0].error)
+
+
+def test_a_worker_that_fails_leaves_nobody_waiting() -> None:
+    """Its error is raised where the results are waited for."""
+
+    def work(_: object) -> None:
+        raise RuntimeError("a fault")
+
+    job = Job(0, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None)
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(in_order([job], work, 1, 1))
+
+
+def last_words(peer: Peer, words: bytes) -> None:
+    """Say this and end, in one segment."""
+    assert peer.tls is not None
+    peer.tls.write(words)
+    with contextlib.suppress(ssl.SSLError):
+        peer.tls.unwrap()
+    peer._flush()
+    peer.cut()
+
+
+def test_who_ends_between_two_messages_is_gone_for_all_of_them(serve: Serve, mailer: Mailer) -> None:
+    """What was written is unknown, and what was to be written next goes over another connection."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
+        for verb in (b"RSET", b"MAIL", b"RCPT"):
+            peer.expect(verb)
+        peer.send(b"".join(owed))
+        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        reading(peer, 1, keep=True)
+        last_words(peer, b"250 ok\r\n")
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)
+    results = list(mine.send_many(mails(6)))
+    assert [result.outcome for result in results] == [ACCEPTED, ACCEPTED, UNKNOWN, *[ACCEPTED] * 3]
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(6))
+
+
+def test_who_waits_to_go_alone_is_not_lost_with_the_connection(serve: Serve, mailer: Mailer) -> None:
+    """A message for too many goes over the next one; who was refused for now is told so where others have it."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, (*CHUNK, "LIMITS RCPTMAX=2"))
+        owed = reading(peer, 1, keep=True)
+        owed[2] = b"452 4.5.3 too many\r\n"
+        last_words(peer, b"".join(owed))
+
+    def ends(peer: Peer) -> None:
+        opened(peer, (*CHUNK, "LIMITS RCPTMAX=2"))
+        last_words(peer, b"".join(reading(peer, 1)[:-1]))
+
+    one, three = ["a@d.example"], ["a@d.example", "b@d.example", "c@d.example"]
+    text = b"Subject: %d\r\n\r\n"
+    for first, people, told in ((script, three[:2], ACCEPTED), (ends, one, UNKNOWN)):
+        server = serve(first, honest(extensions=CHUNK), overlaps=True)
+        mine = mailer(server, pipelining="session", max_connections=1)
+        messages = [Envelope("m0@b.example", people, text % 0), Envelope("m1@b.example", three, text % 1)]
+        results = list(mine.send_many(messages, partial="allow"))
+        assert [result.outcome for result in results] == [told, ACCEPTED]
+        assert results[0].receipt is None or results[0].receipt.accepted == ("a@d.example",)
+        assert results[1].receipt is not None
+        assert results[1].receipt.accepted == tuple(three)
+
+
+def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Mailer) -> None:
+    """The next one goes over another connection."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        last_words(peer, b"".join(reading(peer, 1)))
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=1), max_connections=1)
+    assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+
+
+def test_what_was_refuted_stays_so() -> None:
+    """And is told once."""
+    told: list[str] = []
+    bearing = stream.Bearing(told.append)
+    bearing.prove()
+    bearing.refute("no")
+    bearing.refute("no again")
+    bearing.prove()
+    assert (bearing.borne, told) == (False, ["no"])

@@ -119,9 +119,12 @@ class Stream(Generic[J]):
                     self._deliver(*self._alone.popleft())
                 else:
                     return
-        finally:
-            # Nothing is left but where something was raised that is no answer to anything.
-            self._lose(ConnectError("the connection was given up", retryable=True))
+        except BaseException as error:
+            # No answer to anything: a fault of our own.
+            lost = ConnectError(f"the connection was given up: {error!r}")
+            lost.__cause__ = error
+            self._lose(lost)
+            raise
 
     def _fill(self) -> None:
         while not self._alone and self._has_room() and (job := self._take()) is not None:
@@ -207,6 +210,8 @@ class Stream(Generic[J]):
         except SecureSMTPError as error:
             heard = error
         self._tell(job, heard)
+        if isinstance(heard, SecureSMTPError) and not self._link.is_open:
+            self._lose(heard)
 
     def _lose(self, error: SecureSMTPError) -> None:
         """Tell of each that was in flight what became of it when nothing more is heard."""

@@ -180,8 +180,9 @@ class Peer:
                 raise Gone
 
     def _write(self, data: bytes) -> None:
-        # Before it is written: the client may answer at once.
+        # Before it is written: the client may answer at once, and the test look.
         self.log.said("server", data)
+        self.log.written += len(data)
         with self._faults():
             self.sock.settimeout(self._server.timeout)
             if self.tls is None:
@@ -189,7 +190,6 @@ class Peer:
             else:
                 self.tls.write(data)
                 self.sock.sendall(self._outgoing.read())
-        self.log.written += len(data)
 
     # Reading
 

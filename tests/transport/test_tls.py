@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gc
+import hashlib
 import selectors
 import socket
 import ssl
@@ -18,9 +20,11 @@ from typing import Literal, NoReturn, cast
 import certifi
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 from certificates import GOOD
-from conftest import Serve
+from conftest import Mailer, Serve
 from scripted import Mode, honest
 from securesmtp import (
     CertificateError,
@@ -244,3 +248,54 @@ def test_a_connection_that_was_reset_before_tls_leaves_nothing_open() -> None:
             tls.wrap(tls.build_context(TLSPolicy()), sock, "localhost")
         opened = [each for each in gc.get_objects() if isinstance(each, ssl.SSLSocket) and each.fileno() >= 0]
         assert opened == []
+
+
+def _tlv(tag: int, *parts: bytes) -> bytes:
+    """Return one element of DER."""
+    body = b"".join(parts)
+    length = len(body).to_bytes(2, "big")
+    return bytes((tag, 0x82)) + length + body if len(body) > 127 else bytes((tag, len(body))) + body
+
+
+@pytest.mark.parametrize("kind", [trustme.KeyType.RSA, trustme.KeyType.ECDSA])
+@pytest.mark.parametrize("version", [3, 1])
+def test_a_pin_is_of_the_public_key_and_of_nothing_else(kind: trustme.KeyType, version: int) -> None:
+    """As another library reads it; a certificate of version 1 has one field less before it (RFC 5280 §4.1)."""
+    pem = trustme.CA().issue_cert("localhost", key_type=kind).cert_chain_pems[0].bytes()
+    certificate = load_pem_x509_certificate(pem)
+    der = certificate.public_bytes(Encoding.DER)
+    if version == 1:
+        fields = certificate.tbs_certificate_bytes
+        start = fields.index(b"\xa0\x03\x02\x01\x02") + 5
+        der = _tlv(0x30, _tlv(0x30, fields[start:]), b"\x30\x00\x03\x01\x00")
+    expected = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert tls.public_key(der) == expected
+
+
+def test_tls_1_2_is_spoken_where_there_is_nothing_newer(
+    serve: Serve, mailer: Mailer, ca: trustme.CA, message: EmailMessage
+) -> None:
+    """And the pin that the receipt tells is the server's key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued = ca.issue_cert("localhost")
+    issued.configure_cert(context)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    told = mailer(serve(tls=context)).send(message).tls
+    key = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).public_key()
+    digest = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    assert (told.version, told.peer_spki_sha256) == ("TLSv1.2", "sha256/" + base64.b64encode(digest).decode())
+
+
+def test_what_openssl_does_by_default_stays() -> None:
+    """Options and flags are added to its own."""
+    ours, theirs = tls.build_context(TLSPolicy()), ssl.create_default_context()
+    assert ours.options & theirs.options == theirs.options
+    assert ours.verify_flags & theirs.verify_flags == theirs.verify_flags
+
+
+def test_a_context_that_looks_at_no_name_is_not_used() -> None:
+    """Though it looks at the chain."""
+    context = tls.build_context(TLSPolicy())
+    context.check_hostname = False
+    with socket.socket() as plain, pytest.raises(TLSError, match="does not verify"):
+        tls.wrap(context, plain, "localhost")

@@ -10,7 +10,7 @@ import pytest
 from certificates import GOOD, TABLE, Row
 from conftest import Serve
 from scripted import Mode, honest
-from securesmtp import CertificateError, CertificateReason, SecureMailer, TLSError, TLSPolicy
+from securesmtp import CertificateError, CertificateReason, SecureMailer, Stage, TLSError, TLSPolicy
 
 # What cannot be told apart: OpenSSL says of a root that is not trusted that it signed itself.
 _EITHER = {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}
@@ -95,7 +95,10 @@ def test_a_pin_is_checked_in_addition_to_the_chain(serve: Serve, message: EmailM
     ):
         mailer.send(message)
     server.joined()
-    assert caught.value.reason is CertificateReason.PIN
+    assert (caught.value.reason, caught.value.stage) == (CertificateReason.PIN, Stage.HANDSHAKE)
+    # What to pin, where it was changed on purpose.
+    assert pin in str(caught.value)
+    assert caught.value.hint is not None
     assert len(server.secret) == before
 
 

@@ -287,10 +287,23 @@ def test_tls_1_2_is_spoken_where_there_is_nothing_newer(
 
 
 def test_what_openssl_does_by_default_stays() -> None:
-    """Options and flags are added to its own."""
-    ours, theirs = tls.build_context(TLSPolicy()), ssl.create_default_context()
+    """Options are added to its own; the flags are the same on every Python."""
+    ours, theirs = tls.build_context(TLSPolicy()), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     assert ours.options & theirs.options == theirs.options
-    assert ours.verify_flags & theirs.verify_flags == theirs.verify_flags
+    assert ours.verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ((), ""),
+        (((("organizationName", "o"),), (("commonName", "c"), ("commonName", "d"))), "c"),
+        (((("organizationName", "o"),), (("organizationalUnitName", "u"),)), "o"),
+    ],
+)
+def test_a_certificate_is_called_by_its_common_name(name: tuple[tuple[tuple[str, str], ...], ...], shown: str) -> None:
+    """Or by the first name that it has."""
+    assert tls._common_name(name) == shown
 
 
 def test_a_context_that_looks_at_no_name_is_not_used() -> None:

@@ -605,3 +605,22 @@ def test_what_was_refuted_stays_so() -> None:
     bearing.refute("no again")
     bearing.prove()
     assert (bearing.borne, told) == (False, ["no"])
+
+
+def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """What was written before it may have been taken, and is not sent again."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
+        for verb in (b"RSET", b"MAIL", b"RCPT"):
+            peer.expect(verb)
+        peer.send(b"".join(owed))
+        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        last_words(peer, b"250 ok\r\n" + b"".join(reading(peer, 1, keep=True)) + b"421 4.3.2 bye\r\n")
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)
+    results = list(mine.send_many(mails(6)))
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(6))
+    assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}

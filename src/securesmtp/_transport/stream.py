@@ -156,8 +156,11 @@ class Stream(Generic[J]):
         except SecureSMTPError as error:
             if not self._flying:
                 raise
-            self._lose(error)
-            raise transaction.lost(error) from error
+            # It answers nothing: not even a 421 says here what became of those that are in flight.
+            unanswered = ConnectError(error.args[0], stage=error.stage)
+            unanswered.__cause__ = error
+            self._lose(unanswered)
+            raise transaction.lost(unanswered) from error
         self._flying.append(_Flying(job, transaction, behind))
 
     def _hear(self) -> None:

@@ -617,7 +617,8 @@ def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve
             peer.expect(verb)
         peer.send(b"".join(owed))
         take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
-        last_words(peer, b"250 ok\r\n" + b"".join(reading(peer, 1, keep=True)) + b"421 4.3.2 bye\r\n")
+        peer.send(b"250 ok\r\n" + b"".join(reading(peer, 1, keep=True)) + b"421 4.3.2 bye\r\n")
+        peer.sleep_until_peer_closes()
 
     server = serve(script, honest(extensions=CHUNK), overlaps=True)
     mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)

@@ -91,6 +91,16 @@ def opened(peer: Peer, offer: Sequence[str]) -> None:
     peer.send(b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer)) + b"250 SIZE\r\n")
 
 
+def tried(peer: Peer) -> None:
+    """Begin, and stand the trial: take two messages, and leave the second one's content unanswered."""
+    opened(peer, CHUNK)
+    owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
+    for verb in (b"RSET", b"MAIL", b"RCPT"):
+        peer.expect(verb)
+    peer.send(b"".join(owed))
+    take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+
+
 def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Mailer) -> None:
     """After the trial; RSET before each, since the chunk before it may have been refused (BDAT-03, RFC 3030 §2)."""
 
@@ -303,12 +313,7 @@ def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
     """A server takes all that is in flight, and ends without a word."""
 
     def script(peer: Peer) -> None:
-        opened(peer, CHUNK)
-        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
-        for verb in (b"RSET", b"MAIL", b"RCPT"):
-            peer.expect(verb)
-        peer.send(b"".join(owed))
-        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        tried(peer)
         peer.send(b"250 ok\r\n")
         reading(peer, 4, keep=True)
         how(peer)
@@ -324,12 +329,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
     """Not one message more is begun when they are reached."""
 
     def script(peer: Peer) -> None:
-        opened(peer, CHUNK)
-        owed = reading(peer, 1) + [b"250 ok\r\n" for _ in range(3)]
-        for verb in (b"RSET", b"MAIL", b"RCPT"):
-            peer.expect(verb)
-        peer.send(b"".join(owed))
-        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        tried(peer)
         # Each has 1018 octets: with the third the 3,000 are reached.
         owed = [b"250 ok\r\n", *reading(peer, 2)]
         peer.expect_silence(0.05)
@@ -542,12 +542,7 @@ def test_who_ends_between_two_messages_is_gone_for_all_of_them(serve: Serve, mai
     """What was written is unknown, and what was to be written next goes over another connection."""
 
     def script(peer: Peer) -> None:
-        opened(peer, CHUNK)
-        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
-        for verb in (b"RSET", b"MAIL", b"RCPT"):
-            peer.expect(verb)
-        peer.send(b"".join(owed))
-        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        tried(peer)
         reading(peer, 1, keep=True)
         last_words(peer, b"250 ok\r\n")
 
@@ -611,12 +606,7 @@ def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve
     """What was written before it may have been taken, and is not sent again."""
 
     def script(peer: Peer) -> None:
-        opened(peer, CHUNK)
-        owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
-        for verb in (b"RSET", b"MAIL", b"RCPT"):
-            peer.expect(verb)
-        peer.send(b"".join(owed))
-        take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        tried(peer)
         peer.send(b"250 ok\r\n" + b"".join(reading(peer, 1, keep=True)) + b"421 4.3.2 bye\r\n")
         peer.sleep_until_peer_closes()
 

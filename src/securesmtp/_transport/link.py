@@ -110,6 +110,8 @@ class Link(smtplib.SMTP):
         self._awaited, self._due, self._ending = 1, 0, False
         self._heard: deque[RawReply] = deque()
         self._aborted = False
+        self._why = ""
+        self.written = 0
         self.addresses: tuple[str, ...] = ()
         self.address = ""
         self._in_step = False
@@ -118,6 +120,11 @@ class Link(smtplib.SMTP):
     def is_open(self) -> bool:
         """Whether there is a connection."""
         return self.sock is not None
+
+    @property
+    def position(self) -> int:
+        """The octets of flights and contents so far, with those that are held back; `written` is without them."""
+        return self.written + len(self._held)
 
     def run(self, dialogue: Dialogue[T]) -> T:
         """
@@ -136,7 +143,7 @@ class Link(smtplib.SMTP):
                 try:
                     answer = self._perform(effect)
                 except SecureSMTPError as error:
-                    self.close()
+                    self._give_up(error)
                     dialogue.throw(error)
         except StopIteration as stop:
             self._in_step = True
@@ -287,6 +294,8 @@ class Link(smtplib.SMTP):
             with self._mapped():
                 early = early and self._unread()
                 if not early:
+                    # Before, so that an interrupt cannot make it less than what the server has.
+                    self.written += len(held)
                     self.send(held)
         except ConnectError:
             # The server may have said why before it went.
@@ -424,6 +433,16 @@ class Link(smtplib.SMTP):
             selector.select(self._deadline.left(self._stage))
         self._deadline.left(self._stage)
 
+    def _give_up(self, error: SecureSMTPError) -> None:
+        """Close; nothing more is written, and of what is in flight only the answers that have come are still heard."""
+        # Behind a reply that was malformed, none is known to be one.
+        if not isinstance(error, ProtocolError):
+            with suppress(ProtocolError):
+                self._collect()
+        self._reader, self._held, self._due = ReplyReader(), bytearray(), 0
+        self._why = self._why or f": {error.args[0]}"
+        self.close()
+
     def _step(self, stage: Stage, limit: str) -> None:
         self._stage = stage
         if self._aborted:
@@ -434,7 +453,7 @@ class Link(smtplib.SMTP):
 
     def _open_socket(self) -> socket.socket:
         if self.sock is None:
-            message = "the connection is closed"
+            message = f"the connection is closed{self._why}"
             raise ConnectError(message, retryable=True)
         return self.sock
 

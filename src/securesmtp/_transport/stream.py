@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 from securesmtp._protocol.delivery import Delivery, deliver, too_many
 from securesmtp._protocol.pipeline import Transaction, not_sent
 from securesmtp._transport.link import Deadline
-from securesmtp.errors import ConnectError, DeadlineExceededError, SecureSMTPError, SenderRefusedError
+from securesmtp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    OutcomeUnknownError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +85,13 @@ class Bearing:
             self._on_refuted(why)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flying(Generic[J]):
     job: J
     transaction: Transaction
     behind: bool
+    # Where it ends among the octets of the connection.
+    end: int = 0
 
 
 class Stream(Generic[J]):
@@ -119,6 +127,10 @@ class Stream(Generic[J]):
                     self._deliver(*self._alone.popleft())
                 else:
                     return
+            # Found ended before another was written: what has come until then is heard.
+            while self._flying:
+                self._hear()
+            self._lose(ConnectError("the connection was closed"))
         except BaseException as error:
             # No answer to anything: a fault of our own.
             lost = ConnectError(f"the connection was given up: {error!r}")
@@ -134,13 +146,14 @@ class Stream(Generic[J]):
                 self._tell(job, error)
 
     def _has_room(self) -> bool:
-        if not self._flying:
-            return self._link.is_open
-        return (
-            self._bearing.borne is not False
-            and self._flying[-1].transaction.ended
-            and len(self._flying) < self._window.messages
-            and sum(each.transaction.content.octets for each in self._flying) < self._window.octets
+        return self._link.is_open and (
+            not self._flying
+            or (
+                self._bearing.borne is not False
+                and self._flying[-1].transaction.ended
+                and len(self._flying) < self._window.messages
+                and sum(each.transaction.content.octets for each in self._flying) < self._window.octets
+            )
         )
 
     def _begin(self, job: J) -> None:
@@ -157,11 +170,8 @@ class Stream(Generic[J]):
             if not self._flying:
                 raise
             # It answers nothing: not even a 421 says here what became of those that are in flight.
-            unanswered = ConnectError(error.args[0], stage=error.stage)
-            unanswered.__cause__ = error
-            self._lose(unanswered)
-            raise transaction.lost(unanswered) from error
-        self._flying.append(_Flying(job, transaction, behind))
+            raise not_sent(ConnectError(error.args[0], stage=error.stage)) from error
+        self._flying.append(_Flying(job, transaction, behind, self._link.position))
 
     def _hear(self) -> None:
         oldest = self._flying[0]
@@ -172,6 +182,7 @@ class Stream(Generic[J]):
             else:
                 trial = oldest.behind and self._bearing.borne is None
                 self._run(transaction.write(), Deadline("trial", _TRIAL, job.overall) if trial else job.overall)
+                oldest.end = self._link.position
                 if oldest.behind:
                     self._bearing.prove()
                 return
@@ -196,14 +207,18 @@ class Stream(Generic[J]):
             else:
                 self._tell(job, error)
             return
+        cause = error
+        if isinstance(error, OutcomeUnknownError) and isinstance(error.__cause__, SecureSMTPError):
+            cause = error.__cause__
+            error = self._lost(oldest, cause)
         # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
         if self._bearing.borne is None and (oldest.behind or self._flying):
-            self._bearing.refute(error.args[0])
+            self._bearing.refute(cause.args[0])
             # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
             if isinstance(error, DeadlineExceededError) and error.limit != "deadline":
                 error = transaction.lost(error)
         self._tell(job, error)
-        self._lose(error)
+        self._lose(cause)
 
     def _deliver(self, job: J, begun: Delivery | None) -> None:
         said = None if begun is None else (begun.recipients, begun.replies[0])
@@ -216,10 +231,16 @@ class Stream(Generic[J]):
         if isinstance(heard, SecureSMTPError) and not self._link.is_open:
             self._lose(heard)
 
+    def _lost(self, each: _Flying[J], error: SecureSMTPError) -> SecureSMTPError:
+        # What was held back to the end was not written.
+        lost = each.transaction.lost(error) if each.end <= self._link.written else not_sent(error)
+        lost.__cause__ = error
+        return lost
+
     def _lose(self, error: SecureSMTPError) -> None:
         """Tell of each that was in flight what became of it when nothing more is heard."""
         for each in self._flying:
-            self._tell(each.job, each.transaction.lost(error))
+            self._tell(each.job, self._lost(each, error))
         self._flying.clear()
         for job, begun in self._alone:
             # Where some have it already, the others were refused for now, and each of them is told so.

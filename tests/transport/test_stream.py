@@ -82,8 +82,9 @@ def reading(peer: Peer, count: int, *, keep: bool = False) -> list[bytes]:
 
 
 def opened(peer: Peer, offer: Sequence[str]) -> None:
-    """Begin as a good server does."""
+    """Begin as a good server does, when the caller has had time to read ahead."""
     peer.start_tls()
+    peer.expect_silence(0.1)
     peer.send(b"220 mx.test\r\n")
     peer.expect(b"EHLO")
     peer.send(b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer)) + b"250 SIZE\r\n")

@@ -269,7 +269,7 @@ class SecureMailer:
                     # Here, in the caller's thread: who goes on to change the message changes the next one.
                     yield Job(index, _from_any(message), bind(self._overall, deadline))
                 except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
-                    yield Known.of(SendResult(index, None, Outcome.NOT_SENT, error=error))
+                    yield Known(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
         ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
         workers = self._settings.max_connections
@@ -476,11 +476,11 @@ def _finish(run: _Run, job: Job, submit: Callable[[], Receipt]) -> None:
             run.refused.append(error)
         result = SendResult(job.index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
     except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
-        job.result.set_exception(error)
+        job.finish(error)
         return
     finally:
         job.submission.content.close()
-    job.result.set_result(result)
+    job.finish(result)
 
 
 def _may_go_again(error: SecureSMTPError) -> bool:

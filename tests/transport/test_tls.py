@@ -41,10 +41,11 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
+from securesmtp._protocol.dialogue import open_session
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
 from securesmtp._transport.link import Deadline, Link
-from securesmtp._values import TLSInfo
+from securesmtp._values import TLSInfo, TLSMode
 
 
 def _settings(mode: Literal["implicit", "starttls"] = "starttls") -> Settings:
@@ -207,7 +208,7 @@ def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.Mo
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     monkeypatch.setattr(socket, "getaddrinfo", resolves)
     with pytest.raises(ConnectError):
-        link._begin()
+        link.run(open_session(TLSMode.IMPLICIT, None))
     assert asked == ["localhost"]
 
 

@@ -54,7 +54,8 @@ class Mailbox:
         local, at, domain = address.rpartition("@")
         if not at:
             raise _refused(address, "has no @" if address else "is empty (the null reverse-path is for servers)")
-        if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)) or not _printable(local):
+        # U+0085, U+2028, U+202E and their like end lines or turn text around where the address is shown.
+        if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)) or not local.isprintable():
             raise _refused(address, "has a local part that RFC 5321 §4.1.2 does not allow")
         ascii_domain = _domain(address, domain)
         if len(local.encode()) > _MAX_LOCAL:
@@ -82,7 +83,9 @@ def ascii_domain(domain: str) -> str:
         ValueError: It is neither a domain name in ASCII nor one that has such a form.
     """
     # Label by label: idna.encode also splits at U+3002 and its like, which would be another domain than the one given.
-    name = ".".join(label if label.isascii() else _a_label(label) for label in domain.split("."))
+    name = domain
+    if not domain.isascii():
+        name = ".".join(label if label.isascii() else _a_label(label) for label in domain.split("."))
     if len(name) > _MAX_DOMAIN or not _DOMAIN.fullmatch(name):
         message = "not a domain name"
         raise ValueError(message)
@@ -91,7 +94,7 @@ def ascii_domain(domain: str) -> str:
 
 def address_literal(text: str) -> str | None:
     """Return *text* if it is an address literal such as ``[192.0.2.1]`` or ``[IPv6:::1]`` (RFC 5321 §4.1.3)."""
-    if not (text.isascii() and text.startswith("[") and text.endswith("]")):
+    if not (text.startswith("[") and text.endswith("]") and text.isascii()):
         return None
     inner = text[1:-1]
     tagged = inner[:5].lower() == "ipv6:"
@@ -133,11 +136,6 @@ def _a_label(label: str) -> str:
     import idna
 
     return idna.alabel(label).decode("ascii")
-
-
-def _printable(text: str) -> bool:
-    # U+0085, U+2028, U+202E and their like end lines or turn text around where the address is shown.
-    return all(character.isprintable() for character in text)
 
 
 def _refused(address: object, why: str) -> AddressError:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+S = TypeVar("S", bytes, str)
 # Large enough that Python's work per block does not show, small enough for a time limit of its own (TMO-03).
 BLOCK = 65536
 # A content without a line: what answers a 354 that nobody wants any more (RFC 2920 §3.1).
@@ -30,6 +31,8 @@ _MAX_MEMORY = 1 << 20
 _BARE_CR = re.compile(rb"\r(?!\n)")
 # RFC 5322 §2.2: printable ASCII without the colon; no space before it, which parsers read in two ways.
 _FIELD = re.compile(rb"([!-9;-~]+):")
+# A header in which there is nothing to be refused, in one step; possessive, so that one without end is no work.
+_PLAIN_HEADER = re.compile(rb"(?:(?!(?:resent-)?bcc:)[!-9;-~]++:[^\r]*+\r\n(?:[ \t][^\r]*+\r\n)*+)*+", re.IGNORECASE)
 _MESSAGE_ID = re.compile(rb"^message-id:([^\r]*(?:\r\n[ \t][^\r]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -51,7 +54,7 @@ class Content:
     utf8_header: bool
     message_id: str | None
     ended: bool
-    source: bytes | IO[bytes] = field(repr=False)
+    source: bytes | IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Content:
@@ -62,12 +65,26 @@ class Content:
             MessageError: It cannot be sent as it is.
         """
         scanner = Scanner()
-        for start in range(0, len(data), BLOCK):
-            scanner.feed(data[start : start + BLOCK])
+        for block in _cut(data):
+            scanner.feed(block)
         scanner.finish()
         if scanner.changed:
             data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         return scanner.content(data)
+
+    @classmethod
+    def from_pieces(cls, pieces: tuple[bytes | str, ...]) -> Content:
+        """
+        Check *pieces* one behind the other; a str is ASCII with LF line ends, and no copy of it is made.
+
+        Raises:
+            MessageError: They cannot be sent as they are.
+        """
+        scanner = Scanner()
+        for block in _written(pieces):
+            scanner.feed(block)
+        scanner.finish()
+        return cls.from_bytes(b"".join(_written(pieces))) if scanner.changed else scanner.content(pieces)
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> Content:
@@ -96,7 +113,7 @@ class Content:
 
     def close(self) -> None:
         """Give back the temporary file, if there is one."""
-        if not isinstance(self.source, bytes):
+        if not isinstance(self.source, bytes | tuple):
             self.source.close()
 
     def blocks(self) -> Iterator[bytes]:
@@ -116,11 +133,25 @@ class Content:
 
     def _read(self) -> Iterator[bytes]:
         if isinstance(self.source, bytes):
-            yield from (self.source[start : start + BLOCK] for start in range(0, self.size, BLOCK))
+            yield from _cut(self.source)
+        elif isinstance(self.source, tuple):
+            yield from _written(self.source)
         else:
             self.source.seek(0)
             while block := self.source.read(BLOCK):
                 yield block
+
+
+def _written(pieces: Iterable[bytes | str]) -> Iterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield from _cut(piece)
+        else:
+            yield from (block.encode("ascii").replace(b"\n", b"\r\n") for block in _cut(piece))
+
+
+def _cut(octets: S) -> Iterator[S]:
+    return (octets[start : start + BLOCK] for start in range(0, len(octets), BLOCK))
 
 
 def stuffed(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -199,7 +230,7 @@ class Scanner:
         if self._in_header:
             self._check_header(bytes(self._header[2:]))
 
-    def content(self, source: bytes | IO[bytes]) -> Content:
+    def content(self, source: bytes | IO[bytes] | tuple[bytes | str, ...]) -> Content:
         """Return the finding, over *source*, which holds what `feed` returned."""
         return Content(self._size, self._is_ascii, self._utf8_header, self._message_id, not self._column, source)
 
@@ -228,16 +259,8 @@ class Scanner:
             raise MessageError(message)
 
     def _check_header(self, header: bytes) -> None:
-        for number, text in enumerate(header.removesuffix(b"\r\n").split(b"\r\n"), 1):
-            if text[:1] in {b" ", b"\t"} and number > 1:
-                continue
-            parsed = _FIELD.match(text)
-            if text and not parsed:
-                hint = "the header ends with an empty line"
-                raise _at(number, "is neither a header field nor the continuation of one", hint)
-            # RFC 5322 §3.6.3; in raw bytes we change nothing, so it is for the caller to take it out.
-            if parsed and parsed[1].lower() in {b"bcc", b"resent-bcc"}:
-                raise _at(number, f"is a {parsed[1].decode()} field, which every recipient would see", "take it out")
+        if not _PLAIN_HEADER.fullmatch(header):
+            _check_lines(header)
         if not header.isascii():
             self._utf8_header = True
             try:
@@ -249,6 +272,19 @@ class Scanner:
 
     def _refused(self, what: str, before: bytes) -> MessageError:
         return _at(self._line + before.count(b"\n"), what)
+
+
+def _check_lines(header: bytes) -> None:
+    for number, text in enumerate(header.removesuffix(b"\r\n").split(b"\r\n"), 1):
+        if text[:1] in {b" ", b"\t"} and number > 1:
+            continue
+        parsed = _FIELD.match(text)
+        if text and not parsed:
+            hint = "the header ends with an empty line"
+            raise _at(number, "is neither a header field nor the continuation of one", hint)
+        # RFC 5322 §3.6.3; in raw bytes we change nothing, so it is for the caller to take it out.
+        if parsed and parsed[1].lower() in {b"bcc", b"resent-bcc"}:
+            raise _at(number, f"is a {parsed[1].decode()} field, which every recipient would see", "take it out")
 
 
 def _at(number: int, what: str, hint: str | None = None) -> MessageError:

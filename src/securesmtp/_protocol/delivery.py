@@ -73,7 +73,8 @@ def deliver(
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
         try:
-            begun = begun or (yield from transaction(session, replace(fitted, recipients=group), partial))
+            part = replace(fitted, recipients=group) if waiting or replies else fitted
+            begun = begun or (yield from transaction(session, part, partial))
         except SecureSMTPError as error:
             if not replies:
                 raise
@@ -82,6 +83,8 @@ def deliver(
             recipients, reply = begun
             replies.append(reply)
             full = too_many(recipients)
+            if not full and not waiting and len(replies) == 1:
+                return Delivery(recipients, (reply,), fitted.content.size)
             waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
         begun = None
         said |= {each.address: each for each in recipients}

@@ -14,10 +14,11 @@ from email.header import Header
 from email.headerregistry import Address, AddressHeader, Group
 from email.message import EmailMessage
 from email.policy import EmailPolicy
+from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._protocol.address import Mailbox, ascii_domain
-from securesmtp._protocol.content import MAX_LINE, Content
+from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
@@ -33,6 +34,11 @@ _FOLD = "\r\n "
 T = TypeVar("T")
 _RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*_ADDRESS_FIELDS, *_RESENT))
+# Short fields of these need no folding, which costs half of what a small message does.
+_TEXT_NAMES = frozenset({"subject", "date", "message-id", "mime-version", "content-transfer-encoding"})
+_SHORT = re.compile(r"(?!.{75})[!-~]++(?: [!-~]++)*+")
+# Stands for a large payload while the rest is serialised.
+_PLACE = "securesmtp: here a payload is put in"
 # An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
 _SIMPLE = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 # One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
@@ -113,10 +119,12 @@ def _submission(
     if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
         text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
         raise MessageError(text, hint="mend the line that is no header field")
-    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message)
-    forward = envelope_recipients(_recipients(message)) if recipients is None else recipients
+    prefix = _prefix(message) if mail_from is None or recipients is None else ""
+    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message, prefix)
+    forward = envelope_recipients(_recipients(message, prefix)) if recipients is None else recipients
     prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
-    utf8 = any(not address.username.isascii() for field in _ADDRESS_FIELDS for address in _addresses(prepared, field))
+    fields = _present(prepared, _ADDRESS_FIELDS)
+    utf8 = any(not address.username.isascii() for field in fields for address in _addresses(prepared, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
     return Submission(reverse, forward, _serialised(prepared, utf8=utf8, cte_type="8bit"), prepared)
 
@@ -165,8 +173,7 @@ def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
     return tuple(mailboxes.values())
 
 
-def _sender(message: EmailMessage) -> Mailbox:
-    prefix = _prefix(message)
+def _sender(message: EmailMessage, prefix: str) -> Mailbox:
     for field in (f"{prefix}Sender", f"{prefix}From"):
         addresses = _envelope_addresses(message, field)
         if len(addresses) == 1:
@@ -178,8 +185,7 @@ def _sender(message: EmailMessage) -> Mailbox:
     raise MessageError(text, hint="set it, or pass mail_from")
 
 
-def _recipients(message: EmailMessage) -> list[str]:
-    prefix = _prefix(message)
+def _recipients(message: EmailMessage, prefix: str) -> list[str]:
     return [a.addr_spec for field in ("To", "Cc", "Bcc") for a in _envelope_addresses(message, f"{prefix}{field}")]
 
 
@@ -193,7 +199,8 @@ def _prefix(message: EmailMessage) -> str:
 
 
 def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
-    for value in cast("list[AddressHeader]", message.get_all(field, [])):
+    values = cast("list[AddressHeader]", message.get_all(field, []))
+    for value in values:
         # The parser keeps what it could read ("a@b.example; c@d.example" gives one) and says so only in the defects.
         defects = cast("tuple[MessageDefect, ...]", value.defects)  # type: ignore[attr-defined] # typeshed lacks it
         if any(isinstance(defect, InvalidHeaderDefect) for defect in defects):
@@ -201,12 +208,17 @@ def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
             raise AddressError(
                 text, hint="write user@example.org, several with commas between; or pass mail_from and recipients"
             )
-    return _addresses(message, field)
+    return [address for value in values for address in value.addresses]
 
 
 def _addresses(message: EmailMessage, field: str) -> list[Address]:
     values = cast("list[AddressHeader]", message.get_all(field, []))
     return [address for value in values for address in value.addresses]
+
+
+def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:
+    names = {name.lower() for name, _ in message.raw_items()}
+    return [field for field in fields if field.lower() in names]
 
 
 def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage:
@@ -218,7 +230,7 @@ def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage
     if not any(name.lower() == "message-id" and str(value).strip() for name, value in copied.raw_items()):
         del copied["Message-ID"]
         copied["Message-ID"] = message_id
-    for field in (*_ADDRESS_FIELDS, *_RESENT):
+    for field in _present(copied, (*_ADDRESS_FIELDS, *_RESENT)):
         if any(not address.domain.isascii() for address in _addresses(copied, field)):
             groups = [_ascii_group(g) for value in copied.get_all(field, []) for g in value.groups]
             del copied[field]
@@ -265,11 +277,16 @@ class _CheckedPolicy(EmailPolicy):
 
     def fold_binary(self, name: str, value: str) -> bytes:
         """Return the folded field, or refuse what is more than one."""
+        lowered = name.lower()
+        if hasattr(value, "fold") and _SHORT.fullmatch(f"{name}:{value}") and "=?" not in value:
+            field = f"{name}: {value}\r\n".encode("ascii")
+            if lowered in _TEXT_NAMES or (lowered in _ADDRESS_NAMES and _is_plain(cast("AddressHeader", value), field)):
+                return field
         folded = super().fold_binary(name, value)
-        if name.lower() in _ADDRESS_NAMES:
+        if lowered in _ADDRESS_NAMES:
             folded = self._same_addresses(name, value, folded)
-        field = _FIELD.fullmatch(folded)
-        if not field or field[1] != name.encode("utf-8", "surrogateescape"):
+        parsed = _FIELD.fullmatch(folded)
+        if not parsed or parsed[1] != name.encode("utf-8", "surrogateescape"):
             text = f"the header field {name[:80]!r} would become more than one field, or none"
             raise MessageError(text, hint="take line ends and control characters out of its name and value")
         return folded
@@ -332,6 +349,38 @@ def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         refold_source=theirs.refold_source,
         header_factory=theirs.header_factory,
     )
+    return Content.from_pieces(_guarded(lambda: _pieces(message, policy)))
+
+
+def _pieces(message: EmailMessage, policy: _CheckedPolicy) -> tuple[bytes | str, ...]:
+    """Return *message* as it is written, each large payload as the str that it is: no copy is made of it."""
+    large = [part for part in message.walk() if _is_large(part.get_payload())]
+    payloads = [cast("str", part.get_payload()) for part in large]
+    try:
+        for part in large:
+            part.set_payload(_PLACE)
+        between = _flattened(message, policy).split(_PLACE.encode("ascii"))
+    finally:
+        for part, payload in zip(large, payloads, strict=True):
+            part.set_payload(payload)
+    if len(between) != len(large) + 1:
+        # The words are in the message itself.
+        return (_flattened(message, policy),)
+    return tuple(piece for pair in zip_longest(between, payloads, fillvalue="") for piece in pair)
+
+
+def _is_large(payload: object) -> bool:
+    return isinstance(payload, str) and len(payload) > BLOCK and payload.isascii() and "\r" not in payload
+
+
+def _flattened(message: EmailMessage, policy: _CheckedPolicy) -> bytes:
     buffer = io.BytesIO()
-    _guarded(lambda: BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message))
-    return Content.from_bytes(buffer.getvalue())
+    _Generator(buffer, mangle_from_=False, policy=policy).flatten(message)
+    return buffer.getvalue()
+
+
+class _Generator(BytesGenerator):
+    """Python's own, but for one write of a text in place of one for each of its lines."""
+
+    def _write_lines(self, lines: str) -> None:
+        self.write(lines.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n"))

@@ -67,7 +67,9 @@ def escape(octets: bytes, limit: int = KEPT_TEXT) -> str:
     """Return *octets* as printable text on one line, cut to *limit* characters (RPL-08: log and terminal injection)."""
     # Four octets are the most that one character takes: nothing beyond the next one can show.
     text = octets[: 4 * limit + 4].decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    shown = text
+    if not text.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -160,10 +162,11 @@ class ReplyReader:
                 return self._malformed("a reply is longer than any server needs", text)
             if parsed[2] != b"-":
                 challenge = self._lines[0] if self._code == 334 else b""  # noqa: PLR2004 -- RFC 4954 §4
-                lines = tuple(_LEFT_OUT if self._repeats(line) else line for line in self._lines)
-                # In pieces, over several lines or with blanks between.
-                if _LEFT_OUT not in lines and self._repeats(b"".join(lines)):
-                    lines = (_LEFT_OUT,) * len(lines)
+                lines = tuple(self._lines)
+                # All of it at once: what stands in one line, and what is in pieces over several.
+                if self._secrets and self._repeats(b"".join(lines)):
+                    lines = tuple(_LEFT_OUT if self._repeats(line) else line for line in lines)
+                    lines = lines if _LEFT_OUT in lines else (_LEFT_OUT,) * len(lines)
                 self._lines, self._octets = [], 0
                 return RawReply(self._code, lines, challenge)
         return None
@@ -184,7 +187,10 @@ class ReplyReader:
         return text[:-2]
 
     def _repeats(self, text: bytes) -> bool:
-        return any(not known.isdisjoint(_windows(text, width)) for width, known in self._secrets.items())
+        for width, known in self._secrets.items():
+            if len(text) >= width and not known.isdisjoint(_windows(text, width)):
+                return True
+        return False
 
     def _malformed(self, what: str, octets: bytes) -> str:
         return f'{what}: "{escape(_LEFT_OUT if self._repeats(octets) else octets, 100)}"'

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TypeVar, assert_never, cast
 
 from securesmtp._protocol.content import BLOCK
@@ -50,8 +50,6 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from securesmtp._settings import Settings
 
 T = TypeVar("T")
@@ -59,6 +57,8 @@ _READ = 16384
 _PORT_IMPLICIT = 465
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
+# It has no descriptor of its own, which a fork would share.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 _HINTS: dict[type[OSError], str] = {
     ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
     socket.gaierror: "is the host's name right?",
@@ -115,6 +115,8 @@ class Link(smtplib.SMTP):
         self.addresses: tuple[str, ...] = ()
         self.address = ""
         self._in_step = False
+        self._selector: selectors.BaseSelector = _Selector()
+        self._watched = 0
 
     @property
     def is_open(self) -> bool:
@@ -142,7 +144,9 @@ class Link(smtplib.SMTP):
                 effect = dialogue.send(answer)
                 try:
                     answer = self._perform(effect)
-                except SecureSMTPError as error:
+                except OSError as raised:
+                    # Every error of ours is an OSError too (smtplib.SMTPException).
+                    error = self._mapped(raised)
                     self._give_up(error)
                     dialogue.throw(error)
         except StopIteration as stop:
@@ -159,7 +163,7 @@ class Link(smtplib.SMTP):
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
             return self.is_open and self._in_step and not self._awaited and not self._unread()
-        except SecureSMTPError:
+        except OSError:
             return False
 
     # What smtplib calls.
@@ -169,8 +173,7 @@ class Link(smtplib.SMTP):
         raise NotImplementedError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
-        with self._mapped():
-            self.sock = self._connect(host, port)
+        self.sock = self._connect(host, port)
         if self._settings.mode is TLSMode.IMPLICIT:
             self._upgrade()
         return self._open_socket()
@@ -258,22 +261,20 @@ class Link(smtplib.SMTP):
 
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
-        with self._mapped():
-            self._demand_silence(effect.stage)
-            if effect.line.secret:
-                self._reader.conceal(effect.line)
-            self._awaited = 1
-            self.send(memoryview(effect.line.data))
+        self._demand_silence(effect.stage)
+        if effect.line.secret:
+            self._reader.conceal(effect.line)
+        self._awaited = 1
+        self.send(memoryview(effect.line.data))
 
     def _fly(self, effect: Flight) -> None:
         self._step(effect.stage, "command")
-        with self._mapped():
-            self._demand_silence(effect.stage)
-            self._due += len(effect.lines)
-            # Written with the content that follows it, if one does: a second small write would make a server that
-            # has Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
-            for line in effect.lines:
-                self._held += line.data
+        self._demand_silence(effect.stage)
+        self._due += len(effect.lines)
+        # Written with the content that follows it, if one does: a second small write would make a server that has
+        # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
+        for line in effect.lines:
+            self._held += line.data
 
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
@@ -291,18 +292,18 @@ class Link(smtplib.SMTP):
         # The replies to the commands of a flight may come at any time; the one to the content may not.
         early, self._ending = self._ending or self._awaited <= 1, False
         try:
-            with self._mapped():
-                early = early and self._unread()
-                if not early:
-                    # Before, so that an interrupt cannot make it less than what the server has.
-                    self.written += len(held)
-                    self.send(held)
-        except ConnectError:
+            early = early and self._unread()
+            if not early:
+                # Before, so that an interrupt cannot make it less than what the server has.
+                self.written += len(held)
+                self.send(held)
+        except OSError as raised:
+            error = self._mapped(raised)
             # The server may have said why before it went.
-            with suppress(SecureSMTPError):
+            with suppress(OSError):
                 self._take()
-            if not self._reader.pending:
-                raise
+            if not isinstance(error, ConnectError) or not self._reader.pending:
+                raise error from error.__cause__
         if early or (self._awaited <= 1 and (self._heard or self._reader.pending)):
             raise refuse_early(self._receive(Receive(Stage.CONTENT)))
 
@@ -311,14 +312,14 @@ class Link(smtplib.SMTP):
         # What is held back leaves before anything is waited for; before its first reply in any case.
         if self._held and not self._awaited:
             self._flush()
-        with self._mapped():
-            while (raw := self._heard.popleft() if self._heard else self._next()) is None:
-                if self._take():
-                    continue
-                if self._held:
-                    self._flush()
-                else:
-                    self._wait_for_reply()
+        while (raw := self._heard.popleft() if self._heard else self._next()) is None:
+            # With nothing to be written, there is nothing to be read before it is waited for, but what TLS has already.
+            if (self._held or self._decrypted()) and self._take():
+                continue
+            if self._held:
+                self._flush()
+            else:
+                self._wait_for_reply()
         # RFC 5321 §4.3.2: 354 is half an answer, the other half comes when the content was ended.
         self._awaited -= raw.code != 354  # noqa: PLR2004
         return raw
@@ -331,11 +332,10 @@ class Link(smtplib.SMTP):
             message = "there is plaintext between the 220 to STARTTLS and the handshake"
             raise DowngradeError(message, stage=Stage.STARTTLS, hint="somebody may be tampering with the connection")
         self._reader = ReplyReader()
-        with self._mapped():
-            sock = wrap(self._context, plain, self._settings.server_name)
-            self.sock = sock
-            self._handshake(sock)
-            self._tls = verified(sock, self._settings)
+        sock = wrap(self._context, plain, self._settings.server_name)
+        self.sock = sock
+        self._handshake(sock)
+        self._tls = verified(sock, self._settings)
         return self._tls
 
     # Octets and time.
@@ -384,15 +384,19 @@ class Link(smtplib.SMTP):
 
     def _take(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
-        # A SSLSocket can hold octets that select does not see: read first (measured, 2.12).
-        with self._mapped(), suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        try:
             octets = self._open_socket().recv(_READ)
-            if not octets:
-                message = "the server closed the connection"
-                raise ConnectError(message, stage=self._stage, retryable=True)
-            self._reader.feed(octets)
-            return True
-        return False
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        if not octets:
+            message = "the server closed the connection"
+            raise ConnectError(message, stage=self._stage, retryable=True)
+        self._reader.feed(octets)
+        return True
+
+    def _decrypted(self) -> bool:
+        # A SSLSocket can hold octets that select does not see (measured, 2.12).
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def _next(self) -> RawReply | None:
         try:
@@ -414,23 +418,26 @@ class Link(smtplib.SMTP):
         try:
             self._wait(selectors.EVENT_READ)
             self._take()
-        except (DeadlineExceededError, ConnectError) as error:
+        except OSError as raised:
+            error = self._mapped(raised)
             if self._stage is Stage.GREETING and self._tls is None and not self._reader.pending:
                 hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'
                 if self._settings.port == _PORT_IMPLICIT:
                     message = "the server waits for TLS on this port"
                     raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
                 error.hint = hint
-            raise
+            raise error from error.__cause__
 
     def _wait(self, events: int) -> None:
         sock = self._open_socket()
         # A server's small writes wait for our acknowledgements (measured: 43 of 46 ms of a login to Postfix).
         with suppress(OSError, AttributeError):  # not every system has it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        with selectors.DefaultSelector() as selector:
-            selector.register(sock, events)
-            selector.select(self._deadline.left(self._stage))
+        if events != self._watched:
+            # Its number stays the same when TLS begins.
+            (self._selector.modify if self._watched else self._selector.register)(sock.fileno(), events)
+            self._watched = events
+        self._selector.select(self._deadline.left(self._stage))
         self._deadline.left(self._stage)
 
     def _give_up(self, error: SecureSMTPError) -> None:
@@ -474,17 +481,15 @@ class Link(smtplib.SMTP):
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 
-    @contextmanager
-    def _mapped(self) -> Generator[None]:
-        """Turn the errors of socket and ssl into ours."""
-        try:
-            yield
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, SecureSMTPError):
-            raise
-        except OSError as error:
-            message = f"the connection failed: {error.strerror or type(error).__name__}"
-            hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None
-            raise ConnectError(message, stage=self._stage, retryable=True, hint=hint) from error
+    def _mapped(self, error: OSError) -> SecureSMTPError:
+        """Return an error of socket or ssl as ours."""
+        if isinstance(error, SecureSMTPError):
+            return error
+        message = f"the connection failed: {error.strerror or type(error).__name__}"
+        hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None
+        ours = ConnectError(message, stage=self._stage, retryable=True, hint=hint)
+        ours.__cause__ = error
+        return ours
 
 
 def _events(want: OSError) -> int:

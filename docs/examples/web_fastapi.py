@@ -1,0 +1,43 @@
+"""POST /send-email with FastAPI: `uvicorn web_fastapi:app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from answers import BAD, send_email
+from configured import open_mailer, sender
+
+
+class Mail(BaseModel):
+    """What the client sends."""
+
+    to: str
+    subject: str
+    body: str
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+    """Keep one mailer, and with it its connections, for as long as the process serves."""
+    with open_mailer() as mailer:
+        yield {"mailer": mailer, "sender": sender()}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(RequestValidationError)
+def refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer 400 as for any other bad request; FastAPI's own 422 would repeat what the client sent."""
+    return JSONResponse(*BAD)
+
+
+# No "async": FastAPI runs it in a thread, where it may wait for the mail server.
+@app.post("/send-email")
+def send(mail: Mail, request: Request) -> JSONResponse:
+    state = request.state
+    return JSONResponse(*send_email(state.mailer, state.sender, mail.to, mail.subject, mail.body))

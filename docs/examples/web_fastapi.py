@@ -30,9 +30,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
 app = FastAPI(lifespan=lifespan)
 
 
+@app.exception_handler(400)
 @app.exception_handler(RequestValidationError)
 def refuse(request: Request, error: Exception) -> JSONResponse:
-    """Answer 400 as for any other bad request; FastAPI's own 422 would repeat what the client sent."""
+    """Answer as for any other bad request: FastAPI's own 422 would repeat what the client sent."""
     return JSONResponse(*BAD)
 
 

@@ -1,4 +1,4 @@
-"""One request, one mail, one answer: what the web examples share. It knows no framework."""
+"""One request, one mail, one answer: what the web examples share, of no framework."""
 
 import logging
 from email.message import EmailMessage
@@ -27,11 +27,17 @@ class Answer(NamedTuple):
 
 
 SENT = Answer({"message": "Email sent successfully!"}, 200, {})
-BAD = Answer({"error": "needed: JSON with to (one address), subject (one line) and body, all text"}, 400, {})
+BAD = Answer(
+    {"error": "not sent: to, subject and body are not what they must be"}, 400, {}
+)
 BROKEN = Answer({"error": "not sent: this service has a fault"}, 500, {})
 REFUSED = Answer({"error": "not sent: the mail server refused it"}, 502, {})
 LATER = Answer({"error": "not sent: try again later"}, 503, {"Retry-After": "60"})
-UNKNOWN = Answer({"error": "unknown: it may have been delivered, so do not simply send it again"}, 504, {})
+UNKNOWN = Answer(
+    {"error": "unknown: it may have been delivered; do not simply send it again"},
+    504,
+    {},
+)
 
 
 def answer(error: SecureSMTPError) -> Answer:
@@ -49,20 +55,24 @@ def answer(error: SecureSMTPError) -> Answer:
     return BROKEN
 
 
-def send_email(mailer: SecureMailer, sender: str, to: str, subject: str, body: str) -> Answer:
+def send_email(
+    mailer: SecureMailer, sender: str, to: str, subject: str, body: str
+) -> Answer:
     """
     Send one mail and return the answer.
 
-    The sender is never the client's to choose. Whom your service writes to, and for whom, is for you to limit before
-    this is called (a login, a list, a rate): else it is an open relay.
+    The sender is never the client's to choose. Whom your service writes to, and for
+    whom, is yours to limit before this is called (a login, a list, a rate): else it
+    is an open relay.
     """
     message = EmailMessage()
     try:
         message["From"], message["To"], message["Subject"] = sender, to, subject
         message.set_content(body)
     except Exception as error:
-        # A ValueError for a line end in a field. For odd addresses `email` has others, such as IndexError.
-        log.warning("no message can be made of the request: %s", type(error).__name__)
+        # ValueError for a line end in a field; for odd addresses `email` has others,
+        # such as IndexError.
+        log.warning("the request makes no message: %s", type(error).__name__)
         return BAD
     try:
         # To this one address, whatever else could be read out of the field.
@@ -72,7 +82,7 @@ def send_email(mailer: SecureMailer, sender: str, to: str, subject: str, body: s
         log.warning("%s for %s: %s", type(error).__name__, error.message_id, error)
         return answer(error)
     except Exception:
-        # The password's file is not there, for example. What the library did not raise happened before the sending.
-        log.exception("nothing was sent")
+        # What our own password function raises; it is asked before anything is sent.
+        log.exception("no password")
         return BROKEN
     return SENT

@@ -1,4 +1,8 @@
-"""Send to many, and know what became of each: `python bulk_with_results.py one@example.net two@example.net`."""
+"""
+Send to many, and know what became of each.
+
+`python bulk_with_results.py one@example.net two@example.net`
+"""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,7 +25,12 @@ def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
 
 def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]:
     """Return the addresses by what is to be done about them."""
-    todo: dict[str, list[str]] = {"nothing": [], "send again": [], "mend": [], "ask the server's log": []}
+    todo: dict[str, list[str]] = {
+        "nothing": [],
+        "send again": [],
+        "mend": [],
+        "ask the server's log": [],
+    }
     for result in mailer.send_many(newsletters(addresses)):
         if result.outcome is Outcome.ACCEPTED:
             what = "nothing"
@@ -30,7 +39,8 @@ def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]
         else:
             what = "send again" if result.retryable else "mend"
         todo[what].append(addresses[result.index])
-        print(result.message_id, result.outcome, result.receipt.reply if result.receipt else result.error)
+        said = result.receipt.reply if result.receipt else result.error
+        print(result.message_id, result.outcome, said)
     return todo
 
 

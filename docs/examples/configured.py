@@ -8,9 +8,11 @@ from securesmtp import SecureMailer, TLSMode
 
 
 def password() -> str:
-    """Return the password from a file, or from the environment; asked at each login, so a new one needs no restart."""
+    """Return the password, from a file where there is one; asked for at each login."""
     path = os.environ.get("SMTP_PASSWORD_FILE")
-    return Path(path).read_text("utf-8").rstrip("\n") if path else os.environ["SMTP_PASSWORD"]
+    if path is None:
+        return os.environ["SMTP_PASSWORD"]
+    return Path(path).read_text("utf-8").rstrip("\n")
 
 
 def open_mailer() -> SecureMailer:
@@ -28,5 +30,5 @@ def open_mailer() -> SecureMailer:
 
 
 def sender() -> str:
-    """Return who the mail is from; what is no address is found when the program starts."""
+    """Return who the mail is from; raise when that is no address."""
     return Address(addr_spec=os.environ["MAIL_FROM"]).addr_spec

@@ -1,4 +1,4 @@
-"""Send one mail: `python first_mail.py you@example.net`. The password is asked for at the terminal."""
+"""Send one mail: `python first_mail.py you@example.net`."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ with SecureMailer(
     os.environ["SMTP_HOST"],
     int(os.environ.get("SMTP_PORT", "465")),
     username=os.environ["SMTP_USERNAME"],
-    password=getpass,  # called once TLS is verified, and not before
+    password=getpass,  # asks at the terminal, once TLS is verified and not before
     ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
 ) as mailer:
     receipt = mailer.send(message)

@@ -1,4 +1,4 @@
-"""Tell each kind of failure from the others: `python handle_errors.py you@example.net`."""
+"""Tell the failures apart: `python handle_errors.py you@example.net`."""
 
 import sys
 from email.message import EmailMessage
@@ -27,7 +27,7 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
         receipt = mailer.send(message)
     # It may have arrived. All other errors say that it has not.
     except OutcomeUnknownError as error:
-        return f"unknown: look for {error.message_id} in the server's log before you send it again"
+        return f"unknown: look for {error.message_id} in the server's log first"
     # Ours to mend, before anything was sent.
     except AddressError as error:
         return f"mend the address: {error}"
@@ -44,8 +44,9 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
         return f"{'later' if error.retryable else 'mend the login'}: {error}"
     # The server said no.
     except RecipientsRefusedError as error:
-        no = [recipient.address for recipient in error.recipients if not recipient.accepted]
-        return f"{'later' if error.retryable else 'never'}, refused for {', '.join(no)}: {error.reply}"
+        no = ", ".join(each.address for each in error.recipients if not each.accepted)
+        when = "later" if error.retryable else "never"
+        return f"{when}, refused for {no}: {error.reply}"
     except RefusedError as error:
         return f"{'later' if error.retryable else 'never'}, refused: {error.reply}"
     # The server or the way to it has a fault.

@@ -10,7 +10,11 @@ from securesmtp.errors import CertificateError
 
 ca_file, recipient = sys.argv[1:]
 message = EmailMessage()
-message["From"], message["To"], message["Subject"] = os.environ["MAIL_FROM"], recipient, "Hello"
+message["From"], message["To"], message["Subject"] = (
+    os.environ["MAIL_FROM"],
+    recipient,
+    "Hello",
+)
 message.set_content("To a server whose certificate our own CA signed.")
 
 with SecureMailer(

@@ -1,8 +1,8 @@
 """
 Pin the server's key, in addition to all other checks.
 
-`python pins.py` shows the key that the server has now; `python pins.py sha256/…` asks whether it has that one, or one
-of several.
+`python pins.py` shows the key that the server has now, `python pins.py sha256/…`
+asks whether it has that one, or one of several.
 """
 
 import os
@@ -13,7 +13,7 @@ from securesmtp.errors import CertificateError
 
 policy = TLSPolicy(
     ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
-    # Of the key in use, and of a second one that lies in a safe for the day when the first is changed.
+    # The key in use, and a second one that lies in a safe until the first is changed.
     pins=tuple(sys.argv[1:]) or None,
 )
 host, port = os.environ["SMTP_HOST"], int(os.environ.get("SMTP_PORT", "465"))

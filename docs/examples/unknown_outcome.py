@@ -1,7 +1,8 @@
 """
 Send again what may have arrived, without a second copy that nobody recognises.
 
-`python unknown_outcome.py you@example.net /var/log/mail.log`, on the machine of the server, or with a copy of its log.
+`python unknown_outcome.py you@example.net /var/log/mail.log`, on the server's machine,
+or with a copy of its log.
 """
 
 import sys
@@ -15,8 +16,10 @@ from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 
 
-def send(mailer: SecureMailer, message: EmailMessage, log: Path, wait: float = 60) -> str:
-    """Send, and once more if the outcome is unknown and the server's log does not know the message after *wait* s."""
+def send(
+    mailer: SecureMailer, message: EmailMessage, log: Path, wait: float = 60
+) -> str:
+    """Send, and once more if nobody knows and the log has nothing after *wait* s."""
     try:
         return f"accepted: {mailer.send(message).reply}"
     except OutcomeUnknownError as error:
@@ -25,8 +28,8 @@ def send(mailer: SecureMailer, message: EmailMessage, log: Path, wait: float = 6
         time.sleep(wait)
     if message["Message-ID"] in log.read_text("utf-8", "replace"):
         return "it had arrived"
-    # The same message with the same Message-ID: if the log was wrong, the receiver can still tell that it is a copy.
-    # What this raises is the caller's: a third time is for a person to decide.
+    # The same Message-ID: if the log was wrong, the receiver can tell it is a copy.
+    # What this raises is for the caller: of a third time, a person decides.
     return f"accepted the second time: {mailer.send(message).reply}"
 
 

@@ -22,7 +22,7 @@ class Mail(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
-    """Keep one mailer, and with it its connections, for as long as the process serves."""
+    """Keep one mailer, with its connections, for as long as the process serves."""
     with open_mailer() as mailer:
         yield {"mailer": mailer, "sender": sender()}
 
@@ -33,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 @app.exception_handler(400)
 @app.exception_handler(RequestValidationError)
 def refuse(request: Request, error: Exception) -> JSONResponse:
-    """Answer as for any other bad request: FastAPI's own 422 would repeat what the client sent."""
+    """Answer as to any bad request: FastAPI's own 422 repeats what the client sent."""
     return JSONResponse(*BAD)
 
 
@@ -41,4 +41,6 @@ def refuse(request: Request, error: Exception) -> JSONResponse:
 @app.post("/send-email")
 def send(mail: Mail, request: Request) -> JSONResponse:
     state = request.state
-    return JSONResponse(*send_email(state.mailer, state.sender, mail.to, mail.subject, mail.body))
+    return JSONResponse(
+        *send_email(state.mailer, state.sender, mail.to, mail.subject, mail.body)
+    )

@@ -1,4 +1,8 @@
-"""POST /send-email with Flask: `flask --app web_flask run`, or any WSGI server with `web_flask:create_app()`."""
+"""
+POST /send-email with Flask: `flask --app web_flask run`.
+
+Other WSGI servers are given `web_flask:create_app()`.
+"""
 
 import atexit
 

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 SENT = Answer({"message": "Email sent successfully!"}, 200, {})
 BAD = Answer(
-    {"error": "not sent: to, subject and body are not what they must be"}, 400, {}
+    {"error": "not sent: want to (one address), subject (one line), body"}, 400, {}
 )
 BROKEN = Answer({"error": "not sent: this service has a fault"}, 500, {})
 REFUSED = Answer({"error": "not sent: the mail server refused it"}, 502, {})

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from email.message import EmailMessage
 
-from configured import open_mailer, sender
+from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import Outcome, SecureMailer
 
 

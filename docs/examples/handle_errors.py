@@ -3,7 +3,7 @@
 import sys
 from email.message import EmailMessage
 
-from configured import open_mailer, sender
+from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import (
     AddressError,

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.utils import make_msgid
 from pathlib import Path
 
-from configured import open_mailer, sender
+from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 

@@ -8,8 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from answers import BAD, send_email
-from configured import open_mailer, sender
+from answers import BAD, send_email  # answers.py, beside this file
+from configured import open_mailer, sender  # configured.py, beside this file
 
 
 class Mail(BaseModel):

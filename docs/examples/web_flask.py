@@ -8,8 +8,8 @@ import atexit
 
 from flask import Flask, request
 
-from answers import BAD, Answer, send_email
-from configured import open_mailer, sender
+from answers import BAD, Answer, send_email  # answers.py, beside this file
+from configured import open_mailer, sender  # configured.py, beside this file
 
 
 def create_app() -> Flask:

@@ -67,7 +67,7 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
     The last is what `.ci/run` does. Python without any of them is run below.
     """
     language, _, mark = BLOCKS[name]
-    assert language in SHELL | SHOWN | {"python"}
+    assert language in SHELL | SHOWN | {"python"}, "mark it as one of these, or say here what it is"
     match mark.split(": ", 1):
         case "not run", why:
             assert why
@@ -78,6 +78,13 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
             assert re.search(rf"^for name in .*\b{command}\b", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
         case _:
             assert language not in SHELL
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_stands_in_fences(page: Path) -> None:
+    """Where it is found above: neither between colons nor in reStructuredText."""
+    elsewhere = re.compile(r"^ *(:{3,} *\{?|\.\. +)(code|sourcecode|testcode|python|sh\b)", re.MULTILINE)
+    assert elsewhere.search(page.read_text("utf-8")) is None
 
 
 @pytest.mark.parametrize("name", PYTHON)
@@ -113,12 +120,12 @@ def example_net(
 ) -> Iterator[SecureMailer]:
     """Have the pages' servers on loopback, with certificates that a public CA signed, and the reader's files here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("smtp.example.com", "mail.corp.example").configure_cert(context)
+    ca.issue_cert("*.example.com", "*.example.net", "*.example.org", "*.corp.example").configure_cert(context)
     server = serve(honest(auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
     look_up = socket.getaddrinfo
 
     def find(host: str, port: int, *more: Any, **options: Any) -> Any:
-        if host in {"smtp.example.com", "mail.corp.example"}:
+        if str(host).partition(".")[2] in {"example.com", "example.net", "example.org", "corp.example"}:
             host, port = "127.0.0.1", server.port
         return look_up(host, port, *more, **options)
 

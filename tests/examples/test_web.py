@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from email import message_from_bytes, policy
 from http.client import HTTPConnection
@@ -25,7 +26,8 @@ from werkzeug.serving import make_server
 
 import web_fastapi
 import web_flask
-from examples.worlds import DOWN, PASSWORD, WORDS, WORLDS, WRONG, Enter
+from examples.worlds import DOWN, PASSWORD, WORDS, WORLDS, WRONG, Enter, World
+from scripted import Peer
 
 EXAMPLES = Path(web_flask.__file__).parent
 PAGE = (EXAMPLES.parent / "how-to/web-route.md").read_text("utf-8")
@@ -146,6 +148,27 @@ def test_each_failure_has_its_status(  # noqa: PLR0913, PLR0917 -- fixtures and 
     # What Python shows where nobody has configured logging.
     assert line.levelno >= logging.WARNING
     assert re.search(logged, f"{line.getMessage()} {line.exc_text}")
+
+
+def test_a_slow_mail_server_holds_up_no_other_request(enter: Enter, web: Web) -> None:
+    """While one request waits for its 250, the next is answered."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def content(peer: Peer, octets: bytes) -> bytes:
+        asked.set()
+        answered.wait(30)
+        return b"250 2.0.0 queued\r\n"
+
+    enter(World({"CONTENT": content}, {}))
+    with web() as port, ThreadPoolExecutor() as elsewhere:
+        first = elsewhere.submit(post, port, json.dumps(MAIL).encode())
+        try:
+            assert asked.wait(30)
+            assert post(port, b"{").status == 400
+            assert not first.done()
+        finally:
+            answered.set()
+        assert first.result().status == 200
 
 
 BAD = {

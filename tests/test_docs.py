@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import getpass
 import logging
 import queue
 import re
 import socket
 import ssl
+import symtable
 from collections.abc import Iterator
 from email.message import EmailMessage
 from itertools import pairwise
@@ -77,7 +79,7 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
             assert name.startswith("README.md-")
             assert re.search(rf"^for name in .*\b{command}\b", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
         case _:
-            assert language not in SHELL
+            assert (mark, language in SHELL) == ("", False)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -93,6 +95,19 @@ def test_each_block_is_python(name: str) -> None:
     compile(PYTHON[name].code, name, "exec")
 
 
+def _undefined(code: str, names: dict[str, Any]) -> set[str]:
+    """Return what the code reads and nobody has defined; a branch that was not taken counts, too."""
+    tables = [symtable.symtable(code, "page", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    return {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and symbol.is_global() and not (symbol.is_assigned() or symbol.is_imported())
+    } - {*names, *dir(builtins)}
+
+
 def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
     """Run a page's blocks one after the other, and return what they have defined."""
     # What pages take for granted: the reader's log and queue.
@@ -102,6 +117,7 @@ def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
             # The page's own is closed at the end of its `with`.
             names["mailer"] = mailer
             exec(compile(block.code, name, "exec"), names)  # noqa: S102 -- our own page
+            assert _undefined(block.code, names) == set()
     return names
 
 
@@ -143,7 +159,7 @@ def example_net(
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("page", sorted({name.rpartition("-")[0] for name, block in PYTHON.items() if not block.mark}))
 def test_the_pages_code_runs_as_printed(page: str, example_net: SecureMailer) -> None:
-    """With a mailer that is there already."""
+    """With a mailer that is there already, and with no name that a reader would miss later."""
     _run(page, example_net)
 
 

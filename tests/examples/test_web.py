@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 def post(port: int, body: bytes, content_type: str = "application/json") -> Answer:
     """Post to the route; what comes back is JSON, and nothing of the server's or the program's is in it."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("POST", "/send-email", body, {"Content-Type": content_type})
         response = connection.getresponse()
@@ -247,6 +247,8 @@ def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        last_resort = threading.Timer(60, process.kill)
+        last_resort.start()
         try:
             assert process.stderr is not None
             said = iter(process.stderr.readline, "")
@@ -255,6 +257,7 @@ def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
             process.send_signal(signal.SIGINT)
             rest = process.stderr.read()
         finally:
+            last_resort.cancel()
             process.kill()
     server.joined()
     (log,) = server.connections

@@ -1,54 +1,177 @@
-"""The pages' code: all of it compiles, and what needs no server of the reader's is run."""
+"""The pages' code: each block is run as printed, or says on the page why it is not."""
 
 from __future__ import annotations
 
+import builtins
+import getpass
 import logging
+import queue
 import re
+import socket
+import ssl
+import symtable
 from collections.abc import Iterator
 from email.message import EmailMessage
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import certifi
 import pytest
+import trustme
+from markdown_it import MarkdownIt
 
+from conftest import Serve
 from requirements import missing
+from scripted import Peer, honest
 from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
+from securesmtp.errors import CertificateError
 from securesmtp.testing import LocalServer
 
 ROOT = Path(__file__).parent.parent
-WATCH_IT = ROOT / "docs/how-to/watch-it.md"
+MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-BLOCKS = {
-    f"{page.name}-{number}": block
-    for page in PAGES
-    for number, block in enumerate(_BLOCK.findall(page.read_text("utf-8")))
+SHELL = {"sh", "console"}
+# What is shown and not run: output, settings, and what Sphinx is told (it runs "doctest" itself).
+SHOWN = {"text", "ini", "json", "{doctest}", "{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
+
+
+class Block(NamedTuple):
+    """A fenced block with the comment right above it, if there is one."""
+
+    language: str
+    code: str
+    mark: str
+
+
+def _blocks(page: Path) -> Iterator[Block]:
+    tokens = MarkdownIt().parse(page.read_text("utf-8"))
+    for above, token in pairwise([tokens[0], *tokens]):
+        if token.type in {"fence", "code_block"}:
+            mark = re.fullmatch(r"<!-- (.*) -->", above.content.strip()) if above.type == "html_block" else None
+            yield Block(token.info.partition(" ")[0], token.content, mark[1] if mark else "")
+
+
+BLOCKS = {f"{page.relative_to(ROOT)}-{number}": block for page in PAGES for number, block in enumerate(_blocks(page))}
+PYTHON = {name: block for name, block in BLOCKS.items() if block.language == "python"}
+TESTS = {
+    name
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
 }
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+def test_each_block_is_run_or_says_why_not(name: str) -> None:
+    """
+    Above it stands `<!-- not run: WHY -->`, `<!-- run by: TEST -->`, or in the README `<!-- run: NAME -->`.
+
+    The last is what `.ci/run` does. Python without any of them is run below.
+    """
+    language, _, mark = BLOCKS[name]
+    assert language in SHELL | SHOWN | {"python"}, "mark it as one of these, or say here what it is"
+    match mark.split(": ", 1):
+        case "not run", why:
+            assert why
+        case "run by", test:
+            assert test in TESTS
+        case "run", command:
+            assert name.startswith("README.md-")
+            assert re.search(rf"^for name in .*\b{command}\b", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+        case _:
+            assert (mark, language in SHELL) == ("", False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_stands_in_fences(page: Path) -> None:
+    """Where it is found above: neither between colons nor in reStructuredText."""
+    elsewhere = re.compile(r"^ *(:{3,} *\{?|\.\. +)(code|sourcecode|testcode|python|sh\b)", re.MULTILINE)
+    assert elsewhere.search(page.read_text("utf-8")) is None
+
+
+@pytest.mark.parametrize("name", PYTHON)
 def test_each_block_is_python(name: str) -> None:
     """With nothing left out that would not compile."""
-    compile(BLOCKS[name], name, "exec")
+    compile(PYTHON[name].code, name, "exec")
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_the_test_of_a_program_runs_as_printed() -> None:
-    """It brings its own server."""
-    exec(compile(BLOCKS["test-your-program.md-0"], "test-your-program.md", "exec"), {})  # noqa: S102 -- our own page
-
-
-# What needs a package that is the reader's.
-_NOT_RUN = ("prometheus_client", "opentelemetry", "stamina")
+def _undefined(code: str, names: dict[str, Any]) -> set[str]:
+    """Return what the code reads and nobody has defined; a branch that was not taken counts, too."""
+    tables = [symtable.symtable(code, "page", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    return {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and symbol.is_global() and not (symbol.is_assigned() or symbol.is_imported())
+    } - {*names, *dir(builtins)}
 
 
 def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
     """Run a page's blocks one after the other, and return what they have defined."""
-    names: dict[str, Any] = {"mailer": mailer}
-    for name, block in BLOCKS.items():
-        if name.startswith(page) and not any(package in block for package in _NOT_RUN):
-            exec(compile(block, name, "exec"), names)  # noqa: S102 -- our own page
+    # What pages take for granted: the reader's log and queue.
+    names: dict[str, Any] = {"log": logging.getLogger(page), "queue": queue.SimpleQueue()}
+    for name, block in PYTHON.items():
+        if name.startswith(f"{page}-") and not block.mark:
+            # The page's own is closed at the end of its `with`.
+            names["mailer"] = mailer
+            exec(compile(block.code, name, "exec"), names)  # noqa: S102 -- our own page
+            assert _undefined(block.code, names) == set()
     return names
+
+
+def _shown(page: str) -> list[str]:
+    """Return what a page shows as output."""
+    return [block.code for name, block in BLOCKS.items() if name.startswith(f"{page}-") and block.language == "text"]
+
+
+def _refuse_nobody(peer: Peer, line: bytes) -> bytes:
+    return b"550 5.1.1 no such user\r\n" if b"<nobody@" in line else b"250 2.1.5 ok\r\n"
+
+
+@pytest.fixture
+def example_net(
+    serve: Serve, ca: trustme.CA, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SecureMailer]:
+    """Have the pages' servers on loopback, with certificates that a public CA signed, and the reader's files here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("*.example.com", "*.example.net", "*.example.org", "*.corp.example").configure_cert(context)
+    server = serve(honest(auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
+    look_up = socket.getaddrinfo
+
+    def find(host: str, port: int, *more: Any, **options: Any) -> Any:
+        if str(host).partition(".")[2] in {"example.com", "example.net", "example.org", "corp.example"}:
+            host, port = "127.0.0.1", server.port
+        return look_up(host, port, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
+    monkeypatch.setattr(getpass, "getpass", lambda: "secret")
+    monkeypatch.chdir(tmp_path)
+    Path("corp-ca.pem").write_bytes(ca_file.read_bytes())
+    Path("report.pdf").write_bytes(b"%PDF-1.7")
+    Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")
+    with SecureMailer("smtp.example.com", username="me", password="secret") as mailer:
+        yield mailer
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+@pytest.mark.parametrize("page", sorted({name.rpartition("-")[0] for name, block in PYTHON.items() if not block.mark}))
+def test_the_pages_code_runs_as_printed(page: str, example_net: SecureMailer) -> None:
+    """With a mailer that is there already, and with no name that a reader would miss later."""
+    _run(page, example_net)
+
+
+def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nobody signed the certificate, in these words, and without asking for the password."""
+    trustme.CA().cert_pem.write_to_path("other.pem")
+    monkeypatch.setattr(certifi, "where", lambda: "other.pem")
+    monkeypatch.setattr(getpass, "getpass", lambda: pytest.fail("the password was asked for"))
+    with pytest.raises(CertificateError) as caught:
+        _run("README.md", example_net)
+    (shown,) = _shown("README.md")
+    assert f"{type(caught.value).__module__}.{type(caught.value).__name__}: {caught.value}" == " ".join(shown.split())
 
 
 @pytest.fixture
@@ -65,17 +188,10 @@ def local(
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-@pytest.mark.parametrize("page", ["many-messages.md", "errors-and-retries.md", "watch-it.md"])
-def test_the_pages_code_runs_as_printed(page: str, local: tuple[LocalServer, SecureMailer]) -> None:
-    """With a mailer that is there already."""
-    _run(page, local[1])
-
-
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureMailer]) -> None:
     """What may have arrived is told, and not sent; each other message is sent once, a broken one to nobody."""
     server, mailer = local
-    names = _run("many-messages.md", mailer)
+    names = _run(MANY, mailer)
     addresses, journal = [f"{number}@example.net" for number in range(20)], Path("broken.txt")
     addresses[7] = "not an address"
     ids = [f"<news-2026-11-{number}@example.com>" for number in range(20)]
@@ -95,7 +211,7 @@ def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureM
 def test_a_run_that_failed_sends_all_when_it_is_mended(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
     """What nobody has is not done: after a wrong password or an outage, the next run sends it."""
     server, mended = local
-    names = _run("many-messages.md", mended)
+    names = _run(MANY, mended)
     addresses, journal = [f"{number}@example.net" for number in range(12)], Path("failed.txt")
     server.messages.clear()
     # Nobody listens on port 1 of loopback.
@@ -116,7 +232,7 @@ def test_what_is_watched_is_what_happens(
 ) -> None:
     """The page's counter counts, and its log has the lines that are logged, but for names and numbers."""
     server, watched = local
-    names = _run("watch-it.md", watched)
+    names = _run(WATCH_IT, watched)
     caplog.clear()
     policy, login = TLSPolicy(ca_data=server.ca_pem), Password("me", "secret")
     with SecureMailer(server.host, server.port, auth=login, policy=policy, on_event=names["count"]) as mailer:
@@ -129,7 +245,7 @@ def test_what_is_watched_is_what_happens(
         for record in caplog.records
         if record.name == "securesmtp" and " failed " not in record.getMessage()
     ]
-    (shown,) = re.findall(r"^```text\n(.*?)^```", WATCH_IT.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (shown,) = _shown(WATCH_IT)
     assert list(map(_shape, shown.splitlines())) == list(map(_shape, logged))
 
 
@@ -141,13 +257,8 @@ def _shape(line: str) -> str:
 def test_each_promise_names_tests_that_exist() -> None:
     """And the page says what is not promised: relays' DANE and MTA-STS among it (POL-01)."""
     page = (ROOT / "docs/explanation/security-model.md").read_text("utf-8")
-    defined = {
-        name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
-    }
     named = set(re.findall(r"`(test_\w+)`", page))
-    assert named - defined == set()
+    assert named - TESTS == set()
     promised, _, rest = page.partition("## What is not promised")
     for promise in promised.partition("## What is promised")[2].split("\n\n")[1:]:
         assert not promise.strip() or "*Tests:* `test_" in promise

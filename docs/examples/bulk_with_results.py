@@ -1,0 +1,50 @@
+"""
+Send to many, and know what became of each.
+
+`python bulk_with_results.py one@example.net two@example.net`
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from email.message import EmailMessage
+
+from configured import open_mailer, sender  # configured.py, beside this file
+from securesmtp import Outcome, SecureMailer
+
+
+def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
+    """Make one message for each address, when it is wanted."""
+    for number, address in enumerate(addresses):
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = sender(), address, "News"
+        # The same in each run, so that a second copy can be recognised.
+        message["Message-ID"] = f"<news-2026-11-{number}@example.com>"
+        message.set_content("What is new.")
+        yield message
+
+
+def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]:
+    """Return the addresses by what is to be done about them."""
+    todo: dict[str, list[str]] = {
+        "nothing": [],
+        "send again": [],
+        "mend": [],
+        "ask the server's log": [],
+    }
+    for result in mailer.send_many(newsletters(addresses)):
+        if result.outcome is Outcome.ACCEPTED:
+            what = "nothing"
+        elif result.outcome is Outcome.UNKNOWN:
+            what = "ask the server's log"
+        else:
+            what = "send again" if result.retryable else "mend"
+        todo[what].append(addresses[result.index])
+        said = result.receipt.reply if result.receipt else result.error
+        print(result.message_id, result.outcome, said)
+    return todo
+
+
+if __name__ == "__main__":
+    with open_mailer() as mailer:
+        for what, addresses in send_all(mailer, sys.argv[1:]).items():
+            print(f"{what}:", *addresses)

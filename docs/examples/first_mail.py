@@ -1,0 +1,27 @@
+"""Send one mail: `python first_mail.py you@example.net`."""
+
+import os
+import sys
+from email.message import EmailMessage
+from getpass import getpass
+
+from securesmtp import SecureMailer
+
+message = EmailMessage()
+message["From"] = os.environ["MAIL_FROM"]
+message["To"] = sys.argv[1]
+message["Subject"] = "Hello"
+message.set_content("Over verified TLS, or not at all.")
+
+with SecureMailer(
+    os.environ["SMTP_HOST"],
+    int(os.environ.get("SMTP_PORT", "465")),
+    username=os.environ["SMTP_USERNAME"],
+    password=getpass,  # asks at the terminal, once TLS is verified and not before
+    ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
+) as mailer:
+    receipt = mailer.send(message)
+
+print("accepted:", receipt.reply)
+print("Message-ID:", receipt.message_id)
+print("carried by:", receipt.tls.version, receipt.tls.cipher)

@@ -1,0 +1,65 @@
+"""Tell the failures apart: `python handle_errors.py you@example.net`."""
+
+import sys
+from email.message import EmailMessage
+
+from configured import open_mailer, sender  # configured.py, beside this file
+from securesmtp import SecureMailer
+from securesmtp.errors import (
+    AddressError,
+    AuthenticationError,
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    DeadlineExceededError,
+    MessageError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RecipientsRefusedError,
+    RefusedError,
+    TLSError,
+)
+
+
+def send(mailer: SecureMailer, message: EmailMessage) -> str:
+    """Return what became of it, and whose turn it is."""
+    try:
+        receipt = mailer.send(message)
+    # It may have arrived. All other errors say that it has not.
+    except OutcomeUnknownError as error:
+        return f"unknown: look for {error.message_id} in the server's log first"
+    # Ours to mend, before anything was sent.
+    except AddressError as error:
+        return f"mend the address: {error}"
+    except MessageError as error:
+        return f"mend the message: {error}"
+    except ConfigurationError as error:
+        return f"mend the settings: {error}"
+    # No connection that can be trusted. The password is still ours.
+    except CertificateError as error:
+        return f"do not send, the certificate is {error.reason}: {error.hint}"
+    except TLSError as error:
+        return f"do not send, somebody may be on the line: {error}"
+    except AuthenticationError as error:
+        return f"{'later' if error.retryable else 'mend the login'}: {error}"
+    # The server said no.
+    except RecipientsRefusedError as error:
+        no = ", ".join(each.address for each in error.recipients if not each.accepted)
+        when = "later" if error.retryable else "never"
+        return f"{when}, refused for {no}: {error.reply}"
+    except RefusedError as error:
+        return f"{'later' if error.retryable else 'never'}, refused: {error.reply}"
+    # The server or the way to it has a fault.
+    except (ConnectError, DeadlineExceededError) as error:
+        return f"{'later' if error.retryable else 'ask who runs the server'}: {error}"
+    except ProtocolError as error:
+        return f"ask who runs the server: {error}"
+    return f"accepted: {receipt.reply}"
+
+
+if __name__ == "__main__":
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = sender(), sys.argv[1], "Hello"
+    message.set_content("Over verified TLS, or not at all.")
+    with open_mailer() as mailer:
+        print(send(mailer, message))

@@ -1,0 +1,27 @@
+"""
+Pin the server's key, in addition to all other checks.
+
+`python pins.py` shows the key that the server has now, `python pins.py sha256/…`
+asks whether it has that one, or one of several.
+"""
+
+import os
+import sys
+
+from securesmtp import SecureMailer, TLSPolicy
+from securesmtp.errors import CertificateError
+
+policy = TLSPolicy(
+    ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
+    # The key in use, and a second one that lies in a safe until the first is changed.
+    pins=tuple(sys.argv[1:]) or None,
+)
+host, port = os.environ["SMTP_HOST"], int(os.environ.get("SMTP_PORT", "465"))
+
+with SecureMailer(host, port, policy=policy) as mailer:
+    try:
+        report = mailer.check()  # as a send would, without a mail
+    except CertificateError as error:
+        sys.exit(f"refused, {error.reason}: {error}")
+
+print(report.tls.peer_spki_sha256)

@@ -1,0 +1,46 @@
+"""POST /send-email with FastAPI: `uvicorn web_fastapi:app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from answers import BAD, send_email  # answers.py, beside this file
+from configured import open_mailer, sender  # configured.py, beside this file
+
+
+class Mail(BaseModel):
+    """What the client sends."""
+
+    to: str
+    subject: str
+    body: str
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+    """Keep one mailer, with its connections, for as long as the process serves."""
+    with open_mailer() as mailer:
+        yield {"mailer": mailer, "sender": sender()}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(400)
+@app.exception_handler(RequestValidationError)
+def refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer as to any bad request: FastAPI's own 422 repeats what the client sent."""
+    return JSONResponse(*BAD)
+
+
+# No "async": FastAPI runs it in a thread, where it may wait for the mail server.
+@app.post("/send-email")
+def send(mail: Mail, request: Request) -> JSONResponse:
+    state = request.state
+    return JSONResponse(
+        *send_email(state.mailer, state.sender, mail.to, mail.subject, mail.body)
+    )

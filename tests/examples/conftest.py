@@ -1,0 +1,37 @@
+"""The examples find what they need in the environment, and their modules on the path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from conftest import Serve
+from examples.worlds import PASSWORD, WRONG, Enter, World
+from scripted import ScriptedServer
+
+
+@pytest.fixture
+def enter(
+    serve: Serve,
+    ca_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Enter]:
+    """Start the server of a world, and configure the examples for it; nothing that is logged has a password."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.chdir(tmp_path)
+    trustme.CA().cert_pem.write_to_path("other.pem")
+
+    def start(world: World) -> ScriptedServer:
+        server = serve(world.script())
+        for variable, value in world.environment(server.port, str(ca_file)).items():
+            monkeypatch.setenv(variable, value)
+        return server
+
+    yield start
+    assert not any(password in caplog.text for password in (PASSWORD, WRONG))

@@ -1,0 +1,205 @@
+"""Each example, run as a program with real TLS to a mail server."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import runpy
+import sys
+from email import message_from_bytes
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+import bulk_with_results
+import configured
+import handle_errors
+import unknown_outcome
+from conftest import Mailer, Serve
+from examples.worlds import PASSWORD, WORDS, WORLDS, Enter, World
+from scripted import Peer, honest
+from securesmtp.errors import OutcomeUnknownError
+
+EXAMPLES = Path(configured.__file__).parent
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+    """Run the example as a program."""
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setattr(getpass, "getpass", lambda: PASSWORD)
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+@pytest.fixture
+def mail() -> EmailMessage:
+    """Write a mail to one."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "me@example.com", "you@example.net", "Hello"
+    message["Message-ID"] = "<once@example.com>"
+    message.set_content("Is it there?")
+    return message
+
+
+def test_each_example_is_run_here() -> None:
+    """None is left out: what another file adds is a failure until it is run, here or in test_web.py."""
+    tested = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert [path.name for path in EXAMPLES.glob("*.py") if path.stem not in tested] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [
+        pytest.param("first_mail.py", ["you@example.net"], "accepted: 250 2.0.0 queued", id="first_mail"),
+        pytest.param("own_ca.py", ["ca.pem", "you@example.net"], "verified by: ca_file ca.pem", id="own_ca"),
+        pytest.param("bulk_with_results.py", ["you@example.net"], "nothing: you@example.net", id="bulk_with_results"),
+        pytest.param("handle_errors.py", ["you@example.net"], "accepted: 250 2.0.0 queued", id="handle_errors"),
+        pytest.param("unknown_outcome.py", ["you@example.net", "log"], "accepted: 250", id="unknown_outcome"),
+    ],
+)
+def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    enter: Enter,
+    ca_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    arguments: list[str],
+    shown: str,
+) -> None:
+    """As its first line says, and it says so."""
+    server = enter(WORLDS["normal"])
+    Path("ca.pem").write_bytes(ca_file.read_bytes())
+    run(monkeypatch, name, *arguments)
+    assert [message.recipients for message in server.accepted] == [(b"RCPT TO:<you@example.net>",)]
+    assert shown in capsys.readouterr().out
+
+
+def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a mail, and without the password."""
+    server = enter(WORLDS["normal"])
+    with pytest.raises(SystemExit, match=r"refused, untrusted: .*Hint: pass the CA"):
+        run(monkeypatch, "own_ca.py", "other.pem", "you@example.net")
+    assert server.secret == b""
+
+
+def test_a_pin_that_was_shown_is_accepted_and_another_is_not(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of several is enough."""
+    enter(WORLDS["normal"])
+    run(monkeypatch, "pins.py")
+    pin = capsys.readouterr().out.strip()
+    other = f"sha256/{'A' * 43}="
+    run(monkeypatch, "pins.py", other, pin)
+    assert capsys.readouterr().out.strip() == pin
+    with pytest.raises(SystemExit, match=r"refused, pin: "):
+        run(monkeypatch, "pins.py", other)
+
+
+def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
+    """Accepted, refused for now, refused for good, broken, unknown: each address is in one list."""
+
+    def rcpt(peer: Peer, line: bytes) -> bytes:
+        return {b"later": b"451 4.7.1 later\r\n", b"never": b"550 5.1.1 no\r\n"}.get(line[9:14], b"250 ok\r\n")
+
+    def content(peer: Peer, octets: bytes) -> bytes:
+        if b"To: maybe@" in octets:
+            peer.cut()
+        return b"250 2.0.0 queued\r\n"
+
+    enter(World({"RCPT": rcpt, "CONTENT": content}, {}))
+    addresses = ["first@example.net", "later@example.net", "never@example.net", "no address", "maybe@example.net"]
+    with configured.open_mailer() as mailer:
+        assert bulk_with_results.send_all(mailer, addresses) == {
+            "nothing": ["first@example.net"],
+            "send again": ["later@example.net"],
+            "mend": ["never@example.net", "no address"],
+            "ask the server's log": ["maybe@example.net"],
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("normal", "accepted: 250 2.0.0 queued", id="accepted"),
+        pytest.param("recipient-refused", f"never, refused for you@example.net: 550 5.1.1 {WORDS}", id="recipient"),
+        pytest.param("later", f"later, refused for you@example.net: 451 4.7.1 {WORDS}", id="recipient-later"),
+        pytest.param("sender-refused", f"never, refused: 550 5.7.1 {WORDS}", id="sender"),
+        pytest.param("content-refused", f"never, refused: 554 5.7.1 {WORDS}", id="content"),
+        pytest.param("busy", "later: localhost:", id="busy"),
+        pytest.param("down", "later: localhost:", id="down"),
+        pytest.param("greeting-refused", "ask who runs the server: localhost:", id="greeting"),
+        pytest.param("out-of-step", "ask who runs the server: localhost:", id="protocol"),
+        pytest.param("login-later", "later: localhost:", id="login-later"),
+        pytest.param("wrong-password", "mend the login: localhost:", id="login"),
+        pytest.param("stripped", "do not send, somebody may be on the line: localhost:", id="stripped"),
+        pytest.param("untrusted", "do not send, the certificate is untrusted: pass the CA", id="certificate"),
+        pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
+    ],
+)
+def test_each_kind_of_error_is_told_apart(enter: Enter, mail: EmailMessage, name: str, told: str) -> None:
+    """What a server can do wrong."""
+    enter(WORLDS[name])
+    with configured.open_mailer() as mailer:
+        assert handle_errors.send(mailer, mail).startswith(told)
+
+
+def test_each_mistake_of_ours_is_told_apart(enter: Enter, mail: EmailMessage) -> None:
+    """What is found before anything is sent."""
+    server = enter(WORLDS["normal"])
+    with configured.open_mailer() as mailer:
+        mail.replace_header("To", "you")
+        assert handle_errors.send(mailer, mail).startswith("mend the address: ")
+        del mail["To"]
+        assert handle_errors.send(mailer, mail).startswith("mend the message: ")
+    mail["To"] = "you@example.net"
+    assert re.match(r"mend the settings: localhost:\d+: the mailer is closed", handle_errors.send(mailer, mail))
+    server.joined()
+    assert server.connections == []
+
+
+def test_a_time_limit_is_told_apart(serve: Serve, mailer: Mailer, mail: EmailMessage) -> None:
+    """Before the end of the content it is no unknown outcome."""
+
+    def waits(peer: Peer, line: bytes) -> bytes:
+        peer.sleep_until_peer_closes()
+        return b""
+
+    mine = mailer(serve(honest(replies={"MAIL": waits})), deadline=0.3)
+    assert handle_errors.send(mine, mail).startswith("later: ")
+
+
+@pytest.mark.parametrize(
+    ("log", "told", "copies"),
+    [
+        pytest.param("message-id=<other@example.com>", "accepted the second time: 250", 2, id="not-in-the-log"),
+        pytest.param("message-id=<once@example.com>", "it had arrived", 1, id="in-the-log"),
+    ],
+)
+def test_what_may_have_arrived_is_looked_for_first(
+    enter: Enter, mail: EmailMessage, log: str, told: str, copies: int
+) -> None:
+    """A second copy goes out when the log has no first one, and it has the same Message-ID."""
+    cut = [True]
+
+    def content(peer: Peer, octets: bytes) -> bytes:
+        if cut:
+            cut.pop()
+            peer.cut()
+        return b"250 2.0.0 queued\r\n"
+
+    server = enter(World({"CONTENT": content}, {}))
+    Path("mail.log").write_text(log, "ascii")
+    with configured.open_mailer() as mailer:
+        assert unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0).startswith(told)
+    ids = [message_from_bytes(accepted.content)["Message-ID"] for accepted in server.accepted]
+    assert ids == ["<once@example.com>"] * copies
+
+
+def test_a_second_unknown_outcome_is_told(enter: Enter, mail: EmailMessage) -> None:
+    """Nobody sends a third time."""
+    server = enter(WORLDS["cut"])
+    Path("mail.log").touch()
+    with configured.open_mailer() as mailer, pytest.raises(OutcomeUnknownError):
+        unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0)
+    assert len(server.accepted) == 2

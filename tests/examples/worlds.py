@@ -1,0 +1,75 @@
+"""Mail servers named for what is wrong with them, as the environment that the examples are configured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from scripted import Answer, Mode, Peer, Script, ScriptedServer, honest
+
+PASSWORD, WRONG = "s3cret-pa55phrase", "wr0ng-pa55phrase"
+# What each server says where it says no; no client may read it.
+WORDS = "zebra"
+# Nobody listens there, on loopback.
+DOWN = 1
+
+
+def _cut(peer: Peer, content: bytes) -> bytes:
+    """Take the message, and end the connection before the reply."""
+    peer.cut()
+    return b"250 2.0.0 queued\r\n"
+
+
+def _says(**replies: bytes) -> dict[str, Answer]:
+    return {verb: b"%s %s\r\n" % (code, WORDS.encode()) for verb, code in replies.items()}
+
+
+class World(NamedTuple):
+    """What the server says, and what is configured in another way than it should be."""
+
+    replies: Mapping[str, Answer]
+    changed: Mapping[str, str]
+
+    @property
+    def mode(self) -> Mode:
+        """How the port begins."""
+        return "starttls" if self.changed.get("SMTP_TLS") == "starttls" else "implicit"
+
+    def script(self) -> Script:
+        """Return what the server plays."""
+        return honest(self.mode, auth=("me", PASSWORD), replies=self.replies)
+
+    def environment(self, port: int, ca_file: str) -> dict[str, str]:
+        """Return the variables."""
+        return {
+            "SMTP_HOST": "localhost",
+            "SMTP_PORT": str(port),
+            "SMTP_TLS": self.mode,
+            "SMTP_USERNAME": "me",
+            "SMTP_PASSWORD": PASSWORD,
+            "SMTP_CA_FILE": ca_file,
+            "MAIL_FROM": "me@example.com",
+            **self.changed,
+        }
+
+
+# Starts the server of a world; see conftest.py.
+Enter = Callable[[World], ScriptedServer]
+
+WORLDS = {
+    "normal": World({}, {}),
+    "recipient-refused": World(_says(RCPT=b"550 5.1.1"), {}),
+    "sender-refused": World(_says(MAIL=b"550 5.7.1"), {}),
+    "content-refused": World(_says(CONTENT=b"554 5.7.1"), {}),
+    "later": World(_says(RCPT=b"451 4.7.1"), {}),
+    "busy": World(_says(GREETING=b"421 4.3.2"), {}),
+    "greeting-refused": World(_says(GREETING=b"554 5.7.1"), {}),
+    "out-of-step": World(_says(MAIL=b"354"), {}),
+    "login-later": World(_says(AUTH=b"454 4.7.0"), {}),
+    "wrong-password": World({}, {"SMTP_PASSWORD": WRONG}),
+    "no-password-file": World({}, {"SMTP_PASSWORD_FILE": "/nowhere/password"}),
+    "stripped": World({"EHLO": b"250-mx.test\r\n250 AUTH PLAIN\r\n"}, {"SMTP_TLS": "starttls"}),
+    "untrusted": World({}, {"SMTP_CA_FILE": "other.pem"}),
+    "down": World({}, {"SMTP_PORT": str(DOWN)}),
+    "cut": World({"CONTENT": _cut}, {}),
+}

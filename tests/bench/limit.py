@@ -23,21 +23,18 @@ class Limit:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = context.wrap_socket(sock, server_hostname="localhost")
         self.hear(1)
-        self.say(b"EHLO [127.0.0.1]\r\n")
+        self.sock.sendall(b"EHLO [127.0.0.1]\r\n")
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         while not self.sock.recv(16384).split(b"\r\n")[-2].startswith(b"250 "):
             pass
         if login is not None:
-            self.say(b"AUTH PLAIN " + base64.b64encode("\0".join(("", *login)).encode()) + b"\r\n")
+            self.sock.sendall(b"AUTH PLAIN " + base64.b64encode("\0".join(("", *login)).encode()) + b"\r\n")
             self.hear(1)
 
-    def say(self, octets: bytes) -> None:
-        """Write, and let no acknowledgement of ours be waited for."""
-        self.sock.sendall(octets)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
     def hear(self, lines: int) -> None:
-        """Read so many lines."""
+        """Read so many lines, and let no acknowledgement of ours be waited for."""
         while lines > 0:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             lines -= self.sock.recv(16384).count(b"\n")
 
     def send(self, way: Way, content: bytes, recipients: list[str], count: int, window: int = 32) -> None:
@@ -50,38 +47,38 @@ class Limit:
         if way == "lockstep":
             for _ in range(count):
                 for command in (*opening, b"DATA\r\n", ended):
-                    self.say(command)
+                    self.sock.sendall(command)
                     self.hear(1)
         elif way == "pipelined":
             for _ in range(count):
-                self.say(group)
+                self.sock.sendall(group)
                 self.hear(replies)
-                self.say(ended)
+                self.sock.sendall(ended)
                 self.hear(1)
         elif way == "content-first":
-            self.say(group)
+            self.sock.sendall(group)
             self.hear(replies)
             for _ in range(count - 1):
-                self.say(ended + group)
+                self.sock.sendall(ended + group)
                 self.hear(1 + replies)
-            self.say(ended)
+            self.sock.sendall(ended)
             self.hear(1)
         elif way == "chunk":
             for _ in range(count):
-                self.say(flight)
+                self.sock.sendall(flight)
                 self.hear(replies)
         else:
             begun, heard = min(window, count), 0
-            self.say(flight * begun)
+            self.sock.sendall(flight * begun)
             while heard < count * replies:
                 heard += self.sock.recv(16384).count(b"\n")
                 if more := min(heard // replies + window, count) - begun:
-                    self.say(flight * more)
+                    self.sock.sendall(flight * more)
                     begun += more
 
     def send_file(self, file: IO[bytes], size: int) -> None:
         """Send a file of *size* octets, which has CRLF already, as one chunk."""
-        self.say(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT %d LAST\r\n" % size)
+        self.sock.sendall(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT %d LAST\r\n" % size)
         while block := file.read(65536):
             self.sock.sendall(block)
         self.hear(3)

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.message import Submission, _CheckedPolicy, _encoded_field, envelope_recipients, from_message
+from securesmtp._protocol.message import (
+    _PLACE,
+    Submission,
+    _CheckedPolicy,
+    _encoded_field,
+    envelope_recipients,
+    from_message,
+)
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -503,6 +510,89 @@ def test_the_header_classes_of_the_callers_policy_are_used() -> None:
         message = email.message_from_bytes(data, policy=policy)
         assert isinstance(message, EmailMessage)
         assert b"X-Loud: LOUD\r\n" in wire(made(message))
+
+
+NAMES = ["Subject", "subject", "Date", "Message-ID", "MIME-Version", "Content-Transfer-Encoding", "X-Other"]
+WORDS = st.text(st.sampled_from('ab1 .,:;=?_-<>@()[]"\\/+\t\u00fc'), max_size=90)
+PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=90)
+PEOPLE = st.lists(st.sampled_from(["a@b.example", "c.d+e@f.example", "g@h.example"]), min_size=1).map(", ".join)
+
+
+@settings(max_examples=600, deadline=None)
+@given(field=st.tuples(st.sampled_from(NAMES), WORDS | PLAIN) | st.tuples(st.sampled_from(["To", "from"]), PEOPLE))
+def test_a_field_that_needs_no_folding_is_written_as_the_email_package_writes_it(field: tuple[str, str]) -> None:
+    """Octet by octet, whatever is in it."""
+    name, value = field
+    message = EmailMessage()
+    try:
+        message[name] = value
+        stock = EmailPolicy(linesep="\r\n").fold_binary(name, message[name])
+        ours = _CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
+    except (ValueError, LookupError, TypeError, AttributeError, MessageError):
+        # What neither reads is tested above.
+        return
+    assert ours == stock
+
+
+def test_a_field_of_a_class_of_its_own_is_folded_by_it() -> None:
+    """However short it is."""
+
+    class Loud(UnstructuredHeader):
+        def fold(self, *, policy: Policy) -> str:
+            return f"{self.name}: LOUD{policy.linesep}"  # type: ignore[attr-defined]  # the registry makes it a header
+
+    registry = HeaderRegistry()
+    registry.map_to_type("subject", Loud)  # type: ignore[arg-type]  # typeshed wants what the registry makes
+    message = EmailMessage(EmailPolicy(header_factory=registry))
+    message["From"], message["To"], message["Subject"] = "me@a.example", "you@b.example", "quiet"
+    assert b"Subject: LOUD\r\n" in wire(made(message))
+
+
+def attached(text: str, *, ends: str = "\n") -> EmailMessage:
+    """Return a message with large parts of every kind, whose boundaries are chosen already."""
+    message = mail(Date=DATE, Message_ID="<1@a.example>")
+    message.set_content("a line\n" * 20_000)
+    message.add_alternative(f"<p>{text}</p>", subtype="html")
+    inner = mail(Subject="inner")
+    inner.add_attachment(bytes(range(256)) * 400, maintype="application", subtype="x", filename="a")
+    message.add_attachment(bytes(range(256)) * 500, maintype="image", subtype="x", filename="b")
+    message.add_attachment(inner)
+    message.add_attachment("grün\n" * 20_000, cte="8bit", filename="c")
+    message.as_bytes()
+    for part in message.walk():
+        if isinstance(payload := part.get_payload(), str) and payload.isascii():
+            part.set_payload(payload.replace("\n", ends))
+    return message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(attached(""), id="plain"),
+        pytest.param(attached(_PLACE), id="with the words that stand for a payload"),
+        pytest.param(attached("", ends="\r\n"), id="with other line ends"),
+        pytest.param(attached("", ends="\r"), id="with old line ends"),
+        pytest.param(mail(Date=DATE, Message_ID="<1@a.example>", Subject="small"), id="small"),
+    ],
+)
+def test_a_large_message_is_written_as_the_email_package_writes_it(message: EmailMessage) -> None:
+    """Though no payload is copied; and the caller's message stays as it is."""
+    before = message.as_bytes()
+    policy = cast("EmailPolicy", message.policy).clone(linesep="\r\n")
+    submission = made(message)
+    assert b"".join(submission.content.chunk()) == message.as_bytes(policy=policy)
+    # Once more, as for a server that takes ASCII only.
+    fitted = submission.fit(Capabilities({}))
+    assert b"".join(fitted.content.chunk()) == message.as_bytes(policy=policy.clone(cte_type="7bit"))
+    assert message.as_bytes() == before
+
+
+def test_a_large_payload_with_a_fault_is_refused() -> None:
+    """It is checked as every other one is."""
+    message = mail()
+    message.set_payload("x" * 70_000)
+    with pytest.raises(MessageError, match=r"line \d+ is longer than 998 octets"):
+        made(message)
 
 
 def test_a_line_that_begins_with_from_is_sent_as_it_is() -> None:

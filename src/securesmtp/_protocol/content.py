@@ -201,11 +201,10 @@ class Scanner:
         block = block[: len(block) - len(self._held)]
         if (nul := block.find(b"\0")) >= 0:
             raise self._refused("has a NUL", block[:nul])
-        pairs = block.count(b"\r\n")
-        if block.count(b"\r") != pairs:
-            bare = _BARE_CR.search(block)
-            raise self._refused("has a CR that no LF follows", block[: bare.start() if bare else None])
-        if block.count(b"\n") != pairs:
+        if bare := _BARE_CR.search(block):
+            raise self._refused("has a CR that no LF follows", block[: bare.start()])
+        lines = block.count(b"\n")
+        if block.count(b"\r") != lines:
             self.changed = True
             block = block.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         self._measure(block)
@@ -213,7 +212,7 @@ class Scanner:
         self._is_ascii = self._is_ascii and block.isascii()
         if self._in_header:
             self._collect(block)
-        self._line += block.count(b"\n")
+        self._line += lines
         return block
 
     def finish(self) -> None:

@@ -11,7 +11,7 @@ from email.errors import InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from email.header import Header
-from email.headerregistry import Address, AddressHeader, Group
+from email.headerregistry import Address, AddressHeader, BaseHeader, Group
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from itertools import zip_longest
@@ -36,7 +36,7 @@ _RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*_ADDRESS_FIELDS, *_RESENT))
 # Short fields of these need no folding, which costs half of what a small message does.
 _TEXT_NAMES = frozenset({"subject", "date", "message-id", "mime-version", "content-transfer-encoding"})
-_SHORT = re.compile(r"(?!.{75})[!-~]++(?: [!-~]++)*+")
+_WORDS = re.compile(r"[!-~]++(?: [!-~]++)*+")
 # Stands for a large payload while the rest is serialised.
 _PLACE = "securesmtp: here a payload is put in"
 # An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
@@ -278,7 +278,7 @@ class _CheckedPolicy(EmailPolicy):
     def fold_binary(self, name: str, value: str) -> bytes:
         """Return the folded field, or refuse what is more than one."""
         lowered = name.lower()
-        if hasattr(value, "fold") and _SHORT.fullmatch(f"{name}:{value}") and "=?" not in value:
+        if _is_short(name, value):
             field = f"{name}: {value}\r\n".encode("ascii")
             if lowered in _TEXT_NAMES or (lowered in _ADDRESS_NAMES and _is_plain(cast("AddressHeader", value), field)):
                 return field
@@ -307,6 +307,17 @@ class _CheckedPolicy(EmailPolicy):
     def _reads_as(self, wanted: AddressHeader, field: bytes) -> bool:
         name, _, value = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")
         return _spoken_to(self.header_factory(name, value.strip()).groups) == _spoken_to(wanted.groups)
+
+
+def _is_short(name: str, value: str) -> bool:
+    """Return whether *value* is a header object that is folded as all are, and needs no folding."""
+    return (
+        getattr(type(value), "fold", None) is BaseHeader.fold
+        # A date that is none is written as nothing.
+        and not cast("BaseHeader", value).defects
+        and len(name) + len(value) <= 76  # noqa: PLR2004 -- 78 with what stands between
+        and _WORDS.fullmatch(value) is not None
+    )
 
 
 def _is_plain(wanted: AddressHeader, field: bytes) -> bool:

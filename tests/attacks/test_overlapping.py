@@ -1,0 +1,128 @@
+"""Hostile servers and hostile callers of many messages in flight: each is told, once, and what is so."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from email.headerregistry import HeaderRegistry
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from time import monotonic, sleep
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Peer, honest
+from securesmtp import Envelope, Event, Outcome, SendResult, Window
+from securesmtp._transport import pool
+from securesmtp.events import Connected, Failed, FellBack, Sent
+
+CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
+DATA = ("PIPELINING", "8BITMIME")
+
+
+def told(results: Iterator[SendResult], seconds: float = 15.0) -> list[SendResult | BaseException]:
+    """Return all results, and fail where somebody is left waiting."""
+    got: list[SendResult | BaseException] = []
+
+    def listen() -> None:
+        try:
+            got.extend(results)
+        except BaseException as error:  # noqa: BLE001 -- handed on
+            got.append(error)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    hangs = thread.is_alive()
+    while thread.is_alive():
+        # So that the test ends: whoever is waited for has failed.
+        frame = sys._current_frames().get(thread.ident or 0)
+        while frame is not None:
+            if isinstance(frame.f_locals.get("self"), Future):
+                frame.f_locals["self"].set_exception(AssertionError("never told"))
+                break
+            frame = frame.f_back
+        thread.join(1)
+    assert not hangs, "somebody was left waiting for ever"
+    return got
+
+
+class Once(HeaderRegistry):
+    """A caller's own header factory, which fails when it is asked again by the thread that sends."""
+
+    def __call__(self, name: str, value: str) -> object:
+        if threading.current_thread().name.startswith("securesmtp"):
+            raise RuntimeError("the caller's own")
+        return super().__call__(name, value)
+
+
+def eight_bit(number: int) -> EmailMessage:
+    mail = EmailMessage(policy=EmailPolicy(header_factory=Once()))
+    mail["From"] = f"m{number}@b.example"
+    mail["To"] = "c@d.example"
+    mail.set_content("ä" * 60, cte="8bit")
+    return mail
+
+
+@pytest.mark.parametrize("offer", [("PIPELINING",), ()], ids=["in flight", "alone"])
+def test_what_the_callers_own_policy_raises_is_told(serve: Serve, mailer: Mailer, offer: tuple[str, ...]) -> None:
+    server = serve(honest(extensions=offer), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    results = told(mine.send_many(eight_bit(number) for number in range(3)))
+    assert len(results) == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_on_event_raises_leaves_nobody_waiting(
+    serve: Serve, mailer: Mailer, error: type[BaseException]
+) -> None:
+    def script(peer: Peer, line: bytes) -> bytes:
+        return b"503 5.5.1 pipelined\r\n" if line.startswith(b"MAIL FROM:<m1") else b"250 ok\r\n"
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, FellBack):
+            raise error
+
+    server = serve(honest(extensions=DATA, replies={"MAIL": script}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=on_event)
+    told(mine.send_many(Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)))
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("kind", [Connected, Sent, Failed])
+def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, kind: type[Event]
+) -> None:
+    until = monotonic() + 5
+
+    def not_for_ever(seconds: float) -> None:
+        assert monotonic() < until, "two callables wait for each other"
+        sleep(seconds)
+
+    monkeypatch.setattr(pool, "sleep", not_for_ever)
+    failures: list[AssertionError] = []
+    both, armed = threading.Barrier(2), threading.Event()
+
+    def on_event(event: Event) -> None:
+        if armed.is_set() and isinstance(event, kind):
+            with suppress(threading.BrokenBarrierError):
+                both.wait(2)
+            try:
+                mine.close()
+            except AssertionError as error:
+                failures.append(error)
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        return b"550 no\r\n" if kind is Failed and armed.is_set() else b"250 ok\r\n"
+
+    server = serve(honest(extensions=CHUNK, replies={"MAIL": slow}), overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=2, on_event=on_event, max_messages=2, window=Window(1))
+    some = [Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)]
+    mine._pool.bearing.prove()
+    armed.set()
+    assert len(told(mine.send_many(some))) == 4
+    assert not failures

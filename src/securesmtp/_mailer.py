@@ -449,7 +449,7 @@ class SecureMailer:
                 self._send_one(run, job)
 
     def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
-        if isinstance(heard, SecureSMTPError):
+        if isinstance(heard, BaseException):
             self._raise(job, heard)
         return self._receipt(job.submission, session, heard, job.started)
 

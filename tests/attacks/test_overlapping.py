@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import suppress
 from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage
 from email.policy import EmailPolicy
+from io import BytesIO
 from time import monotonic, sleep
 
 import pytest
@@ -90,6 +92,29 @@ def test_what_on_event_raises_leaves_nobody_waiting(
     server = serve(honest(extensions=DATA, replies={"MAIL": script}), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1, on_event=on_event)
     told(mine.send_many(Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)))
+
+
+class Dribbling(BytesIO):
+    """A file whose last octets come alone, so that they wait in a buffer for the disk."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = len(self.getbuffer()) - self.tell()
+        return super().read(min(size or 0, left - 100) if left > 100 else left)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_full_disk_leaves_nobody_waiting(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """It may say so only when the private copy of a file is sought in, or closed."""
+    data = b"Subject: x\r\n\r\n" + b"x" * 70 + b"\r\n" * (1 << 20)
+    server = serve(honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) - 100, before[1]))
+    try:
+        results = told(mine.send_many([Envelope("a@b.example", ["c@d.example"], Dribbling(data))]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [result.outcome for result in results if isinstance(result, SendResult)] == [Outcome.NOT_SENT]
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from email.headerregistry import HeaderRegistry
@@ -18,7 +19,7 @@ import pytest
 
 from conftest import Mailer, Serve
 from scripted import Peer, honest
-from securesmtp import Envelope, Event, Outcome, SendResult, Window
+from securesmtp import Envelope, Event, Outcome, SecureSMTPError, SendResult, Window
 from securesmtp._transport import pool
 from securesmtp.events import Connected, Failed, FellBack, Sent
 
@@ -92,6 +93,77 @@ def test_what_on_event_raises_leaves_nobody_waiting(
     server = serve(honest(extensions=DATA, replies={"MAIL": script}), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1, on_event=on_event)
     told(mine.send_many(Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)))
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let little be under way, so that a server can speak before all is written."""
+
+    def narrowed(sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        connect(sock, address)
+
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", narrowed)
+
+
+def opened(peer: Peer, offer: Sequence[str]) -> None:
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.start_tls()
+    peer.send(b"220 mx.test\r\n")
+    peer.expect(b"EHLO")
+    peer.send(b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer)) + b"250 SIZE\r\n")
+
+
+LONG = b"Subject: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 860
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("last", [b"", b"421 bye\r\n", b"42", b"250 more\r\n"])
+def test_a_250_before_the_chunk_was_written_accepts_nothing(
+    serve: Serve, mailer: Mailer, pipelining: str, last: bytes
+) -> None:
+    """The server has a part of it, and has said that it has all."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        for _ in range(3):
+            peer.read_line()
+        peer.send(b"250 m\r\n250 r\r\n250 accepted\r\n" + last)
+        sleep(0.2)
+        peer.reset()
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert server.connections[0].read < len(LONG)
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("early", [b"552 too much\r\n", b"250 queued\r\n"])
+def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, mailer: Mailer, early: bytes) -> None:
+    """Nor what was held back with it: a server that has answered reads it as commands."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        for _ in range(3):
+            peer.read_line()
+        peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        peer.read_exactly(100)
+        peer.send(early)
+        sleep(0.2)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, honest(extensions=DATA), overlaps=True)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    told(mine.send_many(Envelope("a@b.example", ["c@d.example"], LONG) for _ in range(2)))
+    assert bytes(server.connections[0].secret).count(b"MAIL") == 1
 
 
 class Dribbling(BytesIO):

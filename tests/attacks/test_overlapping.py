@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from email.headerregistry import HeaderRegistry
+from email.headerregistry import BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from io import BytesIO
@@ -57,13 +57,14 @@ def told(results: Iterator[SendResult], seconds: float = 15.0) -> list[SendResul
 class Once(HeaderRegistry):
     """A caller's own header factory, which fails when it is asked again by the thread that sends."""
 
-    def __call__(self, name: str, value: str) -> object:
+    def __call__(self, name: str, value: str) -> BaseHeader:
         if threading.current_thread().name.startswith("securesmtp"):
             raise RuntimeError("the caller's own")
         return super().__call__(name, value)
 
 
 def eight_bit(number: int) -> EmailMessage:
+    """Write a mail that is serialised again for a server without 8BITMIME."""
     mail = EmailMessage(policy=EmailPolicy(header_factory=Once()))
     mail["From"] = f"m{number}@b.example"
     mail["To"] = "c@d.example"
@@ -73,6 +74,7 @@ def eight_bit(number: int) -> EmailMessage:
 
 @pytest.mark.parametrize("offer", [("PIPELINING",), ()], ids=["in flight", "alone"])
 def test_what_the_callers_own_policy_raises_is_told(serve: Serve, mailer: Mailer, offer: tuple[str, ...]) -> None:
+    """Its error is the result of its message, and the next ones are sent."""
     server = serve(honest(extensions=offer), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     results = told(mine.send_many(eight_bit(number) for number in range(3)))
@@ -80,9 +82,9 @@ def test_what_the_callers_own_policy_raises_is_told(serve: Serve, mailer: Mailer
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_what_on_event_raises_leaves_nobody_waiting(
-    serve: Serve, mailer: Mailer, error: type[BaseException]
-) -> None:
+def test_what_on_event_raises_leaves_nobody_waiting(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
+    """SystemExit from a callable is no reason to wait for ever."""
+
     def script(peer: Peer, line: bytes) -> bytes:
         return b"503 5.5.1 pipelined\r\n" if line.startswith(b"MAIL FROM:<m1") else b"250 ok\r\n"
 
@@ -108,6 +110,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(peer: Peer, offer: Sequence[str]) -> None:
+    """Begin as a good server does, with a narrow window."""
     peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.start_tls()
     peer.send(b"220 mx.test\r\n")
@@ -194,6 +197,7 @@ def test_a_full_disk_leaves_nobody_waiting(serve: Serve, mailer: Mailer, pipelin
 def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, kind: type[Event]
 ) -> None:
+    """Two callables, in two threads of a run."""
     until = monotonic() + 5
 
     def not_for_ever(seconds: float) -> None:
@@ -223,3 +227,23 @@ def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
     armed.set()
     assert len(told(mine.send_many(some))) == 4
     assert not failures
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_content_that_was_written_and_accepted_was_not_refused(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """MAIL is refused, the recipient is not, and 250 is said to the whole chunk: the server may have it."""
+    taken: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        peer.expect(b"MAIL")
+        peer.expect(b"RCPT")
+        taken.append(peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        peer.send(b"550 no\r\n250 ok\r\n250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    (result,) = mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")])
+    assert taken
+    assert result.outcome is Outcome.UNKNOWN

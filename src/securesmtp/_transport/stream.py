@@ -215,10 +215,9 @@ class Stream(Generic[J]):
             error = self._lost(oldest, cause)
         # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
         refuted = self._bearing.borne is None and (oldest.behind or bool(self._flying))
-        if refuted:
-            # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
-            if isinstance(error, DeadlineExceededError) and error.limit != "deadline":
-                error = transaction.lost(error)
+        # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
+        if refuted and isinstance(error, DeadlineExceededError) and error.limit != "deadline":
+            error = transaction.lost(error)
         self._tell(job, error)
         self._lose(cause)
         if refuted:

@@ -305,7 +305,7 @@ class SecureMailer:
         """
         Refuse what is sent later, wait for the sends that are under way, say goodbye and close; twice is fine.
 
-        A send of this very thread, which a signal or a callable has interrupted, is not waited for: it closes its
+        Called inside of a send, by a signal or a callable that has interrupted it, it waits for none: each closes its
         connection itself, when it is done.
 
         Args:
@@ -449,7 +449,7 @@ class SecureMailer:
                 self._send_one(run, job)
 
     def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
-        if isinstance(heard, SecureSMTPError):
+        if isinstance(heard, BaseException):
             self._raise(job, heard)
         return self._receipt(job.submission, session, heard, job.started)
 

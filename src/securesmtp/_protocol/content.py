@@ -8,6 +8,7 @@ Python (CVE-2024-6923, CVE-2026-1299), and a bare CR or LF is how one message be
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -114,7 +115,9 @@ class Content:
     def close(self) -> None:
         """Give back the temporary file, if there is one."""
         if not isinstance(self.source, bytes | tuple):
-            self.source.close()
+            # A full disk may say so only here, of what was buffered.
+            with suppress(OSError):
+                self.source.close()
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the octets as they go to the wire after 354; the last block ends the content (RFC 5321 §4.1.1.4)."""

@@ -149,7 +149,10 @@ class Transaction:
         # Nobody was to get it: it should be refused.
         if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
             message = "the server accepted a content for nobody"
-            raise self._refusal from ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+            what = ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+            # It has a chunk, and a recipient whom it accepted.
+            has_it = self._by_chunk and any(each.accepted for each in self._recipients)
+            raise (unknown(what) if has_it else self._refusal) from what
         raise self._refusal
 
     def lost(self, error: SecureSMTPError) -> SecureSMTPError:

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from securesmtp._settings import Settings
 
 T = TypeVar("T")
-_READ = 16384
+_READ = _RECORD = 16384
+# What is kept of replies that came while a flight was written, in octets: so much in all, and so much for each.
+_MAX_KEPT, _MAX_REPLY = 1 << 18, 256
 _PORT_IMPLICIT = 465
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
@@ -109,6 +111,13 @@ class Link(smtplib.SMTP):
         # The greeting is the first reply that is owed.
         self._awaited, self._due, self._ending = 1, 0, False
         self._heard: deque[RawReply] = deque()
+        self._kept = 0
+        # Where each command that is owed a reply ends, with its content, among the octets of `position`; and whether
+        # the first of them is a content that a 354 has asked for.
+        self._ends: deque[int] = deque([0])
+        self._asked = False
+        # So many of the octets that `written` counts were not.
+        self._left = 0
         self._aborted = False
         self._why = ""
         self.written = 0
@@ -200,13 +209,15 @@ class Link(smtplib.SMTP):
         sock = self._open_socket()
         while view:
             try:
-                view = view[sock.send(view) :]
+                # A TLS record at a time: what was not written whole, the server has no part of (RFC 8446 §5.1).
+                view = view[sock.send(view[:_RECORD]) :]
+                self._left = len(view)
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as want:
                 self._wait(_events(want) | selectors.EVENT_READ)
             # A server that has said no may read no more: what it said is heard before the write can time out. In a
             # flight, replies are read while it is written, for a server may write before it reads on (RFC 2920 §3.1).
             if view and self._take():
-                if self._awaited <= 1:
+                if self._in_content:
                     return
                 self._collect()
 
@@ -264,7 +275,7 @@ class Link(smtplib.SMTP):
         self._demand_silence(effect.stage)
         if effect.line.secret:
             self._reader.conceal(effect.line)
-        self._awaited = 1
+        self._awaited, self._ends = 1, deque([self.position])
         self.send(memoryview(effect.line.data))
 
     def _fly(self, effect: Flight) -> None:
@@ -275,10 +286,12 @@ class Link(smtplib.SMTP):
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
         for line in effect.lines:
             self._held += line.data
+            self._ends.append(self.position)
 
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
         self._held += effect.data
+        self._ends[-1] = self.position
         if not effect.more or len(self._held) >= BLOCK:
             self._flush()
         elif not self._due:
@@ -290,12 +303,12 @@ class Link(smtplib.SMTP):
         held, self._held = self._held, bytearray()
         self._awaited, self._due = self._awaited + self._due, 0
         # The replies to the commands of a flight may come at any time; the one to the content may not.
-        early, self._ending = self._ending or self._awaited <= 1, False
+        early, self._asked, self._ending = self._ending or self._awaited <= 1, self._ending, False
         try:
             early = early and self._unread()
             if not early:
                 # Before, so that an interrupt cannot make it less than what the server has.
-                self.written += len(held)
+                self.written, self._left = self.written + len(held), len(held)
                 self.send(held)
         except OSError as raised:
             error = self._mapped(raised)
@@ -304,7 +317,7 @@ class Link(smtplib.SMTP):
                 self._take()
             if not isinstance(error, ConnectError) or not self._reader.pending:
                 raise error from error.__cause__
-        if early or (self._awaited <= 1 and (self._heard or self._reader.pending)):
+        if early or (self._in_content and (self._heard or self._reader.pending)):
             raise refuse_early(self._receive(Receive(Stage.CONTENT)))
 
     def _receive(self, effect: Receive) -> RawReply:
@@ -312,7 +325,7 @@ class Link(smtplib.SMTP):
         # What is held back leaves before anything is waited for; before its first reply in any case.
         if self._held and not self._awaited:
             self._flush()
-        while (raw := self._heard.popleft() if self._heard else self._next()) is None:
+        while (raw := self._next_kept() if self._heard else self._timely(0)) is None:
             # With nothing to be written, there is nothing to be read before it is waited for, but what TLS has already.
             if (self._held or self._decrypted()) and self._take():
                 continue
@@ -321,7 +334,9 @@ class Link(smtplib.SMTP):
             else:
                 self._wait_for_reply()
         # RFC 5321 §4.3.2: 354 is half an answer, the other half comes when the content was ended.
-        self._awaited -= raw.code != 354  # noqa: PLR2004
+        if raw.code != 354:  # noqa: PLR2004
+            self._awaited -= 1
+            self._ends.popleft()
         return raw
 
     def _upgrade(self) -> TLSInfo:
@@ -405,10 +420,33 @@ class Link(smtplib.SMTP):
             error.stage = self._stage
             raise
 
+    def _timely(self, number: int) -> RawReply | None:
+        """Return the next reply, to the command of that *number* among those that are owed one."""
+        raw = self._next()
+        # A refusal may come before a chunk was read; who accepts what was not written answers something else.
+        if raw is not None and raw.code < 400 and self._ends[number] > self.written - self._left:  # noqa: PLR2004
+            message = f'"{raw.reply()}" came before what it answers was written'
+            raise ProtocolError(message, stage=self._stage)
+        return raw
+
+    @property
+    def _in_content(self) -> bool:
+        """Whether the next reply is to a content that is not written to its end: then the rest must not be written."""
+        return self._awaited <= 1 or (self._asked and self._ends[0] > self.written - self._left)
+
+    def _next_kept(self) -> RawReply:
+        raw = self._heard.popleft()
+        self._kept -= _weight(raw)
+        return raw
+
     def _collect(self) -> None:
         """Keep what has come of a flight's replies, as little of each as anybody is told: a server may say much."""
-        while len(self._heard) < self._awaited and (raw := self._next()) is not None:
+        while len(self._heard) < self._awaited and (raw := self._timely(len(self._heard))) is not None:
             self._heard.append(raw.cut())
+            self._kept += _weight(self._heard[-1])
+            if self._kept > _MAX_KEPT + len(self._heard) * _MAX_REPLY:
+                message = "the replies to what is in flight are longer than any server needs"
+                raise ProtocolError(message, stage=self._stage)
 
     def _unread(self) -> bool:
         """Return whether the server has said something that was not asked for."""
@@ -490,6 +528,11 @@ class Link(smtplib.SMTP):
         ours = ConnectError(message, stage=self._stage, retryable=True, hint=hint)
         ours.__cause__ = error
         return ours
+
+
+def _weight(raw: RawReply) -> int:
+    # A bytes object has 33 octets of its own, and a place in the tuple.
+    return sum(len(line) + 41 for line in raw.lines)
 
 
 def _events(want: OSError) -> int:

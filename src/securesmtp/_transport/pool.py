@@ -183,8 +183,10 @@ class Pool:
             link = place.link
             if abort and link is not None and not place.free:
                 link.abort()
+        # From inside of a send nobody is waited for: two that did would wait for each other. Each closes what it has.
+        inside = any(not place.free and self._is_ours(place) for place in self.places)
         for place in self.places:
-            while not self.close_idle(place):
+            while not self.close_idle(place) and not inside:
                 sleep(_CLOSE_AGAIN)
 
     def close_idle(self, place: Place) -> bool:
@@ -192,10 +194,14 @@ class Pool:
         with self._lock:
             if not place.free:
                 # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
-                return place.ticket is not None and place.ticket.thread == threading.get_ident()
+                return self._is_ours(place)
             link, place.link = place.link, None
         self.part(link, "closed by the caller")
         return True
+
+    @staticmethod
+    def _is_ours(place: Place) -> bool:
+        return place.ticket is not None and place.ticket.thread == threading.get_ident()
 
     def drop(self) -> bool:
         """Close every connection without a word, and return whether there was one."""

@@ -52,7 +52,8 @@ class Job(Protocol):
 
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
-Heard: TypeAlias = Delivery | SecureSMTPError
+# The caller's own errors, too: of a header factory, or a file.
+Heard: TypeAlias = Delivery | BaseException
 
 
 class Bearing:
@@ -142,7 +143,7 @@ class Stream(Generic[J]):
         while not self._alone and self._has_room() and (job := self._take()) is not None:
             try:
                 self._begin(job)
-            except SecureSMTPError as error:
+            except BaseException as error:  # noqa: BLE001 -- told, whatever it is: somebody waits for it
                 self._tell(job, error)
 
     def _has_room(self) -> bool:
@@ -202,8 +203,9 @@ class Stream(Generic[J]):
         job, transaction = oldest.job, oldest.transaction
         if self._link.is_open:
             if oldest.behind and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
-                self._bearing.refute(f'it answers "{error.reply}"')
+                # First of all: what is told of it may raise.
                 self._alone.append((job, None))
+                self._bearing.refute(f'it answers "{error.reply}"')
             else:
                 self._tell(job, error)
             return
@@ -212,13 +214,14 @@ class Stream(Generic[J]):
             cause = error.__cause__
             error = self._lost(oldest, cause)
         # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
-        if self._bearing.borne is None and (oldest.behind or self._flying):
-            self._bearing.refute(cause.args[0])
-            # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
-            if isinstance(error, DeadlineExceededError) and error.limit != "deadline":
-                error = transaction.lost(error)
+        refuted = self._bearing.borne is None and (oldest.behind or bool(self._flying))
+        # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
+        if refuted and isinstance(error, DeadlineExceededError) and error.limit != "deadline":
+            error = transaction.lost(error)
         self._tell(job, error)
         self._lose(cause)
+        if refuted:
+            self._bearing.refute(cause.args[0])
 
     def _deliver(self, job: J, begun: Delivery | None) -> None:
         said = None if begun is None else (begun.recipients, begun.replies[0])
@@ -227,6 +230,8 @@ class Stream(Generic[J]):
             heard: Heard = self._run(dialogue, job.overall)
         except SecureSMTPError as error:
             heard = error
+        except BaseException as error:  # noqa: BLE001 -- as in `_fill`; where some have it already, that is what is told
+            heard = begun or error
         self._tell(job, heard)
         if isinstance(heard, SecureSMTPError) and not self._link.is_open:
             self._lose(heard)

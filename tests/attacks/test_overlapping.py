@@ -1,0 +1,272 @@
+"""Hostile servers and hostile callers of many messages in flight: each is told, once, and what is so."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from email.headerregistry import BaseHeader, HeaderRegistry
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from io import BytesIO
+from time import monotonic, sleep
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Gone, Peer, honest
+from securesmtp import Envelope, Event, Outcome, SecureSMTPError, SendResult, Window
+from securesmtp._many import Job
+from securesmtp._transport import pool
+from securesmtp.events import Connected, Failed, FellBack, Sent
+
+CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
+DATA = ("PIPELINING", "8BITMIME")
+
+
+def told(results: Iterator[SendResult], seconds: float = 15.0) -> list[SendResult | BaseException]:
+    """Return all results, and fail where somebody is left waiting."""
+    got: list[SendResult | BaseException] = []
+
+    def listen() -> None:
+        try:
+            got.extend(results)
+        except BaseException as error:  # noqa: BLE001 -- handed on
+            got.append(error)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    hangs = thread.is_alive()
+    while thread.is_alive():
+        # So that the test ends: whoever is waited for has failed.
+        frame = sys._current_frames().get(thread.ident or 0)
+        while frame is not None:
+            if isinstance(job := frame.f_locals.get("job"), Job):
+                job.finish(AssertionError("never told"))
+                break
+            frame = frame.f_back
+        thread.join(1)
+    assert not hangs, "somebody was left waiting for ever"
+    return got
+
+
+class Once(HeaderRegistry):
+    """A caller's own header factory, which fails when it is asked again by the thread that sends."""
+
+    def __call__(self, name: str, value: str) -> BaseHeader:
+        if threading.current_thread().name.startswith("securesmtp"):
+            raise RuntimeError("the caller's own")
+        return super().__call__(name, value)
+
+
+def eight_bit(number: int) -> EmailMessage:
+    """Write a mail that is serialised again for a server without 8BITMIME."""
+    mail = EmailMessage(policy=EmailPolicy(header_factory=Once()))
+    mail["From"] = f"m{number}@b.example"
+    mail["To"] = "c@d.example"
+    mail.set_content("ä" * 60, cte="8bit")
+    return mail
+
+
+@pytest.mark.parametrize("offer", [("PIPELINING",), ()], ids=["in flight", "alone"])
+def test_what_the_callers_own_policy_raises_is_told(serve: Serve, mailer: Mailer, offer: tuple[str, ...]) -> None:
+    """Its error is the result of its message, and the next ones are sent."""
+    server = serve(honest(extensions=offer), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    results = told(mine.send_many(eight_bit(number) for number in range(3)))
+    assert len(results) == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_on_event_raises_leaves_nobody_waiting(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
+    """SystemExit from a callable is no reason to wait for ever."""
+
+    def script(peer: Peer, line: bytes) -> bytes:
+        return b"503 5.5.1 pipelined\r\n" if line.startswith(b"MAIL FROM:<m1") else b"250 ok\r\n"
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, FellBack):
+            raise error
+
+    server = serve(honest(extensions=DATA, replies={"MAIL": script}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=on_event)
+    told(mine.send_many(Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)))
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let little be under way, so that a server can speak before all is written."""
+
+    def narrowed(sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        connect(sock, address)
+
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", narrowed)
+
+
+def opened(peer: Peer, offer: Sequence[str]) -> None:
+    """Begin as a good server does, with a narrow window."""
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.start_tls()
+    peer.send(b"220 mx.test\r\n")
+    peer.expect(b"EHLO")
+    peer.send(b"".join(b"250-%s\r\n" % word.encode() for word in ("mx.test", *offer)) + b"250 SIZE\r\n")
+
+
+LONG = b"Subject: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 860
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("last", [b"", b"421 bye\r\n", b"42", b"250 more\r\n"])
+def test_a_250_before_the_chunk_was_written_accepts_nothing(
+    serve: Serve, mailer: Mailer, pipelining: str, last: bytes
+) -> None:
+    """The server has a part of it, and has said that it has all."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        for _ in range(3):
+            peer.read_line()
+        peer.send(b"250 m\r\n250 r\r\n250 accepted\r\n" + last)
+        sleep(0.2)
+        peer.reset()
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert server.connections[0].read < len(LONG)
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("early", [b"552 too much\r\n", b"250 queued\r\n"])
+def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, mailer: Mailer, early: bytes) -> None:
+    """Nor what was held back with it: a server that has answered reads it as commands."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        for _ in range(3):
+            peer.read_line()
+        peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        peer.read_exactly(100)
+        peer.send(early)
+        sleep(0.2)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, honest(extensions=DATA), overlaps=True)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    told(mine.send_many(Envelope("a@b.example", ["c@d.example"], LONG) for _ in range(2)))
+    assert bytes(server.connections[0].secret).count(b"MAIL") == 1
+
+
+class Dribbling(BytesIO):
+    """A file whose last octets come alone, so that they wait in a buffer for the disk."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = len(self.getbuffer()) - self.tell()
+        return super().read(min(size or 0, left - 100) if left > 100 else left)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_full_disk_leaves_nobody_waiting(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """It may say so only when the private copy of a file is sought in, or closed."""
+    data = b"Subject: x\r\n\r\n" + b"x" * 70 + b"\r\n" * (1 << 20)
+    server = serve(honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) - 100, before[1]))
+    try:
+        results = told(mine.send_many([Envelope("a@b.example", ["c@d.example"], Dribbling(data))]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [result.outcome for result in results if isinstance(result, SendResult)] == [Outcome.NOT_SENT]
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("kind", [Connected, Sent, Failed])
+def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, kind: type[Event]
+) -> None:
+    """Two callables, in two threads of a run."""
+    until = monotonic() + 5
+
+    def not_for_ever(seconds: float) -> None:
+        assert monotonic() < until, "two callables wait for each other"
+        sleep(seconds)
+
+    monkeypatch.setattr(pool, "sleep", not_for_ever)
+    failures: list[AssertionError] = []
+    both, armed = threading.Barrier(2), threading.Event()
+
+    def on_event(event: Event) -> None:
+        if armed.is_set() and isinstance(event, kind):
+            with suppress(threading.BrokenBarrierError):
+                both.wait(2)
+            try:
+                mine.close()
+            except AssertionError as error:
+                failures.append(error)
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        return b"550 no\r\n" if kind is Failed and armed.is_set() else b"250 ok\r\n"
+
+    server = serve(honest(extensions=CHUNK, replies={"MAIL": slow}), overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=2, on_event=on_event, max_messages=2, window=Window(1))
+    some = [Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)]
+    mine._pool.bearing.prove()
+    armed.set()
+    assert len(told(mine.send_many(some))) == 4
+    assert not failures
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_content_that_was_written_and_accepted_was_not_refused(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """MAIL is refused, the recipient is not, and 250 is said to the whole chunk: the server may have it."""
+    taken: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        peer.expect(b"MAIL")
+        peer.expect(b"RCPT")
+        taken.append(peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
+        peer.send(b"550 no\r\n250 ok\r\n250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    (result,) = mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")])
+    assert taken
+    assert result.outcome is Outcome.UNKNOWN
+
+
+def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve: Serve, mailer: Mailer) -> None:
+    """They are read while the window is written, and kept: a server fills no memory by them (RPL-03)."""
+    reply = b"250-" + b"x" * 31 + b"\r\n"
+    reply = reply * 127 + b"250 " + b"x" * 31 + b"\r\n"
+
+    def script(peer: Peer) -> None:
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened(peer, CHUNK)
+        with suppress(Gone):
+            while line := peer.read_line():
+                if line.startswith(b"BDAT"):
+                    peer.read_exactly(int(line.split()[1]))
+                peer.send(reply)
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(32), max_connections=1, max_messages=1000)
+    mine._pool.bearing.prove()
+    body = b"Subject: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 400
+    people = [f"c{number}@d.example" for number in range(20)]
+    results = list(mine.send_many([Envelope("a@b.example", people, body)] * 40, partial="allow"))
+    assert any("longer than any server needs" in str(result.error) for result in results)

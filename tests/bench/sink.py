@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,24 @@ if TYPE_CHECKING:
 
 _SPAWN = multiprocessing.get_context("spawn")
 _READ = 1 << 18
+_SHOWN = 20
 _REPLIES = {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n", b"AUTH": b"235 welcome\r\n"}
+
+
+@dataclass
+class Counts:
+    """
+    What came.
+
+    Attributes:
+        flights: How often something was answered; a flight is what is answered at once, QUIT not counted.
+        messages: How many were taken.
+        said: What each of the first flights was made of, and the codes that answered it.
+    """
+
+    flights: int = 0
+    messages: int = 0
+    said: list[tuple[list[str], list[str]]] = field(default_factory=list)
 
 
 class Sink:
@@ -33,11 +51,11 @@ class Sink:
         """Know where it listens."""
         self.port, self._pipe = port, pipe
 
-    def counted(self) -> tuple[int, int]:
-        """Return the flights and the messages since the last call; a flight is what is answered at once."""
+    def counted(self) -> Counts:
+        """Return what was counted since the last call."""
         self._pipe.send(None)
-        flights, messages = self._pipe.recv()
-        return flights, messages
+        counts: Counts = self._pipe.recv()
+        return counts
 
 
 @contextmanager
@@ -74,30 +92,31 @@ def _serve(certificate: str, offer: str, pipe: Connection) -> None:
     context.load_cert_chain(certificate)
     words = ["sink", *offer.split(), "8BITMIME", "AUTH PLAIN LOGIN", "SIZE"]
     ehlo = "".join(f"250{' ' if word is words[-1] else '-'}{word}\r\n" for word in words).encode()
-    counts = [0, 0]
+    counts = Counts()
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         pipe.send(server.getsockname()[1])
         threading.Thread(target=_accept, args=(server, context, ehlo, counts), daemon=True).start()
         with suppress(EOFError):
             while True:
                 pipe.recv()
-                pipe.send(tuple(counts))
-                counts[:] = 0, 0
+                pipe.send(counts)
+                # The same object, which the connections have.
+                counts.flights, counts.messages, counts.said = 0, 0, []
 
 
-def _accept(server: socket.socket, context: ssl.SSLContext, ehlo: bytes, counts: list[int]) -> None:
+def _accept(server: socket.socket, context: ssl.SSLContext, ehlo: bytes, counts: Counts) -> None:
     while True:
         sock = server.accept()[0]
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=_take, args=(context, sock, ehlo, counts), daemon=True).start()
 
 
-def _take(context: ssl.SSLContext, sock: socket.socket, ehlo: bytes, counts: list[int]) -> None:
+def _take(context: ssl.SSLContext, sock: socket.socket, ehlo: bytes, counts: Counts) -> None:
     with suppress(OSError), context.wrap_socket(sock, server_side=True) as tls:
         tls.sendall(b"220 sink\r\n")
         said, chunk, content = b"", 0, False
         while octets := tls.recv(_READ):
-            said, replies = said + octets, list[bytes]()
+            said, words, replies = said + octets, list[str](), list[bytes]()
             goodbye = said.startswith(b"QUIT")
             while said:
                 if content:
@@ -107,19 +126,22 @@ def _take(context: ssl.SSLContext, sock: socket.socket, ehlo: bytes, counts: lis
                         break
                     said, content = said[end + 5 :], False
                     replies.append(b"250 queued\r\n")
-                    counts[1] += 1
+                    words.append("content")
+                    counts.messages += 1
                 elif chunk:
                     taken = min(chunk, len(said))
                     said, chunk = said[taken:], chunk - taken
                     if not chunk:
                         replies.append(b"250 queued\r\n")
-                        counts[1] += 1
+                        words.append("BDAT with content")
+                        counts.messages += 1
                 elif b"\n" in said:
                     line, _, said = said.partition(b"\n")
                     verb = line[:4].upper()
                     if verb == b"BDAT":
                         chunk = int(line.split()[1])
                         continue
+                    words.append(verb.decode("ascii"))
                     replies.append(ehlo if verb == b"EHLO" else _REPLIES.get(verb, b"250 ok\r\n"))
                     if content := verb == b"DATA":
                         # An empty content is ended by a line of its own.
@@ -127,8 +149,11 @@ def _take(context: ssl.SSLContext, sock: socket.socket, ehlo: bytes, counts: lis
                 else:
                     break
             if replies:
+                counts.flights += not goodbye
+                if len(counts.said) < _SHOWN:
+                    counts.said.append((words, [reply[:3].decode("ascii") for reply in replies]))
+                # Last: who has the answer may ask for the counts.
                 tls.sendall(b"".join(replies))
-                counts[0] += not goodbye
 
 
 def _relay(port: int, rtt: float, pipe: Connection) -> None:

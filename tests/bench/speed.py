@@ -25,7 +25,7 @@ from typing import Any, Literal
 import trustme
 
 from bench.clients import Task
-from bench.sink import Sink, distance, sink
+from bench.sink import Counts, Sink, distance, sink
 from servers.postfix import Postfix
 from servers.real import ALICE
 
@@ -186,11 +186,7 @@ class Bench:
                     if name in self.missing or (took := self._measure(name, task)) is None:
                         continue
                     if counter is not None:
-                        flights, messages = counter.counted()
-                        # EHLO and AUTH are once for each connection; a cold one is all of it.
-                        took["flights"] = (
-                            flights / messages + OPENING if task.cold else _flights(task, flights, messages)
-                        )
+                        took["flights"] = _flights(task, counter.counted())
                     found.setdefault(name, []).append(took)
         return {name: {what: median(each[what] for each in runs) for what in runs[0]} for name, runs in found.items()}
 
@@ -226,8 +222,10 @@ class Bench:
                 yield server.port, server, ("me@example.test", "correct horse")
 
 
-def _flights(task: Task, flights: int, messages: int) -> float:
-    return (flights - 2 * task.connections) / messages
+def _flights(task: Task, counts: Counts) -> float:
+    # EHLO and AUTH are once for each connection; a cold one is all of it.
+    once = 0 if task.cold else 2 * task.connections
+    return (counts.flights - once) / counts.messages + (OPENING if task.cold else 0)
 
 
 def _report(case: Case, found: Found) -> None:

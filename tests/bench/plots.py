@@ -1,0 +1,74 @@
+"""
+Draw what `bench.speed` measured: `python -m bench.plots FILE FOLDER` writes plots and a table for the page on speed.
+
+The plots have no ground of their own and letters of a middle grey, which read on a light page and on a dark one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot
+
+mpl.use("svg")
+
+TEXT, COLOURS = "#808080", {"securesmtp": "#2a7de1", "limit": "#c9a227"}
+# Case, what is drawn, its title, how a value becomes it, and the name of the file.
+PLOTS = (
+    ("one connection, CHUNKING", "seconds", "messages a second, one connection, 50 ms away", "rate", "one"),
+    ("ten connections, CHUNKING", "seconds", "messages a second, ten connections, 50 ms away", "rate", "ten"),
+    ("25 MB attached", "cpu", "seconds of CPU for a message with 25 MB attached", "plain", "large-cpu"),
+    ("25 MB attached", "memory", "MB of memory more for a message with 25 MB attached", "mega", "large-memory"),
+)
+_CONVERTED = {"rate": lambda value: 1 / value, "plain": lambda value: value, "mega": lambda value: value / 1e6}
+
+
+def _draw(found: dict[str, dict[str, float]], what: str, title: str, unit: str, path: Path) -> None:
+    values = {name: _CONVERTED[unit](took[what]) for name, took in found.items()}
+    ordered = sorted(values, key=values.__getitem__, reverse=unit != "rate")
+    figure, axes = pyplot.subplots(figsize=(7, 0.34 * len(ordered) + 0.7))
+    colours = [COLOURS.get(name.partition(",")[0], "#9a9a9a") for name in ordered]
+    bars = axes.barh(ordered, [values[name] for name in ordered], color=colours)
+    axes.bar_label(bars, [f" {values[name]:.3g}" for name in ordered], color=TEXT, fontsize=9)
+    if max(values.values()) > 30 * min(values.values()):
+        axes.set_xscale("log")
+        title += " (each step is ten times as many)"
+    axes.set_title(title, color=TEXT, fontsize=10, loc="left")
+    axes.tick_params(colors=TEXT, labelsize=9)
+    axes.margins(x=0.12)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _table(targets: list[dict[str, Any]]) -> str:
+    """Return what was aimed at, and what came of it."""
+    lines = ["| case | securesmtp | beside | measured | aim |", "| --- | --- | --- | --- | --- |"]
+    for each in targets:
+        kind = each["client"].removeprefix("securesmtp").removeprefix(", ") or "default"
+        aim = f"{'at least' if each['what'] == 'rate' else 'at most'} {each['times']:g}"
+        what = {"rate": "messages a second", "time": "seconds"}.get(each["what"], each["what"])
+        got = f"{each['ratio']:.3g} x {what}{'' if each['met'] else ' (not met)'}"
+        lines.append(f"| {each['case']} | {kind} | {', '.join(each['others'])} | {got} | {aim} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Draw all of it."""
+    measured, folder = json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2])
+    # Text stays text: it is in the page's letters, and can be searched.
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "securesmtp", "font.family": "sans-serif"}
+    cases = {case["name"]: case["clients"] for case in measured["cases"]}
+    for case, what, title, unit, name in PLOTS:
+        if case in cases:
+            _draw(cases[case], what, title, unit, folder / f"{name}.svg")
+    (folder / "targets.md").write_text(_table(measured["targets"]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

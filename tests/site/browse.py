@@ -38,7 +38,11 @@ SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
 THEMES = ("light", "dark")
 # As many at a time as the smallest of CI's machines has cores.
 AT_A_TIME = 2
-WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Code and tables scroll within themselves; the theme scrolls or hides whatever else is too wide, so the page itself
+# does not tell.
+WIDER = """() => [...document.querySelectorAll("article *")].filter(
+  element => !element.parentElement.closest("pre, .table-wrapper") && element.getBoundingClientRect().right > innerWidth
+).map(element => element.outerHTML.slice(0, 100))"""
 LINKS = "() => [...document.links].map(link => link.href)"
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(element => element.id)"
 AXE = "rules => axe.run(document, {...rules, resultTypes: ['violations']})"
@@ -81,8 +85,7 @@ class Site:
 
     async def _judge(self, page: Page, name: str, size: str, theme: str) -> None:
         where = f"{name} ({size}, {theme})"
-        if wider := await page.evaluate(WIDER):
-            self.faults.append(f"{where}: {wider} pixels wider than the window")
+        self.faults += [f"{where}: wider than the window: {html!r}" for html in await page.evaluate(WIDER)]
         if (size, theme) not in RULES:
             return
         for violation in (await page.evaluate(AXE, RULES[size, theme]))["violations"]:
@@ -148,10 +151,9 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-async def browse(folder: Path, pictures: Path, address: str) -> int:
-    """Look at every page in every way; print what is wrong, and return the exit code."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html") if "_static" not in path.parts)
-    site, places = Site(address, pictures), asyncio.Semaphore(AT_A_TIME)
+async def browse(site: Site, names: list[str]) -> None:
+    """Look at every page in every way."""
+    places = asyncio.Semaphore(AT_A_TIME)
 
     async def one(browser: Browser, name: str, size: str) -> None:
         async with places:
@@ -161,18 +163,21 @@ async def browse(folder: Path, pictures: Path, address: str) -> int:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         await asyncio.gather(*(one(browser, name, size) for name in names for size in SIZES))
         await browser.close()
-    followed = site.follow(folder)
-    sys.stdout.write("".join(f"{fault}\n" for fault in sorted(site.faults)))
-    sys.stdout.write(f"{len(names)} pages, {followed} links, {len(site.faults)} faults; pictures: {pictures}\n")
-    return bool(site.faults)
 
 
 def main() -> int:
-    """Take the folder of the built site and that of the pictures."""
+    """Take the folder of the built site and that of the pictures; print what is wrong, and return the exit code."""
     folder, pictures = map(Path, sys.argv[1:])
-    pictures.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(pictures, ignore_errors=True)
+    pictures.mkdir(parents=True)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html") if "_static" not in path.parts)
     with served(folder) as address:
-        return asyncio.run(browse(folder, pictures, address))
+        site = Site(address, pictures)
+        asyncio.run(browse(site, names))
+    followed = site.follow(folder)
+    sys.stdout.write("".join(f"{fault}\n" for fault in sorted(site.faults)))
+    sys.stdout.write(f"{len(names)} pages, {followed} links, {len(site.faults)} faults; pictures: {pictures}\n")
+    return bool(site.faults) or not names
 
 
 if __name__ == "__main__":

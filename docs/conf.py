@@ -46,6 +46,7 @@ html_domain_indices = False
 # `Name` in a docstring is one of ours, and a dead one is an error.
 default_role = "py:obj"
 add_module_names = False
+maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -85,7 +86,13 @@ def read_google_sections(  # noqa: PLR0913, PLR0917 -- Sphinx calls it so
         lines[:] = GoogleDocstring(lines, config, app, what, name, thing, options).lines()
 
 
+def leave_out_how_errors_are_made(_: Sphinx, what: str, *__: object) -> tuple[str, None] | None:
+    """An error is caught by who reads the page, and raised by the library alone."""
+    return ("", None) if what == "exception" else None
+
+
 def setup(app: Sphinx) -> None:
     """Register what stands above."""
+    app.connect("autodoc-process-signature", leave_out_how_errors_are_made)
     app.connect("autodoc-process-docstring", read_google_sections)
     app.connect("missing-reference", resolve_public_name)

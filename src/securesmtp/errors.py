@@ -1,7 +1,7 @@
 """
 Every error that this library raises on purpose.
 
-.. code-block:: text
+.. code-block:: none
 
     SecureSMTPError (smtplib.SMTPException)
     ├─ ConfigurationError (ValueError)    the caller's mistake
@@ -10,7 +10,7 @@ Every error that this library raises on purpose.
     ├─ ConnectError (ConnectionError)     DNS, refused, reset, closed, bad greeting
     ├─ TLSError (ConnectionError)         no verified TLS session
     │   ├─ CertificateError               .reason says why it was refused
-    │   ├─ DowngradeError                 STARTTLS missing, refused, answered wrongly, or tampered with
+    │   ├─ DowngradeError                 STARTTLS missing, refused or tampered with
     │   └─ WrongTLSModeError              plaintext on an implicit port, or the reverse
     ├─ AuthenticationError                the login was refused
     │   └─ NoUsableMechanismError         nothing that both sides allow

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import securesmtp
+
+# In another folder, too, it is this very package.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(securesmtp.__file__).parents[1])}
 PAGE = (Path(__file__).parent.parent / "docs/tutorial.md").read_text("utf-8")
 FILES = dict(
     re.findall(
@@ -30,7 +35,12 @@ def test_the_tutorial_shows_what_its_reader_sees(tmp_path: Path) -> None:
     seen = []
     # The terminals of the page: the server keeps the first one.
     with subprocess.Popen(
-        [sys.executable, "-u", first], cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-u", first],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as server:
         try:
             assert server.stdout is not None
@@ -43,5 +53,8 @@ def test_the_tutorial_shows_what_its_reader_sees(tmp_path: Path) -> None:
 
 
 def _output(folder: Path, name: str) -> str:
-    done = subprocess.run([sys.executable, name], cwd=folder, text=True, check=True, stdout=subprocess.PIPE, timeout=60)
+    command = [sys.executable, name]
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, text=True, check=True, stdout=subprocess.PIPE, timeout=60
+    )
     return done.stdout

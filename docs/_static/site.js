@@ -11,5 +11,14 @@ for (const table of document.querySelectorAll(".table-wrapper table")) {
 for (const caption of document.querySelectorAll(".caption[role=heading]")) {
   caption.setAttribute("aria-level", "2");
 }
+for (const list of document.querySelectorAll(".sig > dl")) {
+  // A signature over several lines is no list of definitions.
+  const lines = [...list.children].map((line) => {
+    const block = document.createElement("span");
+    block.append(...line.childNodes);
+    return block;
+  });
+  list.replaceWith(...lines);
+}
 document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
 document.querySelector(".toc-drawer")?.setAttribute("aria-label", "On this page");

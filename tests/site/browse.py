@@ -45,7 +45,7 @@ WIDER = """() => [...document.querySelectorAll("article *")].filter(
 ).map(element => element.outerHTML.slice(0, 100))"""
 LINKS = "() => [...document.links].map(link => link.href)"
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(element => element.id)"
-AXE = "rules => axe.run(document, {...rules, resultTypes: ['violations']})"
+AXE = "rules => axe.run(document, {...rules, resultTypes: ['violations']}).then(result => result.violations)"
 # Colours change with the theme alone, all else with the width alone; the check of colours is the slow one.
 CONTRAST = "color-contrast"
 RULES: dict[tuple[str, str], dict[str, Any]] = {
@@ -88,7 +88,7 @@ class Site:
         self.faults += [f"{where}: wider than the window: {html!r}" for html in await page.evaluate(WIDER)]
         if (size, theme) not in RULES:
             return
-        for violation in (await page.evaluate(AXE, RULES[size, theme]))["violations"]:
+        for violation in await page.evaluate(AXE, RULES[size, theme]):
             self.faults += [
                 f"{where}: axe {violation['id']} ({violation['impact']}): {node['html'][:200]!r}: "
                 f"{' '.join(node['failureSummary'].split())}"

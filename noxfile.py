@@ -20,7 +20,7 @@ import nox
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["wheel", "tests", "coverage", "lint", "typing", "docs"]
+nox.options.sessions = ["wheel", "tests", "coverage", "lint", "typing", "docs", "site"]
 
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -107,6 +107,16 @@ def docs(session: nox.Session) -> None:
             *("sphinx-build", "-n", "-W", "--keep-going", "-q", "-E", "-b", builder),
             *("-d", "docs/_build/doctrees", "docs", f"docs/_build/{builder}"),
         )
+
+
+@nox.session(requires=["docs"])
+def site(session: nox.Session) -> None:
+    """Look at every page in Debian's Chromium: links, console, accessibility; pictures of phone and desktop."""
+    if shutil.which("chromium") is None:
+        missing = "there is no chromium: tests/site/install puts it on a Debian machine"
+        session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
+    session.install(*group("site"))
+    session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
 
 
 @nox.session

@@ -33,7 +33,8 @@ MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
 # What is shown and not run: output, settings, and what Sphinx is told (it runs "doctest" itself).
-SHOWN = {"text", "ini", "json", "{doctest}", "{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
+SHOWN = {"none", "text", "ini", "json"}
+SHOWN |= {"{doctest}", "{eval-rst}", "{image}", "{include}", "{literalinclude}", "{toctree}"}
 
 
 class Block(NamedTuple):

@@ -1,7 +1,7 @@
 """
 Every error that this library raises on purpose.
 
-.. code-block:: text
+.. code-block:: none
 
     SecureSMTPError (smtplib.SMTPException)
     ├─ ConfigurationError (ValueError)    the caller's mistake
@@ -10,7 +10,7 @@ Every error that this library raises on purpose.
     ├─ ConnectError (ConnectionError)     DNS, refused, reset, closed, bad greeting
     ├─ TLSError (ConnectionError)         no verified TLS session
     │   ├─ CertificateError               .reason says why it was refused
-    │   ├─ DowngradeError                 STARTTLS missing, refused, answered wrongly, or tampered with
+    │   ├─ DowngradeError                 STARTTLS missing, refused or tampered with
     │   └─ WrongTLSModeError              plaintext on an implicit port, or the reverse
     ├─ AuthenticationError                the login was refused
     │   └─ NoUsableMechanismError         nothing that both sides allow
@@ -58,6 +58,10 @@ __all__ = [
 ]
 
 
+# The page with a section on each error. The address is not registered yet: who makes the first release does that.
+_SECTIONS = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
+
+
 class SecureSMTPError(smtplib.SMTPException):
     """
     The base of every error of this library, so that ``except smtplib.SMTPException`` goes on to work.
@@ -97,11 +101,16 @@ class SecureSMTPError(smtplib.SMTPException):
         self.port: int | None = None
         self.message_id: str | None = None
 
+    @property
+    def url(self) -> str:
+        """Where the documentation says what this error means, why it happens and what to do."""
+        return f"{_SECTIONS}#{type(self).__name__.lower()}"
+
     def __str__(self) -> str:
-        """Return where, what and what to do next, on one line."""
+        """Return where, what, what to do next and where to read on, on one line."""
         where = f"{self.host}:{self.port}: " if self.host else ""
-        hint = f". Hint: {self.hint}" if self.hint else ""
-        return f"{where}{self.args[0]}{hint}"
+        more = f"Hint: {self.hint} ({self.url})" if self.hint else f"See {self.url}"
+        return f"{where}{self.args[0]}. {more}"
 
 
 class ConfigurationError(SecureSMTPError, ValueError):
@@ -138,6 +147,11 @@ class CertificateError(TLSError):
     """
 
     reason: CertificateReason = CertificateReason.OTHER
+
+    @property
+    def url(self) -> str:
+        """Where the documentation speaks of this reason."""
+        return f"{super().url}-{self.reason.replace(' ', '-')}"
 
 
 class DowngradeError(TLSError):

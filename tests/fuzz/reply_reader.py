@@ -74,9 +74,9 @@ def _read(pieces: list[bytes], secrets: tuple[wire.Line, ...]) -> tuple[list[Raw
             kept = len(reader._buffer) + sum(len(text) for text in reader._lines)
             assert kept < wire.MAX_REPLY + wire.MAX_AUTH, "the reader keeps more than its limits"
     except ProtocolError as error:
-        _check_text(str(error), MAX_ERROR)
+        _check_text(error.args[0], MAX_ERROR)
         # The session is over: nobody asks what is left.
-        return replies, str(error), False
+        return replies, error.args[0], False
     return replies, None, reader.pending
 
 

@@ -37,7 +37,7 @@ def read(chunks: list[bytes]) -> Result:
             while (reply := reader.next()) is not None:
                 replies.append(reply)
     except ProtocolError as error:
-        return replies, str(error), False
+        return replies, error.args[0], False
     return replies, None, reader.pending
 
 
@@ -372,4 +372,4 @@ def test_a_malformed_line_that_repeats_a_password_is_not_shown() -> None:
     reader.feed(b"hunter22\r\n")
     with pytest.raises(ProtocolError) as caught:
         reader.next()
-    assert str(caught.value) == f'a reply line is not a code and a text: "{LEFT_OUT.decode()}"'
+    assert caught.value.args[0] == f'a reply line is not a code and a text: "{LEFT_OUT.decode()}"'

@@ -142,6 +142,7 @@ except SecureSMTPError as error:
     assert_type(error.reply, Reply | None)
     assert_type(error.retryable, bool)
     assert_type(error.hint, str | None)
+    assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 
 assert_type(Secret("x").reveal(), str)

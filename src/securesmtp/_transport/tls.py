@@ -182,7 +182,7 @@ def handshake_error(error: ssl.SSLError, sock: ssl.SSLSocket, settings: Settings
         message = "the server, or somebody in between, goes on in plaintext after the 220 to STARTTLS"
         return DowngradeError(message, stage=Stage.HANDSHAKE)
     message = f"the TLS handshake failed: {error.reason or error.args[-1]}"
-    hint = "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
+    hint = "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20; or does it want a client_cert?"
     return TLSError(message, stage=Stage.HANDSHAKE, hint=hint)
 
 

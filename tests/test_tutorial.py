@@ -1,0 +1,60 @@
+"""The tutorial, done by a reader who takes it to the letter; only the installation is there already."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import securesmtp
+
+# In another folder, too, it is this very package.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(securesmtp.__file__).parents[1])}
+PAGE = (Path(__file__).parent.parent / "docs/tutorial.md").read_text("utf-8")
+FILES = dict(
+    re.findall(
+        r"into\s(?:the file )?`(\w+\.py)`:\n\n(?:<!--[^\n]*-->\n)?```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE
+    )
+)
+COMMANDS = re.findall(r"^\.venv/bin/python (\w+\.py)$", PAGE, re.MULTILINE)
+SHOWN = re.findall(r"^```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def _shape(text: str) -> str:
+    """Leave out what differs from one run to the next: ports, message ids, dates."""
+    return re.sub(r"(?<=^localhost:)\d+|<\w{32}(?=@)|(?<=^Date: ).*", "_", text, flags=re.MULTILINE)
+
+
+def test_the_tutorial_shows_what_its_reader_sees(tmp_path: Path) -> None:
+    """Each file is written, each command run in order, and each output is the one that is printed there."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    first, *others = COMMANDS
+    seen = []
+    # The terminals of the page: the server keeps the first one.
+    with subprocess.Popen(
+        [sys.executable, "-u", first],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as server:
+        try:
+            assert server.stdout is not None
+            seen.append(server.stdout.readline())
+            seen += [_output(tmp_path, name) for name in others]
+            seen.append(server.communicate("\n", timeout=60)[0])
+        finally:
+            server.kill()
+    assert list(map(_shape, seen)) == list(map(_shape, SHOWN))
+
+
+def _output(folder: Path, name: str) -> str:
+    command = [sys.executable, name]
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, text=True, check=True, stdout=subprocess.PIPE, timeout=60
+    )
+    return done.stdout

@@ -78,7 +78,7 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
             assert test in TESTS
         case "run", command:
             assert name.startswith("README.md-")
-            assert re.search(rf"^for name in .*\b{command}\b", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
+            assert re.search(rf"^readme {command}\b", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE)
         case _:
             assert (mark, language in SHELL) == ("", False)
 

@@ -19,10 +19,10 @@ mpl.use("svg")
 TEXT, COLOURS = "#808080", {"securesmtp": "#2a7de1", "limit": "#c9a227"}
 # Case, what is drawn, its title, how a value becomes it, and the name of the file.
 PLOTS = (
-    ("one connection, CHUNKING", "seconds", "messages a second, one connection, 50 ms away", "rate", "one"),
-    ("ten connections, CHUNKING", "seconds", "messages a second, ten connections, 50 ms away", "rate", "ten"),
-    ("25 MB attached", "cpu", "seconds of CPU for a message with 25 MB attached", "plain", "large-cpu"),
-    ("25 MB attached", "memory", "MB of memory more for a message with 25 MB attached", "mega", "large-memory"),
+    ("one connection, CHUNKING", "seconds", "messages a second, one connection", "rate", "one"),
+    ("ten connections, CHUNKING", "seconds", "messages a second, ten connections", "rate", "ten"),
+    ("25 MB attached", "cpu", "seconds of CPU", "plain", "large-cpu"),
+    ("25 MB attached", "memory", "MB of memory", "mega", "large-memory"),
 )
 _CONVERTED = {"rate": lambda value: 1 / value, "plain": lambda value: value, "mega": lambda value: value / 1e6}
 
@@ -30,20 +30,25 @@ _CONVERTED = {"rate": lambda value: 1 / value, "plain": lambda value: value, "me
 def _draw(found: dict[str, dict[str, float]], what: str, title: str, unit: str, path: Path) -> None:
     values = {name: _CONVERTED[unit](took[what]) for name, took in found.items()}
     ordered = sorted(values, key=values.__getitem__, reverse=unit != "rate")
-    figure, axes = pyplot.subplots(figsize=(7, 0.34 * len(ordered) + 0.7))
+    figure, axes = pyplot.subplots(figsize=(5, 0.3 * len(ordered) + 0.5))
     colours = [COLOURS.get(name.partition(",")[0], "#9a9a9a") for name in ordered]
     bars = axes.barh(ordered, [values[name] for name in ordered], color=colours)
-    axes.bar_label(bars, [f" {values[name]:.3g}" for name in ordered], color=TEXT, fontsize=9)
+    axes.bar_label(bars, [_shown(values[name]) for name in ordered], color=TEXT, padding=3)
     if max(values.values()) > 30 * min(values.values()):
         axes.set_xscale("log")
-        title += " (each step is ten times as many)"
-    axes.set_title(title, color=TEXT, fontsize=10, loc="left")
-    axes.tick_params(colors=TEXT, labelsize=9)
-    axes.margins(x=0.12)
+        title += " (logarithmic)"
+    axes.set_title(title, color=TEXT, fontsize=11, loc="left", x=-0.4)
+    axes.tick_params(colors=TEXT, length=0)
+    # The values stand at the bars.
+    axes.xaxis.set_visible(False)
     for side in axes.spines.values():
         side.set_visible(False)
     figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _table(targets: list[dict[str, Any]]) -> str:

@@ -656,3 +656,31 @@ def test_what_came_before_the_end_is_heard_and_what_was_held_back_goes_again(  #
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(9))
     assert [result.index for result in results if result.outcome is UNKNOWN] == unknown
     assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}
+
+
+@OFFERS
+def test_a_large_message_is_not_what_a_server_is_tried_with(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
+    """It waits until the first one is answered, and goes alone; its writing may last longer than the trial."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, offer)
+        owed = reading(peer, 1, keep=True) if offer == CHUNK else []
+        if offer == DATA:
+            for verb in (b"MAIL", b"RCPT", b"DATA"):
+                peer.expect(verb)
+            peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n")
+            take(peer, peer.read_data())
+            owed = [b"250 ok\r\n"]
+        peer.expect_silence(0.1)
+        peer.send(b"".join(owed))
+        # No RSET: there is nothing before it any more.
+        peer.expect(b"MAIL")
+        peer.close()
+
+    server = serve(script, honest(extensions=offer), overlaps=True)
+    large = Envelope("m1@b.example", ["c@d.example"], b"Subject: 1\r\n\r\n" + b"x\r\n" * 30_000)
+    first, *_, last = mails(3)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    results = list(mine.send_many([first, large, last]))
+    assert [result.outcome for result in results] == [ACCEPTED] * 3
+    assert sorted(number_of(message.content) for message in server.accepted) == [0, 1, 2]

@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
+from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Delivery, deliver, too_many
 from securesmtp._protocol.pipeline import Transaction, not_sent
 from securesmtp._transport.link import Deadline
@@ -159,11 +160,13 @@ class Stream(Generic[J]):
 
     def _begin(self, job: J) -> None:
         fitted = job.submission.fit(self._session.offered)
-        if "PIPELINING" not in self._session.offered or len(fitted.recipients) > self._most:
-            self._alone.append((job, None))
-            return
         behind = bool(self._flying)
         apart = behind and self._bearing.borne is None
+        # A large one is not tried with: its writing may outlast the trial, and it would be written twice.
+        large = apart and fitted.content.octets > BLOCK
+        if large or "PIPELINING" not in self._session.offered or len(fitted.recipients) > self._most:
+            self._alone.append((job, None))
+            return
         transaction = Transaction(self._session, fitted, self._partial, behind=behind, apart=apart, more=True)
         try:
             self._run(transaction.open(), job.overall)

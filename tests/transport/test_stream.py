@@ -502,19 +502,37 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
         assert [type(result.error) for result in results] == [error] * 3
 
 
-def test_a_fault_of_our_own_leaves_nobody_waiting(
-    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("offer", "where", "outcome"),
+    [
+        (CHUNK, (stream.Stream, "_hear"), UNKNOWN),
+        (CHUNK, (Content, "chunk"), NOT_SENT),
+        (DATA, (Content, "blocks"), NOT_SENT),
+        ((), (Content, "blocks"), UNKNOWN),
+    ],
+    ids=["our own", "in a chunk", "behind DATA", "of one that goes alone"],
+)
+def test_a_fault_leaves_nobody_waiting(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    monkeypatch: pytest.MonkeyPatch,
+    offer: Sequence[str],
+    where: tuple[type, str],
+    outcome: Outcome,
 ) -> None:
-    """What is in flight is told as it is, and the fault stands behind it."""
+    """A copy of a file that cannot be read, for example: each is told what is so, and the fault stands there."""
 
     def fault(_: object) -> None:
-        raise RuntimeError("a fault")
+        raise OSError("a fault")
 
-    monkeypatch.setattr(stream.Stream, "_hear", fault)
-    server = serve(honest(extensions=CHUNK), overlaps=True)
+    monkeypatch.setattr(*where, fault)
+    server = serve(honest(extensions=offer), overlaps=True)
     results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(2)))
+    assert results[0].outcome is outcome
     assert {result.outcome for result in results} <= {UNKNOWN, NOT_SENT}
-    assert "a fault" in str(results[0].error)
+    assert all("a fault" in str(result.error) for result in results)
+    # Not of one that was to go behind it.
+    assert outcome is UNKNOWN or server.accepted == []
 
 
 def test_a_worker_that_fails_leaves_nobody_waiting() -> None:

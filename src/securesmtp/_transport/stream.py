@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.delivery import Delivery, deliver, too_many
-from securesmtp._protocol.pipeline import Transaction, not_sent
+from securesmtp._protocol.pipeline import Transaction, not_sent, unknown
 from securesmtp._transport.link import Deadline
 from securesmtp.errors import ConnectError, DeadlineExceededError, SecureSMTPError, SenderRefusedError
 
@@ -120,10 +120,7 @@ class Stream(Generic[J]):
                 else:
                     return
         except BaseException as error:
-            # No answer to anything: a fault of our own.
-            lost = ConnectError(f"the connection was given up: {error!r}")
-            lost.__cause__ = error
-            self._lose(lost)
+            self._lose(_given_up(error))
             raise
 
     def _fill(self) -> None:
@@ -132,6 +129,9 @@ class Stream(Generic[J]):
                 self._begin(job)
             except SecureSMTPError as error:
                 self._tell(job, error)
+            except BaseException as error:
+                self._tell(job, _given_up(error))
+                raise
 
     def _has_room(self) -> bool:
         if not self._flying:
@@ -212,6 +212,10 @@ class Stream(Generic[J]):
             heard: Heard = self._run(dialogue, job.overall)
         except SecureSMTPError as error:
             heard = error
+        except BaseException as error:
+            # How far it came is not known.
+            self._tell(job, unknown(_given_up(error)))
+            raise
         self._tell(job, heard)
         if isinstance(heard, SecureSMTPError) and not self._link.is_open:
             self._lose(heard)
@@ -229,3 +233,10 @@ class Stream(Generic[J]):
     def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
         self._link.overall = overall
         return self._link.run(dialogue)
+
+
+def _given_up(error: BaseException) -> ConnectError:
+    """Return what is told of a fault of our own, or of a copy of a file that cannot be read: no answer to anything."""
+    lost = ConnectError(f"the connection was given up: {error!r}")
+    lost.__cause__ = error
+    return lost

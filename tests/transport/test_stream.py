@@ -18,6 +18,7 @@ from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
     DataRefusedError,
+    DeadlineExceededError,
     Envelope,
     Event,
     MessageError,
@@ -258,12 +259,12 @@ def take(peer: Peer, content: bytes) -> None:
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize(
-    ("script", "unknown"),
+    ("script", "unknown", "why"),
     [
-        pytest.param(one_at_a_time(DATA, refuses), [], id="refuses what is pipelined"),
-        pytest.param(one_at_a_time(DATA, throws_away), [], id="throws it away"),
-        pytest.param(one_at_a_time(CHUNK, closes), [0], id="closes"),
-        pytest.param(one_at_a_time(DATA, closes), [0], id="closes behind DATA"),
+        pytest.param(one_at_a_time(DATA, refuses), [], '"503 pipelined after', id="refuses what is pipelined"),
+        pytest.param(one_at_a_time(DATA, throws_away), [], "the limit command=1 s", id="throws it away"),
+        pytest.param(one_at_a_time(CHUNK, closes), [0], "the server closed", id="closes"),
+        pytest.param(one_at_a_time(DATA, closes), [0], "the server closed", id="closes behind DATA"),
     ],
 )
 def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  # noqa: PLR0913, PLR0917 -- pytest gives them
@@ -272,6 +273,7 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     caplog: pytest.LogCaptureFixture,
     script: Script,
     unknown: list[int],
+    why: str,
     connections: int,
 ) -> None:
     """It is noticed at the first overlap, told once, and only what the server itself left open is unknown (PIPE-06)."""
@@ -283,7 +285,8 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(20))
     assert sum(result.outcome is UNKNOWN for result in results) == len(unknown)
     assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}
-    assert [type(event) for event in events if isinstance(event, FellBack)] == [FellBack]
+    (reason,) = [event.reason for event in events if isinstance(event, FellBack)]
+    assert why in reason
     assert [record.levelno for record in caplog.records if "fell back" in record.message] == [logging.WARNING]
     # It is not tried again.
     assert {result.outcome for result in mine.send_many(mails(5))} == {ACCEPTED}
@@ -318,11 +321,13 @@ def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
         reading(peer, 4, keep=True)
         how(peer)
 
-    server = serve(script, honest(extensions=CHUNK), overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1)
+    server, events = serve(script, honest(extensions=CHUNK), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1, on_event=events.append)
     results = list(mine.send_many(mails(9)))
     assert [result.outcome for result in results] == [ACCEPTED] * 2 + [UNKNOWN] * 4 + [ACCEPTED] * 3
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(9))
+    # It has borne it before.
+    assert not any(isinstance(event, FellBack) for event in events)
 
 
 def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
@@ -379,6 +384,17 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     assert [event.reason for event in events if isinstance(event, FellBack)] == [
         "the limit trial=0.2 s ran out in stage mail"
     ]
+
+
+def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Serve, mailer: Mailer) -> None:
+    """It is told that it was its deadline."""
+    server = serve(one_at_a_time(DATA, throws_away), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    results = list(mine.send_many(mails(2), deadline=0.3))
+    assert results[0].outcome is ACCEPTED
+    error = results[1].error
+    assert isinstance(error, DeadlineExceededError)
+    assert error.limit == "deadline"
 
 
 @pytest.mark.parametrize(
@@ -597,6 +613,44 @@ def test_who_waits_to_go_alone_is_not_lost_with_the_connection(serve: Serve, mai
         assert results[1].receipt.accepted == tuple(three)
 
 
+def test_the_refusal_of_one_that_goes_alone_is_no_other_ones(serve: Serve, mailer: Mailer) -> None:
+    """Who was too many in a message before it is still sent to."""
+    seen: list[bytes] = []
+
+    def twice(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"452 4.5.3 too many\r\n" if b"<b@" in line and seen.count(line) == 1 else b"250 ok\r\n"
+
+    def sender(peer: Peer, line: bytes) -> bytes:
+        return b"550 no\r\n" if b"<m1@" in line else b"250 ok\r\n"
+
+    replies: dict[str, Answer] = {"MAIL": sender, "RCPT": twice}
+    server = serve(honest(extensions=(*CHUNK, "LIMITS RCPTMAX=2"), replies=replies), overlaps=True)
+    three, text = ["a@d.example", "b@d.example", "c@d.example"], b"Subject: %d\r\n\r\n"
+    messages = [Envelope("m0@b.example", three[:2], text % 0), Envelope("m1@b.example", three, text % 1)]
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(messages, partial="allow"))
+    assert [result.outcome for result in results] == [ACCEPTED, REFUSED]
+    assert results[0].receipt is not None
+    assert results[0].receipt.accepted == tuple(three[:2])
+
+
+def test_who_waits_to_go_alone_goes_over_another_connection(serve: Serve, mailer: Mailer) -> None:
+    """Where the one before it ends the connection."""
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"250 ok\r\n")
+        reading(peer, 2)
+        peer.send(b"250 reset\r\n503 m\r\n503 r\r\n503 c\r\n" * 2)
+        peer.expect(b"RSET")
+        last_words(peer, b"421 bye\r\n")
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)
+    assert {result.outcome for result in mine.send_many(mails(4))} == {ACCEPTED}
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(4))
+
+
 def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Mailer) -> None:
     """The next one goes over another connection."""
 
@@ -604,9 +658,71 @@ def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Ma
         opened(peer, CHUNK)
         last_words(peer, b"".join(reading(peer, 1)))
 
-    server = serve(script, honest(extensions=CHUNK), overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(messages=1), max_connections=1)
+    server, events = serve(script, honest(extensions=CHUNK), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", window=Window(messages=1), max_connections=1, on_event=events.append)
     assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@pytest.mark.parametrize("end", [b"", b"250 m\r\n"], ids=["at once", "in the opening"])
+def test_who_ends_where_nothing_overlaps_gives_no_sign(serve: Serve, mailer: Mailer, end: bytes) -> None:
+    """Only what ends in the trial has not borne it."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        for _ in range(3):
+            peer.read_line()
+        last_words(peer, end)
+
+    server, events = serve(script, honest(extensions=DATA), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=events.append)
+    assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@OFFERS
+@pytest.mark.parametrize(
+    ("step", "word"),
+    [
+        ("MAIL", b"450 4.2.0 later\r\n"),
+        ("RCPT", b"503 5.5.1 what\r\n"),
+        ("CONTENT", b"503 5.5.1 what\r\n"),
+    ],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_may_be_said_of_one_message_is_a_refusal_of_it(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, mailer: Mailer, offer: Sequence[str], step: str, word: bytes, which: int
+) -> None:
+    """Overlapping goes on; only a 503 to the MAIL that overlaps is a word on that."""
+    asked: list[bytes] = []
+
+    def answer(peer: Peer, line: bytes) -> bytes:
+        asked.append(line)
+        return word if len(asked) == which + 1 else b"250 ok\r\n"
+
+    events: list[Event] = []
+    server = serve(honest(extensions=offer, replies={step: answer}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=events.append)
+    results = list(mine.send_many(mails(3)))
+    assert [result.outcome for result in results] == [REFUSED if n == which else ACCEPTED for n in range(3)]
+    assert len(asked) == 3
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@pytest.mark.parametrize("offer", [(), DATA, CHUNK], ids=["alone", "data", "chunk"])
+@pytest.mark.parametrize("at", ["MAIL", "CONTENT"])
+def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offer: Sequence[str], at: str) -> None:
+    """However it is sent."""
+    server = serve(honest(extensions=offer, replies={at: silent}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    (result,) = mine.send_many(mails(1), deadline=0.3)
+    assert "the limit deadline=0.3 s" in str(result.error)
+
+
+def silent(peer: Peer, line: bytes) -> bytes:
+    """Say nothing any more."""
+    peer.sleep_until_peer_closes()
+    return b""
 
 
 def test_what_was_refuted_stays_so() -> None:

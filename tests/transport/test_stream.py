@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
@@ -151,6 +153,7 @@ def test_a_content_and_the_next_opening_are_one_write(serve: Serve, mailer: Mail
     server = serve(script, overlaps=True)
     results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(4)))
     assert [result.outcome for result in results] == [ACCEPTED] * 4
+    assert [result.receipt.size for result in results if result.receipt] == [18] * 4
     opening = b"MAIL FROM:<m%d@b.example> SIZE=18\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
     content = b"Subject: %d\r\n\r\n..x\r\n.\r\n"
     assert groups == [opening % 0, *[content % n + opening % (n + 1) for n in range(3)], content % 3]
@@ -281,8 +284,10 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     mine = mailer(
         server, pipelining="session", max_connections=connections, timeout=1, on_event=events.append, max_messages=1000
     )
-    results = list(mine.send_many(mails(20)))
-    assert sorted(number_of(message.content) for message in server.accepted) == list(range(20))
+    # So many that the others do not take all of them while the one that tries it connects.
+    count = 20 * connections
+    results = list(mine.send_many(mails(count)))
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(count))
     assert sum(result.outcome is UNKNOWN for result in results) == len(unknown)
     assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}
     (reason,) = [event.reason for event in events if isinstance(event, FellBack)]
@@ -335,7 +340,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
 
     def script(peer: Peer) -> None:
         tried(peer)
-        # Each has 1018 octets: with the third the 3,000 are reached.
+        # Each has 1018 octets: with the third the 3,054 are reached.
         owed = [b"250 ok\r\n", *reading(peer, 2)]
         peer.expect_silence(0.05)
         peer.send(b"".join(owed))
@@ -343,7 +348,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
         peer.sleep_until_peer_closes()
 
     server = serve(script, overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(octets=3000), max_connections=1)
+    mine = mailer(server, pipelining="session", window=Window(octets=3054), max_connections=1)
     results = list(mine.send_many(mails(5, more=b"x" * 100 + b"\r\n" + b"y" * 896 + b"\r\n")))
     assert {result.outcome for result in results} == {ACCEPTED}
 
@@ -384,6 +389,37 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     assert [event.reason for event in events if isinstance(event, FellBack)] == [
         "the limit trial=0.2 s ran out in stage mail"
     ]
+
+
+def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first message, nor those behind others once the host has proved to bear it."""
+    server = serve(honest(extensions=DATA), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    trial = stream._TRIAL
+    for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
+        monkeypatch.setattr(stream, "_TRIAL", limit)
+        assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
+    assert mine._pool.bearing.borne
+
+
+def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written(serve: Serve, mailer: Mailer) -> None:
+    """What was written before it is unknown, for that reason."""
+    told = threading.Event()
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"250 ok\r\n")
+        told.wait(10)
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    # More than the system holds of what is not read.
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    mine = mailer(server, pipelining="session", max_connections=1, window=Window(200, 1 << 30))
+    results = list(mine.send_many(mails(150, more=(b"x" * 998 + b"\r\n") * 60), deadline=0.5))
+    told.set()
+    errors = [str(result.error) for result in results if result.outcome is UNKNOWN]
+    assert errors
+    assert all("the limit deadline=0.5 s ran out" in error for error in errors)
 
 
 def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Serve, mailer: Mailer) -> None:
@@ -537,9 +573,10 @@ def test_a_fault_leaves_nobody_waiting(  # noqa: PLR0913, PLR0917 -- fixtures an
     outcome: Outcome,
 ) -> None:
     """A copy of a file that cannot be read, for example: each is told what is so, and the fault stands there."""
+    broken = OSError("a fault")
 
     def fault(_: object) -> None:
-        raise OSError("a fault")
+        raise broken
 
     monkeypatch.setattr(*where, fault)
     server = serve(honest(extensions=offer), overlaps=True)
@@ -547,6 +584,7 @@ def test_a_fault_leaves_nobody_waiting(  # noqa: PLR0913, PLR0917 -- fixtures an
     assert results[0].outcome is outcome
     assert {result.outcome for result in results} <= {UNKNOWN, NOT_SENT}
     assert all("a fault" in str(result.error) for result in results)
+    assert outcome is UNKNOWN or broken in {results[0].error, results[0].error and results[0].error.__cause__}
     # Not of one that was to go behind it.
     assert outcome is UNKNOWN or server.accepted == []
 

@@ -157,8 +157,7 @@ class Stream(Generic[J]):
             if not self._flying:
                 raise
             # It answers nothing: not even a 421 says here what became of those that are in flight.
-            unanswered = ConnectError(error.args[0], stage=error.stage)
-            unanswered.__cause__ = error
+            unanswered = ConnectError(error.args[0])
             self._lose(unanswered)
             raise transaction.lost(unanswered) from error
         self._flying.append(_Flying(job, transaction, behind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
 import threading
@@ -34,8 +35,10 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._transport.link import Link
+from securesmtp._protocol.dialogue import reset
+from securesmtp._transport.link import Deadline, Link, _events
 from securesmtp._transport.tls import build_context
+from securesmtp._values import Stage
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 
@@ -136,10 +139,27 @@ def test_what_is_said_out_of_turn_ends_the_session(
         peer.sleep_until_peer_closes()
 
     server = serve(script)
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"out of turn|closes the session") as caught:
         mailer(server).send(message)
+    assert caught.value.stage is Stage.MAIL
     server.joined()
     assert b"MAIL" not in server.secret
+
+
+def test_what_is_said_behind_the_greeting_is_no_answer(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """EHLO is not written, and not taken for answered (RPL-04)."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n250 mx.test\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script)
+    with pytest.raises(ProtocolError, match="out of turn") as caught:
+        mailer(server).send(message)
+    assert caught.value.stage is Stage.EHLO
+    server.joined()
+    assert server.secret == b""
 
 
 def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
@@ -154,8 +174,9 @@ def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
         peer.sleep_until_peer_closes()
 
     server = serve(script)
-    with pytest.raises(DowngradeError, match="out of turn"):
+    with pytest.raises(DowngradeError, match="out of turn") as caught:
         mailer(server, tls="starttls").send(message)
+    assert caught.value.stage is Stage.STARTTLS
     server.joined()
     assert b"STARTTLS" not in server.plain
 
@@ -201,14 +222,21 @@ def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pyte
             filler.connect_ex(full.getsockname())
         time.sleep(0.05)
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())] * 3
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        asked: list[object] = []
+
+        def resolve(host: str, port: int, **_: object) -> object:
+            asked.append((host, port))
+            return found
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         began = time.monotonic()
         with (
             SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.6)) as mailer,
             pytest.raises(DeadlineExceededError) as caught,
         ):
             mailer.send(message)
-        assert caught.value.limit == "connect"
+        assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
+        assert asked == [("three.example", 25000)]
         assert time.monotonic() - began < 3
         for filler in fillers:
             filler.close()
@@ -217,14 +245,55 @@ def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pyte
 def test_the_second_address_is_taken_when_the_first_is_dead(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any client of a host with several addresses does."""
-    server = serve()
+    """As any client of a host with several addresses does, from the address that it was told."""
+    callers: list[str] = []
+
+    def script(peer: Peer) -> None:
+        callers.append(peer.sock.getpeername()[0])
+        honest()(peer)
+
+    server = serve(script)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         addresses = [free.getsockname(), ("127.0.0.1", server.port)]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        assert mailer(server, source_address=("127.0.0.1", 0)).send(message).reply.code == 250
+        mine = mailer(server, source_address=("127.0.0.2", 0))
+        assert mine.send(message).reply.code == 250
+    assert callers == ["127.0.0.2"]
+
+
+def test_the_name_of_this_machine_is_asked_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EHLO says an address literal; the resolver would be waited for."""
+    monkeypatch.delattr(socket, "getfqdn")
+    assert not _link().is_open
+
+
+def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
+    """Nothing was written."""
+    with pytest.raises(ConnectError, match="closed") as caught:
+        _link().run(reset())
+    assert caught.value.retryable
+
+
+def test_a_limit_that_has_run_out_says_where() -> None:
+    """And which it was; another try may have better luck."""
+    with pytest.raises(DeadlineExceededError) as caught:
+        Deadline("command", 0).left(Stage.MAIL)
+    assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("want", "events"),
+    [
+        (ssl.SSLWantReadError(), selectors.EVENT_READ),
+        (ssl.SSLWantWriteError(), selectors.EVENT_WRITE),
+        (BlockingIOError(), selectors.EVENT_WRITE),
+    ],
+)
+def test_what_is_waited_for_is_what_tls_wants(want: OSError, events: int) -> None:
+    """Else the wait ends at once, again and again."""
+    assert _events(want) == events
 
 
 def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +362,7 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
             raw, mail_from="a@b.example", recipients=["c@d.example"]
         )
     assert (caught.value.limit, caught.value.outcome) == ("block", Outcome.NOT_SENT)
+    assert caught.value.stage is Stage.CONTENT
 
 
 @pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b""], ids=["552", "nothing"])
@@ -405,7 +475,7 @@ def test_a_flight_is_not_begun_where_the_server_spoke_out_of_turn(
     server = serve(honest(extensions=("PIPELINING", "CHUNKING"), replies={"EHLO": offer + extra}))
     with pytest.raises(kind) as caught:
         mailer(server).send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
-    assert caught.value.outcome is Outcome.NOT_SENT
+    assert (caught.value.outcome, caught.value.stage) == (Outcome.NOT_SENT, Stage.MAIL)
     server.joined()
     assert b"MAIL" not in server.secret
 

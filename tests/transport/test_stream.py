@@ -28,6 +28,7 @@ from securesmtp import (
     OutcomeUnknownError,
     SecureSMTPError,
     SendResult,
+    Stage,
     Window,
 )
 from securesmtp._many import Job, in_order
@@ -400,6 +401,8 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
         monkeypatch.setattr(stream, "_TRIAL", limit)
         assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
     assert mine._pool.bearing.borne
+    # Nothing is owed when all was heard, so it is used again.
+    assert len(server.connections) == 1
 
 
 def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written(serve: Serve, mailer: Mailer) -> None:
@@ -430,7 +433,7 @@ def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Se
     assert results[0].outcome is ACCEPTED
     error = results[1].error
     assert isinstance(error, DeadlineExceededError)
-    assert error.limit == "deadline"
+    assert (error.limit, error.stage) == ("deadline", Stage.MAIL)
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,34 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
     assert caught.value.stage is Stage.CONTENT
 
 
+@pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b"250 queued\r\n"], ids=["552", "250"])
+def test_an_answer_in_the_midst_of_the_last_block_is_none_to_the_content(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    """It was not ended, so it is not accepted, and the connection is not used again."""
+
+    def script(peer: Peer) -> None:
+        up_to_content(peer)
+        peer.send(words)
+        peer.sleep_until_peer_closes()
+
+    def narrow(link: Link, host: str, port: int) -> socket.socket:
+        sock = connect(link, host, port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return sock
+
+    connect = Link._connect
+    monkeypatch.setattr(Link, "_connect", narrow)
+    server = serve(script, honest())
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    mine = mailer(server)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send_bytes(b"\r\n" * 30000, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is not Outcome.ACCEPTED
+    assert mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    assert len(server.connections) == 2
+
+
 @pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b""], ids=["552", "nothing"])
 def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
     serve: Serve, mailer: Mailer, words: bytes

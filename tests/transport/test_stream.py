@@ -26,6 +26,7 @@ from securesmtp import (
     MessageError,
     Outcome,
     OutcomeUnknownError,
+    ProtocolError,
     SecureSMTPError,
     SendResult,
     Stage,
@@ -437,25 +438,50 @@ def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Se
 
 
 @pytest.mark.parametrize(
-    ("early", "kind"), [(b"552 too much\r\n", DataRefusedError), (b"250 queued\r\n", OutcomeUnknownError)]
+    ("mode", "early", "kind"),
+    [
+        ("session", b"552 too much\r\n", DataRefusedError),
+        ("session", b"250 queued\r\n", OutcomeUnknownError),
+        ("message", b"552 too much\r\n", DataRefusedError),
+        ("message", b"250 queued\r\n", ProtocolError),
+        ("off", b"what\r\n", ProtocolError),
+    ],
 )
 def test_an_answer_to_a_content_that_was_not_written_ends_the_connection(
-    serve: Serve, mailer: Mailer, early: bytes, kind: type[SecureSMTPError]
+    serve: Serve, mailer: Mailer, mode: str, early: bytes, kind: type[SecureSMTPError]
 ) -> None:
-    """It is held back for the next opening, and is not written after that: it would be read as commands."""
+    """The content is not written after it: it would be read as commands, where it is held back for the next opening."""
 
     def script(peer: Peer) -> None:
         opened(peer, DATA)
-        for _ in range(3):
+        for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n" + early):
             peer.read_line()
-        peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n" + early)
+            peer.send(reply)
         peer.sleep_until_peer_closes()
 
-    server = serve(script, honest(extensions=DATA), overlaps=True)
-    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(3)))
-    assert type(results[0].error) is kind
+    server = serve(script, honest(extensions=DATA), overlaps=mode == "session")
+    results = list(mailer(server, pipelining=mode, max_connections=1).send_many(mails(3)))
+    error = results[0].error
+    assert type(error) is kind
+    assert error.stage is Stage.CONTENT
     assert [result.outcome for result in results[1:]] == [ACCEPTED] * 2
     assert b"Subject" not in server.connections[0].secret
+
+
+def test_what_has_been_answered_is_heard_before_more_is_written(serve: Serve, mailer: Mailer) -> None:
+    """So that what may follow it is one write."""
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"".join([b"250 ok\r\n", *reading(peer, 2)]))
+        written = peer.read_some()
+        assert written.count(b"BDAT") == 3
+        peer.send(b"250 ok\r\n" * 12)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=3), max_connections=1)
+    assert {result.outcome for result in mine.send_many(mails(7))} == {ACCEPTED}
 
 
 @OFFERS

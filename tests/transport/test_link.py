@@ -182,6 +182,23 @@ def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
     assert b"STARTTLS" not in server.plain
 
 
+def test_plaintext_with_the_220_is_a_downgrade(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """No handshake is begun (RFC 3207 §6)."""
+
+    def script(peer: Peer) -> None:
+        peer.send(b"220 mx.test\r\n")
+        peer.read_line()
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+        peer.read_line()
+        peer.send(b"220 go\r\n250 INJECTED\r\n")
+        peer.sleep_until_peer_closes()
+
+    with pytest.raises(DowngradeError, match="between the 220") as caught:
+        mailer(serve(script), tls="starttls").send(message)
+    assert caught.value.stage is Stage.STARTTLS
+    assert "tampering" in str(caught.value.hint)
+
+
 def test_plaintext_that_follows_the_220_late_is_a_downgrade(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
@@ -272,9 +289,14 @@ def test_the_name_of_this_machine_is_asked_of_nobody(monkeypatch: pytest.MonkeyP
 
 def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
     """Nothing was written."""
+    link = _link()
     with pytest.raises(ConnectError, match="closed") as caught:
-        _link().run(reset())
+        link.run(reset())
     assert caught.value.retryable
+    link.abort()
+    with pytest.raises(ConnectError, match="abort") as caught:
+        link.run(reset())
+    assert (caught.value.stage, caught.value.retryable) == (Stage.RSET, True)
 
 
 def test_a_limit_that_has_run_out_says_where() -> None:
@@ -282,6 +304,11 @@ def test_a_limit_that_has_run_out_says_where() -> None:
     with pytest.raises(DeadlineExceededError) as caught:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
+    link = _link()
+    link.overall = Deadline("deadline", 0)
+    with pytest.raises(DeadlineExceededError) as caught:
+        link.run(reset())
+    assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +351,10 @@ def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: 
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with (
             SecureMailer("mx.example", 465, tls="starttls", timeout=0.2) as mailer,
-            pytest.raises(WrongTLSModeError, match='tls="implicit"'),
+            pytest.raises(WrongTLSModeError, match='tls="implicit"') as caught,
         ):
             mailer.send(message)
+    assert caught.value.stage is Stage.GREETING
 
 
 def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mailer: Mailer) -> None:

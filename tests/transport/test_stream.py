@@ -784,6 +784,8 @@ def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offe
     mine = mailer(server, pipelining="session", max_connections=1)
     (result,) = mine.send_many(mails(1), deadline=0.3)
     assert "the limit deadline=0.3 s" in str(result.error)
+    # Of another port than this one, which has greeted.
+    assert "implicit" not in str(result.error)
 
 
 def silent(peer: Peer, line: bytes) -> bytes:

@@ -293,9 +293,10 @@ def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
     with pytest.raises(ConnectError, match="closed") as caught:
         link.run(reset())
     assert caught.value.retryable
-    link.abort()
-    with pytest.raises(ConnectError, match="abort") as caught:
-        link.run(reset())
+    with socket.socket() as link.sock:
+        link.abort()
+        with pytest.raises(ConnectError, match="abort") as caught:
+            link.run(reset())
     assert (caught.value.stage, caught.value.retryable) == (Stage.RSET, True)
 
 
@@ -351,7 +352,7 @@ def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: 
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with (
             SecureMailer("mx.example", 465, tls="starttls", timeout=0.2) as mailer,
-            pytest.raises(WrongTLSModeError, match='tls="implicit"') as caught,
+            pytest.raises(WrongTLSModeError, match=r'waits for TLS.*tls="implicit"') as caught,
         ):
             mailer.send(message)
     assert caught.value.stage is Stage.GREETING

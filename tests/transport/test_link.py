@@ -30,12 +30,13 @@ from securesmtp import (
     ProtocolError,
     SecureMailer,
     SecureSMTPError,
+    SenderRefusedError,
     Timeouts,
     TLSError,
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._protocol.dialogue import reset
+from securesmtp._protocol.dialogue import Dialogue, reset
 from securesmtp._transport.link import Deadline, Link, _events
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
@@ -298,6 +299,32 @@ def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
         with pytest.raises(ConnectError, match="abort") as caught:
             link.run(reset())
     assert (caught.value.stage, caught.value.retryable) == (Stage.RSET, True)
+
+
+def test_a_goodbye_that_fails_is_silent() -> None:
+    """Nothing depends on it."""
+
+    def fails() -> Dialogue[None]:
+        raise ConnectError("gone")
+        yield
+
+    link = _link()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.settimeout(0)
+        link.sock, link._in_step, link._awaited = ours, True, 0
+        link.goodbye(fails())
+    assert not link.is_open
+
+
+def test_a_refusal_leaves_the_connection_to_the_next_message(serve: Serve, mailer: Mailer) -> None:
+    """The session is in step: all that was asked for was heard."""
+    server = serve(honest(replies={"MAIL": lambda _, line: b"550 no\r\n" if b"no@" in line else b"250 ok\r\n"}))
+    mine = mailer(server)
+    with pytest.raises(SenderRefusedError):
+        mine.send_bytes(RAW, mail_from="no@b.example", recipients=["c@d.example"])
+    assert mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    assert len(server.connections) == 1
 
 
 def test_a_limit_that_has_run_out_says_where() -> None:

@@ -77,7 +77,8 @@ def test_data_goes_along_where_no_recipient_can_forbid_it(
     # MAIL, each RCPT, DATA; then the content; then its reply.
     assert heard[-2:] == [Block, Receive]
     assert heard.count(Receive) == people + 3
-    assert [effect.limit for effect in played.effects if isinstance(effect, Receive)][-2:] == ["data", "final"]
+    asked = [(effect.stage, effect.limit) for effect in played.effects if isinstance(effect, Receive)]
+    assert asked[-2:] == [(Stage.DATA, "data"), (Stage.CONTENT, "final")]
     assert played.content == b"Subject: x\r\n\r\n..x\r\n.\r\n"
 
 
@@ -203,6 +204,16 @@ def test_what_is_out_of_step_in_a_flight_tells_no_lie(
         OutcomeUnknownError if ended else ProtocolError if isinstance(reply, bytes) else ConnectError
     )
     assert error.outcome is (Outcome.UNKNOWN if ended else Outcome.NOT_SENT)
+
+
+@pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
+def test_a_reset_that_is_refused_in_a_flight_ends_the_session(offered: dict[str, str]) -> None:
+    """RSET cannot be refused: whose replies follow is not known."""
+    error = said(offered, 1, b"450 no", session=Session(TLS, Capabilities(offered), left_open=True)).error
+    assert error is not None
+    cause = error.__cause__ or error
+    assert isinstance(cause, ConnectError)
+    assert cause.stage is Stage.RSET
 
 
 @pytest.mark.parametrize("at", range(3))

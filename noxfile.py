@@ -160,8 +160,10 @@ def mutants(session: nox.Session) -> None:
     # What is said without I/O is tested without I/O, in seconds; only the transport needs servers.
     fast = names and all(name.startswith("securesmtp._protocol") for name in names)
     env = {"PYTEST_ADDOPTS": " ".join(f"--deselect={folder}" for folder in slow)} if fast else {}
-    # For the interpreters that tests start: here the package is not installed.
-    env["PYTHONPATH"] = str(HERE / "mutants" / "src")
+    # For the interpreters that tests start: here the package is not installed. A folder that is made later is not seen.
+    copy = HERE / "mutants" / "src"
+    copy.mkdir(parents=True, exist_ok=True)
+    env["PYTHONPATH"] = str(copy)
     session.run("mutmut", "run", "--max-children", "1", *names, env=env, silent=True)
     # What an earlier run left is shown as well, until the source changes: mutants/ is kept.
     left = str(session.run("mutmut", "results", silent=True)).split()

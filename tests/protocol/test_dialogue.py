@@ -568,6 +568,19 @@ def test_a_later_transaction_that_breaks_leaves_the_outcome_unknown(answers: lis
     assert (error.outcome, error.retryable) == (Outcome.UNKNOWN, False)
     assert [(r.address, r.accepted) for r in error.recipients] == [(MANY[0], True), (MANY[1], False)]
     assert "accepted for 1 recipient(s)" in str(error)
+    cause = error.__cause__
+    assert isinstance(cause, SecureSMTPError)
+    assert error.stage is cause.stage
+    assert "send it to the others" in str(error)
+
+
+def test_who_is_refused_in_a_later_transaction_has_his_own_reply() -> None:
+    """Where all of its recipients are refused, not each by the reply to the first."""
+    one = [b"250 m", b"250 a", b"250 b", b"354 go", b"250 first"]
+    three = [b"250 m", b"250 e", b"354 go", b"250 third"]
+    played = _rounds({"LIMITS": "RCPTMAX=2"}, *one, b"250 m", b"550 c", b"450 d", b"250 reset", *three)
+    assert [r.reply.text for r in played.value.recipients] == ["a", "b", "c", "d", "e"]
+    assert [r.retryable for r in played.value.recipients] == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize(

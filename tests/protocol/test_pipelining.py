@@ -13,7 +13,8 @@ from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import Delivery, deliver
 from securesmtp._protocol.dialogue import Block, Flight, Partial, Receive, Session, in_step
 from securesmtp._protocol.message import Submission
-from securesmtp._values import Outcome, Stage
+from securesmtp._protocol.pipeline import Transaction
+from securesmtp._values import Outcome, Reply, Stage
 from securesmtp.errors import (
     AuthenticationError,
     ConnectError,
@@ -76,6 +77,8 @@ def test_data_goes_along_where_no_recipient_can_forbid_it(
     # MAIL, each RCPT, DATA; then the content; then its reply.
     assert heard[-2:] == [Block, Receive]
     assert heard.count(Receive) == people + 3
+    asked = [(effect.stage, effect.limit) for effect in played.effects if isinstance(effect, Receive)]
+    assert asked[-2:] == [(Stage.DATA, "data"), (Stage.CONTENT, "final")]
     assert played.content == b"Subject: x\r\n\r\n..x\r\n.\r\n"
 
 
@@ -86,10 +89,16 @@ def test_data_goes_along_where_no_recipient_can_forbid_it(
         (2, "allow", SHORT, [[b"MAIL", b"RCPT", b"RCPT", b"BDAT"]]),
         (2, "raise", SHORT, [[b"MAIL", b"RCPT", b"RCPT"], [b"BDAT"]]),
         (1, "raise", b"\r\n" + b"x\r\n" * (BLOCK // 3), [[b"MAIL", b"RCPT"], [b"BDAT"]]),
+        (1, "raise", b"\r\n" * (BLOCK // 2), [[b"MAIL", b"RCPT", b"BDAT"]]),
+        (1, "raise", b"\r\n" * (BLOCK // 2) + b"\r\n", [[b"MAIL", b"RCPT"], [b"BDAT"]]),
         (1, "raise", b"", [[b"MAIL", b"RCPT", b"BDAT"]]),
+        (2, "raise", b"", [[b"MAIL", b"RCPT", b"RCPT"], [b"BDAT"]]),
         (1, "raise", b"\r\n\r\nno end", [[b"MAIL", b"RCPT", b"BDAT"]]),
     ],
-    ids=["one", "some may refuse", "all or nobody", "large", "empty", "last line without end"],
+    ids=[
+        *("one", "some may refuse", "all or nobody", "large", "a whole block", "more than a block"),
+        *("empty", "empty for all or nobody", "last line without end"),
+    ],
 )
 def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
     people: int, partial: Partial, data: bytes, shape: list[list[bytes]]
@@ -102,23 +111,28 @@ def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
     assert played.commands[-1] == b"BDAT %d LAST" % len(whole)
     assert played.content == whole
     assert b"DATA" not in played.commands
+    assert [effect.stage for effect in played.effects if isinstance(effect, Flight)] == [Stage.MAIL, Stage.CONTENT][
+        : len(shape)
+    ]
+    # Nothing follows it.
+    assert not any(effect.more for effect in played.effects if isinstance(effect, Block))
 
 
 @pytest.mark.parametrize(
-    ("offered", "answers", "kind", "outcome", "left_open"),
+    ("offered", "answers", "kind", "stage", "left_open"),
     [
-        (DATA, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Outcome.REFUSED, True),
-        (DATA, [b"250 m", NO, b"503 d"], RecipientsRefusedError, Outcome.REFUSED, True),
-        (DATA, [b"250 m", b"250 r", b"451 d"], DataRefusedError, Outcome.REFUSED, True),
-        (DATA, [b"250 m", b"250 r", b"354 go", b"554 no"], DataRefusedError, Outcome.REFUSED, False),
-        (DATA, [b"250 m", NO, b"354 go", b"554 nobody"], RecipientsRefusedError, Outcome.REFUSED, True),
-        (CHUNK, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Outcome.REFUSED, True),
-        (CHUNK, [b"250 m", NO, b"554 nobody"], RecipientsRefusedError, Outcome.REFUSED, True),
-        (CHUNK, [b"250 m", b"250 r", b"552 d"], DataRefusedError, Outcome.REFUSED, True),
+        (DATA, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Stage.MAIL, True),
+        (DATA, [b"250 m", NO, b"503 d"], RecipientsRefusedError, Stage.RCPT, True),
+        (DATA, [b"250 m", b"250 r", b"451 d"], DataRefusedError, Stage.DATA, True),
+        (DATA, [b"250 m", b"250 r", b"354 go", b"554 no"], DataRefusedError, Stage.CONTENT, False),
+        (DATA, [b"250 m", NO, b"354 go", b"400 nobody"], RecipientsRefusedError, Stage.RCPT, True),
+        (CHUNK, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Stage.MAIL, True),
+        (CHUNK, [b"250 m", NO, b"554 nobody"], RecipientsRefusedError, Stage.RCPT, True),
+        (CHUNK, [b"250 m", b"250 r", b"552 d"], DataRefusedError, Stage.CONTENT, True),
     ],
 )
 def test_a_refusal_in_a_flight_leaves_the_session_in_step(
-    offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], outcome: Outcome, *, left_open: bool
+    offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], stage: Stage, *, left_open: bool
 ) -> None:
     """Every reply is heard; the next flight begins with RSET where a transaction is open, and only then."""
     session = Session(TLS, Capabilities(offered))
@@ -126,7 +140,7 @@ def test_a_refusal_in_a_flight_leaves_the_session_in_step(
     error = played.failure(kind)
     assert isinstance(error, RefusedError)
     assert in_step(error)
-    assert error.outcome is outcome
+    assert (error.outcome, error.stage) == (Outcome.REFUSED, stage)
     assert session.left_open is left_open
     # Where DATA was accepted for nobody, an empty content ends it.
     assert (played.content == b".\r\n") is (offered == DATA and b"354 go" in answers and NO in answers)
@@ -161,6 +175,15 @@ def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: 
     assert error.outcome is Outcome.REFUSED
     assert isinstance(error, RefusedError)
     assert not in_step(error)
+    # Why the session cannot go on.
+    cause = error.__cause__
+    if answers[-1] is GONE:
+        assert cause is GONE
+    else:
+        assert isinstance(cause, ProtocolError)
+        assert cause.reply is not None
+        assert (cause.stage, f"{cause.reply.code} {cause.reply.text}".encode()) == (Stage.CONTENT, answers[-1])
+        assert cause.args[0]
 
 
 @pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])
@@ -181,6 +204,16 @@ def test_what_is_out_of_step_in_a_flight_tells_no_lie(
         OutcomeUnknownError if ended else ProtocolError if isinstance(reply, bytes) else ConnectError
     )
     assert error.outcome is (Outcome.UNKNOWN if ended else Outcome.NOT_SENT)
+
+
+@pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
+def test_a_reset_that_is_refused_in_a_flight_ends_the_session(offered: dict[str, str]) -> None:
+    """RSET cannot be refused: whose replies follow is not known."""
+    error = said(offered, 1, b"450 no", session=Session(TLS, Capabilities(offered), left_open=True)).error
+    assert error is not None
+    cause = error.__cause__ or error
+    assert isinstance(cause, ConnectError)
+    assert cause.stage is Stage.RSET
 
 
 @pytest.mark.parametrize("at", range(3))
@@ -205,6 +238,24 @@ def test_a_chunk_that_breaks_off_is_unknown_behind_its_last_block() -> None:
         played = play(deliver(session, submission, "raise", "message"), b"250 m", b"250 r", breaks={number: GONE})
         assert played.error is not None
         assert played.error.outcome is (Outcome.NOT_SENT if number in blocks else Outcome.UNKNOWN)
+
+
+def test_a_message_whose_connection_ends_is_not_sent_until_its_content_was_ended() -> None:
+    """From then on nobody knows; only a 421 says that nothing behind it is done (RFC 5321 §3.8)."""
+    bye = ConnectError("the server closes the session", reply=Reply(421, None, "bye", b"bye"))
+    transaction = Transaction(Session(TLS, Capabilities(DATA)), mail(1), "raise")
+    outcomes = []
+    for act, answers in ((transaction.open, []), (transaction.write, [b"250 m", b"250 r", b"354 go"])):
+        assert play(act(), *answers).error is None
+        told = [transaction.lost(error) for error in (GONE, bye)]
+        outcomes += [error.outcome for error in told]
+        # What it was that ended the connection is said.
+        assert all(cause.args[0] in str(error) for cause, error in zip((GONE, bye), told, strict=True))
+        for error in told:
+            if error.outcome is Outcome.NOT_SENT:
+                assert (type(error), error.stage, error.retryable) == (ConnectError, Stage.MAIL, True)
+        assert told[1].reply is bye.reply
+    assert outcomes == [Outcome.NOT_SENT, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.NOT_SENT]
 
 
 def test_off_is_one_command_a_round_trip() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
 import threading
@@ -29,13 +30,17 @@ from securesmtp import (
     ProtocolError,
     SecureMailer,
     SecureSMTPError,
+    SenderRefusedError,
     Timeouts,
     TLSError,
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._transport.link import Link
+from securesmtp._protocol.dialogue import Dialogue, reset
+from securesmtp._transport.link import Deadline, Link, _events
 from securesmtp._transport.tls import build_context
+from securesmtp._values import Stage
+from securesmtp.events import Closed, Event
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 
@@ -136,10 +141,27 @@ def test_what_is_said_out_of_turn_ends_the_session(
         peer.sleep_until_peer_closes()
 
     server = serve(script)
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"out of turn|closes the session") as caught:
         mailer(server).send(message)
+    assert caught.value.stage is Stage.MAIL
     server.joined()
     assert b"MAIL" not in server.secret
+
+
+def test_what_is_said_behind_the_greeting_is_no_answer(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """EHLO is not written, and not taken for answered (RPL-04)."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n250 mx.test\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script)
+    with pytest.raises(ProtocolError, match="out of turn") as caught:
+        mailer(server).send(message)
+    assert caught.value.stage is Stage.EHLO
+    server.joined()
+    assert server.secret == b""
 
 
 def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
@@ -154,10 +176,28 @@ def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
         peer.sleep_until_peer_closes()
 
     server = serve(script)
-    with pytest.raises(DowngradeError, match="out of turn"):
+    with pytest.raises(DowngradeError, match="out of turn") as caught:
         mailer(server, tls="starttls").send(message)
+    assert caught.value.stage is Stage.STARTTLS
     server.joined()
     assert b"STARTTLS" not in server.plain
+
+
+def test_plaintext_with_the_220_is_a_downgrade(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """No handshake is begun (RFC 3207 §6)."""
+
+    def script(peer: Peer) -> None:
+        peer.send(b"220 mx.test\r\n")
+        peer.read_line()
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+        peer.read_line()
+        peer.send(b"220 go\r\n250 INJECTED\r\n")
+        peer.sleep_until_peer_closes()
+
+    with pytest.raises(DowngradeError, match="between the 220") as caught:
+        mailer(serve(script), tls="starttls").send(message)
+    assert caught.value.stage is Stage.STARTTLS
+    assert "tampering" in str(caught.value.hint)
 
 
 def test_plaintext_that_follows_the_220_late_is_a_downgrade(
@@ -201,14 +241,21 @@ def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pyte
             filler.connect_ex(full.getsockname())
         time.sleep(0.05)
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())] * 3
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        asked: list[object] = []
+
+        def resolve(host: str, port: int, **_: object) -> object:
+            asked.append((host, port))
+            return found
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         began = time.monotonic()
         with (
             SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.6)) as mailer,
             pytest.raises(DeadlineExceededError) as caught,
         ):
             mailer.send(message)
-        assert caught.value.limit == "connect"
+        assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
+        assert asked == [("three.example", 25000)]
         assert time.monotonic() - began < 3
         for filler in fillers:
             filler.close()
@@ -217,14 +264,92 @@ def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pyte
 def test_the_second_address_is_taken_when_the_first_is_dead(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any client of a host with several addresses does."""
-    server = serve()
+    """As any client of a host with several addresses does, from the address that it was told."""
+    callers: list[str] = []
+
+    def script(peer: Peer) -> None:
+        callers.append(peer.sock.getpeername()[0])
+        honest()(peer)
+
+    server = serve(script)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         addresses = [free.getsockname(), ("127.0.0.1", server.port)]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        assert mailer(server, source_address=("127.0.0.1", 0)).send(message).reply.code == 250
+        mine = mailer(server, source_address=("127.0.0.2", 0))
+        assert mine.send(message).reply.code == 250
+    assert callers == ["127.0.0.2"]
+
+
+def test_the_name_of_this_machine_is_asked_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EHLO says an address literal; the resolver would be waited for."""
+    monkeypatch.delattr(socket, "getfqdn")
+    assert not _link().is_open
+
+
+def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
+    """Nothing was written."""
+    link = _link()
+    with pytest.raises(ConnectError, match="closed") as caught:
+        link.run(reset())
+    assert caught.value.retryable
+    with socket.socket() as link.sock:
+        link.abort()
+        with pytest.raises(ConnectError, match="abort") as caught:
+            link.run(reset())
+    assert (caught.value.stage, caught.value.retryable) == (Stage.RSET, True)
+
+
+def test_a_goodbye_that_fails_is_silent() -> None:
+    """Nothing depends on it."""
+
+    def fails() -> Dialogue[None]:
+        raise ConnectError("gone")
+        yield
+
+    link = _link()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.settimeout(0)
+        link.sock, link._in_step, link._awaited = ours, True, 0
+        link.goodbye(fails())
+    assert not link.is_open
+
+
+def test_a_refusal_leaves_the_connection_to_the_next_message(serve: Serve, mailer: Mailer) -> None:
+    """The session is in step: all that was asked for was heard."""
+    server = serve(honest(replies={"MAIL": lambda _, line: b"550 no\r\n" if b"no@" in line else b"250 ok\r\n"}))
+    mine = mailer(server)
+    with pytest.raises(SenderRefusedError):
+        mine.send_bytes(RAW, mail_from="no@b.example", recipients=["c@d.example"])
+    assert mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    assert len(server.connections) == 1
+
+
+def test_a_limit_that_has_run_out_says_where() -> None:
+    """And which it was; another try may have better luck."""
+    with pytest.raises(DeadlineExceededError) as caught:
+        Deadline("command", 0).left(Stage.MAIL)
+    assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
+    link = _link()
+    link.overall = Deadline("deadline", 0)
+    with pytest.raises(DeadlineExceededError) as caught:
+        link.run(reset())
+    assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
+
+
+@pytest.mark.parametrize(
+    ("want", "events"),
+    [
+        (ssl.SSLWantReadError(), selectors.EVENT_READ),
+        (ssl.SSLWantWriteError(), selectors.EVENT_WRITE),
+        (BlockingIOError(), selectors.EVENT_WRITE),
+    ],
+)
+def test_what_is_waited_for_is_what_tls_wants(want: OSError, events: int) -> None:
+    """Else the wait ends at once, again and again."""
+    assert _events(want) == events
 
 
 def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +379,10 @@ def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: 
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with (
             SecureMailer("mx.example", 465, tls="starttls", timeout=0.2) as mailer,
-            pytest.raises(WrongTLSModeError, match='tls="implicit"'),
+            pytest.raises(WrongTLSModeError, match=r'waits for TLS.*tls="implicit"') as caught,
         ):
             mailer.send(message)
+    assert caught.value.stage is Stage.GREETING
 
 
 def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mailer: Mailer) -> None:
@@ -293,6 +419,39 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
             raw, mail_from="a@b.example", recipients=["c@d.example"]
         )
     assert (caught.value.limit, caught.value.outcome) == ("block", Outcome.NOT_SENT)
+    assert caught.value.stage is Stage.CONTENT
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [(b"552 5.3.4 too big\r\n", DataRefusedError), (b"250 queued\r\n", ProtocolError)]
+)
+def test_an_answer_in_the_midst_of_the_last_block_is_none_to_the_content(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, words: bytes, kind: type[SecureSMTPError]
+) -> None:
+    """It was not ended, so it is not accepted, and the connection is closed."""
+    told = threading.Event()
+
+    def script(peer: Peer) -> None:
+        up_to_content(peer)
+        # Its first octets are there, and nobody reads them: the system does not hold all of it.
+        peer.sock.recv(1, socket.MSG_PEEK)
+        peer.send(words)
+        told.wait(10)
+
+    def narrow(link: Link, host: str, port: int) -> socket.socket:
+        sock = connect(link, host, port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return sock
+
+    connect = Link._connect
+    monkeypatch.setattr(Link, "_connect", narrow)
+    server, events = serve(script), list[Event]()
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    mine = mailer(server, on_event=events.append)
+    with pytest.raises(kind):
+        mine.send_bytes(b"\r\n" * 30000, mail_from="a@b.example", recipients=["c@d.example"])
+    told.set()
+    assert [event.reason for event in events if isinstance(event, Closed)] == ["error"]
 
 
 @pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b""], ids=["552", "nothing"])
@@ -405,7 +564,7 @@ def test_a_flight_is_not_begun_where_the_server_spoke_out_of_turn(
     server = serve(honest(extensions=("PIPELINING", "CHUNKING"), replies={"EHLO": offer + extra}))
     with pytest.raises(kind) as caught:
         mailer(server).send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
-    assert caught.value.outcome is Outcome.NOT_SENT
+    assert (caught.value.outcome, caught.value.stage) == (Outcome.NOT_SENT, Stage.MAIL)
     server.joined()
     assert b"MAIL" not in server.secret
 

@@ -26,6 +26,7 @@ from securesmtp import (
     RefusedError,
     SecureMailer,
     SecureSMTPError,
+    Stage,
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.link import Link
@@ -245,8 +246,9 @@ def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer:
     _send(mine)
     (link,) = [place.link for place in mine._pool.places if place.link is not None]
     link._process = 0
-    with pytest.raises(ConnectError, match="forked"):
+    with pytest.raises(ConnectError, match="forked") as caught:
         _send(mine)
+    assert (caught.value.stage, caught.value.retryable) == (Stage.MAIL, True)
     server.joined()
     assert server.secret.count(b"MAIL") == 1
 

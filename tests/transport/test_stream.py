@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,16 @@ from conftest import Mailer, Serve
 from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
+    DataRefusedError,
+    DeadlineExceededError,
     Envelope,
     Event,
     MessageError,
     Outcome,
+    ProtocolError,
+    SecureSMTPError,
     SendResult,
+    Stage,
     Window,
 )
 from securesmtp._many import Job, in_order
@@ -149,6 +155,7 @@ def test_a_content_and_the_next_opening_are_one_write(serve: Serve, mailer: Mail
     server = serve(script, overlaps=True)
     results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(4)))
     assert [result.outcome for result in results] == [ACCEPTED] * 4
+    assert [result.receipt.size for result in results if result.receipt] == [18] * 4
     opening = b"MAIL FROM:<m%d@b.example> SIZE=18\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
     content = b"Subject: %d\r\n\r\n..x\r\n.\r\n"
     assert groups == [opening % 0, *[content % n + opening % (n + 1) for n in range(3)], content % 3]
@@ -257,12 +264,12 @@ def take(peer: Peer, content: bytes) -> None:
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize(
-    ("script", "unknown"),
+    ("script", "unknown", "why"),
     [
-        pytest.param(one_at_a_time(DATA, refuses), [], id="refuses what is pipelined"),
-        pytest.param(one_at_a_time(DATA, throws_away), [], id="throws it away"),
-        pytest.param(one_at_a_time(CHUNK, closes), [0], id="closes"),
-        pytest.param(one_at_a_time(DATA, closes), [0], id="closes behind DATA"),
+        pytest.param(one_at_a_time(DATA, refuses), [], '"503 pipelined after', id="refuses what is pipelined"),
+        pytest.param(one_at_a_time(DATA, throws_away), [], "the limit command=1 s", id="throws it away"),
+        pytest.param(one_at_a_time(CHUNK, closes), [0], "the server closed", id="closes"),
+        pytest.param(one_at_a_time(DATA, closes), [0], "the server closed", id="closes behind DATA"),
     ],
 )
 def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  # noqa: PLR0913, PLR0917 -- pytest gives them
@@ -271,6 +278,7 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     caplog: pytest.LogCaptureFixture,
     script: Script,
     unknown: list[int],
+    why: str,
     connections: int,
 ) -> None:
     """It is noticed at the first overlap, told once, and only what the server itself left open is unknown (PIPE-06)."""
@@ -283,7 +291,8 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(150))
     assert sum(result.outcome is UNKNOWN for result in results) == len(unknown)
     assert {result.outcome for result in results} <= {ACCEPTED, UNKNOWN}
-    assert [type(event) for event in events if isinstance(event, FellBack)] == [FellBack]
+    (reason,) = [event.reason for event in events if isinstance(event, FellBack)]
+    assert why in reason
     assert [record.levelno for record in caplog.records if "fell back" in record.message] == [logging.WARNING]
     # It is not tried again.
     assert {result.outcome for result in mine.send_many(mails(5))} == {ACCEPTED}
@@ -318,11 +327,13 @@ def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
         reading(peer, 4, keep=True)
         how(peer)
 
-    server = serve(script, honest(extensions=CHUNK), overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1)
+    server, events = serve(script, honest(extensions=CHUNK), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1, on_event=events.append)
     results = list(mine.send_many(mails(9)))
     assert [result.outcome for result in results] == [ACCEPTED] * 2 + [UNKNOWN] * 4 + [ACCEPTED] * 3
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(9))
+    # It has borne it before.
+    assert not any(isinstance(event, FellBack) for event in events)
 
 
 def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
@@ -330,7 +341,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
 
     def script(peer: Peer) -> None:
         tried(peer)
-        # Each has 1018 octets: with the third the 3,000 are reached.
+        # Each has 1018 octets: with the third the 3,054 are reached.
         owed = [b"250 ok\r\n", *reading(peer, 2)]
         peer.expect_silence(0.05)
         peer.send(b"".join(owed))
@@ -338,7 +349,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
         peer.sleep_until_peer_closes()
 
     server = serve(script, overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(octets=3000), max_connections=1)
+    mine = mailer(server, pipelining="session", window=Window(octets=3054), max_connections=1)
     results = list(mine.send_many(mails(5, more=b"x" * 100 + b"\r\n" + b"y" * 896 + b"\r\n")))
     assert {result.outcome for result in results} == {ACCEPTED}
 
@@ -381,24 +392,97 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     ]
 
 
-@pytest.mark.parametrize(("early", "told"), [(b"552 too much\r\n", REFUSED), (b"250 queued\r\n", ACCEPTED)])
+def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first message, nor those behind others once the host has proved to bear it."""
+    server = serve(honest(extensions=DATA), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    trial = stream._TRIAL
+    for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
+        monkeypatch.setattr(stream, "_TRIAL", limit)
+        assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
+    assert mine._pool.bearing.borne
+    # Nothing is owed when all was heard, so it is used again.
+    assert len(server.connections) == 1
+
+
+def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written(serve: Serve, mailer: Mailer) -> None:
+    """What was written before it is unknown, for that reason."""
+    told = threading.Event()
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"250 ok\r\n")
+        told.wait(10)
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    # More than the system holds of what is not read.
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    mine = mailer(server, pipelining="session", max_connections=1, window=Window(200, 1 << 30))
+    results = list(mine.send_many(mails(150, more=(b"x" * 998 + b"\r\n") * 60), deadline=0.5))
+    told.set()
+    errors = [str(result.error) for result in results if result.outcome is UNKNOWN]
+    assert errors
+    assert all("the limit deadline=0.5 s ran out" in error for error in errors)
+
+
+def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Serve, mailer: Mailer) -> None:
+    """It is told that it was its deadline."""
+    server = serve(one_at_a_time(DATA, throws_away), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    results = list(mine.send_many(mails(2), deadline=0.3))
+    assert results[0].outcome is ACCEPTED
+    error = results[1].error
+    assert isinstance(error, DeadlineExceededError)
+    assert (error.limit, error.stage) == ("deadline", Stage.MAIL)
+
+
+@pytest.mark.parametrize(
+    ("mode", "early", "kind"),
+    [
+        ("session", b"552 too much\r\n", DataRefusedError),
+        # Nobody has it, so it goes over another connection.
+        ("session", b"250 queued\r\n", None),
+        ("message", b"552 too much\r\n", DataRefusedError),
+        ("message", b"250 queued\r\n", ProtocolError),
+        ("off", b"what\r\n", ProtocolError),
+    ],
+)
 def test_an_answer_to_a_content_that_was_not_written_ends_the_connection(
-    serve: Serve, mailer: Mailer, early: bytes, told: Outcome
+    serve: Serve, mailer: Mailer, mode: str, early: bytes, kind: type[SecureSMTPError] | None
 ) -> None:
-    """It is held back for the next opening, and not written after that, as commands; who has not got it gets it."""
+    """The content is not written after it: it would be read as commands, where it is held back for the next opening."""
 
     def script(peer: Peer) -> None:
         opened(peer, DATA)
-        for _ in range(3):
+        for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n" + early):
             peer.read_line()
-        peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n" + early)
+            peer.send(reply)
         peer.sleep_until_peer_closes()
 
-    server = serve(script, honest(extensions=DATA), overlaps=True)
-    results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(3)))
-    assert [result.outcome for result in results] == [told, ACCEPTED, ACCEPTED]
-    compare(server, results)
+    server = serve(script, honest(extensions=DATA), overlaps=mode == "session")
+    results = list(mailer(server, pipelining=mode, max_connections=1).send_many(mails(3)))
+    error = results[0].error
+    assert type(error) is (kind or type(None))
+    assert error is None or error.stage is Stage.CONTENT
+    assert [result.outcome for result in results[1:]] == [ACCEPTED] * 2
     assert b"Subject" not in server.connections[0].secret
+
+
+def test_what_has_been_answered_is_heard_before_more_is_written(serve: Serve, mailer: Mailer) -> None:
+    """So that what may follow it is one write."""
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"".join([b"250 ok\r\n", *reading(peer, 3)]))
+        written = peer.read_some()
+        assert written.count(b"BDAT") == 2
+        peer.send(b"250 ok\r\n" * 8)
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, overlaps=True)
+    # All of them are read ahead.
+    mine = mailer(server, pipelining="session", window=Window(messages=4), max_connections=1)
+    assert {result.outcome for result in mine.send_many(mails(7))} == {ACCEPTED}
 
 
 @OFFERS
@@ -500,19 +584,32 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
         assert [type(result.error) for result in results] == [error] * 3
 
 
-def test_a_fault_of_our_own_leaves_nobody_waiting(
-    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("offer", "where"),
+    [
+        (CHUNK, (stream.Stream, "_hear")),
+        (CHUNK, (Content, "chunk")),
+        (DATA, (Content, "blocks")),
+        ((), (Content, "blocks")),
+    ],
+    ids=["our own", "in a chunk", "behind DATA", "of one that goes alone"],
+)
+def test_a_fault_leaves_nobody_waiting(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, offer: Sequence[str], where: tuple[type, str]
 ) -> None:
-    """What is in flight is told as it is, and the fault stands behind it."""
+    """A copy of a file that cannot be read, for example: each is told what is so, and the fault stands there."""
+    broken = OSError("a fault")
 
     def fault(_: object) -> None:
-        raise RuntimeError("a fault")
+        raise broken
 
-    monkeypatch.setattr(stream.Stream, "_hear", fault)
-    server = serve(honest(extensions=CHUNK), overlaps=True)
+    monkeypatch.setattr(*where, fault)
+    server = serve(honest(extensions=offer), overlaps=True)
     results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(2)))
-    assert {result.outcome for result in results} <= {UNKNOWN, NOT_SENT}
-    assert "a fault" in str(results[0].error)
+    assert {result.outcome for result in results} == {NOT_SENT}
+    assert all("a fault" in str(result.error) for result in results)
+    assert broken in {results[0].error, results[0].error and results[0].error.__cause__}
+    assert server.accepted == []
 
 
 def test_a_worker_that_fails_leaves_nobody_waiting() -> None:
@@ -577,6 +674,44 @@ def test_who_waits_to_go_alone_is_not_lost_with_the_connection(serve: Serve, mai
         assert results[1].receipt.accepted == tuple(three)
 
 
+def test_the_refusal_of_one_that_goes_alone_is_no_other_ones(serve: Serve, mailer: Mailer) -> None:
+    """Who was too many in a message before it is still sent to."""
+    seen: list[bytes] = []
+
+    def twice(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"452 4.5.3 too many\r\n" if b"<b@" in line and seen.count(line) == 1 else b"250 ok\r\n"
+
+    def sender(peer: Peer, line: bytes) -> bytes:
+        return b"550 no\r\n" if b"<m1@" in line else b"250 ok\r\n"
+
+    replies: dict[str, Answer] = {"MAIL": sender, "RCPT": twice}
+    server = serve(honest(extensions=(*CHUNK, "LIMITS RCPTMAX=2"), replies=replies), overlaps=True)
+    three, text = ["a@d.example", "b@d.example", "c@d.example"], b"Subject: %d\r\n\r\n"
+    messages = [Envelope("m0@b.example", three[:2], text % 0), Envelope("m1@b.example", three, text % 1)]
+    results = list(mailer(server, pipelining="session", max_connections=1).send_many(messages, partial="allow"))
+    assert [result.outcome for result in results] == [ACCEPTED, REFUSED]
+    assert results[0].receipt is not None
+    assert results[0].receipt.accepted == tuple(three[:2])
+
+
+def test_who_waits_to_go_alone_goes_over_another_connection(serve: Serve, mailer: Mailer) -> None:
+    """Where the one before it ends the connection."""
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"250 ok\r\n")
+        reading(peer, 2)
+        peer.send(b"250 reset\r\n503 m\r\n503 r\r\n503 c\r\n" * 2)
+        peer.expect(b"RSET")
+        last_words(peer, b"421 bye\r\n")
+
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)
+    assert {result.outcome for result in mine.send_many(mails(4))} == {ACCEPTED}
+    assert sorted(number_of(message.content) for message in server.accepted) == list(range(4))
+
+
 def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Mailer) -> None:
     """The next one goes over another connection."""
 
@@ -584,9 +719,73 @@ def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Ma
         opened(peer, CHUNK)
         last_words(peer, b"".join(reading(peer, 1)))
 
-    server = serve(script, honest(extensions=CHUNK), overlaps=True)
-    mine = mailer(server, pipelining="session", window=Window(messages=1), max_connections=1)
+    server, events = serve(script, honest(extensions=CHUNK), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", window=Window(messages=1), max_connections=1, on_event=events.append)
     assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@pytest.mark.parametrize("end", [b"", b"250 m\r\n"], ids=["at once", "in the opening"])
+def test_who_ends_where_nothing_overlaps_gives_no_sign(serve: Serve, mailer: Mailer, end: bytes) -> None:
+    """Only what ends in the trial has not borne it."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, DATA)
+        for _ in range(3):
+            peer.read_line()
+        last_words(peer, end)
+
+    server, events = serve(script, honest(extensions=DATA), overlaps=True), list[Event]()
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=events.append)
+    assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@OFFERS
+@pytest.mark.parametrize(
+    ("step", "word"),
+    [
+        ("MAIL", b"450 4.2.0 later\r\n"),
+        ("RCPT", b"503 5.5.1 what\r\n"),
+        ("CONTENT", b"503 5.5.1 what\r\n"),
+    ],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_may_be_said_of_one_message_is_a_refusal_of_it(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, mailer: Mailer, offer: Sequence[str], step: str, word: bytes, which: int
+) -> None:
+    """Overlapping goes on; only a 503 to the MAIL that overlaps is a word on that."""
+    asked: list[bytes] = []
+
+    def answer(peer: Peer, line: bytes) -> bytes:
+        asked.append(line)
+        return word if len(asked) == which + 1 else b"250 ok\r\n"
+
+    events: list[Event] = []
+    server = serve(honest(extensions=offer, replies={step: answer}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1, on_event=events.append)
+    results = list(mine.send_many(mails(3)))
+    assert [result.outcome for result in results] == [REFUSED if n == which else ACCEPTED for n in range(3)]
+    assert len(asked) == 3
+    assert not any(isinstance(event, FellBack) for event in events)
+
+
+@pytest.mark.parametrize("offer", [(), DATA, CHUNK], ids=["alone", "data", "chunk"])
+@pytest.mark.parametrize("at", ["MAIL", "CONTENT"])
+def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offer: Sequence[str], at: str) -> None:
+    """However it is sent."""
+    server = serve(honest(extensions=offer, replies={at: silent}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    (result,) = mine.send_many(mails(1), deadline=0.3)
+    assert "the limit deadline=0.3 s" in str(result.error)
+    # Of another port than this one, which has greeted.
+    assert "implicit" not in str(result.error)
+
+
+def silent(peer: Peer, line: bytes) -> bytes:
+    """Say nothing any more."""
+    peer.sleep_until_peer_closes()
+    return b""
 
 
 def test_what_was_refuted_stays_so() -> None:

@@ -104,7 +104,7 @@ class Transaction:
         Raises:
             RefusedError: It is forbidden; the session is in step.
         """
-        go = self._by_chunk
+        go = False
         yield from self._hear_opening()
         if not self._by_chunk and (self._along or self._refusal is None):
             data = hear(Stage.DATA, (354,), "data") if self._along else ask(line(b"DATA"), Stage.DATA, (354,), "data")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -64,6 +63,7 @@ class Backlog:
     def __init__(self) -> None:
         """Be empty, and open."""
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._closed = False
 
     def put(self, job: Job) -> None:
         """Add *job*."""
@@ -75,19 +75,18 @@ class Backlog:
             job = self._queue.get(block=wait)
         except Empty:
             return None
-        if job is None:
+        if job is None or self._closed:
             # For the other threads.
             self._queue.put(None)
-        else:
-            job.begin()
+            return None
+        job.begin()
         return job
 
     def close(self) -> None:
         """Drop what nobody has taken: there are no more."""
-        with suppress(Empty):
-            while True:
-                self._queue.get(block=False)
+        # In this order, so that whoever interrupts it leaves nobody waiting.
         self._queue.put(None)
+        self._closed = True
 
 
 def in_order(

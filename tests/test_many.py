@@ -25,6 +25,10 @@ from securesmtp import (
     RecipientsRefusedError,
     SendResult,
 )
+from securesmtp._many import Backlog, Job
+from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.content import Content
+from securesmtp._protocol.message import Submission
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -278,3 +282,11 @@ def test_arguments_are_checked_at_the_call(serve: Serve, mailer: Mailer) -> None
         mine.send_many(5)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="iterable"):
         mine.send_many(EmailMessage())  # type: ignore[arg-type]
+
+
+def test_what_nobody_has_taken_is_dropped_when_who_listens_has_gone() -> None:
+    """And each thread hears that there is no more."""
+    backlog, content = Backlog(), Content.from_bytes(b"")
+    backlog.put(Job(0, Submission(Mailbox.parse("a@b.example"), (), content), lambda: None))
+    backlog.close()
+    assert [backlog.take(wait=True) for _ in range(3)] == [None] * 3

@@ -132,7 +132,7 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Look for inputs that break a rule, a minute for each target; `nox -s fuzz -- -max_total_time=600` for longer."""
     install_wheel(session, "demo", "fuzz")
-    for target in ("reply_reader", "session"):
+    for target in ("flights", "reply_reader", "session"):
         # What was learnt is kept beside the environment, and the next run begins with it.
         learnt = Path(session.create_tmp()) / target
         learnt.mkdir(exist_ok=True)

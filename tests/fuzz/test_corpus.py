@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import reply_reader, session
+from fuzz import flights, reply_reader, session
 
 CORPUS = Path(__file__).parent / "corpus"
-HARNESSES = {"reply_reader": reply_reader.check, "session": session.check}
+HARNESSES = {"flights": flights.check, "reply_reader": reply_reader.check, "session": session.check}
 INPUTS = sorted(path for target in HARNESSES for path in (CORPUS / target).iterdir())
 
 

@@ -162,6 +162,8 @@ def test_a_server_that_wants_a_login_says_so_in_a_flight(offered: dict[str, str]
 @pytest.mark.parametrize(
     ("offered", "answers"),
     [
+        (DATA, [b"250 m", NO, b"354 go", b"421 bye"]),
+        (CHUNK, [b"250 m", NO, b"421 bye"]),
         (DATA, [b"250 m", NO, b"354 go", b"250 accepted"]),
         (DATA, [b"250 m", NO, b"354 go", GONE]),
         (CHUNK, [b"250 m", NO, b"250 accepted"]),

@@ -12,7 +12,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from securesmtp._protocol.content import BLOCK, EMPTY
-from securesmtp._protocol.dialogue import Block, Dialogue, Flight, Partial, Receive, Session, ask, hear, refused
+from securesmtp._protocol.dialogue import (
+    Block,
+    Dialogue,
+    Flight,
+    Partial,
+    Receive,
+    Session,
+    ask,
+    closing,
+    hear,
+    refused,
+)
 from securesmtp._protocol.wire import Line, RawReply, line
 from securesmtp._values import Outcome, Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -153,7 +164,7 @@ class Transaction:
             # It has a chunk, and a recipient whom it accepted.
             has_it = self._by_chunk and any(each.accepted for each in self._recipients)
             raise (unknown(what) if has_it else self._refusal) from what
-        raise self._refusal
+        raise self._refusal from (closing(reply, Stage.CONTENT) if reply.code == 421 else None)  # noqa: PLR2004 -- RFC 5321 §3.8
 
     def lost(self, error: SecureSMTPError) -> SecureSMTPError:
         """Return what became of it when *error* has ended the connection, and it was not heard yet."""

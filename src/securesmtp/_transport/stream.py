@@ -212,9 +212,8 @@ class Stream(Generic[J]):
             else:
                 self._tell(job, error)
             return
-        cause = error
-        if isinstance(error, OutcomeUnknownError) and isinstance(error.__cause__, SecureSMTPError):
-            cause = error.__cause__
+        cause = error.__cause__ if isinstance(error.__cause__, SecureSMTPError) else error
+        if isinstance(error, OutcomeUnknownError):
             error = self._lost(oldest, cause)
         # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
         refuted = self._bearing.borne is None and (oldest.behind or bool(self._flying))

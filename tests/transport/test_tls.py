@@ -82,7 +82,7 @@ def test_a_failed_handshake_is_explained(
     """What happened, in which stage, and what to do."""
     failure = ssl.SSLError(1, "odd")
     failure.reason = reason  # type: ignore[assignment]  # OpenSSL does not always give one
-    error = tls.handshake_error(failure, cast("ssl.SSLSocket", None), _settings(mode))
+    error = tls.handshake_error(failure, cast("ssl.SSLObject", None), _settings(mode))
     assert type(error) is kind
     assert error.stage is Stage.HANDSHAKE
     assert said in error.args[0]
@@ -92,7 +92,7 @@ def test_a_failed_handshake_is_explained(
 def test_a_resumed_session_is_refused() -> None:
     """It would skip the checks of chain and name (TLS-09)."""
     with pytest.raises(TLSError, match="the session was resumed") as caught:
-        tls.verified(cast("ssl.SSLSocket", SimpleNamespace(session_reused=True)), _settings())
+        tls.verified(cast("ssl.SSLObject", SimpleNamespace(session_reused=True)), _settings())
     assert caught.value.stage is Stage.HANDSHAKE
 
 
@@ -106,7 +106,7 @@ def test_a_certificate_that_cannot_be_read_is_refused() -> None:
         session_reused=False, version=lambda: "TLSv1.3", cipher=lambda: ("x",), getpeercert=unreadable
     )
     with pytest.raises(CertificateError, match="cannot be read") as caught:
-        tls.verified(cast("ssl.SSLSocket", sock), _settings())
+        tls.verified(cast("ssl.SSLObject", sock), _settings())
     assert (caught.value.stage, caught.value.hint) == (Stage.HANDSHAKE, "the server needs a new one")
 
 
@@ -157,7 +157,7 @@ def _refused(code: int, chain: Callable[[], object] | None) -> CertificateError:
     failure = ssl.SSLCertVerificationError(1, "odd")
     failure.verify_code, failure.verify_message = code, "words"
     sock = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=chain)) if chain else SimpleNamespace()
-    error = tls.handshake_error(failure, cast("ssl.SSLSocket", sock), _settings())
+    error = tls.handshake_error(failure, cast("ssl.SSLObject", sock), _settings())
     assert isinstance(error, CertificateError)
     return error
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import gc
 import hashlib
 import selectors
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -236,19 +234,6 @@ def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
         with pytest.raises(DeadlineExceededError, match="in stage rcpt") as caught:
             link._wait(selectors.EVENT_READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")
-
-
-@pytest.mark.filterwarnings("error::ResourceWarning")
-def test_a_connection_that_was_reset_before_tls_leaves_nothing_open() -> None:
-    """Python's wrap_socket raises, and forgets the socket that it has made."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
-        peer, _ = listener.accept()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
-        with pytest.raises(OSError, match="reset"):
-            tls.wrap(tls.build_context(TLSPolicy()), sock, "localhost")
-        opened = [each for each in gc.get_objects() if isinstance(each, ssl.SSLSocket) and each.fileno() >= 0]
-        assert opened == []
 
 
 def _tlv(tag: int, *parts: bytes) -> bytes:

@@ -38,6 +38,7 @@ def _called(*names: str) -> object:
             id="crlf",
         ),
         pytest.param(_called("SSLContext", "create_default_context"), {"_transport/tls.py"}, id="context"),
+        pytest.param(_called("wrap_socket", "wrap_bio"), {"_transport/tls.py"}, id="wrap"),
         pytest.param(_named("sendall", "makefile", "sendmail", "set_debuglevel"), set(), id="second-ways-to-write"),
         pytest.param(_named("environ", "getenv"), set(), id="environment"),
         pytest.param(_named("reveal"), {"_protocol/sasl/__init__.py", "_protocol/sasl/simple.py"}, id="secrets"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from email.message import EmailMessage
 
 import pytest
+import trustme
 
 from conftest import Mailer, Serve
-from scripted import Peer, honest, up_to_content
+from scripted import Mode, Peer, honest, up_to_content
 from securesmtp import (
     DataRefusedError,
     DeadlineExceededError,
@@ -49,6 +51,20 @@ def test_a_silent_starttls_port_is_told_with_the_other_mode(
     """A server of implicit TLS waits for us, as we do for it."""
     with pytest.raises(DeadlineExceededError, match='tls="implicit"'):
         mailer(serve(lambda peer: peer.sleep_until_peer_closes()), tls="starttls", timeout=0.3).send(message)
+
+
+def test_a_flood_inside_tls_is_cut_short(
+    serve: Serve, mailer: Mailer, ca: trustme.CA, mode: Mode, message: EmailMessage
+) -> None:
+    """Tickets after the handshake, which are nothing for the application: without end, before a good greeting."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    # More than 1 MiB.
+    context.num_tickets = 5000
+    with pytest.raises(ProtocolError, match="records without end") as caught:
+        mailer(serve(honest(mode), tls=context), tls=mode).send(message)
+    assert caught.value.stage is (Stage.GREETING if mode == "implicit" else Stage.EHLO)
+    assert caught.value.outcome is Outcome.NOT_SENT
 
 
 def test_an_unsolicited_reply_ends_the_session(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

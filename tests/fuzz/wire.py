@@ -9,6 +9,7 @@ from typing import Literal, cast
 from securesmtp import SecureMailer
 from securesmtp._protocol.dialogue import Block
 from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.record import RecordLayer
 from securesmtp._values import Stage, TLSMode
 
 Said = tuple[Literal["client", "server"], bytes]
@@ -16,6 +17,8 @@ Said = tuple[Literal["client", "server"], bytes]
 
 class Wire:
     """Stand for a socket, plain and, once it was wrapped, in TLS; keep both sides in their order."""
+
+    tls = None
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.clear = bytearray()
@@ -54,6 +57,9 @@ class Wire:
             self.log.append(("server", octets))
         return octets
 
+    def pending(self) -> int:
+        return 0
+
     def send(self, octets: memoryview) -> int:
         assert not self.closed
         (self.secret if self.encrypted else self.clear).extend(octets)
@@ -78,7 +84,7 @@ class MemoryLink(Link):
         self._step(Stage.CONNECT, "connect")
         return cast("socket.socket", self.wire)
 
-    def _handshake(self, sock: ssl.SSLSocket) -> None:
+    def _handshake(self, records: RecordLayer) -> None:
         pass
 
     def _wait(self, events: int) -> None:

@@ -162,8 +162,6 @@ def test_a_server_that_wants_a_login_says_so_in_a_flight(offered: dict[str, str]
 @pytest.mark.parametrize(
     ("offered", "answers"),
     [
-        (DATA, [b"250 m", NO, b"354 go", b"421 bye"]),
-        (CHUNK, [b"250 m", NO, b"421 bye"]),
         (DATA, [b"250 m", NO, b"354 go", b"250 accepted"]),
         (DATA, [b"250 m", NO, b"354 go", GONE]),
         (CHUNK, [b"250 m", NO, b"250 accepted"]),
@@ -186,6 +184,25 @@ def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: 
         assert cause.reply is not None
         assert (cause.stage, f"{cause.reply.code} {cause.reply.text}".encode()) == (Stage.CONTENT, answers[-1])
         assert cause.args[0]
+
+
+@pytest.mark.parametrize(
+    ("offered", "answers"), [(DATA, [b"250 m", NO, b"354 go"]), (CHUNK, [b"250 m", NO])], ids=["DATA", "BDAT"]
+)
+def test_a_421_behind_a_refusal_ends_the_session(
+    offered: dict[str, str], answers: list[bytes | SecureSMTPError]
+) -> None:
+    """The refusal stays true, and nothing more is written or heard (RFC 5321 §3.8)."""
+    error = said(offered, 1, *answers, b"421 bye").failure(RecipientsRefusedError)
+    assert isinstance(error, RefusedError)
+    assert not in_step(error)
+
+
+def test_a_chunk_whose_sender_was_refused_and_whose_recipient_was_not_may_have_been_taken() -> None:
+    """When the connection ends before its reply, nobody knows."""
+    said(CHUNK, 1, NO, b"250 r", GONE).failure(OutcomeUnknownError)
+    said(CHUNK, 1, NO, NO, GONE).failure(SenderRefusedError)
+    said(DATA, 1, NO, b"250 r", b"354 go", GONE).failure(SenderRefusedError)
 
 
 @pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])

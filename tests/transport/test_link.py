@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -606,3 +607,46 @@ def test_a_flight_is_written_while_its_replies_are_read(
     server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     receipt = mailer(server, timeout=5).send_bytes(content, mail_from="a@b.example", recipients=people, partial="allow")
     assert len(receipt.accepted) == 60
+
+
+def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first words do not fit, they are written when the server has read on."""
+    junk: list[int] = []
+    waits: list[int] = []
+    heard: list[bytes] = []
+    waiting = threading.Event()
+
+    def full(link: Link, host: str, port: int) -> socket.socket:
+        sock = connect(link, host, port)
+        with suppress(BlockingIOError):
+            while True:
+                junk.append(sock.send(b"x" * 65536))
+        return sock
+
+    def waits_for(link: Link, events: int) -> None:
+        waits.append(events)
+        waiting.set()
+        wait(link, events)
+
+    def listen() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            waiting.wait(5)
+            left = sum(junk)
+            while left:
+                left -= len(connection.recv(min(left, 1 << 20)))
+            heard.append(connection.recv(2))
+
+    connect, wait = Link._connect, Link._wait
+    monkeypatch.setattr(Link, "_connect", full)
+    monkeypatch.setattr(Link, "_wait", waits_for)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=listen)
+        thread.start()
+        port = listener.getsockname()[1]
+        with SecureMailer("localhost", port, ca_file=ca_file, timeout=5) as mailer, pytest.raises(ConnectError):
+            mailer.send(message)
+        thread.join()
+    assert (waits[0], waits[-1]) == (selectors.EVENT_WRITE, selectors.EVENT_READ)
+    # A handshake's record (RFC 8446 §5.1).
+    assert heard == [b"\x16\x03"]

@@ -152,7 +152,7 @@ class Transaction:
         except SecureSMTPError as error:
             if _closes(error):
                 raise
-            raise (self._refusal or unknown(error)) from error
+            raise (self._refusal if self._refusal and not self._may_have_it else unknown(error)) from error
         if self._by_chunk:
             self._session.left_open = reply.code != 250 or self._refusal is not None  # noqa: PLR2004
         if self._refusal is None:
@@ -161,9 +161,7 @@ class Transaction:
         if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
             message = "the server accepted a content for nobody"
             what = ProtocolError(message, stage=Stage.CONTENT, reply=reply)
-            # It has a chunk, and a recipient whom it accepted.
-            has_it = self._by_chunk and any(each.accepted for each in self._recipients)
-            raise (unknown(what) if has_it else self._refusal) from what
+            raise (unknown(what) if self._may_have_it else self._refusal) from what
         raise self._refusal from (closing(reply, Stage.CONTENT) if reply.code == 421 else None)  # noqa: PLR2004 -- RFC 5321 §3.8
 
     def lost(self, error: SecureSMTPError) -> SecureSMTPError:
@@ -171,6 +169,11 @@ class Transaction:
         if self.ended and not _closes(error):
             return unknown(error)
         return not_sent(error)
+
+    @property
+    def _may_have_it(self) -> bool:
+        """Whether a server that has refused it has a chunk of it all the same, and a recipient whom it accepted."""
+        return self._by_chunk and any(each.accepted for each in self._recipients)
 
     def _chunk(self) -> Line:
         return line(b"BDAT", b"%d" % self.content.octets, b"LAST")

@@ -51,6 +51,7 @@ from securesmtp.errors import (
 
 if TYPE_CHECKING:
     from securesmtp._settings import Settings
+    from securesmtp._transport.record import RecordLayer
 
 T = TypeVar("T")
 _READ = _RECORD = 16384
@@ -104,6 +105,7 @@ class Link(smtplib.SMTP):
         self._context = context
         self._reader = ReplyReader()
         self._greeting: RawReply | None = None
+        self._records: RecordLayer | None = None
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
         self._process = os.getpid()
@@ -206,14 +208,14 @@ class Link(smtplib.SMTP):
         if self._process != os.getpid():
             message = "the connection belongs to the process that this one was forked from"
             raise ConnectError(message, stage=self._stage, retryable=True)
-        sock = self._open_socket()
+        wire = self._open_wire()
         while view:
             try:
                 # A TLS record at a time: what was not written whole, the server has no part of (RFC 8446 §5.1).
-                view = view[sock.send(view[:_RECORD]) :]
+                view = view[wire.send(view[:_RECORD]) :]
                 self._left = len(view)
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as want:
-                self._wait(_events(want) | selectors.EVENT_READ)
+            except BlockingIOError:
+                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
             # A server that has said no may read no more: what it said is heard before the write can time out. In a
             # flight, replies are read while it is written, for a server may write before it reads on (RFC 2920 §3.1).
             if view and self._take():
@@ -232,9 +234,8 @@ class Link(smtplib.SMTP):
         self._aborted = True
         sock = self.sock
         if sock is not None:
-            # Not `SSLSocket.shutdown`, which takes TLS away from under the thread that uses it.
             with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
 
     def goodbye(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is in step, and close whatever comes of it; nothing is waited for."""
@@ -327,7 +328,7 @@ class Link(smtplib.SMTP):
             self._flush()
         while (raw := self._next_kept() if self._heard else self._timely(0)) is None:
             # With nothing to be written, there is nothing to be read before it is waited for, but what TLS has already.
-            if (self._held or self._decrypted()) and self._take():
+            if (self._held or (self._records and self._records.pending())) and self._take():
                 continue
             if self._held:
                 self._flush()
@@ -347,10 +348,9 @@ class Link(smtplib.SMTP):
             message = "there is plaintext between the 220 to STARTTLS and the handshake"
             raise DowngradeError(message, stage=Stage.STARTTLS, hint="somebody may be tampering with the connection")
         self._reader = ReplyReader()
-        sock = wrap(self._context, plain, self._settings.server_name)
-        self.sock = sock
-        self._handshake(sock)
-        self._tls = verified(sock, self._settings)
+        self._records = wrap(self._context, plain, self._settings.server_name)
+        self._handshake(self._records)
+        self._tls = verified(self._records.tls, self._settings)
         return self._tls
 
     # Octets and time.
@@ -386,22 +386,24 @@ class Link(smtplib.SMTP):
         self._deadline.left(self._stage)
         raise failure
 
-    def _handshake(self, sock: ssl.SSLSocket) -> None:
+    def _handshake(self, records: RecordLayer) -> None:
         while True:
             try:
-                return sock.do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
-                self._wait(_events(want))
+                return records.do_handshake()
+            except BlockingIOError:
+                self._wait(selectors.EVENT_WRITE)
+            except ssl.SSLWantReadError:
+                self._wait(selectors.EVENT_READ)
             except ssl.SSLEOFError:
                 raise
             except ssl.SSLError as error:
-                raise handshake_error(error, sock, self._settings) from error
+                raise handshake_error(error, records.tls, self._settings) from error
 
     def _take(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
         try:
-            octets = self._open_socket().recv(_READ)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            octets = self._open_wire().recv(_READ)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         if not octets:
             message = "the server closed the connection"
@@ -409,20 +411,9 @@ class Link(smtplib.SMTP):
         self._reader.feed(octets)
         return True
 
-    def _decrypted(self) -> bool:
-        # A SSLSocket can hold octets that select does not see (measured, 2.12).
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-
-    def _next(self) -> RawReply | None:
-        try:
-            return self._reader.next()
-        except ProtocolError as error:
-            error.stage = self._stage
-            raise
-
     def _timely(self, number: int) -> RawReply | None:
         """Return the next reply, to the command of that *number* among those that are owed one."""
-        raw = self._next()
+        raw = self._reader.next()
         # A refusal may come before a chunk was read; who accepts what was not written answers something else.
         if raw is not None and raw.code < 400 and self._ends[number] > self.written - self._left:  # noqa: PLR2004
             message = f'"{raw.reply()}" came before what it answers was written'
@@ -472,7 +463,6 @@ class Link(smtplib.SMTP):
         with suppress(OSError, AttributeError):  # not every system has it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if events != self._watched:
-            # Its number stays the same when TLS begins.
             (self._selector.modify if self._watched else self._selector.register)(sock.fileno(), events)
             self._watched = events
         self._selector.select(self._deadline.left(self._stage))
@@ -502,6 +492,11 @@ class Link(smtplib.SMTP):
             raise ConnectError(message, retryable=True)
         return self.sock
 
+    def _open_wire(self) -> socket.socket | RecordLayer:
+        """Return what is written to and read from: nothing but TLS, from the moment that it began."""
+        sock = self._open_socket()
+        return self._records or sock
+
     def _demand_silence(self, stage: Stage) -> None:
         """End the session where the server has said more than it was asked."""
         self._take()
@@ -522,6 +517,9 @@ class Link(smtplib.SMTP):
     def _mapped(self, error: OSError) -> SecureSMTPError:
         """Return an error of socket or ssl as ours."""
         if isinstance(error, SecureSMTPError):
+            # Who reads replies or records does not know the stage.
+            if error.stage is Stage.CONFIGURATION:
+                error.stage = self._stage
             return error
         message = f"the connection failed: {error.strerror or type(error).__name__}"
         hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None
@@ -533,7 +531,3 @@ class Link(smtplib.SMTP):
 def _weight(raw: RawReply) -> int:
     # A bytes object has 33 octets of its own, and a place in the tuple.
     return sum(len(line) + 41 for line in raw.lines)
-
-
-def _events(want: OSError) -> int:
-    return selectors.EVENT_READ if isinstance(want, ssl.SSLWantReadError) else selectors.EVENT_WRITE

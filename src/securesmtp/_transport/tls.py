@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from securesmtp._transport.record import RecordLayer
 from securesmtp._values import Certificate, CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
 
@@ -82,30 +83,15 @@ def trust_name(policy: TLSPolicy) -> str:
     return base if policy.extra_ca_file is None else f"{base} + extra_ca_file {policy.extra_ca_file!s}"
 
 
-def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> ssl.SSLSocket:
-    """Return *sock* ready for a handshake that will verify *server_name*; the caller drives it within its deadline."""
+def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> RecordLayer:
+    """Return TLS over *sock*, for a handshake that will verify *server_name*; the caller drives it within its limit."""
     # A context is mutable: what it was when it was made proves nothing now.
     _demand(context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname, "the context does not verify")
-    try:
-        return context.wrap_socket(
-            sock,
-            server_hostname=server_name,
-            do_handshake_on_connect=False,
-            # RFC 8446 §6.1: an end without close_notify is a truncation, and must not pass for the end of a reply.
-            suppress_ragged_eofs=False,
-        )
-    except OSError as error:
-        # Where the peer has reset the connection already, wrap_socket leaves what it made open (seen in the soak).
-        link = error.__traceback__
-        while link is not None:
-            made = link.tb_frame.f_locals.get("self")
-            if isinstance(made, ssl.SSLSocket):
-                made.close()
-            link = link.tb_next
-        raise
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    return RecordLayer(sock, context.wrap_bio(incoming, outgoing, server_hostname=server_name), incoming, outgoing)
 
 
-def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
+def verified(tls: ssl.SSLObject, settings: Settings) -> TLSInfo:
     """
     Return the evidence of a finished handshake, after the pins were checked.
 
@@ -114,10 +100,10 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
         TLSError: The session is not what was asked for.
     """
     # A resumed session skips the checks of chain and name (measured, 2.11).
-    _demand(not sock.session_reused, "the session was resumed")
-    version, cipher = sock.version(), sock.cipher()
+    _demand(not tls.session_reused, "the session was resumed")
+    version, cipher = tls.version(), tls.cipher()
     try:
-        der, named, chain = sock.getpeercert(binary_form=True), sock.getpeercert(), _verified_chain(sock)
+        der, named, chain = tls.getpeercert(binary_form=True), tls.getpeercert(), _verified_chain(tls)
     except ValueError:
         # A name in it that is not ASCII: whoever signed it did not look.
         message = "the certificate cannot be read"
@@ -147,9 +133,9 @@ def verified(sock: ssl.SSLSocket, settings: Settings) -> TLSInfo:
     )
 
 
-def _verified_chain(sock: ssl.SSLSocket) -> tuple[Certificate, ...]:
+def _verified_chain(tls: ssl.SSLObject) -> tuple[Certificate, ...]:
     # Public since 3.13, as octets that nothing in the standard library reads; what stands behind it is there on all.
-    found = getattr(getattr(sock, "_sslobj", None), "get_verified_chain", lambda: None)()
+    found = getattr(getattr(tls, "_sslobj", None), "get_verified_chain", lambda: None)()
     return tuple(_certificate(each.get_info(), each.public_bytes(_DER)) for each in found or ())
 
 
@@ -170,10 +156,10 @@ def _time(text: object) -> datetime:
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(text)), UTC)
 
 
-def handshake_error(error: ssl.SSLError, sock: ssl.SSLSocket, settings: Settings) -> TLSError:
+def handshake_error(error: ssl.SSLError, tls: ssl.SSLObject, settings: Settings) -> TLSError:
     """Return our error for a failed handshake, with what a person can do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _certificate_error(error, sock, settings)
+        return _certificate_error(error, tls, settings)
     if error.reason in _PLAINTEXT:
         if settings.mode == "implicit":
             message = "the server speaks plaintext on this port"
@@ -259,12 +245,10 @@ def _demand(held: object, otherwise: str) -> None:
         raise TLSError(otherwise, stage=Stage.HANDSHAKE)
 
 
-def _certificate_error(
-    error: ssl.SSLCertVerificationError, sock: ssl.SSLSocket, settings: Settings
-) -> CertificateError:
+def _certificate_error(error: ssl.SSLCertVerificationError, tls: ssl.SSLObject, settings: Settings) -> CertificateError:
     code = error.verify_code
     reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
-    shown = _presented(sock)
+    shown = _presented(tls)
     said = {
         CertificateReason.UNTRUSTED: "the certificate is signed by nobody whom you trust",
         CertificateReason.SELF_SIGNED: "the certificate, or the root of its chain, signed itself",
@@ -290,11 +274,11 @@ def _certificate_error(
     return mapped
 
 
-def _presented(sock: ssl.SSLSocket) -> dict[str, Any]:
+def _presented(tls: ssl.SSLObject) -> dict[str, Any]:
     # For the message only. After a failed handshake no public call gives the certificate on 3.11 and 3.12.
     # Whoever made the certificate chose its octets: what cannot be decoded is not shown.
     with suppress(ValueError, OSError):
-        chain = getattr(getattr(sock, "_sslobj", None), "get_unverified_chain", lambda: None)()
+        chain = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
         return chain[0].get_info() if chain else {}
     return {}
 

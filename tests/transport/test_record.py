@@ -1,0 +1,229 @@
+"""TLS a step at a time: what one call reads, and what is written of a record."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import trustme
+
+from securesmtp import ProtocolError, TLSPolicy
+from securesmtp._transport import record
+from securesmtp._transport.record import RecordLayer
+from securesmtp._transport.tls import build_context, wrap
+
+STEP = 16384
+# More than may come, at about 250 octets each.
+TICKETS = 1500
+
+
+class _Server:
+    """The other end, which does only what it is told; what it has to say is kept until it is fetched."""
+
+    def __init__(self, sock: socket.socket, ca: trustme.CA, tickets: int) -> None:
+        self.sock = sock
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("localhost").configure_cert(context)
+        context.num_tickets = tickets
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def hear(self) -> None:
+        """Take what the client wrote so far."""
+        with suppress(BlockingIOError):
+            while octets := self.sock.recv(65536):
+                self._incoming.write(octets)
+
+    def handshake(self) -> bytes:
+        """Go on with the handshake, and return what is to be said."""
+        self.hear()
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self._outgoing.read()
+
+    def read(self) -> bytes:
+        """Return what came for the application."""
+        self.hear()
+        heard = b""
+        with suppress(ssl.SSLWantReadError):
+            while octets := self._tls.read(65536):
+                heard += octets
+        return heard
+
+    def seal(self, octets: bytes) -> bytes:
+        """Return these in a record."""
+        self._tls.write(octets)
+        return self._outgoing.read()
+
+
+Ends = tuple[RecordLayer, socket.socket, _Server]
+
+
+@pytest.fixture
+def ends(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Ends]:
+    """Make both ends, with nothing said; the server will send tickets where it is told to."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for sock in (ours, theirs):
+            sock.settimeout(0)
+            # Room for all the tickets.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        context = build_context(TLSPolicy(ca_data=ca.cert_pem.bytes().decode()))
+        yield wrap(context, ours, "localhost"), ours, _Server(theirs, ca, getattr(request, "param", 0))
+
+
+with_tickets = pytest.mark.parametrize("ends", [pytest.param(TICKETS, id="tickets")], indirect=True)
+
+
+def _shaken(ends: Ends) -> bytes:
+    """Do the handshake, and return the tickets that the server would send after it."""
+    records, _, server = ends
+    with pytest.raises(ssl.SSLWantReadError):
+        records.do_handshake()
+    server.sock.sendall(server.handshake())
+    records.do_handshake()
+    return server.handshake()
+
+
+def _fill(sock: socket.socket) -> int:
+    """Write until nothing more fits, and return how much that was."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            count += sock.send(b"x" * STEP)
+    return count
+
+
+def _drain(sock: socket.socket, count: int) -> None:
+    while count:
+        count -= len(sock.recv(count))
+
+
+@with_tickets
+def test_one_call_reads_the_socket_once(ends: Ends) -> None:
+    """Whatever the records are, and however many: in between somebody looks at the limit."""
+    records, ours, server = ends
+    flood = _shaken(ends)[: 4 * STEP]
+    server.sock.sendall(flood)
+    with pytest.raises(ssl.SSLWantReadError):
+        records.recv(STEP)
+    assert len(ours.recv(len(flood))) == len(flood) - STEP
+
+
+def test_a_handshake_reads_the_socket_once(ends: Ends) -> None:
+    """Its messages may be long too, and come in many records."""
+    records, ours, server = ends
+    with pytest.raises(ssl.SSLWantReadError):
+        records.do_handshake()
+    # The beginning of a message of 60 000 octets, a certificate's kind, in four records.
+    server.sock.sendall((b"\x16\x03\x03\x3f\xfb" + b"\x02\x00\xea\x60".ljust(0x3FFB, b"\0")) * 4)
+    with pytest.raises(ssl.SSLError):
+        records.do_handshake()
+    assert len(ours.recv(4 * STEP)) == 3 * STEP
+
+
+@with_tickets
+def test_what_is_for_the_application_ends_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is what comes between two of its octets."""
+    records, _, server = ends
+    flood = _shaken(ends)
+    monkeypatch.setattr(record, "_MAX_BARREN", len(flood) + STEP)
+    server.sock.sendall(flood + server.seal(b"250 one\r\n"))
+    heard = b""
+    while not heard:
+        with suppress(ssl.SSLWantReadError):
+            heard = records.recv(STEP)
+    for _ in range(4):
+        server.sock.sendall(server.seal(b"x" * (STEP // 2)))
+        assert records.recv(STEP) == b"x" * (STEP // 2)
+
+
+def test_what_waits_here_is_told(ends: Ends) -> None:
+    """No `select` sees it: two records that came together, and half of one that was read."""
+    records, _, server = ends
+    _shaken(ends)
+    server.sock.sendall(server.seal(b"250 one\r\n") + server.seal(b"250 two\r\n"))
+    assert (records.recv(STEP), records.pending() > 0) == (b"250 one\r\n", True)
+    assert (records.recv(4), records.pending()) == (b"250 ", 5)
+    assert (records.recv(STEP), records.pending()) == (b"two\r\n", 0)
+    with pytest.raises(BlockingIOError):
+        records.recv(STEP)
+
+
+def test_a_handshake_waits_where_the_socket_takes_no_more(ends: Ends) -> None:
+    """And goes on with the rest of what it had to say."""
+    records, ours, server = ends
+    junk = _fill(ours)
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            records.do_handshake()
+    _drain(server.sock, junk)
+    _shaken(ends)
+
+
+def test_a_record_is_sealed_once_however_often_it_is_tried(ends: Ends) -> None:
+    """And nothing else is taken for it."""
+    records, ours, server = ends
+    _shaken(ends)
+    junk = _fill(ours)
+    line = memoryview(b"NOOP\r\n")
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            records.send(line)
+    for other in (memoryview(b"QUIT\r\n"), line[:-1]):
+        with pytest.raises(ValueError, match="not written whole"):
+            records.send(other)
+    _drain(server.sock, junk)
+    assert records.send(line) == len(line)
+    assert records.send(memoryview(b"RSET\r\n")) == 6
+    assert server.read() == b"NOOP\r\nRSET\r\n"
+
+
+def test_a_failure_is_told_to_the_server(ends: Ends) -> None:
+    """By TLS's alert, which its log may show."""
+    records, _, server = ends
+    _shaken(ends)
+    server.sock.sendall(server.seal(b"250 ok\r\n")[:-1] + b"\0")
+    with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac"):
+        records.recv(STEP)
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert bad record mac"):
+        server.read()
+
+
+def test_the_failure_is_what_is_raised_where_the_alert_cannot_be_written(
+    ends: Ends,
+) -> None:
+    """The server is gone, or reads no more."""
+    records, ours, server = ends
+    _shaken(ends)
+    _fill(ours)
+    server.sock.sendall(server.seal(b"250 ok\r\n")[:-1] + b"\0")
+    with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac"):
+        records.recv(STEP)
+
+
+def test_an_end_in_the_middle_is_an_error(ends: Ends) -> None:
+    """RFC 8446 §6.1: without close_notify it may be somebody's cut; however often it is asked."""
+    records, _, server = ends
+    _shaken(ends)
+    server.sock.sendall(server.seal(b"250 ok\r\n"))
+    server.sock.shutdown(socket.SHUT_WR)
+    assert records.recv(STEP) == b"250 ok\r\n"
+    for _ in range(2):
+        with pytest.raises(ssl.SSLEOFError):
+            records.recv(STEP)
+
+
+@with_tickets
+def test_tickets_without_end_are_an_error(ends: Ends) -> None:
+    """By themselves, and long before a limit of time."""
+    records, _, server = ends
+    server.sock.sendall(_shaken(ends))
+    for _ in range((1 << 18) // STEP - 1):
+        with suppress(ssl.SSLWantReadError):
+            records.recv(STEP)
+    with pytest.raises(ProtocolError, match="without end"):
+        records.recv(STEP)

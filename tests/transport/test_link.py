@@ -38,7 +38,7 @@ from securesmtp import (
     WrongTLSModeError,
 )
 from securesmtp._protocol.dialogue import Dialogue, reset
-from securesmtp._transport.link import Deadline, Link, _events
+from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.events import Closed, Event
@@ -338,19 +338,6 @@ def test_a_limit_that_has_run_out_says_where() -> None:
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
-
-
-@pytest.mark.parametrize(
-    ("want", "events"),
-    [
-        (ssl.SSLWantReadError(), selectors.EVENT_READ),
-        (ssl.SSLWantWriteError(), selectors.EVENT_WRITE),
-        (BlockingIOError(), selectors.EVENT_WRITE),
-    ],
-)
-def test_what_is_waited_for_is_what_tls_wants(want: OSError, events: int) -> None:
-    """Else the wait ends at once, again and again."""
-    assert _events(want) == events
 
 
 def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,8 +237,8 @@ class SecureMailer:
         """
         Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
 
-        The iterable is read only a little ahead of your loop (twice *max_connections*, and with ``"session"`` as many times
-        that as the window has messages), so any number of messages will do. One bad message does not stop the
+        The iterable is read only a little ahead of your loop (twice *max_connections*, and with ``"session"`` as many
+        times that as the window has messages), so any number of messages will do. One bad message does not stop the
         others. A message that was certainly not accepted because its connection died is sent once more; one whose
         outcome is unknown never is. After a refused login there is no further one: the rest is not sent. A password
         callable and *on_event* are called in threads of its own.

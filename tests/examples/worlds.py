@@ -68,6 +68,8 @@ WORLDS = {
     "login-later": World(_says(AUTH=b"454 4.7.0"), {}),
     "wrong-password": World({}, {"SMTP_PASSWORD": WRONG}),
     "no-password-file": World({}, {"SMTP_PASSWORD_FILE": "/nowhere/password"}),
+    # Python's `email` takes it.
+    "wrong-sender": World({}, {"MAIL_FROM": "me@under_score.example"}),
     "stripped": World({"EHLO": b"250-mx.test\r\n250 AUTH PLAIN\r\n"}, {"SMTP_TLS": "starttls"}),
     "untrusted": World({}, {"SMTP_CA_FILE": "other.pem"}),
     "down": World({}, {"SMTP_PORT": str(DOWN)}),

@@ -234,7 +234,8 @@ class SendResult:
 
     Attributes:
         index: Its place in the input, from 0.
-        message_id: Its Message-ID, or None where it has none or could not be read.
+        message_id: Its Message-ID; None where raw bytes have none, and where the message was refused before it was
+            written out (a wrong address, a broken header).
         outcome: What became of it.
         receipt: The receipt, where it was accepted.
         error: What `SecureMailer.send` would have raised, where it was not, a caller's own error from a callable or an

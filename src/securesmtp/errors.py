@@ -77,7 +77,8 @@ class SecureSMTPError(smtplib.SMTPException):
         hint: What to do next, where the library knows.
         host: The configured server, None before there is one.
         port: The configured port, None before there is one.
-        message_id: The Message-ID of the message concerned, where it has one.
+        message_id: The Message-ID of the message concerned; None where raw bytes have none, and where the message was
+            refused before it was written out (a wrong address, a broken header).
     """
 
     outcome: Outcome = Outcome.NOT_SENT

@@ -58,6 +58,7 @@ Enter = Callable[[World], ScriptedServer]
 
 WORLDS = {
     "normal": World({}, {}),
+    "starttls": World({}, {"SMTP_TLS": "starttls"}),
     "recipient-refused": World(_says(RCPT=b"550 5.1.1"), {}),
     "sender-refused": World(_says(MAIL=b"550 5.7.1"), {}),
     "content-refused": World(_says(CONTENT=b"554 5.7.1"), {}),

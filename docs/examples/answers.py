@@ -51,8 +51,10 @@ def start_log() -> None:
 
 def refusal(status: int, allow: str | None = None) -> Answer:
     """Return what the framework refuses by itself, such as 404, in the same form."""
-    if status in {BAD.status, BROKEN.status}:
-        return BAD if status == BAD.status else BROKEN
+    if status == BAD.status:
+        return BAD
+    if status == BROKEN.status:
+        return BROKEN
     headers = {"Allow": allow} if allow else {}
     phrase = HTTPStatus(status).phrase.lower()
     return Answer({"error": f"not sent: {phrase}"}, status, headers)

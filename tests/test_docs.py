@@ -5,11 +5,14 @@ from __future__ import annotations
 import builtins
 import getpass
 import logging
+import os
 import queue
 import re
 import socket
 import ssl
+import subprocess
 import symtable
+import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from itertools import pairwise
@@ -253,6 +256,18 @@ def test_what_is_watched_is_what_happens(
 def _shape(line: str) -> str:
     """Leave out who, what the server said, and every number."""
     return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
+
+
+def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
+    """In a file of the reader's, beside what it tests."""
+    (block,) = (each for each in PYTHON.values() if each.mark == "run by: test_the_fixture_works_as_printed")
+    (tmp_path / "test_mail.py").write_text(block.code, "utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mail.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_each_promise_names_tests_that_exist() -> None:

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from securesmtp import CertificateReason, errors
-from securesmtp.errors import CertificateError, DowngradeError, SecureSMTPError
+from securesmtp import CertificateReason, Outcome, errors
+from securesmtp.errors import (
+    CertificateError,
+    DataRefusedError,
+    DowngradeError,
+    OutcomeUnknownError,
+    RecipientsRefusedError,
+    RefusedError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
 
 TROUBLESHOOTING = Path(__file__).parent.parent / "docs/troubleshooting.md"
 
@@ -38,6 +47,20 @@ def test_every_error_is_looked_at() -> None:
         return {kind}.union(*map(kinds, kind.__subclasses__()))
 
     assert kinds(SecureSMTPError) == set(_CLASSES)
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: error.url.partition("#")[2])
+def test_an_error_tells_the_outcome_by_its_kind(error: SecureSMTPError) -> None:
+    """Whoever makes one for a test need not say it; the same after a pickle."""
+    told: dict[type[SecureSMTPError], Outcome] = {
+        RefusedError: Outcome.REFUSED,
+        SenderRefusedError: Outcome.REFUSED,
+        RecipientsRefusedError: Outcome.REFUSED,
+        DataRefusedError: Outcome.REFUSED,
+        OutcomeUnknownError: Outcome.UNKNOWN,
+    }
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
+    assert again.outcome == error.outcome == told.get(type(error), Outcome.NOT_SENT)
 
 
 @pytest.mark.parametrize(

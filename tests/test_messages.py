@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from email import message_from_bytes, message_from_string, policy
 from email.message import EmailMessage
@@ -77,6 +78,26 @@ def test_a_message_that_does_not_tell_its_envelope_is_refused(
     """Nothing is connected to: the port is closed."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(error, match=match):
         mine.send(mail)
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "recipients", "refused"),
+    [
+        pytest.param("me", ["you@example.org"], "me", id="sender"),
+        pytest.param("me@example.org", ["you@example.org", "Eve <eve@example.org>"], "Eve <eve@example.org>", id="one"),
+        pytest.param("me", ["you"], "you", id="both"),
+        pytest.param("me@example.org", [b"you@example.org"], None, id="no-str"),
+        pytest.param(None, None, None, id="a-field"),
+    ],
+)
+def test_whose_address_was_refused_is_told(
+    mail_from: str | None, recipients: list[str] | None, refused: str | None
+) -> None:
+    """So that a program tells its own wrong sender from a stranger's wrong recipient; recipients come first."""
+    with SecureMailer("localhost", 1) as mine, pytest.raises(AddressError) as caught:
+        mine.send(_mail(From="me;you@example.org"), mail_from=mail_from, recipients=recipients)
+    assert caught.value.address == refused
+    assert pickle.loads(pickle.dumps(caught.value)).address == refused  # noqa: S301 -- our own
 
 
 def test_recipients_that_are_one_string_are_refused() -> None:

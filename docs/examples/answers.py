@@ -2,6 +2,7 @@
 
 import logging
 from email.message import EmailMessage
+from http import HTTPStatus
 from typing import NamedTuple
 
 from securesmtp import SecureMailer
@@ -38,13 +39,34 @@ UNKNOWN = Answer(
     504,
     {},
 )
+# Ours to mend, or the client's; the rest is a warning.
+LEVELS = {500: logging.ERROR, 400: logging.INFO}
 
 
-def answer(error: SecureSMTPError) -> Answer:
-    """Return what an error means to the client."""
+def start_log() -> None:
+    """Log to stderr with time and level, unless somebody has set up logging already."""
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(format=line, level=logging.INFO)
+
+
+def refusal(status: int, allow: str | None = None) -> Answer:
+    """Return what the framework refuses by itself, such as 404, in the same form."""
+    if status == BAD.status:
+        return BAD
+    if status == BROKEN.status:
+        return BROKEN
+    headers = {"Allow": allow} if allow else {}
+    phrase = HTTPStatus(status).phrase.lower()
+    return Answer({"error": f"not sent: {phrase}"}, status, headers)
+
+
+def answer(error: SecureSMTPError, to: str) -> Answer:
+    """Return what an error means to the client, who has said *to* whom."""
     match error:
         case OutcomeUnknownError():
             return UNKNOWN
+        case AddressError() if error.address != to:
+            return BROKEN  # our own sender
         case AddressError() | MessageError():
             return BAD
         case _ if error.retryable:
@@ -66,21 +88,24 @@ def send_email(
     is an open relay.
     """
     message = EmailMessage()
+    message["From"] = sender
     try:
-        message["From"], message["To"], message["Subject"] = sender, to, subject
+        message["To"], message["Subject"] = to, subject
         message.set_content(body)
     except Exception as error:
         # ValueError for a line end in a field; for odd addresses `email` has others,
         # such as IndexError.
-        log.warning("the request makes no message: %s", type(error).__name__)
+        log.info("the request makes no message: %s", type(error).__name__)
         return BAD
     try:
         # To this one address, whatever else could be read out of the field.
-        mailer.send(message, recipients=[to])
+        mailer.send(message, mail_from=sender, recipients=[to])
     except SecureSMTPError as error:
         # Its text is one line without secrets; the client gets none of it.
-        log.warning("%s for %s: %s", type(error).__name__, error.message_id, error)
-        return answer(error)
+        told = answer(error, to)
+        level = LEVELS.get(told.status, logging.WARNING)
+        log.log(level, "%s for %s: %s", type(error).__name__, error.message_id, error)
+        return told
     except Exception:
         # What our own password function raises; it is asked before anything is sent.
         log.exception("no password")

@@ -5,17 +5,19 @@ import sys
 from email.message import EmailMessage
 from getpass import getpass
 
-from securesmtp import SecureMailer
+from securesmtp import SecureMailer, TLSMode
 
 message = EmailMessage()
 message["From"] = os.environ["MAIL_FROM"]
 message["To"] = sys.argv[1]
 message["Subject"] = "Hello"
 message.set_content("Over verified TLS, or not at all.")
+port = os.environ.get("SMTP_PORT")
 
 with SecureMailer(
     os.environ["SMTP_HOST"],
-    int(os.environ.get("SMTP_PORT", "465")),
+    int(port) if port else None,  # None: 465, or 587 with STARTTLS
+    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
     username=os.environ["SMTP_USERNAME"],
     password=getpass,  # asks at the terminal, once TLS is verified and not before
     ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs

@@ -5,7 +5,7 @@ import sys
 from email.message import EmailMessage
 from getpass import getpass
 
-from securesmtp import SecureMailer
+from securesmtp import SecureMailer, TLSMode
 from securesmtp.errors import CertificateError
 
 ca_file, recipient = sys.argv[1:]
@@ -16,10 +16,12 @@ message["From"], message["To"], message["Subject"] = (
     "Hello",
 )
 message.set_content("To a server whose certificate our own CA signed.")
+port = os.environ.get("SMTP_PORT")
 
 with SecureMailer(
     os.environ["SMTP_HOST"],
-    int(os.environ.get("SMTP_PORT", "465")),
+    int(port) if port else None,  # None: 465, or 587 with STARTTLS
+    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
     username=os.environ["SMTP_USERNAME"],
     password=getpass,
     ca_file=ca_file,  # instead of the public CAs

@@ -8,7 +8,7 @@ asks whether it has that one, or one of several.
 import os
 import sys
 
-from securesmtp import SecureMailer, TLSPolicy
+from securesmtp import SecureMailer, TLSMode, TLSPolicy
 from securesmtp.errors import CertificateError
 
 policy = TLSPolicy(
@@ -16,9 +16,14 @@ policy = TLSPolicy(
     # The key in use, and a second one that lies in a safe until the first is changed.
     pins=tuple(sys.argv[1:]) or None,
 )
-host, port = os.environ["SMTP_HOST"], int(os.environ.get("SMTP_PORT", "465"))
+port = os.environ.get("SMTP_PORT")
 
-with SecureMailer(host, port, policy=policy) as mailer:
+with SecureMailer(
+    os.environ["SMTP_HOST"],
+    int(port) if port else None,  # None: 465, or 587 with STARTTLS
+    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
+    policy=policy,
+) as mailer:
     try:
         report = mailer.check()  # as a send would, without a mail
     except CertificateError as error:

@@ -7,8 +7,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
-from answers import BAD, send_email  # answers.py, beside this file
+from answers import (  # answers.py, beside this file
+    BAD,
+    BROKEN,
+    refusal,
+    send_email,
+    start_log,
+)
 from configured import open_mailer, sender  # configured.py, beside this file
 
 
@@ -23,6 +30,7 @@ class Mail(BaseModel):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
     """Keep one mailer, with its connections, for as long as the process serves."""
+    start_log()
     with open_mailer() as mailer:
         yield {"mailer": mailer, "sender": sender()}
 
@@ -30,11 +38,23 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.exception_handler(400)
 @app.exception_handler(RequestValidationError)
-def refuse(request: Request, error: Exception) -> JSONResponse:
+def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
     """Answer as to any bad request: FastAPI's own 422 repeats what the client sent."""
     return JSONResponse(*BAD)
+
+
+@app.exception_handler(HTTPException)
+def refuse_by_http(request: Request, error: HTTPException) -> JSONResponse:
+    """Answer what is not for this route: 404, 405."""
+    allow = (error.headers or {}).get("Allow")
+    return JSONResponse(*refusal(error.status_code, allow))
+
+
+@app.exception_handler(Exception)
+def admit(request: Request, error: Exception) -> JSONResponse:
+    """Answer what nobody has foreseen; the server logs it."""
+    return JSONResponse(*BROKEN)
 
 
 # No "async": FastAPI runs it in a thread, where it may wait for the mail server.

@@ -7,14 +7,23 @@ Other WSGI servers are given `web_flask:create_app()`.
 import atexit
 
 from flask import Flask, request
+from werkzeug.exceptions import HTTPException
 
-from answers import BAD, Answer, send_email  # answers.py, beside this file
+from answers import (  # answers.py, beside this file
+    BAD,
+    Answer,
+    refusal,
+    send_email,
+    start_log,
+)
 from configured import open_mailer, sender  # configured.py, beside this file
 
 
 def create_app() -> Flask:
     """Make the application with one mailer, which its threads share."""
+    start_log()
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 1 << 20  # octets; a larger request is a 413
     mail_from = sender()
     mailer = open_mailer()
     # When the process ends: say goodbye to the mail server.
@@ -22,9 +31,18 @@ def create_app() -> Flask:
 
     @app.post("/send-email")
     def send() -> Answer:
-        match request.get_json(silent=True):
+        try:
+            given = request.get_json(silent=True)
+        except RecursionError:
+            return BAD  # a hundred thousand brackets
+        match given:
             case {"to": str(to), "subject": str(subject), "body": str(body)}:
                 return send_email(mailer, mail_from, to, subject, body)
         return BAD
+
+    # 404, 405, and 500 for whatever is not foreseen, which Flask has logged.
+    @app.errorhandler(HTTPException)
+    def refuse(error: HTTPException) -> Answer:
+        return refusal(error.code or 500, dict(error.get_headers()).get("Allow"))
 
     return app

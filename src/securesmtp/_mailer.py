@@ -96,12 +96,12 @@ class SecureMailer:
             policy: Whom to trust; certifi's roots unless it says otherwise.
             timeout: Seconds for each step but `Timeouts.final`, or all of them as `Timeouts`.
             deadline: Seconds for one whole send.
-            max_connections: As many are open at the same time at the most; a send that finds none waits.
-            max_messages: As many are sent over one connection, or fewer where the server says so (RFC 9422).
+            max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
+            max_messages: How many are sent over one connection, or fewer where the server says so (RFC 9422).
             max_idle: Seconds after which a connection that nobody used is not used again.
             pipelining: ``"message"`` writes the commands of one message in one go where the server offers it (RFC 2920,
                 RFC 3030), ``"off"`` one command a round trip. ``"session"`` has `send_many` write messages before the
-                ones before them are answered; for servers that bear it, as Postfix, Exim and Sendmail do.
+                ones before them are answered; for servers that can take it, as Postfix, Exim and Sendmail can.
             window: How much of that may be unanswered over one connection.
             local_hostname: What EHLO says; our address unless given. Never looked up.
             source_address: Local address and port to connect from.
@@ -190,7 +190,7 @@ class SecureMailer:
         Bcc is never transmitted; Date and Message-ID are filled in where they are missing; *message* is not changed.
 
         Args:
-            message: An EmailMessage (not the ``MIMEText`` family).
+            message: An EmailMessage. The older ``MIMEText`` and ``MIMEMultipart`` are a `MessageError`.
             mail_from: The reverse-path; from Sender, else the single From, unless given.
             recipients: The forward-paths; from To, Cc and Bcc unless given (Resent fields, where there are any).
             partial: ``"raise"`` delivers to nobody when one recipient is refused, ``"allow"`` to the rest.
@@ -237,14 +237,14 @@ class SecureMailer:
         """
         Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
 
-        The iterable is read only a little ahead of who listens (twice *max_connections*, and with ``"session"`` as many
+        The iterable is read only a little ahead of your loop (twice *max_connections*, and with ``"session"`` as many
         times that as the window has messages), so any number of messages will do. One bad message does not stop the
         others. A message that was certainly not accepted because its connection died is sent once more; one whose
         outcome is unknown never is. After a refused login there is no further one: the rest is not sent. A password
         callable and *on_event* are called in threads of its own.
 
-        What the iterable raises is raised after the results of all that was read before. Who stops listening waits
-        until the messages that are under way are sent, and is not told of them any more.
+        What the iterable raises is raised after the results of all that was read before. Leaving the loop early waits
+        until the messages that are under way are sent; their results are lost.
 
         Args:
             messages: EmailMessages, or an `Envelope` where the addresses are not those of the header.

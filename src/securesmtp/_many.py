@@ -96,8 +96,8 @@ def in_order(
     Yield what becomes of each of *jobs*, in their order; each of up to so many *workers* does *work* on the backlog.
 
     The next job is taken from the iterable only when there are fewer than *ahead* that were begun and not told. What
-    the iterable raises is raised when everything that was begun has been told. Who stops listening waits for the jobs
-    that are under way; those that nobody has taken are dropped.
+    the iterable raises is raised when everything that was begun has been told. Leaving early waits for the jobs that
+    are under way; those that nobody has taken are dropped.
     """
     begun: deque[Job | Known] = deque()
     told: SimpleQueue[None] = SimpleQueue()

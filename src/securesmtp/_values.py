@@ -83,6 +83,10 @@ class Reply:
     """
     One reply of the server (RFC 5321 §4.2).
 
+    A line that repeats what was sent to log in (6 octets of the password in a row, or a shorter password as a whole, in
+    either case of letters) is replaced in *text* and *raw* by words that say so, and takes *enhanced* with it. A
+    password that is a word of the server's own texts so hides much.
+
     Attributes:
         code: The three digits, 200 to 559.
         enhanced: The status code of RFC 3463, such as ``"5.1.1"``, where the server gave a well-formed one.
@@ -230,7 +234,8 @@ class SendResult:
 
     Attributes:
         index: Its place in the input, from 0.
-        message_id: Its Message-ID, or None where it has none or could not be read.
+        message_id: Its Message-ID; None where raw bytes have none, and where the message was refused before it was
+            written out (a wrong address, a broken header).
         outcome: What became of it.
         receipt: The receipt, where it was accepted.
         error: What `SecureMailer.send` would have raised, where it was not, a caller's own error from a callable or an

@@ -77,15 +77,17 @@ class SecureSMTPError(smtplib.SMTPException):
         hint: What to do next, where the library knows.
         host: The configured server, None before there is one.
         port: The configured port, None before there is one.
-        message_id: The Message-ID of the message concerned, where it has one.
+        message_id: The Message-ID of the message concerned; None where raw bytes have none, and where the message was
+            refused before it was written out (a wrong address, a broken header).
     """
 
-    def __init__(  # noqa: PLR0913 -- one attribute each, all by keyword
+    outcome: Outcome = Outcome.NOT_SENT
+
+    def __init__(
         self,
         message: str,
         *,
         stage: Stage = Stage.CONFIGURATION,
-        outcome: Outcome = Outcome.NOT_SENT,
         reply: Reply | None = None,
         retryable: bool = False,
         hint: str | None = None,
@@ -93,7 +95,6 @@ class SecureSMTPError(smtplib.SMTPException):
         """Say what happened in *message*, and what a program needs in the attributes."""
         super().__init__(message)
         self.stage = stage
-        self.outcome = outcome
         self.reply = reply
         self.retryable = retryable
         self.hint = hint
@@ -118,7 +119,15 @@ class ConfigurationError(SecureSMTPError, ValueError):
 
 
 class AddressError(ConfigurationError):
-    """An address is not a mailbox by the grammar of RFC 5321 §4.1.2, taken exactly as given."""
+    """
+    An address is not a mailbox by the grammar of RFC 5321 §4.1.2, taken exactly as given.
+
+    Attributes:
+        address: The text that was refused as a mailbox, as it was given; None where it was no str, or a whole header
+            field was refused.
+    """
+
+    address: str | None = None
 
 
 class MessageError(ConfigurationError):
@@ -188,6 +197,8 @@ class DeadlineExceededError(SecureSMTPError, TimeoutError):
 class RefusedError(SecureSMTPError):
     """The server refused the message by a 4xx or 5xx reply; it does not have it."""
 
+    outcome = Outcome.REFUSED
+
 
 class SenderRefusedError(RefusedError):
     """MAIL was refused."""
@@ -222,4 +233,5 @@ class OutcomeUnknownError(SecureSMTPError):
             ones too; else empty.
     """
 
+    outcome = Outcome.UNKNOWN
     recipients: tuple[Recipient, ...] = ()

@@ -124,7 +124,7 @@ class Failed(Event):
 @dataclass(frozen=True, slots=True)
 class FellBack(Event):
     """
-    The server does not bear ``pipelining="session"``: from here on it is ``"message"``, and nothing is lost by it.
+    The server cannot take ``pipelining="session"``: from here on it is ``"message"``, and nothing is lost by it.
 
     Attributes:
         reason: What it did.
@@ -133,7 +133,7 @@ class FellBack(Event):
     reason: str
 
     def _said(self) -> str:
-        return f'fell back to pipelining="message", since the server does not bear "session": {self.reason}'
+        return f'fell back to pipelining="message", since the server cannot take "session": {self.reason}'
 
 
 @dataclass(frozen=True, slots=True)

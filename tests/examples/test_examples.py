@@ -47,6 +47,10 @@ def test_each_example_is_run_here() -> None:
     assert [path.name for path in EXAMPLES.glob("*.py") if path.stem not in tested] == []
 
 
+MODES = pytest.mark.parametrize("mode", ["normal", "starttls"], ids=["implicit", "starttls"])
+
+
+@MODES
 @pytest.mark.parametrize(
     ("name", "arguments", "shown"),
     [
@@ -65,9 +69,10 @@ def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     name: str,
     arguments: list[str],
     shown: str,
+    mode: str,
 ) -> None:
-    """As its first line says, and it says so."""
-    server = enter(WORLDS["normal"])
+    """As its first line says, and it says so; over the mode of TLS that is configured."""
+    server = enter(WORLDS[mode])
     Path("ca.pem").write_bytes(ca_file.read_bytes())
     run(monkeypatch, name, *arguments)
     assert [message.recipients for message in server.accepted] == [(b"RCPT TO:<you@example.net>",)]
@@ -82,11 +87,12 @@ def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) ->
     assert server.secret == b""
 
 
+@MODES
 def test_a_pin_that_was_shown_is_accepted_and_another_is_not(
-    enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
     """One of several is enough."""
-    enter(WORLDS["normal"])
+    enter(WORLDS[mode])
     run(monkeypatch, "pins.py")
     pin = capsys.readouterr().out.strip()
     other = f"sha256/{'A' * 43}="

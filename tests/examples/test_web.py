@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from email import message_from_bytes, policy
 from http.client import HTTPConnection
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -32,6 +33,7 @@ from scripted import Peer
 EXAMPLES = Path(web_flask.__file__).parent
 PAGE = (EXAMPLES.parent / "how-to/web-route.md").read_text("utf-8")
 MAIL = {"to": "you@example.net", "subject": "Grüße", "body": "Hello\n"}
+JSON = {"Content-Type": "application/json"}
 Web = Callable[[], AbstractContextManager[int]]
 
 
@@ -41,11 +43,16 @@ class Answer(NamedTuple):
     body: dict[str, str]
 
 
-def post(port: int, body: bytes, content_type: str = "application/json") -> Answer:
+def post(
+    port: int,
+    body: bytes,
+    headers: Mapping[str, str] = JSON,
+    where: tuple[str, str] = ("POST", "/send-email"),
+) -> Answer:
     """Post to the route; what comes back is JSON, and nothing of the server's or the program's is in it."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("POST", "/send-email", body, {"Content-Type": content_type})
+        connection.request(*where, body, headers)
         response = connection.getresponse()
         text = response.read().decode()
     finally:
@@ -54,6 +61,7 @@ def post(port: int, body: bytes, content_type: str = "application/json") -> Answ
     shown = f"{response.headers}{text}"
     for inner in (PASSWORD, WRONG, WORDS, "Traceback", "Error", "localhost", "example.", "OpenSSL"):
         assert inner not in shown
+    assert ("POST" in response.headers.get("Allow", "")) == (response.status == 405)
     return Answer(response.status, response.headers["Retry-After"], json.loads(text))
 
 
@@ -127,6 +135,7 @@ def test_a_mail_is_sent(enter: Enter, web: Web) -> None:
         pytest.param("stripped", 500, "DowngradeError", id="stripped"),
         pytest.param("untrusted", 500, "CertificateError.*certificate", id="untrusted"),
         pytest.param("wrong-password", 500, "AuthenticationError", id="wrong-password"),
+        pytest.param("wrong-sender", 500, "AddressError", id="wrong-sender"),
         pytest.param("no-password-file", 500, "FileNotFoundError", id="no-password-file"),
         pytest.param("cut", 504, "OutcomeUnknownError for <.*>: ", id="cut"),
     ],
@@ -145,8 +154,7 @@ def test_each_failure_has_its_status(  # noqa: PLR0913, PLR0917 -- fixtures and 
     # One try: a cut one has arrived, and no other has.
     assert len(server.accepted) == (status == 504)
     (line,) = (record for record in caplog.records if record.name == "send_email")
-    # What Python shows where nobody has configured logging.
-    assert line.levelno >= logging.WARNING
+    assert line.levelno == (logging.ERROR if status == 500 else logging.WARNING)
     assert re.search(logged, f"{line.getMessage()} {line.exc_text}")
 
 
@@ -175,6 +183,7 @@ BAD = {
     "not-json": b"{",
     "nothing": b"",
     "a-list": b"[]",
+    "lists-in-lists": b"[" * 100_000,
     "not-utf-8": b'{"to": "\xff"}',
     "surrogate-in-the-subject": json.dumps(MAIL | {"subject": "\ud800"}).encode(),
     "surrogate-in-the-body": json.dumps(MAIL | {"body": "\ud800"}).encode(),
@@ -208,17 +217,48 @@ def without_mail(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
-def test_a_bad_request_gets_no_further(without_mail: int, body: bytes) -> None:
-    """It is 400, whatever is wrong with it, and nothing turns to the mail server."""
+def test_a_bad_request_gets_no_further(without_mail: int, caplog: pytest.LogCaptureFixture, body: bytes) -> None:
+    """It is 400, whatever is wrong with it; nothing turns to the mail server, and no operator to the log."""
+    caplog.set_level(logging.INFO)
     answer = post(without_mail, body)
     assert (answer.status, answer.retry_after, list(answer.body)) == (400, None, ["error"])
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize(
+    ("where", "status"), [(("GET", "/send-email"), 405), (("POST", "/elsewhere"), 404)], ids=["method", "path"]
+)
+def test_what_the_framework_refuses_has_the_same_form(without_mail: int, where: tuple[str, str], status: int) -> None:
+    """A client need not know which of the two has answered."""
+    answer = post(without_mail, b"", where=where)
+    assert (answer.status, answer.retry_after, list(answer.body)) == (status, None, ["error"])
+
+
+@pytest.mark.parametrize("module", [web_fastapi, web_flask], ids=["fastapi", "flask"])
+def test_what_nobody_foresaw_has_the_same_form(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: ModuleType
+) -> None:
+    """The client learns that it is a fault of ours, the log which."""
+    enter(WORLDS["normal"])
+    monkeypatch.setattr(module, "send_email", lambda *_: 1 // 0)
+    with (fastapi if module is web_fastapi else flask)() as port:
+        answer = post(port, json.dumps(MAIL).encode())
+    assert (answer.status, answer.retry_after, list(answer.body)) == (500, None, ["error"])
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_request_beyond_the_limit_is_not_read(enter: Enter) -> None:
+    """By its length alone; FastAPI leaves that to who stands in front of it."""
+    enter(WORLDS["normal"])
+    with flask() as port:
+        assert post(port, b"", JSON | {"Content-Length": str((1 << 20) + 1)}).status == 413
 
 
 def test_a_form_is_no_json(without_mail: int) -> None:
     """Nor does what another site's form may send count, whose content type is not JSON's."""
     body = json.dumps(MAIL).encode()
     assert post(without_mail, body).status == 503
-    assert post(without_mail, body, "text/plain").status == 400
+    assert post(without_mail, body, {"Content-Type": "text/plain"}).status == 400
 
 
 @pytest.mark.parametrize("address", ["nobody", "Me <me@example.com>", ""])
@@ -254,6 +294,7 @@ def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
             said = iter(process.stderr.readline, "")
             port = next(int(found[1]) for line in said if (found := re.search(r"on http://127\.0\.0\.1:(\d+)", line)))
             assert post(port, json.dumps(MAIL).encode()).status == 200
+            assert post(port, BAD["newline-in-the-subject"]).status == 400
             process.send_signal(signal.SIGINT)
             rest = process.stderr.read()
         finally:
@@ -263,3 +304,4 @@ def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
     (log,) = server.connections
     assert log.secret.endswith(b"QUIT\r\n")
     assert PASSWORD not in rest
+    assert re.search(r"^[\d-]+ [\d:,]+ INFO send_email: the request makes no message: ValueError$", rest, re.MULTILINE)

@@ -58,6 +58,7 @@ Enter = Callable[[World], ScriptedServer]
 
 WORLDS = {
     "normal": World({}, {}),
+    "starttls": World({}, {"SMTP_TLS": "starttls"}),
     "recipient-refused": World(_says(RCPT=b"550 5.1.1"), {}),
     "sender-refused": World(_says(MAIL=b"550 5.7.1"), {}),
     "content-refused": World(_says(CONTENT=b"554 5.7.1"), {}),
@@ -68,6 +69,8 @@ WORLDS = {
     "login-later": World(_says(AUTH=b"454 4.7.0"), {}),
     "wrong-password": World({}, {"SMTP_PASSWORD": WRONG}),
     "no-password-file": World({}, {"SMTP_PASSWORD_FILE": "/nowhere/password"}),
+    # Python's `email` takes it.
+    "wrong-sender": World({}, {"MAIL_FROM": "me@under_score.example"}),
     "stripped": World({"EHLO": b"250-mx.test\r\n250 AUTH PLAIN\r\n"}, {"SMTP_TLS": "starttls"}),
     "untrusted": World({}, {"SMTP_CA_FILE": "other.pem"}),
     "down": World({}, {"SMTP_PORT": str(DOWN)}),

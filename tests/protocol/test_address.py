@@ -222,10 +222,11 @@ def test_an_error_shows_the_first_hundred_characters_of_an_address(octets: int, 
     ids=["type", "empty", "local", "domain", "long local", "long", "long on the wire"],
 )
 def test_an_error_names_the_address_and_the_rule(address: str, said: str) -> None:
-    """What was given, and which rule it breaks."""
+    """What was given, and which rule it breaks; a program finds the whole text, where it was one."""
     with pytest.raises(AddressError) as caught:
         Mailbox.parse(address)
     assert caught.value.args[0] == said
+    assert caught.value.address == (None if said.endswith("not a str") else address)
 
 
 def test_what_idna_says_of_a_domain_is_told() -> None:

@@ -11,6 +11,7 @@ from typing import assert_type
 
 import securesmtp
 from securesmtp import (
+    AddressError,
     Certificate,
     CertificateError,
     CertificateReason,
@@ -132,6 +133,8 @@ except OutcomeUnknownError as unknown:
     assert_type(unknown.recipients, tuple[Recipient, ...])
 except RecipientsRefusedError as refused:
     assert_type(refused.recipients, tuple[Recipient, ...])
+except AddressError as wrong:
+    assert_type(wrong.address, str | None)
 except CertificateError as certificate:
     assert_type(certificate.reason, CertificateReason)
 except DeadlineExceededError as late:

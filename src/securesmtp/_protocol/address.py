@@ -141,7 +141,9 @@ def _a_label(label: str) -> str:
 def _refused(address: object, why: str) -> AddressError:
     shown = repr(address)
     shown = shown if len(shown) <= 100 else f"{shown[:99]}…"  # noqa: PLR2004 -- enough to find it again
-    return AddressError(
+    error = AddressError(
         f"{shown} {why}",
         hint='pass the bare mailbox, such as "user@example.org", without display name, comment or brackets',
     )
+    error.address = address if isinstance(address, str) else None
+    return error

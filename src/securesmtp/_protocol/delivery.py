@@ -19,7 +19,7 @@ from securesmtp._protocol.pipeline import (
     unknown,
 )
 from securesmtp._protocol.wire import line
-from securesmtp._values import Outcome, Recipient, Reply, Stage
+from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
     DataRefusedError,
     MessageError,
@@ -102,7 +102,7 @@ def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str,
     message = (
         f"accepted for {sum(each.accepted for each in known)} recipient(s), and then, for the rest: {error.args[0]}"
     )
-    doubtful = OutcomeUnknownError(message, stage=error.stage, outcome=Outcome.UNKNOWN, hint=_WHO)
+    doubtful = OutcomeUnknownError(message, stage=error.stage, hint=_WHO)
     doubtful.recipients = known
     raise doubtful from error
 

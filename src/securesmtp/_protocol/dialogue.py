@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, TypeVar, cast
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 from securesmtp._protocol.sasl import Mechanism, Password, choose
 from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
-from securesmtp._values import Outcome, Reply, Stage, TLSInfo, TLSMode
+from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     AuthenticationError,
     ConnectError,
@@ -236,7 +236,7 @@ E = TypeVar("E", bound=RefusedError)
 def refused(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
     """Return the error for a 4xx or 5xx reply."""
     message = f'{what}: "{reply}"'
-    return kind(message, stage=stage, outcome=Outcome.REFUSED, reply=reply, retryable=_temporary(reply))
+    return kind(message, stage=stage, reply=reply, retryable=_temporary(reply))
 
 
 def _start(mechanism: Mechanism) -> Line:

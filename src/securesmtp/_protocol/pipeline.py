@@ -25,7 +25,7 @@ from securesmtp._protocol.dialogue import (
     refused,
 )
 from securesmtp._protocol.wire import Line, RawReply, line
-from securesmtp._values import Outcome, Recipient, Reply, Stage
+from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
     AuthenticationError,
     ConnectError,
@@ -268,7 +268,7 @@ def unknown(error: SecureSMTPError) -> OutcomeUnknownError:
     """Return the error for a content that was ended, and not answered because of *error*."""
     message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
     hint = "ask the server's log for the Message-ID before you send it again"
-    return OutcomeUnknownError(message, stage=Stage.CONTENT, outcome=Outcome.UNKNOWN, hint=hint)
+    return OutcomeUnknownError(message, stage=Stage.CONTENT, hint=hint)
 
 
 def not_sent(error: SecureSMTPError) -> ConnectError:

@@ -204,6 +204,63 @@ def test_a_record_is_written_whole_where_the_socket_takes_it_in_parts(ends: Ends
     assert heard == bytes(block) * 3
 
 
+def _blocked(ends: Ends, data: memoryview) -> None:
+    """Begin to write a record for which there is no room, and make some."""
+    records, ours, server = ends
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with pytest.raises(BlockingIOError):
+        records.send(data)
+    server.hear()
+
+
+@pytest.mark.parametrize("ends", [pytest.param(3, id="three tickets")], indirect=True)
+@pytest.mark.parametrize("broken", [False, True], ids=["tickets", "a broken record"])
+def test_nothing_but_send_writes_the_rest_of_a_record(ends: Ends, *, broken: bool) -> None:
+    """Or the server would have what nobody counted as written."""
+    records, _, server = ends
+    tickets = _shaken(ends)
+    _blocked(ends, memoryview(bytes(STEP)))
+    server.sock.sendall(tickets[:-1] + b"\0" if broken else tickets)
+    with pytest.raises(ssl.SSLError):
+        records.recv(STEP)
+    with pytest.raises(BlockingIOError):
+        server.sock.recv(1)
+
+
+def test_a_record_is_written_when_its_own_end_is(ends: Ends) -> None:
+    """Whatever TLS has to say after it can wait."""
+    records, _, server = ends
+    _shaken(ends)
+    block = memoryview(bytes(STEP))
+    _blocked(ends, block)
+    # As TLS leaves the answer to a key update, which no server of Python asks for.
+    records._outgoing.write(b"more")
+    heard, sent = b"", 0
+    while not sent:
+        with suppress(BlockingIOError):
+            sent = records.send(block)
+        heard += server.read()
+    assert (heard, records._outgoing.pending) == (bytes(block), 4)
+
+
+def test_a_record_comes_behind_what_tls_had_to_say_before(ends: Ends) -> None:
+    """The end of a handshake that did not fit."""
+    records, ours, server = ends
+    with pytest.raises(ssl.SSLWantReadError):
+        records.do_handshake()
+    server.sock.sendall(server.handshake())
+    junk = _fill(ours)
+    line = memoryview(b"EHLO x\r\n")
+    with pytest.raises(BlockingIOError):
+        records.do_handshake()
+    with pytest.raises(BlockingIOError):
+        records.send(line)
+    _drain(server.sock, junk)
+    assert records.send(line) == len(line)
+    server.handshake()
+    assert server.read() == line
+
+
 def test_a_failure_is_told_to_the_server(ends: Ends) -> None:
     """By TLS's alert, which its log may show."""
     records, _, server = ends

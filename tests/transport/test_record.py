@@ -129,9 +129,10 @@ def test_a_handshake_reads_the_socket_once(ends: Ends) -> None:
 def test_what_is_for_the_application_ends_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is counted is what comes between two of its octets."""
     records, _, server = ends
-    flood = _shaken(ends)
-    monkeypatch.setattr(record, "_MAX_BARREN", len(flood) + STEP)
-    server.sock.sendall(flood + server.seal(b"250 one\r\n"))
+    flood = _shaken(ends) + server.seal(b"250 one\r\n")
+    # The handshake counts, and as much as is allowed is.
+    monkeypatch.setattr(record, "_MAX_BARREN", records._barren + len(flood))
+    server.sock.sendall(flood)
     heard = b""
     while not heard:
         with suppress(ssl.SSLWantReadError):
@@ -180,6 +181,84 @@ def test_a_record_is_sealed_once_however_often_it_is_tried(ends: Ends) -> None:
     assert records.send(line) == len(line)
     assert records.send(memoryview(b"RSET\r\n")) == 6
     assert server.read() == b"NOOP\r\nRSET\r\n"
+
+
+def test_a_record_is_written_whole_where_the_socket_takes_it_in_parts(ends: Ends) -> None:
+    """What is told as written, the server can read."""
+    records, ours, server = ends
+    _shaken(ends)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    heard, waited = b"", 0
+    block = memoryview(bytes(range(256)) * (STEP // 256))
+    for _ in range(3):
+        sent = 0
+        while not sent:
+            try:
+                sent = records.send(block)
+            except BlockingIOError:
+                waited += 1
+                heard += server.read()
+        assert sent == STEP
+    heard += server.read()
+    assert waited
+    assert heard == bytes(block) * 3
+
+
+def _blocked(ends: Ends, data: memoryview) -> None:
+    """Begin to write a record for which there is no room, and make some."""
+    records, ours, server = ends
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with pytest.raises(BlockingIOError):
+        records.send(data)
+    server.hear()
+
+
+@pytest.mark.parametrize("ends", [pytest.param(3, id="three tickets")], indirect=True)
+@pytest.mark.parametrize("broken", [False, True], ids=["tickets", "a broken record"])
+def test_nothing_but_send_writes_the_rest_of_a_record(ends: Ends, *, broken: bool) -> None:
+    """Or the server would have what nobody counted as written."""
+    records, _, server = ends
+    tickets = _shaken(ends)
+    _blocked(ends, memoryview(bytes(STEP)))
+    server.sock.sendall(tickets[:-1] + b"\0" if broken else tickets)
+    with pytest.raises(ssl.SSLError):
+        records.recv(STEP)
+    with pytest.raises(BlockingIOError):
+        server.sock.recv(1)
+
+
+def test_a_record_is_written_when_its_own_end_is(ends: Ends) -> None:
+    """Whatever TLS has to say after it can wait."""
+    records, _, server = ends
+    _shaken(ends)
+    block = memoryview(bytes(STEP))
+    _blocked(ends, block)
+    # As TLS leaves the answer to a key update, which no server of Python asks for.
+    records._outgoing.write(b"more")
+    heard, sent = b"", 0
+    while not sent:
+        with suppress(BlockingIOError):
+            sent = records.send(block)
+        heard += server.read()
+    assert (heard, records._outgoing.pending) == (bytes(block), 4)
+
+
+def test_a_record_comes_behind_what_tls_had_to_say_before(ends: Ends) -> None:
+    """The end of a handshake that did not fit."""
+    records, ours, server = ends
+    with pytest.raises(ssl.SSLWantReadError):
+        records.do_handshake()
+    server.sock.sendall(server.handshake())
+    junk = _fill(ours)
+    line = memoryview(b"EHLO x\r\n")
+    with pytest.raises(BlockingIOError):
+        records.do_handshake()
+    with pytest.raises(BlockingIOError):
+        records.send(line)
+    _drain(server.sock, junk)
+    assert records.send(line) == len(line)
+    server.handshake()
+    assert server.read() == line
 
 
 def test_a_failure_is_told_to_the_server(ends: Ends) -> None:

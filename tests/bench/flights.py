@@ -18,7 +18,7 @@ SHOWN = (
     ("smtplib", "PIPELINING CHUNKING", 1),
     ("securesmtp", "PIPELINING", 1),
     ("securesmtp", "PIPELINING CHUNKING", 1),
-    ("securesmtp, session", "PIPELINING CHUNKING", 5),
+    ("securesmtp, session", "PIPELINING CHUNKING", 3),
 )
 
 

@@ -121,11 +121,27 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure; nothing fails by a number here."""
-    install_wheel(session, "demo")
-    session.run("python", "tests/bench/import_time.py", *session.posargs)
-    session.run("python", "tests/bench/round_trips.py")
-    session.run("python", "tests/bench/endless_replies.py", env={"PYTHONPATH": str(HERE / "tests")})
+    """
+    Measure beside other clients, and draw it; nothing fails by a number here. `nox -s bench -- --quick` is short.
+
+    Words are for `bench.speed`. What the pages show is written only where it is said: `nox -s bench -- --pages`.
+    """
+    install_wheel(session, "demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    modules = Path(session.create_tmp()).resolve()
+    # npm is not everywhere; without it, nodemailer is named as left out.
+    if shutil.which("npm"):
+        session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
+    words = [word for word in session.posargs if word != "--pages"]
+    shown = HERE / "docs/explanation/speed" if words != session.posargs else modules
+    measured, installed = str(shown / "measured.json"), str(modules / "node_modules")
+    session.run("python", "-m", "bench.speed", "--node-modules", installed, "--out", measured, *words, env=env)
+    session.run("python", "-m", "bench.plots", measured, str(shown), env=env)
+    with (shown / "flights.txt").open("w") as flights:
+        session.run("python", "-m", "bench.flights", env=env, stdout=flights)
+    if "--quick" not in words:
+        session.run("python", "tests/bench/import_time.py")
+        session.run("python", "tests/bench/endless_replies.py", env=env)
 
 
 @nox.session

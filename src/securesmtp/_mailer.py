@@ -501,8 +501,15 @@ def _check(partial: object) -> None:
 
 
 def _from_message(message: EmailMessage, mail_from: str | None, recipients: Iterable[str] | None) -> Submission:
-    date = format_datetime(datetime.now().astimezone())
-    return from_message(message, mail_from, recipients, date=date, token=token_hex(16))
+    return from_message(message, mail_from, recipients, date=_now, token=_token)
+
+
+def _now() -> str:
+    return format_datetime(datetime.now().astimezone())
+
+
+def _token() -> str:
+    return token_hex(16)
 
 
 def _from_octets(data: bytes | BinaryIO, mail_from: str, recipients: Iterable[str]) -> Submission:

@@ -37,7 +37,7 @@ ASCII = "xn--bcher-kva.example"
 
 def made(message: EmailMessage, mail_from: str | None = None, recipients: list[str] | None = None) -> Submission:
     """Return *message* with its envelope."""
-    return from_message(message, mail_from, recipients, date=DATE, token="token")
+    return from_message(message, mail_from, recipients, date=lambda: DATE, token=lambda: "token")
 
 
 def mail(**fields: str) -> EmailMessage:

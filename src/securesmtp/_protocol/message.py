@@ -91,14 +91,19 @@ class Submission:
 
 
 def from_message(
-    message: EmailMessage, mail_from: str | None, recipients: Iterable[str] | None, *, date: str, token: str
+    message: EmailMessage,
+    mail_from: str | None,
+    recipients: Iterable[str] | None,
+    *,
+    date: Callable[[], str],
+    token: Callable[[], str],
 ) -> Submission:
     """
     Return *message* with its envelope: as given, else from its header.
 
     The reverse-path is Sender, else the single address of From; the forward-paths are To, Cc and Bcc, each address
-    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). *date* and a Message-ID made of *token*
-    are filled in where the message has none.
+    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). What *date* returns, and a Message-ID of what
+    *token* returns, are filled in where the message has none.
 
     Raises:
         AddressError: An address is not a mailbox.
@@ -114,7 +119,11 @@ def from_message(
 
 
 def _submission(
-    message: EmailMessage, mail_from: str | None, recipients: tuple[Mailbox, ...] | None, date: str, token: str
+    message: EmailMessage,
+    mail_from: str | None,
+    recipients: tuple[Mailbox, ...] | None,
+    date: Callable[[], str],
+    token: Callable[[], str],
 ) -> Submission:
     if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
         text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
@@ -122,7 +131,7 @@ def _submission(
     prefix = _prefix(message) if mail_from is None or recipients is None else ""
     reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message, prefix)
     forward = envelope_recipients(_recipients(message, prefix)) if recipients is None else recipients
-    prepared = _prepared(message, date, f"<{token}@{reverse.domain}>")
+    prepared = _prepared(message, date, lambda: f"<{token()}@{reverse.domain}>")
     fields = _present(prepared, _ADDRESS_FIELDS)
     utf8 = any(not address.username.isascii() for field in fields for address in _addresses(prepared, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
@@ -221,15 +230,15 @@ def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:
     return [field for field in fields if field.lower() in names]
 
 
-def _prepared(message: EmailMessage, date: str, message_id: str) -> EmailMessage:
+def _prepared(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> EmailMessage:
     copied = _copied(message)
     del copied["Bcc"], copied["Resent-Bcc"]
     if "Date" not in copied:
-        copied["Date"] = date
+        copied["Date"] = date()
     # As it stands: which Message-IDs the email package can parse depends on the Python (measured, 3.11 and 3.13).
     if not any(name.lower() == "message-id" and str(value).strip() for name, value in copied.raw_items()):
         del copied["Message-ID"]
-        copied["Message-ID"] = message_id
+        copied["Message-ID"] = message_id()
     for field in _present(copied, (*_ADDRESS_FIELDS, *_RESENT)):
         if any(not address.domain.isascii() for address in _addresses(copied, field)):
             groups = [_ascii_group(g) for value in copied.get_all(field, []) for g in value.groups]

@@ -102,8 +102,8 @@ def from_message(
     Return *message* with its envelope: as given, else from its header.
 
     The reverse-path is Sender, else the single address of From; the forward-paths are To, Cc and Bcc, each address
-    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). What *date* returns, and a Message-ID of what
-    *token* returns, are filled in where the message has none.
+    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). What *date* returns, and a Message-ID of
+    what *token* returns, are filled in where the message has none.
 
     Raises:
         AddressError: An address is not a mailbox.

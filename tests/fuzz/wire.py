@@ -7,7 +7,6 @@ import ssl
 from typing import Literal, cast
 
 from securesmtp import SecureMailer
-from securesmtp._protocol.dialogue import Block
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.record import RecordLayer
 from securesmtp._values import Stage, TLSMode
@@ -76,8 +75,6 @@ class Wire:
 class MemoryLink(Link):
     """The link, over a `Wire`."""
 
-    begun = 0
-    """How many blocks of the content were begun."""
     wire: Wire
 
     def _connect(self, host: str, port: int) -> socket.socket:
@@ -90,10 +87,6 @@ class MemoryLink(Link):
     def _wait(self, events: int) -> None:
         if not self.wire.wait():
             Deadline(self._deadline.limit, 0).left(self._stage)
-
-    def _block(self, effect: Block) -> None:
-        self.begun += 1
-        super()._block(effect)
 
 
 SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in TLSMode}

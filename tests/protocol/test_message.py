@@ -20,14 +20,8 @@ from hypothesis import strategies as st
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.message import (
-    _PLACE,
-    Submission,
-    _CheckedPolicy,
-    _encoded_field,
-    envelope_recipients,
-    from_message,
-)
+from securesmtp._protocol.folding import _PLACE, _CheckedPolicy, _encoded_field
+from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"

@@ -1,183 +1,414 @@
-"""Header fields folded and a message written as octets, each field as one field (RFC 5322 §2.2, RFC 2047)."""
+"""
+One header field as it is written: folded, and encoded where it is not ASCII (RFC 5322 §2.2.3, RFC 2047, RFC 2231).
+
+Python's own folder is not used. It turns a long ASCII word into an encoded-word, loses the blank between two of them,
+drops the quotes of a display name, and takes quadratic time or never ends (3.11 to 3.13). Here ASCII text is folded at
+white space and is otherwise left as it is; other text is encoded by the kind of its field. Each step is linear.
+"""
 
 from __future__ import annotations
 
-import io
 import re
-from email.errors import MessageError as EmailError
-from email.generator import BytesGenerator
-from email.header import Header
-from email.headerregistry import AddressHeader, BaseHeader, Group
-from email.policy import EmailPolicy
-from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar, cast
+from binascii import a2b_base64, a2b_qp, b2a_base64
+from email.errors import InvalidHeaderDefect
+from email.headerregistry import Address, AddressHeader, Group
+from typing import TYPE_CHECKING, cast
 
-from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
-from securesmtp.errors import MessageError, SecureSMTPError
+from securesmtp._protocol.address import ascii_domain
+from securesmtp._protocol.content import MAX_LINE
+from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from email.message import EmailMessage
+    from collections.abc import Callable, Iterable, Mapping
+    from email.errors import MessageDefect
 
-T = TypeVar("T")
-ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
-RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
-_ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT))
-_FOLD = "\r\n "
-# Short fields of these need no folding, which costs half of what a small message does.
-_TEXT_NAMES = frozenset({"subject", "date", "message-id", "mime-version", "content-transfer-encoding"})
-_WORDS = re.compile(r"[!-~]++(?: [!-~]++)*+")
-# Stands for a large payload while the rest is serialised.
-_PLACE = "securesmtp: here a payload is put in"
-# An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
-_SIMPLE = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
-_FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
+# RFC 5322 §2.1.1 prefers 78; RFC 2047 §2 allows 76 where a line has an encoded-word, which has at most 75 itself.
+MIN_LINE = 78
+_MAX_ENCODED_LINE = 76
+_MAX_ENCODED_WORD = 75
+# Less room than this is not worth an encoded-word: a line of its own holds more.
+_MIN_ENCODED_WORD = 32
+# What is longer and has no blank is encoded, where its kind allows that: no line may have more than 998 octets.
+_MAX_UNBROKEN = 900
+# One address that is longer is not parsed: Python's parser takes quadratic time.
+_MAX_ADDRESS = 998
+_MAX_PARAMETER_NAME = 60
+# Text for people by RFC 5322 §3.6.5 and RFC 2045 §8. Only in these may ASCII become an encoded-word.
+_TEXT_FIELDS = frozenset({"subject", "comments", "content-description"})
+# An encoded-word in one of these is read by programs as it stands (RFC 2047 §5).
+_PROGRAM_FIELDS = frozenset(
+    f"{prefix}{name}"
+    for prefix, names in {
+        "": "date message-id in-reply-to references mime-version dkim-signature return-path x-smtpapi x-msys-api",
+        "resent-": "date message-id",
+        "content-": "id location transfer-encoding",
+        "list-": "unsubscribe unsubscribe-post subscribe post help owner archive",
+    }.items()
+    for name in names.split()
+)
 
-
-def guarded(work: Callable[[], T]) -> T:
-    """Return what *work* returns; what the email package raises for messages that it cannot handle is our error."""
-    try:
-        return work()
-    except SecureSMTPError:
-        raise
-    except (
-        EmailError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        NameError,
-        RecursionError,
-        ArithmeticError,
-    ) as e:
-        # All of these were seen (hypothesis, parsed headers of random characters).
-        fault = type(e).__name__
-    # Out here, so that it is neither cause nor context: a UnicodeEncodeError holds the text of the message.
-    text = f"the message cannot be read or serialised ({fault} in Python's email package)"
-    raise MessageError(text)
-
-
-class _CheckedPolicy(EmailPolicy):
-    """A policy under which each field is one field (CVE-2024-6923, CVE-2026-1299: on older Pythons it can be two)."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        """Return the folded field, or refuse what is more than one."""
-        lowered = name.lower()
-        if _is_short(name, value):
-            field = f"{name}: {value}\r\n".encode("ascii")
-            if lowered in _TEXT_NAMES or (lowered in _ADDRESS_NAMES and _is_plain(cast("AddressHeader", value), field)):
-                return field
-        folded = super().fold_binary(name, value)
-        if lowered in _ADDRESS_NAMES:
-            folded = self._same_addresses(name, value, folded)
-        parsed = _FIELD.fullmatch(folded)
-        if not parsed or parsed[1] != name.encode("utf-8", "surrogateescape"):
-            text = f"the header field {name[:80]!r} would become more than one field, or none"
-            raise MessageError(text, hint="take line ends and control characters out of its name and value")
-        return folded
-
-    def _same_addresses(self, name: str, value: str, folded: bytes) -> bytes:
-        """Return *folded* if it reads as the addresses of *value* do, else with each display name encoded."""
-        wanted = cast("AddressHeader", value if hasattr(value, "groups") else self.header_factory(name, value))
-        # Python drops the quotes of a long display name, and those that an encoded one needs when it is decoded: what
-        # was a name is then read as more addresses (seen on 3.11 to 3.13).
-        if _is_plain(wanted, folded) or self._reads_as(wanted, folded):
-            return folded
-        encoded = _encoded_field(name, wanted.groups)
-        if self._reads_as(wanted, encoded):
-            return encoded
-        text = f"the header field {name} cannot be written so that it is read as the same addresses"
-        raise MessageError(text, hint="use simpler display names")
-
-    def _reads_as(self, wanted: AddressHeader, field: bytes) -> bool:
-        name, _, value = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")
-        return _spoken_to(self.header_factory(name, value.strip()).groups) == _spoken_to(wanted.groups)
+# A piece that is better not broken: white space and a word, where a blank in quotes ends no word.
+_CHUNK = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^ \t"])+|[ \t]+\Z', re.DOTALL)
+_WORD = re.compile(r"[ \t]*[^ \t]+|[ \t]+\Z")
+_TOKEN = re.compile(r"[ \t]+|[^ \t]+")
+_ENCODED_WORD = re.compile(r"=\?([^? ]+)\?([bBqQ])\?([^? ]*)\?=")
+# Some readers decode it with blanks inside and without blanks around.
+_LIKE_ENCODED_WORD = re.compile(r"=\?[^?]*\?[bBqQ]\?[^?]*\?=")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_ATOMS_UTF8 = re.compile(r"""[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+(?: [^\x00-\x20"(),.:;<>@\[\\\]\x7f]+)*""")
+_PARAMETER_NAME = re.compile(rf"[A-Za-z0-9!#$&+.^_`|~-]{{1,{_MAX_PARAMETER_NAME}}}")
+# An address list is parsed one address at a time; what is quoted or in brackets holds no separator.
+_LIST_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|<[^<>"]*>|\[[^\[\]\\]*\]|\\.|[^"<\[(,:;\\]+|.', re.DOTALL)
+_COMMENT_TOKEN = re.compile(r"\\.|[^()\\]+|.", re.DOTALL)
+# How each octet stands in an encoded-word (RFC 2047 §5 (3): what may stand in a display name may stand everywhere).
+_Q = ["_" if c == " " else c if c.isascii() and c.isalnum() else f"={ord(c):02X}" for c in map(chr, range(256))]
 
 
-def _is_short(name: str, value: str) -> bool:
-    """Return whether *value* is a header object that is folded as all are, and needs no folding."""
-    return (
-        getattr(type(value), "fold", None) is BaseHeader.fold
-        # A date that is none is written as nothing.
-        and not cast("BaseHeader", value).defects
-        and len(name) + len(value) <= 76  # noqa: PLR2004 -- 78 with what stands between
-        and _WORDS.fullmatch(value) is not None
+class _Lines:
+    """The lines of one field, filled one after the other."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._limit = limit
+        self._lines: list[str] = []
+        self._line = f"{name}:"
+        # A line with nothing but the name is no place to fold: some servers take it for an empty field.
+        self._is_new = True
+
+    @property
+    def room(self) -> int:
+        """How many characters fit on this line."""
+        return self._limit - len(self._line)
+
+    def add(self, chunk: str) -> None:
+        """Put *chunk*, which begins with white space, on this line or on a new one."""
+        if len(chunk) > (MAX_LINE - len(self._line) if self._is_new else self.room) and not chunk.isspace():
+            self.end_line()
+        self._line += chunk
+        self._is_new = False
+
+    def add_parts(self, chunk: str) -> None:
+        """Put *chunk* on one line if it fits on one, else word by word."""
+        if len(chunk) > self._limit or (self._is_new and len(chunk) > self.room):
+            for word in _WORD.findall(chunk):
+                self.add(word)
+        else:
+            self.add(chunk)
+
+    def end_line(self) -> None:
+        """Go on with a new line."""
+        self._lines.append(self._line)
+        self._line = ""
+
+    def text(self) -> str | None:
+        """Return the field, or None if a line of it is longer than 998 octets."""
+        lines = [*self._lines, self._line]
+        is_short = all(len(line) <= MAX_LINE and len(line.encode("utf-8", "replace")) <= MAX_LINE for line in lines)
+        return "\r\n".join(lines) + "\r\n" if is_short else None
+
+
+def fold(name: str, text: str, limit: int) -> str:
+    """
+    Return the field with *text* as it is, folded at white space alone.
+
+    Raises:
+        MessageError: A line would be longer than 998 octets.
+    """
+    folded = _folded(name, text, limit)
+    if folded is None:
+        raise too_long(name)
+    return folded
+
+
+def too_long(name: str) -> MessageError:
+    """Return the error for a field that cannot be folded."""
+    message = (
+        f"the header field {name[:80]!r} has more than {MAX_LINE} octets without a blank, where it could be folded"
     )
+    return MessageError(message, hint="shorten it, or put blanks in it")
 
 
-def _is_plain(wanted: AddressHeader, field: bytes) -> bool:
-    """Return whether *field* is nothing but the *wanted* addresses, so simple that they read as they stand."""
-    specs = [address.addr_spec for group in wanted.groups for address in group.addresses]
-    text = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")[2].strip()
-    return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
+def _folded(name: str, text: str, limit: int) -> str | None:
+    lines = _Lines(name, limit)
+    for chunk in _CHUNK.findall(f" {text}"):
+        lines.add_parts(chunk)
+    return lines.text()
 
 
-def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
-    return [(group.display_name is not None, [address.addr_spec for address in group.addresses]) for group in groups]
+def text_field(name: str, text: str, *, limit: int, utf8: bool, is_source: bool = False) -> str:
+    """
+    Return a field of text; what is not ASCII is encoded-words, unless *utf8*.
+
+    Args:
+        name: The field's name.
+        text: What a reader is to see; or with *is_source* what a parsed field has, encoded-words included.
+        limit: Characters of a line.
+        utf8: Whether the header may be UTF-8 (RFC 6532).
+        is_source: See *text*.
+
+    Raises:
+        MessageError: It cannot be written so that it is read as the same.
+    """
+    lowered = name.lower()
+    has_meaning = not is_source and lowered in _TEXT_FIELDS and _LIKE_ENCODED_WORD.search(text) is not None
+    if (text.isascii() or (utf8 and _is_text(text))) and not has_meaning:
+        folded = _folded(name, text, limit)
+        if folded is not None:
+            return folded
+        if lowered not in _TEXT_FIELDS or is_source:
+            raise too_long(name)
+    if lowered in _PROGRAM_FIELDS:
+        message = f"the header field {name} is not ASCII, and programs that read it do not decode it (RFC 2047 §5)"
+        raise MessageError(message, hint="write it in ASCII: URLs percent-encoded, JSON with ensure_ascii=True")
+    wanted = _decoded(text) if is_source else text
+    for is_encoded in (_needs_encoding, lambda _: True):
+        encoded = _encoded_text(name, text, is_encoded, is_source=is_source)
+        # RFC 2047 §6.2: what a reader sees is compared with what was set, whatever the writer above thinks.
+        if encoded is not None and _decoded(encoded.partition(":")[2].replace("\r\n", "")).strip(" \t") == wanted.strip(
+            " \t"
+        ):
+            return encoded
+    message = f"the header field {name} cannot be written so that it is read as the same text"
+    raise MessageError(message, hint="use simpler text")
 
 
-def _encoded_field(name: str, groups: Iterable[Group]) -> bytes:
-    """Return an address field whose display names are encoded-words, in which nothing has a meaning (RFC 2047 §5)."""
-    parts = []
-    for group in groups:
-        mailboxes = f",{_FOLD}".join(
-            f"{_encoded_words(a.display_name)} <{a.addr_spec}>" if a.display_name else a.addr_spec
-            for a in group.addresses
-        )
-        parts.append(mailboxes if group.display_name is None else f"{_encoded_words(group.display_name)}: {mailboxes};")
-    return f"{name}: {f',{_FOLD}'.join(parts)}\r\n".encode("utf-8", "surrogateescape")
+def _is_text(text: str) -> bool:
+    """Return whether *text* has neither raw octets (surrogates) nor what could be a line end to somebody."""
+    return text.isprintable() or text.replace("\t", " ").isprintable()
 
 
-def _encoded_words(text: str) -> str:
+def _needs_encoding(word: str) -> bool:
+    return not (word.isascii() and word.isprintable()) or "=?" in word
+
+
+def _encoded_text(name: str, text: str, is_encoded: Callable[[str], bool], *, is_source: bool) -> str | None:
+    lines = _Lines(name, _MAX_ENCODED_LINE)
+    # A reader drops the white space between two encoded-words: where it counts, it is inside one of them.
+    blank, run, last = "", "", ""
+
+    def end_run() -> None:
+        if run:
+            if lines.room < _MIN_ENCODED_WORD:
+                lines.end_line()
+            for word in encoded_words(run, lines.room - 1):
+                lines.add(f" {word}")
+
+    for token in _TOKEN.findall(text):
+        if token[0] in " \t":
+            blank = token
+            continue
+        kind = "source" if is_source and _ENCODED_WORD.fullmatch(token) else "new" if is_encoded(token) else "plain"
+        if kind == "new":
+            # One blank stands outside, between an encoded-word and text that is none.
+            run += blank[1:] + token if last == "plain" else blank + token
+        else:
+            if last == "new":
+                run += blank[:-1] if kind == "plain" else blank
+                end_run()
+                run, blank = "", " "
+            lines.add(blank + token if last else f" {blank}{token}")
+        blank, last = "", kind
+    if last == "new":
+        run += blank
+        end_run()
+    return lines.text()
+
+
+def encoded_words(text: str, first: int = _MAX_ENCODED_WORD) -> list[str]:
+    """
+    Return *text* as encoded-words of at most 75 characters, no character split over two (RFC 2047 §2, §5).
+
+    Args:
+        text: Raw octets of a parsed message are surrogates in it.
+        first: How long the first of them may be.
+    """
+    characters = [character.encode("utf-8", "surrogateescape") for character in text]
+    charset = "utf-8" if text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text) else "unknown-8bit"
+    quoted = ["".join(map(_Q.__getitem__, octets)) for octets in characters]
+    # The readable form where it is at most half as long again as base64.
+    is_quoted = sum(map(len, quoted)) <= 2 * sum(map(len, characters))
+    chrome = len(f"=?{charset}?q??=")
+    words: list[str] = []
+    start, used, room = 0, 0, min(first, _MAX_ENCODED_WORD) - chrome
+    costs = list(map(len, quoted if is_quoted else characters))
+    for end, cost in enumerate([*costs, 0]):
+        if end == len(costs) or used + cost > (room if is_quoted else room // 4 * 3):
+            payload = "".join(quoted[start:end]) if is_quoted else _base64(b"".join(characters[start:end]))
+            words.append(f"=?{charset}?{'q' if is_quoted else 'b'}?{payload}?=")
+            start, used, room = end, 0, _MAX_ENCODED_WORD - chrome
+        used += cost
+    return words
+
+
+def _base64(octets: bytes) -> str:
+    return b2a_base64(octets, newline=False).decode("ascii")
+
+
+def _decoded(text: str) -> str:
+    """Return *text* as a reader sees it (RFC 2047 §6.2), other charsets than ours undecoded."""
+    seen: list[str] = []
+    blank, was_encoded = "", False
+    for token in _TOKEN.findall(text):
+        if token[0] in " \t":
+            blank = token
+            continue
+        parsed = _ENCODED_WORD.fullmatch(token)
+        if not (parsed and was_encoded):
+            seen.append(blank)
+        seen.append(_decoded_word(parsed) if parsed else token)
+        blank, was_encoded = "", parsed is not None
+    return "".join([*seen, blank])
+
+
+def _decoded_word(parsed: re.Match[str]) -> str:
+    charset, encoding, payload = parsed[1].lower(), parsed[2].lower(), parsed[3]
+    if charset not in {"utf-8", "unknown-8bit"}:
+        return parsed[0]
+    try:
+        octets = a2b_base64(payload) if encoding == "b" else a2b_qp(payload, header=True)
+    except ValueError:
+        return parsed[0]
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def phrase(text: str, room: int, *, utf8: bool) -> str:
+    """Return the display name *text* as it stands in front of an address (RFC 5322 §3.2.5, RFC 2047 §5 (3))."""
     # What a parsed header had of octets that are no text is not text here either.
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return Header(text, "utf-8").encode(maxlinelen=75, linesep="\r\n")
+    is_short = max(map(len, text.split(" "))) <= _MAX_UNBROKEN
+    if (utf8 or text.isascii()) and text.isprintable() and is_short and "=?" not in text:
+        return text if (_ATOMS_UTF8 if utf8 else _ATOMS).fullmatch(text) else quoted(text)
+    return " ".join(encoded_words(text, room))
 
 
-def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
-    theirs = cast("EmailPolicy", message.policy)
-    policy = _CheckedPolicy(
-        linesep="\r\n",
-        utf8=utf8,
-        cte_type=cte_type,
-        # Below 78 the folding of some Pythons never ends (seen with 15), above 998 no server need take it.
-        max_line_length=max(78, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
-        refold_source=theirs.refold_source,
-        header_factory=theirs.header_factory,
-    )
-    return Content.from_pieces(guarded(lambda: _pieces(message, policy)))
+def quoted(text: str) -> str:
+    """Return *text* as a quoted-string (RFC 5322 §3.2.4)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
-def _pieces(message: EmailMessage, policy: _CheckedPolicy) -> tuple[bytes | str, ...]:
-    """Return *message* as it is written, each large payload as the str that it is: no copy is made of it."""
-    large = [part for part in message.walk() if _is_large(part.get_payload())]
-    payloads = [cast("str", part.get_payload()) for part in large]
-    try:
-        for part in large:
-            part.set_payload(_PLACE)
-        between = _flattened(message, policy).split(_PLACE.encode("ascii"))
-    finally:
-        for part, payload in zip(large, payloads, strict=True):
-            part.set_payload(payload)
-    if len(between) != len(large) + 1:
-        # The words are in the message itself.
-        return (_flattened(message, policy),)
-    return tuple(piece for pair in zip_longest(between, payloads, fillvalue="") for piece in pair)
+def address_field(name: str, groups: Iterable[Group], *, limit: int, utf8: bool) -> str:
+    """
+    Return an address field: display names encoded where they must be, domains in ASCII (RFC 5890).
+
+    Raises:
+        MessageError: A domain has no ASCII form, or a line would be longer than 998 octets.
+    """
+    room = max(_MAX_ENCODED_LINE - len(name) - 2, _MIN_ENCODED_WORD)
+
+    def mailbox(address: Address) -> str:
+        spec = address.addr_spec
+        if not address.domain.isascii():
+            try:
+                spec = spec.removesuffix(address.domain) + ascii_domain(address.domain)
+            except ValueError:
+                message = f"an address in the header field {name} has a domain that is not a domain name"
+                raise MessageError(message) from None
+        return f"{phrase(address.display_name, room, utf8=utf8)} <{spec}>" if address.display_name else spec
+
+    written = []
+    for group in groups:
+        members = ", ".join(map(mailbox, group.addresses))
+        is_one = group.display_name is None
+        written.append(members if is_one else f"{phrase(cast('str', group.display_name), room, utf8=utf8)}: {members};")
+    text = ", ".join(written)
+    return fold(name, text, min(limit, _MAX_ENCODED_LINE) if "=?" in text else limit)
 
 
-def _is_large(payload: object) -> bool:
-    return isinstance(payload, str) and len(payload) > BLOCK and payload.isascii() and "\r" not in payload
+def read_addresses(name: str, text: str, parse: Callable[[str], AddressHeader]) -> tuple[list[Group], bool]:
+    """
+    Return the addresses of a field, and whether it is a list of addresses and nothing else (RFC 5322 §3.4).
+
+    Args:
+        name: The field's name, for the error.
+        text: Its text, unfolded.
+        parse: Python's parser. It gets one address at a time: its work grows with the square of what it gets.
+
+    Raises:
+        MessageError: One address has more than 998 characters.
+    """
+    groups: list[Group] = []
+    members: list[Address] = []
+    group: str | None = None
+    is_valid, is_closed = True, False
+
+    def parsed(piece: str) -> list[Group]:
+        nonlocal is_valid
+        if len(piece) > _MAX_ADDRESS:
+            message = f"the header field {name} has an address of more than {_MAX_ADDRESS} characters"
+            raise MessageError(message, hint="separate the addresses with commas")
+        header = parse(piece)
+        defects = cast("tuple[MessageDefect, ...]", header.defects)  # type: ignore[attr-defined] # typeshed lacks it
+        is_valid = is_valid and not any(isinstance(defect, InvalidHeaderDefect) for defect in defects)
+        return list(header.groups)
+
+    for piece, mark in _address_list(text):
+        if mark == ":":
+            is_valid = is_valid and group is None and not is_closed
+            named = parsed(f"{piece}:;")
+            group = named[0].display_name if named else ""
+            continue
+        if piece.strip():
+            # Behind a group stands a comma.
+            is_valid = is_valid and not is_closed
+            found = parsed(piece.strip())
+            members += [address for each in found for address in each.addresses]
+        if mark == ";":
+            is_valid = is_valid and group is not None
+            groups.append(Group(group or "", tuple(members)))
+            group, members = None, []
+        elif group is None:
+            groups += [Group(None, (address,)) for address in members]
+            members = []
+        is_closed = mark == ";"
+    return groups + [Group(group, tuple(members))] * (group is not None), is_valid and group is None
 
 
-def _flattened(message: EmailMessage, policy: _CheckedPolicy) -> bytes:
-    buffer = io.BytesIO()
-    _Generator(buffer, mangle_from_=False, policy=policy).flatten(message)
-    return buffer.getvalue()
+def _address_list(text: str) -> Iterable[tuple[str, str]]:
+    """Yield the pieces of *text* and the separator behind each, the last with an empty one."""
+    piece: list[str] = []
+    depth = position = 0
+    while found := (_COMMENT_TOKEN if depth else _LIST_TOKEN).match(text, position):
+        token, position = found[0], found.end()
+        if not depth and token in {",", ":", ";"}:
+            yield "".join(piece), token
+            piece.clear()
+            continue
+        depth += {"(": 1, ")": -1 if depth else 0}.get(token, 0)
+        piece.append(token)
+    yield "".join(piece), ""
 
 
-class _Generator(BytesGenerator):
-    """Python's own, but for one write of a text in place of one for each of its lines."""
+def mime_field(name: str, value: str, parameters: Mapping[str, str], *, limit: int, utf8: bool) -> str:
+    """
+    Return a field with parameters; one that is not ASCII as RFC 2231 writes it.
 
-    def _write_lines(self, lines: str) -> None:
-        self.write(lines.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n"))
+    Raises:
+        MessageError: The value or a parameter's name cannot be written.
+    """
+    if not value.isascii() or not all(map(_PARAMETER_NAME.fullmatch, parameters)):
+        message = f"the header field {name} has a value or the name of a parameter that is no token of RFC 2045"
+        raise MessageError(message, hint=f"write it in ASCII, a name with at most {_MAX_PARAMETER_NAME} characters")
+    parts = [value, *(part for key, text in parameters.items() for part in _parameter(key, text, utf8=utf8))]
+    return fold(name, "; ".join(parts), limit)
+
+
+def _parameter(key: str, text: str, *, utf8: bool) -> list[str]:
+    if (utf8 or text.isascii()) and text.isprintable() and len(text) <= _MAX_UNBROKEN:
+        return [f"{key}={quoted(text)}"]
+    characters = [
+        c
+        if c.isascii() and (c.isalnum() or c in "-._")
+        else "".join(f"%{octet:02X}" for octet in c.encode("utf-8", "replace"))
+        for c in text
+    ]
+    room = MIN_LINE - len(f" {key}*=utf-8'';")
+    if sum(map(len, characters)) <= room:
+        return [f"{key}*=utf-8''{''.join(characters)}"]
+    sections = ["utf-8''"]
+    # A section has at most three digits for its number: a field has no more than some thousand octets.
+    room = max(MIN_LINE - len(f" {key}*000*=;"), 12)
+    for character in characters:
+        if len(sections[-1]) + len(character) > room:
+            sections.append("")
+        sections[-1] += character
+    return [f"{key}*{number}*={section}" for number, section in enumerate(sections)]

@@ -47,18 +47,21 @@ _PROGRAM_FIELDS = frozenset(
     for name in names.split()
 )
 
-# A piece that is better not broken: white space and a word, where a blank in quotes ends no word.
-_CHUNK = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^ \t"])+|[ \t]+\Z', re.DOTALL)
+# A piece that is better not broken: white space and a word, where a blank in quotes ends no word. As in all patterns
+# here, what follows a repetition cannot fail, so that there is one way to match and the work is linear.
+_CHUNK = re.compile(r'[ \t]*(?:"(?:[^"\\]+|\\.)*(?:"|\\?\Z)|[^ \t"]+)+|[ \t]+\Z', re.DOTALL)
 _WORD = re.compile(r"[ \t]*[^ \t]+|[ \t]+\Z")
 _TOKEN = re.compile(r"[ \t]+|[^ \t]+")
 _ENCODED_WORD = re.compile(r"=\?([^? ]+)\?([bBqQ])\?([^? ]*)\?=")
 # Some readers decode it with blanks inside and without blanks around.
 _LIKE_ENCODED_WORD = re.compile(r"=\?[^?]*\?[bBqQ]\?[^?]*\?=")
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_ATOMS_UTF8 = re.compile(r"""[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+(?: [^\x00-\x20"(),.:;<>@\[\\\]\x7f]+)*""")
+# RFC 5322 §3.2.3, and all that is not ASCII (RFC 6532 §3.2).
+_ATOM = r"""[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+"""
+_ATOMS = re.compile(rf"{_ATOM}(?: {_ATOM})*")
+_DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _PARAMETER_NAME = re.compile(rf"[A-Za-z0-9!#$&+.^_`|~-]{{1,{_MAX_PARAMETER_NAME}}}")
 # An address list is parsed one address at a time; what is quoted or in brackets holds no separator.
-_LIST_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|<[^<>"]*>|\[[^\[\]\\]*\]|\\.|[^"<\[(,:;\\]+|.', re.DOTALL)
+_LIST_TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*(?:"|\\?\Z)|<[^<>"]*>|\[[^\[\]\\]*\]|\\.|[^"<\[(,:;\\]+|.', re.DOTALL)
 _COMMENT_TOKEN = re.compile(r"\\.|[^()\\]+|.", re.DOTALL)
 # How each octet stands in an encoded-word (RFC 2047 §5 (3): what may stand in a display name may stand everywhere).
 _Q = ["_" if c == " " else c if c.isascii() and c.isalnum() else f"={ord(c):02X}" for c in map(chr, range(256))]
@@ -163,9 +166,8 @@ def text_field(name: str, text: str, *, limit: int, utf8: bool, is_source: bool 
     for is_encoded in (_needs_encoding, lambda _: True):
         encoded = _encoded_text(name, text, is_encoded, is_source=is_source)
         # RFC 2047 §6.2: what a reader sees is compared with what was set, whatever the writer above thinks.
-        if encoded is not None and _decoded(encoded.partition(":")[2].replace("\r\n", "")).strip(" \t") == wanted.strip(
-            " \t"
-        ):
+        seen = _decoded(encoded.partition(":")[2].replace("\r\n", "")) if encoded else None
+        if encoded and seen and seen.strip(" \t") == wanted.strip(" \t"):
             return encoded
     message = f"the header field {name} cannot be written so that it is read as the same text"
     raise MessageError(message, hint="use simpler text")
@@ -183,14 +185,15 @@ def _needs_encoding(word: str) -> bool:
 def _encoded_text(name: str, text: str, is_encoded: Callable[[str], bool], *, is_source: bool) -> str | None:
     lines = _Lines(name, _MAX_ENCODED_LINE)
     # A reader drops the white space between two encoded-words: where it counts, it is inside one of them.
-    blank, run, last = "", "", ""
+    blank, last = "", ""
+    run: list[str] = []
 
     def end_run() -> None:
-        if run:
-            if lines.room < _MIN_ENCODED_WORD:
-                lines.end_line()
-            for word in encoded_words(run, lines.room - 1):
-                lines.add(f" {word}")
+        if lines.room < _MIN_ENCODED_WORD:
+            lines.end_line()
+        for word in encoded_words("".join(run), lines.room - 1):
+            lines.add(f" {word}")
+        run.clear()
 
     for token in _TOKEN.findall(text):
         if token[0] in " \t":
@@ -199,16 +202,16 @@ def _encoded_text(name: str, text: str, is_encoded: Callable[[str], bool], *, is
         kind = "source" if is_source and _ENCODED_WORD.fullmatch(token) else "new" if is_encoded(token) else "plain"
         if kind == "new":
             # One blank stands outside, between an encoded-word and text that is none.
-            run += blank[1:] + token if last == "plain" else blank + token
+            run += [blank[1:] if last == "plain" else blank, token]
         else:
             if last == "new":
-                run += blank[:-1] if kind == "plain" else blank
+                run.append(blank[:-1] if kind == "plain" else blank)
                 end_run()
-                run, blank = "", " "
+                blank = " "
             lines.add(blank + token if last else f" {blank}{token}")
         blank, last = "", kind
     if last == "new":
-        run += blank
+        run.append(blank)
         end_run()
     return lines.text()
 
@@ -276,7 +279,7 @@ def phrase(text: str, room: int, *, utf8: bool) -> str:
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     is_short = max(map(len, text.split(" "))) <= _MAX_UNBROKEN
     if (utf8 or text.isascii()) and text.isprintable() and is_short and "=?" not in text:
-        return text if (_ATOMS_UTF8 if utf8 else _ATOMS).fullmatch(text) else quoted(text)
+        return text if _ATOMS.fullmatch(text) else quoted(text)
     return " ".join(encoded_words(text, room))
 
 
@@ -296,13 +299,11 @@ def address_field(name: str, groups: Iterable[Group], *, limit: int, utf8: bool)
     room = max(_MAX_ENCODED_LINE - len(name) - 2, _MIN_ENCODED_WORD)
 
     def mailbox(address: Address) -> str:
-        spec = address.addr_spec
-        if not address.domain.isascii():
-            try:
-                spec = spec.removesuffix(address.domain) + ascii_domain(address.domain)
-            except ValueError:
-                message = f"an address in the header field {name} has a domain that is not a domain name"
-                raise MessageError(message) from None
+        try:
+            spec = _spec(address)
+        except ValueError:
+            message = f"an address in the header field {name} has a domain that is not a domain name"
+            raise MessageError(message) from None
         return f"{phrase(address.display_name, room, utf8=utf8)} <{spec}>" if address.display_name else spec
 
     written = []
@@ -312,6 +313,14 @@ def address_field(name: str, groups: Iterable[Group], *, limit: int, utf8: bool)
         written.append(members if is_one else f"{phrase(cast('str', group.display_name), room, utf8=utf8)}: {members};")
     text = ", ".join(written)
     return fold(name, text, min(limit, _MAX_ENCODED_LINE) if "=?" in text else limit)
+
+
+def _spec(address: Address) -> str:
+    if not address.domain:
+        return address.addr_spec
+    # Python drops the quotes of a local part that needs them for its dots alone.
+    local = address.username if _DOT_ATOM.fullmatch(address.username) else quoted(address.username)
+    return f"{local}@{address.domain if address.domain.isascii() else ascii_domain(address.domain)}"
 
 
 def read_addresses(name: str, text: str, parse: Callable[[str], AddressHeader]) -> tuple[list[Group], bool]:

@@ -187,7 +187,7 @@ def _non_ascii_addresses(message: EmailMessage, field: str) -> list[Address]:
     values = [str(value) for name, value in message.raw_items() if name.lower() == field.lower()]
     if all(map(str.isascii, values)):
         return []
-    return [address for group in field_groups(message, field)[0] for address in group.addresses]
+    return [address for group in field_groups(message, field)[0] for address in group.addresses if address.domain]
 
 
 def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:

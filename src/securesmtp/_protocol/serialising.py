@@ -54,7 +54,7 @@ _MAX_PARAMETERS = 100
 _PHRASE = 60
 _PLACE = "securesmtp: here a payload is put in"
 # An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
-_SIMPLE = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+_SIMPLE = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+")
 _NAME = re.compile(r"[!-9;-~]+")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
@@ -280,11 +280,19 @@ class _CheckedPolicy(EmailPolicy):
                 return "\r\n".join([f"{name}: {lines[0]}", *lines[1:], ""])
         if self._has_own_class(name):
             return self._own_field(name, self.header_factory(name, "".join(lines)))
-        text = _text(value)
-        if text.isascii():
+        if value.isascii():
             if self.refold_source == "none":
                 raise too_long(name)
-            return fold(name, text, self._limit)
+            return fold(name, "".join(lines), self._limit)
+        try:
+            return self._encoded_source(name, _text(value))
+        except MessageError:
+            # What cannot be encoded is not ours to refuse where it is attached: it stays as it is.
+            if not self.attached:
+                raise
+        return "\r\n".join([f"{name}: {lines[0]}", *lines[1:], ""])
+
+    def _encoded_source(self, name: str, text: str) -> str:
         lowered = name.lower()
         if lowered in _ADDRESS_NAMES:
             return self._address_list(name, text)
@@ -308,12 +316,14 @@ class _CheckedPolicy(EmailPolicy):
 
     def _address_field(self, name: str, value: AddressHeader, text: str) -> str:
         groups = value.groups
-        if _is_plain(groups, text):
+        if not value.defects and _is_plain(groups, text):  # type: ignore[attr-defined] # typeshed lacks it
             return fold(name, text, self._limit)
         source = cast("BaseHeader", value).fold(policy=_ONE_LINE).partition(":")[2].strip()
         # What was parsed is written as it was, if it still means the same: encoded-words have been decoded in it.
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
-            found, _ = _read(name, source)
+            # A list that is none reads as the email package read it, if it is short enough for that.
+            short = len(source) <= MAX_LINE
+            found = cast("AddressHeader", _AddressList(name, source)).groups if short else _read(name, source)[0]
             if _spoken_to(found) == _spoken_to(groups):
                 return fold(name, source, self._limit)
         if _is_unreadable(value):
@@ -354,7 +364,7 @@ def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
 
 def _ascii_spec(spec: str) -> str:
     local, at, domain = spec.rpartition("@")
-    return spec if domain.isascii() else local + at + ascii_domain(domain)
+    return f"{local}@{ascii_domain(domain)}" if at and not domain.isascii() else spec
 
 
 def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
@@ -466,9 +476,8 @@ class _Generator(BytesGenerator):
         self._handle_multipart(msg)  # type: ignore[attr-defined] # typeshed lacks it
 
     def _handle_text(self, msg: Message) -> None:
-        payload = msg.get_payload()
         is_kept = self.policy.signed or self.policy.attached
-        if self.policy.cte_type == "7bit" and is_kept and isinstance(payload, str) and not payload.isascii():
+        if self.policy.cte_type == "7bit" and is_kept and not str(msg.get_payload()).isascii():
             text = "a part that is signed or attached has non-ASCII octets, and the server does not offer 8BITMIME"
             raise _changed(text)
         super()._handle_text(msg)  # type: ignore[misc] # typeshed lacks it

@@ -309,8 +309,11 @@ def address_field(name: str, groups: Iterable[Group], *, limit: int, utf8: bool)
     written = []
     for group in groups:
         members = ", ".join(map(mailbox, group.addresses))
-        is_one = group.display_name is None
-        written.append(members if is_one else f"{phrase(cast('str', group.display_name), room, utf8=utf8)}: {members};")
+        if group.display_name is not None:
+            named = phrase(group.display_name, room, utf8=utf8)
+            # RFC 2047 §5 (3): white space stands between an encoded-word and a special.
+            members = f"{named}{' ' if named.endswith('?=') else ''}: {members};"
+        written.append(members)
     text = ", ".join(written)
     return fold(name, text, min(limit, _MAX_ENCODED_LINE) if "=?" in text else limit)
 

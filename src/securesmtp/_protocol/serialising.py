@@ -13,9 +13,9 @@ from email.errors import InvalidHeaderDefect
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from email.headerregistry import AddressHeader, BaseHeader, Group, HeaderRegistry
-from email.policy import EmailPolicy
+from email.policy import SMTP, EmailPolicy
 from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.content import BLOCK, MAX_HEADER, MAX_LINE, Content
@@ -220,9 +220,10 @@ def check_signed(message: Message, prepared: Message) -> None:
 class _CheckedPolicy(EmailPolicy):
     """A policy under which each field is one field (CVE-2024-6923, CVE-2026-1299: on older Pythons it can be two)."""
 
-    # Whether all is under a signature, and which fields are: they are written as they stand, or not at all.
-    signed = False
+    # Which fields are signed, and whether all that is here is: as the body of a message, or as a part of one. They are
+    # written as they stand, or not at all.
     signed_fields: frozenset[str] = frozenset()
+    signed: Literal["", "body", "part"] = ""
     # Whether this is in a message that is attached.
     attached = False
 
@@ -240,12 +241,18 @@ class _CheckedPolicy(EmailPolicy):
         return folded.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
 
     def _is_as_signed(self, name: str, value: str, folded: str) -> bool:
+        """Return whether *folded* is what a program that signed the field had before it."""
+        lines = folded.split("\r\n")
         if not hasattr(value, "fold"):
-            return folded == _LINE_END.sub("\r\n", f"{name}: {value}\n")
-        line = cast("BaseHeader", value).fold(policy=_ONE_LINE)
-        # Relaxed signatures of a header do not see where it is folded (RFC 6376 §3.4.2); those of a part see all.
-        written = folded.replace("\r\n", "\n" if self.signed else "").rstrip("\n")
-        return line.isascii() and line == f"{written}\n"
+            # A part is signed before it is one, and then a program that builds it may have it folded.
+            longest = MIN_LINE if self.signed == "part" else MAX_LINE
+            return lines == [*_LINE_END.split(f"{name}: {value}"), ""] and max(map(len, lines)) <= longest
+        header = cast("BaseHeader", value)
+        line = header.fold(policy=_ONE_LINE).removesuffix("\n")
+        if self.signed == "body":
+            return line.isascii() and len(line) <= MAX_LINE and folded == header.fold(policy=SMTP)
+        # Relaxed signatures of a header do not see where it is folded (RFC 6376 §3.4.2).
+        return line.isascii() and (lines == [line, ""] or (not self.signed and "".join(lines) == line))
 
     @property
     def _limit(self) -> int:
@@ -302,10 +309,7 @@ class _CheckedPolicy(EmailPolicy):
 
     def _has_own_class(self, name: str) -> bool:
         """Return whether the caller's policy has a class for these fields that folds them in its own way."""
-        factory = self.header_factory
-        if not isinstance(factory, HeaderRegistry):
-            return True
-        return getattr(factory[name], "fold", None) is not BaseHeader.fold
+        return getattr(cast("HeaderRegistry", self.header_factory)[name], "fold", None) is not BaseHeader.fold
 
     def _own_field(self, name: str, value: object) -> str:
         folded = cast("BaseHeader", value).fold(policy=self)
@@ -459,14 +463,14 @@ class _Generator(BytesGenerator):
     def _below(self, part: Message) -> _CheckedPolicy:
         """Return the policy for what is in *part*."""
         if self.policy.signed_fields:
-            return self.policy.but(signed=True, signed_fields=frozenset())
+            return self.policy.but(signed="body", signed_fields=frozenset())
         if part.is_multipart():
             kind = part.get_content_type()
             if kind == "multipart/signed":
                 if _is_parsed(part):
                     text = "the message has a signed part (multipart/signed), and was parsed: it may have been changed"
                     raise _changed(text)
-                return self.policy.but(signed=True, refold_source="none")
+                return self.policy.but(signed="part", refold_source="none")
             if part.get_content_maintype() == "message":
                 # What is attached is not ours to fold anew.
                 return self.policy.but(attached=True, refold_source="none")
@@ -476,7 +480,7 @@ class _Generator(BytesGenerator):
         self._handle_multipart(msg)  # type: ignore[attr-defined] # typeshed lacks it
 
     def _handle_text(self, msg: Message) -> None:
-        is_kept = self.policy.signed or self.policy.attached
+        is_kept = bool(self.policy.signed) or self.policy.attached
         if self.policy.cte_type == "7bit" and is_kept and not str(msg.get_payload()).isascii():
             text = "a part that is signed or attached has non-ASCII octets, and the server does not offer 8BITMIME"
             raise _changed(text)

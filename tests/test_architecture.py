@@ -35,7 +35,7 @@ def _called(*names: str) -> object:
     [
         pytest.param(
             lambda n: isinstance(n, ast.Constant) and isinstance(n.value, bytes) and b"\r\n" in n.value,
-            {"_protocol/wire.py", "_protocol/content.py", "_protocol/folding.py"},
+            {"_protocol/wire.py", "_protocol/content.py"},
             id="crlf",
         ),
         pytest.param(_called("SSLContext", "create_default_context"), {"_transport/tls.py"}, id="context"),

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from securesmtp._protocol import folding
-from securesmtp._protocol.folding import address_field, encoded_words, phrase, read_addresses, text_field
+from securesmtp._protocol import encoded_words as words
+from securesmtp._protocol.address_fields import address_field, phrase, read_addresses
+from securesmtp._protocol.encoded_words import encoded_words, text_field
 from securesmtp._protocol.message import from_message
 from securesmtp.errors import MessageError, SecureSMTPError
 
@@ -124,8 +125,8 @@ def test_what_a_reader_decodes_is_what_was_set(name: str, text: str) -> None:
         return
     found = field(octets, name)
     assert reads(unfolded(found)) == wanted or (name == "X-Any" and wanted.isascii())
-    words = re.findall(r"=\?utf-8\?[qb]\?[^?]*\?=", found) if not wanted.isascii() else []
-    assert all(len(word) <= 75 for word in words)
+    encoded = re.findall(r"=\?utf-8\?[qb]\?[^?]*\?=", found) if not wanted.isascii() else []
+    assert all(len(word) <= 75 for word in encoded)
     assert all(len(line) <= 76 or " " not in line.strip(" ") for line in found.splitlines() if "=?utf-8?" in line)
     assert not re.search(r"\?==\?", found) or wanted.isascii()
 
@@ -168,7 +169,7 @@ def test_what_programs_read_is_ascii_or_refused(name: str) -> None:
 
 def test_text_that_no_spelling_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is read again, whatever the writer thinks."""
-    monkeypatch.setattr(folding, "encoded_words", lambda *_: ["=?utf-8?q?other?="])
+    monkeypatch.setattr(words, "encoded_words", lambda *_: ["=?utf-8?q?other?="])
     with pytest.raises(MessageError, match="Subject cannot be written so that it is read as the same text"):
         text_field("Subject", "grün", limit=78, utf8=False)
 

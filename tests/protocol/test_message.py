@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
+from securesmtp._protocol.header_fields import CheckedPolicy
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.serialising import _PLACE, _CheckedPolicy
+from securesmtp._protocol.serialising import _PLACE
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -498,7 +499,7 @@ def test_a_field_that_needs_no_folding_is_written_as_the_email_package_writes_it
     try:
         message[name] = value
         stock = EmailPolicy(linesep="\r\n").fold_binary(name, message[name])
-        ours = _CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
+        ours = CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
     except (ValueError, LookupError, TypeError, AttributeError, MessageError):
         # What neither reads is tested above.
         return

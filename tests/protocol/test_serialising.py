@@ -6,7 +6,7 @@ import email
 import email.encoders
 import email.policy
 import re
-from email.headerregistry import HeaderRegistry, UnstructuredHeader
+from email.headerregistry import Address, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -361,3 +361,65 @@ def test_a_field_of_a_class_of_the_callers_own_stays_one_field() -> None:
     made["From"], made["X-Any"] = "a@b.example", "x"
     with pytest.raises(MessageError, match="'X-Any' would become more than one field"):
         written(made)
+
+
+@pytest.mark.parametrize("how", ["set", "parsed"])
+@pytest.mark.parametrize(
+    ("text", "spelt"),
+    [
+        ("foo", "foo"),
+        ("a b c", "a b c"),
+        ("a@b.example; c@d.example", "a@b.example; c@d.example"),
+        ("Destinataires non divulgués", "=?utf-8?q?Destinataires_non_divulgu=C3=A9s?="),
+        ("undisclosed-recipients:;", "undisclosed-recipients:;"),
+        ('"user..name."@mobile.example', '"user..name."@mobile.example'),
+        ('Jörg <"user..name."@mobile.example>', '=?utf-8?q?J=C3=B6rg?= <"user..name."@mobile.example>'),
+        ("Joe (Jim) <a@b.example>", "Joe (Jim) <a@b.example>"),
+        ("<@r.example,@s.example:a@b.example>", "<@r.example,@s.example:a@b.example>"),
+        ("Büro: a@b.example, Jö <c@d.example>;", "=?utf-8?q?B=C3=BCro?= : a@b.example, =?utf-8?b?SsO2?= <c@d.example>;"),
+        ("Jörg <a b@c", None),
+        ("Jörg; a@b.example", None),
+        ("a@\u2603.example", None),
+    ],
+)
+def test_a_list_that_is_not_the_envelope_is_written_as_it_is_read(how: str, text: str, spelt: str | None) -> None:
+    """What is not ASCII is encoded where it may be (RFC 2047 §5 (3)); the rest is as it was, or refused by its name."""
+    if how == "set":
+        made = message()
+        made["Reply-To"] = text
+    else:
+        made = raw("Reply-To", text)
+    if spelt is None:
+        with pytest.raises(MessageError, match=r"Reply-To|domain"):
+            written(made)
+    else:
+        assert f"\r\nReply-To: {spelt}\r\n".encode() in written(made).replace(b"\r\n ", b" ")
+
+
+def test_an_address_without_domain_that_a_program_set_is_written_as_it_is() -> None:
+    """Python has such addresses; they are nobody's business but the program's."""
+    made = message()
+    made["Reply-To"] = [Address("Last, Jim", "jim"), Address("Jörg", "jörg.x")]
+    assert written(made).count(b'\r\nReply-To: "Last, Jim" <jim>, =?') == 1
+
+
+def test_a_domain_without_ascii_form_is_refused_in_a_part() -> None:
+    """By the field's name, as in the header."""
+    inner = message(**{"Reply-To": "Jörg <a@-ü.example>"})
+    outer = message()
+    outer.add_attachment(inner)
+    with pytest.raises(MessageError, match="an address in the header field Reply-To has a domain that is not"):
+        written(outer)
+
+
+def test_a_line_end_that_was_encoded_is_refused() -> None:
+    """RFC 2047 can hide one, which older Pythons write as it is (CVE-2024-6923)."""
+    with pytest.raises(MessageError, match="'Subject' would become more than one field"):
+        written(message(Subject="=?utf-8?q?a=0ABcc:_x@y.example?="))
+
+
+def test_a_header_in_utf8_has_no_encoded_words() -> None:
+    """RFC 6532 §3: where the server must take UTF-8 anyway; but what could be taken for a line end is encoded."""
+    octets = written(message(**{"Reply-To": "Jörg <jörg@b.example>", "Subject": "grün\tgrün", "Comments": "ü\u202eü"}))
+    assert "\r\nReply-To: Jörg <jörg@b.example>\r\nSubject: grün\tgrün\r\n".encode() in octets
+    assert b"\r\nComments: =?utf-8?b?w7zigK7DvA==?=\r\n" in octets

@@ -12,15 +12,8 @@ from email.policy import EmailPolicy
 from typing import TYPE_CHECKING, cast
 
 from securesmtp._protocol.address import Mailbox, ascii_domain
-from securesmtp._protocol.serialising import (
-    ADDRESS_FIELDS,
-    RESENT,
-    check_bounds,
-    check_signed,
-    field_groups,
-    guarded,
-    serialised,
-)
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, field_groups
+from securesmtp._protocol.serialising import check_bounds, check_signed, guarded, serialised
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError
 

@@ -65,7 +65,7 @@ class SecureMailer:
         host: str,
         port: int | None = None,
         *,
-        tls: TLSMode | Literal["implicit", "starttls"] = "implicit",
+        tls: TLSMode | Literal["implicit", "starttls"] | None = None,
         username: str | None = None,
         password: PasswordSource | None = None,
         auth: Password | None = None,
@@ -88,7 +88,7 @@ class SecureMailer:
         Args:
             host: Name in ASCII (A-labels) or IP address; the certificate must be for it.
             port: 465 for implicit TLS and 587 for STARTTLS unless given.
-            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314).
+            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314). Unless given, port 587 means STARTTLS, any other implicit TLS.
             username: Short for ``auth=Password(username, password)``.
             password: A str, a `Secret`, or a callable that is asked at each login, after TLS was verified.
             auth: How to log in; None for not at all.

@@ -48,7 +48,7 @@ class TLSMode(StrEnum):
     """How TLS begins; there is no third way (RFC 8314)."""
 
     IMPLICIT = "implicit"
-    """TLS from the first octet; port 465 unless said otherwise."""
+    """TLS from the first octet; port 465, and every other port but 587, unless said otherwise."""
     STARTTLS = "starttls"
     """One EHLO and one STARTTLS in the clear, then TLS or nothing; port 587 unless said otherwise."""
 

@@ -88,7 +88,7 @@ class SecureMailer:
         Args:
             host: Name in ASCII (A-labels) or IP address; the certificate must be for it.
             port: 465 for implicit TLS and 587 for STARTTLS unless given.
-            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314). Unless given, port 587 means STARTTLS, any other implicit TLS.
+            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314); unless given, ``"starttls"`` for port 587 alone.
             username: Short for ``auth=Password(username, password)``.
             password: A str, a `Secret`, or a callable that is asked at each login, after TLS was verified.
             auth: How to log in; None for not at all.

@@ -34,7 +34,7 @@ class Timeouts:
     How long each step may take, in seconds; each is absolute, whatever drips in meanwhile (RFC 5321 §4.5.3.2).
 
     Attributes:
-        connect: TCP, over all addresses of the host, which are tried 250 ms apart (RFC 8305). The system's name lookup has its own limit.
+        connect: TCP, over all addresses of the host (RFC 8305). The system's name lookup has its own limit.
         handshake: The TLS handshake.
         command: The greeting, and each command with its reply.
         data: From DATA to its 354.

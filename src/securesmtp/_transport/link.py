@@ -561,7 +561,7 @@ class Link(smtplib.SMTP):
         """Return an error of socket or ssl as ours."""
         if isinstance(error, SecureSMTPError):
             # Who reads replies or records does not know the stage.
-            if error.stage is Stage.CONFIGURATION:
+            if error.stage is Stage.UNKNOWN:
                 error.stage = self._stage
             return error
         message = f"the connection failed: {_words(error)}"

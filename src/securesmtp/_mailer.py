@@ -23,6 +23,7 @@ from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
+from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.stream import Stream
@@ -175,6 +176,7 @@ class SecureMailer:
         if pool is not None and pool.drop():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
+    @raising_here
     def send(
         self,
         message: EmailMessage,
@@ -202,6 +204,7 @@ class SecureMailer:
         overall = self._overall(deadline)
         return self._submit(_from_message(message, mail_from, recipients), partial, overall)
 
+    @raising_here
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -275,6 +278,7 @@ class SecureMailer:
         workers = self._settings.max_connections
         return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead)
 
+    @raising_here
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.

@@ -231,37 +231,6 @@ def test_a_port_where_nobody_listens_is_an_error_that_may_be_retried(message: Em
     assert "465" in str(caught.value.hint)
 
 
-def test_dead_addresses_share_one_limit(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three addresses whose queue is full end in one limit, not in three (TMO-01)."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.settimeout(0)
-            filler.connect_ex(full.getsockname())
-        time.sleep(0.05)
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())] * 3
-        asked: list[object] = []
-
-        def resolve(host: str, port: int, **_: object) -> object:
-            asked.append((host, port))
-            return found
-
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        began = time.monotonic()
-        with (
-            SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.6)) as mailer,
-            pytest.raises(DeadlineExceededError) as caught,
-        ):
-            mailer.send(message)
-        assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
-        assert asked == [("three.example", 25000)]
-        assert time.monotonic() - began < 3
-        for filler in fillers:
-            filler.close()
-
-
 def test_the_second_address_is_taken_when_the_first_is_dead(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

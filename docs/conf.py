@@ -92,8 +92,14 @@ def leave_out_how_errors_are_made(_: Sphinx, what: str, *__: object) -> tuple[st
     return ("", None) if what == "exception" else None
 
 
+def leave_out_private_bases(_: Sphinx, __: str, ___: object, ____: object, bases: list[type]) -> None:
+    """What a private base class gives stands with the class itself."""
+    bases[:] = [base for base in bases if not base.__module__.startswith("securesmtp._")]
+
+
 def setup(app: Sphinx) -> None:
     """Register what stands above."""
     app.connect("autodoc-process-signature", leave_out_how_errors_are_made)
+    app.connect("autodoc-process-bases", leave_out_private_bases)
     app.connect("autodoc-process-docstring", read_google_sections)
     app.connect("missing-reference", resolve_public_name)

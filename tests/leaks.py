@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import securesmtp
-from securesmtp import Password, Secret
+from securesmtp import Password, Secret, SendResult, ServerReport
 
 _TESTS = Path(__file__).parent
 _LIBRARY = Path(securesmtp.__file__).parent
@@ -74,6 +74,36 @@ class Watch:
             # A word of one letter is everywhere.
             leaked = [form for form in forms(password, self.username) if len(form) > 3 and form in text]
             assert not leaked, f"the password is shown as {leaked}"
+
+    def report(self, check: Callable[[], ServerReport]) -> Callable[[], ServerReport]:
+        """Return *check* with a search of its report, and of what it raises."""
+
+        def call() -> ServerReport:
+            with self.watching():
+                found = check()
+                self.search(repr(found))
+                if found.login_error is not None:
+                    self.search(shown(found.login_error))
+                return found
+
+        return call
+
+    def results(self, send_many: Callable[..., Iterator[SendResult]]) -> Callable[..., Iterator[SendResult]]:
+        """Return *send_many* with a search of each result, its error, and of what it raises."""
+
+        def search(results: Iterator[SendResult]) -> Iterator[SendResult]:
+            with self.watching():
+                for result in results:
+                    self.search(repr(result))
+                    if result.error is not None:
+                        self.search(shown(result.error))
+                    yield result
+
+        def call(*arguments: object, **options: object) -> Iterator[SendResult]:
+            with self.watching():
+                return search(send_many(*arguments, **options))
+
+        return call
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -50,6 +50,7 @@ def _client_context(row: Row) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.hostname_checks_common_name = False
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=row.trust.decode())
@@ -294,7 +295,8 @@ def test_three_ways_to_end_a_tls_connection(how: Ending) -> None:
         with _tls_client(server) as sock:
             _reply(sock)
             sock.sendall(b"EHLO me\r\n")
-            with nullcontext() if how == "close" else pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+            # Not SSLEOFError: Python 3.11.2 raises its base class.
+            with nullcontext() if how == "close" else pytest.raises((ssl.SSLError, ConnectionResetError)):
                 assert sock.recv(1) == b""
         server.joined()
     assert server.connections[0].finished

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trustme
@@ -96,6 +96,26 @@ def test_the_ports_are_those_of_submission() -> None:
     """Implicit TLS on 465 unless said otherwise, STARTTLS on 587; never 25 (TLS-02, POL-02, RFC 8314 §7)."""
     assert repr(SecureMailer("mail.example")) == "<SecureMailer mail.example:465 implicit>"
     assert repr(SecureMailer("mail.example", tls="starttls")) == "<SecureMailer mail.example:587 starttls>"
+
+
+@pytest.mark.parametrize(
+    ("port", "tls", "expected"),
+    [
+        (None, None, "465 implicit"),
+        (465, None, "465 implicit"),
+        (587, None, "587 starttls"),
+        (25, None, "25 implicit"),
+        (2525, None, "2525 implicit"),
+        (587, "implicit", "587 implicit"),
+        (465, "starttls", "465 starttls"),
+        (2587, "starttls", "2587 starttls"),
+    ],
+)
+def test_the_port_decides_the_mode_unless_it_is_given(
+    port: int | None, tls: Literal["implicit", "starttls"] | None, expected: str
+) -> None:
+    """465 and 587 have one registered use each (RFC 8314 §7.3, RFC 6409 §3.1); a mode that is given is not changed."""
+    assert repr(SecureMailer("mail.example", port, tls=tls)) == f"<SecureMailer mail.example:{expected}>"
 
 
 def test_the_final_limit_cannot_be_short() -> None:

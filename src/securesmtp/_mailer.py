@@ -23,6 +23,7 @@ from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
+from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.stream import Stream
@@ -65,7 +66,7 @@ class SecureMailer:
         host: str,
         port: int | None = None,
         *,
-        tls: TLSMode | Literal["implicit", "starttls"] = "implicit",
+        tls: TLSMode | Literal["implicit", "starttls"] | None = None,
         username: str | None = None,
         password: PasswordSource | None = None,
         auth: Password | None = None,
@@ -88,7 +89,7 @@ class SecureMailer:
         Args:
             host: Name in ASCII (A-labels) or IP address; the certificate must be for it.
             port: 465 for implicit TLS and 587 for STARTTLS unless given.
-            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314).
+            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314); unless given, ``"starttls"`` for port 587 alone.
             username: Short for ``auth=Password(username, password)``.
             password: A str, a `Secret`, or a callable that is asked at each login, after TLS was verified.
             auth: How to log in; None for not at all.
@@ -175,6 +176,7 @@ class SecureMailer:
         if pool is not None and pool.drop():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
+    @raising_here
     def send(
         self,
         message: EmailMessage,
@@ -202,6 +204,7 @@ class SecureMailer:
         overall = self._overall(deadline)
         return self._submit(_from_message(message, mail_from, recipients), partial, overall)
 
+    @raising_here
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -275,6 +278,7 @@ class SecureMailer:
         workers = self._settings.max_connections
         return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead)
 
+    @raising_here
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _LEAST_FINAL = 60
 # A week: what the system calls below take without overflow, and longer than anybody waits.
 _MOST_SECONDS = 7 * 24 * 3600
+# RFC 8314 §7.3, RFC 6409 §3.1.
+_PORT_IMPLICIT, _PORT_STARTTLS = 465, 587
 # Of connections or messages: each connection has a file descriptor, and each message a line in somebody's log.
 _MOST = 10_000
 
@@ -32,7 +34,7 @@ class Timeouts:
     How long each step may take, in seconds; each is absolute, whatever drips in meanwhile (RFC 5321 §4.5.3.2).
 
     Attributes:
-        connect: TCP, over all addresses of the host. The system's name lookup has its own limit.
+        connect: TCP, over all addresses of the host (RFC 8305). The system's name lookup has its own limit.
         handshake: The TLS handshake.
         command: The greeting, and each command with its reply.
         data: From DATA to its 354.
@@ -153,7 +155,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     host: str,
     port: int | None,
     *,
-    tls: TLSMode | str,
+    tls: TLSMode | str | None,
     login: Password | None,
     policy: TLSPolicy,
     timeout: float | Timeouts,
@@ -172,6 +174,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     Raises:
         ConfigurationError: One of them is wrong; the message says which.
     """
+    if tls is None:
+        # Both are verified, so a port that is served in the other mode is an error, never mail in the clear (RFC 8314).
+        tls = TLSMode.STARTTLS if port == _PORT_STARTTLS else TLSMode.IMPLICIT
     if tls not in tuple(TLSMode):
         message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
@@ -191,7 +196,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         raise ConfigurationError(message)
     return Settings(
         name,
-        port or (465 if mode is TLSMode.IMPLICIT else 587),
+        port or (_PORT_IMPLICIT if mode is TLSMode.IMPLICIT else _PORT_STARTTLS),
         mode,
         name if policy.server_hostname is None else server_name("server_hostname", policy.server_hostname),
         login,

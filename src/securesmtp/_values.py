@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 -- the fields' types are there at run time for who inspects them
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta  # noqa: TC003 -- the fields' types are there at run time for who inspects them
+from datetime import datetime, timedelta  # noqa: TC003 -- the same
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from securesmtp._portable import Portable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from email.message import EmailMessage
     from typing import BinaryIO
+
+# How many refused recipients are named in a receipt's text.
+_NAMED = 3
 
 
 class Outcome(StrEnum):
@@ -42,13 +48,15 @@ class Stage(StrEnum):
     CONTENT = "content"
     RSET = "rset"
     QUIT = "quit"
+    UNKNOWN = "unknown"
+    """Not known: the error was made from its text alone, as some task queues do."""
 
 
 class TLSMode(StrEnum):
     """How TLS begins; there is no third way (RFC 8314)."""
 
     IMPLICIT = "implicit"
-    """TLS from the first octet; port 465 unless said otherwise."""
+    """TLS from the first octet; port 465, and every other port but 587, unless said otherwise."""
     STARTTLS = "starttls"
     """One EHLO and one STARTTLS in the clear, then TLS or nothing; port 587 unless said otherwise."""
 
@@ -79,7 +87,7 @@ class CertificateReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Portable):
     """
     One reply of the server (RFC 5321 §4.2).
 
@@ -105,7 +113,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(Portable):
     """
     What the server said of one recipient.
 
@@ -126,7 +134,7 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Portable):
     """
     One certificate of a verified chain.
 
@@ -148,7 +156,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class TLSInfo:
+class TLSInfo(Portable):
     """
     The evidence of one verified TLS session.
 
@@ -176,7 +184,7 @@ class TLSInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Portable):
     """
     The server's receipt for one message: it has taken responsibility for it (RFC 5321 §4.2.5).
 
@@ -199,6 +207,17 @@ class Receipt:
     size: int
     elapsed: timedelta
     replies: tuple[Reply, ...] = ()
+
+    def __str__(self) -> str:
+        """Return one line: which message was accepted for how many, what the server replied, and who was refused."""
+        refused = [recipient for recipient in self.recipients if not recipient.accepted]
+        line = f"accepted {_message(self.message_id)} for {len(self.accepted)} of {len(self.recipients)} recipients"
+        line += f": {self.reply}"
+        if refused:
+            named = [f"{_printable(each.address)} ({each.reply})" for each in refused[:_NAMED]]
+            more = [f"and {len(refused) - _NAMED} more"] * (len(refused) > _NAMED)
+            line += f"; refused: {', '.join(named + more)}"
+        return line
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -228,7 +247,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class SendResult:
+class SendResult(Portable):
     """
     What became of one message of `SecureMailer.send_many`.
 
@@ -248,6 +267,15 @@ class SendResult:
     receipt: Receipt | None = None
     error: Exception | None = None
 
+    def __str__(self) -> str:
+        """Return one line: which message, what became of it, and why."""
+        if self.receipt is not None:
+            return f"{self.index}: {self.receipt}"
+        line = f"{self.index}: {self.outcome} {_message(self.message_id)}"
+        if self.error is not None:
+            line += f", {_error(self.error)}"
+        return line + " (retryable)" * self.retryable
+
     @property
     def retryable(self) -> bool:
         """
@@ -259,7 +287,7 @@ class SendResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerReport:
+class ServerReport(Portable):
     """
     What a server shows to a mailer: the answer of `SecureMailer.check`.
 
@@ -295,6 +323,23 @@ class ServerReport:
     login: bool | None
     login_error: Exception | None = None
 
+    def __str__(self) -> str:
+        """Return some lines: the server, its TLS and certificate, the login, and what it offers."""
+        login = {None: "not tried", True: f"accepted by {self.mechanism}", False: "refused"}[self.login]
+        if self.login_error is not None:
+            login += f", {_error(self.login_error)}"
+        size = "not said" if self.size is None else f"{self.size} bytes"
+        return "\n".join(
+            (
+                f"server: {self.host}:{self.port} at {self.address}",
+                f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {_printable(self.tls.trust)}",
+                f"certificate: for {self.tls.server_name}, {self.days_left} days left",
+                f"login: {login}",
+                f"largest message: {size}",
+                f"offers: {_printable(' '.join(self.after_tls))}",
+            )
+        )
+
     @property
     def only_before_tls(self) -> frozenset[str]:
         """The keywords that were offered in the clear only; STARTTLS is one of them by right."""
@@ -304,3 +349,17 @@ class ServerReport:
     def only_after_tls(self) -> frozenset[str]:
         """The keywords that are offered inside TLS only."""
         return frozenset(self.after_tls) - frozenset(self.before_tls or self.after_tls)
+
+
+def _message(message_id: str | None) -> str:
+    return "a message without Message-ID" if message_id is None else _printable(message_id)
+
+
+def _error(error: Exception) -> str:
+    """Return the error for one line: its text if it is ours and so has no secret, else its type alone."""
+    return f"{type(error).__name__}: {error.args[0]}" if isinstance(error, Portable) else type(error).__name__
+
+
+def _printable(text: str) -> str:
+    """Return *text* for a log or a terminal (RPL-08)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:500])

@@ -29,12 +29,13 @@ Only `OutcomeUnknownError` stands for a message that may have arrived. It is nei
 from __future__ import annotations
 
 import smtplib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
-from securesmtp._values import CertificateReason, Outcome, Stage
+from securesmtp._portable import Portable, attributes_from, attributes_of
+from securesmtp._values import CertificateReason, Outcome, Recipient, Reply, Stage
 
 if TYPE_CHECKING:
-    from securesmtp._values import Recipient, Reply
+    from collections.abc import Mapping
 
 __all__ = [
     "AddressError",
@@ -62,12 +63,16 @@ __all__ = [
 _SECTIONS = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
 
 
-class SecureSMTPError(smtplib.SMTPException):
+class SecureSMTPError(Portable, smtplib.SMTPException):
     """
     The base of every error of this library, so that ``except smtplib.SMTPException`` goes on to work.
 
     Its text is one line that is safe to be logged: what a server said is escaped and cut, and there is never a
-    secret or a part of the message in it. It pickles. The original error, where there is one, is ``__cause__``.
+    secret or a part of the message in it. It pickles, and `as_dict` returns it for JSON. The original error, where
+    there is one, is ``__cause__``.
+
+    An error that was made from ``args`` alone, as some task queues do, has lost its facts: it is not retryable, and its
+    stage is unknown. The outcome is that of its class.
 
     Attributes:
         stage: Where in the session it happened.
@@ -81,26 +86,66 @@ class SecureSMTPError(smtplib.SMTPException):
             refused before it was written out (a wrong address, a broken header).
     """
 
-    outcome: Outcome = Outcome.NOT_SENT
+    # For a class that says nothing about it: whoever knows less must not claim more.
+    outcome: Outcome = Outcome.UNKNOWN
+    stage: Stage = Stage.UNKNOWN
+    reply: Reply | None
+    retryable: bool
+    hint: str | None
+    host: str | None
+    port: int | None
+    message_id: str | None
 
     def __init__(
         self,
         message: str,
         *,
-        stage: Stage = Stage.CONFIGURATION,
+        stage: Stage | None = None,
         reply: Reply | None = None,
         retryable: bool = False,
         hint: str | None = None,
     ) -> None:
         """Say what happened in *message*, and what a program needs in the attributes."""
         super().__init__(message)
-        self.stage = stage
+        if stage is not None:
+            self.stage = stage
         self.reply = reply
         self.retryable = retryable
         self.hint = hint
-        self.host: str | None = None
-        self.port: int | None = None
-        self.message_id: str | None = None
+        self.host = self.port = self.message_id = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """
+        Return the type, the text without hint, and every attribute, as `json.dumps` takes them; not the cause.
+
+        The attributes are those of this class, with ``reply`` and ``recipients`` as dicts.
+        """
+        known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        return {"type": known.__name__, "message": self.args[0], **attributes_of(self, known)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """
+        Return the error that `as_dict` was called on, of the class that it had.
+
+        What is no error of this library becomes a `SecureSMTPError` of unknown outcome.
+
+        Raises:
+            ValueError: *data* is not what `as_dict` returns, or an error of another kind than this class.
+        """
+        name, message = data.get("type"), data.get("message")
+        found = globals().get(name) if isinstance(name, str) else None
+        kind = found if isinstance(found, type) and issubclass(found, SecureSMTPError) else SecureSMTPError
+        if not issubclass(kind, cls):
+            message = f"a {kind.__name__} is no {cls.__name__}"
+            raise ValueError(message)  # noqa: TRY004 -- one error for whatever is wrong with the data
+        error = kind(message if isinstance(message, str) else f"an error of type {name!r:.100} was raised")
+        for name, value in attributes_from(data, kind).items():
+            # What the class says needs no attribute of its own.
+            if value != getattr(error, name):
+                setattr(error, name, value)
+        error.retryable = error.retryable and error.outcome in {Outcome.NOT_SENT, Outcome.REFUSED}
+        return error
 
     @property
     def url(self) -> str:
@@ -116,6 +161,9 @@ class SecureSMTPError(smtplib.SMTPException):
 
 class ConfigurationError(SecureSMTPError, ValueError):
     """The caller's mistake; raised before any network use unless a password callable returns the mistake."""
+
+    outcome = Outcome.NOT_SENT
+    stage = Stage.CONFIGURATION
 
 
 class AddressError(ConfigurationError):
@@ -142,9 +190,13 @@ class MessageError(ConfigurationError):
 class ConnectError(SecureSMTPError, ConnectionError):
     """There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220."""
 
+    outcome = Outcome.NOT_SENT
+
 
 class TLSError(SecureSMTPError, ConnectionError):
     """No verified TLS session came about; nothing but EHLO and STARTTLS was written in the clear, if that."""
+
+    outcome = Outcome.NOT_SENT
 
 
 class CertificateError(TLSError):
@@ -174,6 +226,8 @@ class WrongTLSModeError(TLSError):
 class AuthenticationError(SecureSMTPError):
     """The login was refused, or the server asks for one; no other mechanism was tried."""
 
+    outcome = Outcome.NOT_SENT
+
 
 class NoUsableMechanismError(AuthenticationError):
     """The server offers no mechanism that this library has and the caller allows; no credential was sent."""
@@ -181,6 +235,8 @@ class NoUsableMechanismError(AuthenticationError):
 
 class ProtocolError(SecureSMTPError):
     """The server broke the protocol: a malformed, oversized or unsolicited reply, or a code that is out of step."""
+
+    outcome = Outcome.NOT_SENT
 
 
 class DeadlineExceededError(SecureSMTPError, TimeoutError):
@@ -191,6 +247,7 @@ class DeadlineExceededError(SecureSMTPError, TimeoutError):
         limit: The field of `Timeouts` that ran out, or ``"deadline"``.
     """
 
+    outcome = Outcome.NOT_SENT
     limit: str = ""
 
 

@@ -252,7 +252,8 @@ def test_odd_mechanisms_are_typed_errors(mechanisms: object) -> None:
     "options",
     [
         {"recipients": 5},
-        {"data": type("F", (), {"read": 5})()},
+        # Its repr has an address, and test ids must be the same in each worker of pytest-xdist.
+        pytest.param({"data": type("F", (), {"read": 5})()}, id="read is no method"),
         {"partial": []},
         {"recipients": ["a@b"], "data": None},
         {"mail_from": 5},

@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from conftest import Mailer, Serve
-from scripted import Ending, Peer, honest
-from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, TLSError, TLSPolicy
+from scripted import Ending, Mode, Peer, honest
+from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, Stage, TLSError, TLSPolicy
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 # REQUIREMENTS TLS-05: ECDHE and AEAD, and the marker of RFC 5746.
@@ -117,6 +117,31 @@ def test_half_a_reply_is_no_reply(serve: Serve, mailer: Mailer, reply: bytes, en
         assert caught.value.outcome is Outcome.UNKNOWN, count
         mine.close()
         server.stop()
+
+
+def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """
+    Not a refused handshake: it may be retried, and no hint suggests another TLS version.
+
+    RFC 8446 §6.1: an end without close_notify says nothing about what the peer supports.
+    """
+
+    def cuts(peer: Peer) -> None:
+        if mode == "starttls":
+            peer.send(b"220 hi\r\n")
+            peer.expect(b"EHLO")
+            peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+            peer.expect(b"STARTTLS")
+            peer.send(b"220 go\r\n")
+        # The ClientHello: the cut is inside the handshake.
+        peer.read_some()
+        peer.cut()
+
+    with pytest.raises(ConnectError) as caught:
+        mailer(serve(cuts), tls=mode).check()
+    assert (caught.value.stage, caught.value.outcome) == (Stage.HANDSHAKE, Outcome.NOT_SENT)
+    assert caught.value.retryable
+    assert caught.value.hint is None
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not here")

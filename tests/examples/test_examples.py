@@ -175,11 +175,40 @@ def test_a_time_limit_is_told_apart(serve: Serve, mailer: Mailer, mail: EmailMes
     assert handle_errors.send(mine, mail).startswith("later: ")
 
 
+def _log(*lines: str) -> str:
+    return "".join(f"Nov 26 23:19:13 mx postfix/{line}\n" for line in lines)
+
+
+READ = "cleanup[177]: F2C6D28A32C: message-id=<once@example.com>"
+QUEUED = "qmgr[176]: F2C6D28A32C: from=<me@example.com>, size=9226, nrcpt=1 (queue active)"
+OTHER = "cleanup[177]: 0BE5C28A358: message-id=<other@example.com>"
+
+
+@pytest.mark.parametrize(
+    ("lines", "accepted"),
+    [
+        pytest.param((OTHER, QUEUED.replace("F2C6D28A32C", "0BE5C28A358")), False, id="another message"),
+        pytest.param((READ, "smtpd[164]: lost connection after DATA (9062 bytes) from x[127.0.0.1]"), False, id="cut"),
+        pytest.param((READ, "cleanup[177]: F2C6D28A32C: milter-reject: END-OF-MESSAGE from x"), False, id="refused"),
+        pytest.param((READ, QUEUED), True, id="accepted"),
+        pytest.param((READ, OTHER, QUEUED), True, id="accepted, others in between"),
+        pytest.param((QUEUED, READ), False, id="the queue id was another message's"),
+        pytest.param((READ, OTHER.replace("0BE5C28A358", "F2C6D28A32C"), QUEUED), False, id="and is again"),
+        pytest.param((READ.replace("once@", "at.once@"), QUEUED), False, id="an id that ends alike"),
+        pytest.param((READ, QUEUED.replace("qmgr", "pickup")), False, id="another program's line"),
+    ],
+)
+def test_an_acceptance_is_read_from_a_log(lines: tuple[str, ...], *, accepted: bool) -> None:
+    """Postfix names the Message-ID before it accepts the message (RFC 5321 §4.2.5); test_delivery.py has a real log."""
+    log = _log(*lines).splitlines(keepends=True)
+    assert unknown_outcome.was_accepted("<once@example.com>", log) is accepted
+
+
 @pytest.mark.parametrize(
     ("log", "told", "copies"),
     [
-        pytest.param("message-id=<other@example.com>", "accepted the second time: 250", 2, id="not-in-the-log"),
-        pytest.param("message-id=<once@example.com>", "it had arrived", 1, id="in-the-log"),
+        pytest.param(_log(READ), "accepted the second time: 250", 2, id="not-accepted-in-the-log"),
+        pytest.param(_log(READ, QUEUED), "it had arrived", 1, id="accepted-in-the-log"),
     ],
 )
 def test_what_may_have_arrived_is_looked_for_first(

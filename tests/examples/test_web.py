@@ -272,6 +272,15 @@ def test_a_sender_that_is_no_address_is_found_at_the_start(
         pass
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children be ended by SIGINT: a background job of a script ignores it, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("command", re.findall(r"^python -m (.*)", PAGE, re.MULTILINE), ids=["fastapi", "flask"])
 def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
     """As the page says, with the password in a file; the mail server is told goodbye when the process is ended."""

@@ -9,14 +9,12 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-import test.test_email
 
 from scripted import Mode
 from securesmtp import Envelope, MessageError, Outcome, RecipientsRefusedError, SecureMailer
 from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
-
-DATA = sorted((Path(test.test_email.__file__).parent / "data").glob("msg_*.txt"))
+from servers.received import RECEIVED
 
 
 def _mailer(server: RealServer, mode: Mode, ca_file: Path) -> SecureMailer:
@@ -56,7 +54,7 @@ def test_octets_arrive_octet_by_octet(real_server: RealServer, mode: Mode, ca_fi
     """After LF has become CRLF; as bytes and as a file."""
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
-        for raw in [*raw_messages(), *(path.read_bytes() for path in DATA)]:
+        for raw in [*raw_messages(), *RECEIVED.values()]:
             for data in (raw, io.BytesIO(raw)):
                 try:
                     mailer.send_bytes(data, mail_from=ALICE.username, recipients=["a@example.test"])
@@ -130,13 +128,13 @@ def test_a_refused_recipient_stops_the_message_or_not(real_server: RealServer, m
     assert delivered.recipients == ("a@example.test",)
 
 
-def test_cpythons_messages_arrive_or_are_refused(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """Each of CPython's test messages arrives with the same header values and parts, or names why it cannot be sent."""
+def test_received_messages_arrive_or_are_refused(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+    """What other programs wrote arrives with the same header values and parts, or names why it cannot be sent."""
     arrived = 0
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
-        for path in DATA:
-            mail = message_from_bytes(path.read_bytes(), policy=policy.default)
+        for name, raw in RECEIVED.items():
+            mail = message_from_bytes(raw, policy=policy.default)
             try:
                 mailer.send(mail, mail_from=ALICE.username, recipients=["a@example.test"])
             except MessageError as error:
@@ -144,9 +142,9 @@ def test_cpythons_messages_arrive_or_are_refused(real_server: RealServer, mode: 
                 continue
             (delivered,) = real_server.deliver(1)
             got = message_from_bytes(delivered.content, policy=policy.default)
-            _assert_equal(mail, got, path.name)
+            _assert_equal(mail, got, name)
             arrived += 1
-    assert arrived > len(DATA) * 3 // 4
+    assert arrived > len(RECEIVED) * 3 // 4
 
 
 def _assert_equal(sent: Message, got: Message, name: str = "") -> None:

@@ -82,6 +82,7 @@ SecureMailer(
     local_hostname="app.example.com",
     source_address=("127.0.0.1", 0),
 )
+SecureMailer("smtp.example.com", 587, tls=None)
 # Each of these must not pass for right: the ignore is an error by itself when it is not needed.
 SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

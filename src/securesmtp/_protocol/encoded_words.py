@@ -11,7 +11,7 @@ import re
 from binascii import a2b_base64, a2b_qp, b2a_base64
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.folding import Lines, too_long, try_fold
+from securesmtp._protocol.folding import Lines, too_long, try_fold, unfolded
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def text_field(name: str, text: str, *, limit: int, utf8: bool, is_source: bool 
     for is_encoded in (_needs_encoding, lambda _: True):
         encoded = _encoded_text(name, text, is_encoded, is_source=is_source)
         # RFC 2047 §6.2: what a reader sees is compared with what was set, whatever the writer above thinks.
-        seen = _decoded(encoded.partition(":")[2].replace("\r\n", "")) if encoded else None
+        seen = _decoded(unfolded(encoded)) if encoded else None
         if encoded and seen and seen.strip(" \t") == wanted.strip(" \t"):
             return encoded
     message = f"the header field {name} cannot be written so that it is read as the same text"

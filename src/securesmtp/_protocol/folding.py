@@ -14,7 +14,7 @@ from securesmtp._protocol.content import MAX_LINE
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # RFC 5322 §2.1.1 prefers 78.
 MIN_LINE = 78
@@ -68,7 +68,17 @@ class Lines:
         """Return the field, or None if a line of it is longer than 998 octets."""
         lines = [*self._lines, self._line]
         is_short = all(len(line) <= MAX_LINE and len(line.encode("utf-8", "replace")) <= MAX_LINE for line in lines)
-        return "\r\n".join(lines) + "\r\n" if is_short else None
+        return joined(lines) if is_short else None
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Return *lines*, each with its line end."""
+    return "".join([f"{line}\r\n" for line in lines])
+
+
+def unfolded(field: str) -> str:
+    """Return the value of a field as its reader unfolds it (RFC 5322 §2.2.3)."""
+    return field.partition(":")[2].replace("\r\n", "")
 
 
 def fold(name: str, text: str, limit: int) -> str:

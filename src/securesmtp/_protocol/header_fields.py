@@ -15,7 +15,7 @@ from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.address_fields import address_field, is_unreadable, phrase, read_addresses
 from securesmtp._protocol.content import MAX_LINE
 from securesmtp._protocol.encoded_words import text_field
-from securesmtp._protocol.folding import MIN_LINE, fold, mime_field, too_long
+from securesmtp._protocol.folding import MIN_LINE, fold, joined, mime_field, too_long, unfolded
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class CheckedPolicy(EmailPolicy):
 
     def _is_as_signed(self, name: str, value: str, folded: str) -> bool:
         """Return whether *folded* is what a program that signed the field had before it."""
-        lines = folded.split("\r\n")
+        lines = _LINE_END.split(folded)
         if not hasattr(value, "fold"):
             # A part is signed before it is one, and then a program that builds it may have it folded.
             longest = MIN_LINE if self.signed == "part" else MAX_LINE
@@ -134,7 +134,7 @@ class CheckedPolicy(EmailPolicy):
         if isinstance(value, AddressHeader):
             return self._address_field(name, value, text)
         if len(name) + len(text) <= MIN_LINE - 2 and text.isascii() and text.isprintable() and "=?" not in text:
-            return f"{name}: {text}\r\n" if text else f"{name}:\r\n"
+            return joined([f"{name}: {text}" if text else f"{name}:"])
         if _LINE_END.search(text):
             raise _not_one_field(name)
         parameters = cast("Mapping[str, str] | None", getattr(value, "params", None))
@@ -152,7 +152,7 @@ class CheckedPolicy(EmailPolicy):
         if value.isascii():
             longest = max(len(name) + 2 + len(lines[0]), *map(len, lines))
             if longest <= {"long": self._limit, "none": MAX_LINE}.get(self.refold_source, 0):
-                return "\r\n".join([f"{name}: {lines[0]}", *lines[1:], ""])
+                return joined([f"{name}: {lines[0]}", *lines[1:]])
         if self._has_own_class(name):
             return self._own_field(name, self.header_factory(name, "".join(lines)))
         if value.isascii():
@@ -165,7 +165,7 @@ class CheckedPolicy(EmailPolicy):
             # What cannot be encoded is not ours to refuse where it is attached: it stays as it is.
             if not self.attached:
                 raise
-        return "\r\n".join([f"{name}: {lines[0]}", *lines[1:], ""])
+        return joined([f"{name}: {lines[0]}", *lines[1:]])
 
     def _encoded_source(self, name: str, text: str) -> str:
         lowered = name.lower()
@@ -215,7 +215,7 @@ class CheckedPolicy(EmailPolicy):
     def _checked_addresses(self, name: str, groups: Iterable[Group]) -> str:
         """Return the field if it reads as the addresses of *groups* do."""
         written = address_field(name, groups, limit=self._limit, utf8=self.utf8)
-        found, _ = _read(name, written.partition(":")[2].replace("\r\n", ""))
+        found, _ = _read(name, unfolded(written))
         if _spoken_to(found) != _spoken_to(groups):
             raise _not_same_addresses(name)
         return written

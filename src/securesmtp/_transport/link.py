@@ -36,6 +36,7 @@ from securesmtp._protocol.dialogue import (
     refuse_early,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
+from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.tls import handshake_error, verified, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
@@ -121,6 +122,8 @@ class Link(smtplib.SMTP):
         # So many of the octets that `written` counts were not.
         self._left = 0
         self._aborted = False
+        # The sockets whose attempts to connect are under way, for `abort`.
+        self._connecting: list[socket.socket] = []
         self._why = ""
         self.written = 0
         self.addresses: tuple[str, ...] = ()
@@ -356,35 +359,72 @@ class Link(smtplib.SMTP):
     # Octets and time.
 
     def _connect(self, host: str, port: int) -> socket.socket:
+        """Return a socket connected to the first address of *host* that answers (RFC 8305)."""
         self._step(Stage.CONNECT, "connect")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
-        failure = OSError("the name has no address")
-        for index, (family, kind, protocol, _, address) in enumerate(found):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                # Each address gets its share, so that one that is dead leaves time for the next.
-                sock.settimeout(self._deadline.left(self._stage) / (len(found) - index))
-                if self.source_address:
-                    sock.bind(self.source_address)
-                # A flight and its content are two writes: the second must not wait for the first's acknowledgement.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
-                with suppress(OSError, AttributeError):  # not every system has it
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
-                sock.connect(address)
-                sock.settimeout(0)
-            except BaseException as error:
-                sock.close()
-                if not isinstance(error, OSError):
-                    raise
-                failure = error
-            else:
-                self.address = str(address[0])
-                return sock
-        # When all of them only timed out, it is the limit that ended it.
-        self._deadline.left(self._stage)
-        raise failure
+        answers: dict[AddressInfo, OSError | None] = {}
+        try:
+            return self._race(in_order_of_attempts(found), answers)
+        except DeadlineExceededError as error:
+            if len(answers) > 1:
+                error.args = (f"{error.args[0]} ({_answers(answers)})",)
+            raise
+        finally:
+            # All but the winner, whatever ends the race.
+            while self._connecting:
+                if (sock := self._connecting.pop()) is not self.sock:
+                    sock.close()
+
+    def _race(self, addresses: list[AddressInfo], answers: dict[AddressInfo, OSError | None]) -> socket.socket:
+        schedule = AttemptSchedule(addresses)
+
+        def failed(address: AddressInfo, error: OSError) -> None:
+            answers[address] = error
+            schedule.failed(address)
+
+        with _Selector() as selector:
+            while True:
+                while (address := schedule.next_attempt(time.monotonic())) is not None:
+                    answers[address] = None
+                    try:
+                        selector.register(self._begin_connect(address), selectors.EVENT_WRITE, address)
+                    except OSError as error:
+                        failed(address, error)
+                # Behind the start of an attempt: `abort` may have come before there was a connection to end.
+                self._refuse_if_aborted(Stage.CONNECT)
+                left = self._deadline.left(Stage.CONNECT)
+                if not selector.get_map():
+                    raise _unreachable(answers)
+                delay = schedule.delay(time.monotonic())
+                for key, _ in selector.select(left if delay is None else min(left, delay)):
+                    sock, address = cast("socket.socket", key.fileobj), cast("AddressInfo", key.data)
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not code:
+                        self.sock, self.address = sock, str(address[4][0])
+                        return sock
+                    selector.unregister(sock)
+                    sock.close()
+                    failed(address, OSError(code, os.strerror(code)))
+
+    def _begin_connect(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        sock = socket.socket(family, kind, protocol)
+        self._connecting.append(sock)
+        sock.settimeout(0)
+        source = self._settings.source_address
+        if source is not None:
+            # Two attempts may be under way from the one port that the caller chose.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source[1] != 0)
+            sock.bind(source)
+        # A flight and its content are two writes: the second must not wait for the first's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
+        with suppress(OSError, AttributeError):  # not every system has it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
+        with suppress(BlockingIOError):  # under way
+            sock.connect(address)
+        return sock
 
     def _handshake(self, records: RecordLayer) -> None:
         while True:
@@ -478,11 +518,14 @@ class Link(smtplib.SMTP):
         self._why = self._why or f": {error.args[0]}"
         self.close()
 
-    def _step(self, stage: Stage, limit: str) -> None:
-        self._stage = stage
+    def _refuse_if_aborted(self, stage: Stage) -> None:
         if self._aborted:
             message = "the connection was ended by close(abort=True)"
             raise ConnectError(message, stage=stage, retryable=True)
+
+    def _step(self, stage: Stage, limit: str) -> None:
+        self._stage = stage
+        self._refuse_if_aborted(stage)
         self._deadline = Deadline(limit, getattr(self._settings.timeouts, limit), self.overall)
         self._deadline.left(stage)
 
@@ -518,14 +561,33 @@ class Link(smtplib.SMTP):
         """Return an error of socket or ssl as ours."""
         if isinstance(error, SecureSMTPError):
             # Who reads replies or records does not know the stage.
-            if error.stage is Stage.CONFIGURATION:
+            if error.stage is Stage.UNKNOWN:
                 error.stage = self._stage
             return error
-        message = f"the connection failed: {error.strerror or type(error).__name__}"
+        message = f"the connection failed: {_words(error)}"
         hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None
         ours = ConnectError(message, stage=self._stage, retryable=True, hint=hint)
         ours.__cause__ = error
         return ours
+
+
+def _unreachable(answers: dict[AddressInfo, OSError | None]) -> ConnectError:
+    """Return the error for a host none of whose addresses could be connected to."""
+    errors = [error for error in answers.values() if error is not None]
+    what = _answers(answers) if len(answers) > 1 else ", ".join(map(_words, errors)) or "the name has no address"
+    hint = _HINTS[ConnectionRefusedError] if ConnectionRefusedError in map(type, errors) else None
+    ours = ConnectError(f"the connection failed: {what}", stage=Stage.CONNECT, retryable=True, hint=hint)
+    ours.__cause__ = errors[-1] if errors else None
+    return ours
+
+
+def _answers(answers: dict[AddressInfo, OSError | None]) -> str:
+    told = {info: "no answer" if error is None else _words(error) for info, error in answers.items()}
+    return "; ".join(f"{address[0]}: {words}" for (*_, address), words in told.items())
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _weight(raw: RawReply) -> int:

@@ -105,10 +105,13 @@ class RecordLayer:
             # Our part of a handshake, or the answer to a key update.
             self._push()
             raise
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             # The alert, for the server's log.
             with suppress(OSError):
                 self._push()
+            # Python 3.11.2 raises the base class (measured), which would be reported as a refused handshake.
+            if error.reason == "UNEXPECTED_EOF_WHILE_READING":
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, error.strerror) from error
             raise
 
     def _push(self) -> None:

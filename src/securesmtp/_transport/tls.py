@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 # Forward secrecy and AEAD only (RFC 9325 §4.2); level 2 refuses RSA below 2048 bits and SHA-1 wherever OpenSSL is from.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
-# OpenSSL's SSL_OP_LEGACY_SERVER_CONNECT, _ALLOW_UNSAFE_LEGACY_RENEGOTIATION and _IGNORE_UNEXPECTED_EOF, which an
-# OPENSSL_CONF can set (measured) and Python names on some versions only.
-_UNSAFE = 0x4 | 0x40000 | 0x80
+# The same for TLS 1.3, where every suite has forward secrecy.
+_SUITES = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+# OpenSSL's SSL_OP_NO_EXTENDED_MASTER_SECRET, _LEGACY_SERVER_CONNECT, _ALLOW_UNSAFE_LEGACY_RENEGOTIATION and
+# _IGNORE_UNEXPECTED_EOF, which an OPENSSL_CONF can set (measured) and Python names on some versions only.
+_UNSAFE = 0x1 | 0x4 | 0x40000 | 0x80
 
 # `_ssl.ENCODING_DER`.
 _DER = 2
@@ -45,6 +48,7 @@ _REASONS = {
 }
 # From X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN on: the checks of X509_V_FLAG_X509_STRICT.
 _STRICT = range(79, 95)
+_AEAD = re.compile("GCM|CHACHA20")
 _PLAINTEXT = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"}
 
 
@@ -62,8 +66,11 @@ def build_context(policy: TLSPolicy) -> ssl.SSLContext:
     ]
     context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
     context.set_ciphers(_CIPHERS)
+    # Since Python 3.15. Before, an OPENSSL_CONF can take these away, and `verified` refuses what it puts in place.
+    getattr(context, "set_ciphersuites", lambda _: None)(_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.options &= ~_UNSAFE
+    # "Protocol = -TLSv1.3" in an OPENSSL_CONF is an option, which the versions above leave as it is.
+    context.options &= ~(_UNSAFE | ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3)
     context.hostname_checks_common_name = False
     # Set, not added to: 3.13 would otherwise take an intermediate for a root, and 3.11 not check strictly.
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
@@ -109,6 +116,7 @@ def verified(tls: ssl.SSLObject, settings: Settings) -> TLSInfo:
         message = "the certificate cannot be read"
         raise CertificateError(message, stage=Stage.HANDSHAKE, hint="the server needs a new one") from None
     _demand(version in {"TLSv1.2", "TLSv1.3"} and bool(cipher and der and named), "there is no verified certificate")
+    _demand(cipher and _AEAD.search(cipher[0]), "the session has a cipher suite that was not asked for")
     assert version and cipher and der and named  # noqa: S101, PT018 -- demanded above; this is for the type checker
     spki = "sha256/" + base64.b64encode(hashlib.sha256(public_key(der)).digest()).decode("ascii")
     pins = settings.policy.pins

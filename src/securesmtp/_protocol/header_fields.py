@@ -62,6 +62,11 @@ def _read(name: str, text: str) -> tuple[list[Group], bool]:
     return read_addresses(name, text, lambda piece: cast("AddressHeader", _AddressList(name, piece)))
 
 
+def _read_at_once(name: str, text: str) -> tuple[list[Group], bool]:
+    header = cast("AddressHeader", _AddressList(name, text))
+    return list(header.groups), not is_unreadable(header)
+
+
 def _text(source: str) -> str:
     """Return a parsed field unfolded; raw octets that are no UTF-8 stay surrogates in it."""
     unfolded = _LINE_END.sub("", source)
@@ -194,9 +199,9 @@ class CheckedPolicy(EmailPolicy):
         # What was parsed is written as it was, if it still means the same: encoded-words have been decoded in it.
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # A list that is none reads as the email package read it, if it is short enough for that.
-            short = len(source) <= MAX_LINE
-            found = cast("AddressHeader", _AddressList(name, source)).groups if short else _read(name, source)[0]
-            if _spoken_to(found) == _spoken_to(groups):
+            found, is_list = _read(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
+            # Python writes an Address without the quotes that its local part needs for dots alone.
+            if _spoken_to(found) == _spoken_to(groups) and (is_list or is_unreadable(value)):
                 return fold(name, source, self._limit)
         if is_unreadable(value):
             return self._unreadable(name, source)

@@ -305,6 +305,7 @@ def deep(levels: int) -> EmailMessage:
         outer.set_raw("Content-Type", "multipart/mixed")
         outer.set_payload([made])
         made = outer
+    made["From"] = "a@b.example"
     return made
 
 

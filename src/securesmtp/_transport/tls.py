@@ -236,7 +236,7 @@ def _encrypted() -> NoReturn:
 def _unreadable(what: str, error: Exception) -> NoReturn:
     hint = "it must be a readable file in PEM form"
     if what == "ca_data":
-        hint = "it must be PEM as str, or DER as bytes"
+        hint = "PEM must be a str, so decode bytes: data.decode(); DER must be bytes; a path goes into ca_file"
     elif "-BEGIN " in what:
         hint = "that is the text of a certificate and no path: pass TLSPolicy(ca_data=...)"
     message = f"{what} cannot be used: {error}"

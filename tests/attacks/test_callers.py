@@ -72,7 +72,7 @@ import os
 from securesmtp import SecureMailer
 mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
 def send():
-    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
 send()
 child = os.fork()
 if child == 0:
@@ -444,7 +444,7 @@ import os, threading, time
 from securesmtp import SecureMailer
 mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
 def send():
-    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
 thread = threading.Thread(target=send)
 thread.start()
 time.sleep(0.5)

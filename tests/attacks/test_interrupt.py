@@ -117,7 +117,7 @@ for _ in range(200):
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
         # Bounded: an interrupt that strikes in a finalizer is printed, not raised.
         for _ in range(20):
-            mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+            mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
         armed = False
     except KeyboardInterrupt:
         struck += 1
@@ -127,7 +127,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 replies = []
 
 def send():
-    receipt = mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"], deadline=5)
+    receipt = mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"], deadline=5)
     replies.append(receipt.reply.code)
 
 others = [threading.Thread(target=send, daemon=True) for _ in range(3)]

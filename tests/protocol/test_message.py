@@ -5,9 +5,11 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+from collections.abc import Callable
 from email.header import Header
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
-from email.message import EmailMessage, Message
+from email.message import EmailMessage, Message, MIMEPart
+from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import EmailPolicy, Policy
 from typing import cast
@@ -29,7 +31,7 @@ IDN = "bücher.example"
 ASCII = "xn--bcher-kva.example"
 
 
-def made(message: EmailMessage, mail_from: str | None = None, recipients: list[str] | None = None) -> Submission:
+def made(message: Message, mail_from: str | None = None, recipients: list[str] | None = None) -> Submission:
     """Return *message* with its envelope."""
     return from_message(message, mail_from, recipients, date=lambda: DATE, token=lambda: "token")
 
@@ -247,15 +249,253 @@ def test_a_field_that_would_be_two_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
-    [Message(), MIMEText("x"), EmailMessage(policy=email.policy.compat32), b"x", None],
-    ids=lambda value: type(value).__name__,
+    ("message", "hint"),
+    [("From: x", "send_bytes"), (b"x", "send_bytes"), (None, "set_content"), ([], "EmailMessage"), (Message, "Email")],
+    ids=["str", "bytes", "None", "list", "class"],
 )
-def test_what_is_no_modern_message_is_refused(message: EmailMessage) -> None:
-    """The old classes and policies, and what is no message at all."""
-    with pytest.raises((MessageError, AttributeError)) as caught:
+def test_what_is_no_message_is_refused(message: Message, hint: str) -> None:
+    """Named by its type, with what to do."""
+    with pytest.raises(MessageError, match=type(message).__name__) as caught:
         made(message)
-    assert isinstance(caught.value, MessageError)
+    assert hint in (caught.value.hint or "")
+
+
+OLD = email.policy.compat32
+
+
+def old(message: Message, **fields: object) -> Message:
+    """Return *message* with these fields, From and To filled in."""
+    for name, value in ({"From": "me@a.example", "To": "you@b.example"} | fields).items():
+        message[name.replace("_", "-")] = value  # type: ignore[assignment]  # what programs set
+    return message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Message, lambda: MIMEText("x"), MIMEMultipart, lambda: EmailMessage(policy=OLD),
+     lambda: email.message_from_bytes(b"X-Any: x\n\nx\n"), lambda: MIMEPart(policy=OLD)],
+    ids=["Message", "MIMEText", "MIMEMultipart", "old policy", "parsed", "MIMEPart"],
+)  # fmt: skip
+def test_any_message_is_sent(make: Callable[[], Message]) -> None:
+    """With the envelope, the checks and the header that an EmailMessage with these fields has; itself unchanged."""
+    message = old(make(), To="Jörg <you@b.example>", Cc=Header("Änne <c@bücher.example>", "utf-8"), Bcc="d@b.example",
+                  Subject="Grüße")  # fmt: skip
+    before, outside = list(message.raw_items()), repr(message.get_payload())
+    submission = made(message)
+    assert [mailbox.address for mailbox in submission.recipients] == [
+        "you@b.example",
+        "c@bücher.example",
+        "d@b.example",
+    ]
+    received = back(submission)
+    assert [(a.display_name, a.addr_spec) for a in received["To"].addresses] == [("Jörg", "you@b.example")]
+    assert [(a.display_name, a.addr_spec) for a in received["Cc"].addresses] == [("Änne", f"c@{ASCII}")]
+    assert (received["Subject"], received["Message-ID"], received["Date"]) == ("Grüße", "<token@a.example>", DATE)
+    assert "Bcc" not in received
+    assert wire(submission).isascii()
+    assert (list(message.raw_items()), repr(message.get_payload())) == (before, outside)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"To": ["a@b.example"]}, "'To' is a list, not a str", id="list"),
+        pytest.param({"Cc": None}, "'Cc' is a NoneType, not a str", id="None"),
+        pytest.param({"X-Count": 5}, "'X-Count' is a int, not a str", id="number"),
+        pytest.param({"Subject": "x\nBcc: e@f.example"}, "'Subject' has a line end", id="injection"),
+        pytest.param({"Cc": "x@y.example\nBcc: e@f.example"}, "'Cc' has a line end", id="injected address"),
+        pytest.param({"Subject": "x\r"}, "'Subject' has a line end", id="CR"),
+        pytest.param({"Subject": Header("x\ny")}, "'Subject' has a line end", id="in a Header"),
+    ],
+)
+def test_a_field_of_the_old_kind_that_is_no_text_is_refused(fields: dict[str, object], said: str) -> None:
+    """With its name: the old classes take any value, and an EmailMessage does not."""
+    with pytest.raises(MessageError) as caught:
+        made(old(Message(), **fields))
+    assert said in caught.value.args[0]
+    assert caught.value.hint
+
+
+def test_a_field_of_a_part_that_is_no_text_is_refused() -> None:
+    """In a part as well."""
+    message = MIMEMultipart()
+    message.attach(old(MIMEText("x"), Content_Description=None))
+    with pytest.raises(MessageError, match="'Content-Description' is a NoneType"):
+        made(old(message))
+
+
+@pytest.mark.parametrize("field", ["To", "from", "Subject", "Content-Type"])
+def test_a_field_that_was_set_twice_is_refused(field: str) -> None:
+    """A loop that sets To anew adds to it: everybody before would get the message again (RFC 5322 §3.6)."""
+    message = old(MIMEText("x"), Subject="x")
+    message[field] = "text/html" if field == "Content-Type" else "other@b.example"
+    with pytest.raises(MessageError, match=r"has 2 .*del message\["):
+        made(message)
+    assert wire(made(old(MIMEText("x"), X_Any="a", x_any="b"))).lower().count(b"\r\nx-any: ") == 2
+
+
+_PIECES = st.sampled_from(
+    ["a@b.example, ", "Jörg <c@bücher.example>, ", " ", '"q, r" <d@d.example>, ', "=?utf-8?q?=C3=BC?= <e@e.example>, ",
+     f"{'x' * 60} <f@f.example>, "]
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(["To", "Cc", "Reply-To", "Subject", "X-Any"]),
+    st.lists(_PIECES).map(lambda pieces: "".join(pieces).strip(" ,")),
+)
+@settings(max_examples=100, deadline=None)
+def test_an_old_message_goes_out_as_a_new_one(name: str, value: str) -> None:
+    """The same field in both: the same envelope, and read as the same, or both are refused."""
+    ends: list[object] = []
+    for message in (old(Message()), old(EmailMessage())):
+        del message[name]
+        message[name] = value
+        try:
+            submission = made(message, recipients=["you@b.example"] if name not in {"To", "Cc"} else None)
+        except SecureSMTPError as error:
+            ends.append(error.args)
+            continue
+        people = [
+            str(a).split() for field in back(submission).get_all(name, []) for a in getattr(field, "addresses", ())
+        ]
+        ends.append((submission.recipients, people or str(back(submission)[name]).split()))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("field", ["Cc", "To", "Reply-To", "Sender", "References", "In-Reply-To", "Date", "Message-ID"])
+@pytest.mark.parametrize("make", [EmailMessage, Message])
+@pytest.mark.parametrize("value", ["", " ", ", ,"])
+def test_a_field_that_may_not_be_empty_is_left_out(make: Callable[[], Message], field: str, value: str) -> None:
+    """RFC 5322 §3.6: some servers refuse a message that has one. Date and Message-ID are filled in instead."""
+    message = make()
+    message["From"], message["Bcc"] = "me@a.example", "you@b.example"
+    message[field], message["Subject"] = value, ""
+    before = list(message.raw_items())
+    submission = made(message)
+    header = wire(submission).partition(b"\r\n\r\n")[0].decode()
+    filled = {"Date": DATE, "Message-ID": "<token@a.example>"}
+    assert re.findall(rf"(?m)^{field}: ?(.*?)\r?$", header) == ([filled[field]] if field in filled else [])
+    assert re.findall("(?m)^Subject: ?\r?$", header)
+    assert list(message.raw_items()) == before
+
+
+def test_an_empty_field_of_an_attached_message_stays() -> None:
+    """What is attached is not ours to change; and a group without members is no empty field."""
+    message = mail(To="undisclosed-recipients:;", Bcc="x@x.example")
+    message.add_attachment(mail(Cc=""))
+    received = back(made(message))
+    assert received["To"].groups[0].display_name == "undisclosed-recipients"
+    assert b"\r\nCc:" in wire(made(message))
+
+
+@pytest.mark.parametrize("make", [EmailMessage, Message])
+@pytest.mark.parametrize(
+    ("field", "value"), [("Date", "yesterday"), ("Resent-Date", "1 Foo 2024"), ("Date", "x" * 200)]
+)
+def test_a_date_that_is_none_is_refused_with_its_value(make: Callable[[], Message], field: str, value: str) -> None:
+    """The email package writes such a field with nothing in it (RFC 5322 §3.3)."""
+    message = old(make())
+    message[field] = value
+    with pytest.raises(MessageError, match=f"^{field} is not a date: '{value[:80]}") as caught:
+        made(message, "a@a.example", ["b@b.example"])
+    assert len(caught.value.args[0]) < 130
+    assert "datetime" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("sender", [None, "s@a.example"])
+def test_a_message_without_author_is_refused(sender: str | None) -> None:
+    """RFC 5322 §3.6: From is not optional, whatever the envelope says."""
+    message = EmailMessage()
+    message["To"], message["Sender"] = "you@b.example", sender or ""
+    with pytest.raises(MessageError, match="has no From") as caught:
+        made(message, "me@a.example")
+    assert "mail_from" not in (caught.value.hint or "")
+    with pytest.raises(MessageError, match="has no From"):
+        made(message)
+
+
+def test_the_null_reverse_path_is_never_derived() -> None:
+    """An empty Return-Path, Sender or From is not one; the Message-ID then has the domain of From."""
+    message = mail(Return_Path="<>", Sender="")
+    assert made(message).mail_from.address == "me@a.example"
+    assert made(message, "").mail_from.encoded == b""
+    assert made(message, "").content.message_id == "<token@a.example>"
+    assert made(message, "bounce@c.example").content.message_id == "<token@c.example>"
+    with pytest.raises(AddressError):
+        made(mail(From="<>"))
+    with pytest.raises(AddressError, match=r"^From: 'root' has no @"):
+        made(mail(From="root"), "", ["b@b.example"])
+
+
+QUOTED = '"user..name."@mobile.example'
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [
+        (QUOTED, [QUOTED]),
+        (Address("", "user..name.", "mobile.example"), [QUOTED]),
+        (f"Me <{QUOTED}>, b@b.example", [f"<{QUOTED}>", "b@b.example"]),
+        (f'G: {QUOTED}, "a b"@c.example;', [QUOTED, '"a b"@c.example']),
+        ('"u..n"@bücher.example', [f'"u..n"@{ASCII}']),
+        ('".a"@[192.0.2.1]', ['".a"@[192.0.2.1]']),
+        (f'"{"Last, First " * 12}" <{QUOTED}>', [f"<{QUOTED}>"]),
+        (f"{'Jörg ' * 40} <{QUOTED}>", [f"<{QUOTED}>"]),
+    ],
+    ids=["str", "Address", "named", "group", "idn", "literal", "long name", "long non-ascii name"],
+)
+@pytest.mark.parametrize("field", ["To", "Cc", "Reply-To"])
+def test_a_local_part_keeps_its_quotes(field: str, to: str | Address, written: list[str]) -> None:
+    """In header and envelope (RFC 5321 §4.1.2); Python's addr_spec leaves them out where only dots need them."""
+    message = mail()
+    del message[field]
+    message[field] = to
+    submission = made(message, recipients=None if field != "Reply-To" else ["x@x.example"])
+    header = wire(submission).partition(b"\r\n\r\n")[0].replace(b"\r\n ", b" ").decode()
+    (value,) = re.findall(rf"(?m)^{field}: (.*?)\r?$", header)
+    assert all(address in value for address in written)
+    if field != "Reply-To":
+        paths = [mailbox.encoded.decode() for mailbox in submission.recipients]
+        assert set(paths) >= {address.strip("<>") for address in written}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (
+            ["a@b.example", "c@d.example"],
+            MessageError,
+            "To is set to a list of something else than Address objects: 'a@b.e",
+        ),
+        ([None], MessageError, "To is set to a list of something else than Address objects: 'None'"),
+        ("foo", AddressError, "To is not a list of addresses: 'foo'"),
+        ("a@b_c.example", AddressError, "To: 'a@b_c.example' has a domain that is not a domain name"),
+        ("x" * 500, AddressError, "To is not a list of addresses: 'xxx"),
+    ],
+    ids=["list", "None", "word", "domain", "long"],
+)
+def test_an_address_field_that_is_none_is_named_with_its_value(value: str, error: type[Exception], said: str) -> None:
+    """So that the mistake is found; the hint says how to write it."""
+    message = mail()
+    del message["To"]
+    message["To"] = value
+    with pytest.raises(error) as caught:
+        made(message)
+    assert isinstance(caught.value, SecureSMTPError)
+    assert caught.value.args[0].startswith(said)
+    assert len(caught.value.args[0]) < 200
+    assert "example.org" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, OLD], ids=["new", "old"])
+@pytest.mark.parametrize("name", ["=?utf-8?q?M=C3=BCller=2C_J?=", "Müller", '"Last, First"'])
+def test_a_field_that_was_parsed_from_two_lines_is_read_as_one(policy: Policy, name: str) -> None:
+    """RFC 5322 §2.2.3: the line end of a folded field is no part of it."""
+    data = f"From: me@a.example\nTo: {name} <a@b.example>,\n c@d.example\n\nx\n".encode()
+    submission = made(email.message_from_bytes(data, policy=policy))
+    assert [mailbox.address for mailbox in submission.recipients] == ["a@b.example", "c@d.example"]
+    assert [a.addr_spec for a in back(submission)["To"].addresses] == ["a@b.example", "c@d.example"]
 
 
 @pytest.mark.parametrize(
@@ -593,7 +833,7 @@ def test_an_empty_message_id_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("message", "given", "said", "hint"),
     [
-        (MIMEText("x"), None, "is a MIMEText, not an EmailMessage", "message_from_bytes"),
+        (mail(From=""), None, "has no From", "set it"),
         (
             parsed(b"From: a@a.example\nTo: b@b.example\nno field\nBcc: c@c.example\n\n"),
             None,
@@ -608,7 +848,7 @@ def test_an_empty_message_id_is_replaced() -> None:
             "mail_from and recipients",
         ),
     ],
-    ids=["class", "broken", "str", "twice"],
+    ids=["author", "broken", "str", "twice"],
 )
 def test_a_mistake_is_named_and_mended(message: EmailMessage, given: list[str] | None, said: str, hint: str) -> None:
     """What is wrong stands in the error, what to do in its hint."""

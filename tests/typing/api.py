@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from email.message import EmailMessage
+from email.headerregistry import Address
+from email.message import EmailMessage, Message
+from email.mime.multipart import MIMEMultipart
 from pathlib import Path
 from typing import assert_type
 
@@ -37,6 +39,7 @@ from securesmtp import (
     TLSPolicy,
     Window,
     events,
+    validate_address,
 )
 from securesmtp.testing import LocalServer, Received
 
@@ -96,6 +99,10 @@ with plain as entered:
     assert_type(
         entered.send_bytes(io.BytesIO(), mail_from="a@b.example", recipients=["c@d.example"], deadline=3), Receipt
     )
+    entered.send(MIMEMultipart(), mail_from="", recipients=[Address("You", "you", "d.example"), "c@d.example"])
+    entered.send(Message(), mail_from=Address("Me", "me", "b.example"))
+    entered.send("text")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    entered.send_many([MIMEMultipart(), Envelope("", [Address("You", "you", "d.example")], MIMEMultipart())])
     entered.send_bytes("text", mail_from="a", recipients=[])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(receipt.message_id, str | None)
     assert_type(receipt.recipients, tuple[Recipient, ...])
@@ -149,6 +156,9 @@ except SecureSMTPError as error:
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 
+assert_type(validate_address("a@b.example"), str)
+assert_type(validate_address(Address("Me", "me", "b.example")), str)
+validate_address(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(Secret("x").reveal(), str)
 with LocalServer("starttls", username="me", password="secret") as server:
     assert_type(server.messages, list[Received])

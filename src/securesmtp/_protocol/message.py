@@ -203,15 +203,16 @@ def _prefix(message: EmailMessage) -> str:
 
 
 def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
-    _, is_list = field_groups(message, field)
+    groups, is_list = field_groups(message, field)
     if not is_list:
         text = f"{field} is not a list of addresses: {_shown(message, field)}"
         raise AddressError(text, hint=_HOW_ADDRESSES)
-    return _addresses(message, field)
+    return _addresses(message, field, groups)
 
 
-def _addresses(message: EmailMessage, field: str) -> list[Address]:
-    addresses = [address for group in field_groups(message, field)[0] for address in group.addresses]
+def _addresses(message: EmailMessage, field: str, groups: list[Group] | None = None) -> list[Address]:
+    groups = field_groups(message, field)[0] if groups is None else groups
+    addresses = [address for group in groups for address in group.addresses]
     # A list of str is set without a word, and read without an address.
     if not all(isinstance(address, Address) for address in addresses):
         text = f"{field} is set to a list of something else than Address objects: {_shown(message, field)}"

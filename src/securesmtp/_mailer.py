@@ -21,6 +21,7 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._tracebacks import raising_here
@@ -145,6 +146,8 @@ class SecureMailer:
             message = f"on_event is a {type(on_event).__name__}, which cannot be called"
             raise ConfigurationError(message)
         self._on_event = on_event
+        # Of all connections, and of all processes: a server knows on one what it was told on another.
+        self._memory = Memory()
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[int, Pool] = {}
         self._closed = False
@@ -325,7 +328,7 @@ class SecureMailer:
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
-            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event))
+            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event, self._memory))
         return pool
 
     def _refuse_if_closed(self) -> None:

@@ -24,6 +24,7 @@ from securesmtp._protocol.message import Submission, envelope_recipients, from_m
 from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
+from securesmtp._shown import quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
@@ -112,8 +113,10 @@ class SecureMailer:
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
         """
-        # First of all, so that no frame of a traceback holds the string.
+        # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
         password = None if password is None else hidden(password)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         if auth is not None and not isinstance(auth, Password):
             message, auth = f"auth is a {type(auth).__name__}, not a Password", None
             raise ConfigurationError(message)
@@ -232,6 +235,8 @@ class SecureMailer:
         """
         overall = self._overall(deadline)
         submission = _from_octets(data, mail_from, recipients)
+        # The message is in no frame of a traceback but the caller's own.
+        del data
         try:
             return self._submit(submission, partial, overall)
         finally:
@@ -503,7 +508,7 @@ def _not_again(refusal: AuthenticationError) -> NoReturn:
 
 def _check(partial: object) -> None:
     if partial not in ("raise", "allow"):
-        message = f'partial is {partial!r}, neither "raise" nor "allow"'
+        message = f'partial is {quote(partial)}, neither "raise" nor "allow"'
         raise ConfigurationError(message)
 
 

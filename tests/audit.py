@@ -189,6 +189,7 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
     if ended:
         assert verb in _COMMANDS, f"no command of ours: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
+        assert len(line) + 2 <= 512, f"longer than a command may be: {said[:200]!r}"
         assert not rest or verb in _FLIGHT or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:
         verb = next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")

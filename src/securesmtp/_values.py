@@ -91,9 +91,9 @@ class Reply(Portable):
     """
     One reply of the server (RFC 5321 §4.2).
 
-    A line that repeats what was sent to log in (6 octets of the password in a row, or a shorter password as a whole, in
-    either case of letters) is replaced in *text* and *raw* by words that say so, and takes *enhanced* with it. A
-    password that is a word of the server's own texts so hides much.
+    What repeats the password (6 octets of it in a row, in either case of letters, or a shorter password as a whole word)
+    is replaced in *text* and *raw* by words that say so, over whichever connection of the mailer it was sent. The code,
+    *enhanced* and the rest of the line stay. A password that is a word of the server's own texts so hides much.
 
     Attributes:
         code: The three digits, 200 to 559.
@@ -189,7 +189,7 @@ class Receipt(Portable):
     The server's receipt for one message: it has taken responsibility for it (RFC 5321 §4.2.5).
 
     Attributes:
-        message_id: The Message-ID that was sent, or None where raw bytes have none.
+        message_id: The Message-ID that was sent, or None where raw bytes have none; what is not printable is escaped.
         mail_from: The reverse-path of the envelope.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
         reply: The reply to the content; most servers put their queue id in its text.

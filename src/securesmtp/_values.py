@@ -91,8 +91,8 @@ class Reply(Portable):
     """
     One reply of the server (RFC 5321 §4.2).
 
-    What repeats the password (6 octets of it in a row, in either case of letters, or a shorter password as a whole word)
-    is replaced in *text* and *raw* by words that say so, over whichever connection of the mailer it was sent. The code,
+    What repeats the password (6 octets of it in a row, in either case of letters, or a shorter one as a whole word) is
+    replaced in *text* and *raw* by words that say so, over whichever connection of the mailer it was sent. The code,
     *enhanced* and the rest of the line stay. A password that is a word of the server's own texts so hides much.
 
     Attributes:

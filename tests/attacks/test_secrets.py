@@ -6,12 +6,18 @@ import logging
 import ssl
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 import securesmtp
 from conftest import Mailer, Serve
@@ -19,6 +25,7 @@ from leaks import shown
 from scripted import Mode, Peer, Script, honest
 from securesmtp import (
     AddressError,
+    CertificateError,
     ConfigurationError,
     Envelope,
     Event,
@@ -30,6 +37,7 @@ from securesmtp import (
     TLSPolicy,
     Window,
 )
+from securesmtp.testing import LocalServer
 
 PASSWORD = "hunter2secret"
 LIBRARY = Path(securesmtp.__file__).parent
@@ -208,6 +216,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "client_cert: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert=PEM)),
     "client_key: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert="cert.pem", client_key=PEM)),
     "ca_data: key": lambda: SecureMailer("h", policy=TLSPolicy(ca_data=PEM)),
+    "server_hostname: login": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=LOGIN)),
     "server_hostname: URL": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=URL)),
     "mail_from: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from=URL, recipients=["a@b.example"]),
     "recipients: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from="a@b.example", recipients=[URL]),
@@ -227,6 +236,13 @@ def test_a_secret_in_the_wrong_argument_is_not_quoted(case: str) -> None:
     assert PASSWORD not in f"{error} {error!r} {error.args} {vars(error)} {error.__cause__!r} {error.__context__!r}"
     if case not in IN_FRAMES:
         assert PASSWORD not in shown(error)
+
+
+def test_a_test_server_does_not_quote_it_either() -> None:
+    """A program's test takes its URL from the environment, too."""
+    with pytest.raises(ValueError, match="mode is .not shown") as caught:
+        LocalServer(URL)  # type: ignore[arg-type]
+    assert PASSWORD not in str(caught.value)
 
 
 def test_an_argument_without_a_mark_of_a_secret_is_quoted() -> None:
@@ -264,19 +280,22 @@ def test_a_traceback_with_local_variables_shows_nothing_of_the_message(
             server = serve(honest(extensions=offers), cut_after_read=cut)
             mine = mailer(server, pipelining=pipelining)
             (result,) = mine.send_many([envelope])
-            errors = [result.error]
-            while errors:
-                error = errors.pop()
-                if error is None:
-                    continue
-                told = traceback.TracebackException.from_exception(error, capture_locals=True)
-                ours = [frame for frame in told.stack if LIBRARY in Path(frame.filename).parents]
-                leaking = [
-                    (f.name, name) for f in ours for name, value in (f.locals or {}).items() if "CONFID" in value
-                ]
-                assert not leaking
-                errors += [error.__cause__, error.__context__]  # type: ignore[list-item]
             assert result.error is not None
+            assert _frames_with("CONFID", result.error) == []
+        server = serve(honest(extensions=offers), cut_after_read=cut)
+        with pytest.raises(SecureSMTPError) as caught:
+            mailer(server, pipelining=pipelining).send_bytes(body, mail_from="a@b.example", recipients=["c@d.example"])
+        assert _frames_with("CONFID", caught.value) == []
+
+
+def _frames_with(text: str, error: BaseException | None) -> list[tuple[str, str]]:
+    """Return where *text* is shown by a local variable of ours."""
+    if error is None:
+        return []
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    ours = [frame for frame in told.stack if LIBRARY in Path(frame.filename).parents]
+    found = [(each.name, name) for each in ours for name, value in (each.locals or {}).items() if text in value]
+    return [*found, *_frames_with(text, error.__cause__), *_frames_with(text, error.__context__)]
 
 
 @pytest.mark.parametrize("text", [f"<{NASTY}@x>", f"<{'i' * 900}@x>", "<" + "a b\r\n " * 400 + "@x>"], ids=ascii)
@@ -311,6 +330,28 @@ def test_what_a_certificate_says_is_shown_escaped(serve: Serve, message: EmailMe
     assert "CA" in chain[-1].subject
     for each in chain:
         assert all(text.isprintable() for text in (each.subject, each.issuer, *each.names))
+
+
+def test_the_names_in_a_certificate_are_shown_escaped(serve: Serve, message: EmailMessage, tmp_path: Path) -> None:
+    """Those that are not asked for, too: in the receipt of who trusts it, and in the refusal of who does not."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName("a\x1b[2Jb\r\nc")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pem = certificate.public_bytes(Encoding.PEM)
+    (tmp_path / "both.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    policy = TLSPolicy(ca_data=pem.decode(), allow_legacy_ca=True)
+    server = serve(honest(), honest(), tls=context)
+    with SecureMailer("localhost", server.port, policy=policy, timeout=5) as mailer:
+        assert mailer.send(message).tls.chain[0].names == ("localhost", "a\\x1b[2Jb\\r\\nc")
+    with SecureMailer("127.0.0.1", server.port, policy=policy, timeout=5) as mailer:
+        with pytest.raises(CertificateError) as caught:
+            mailer.send(message)
+        assert caught.value.args[0].isprintable()
 
 
 def test_a_path_is_shown_escaped(serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path) -> None:

@@ -270,6 +270,20 @@ def test_a_long_initial_response_waits_for_the_334(octets: int, *, held: bool) -
     assert password[:9] not in repr(played.effects)
 
 
+@pytest.mark.parametrize(("name", "held"), [("FOUR", False), ("PLAIN", True)])
+def test_512_octets_are_a_command_and_513_are_not(name: str, *, held: bool) -> None:
+    """CRLF included (RFC 5321 §4.5.3.1.4)."""
+
+    class Named(Plain):
+        def start(self) -> bytes:
+            return b"x" * 375
+
+    Named.name = name
+    command, later = _start(Named("user", Secret("x")))
+    assert (later is not None) is held
+    assert len(command.data) == (len("AUTH PLAIN\r\n") if held else MAX_COMMAND)
+
+
 def test_a_long_initial_response_is_said_once_more_and_no_more() -> None:
     """The empty 334 asks for it, one more is borne, the third is an error (AUTH-05)."""
     played = login(*[b"334 "] * 3, password="p" * 1000)

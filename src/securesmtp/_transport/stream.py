@@ -135,7 +135,7 @@ class Stream(Generic[J]):
             self._lose(ConnectError("the connection was closed"))
         except BaseException as error:
             # No answer to anything: a fault of our own.
-            lost = ConnectError(f"the connection was given up: {type(error).__name__}")
+            lost = ConnectError(f"the connection was given up: {error!r}")
             lost.__cause__ = error
             self._lose(lost)
             raise

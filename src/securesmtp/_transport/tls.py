@@ -294,6 +294,5 @@ def _presented(tls: ssl.SSLObject) -> dict[str, Any]:
 
 def _names(shown: dict[str, Any]) -> str:
     # Whoever made the certificate chose these octets.
-    return (
-        ", ".join(f"'{escape(str(name), 100)}'" for _, name in shown.get("subjectAltName", ())[:10]) or "no name at all"
-    )
+    names = [escape(str(name), 100) for _, name in shown.get("subjectAltName", ())[:10]]
+    return ", ".join(f"'{name}'" for name in names) or "no name at all"

@@ -86,14 +86,13 @@ class Watch:
             leaked = [form for form in forms(password, self.username) if len(form) > 3 and _folded(form) in text]
             assert not leaked, f"the password is shown as {leaked}"
 
-    def receipt(self, submit: Callable[..., Receipt]) -> Callable[..., Receipt]:
-        """Return *submit* with a search of its receipt, and of what it raises."""
+    def receipt(self, make: Callable[..., Receipt]) -> Callable[..., Receipt]:
+        """Return *make* with a search of each receipt that it makes."""
 
         def call(*arguments: object) -> Receipt:
-            with self.watching():
-                found = submit(*arguments)
-                self.search(repr(found) + octets(found))
-                return found
+            found = make(*arguments)
+            self.search(repr(found) + octets(found))
+            return found
 
         return call
 
@@ -116,7 +115,7 @@ class Watch:
         def search(results: Iterator[SendResult]) -> Iterator[SendResult]:
             with self.watching():
                 for result in results:
-                    self.search(repr(result) + (octets(result.receipt) if result.receipt else ""))
+                    self.search(repr(result))
                     if result.error is not None:
                         self.search(shown(result.error))
                     yield result

@@ -51,6 +51,7 @@ def _b64(text: str) -> str:
         pytest.param("hunter22", ["5.7.8 hunter22"], [f"5.7.8 {_OUT}"], id="enhanced code"),
         pytest.param("hunter22", ["hunt", "er22"], [_OUT, _OUT], id="over two lines"),
         pytest.param("hunter22", ["5.7.8 hunt", "5.7.8 er22"], [f"5.7.8 {_OUT}"] * 2, id="enhanced codes between"),
+        pytest.param("5.111.222.333", ["5.111.222", "5.222.333 x"], ["5.111.222", f"5{_OUT} x"], id="in other codes"),
         pytest.param("hunter22", ["hunter22", "a hunt", "er22 b"], [_OUT, f"a {_OUT}", f"{_OUT} b"], id="decoy"),
         pytest.param("hunter22", ["no h u n t e r 2 2 no"], [f"no {_OUT} no"], id="blanks"),
         pytest.param("hunter22", ["no HUNTER no"], [f"no {_OUT} no"], id="capitals, in part"),

@@ -8,8 +8,8 @@ stays. A secret that is shorter is looked for as a whole word, since its letters
 
 No secret is kept here. The hash is Python's own, which is fast enough for every reply (a message has dozens of them in
 a second), behind a random key of each mailer, since PYTHONHASHSEED can make Python's own key known. So what a traceback
-or a pickle could show of it does not tell the 6 bytes. Whoever reads the memory of the process has the key, and no
-need of it: the password is there as well.
+could show of it does not tell the 6 bytes. Whoever reads the memory of the process has the key, and no need of it: the
+password is there as well.
 """
 
 from __future__ import annotations
@@ -105,11 +105,13 @@ class Redactor:
         self._own.append(made)
 
     def redact(self, lines: tuple[bytes, ...], prefix: re.Pattern[bytes]) -> tuple[bytes, ...]:
-        """Return *lines* of one reply without what repeats a secret; what *prefix* matches at a line's begin stays."""
+        """Return *lines* of one reply without what repeats a secret; the *prefix* of the first stays, on each line."""
         known = {*self._own, *self._memory.known()}
         if not known:
             return lines
-        starts = [found.end() if (found := prefix.match(text)) else 0 for text in lines]
+        # Only the same: each line could have other digits of a password in it.
+        head = found[0] if (found := prefix.match(lines[0])) else b""
+        starts = [len(head) * text.startswith(head) for text in lines]
         joined = b"".join(text[start:] for text, start in zip(lines, starts, strict=True))
         folded = _folded(joined)
         ngrams = self._ngram_hashes(folded)

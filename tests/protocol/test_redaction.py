@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import string
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -157,6 +158,17 @@ def test_a_password_is_recognised_in_any_form_and_in_pieces(password: str, form:
     left = _fold(b"".join(found.lines).replace(REDACTED, b"\n").decode("utf-8", "replace"), "\n")
     secret = _fold(echo.decode()).encode()
     assert not any(secret[at : at + 6] in left.encode() for at in range(len(secret) - 5))
+
+
+def test_every_letter_of_unicode_is_one_in_all_its_cases() -> None:
+    """And what is cut out is what was found: each folded byte has its place."""
+    letters = [letter for letter in map(chr, range(sys.maxunicode + 1)) if {letter.upper(), letter.lower()} != {letter}]
+    assert len(letters) > 2500
+    for letter in letters:
+        forms = {letter, letter.upper(), letter.lower(), letter.title(), letter.swapcase(), letter.casefold()}
+        assert len({redaction._folded(form.encode()) for form in forms}) == 1
+        text = f"a {letter}\t".encode()
+        assert len(redaction._places(text)[0]) == len(redaction._folded(text))
 
 
 def _fold(text: str, keep: str = "") -> str:

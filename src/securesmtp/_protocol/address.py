@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from email.headerregistry import Address
 
+from securesmtp._shown import quote, withhold
 from securesmtp.errors import AddressError, ConfigurationError
 
 # RFC 5321 §4.5.3.1.2 and .3: a path is 256 with its angle brackets, which leaves 254 for the mailbox. A local part of
@@ -206,11 +207,11 @@ def _a_label(label: str) -> str:
 
 
 def _refused(address: object, why: str) -> AddressError:
-    shown = repr(address)
-    shown = shown if len(shown) <= 100 else f"{shown[:99]}…"  # noqa: PLR2004 -- enough to find it again
+    address = withhold(address, at_is_usual=True)
     bare = _bare(address) if isinstance(address, str) else None
     hint = 'pass the bare mailbox, such as "user@example.org", without display name, comment or brackets'
-    error = AddressError(f"{shown} {why}", hint=hint if bare is None else f"pass the bare mailbox: {bare!r}")
+    hint = hint if bare is None else f"pass the bare mailbox: {bare!r}"
+    error = AddressError(f"{quote(address, at_is_usual=True)} {why}", hint=hint)
     error.address = address if isinstance(address, str) else None
     return error
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, field_groups
 from securesmtp._protocol.serialising import check_bounds, check_signed, guarded, serialised
+from securesmtp._shown import quote
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError
 
@@ -232,8 +233,7 @@ def _texts(message: EmailMessage, field: str) -> list[str]:
 
 
 def _shown(message: EmailMessage, field: str) -> str:
-    text = repr(", ".join(_texts(message, field)))
-    return text if len(text) <= 100 else f"{text[:99]}…"  # noqa: PLR2004 -- enough to find it again
+    return quote(", ".join(_texts(message, field)), at_is_usual=True)
 
 
 def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:

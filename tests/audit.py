@@ -18,7 +18,7 @@ _PLAIN = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
 _PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x1f\x7f]+)@[\[\]A-Za-z0-9.:-]+>'
 _COMMANDS = {
     b"EHLO": re.compile(rb"EHLO [!-~]+"),
-    b"AUTH": re.compile(rb"AUTH (?:PLAIN [A-Za-z0-9+/=]+|LOGIN)"),
+    b"AUTH": re.compile(rb"AUTH (?:PLAIN(?: [A-Za-z0-9+/=]+)?|LOGIN)"),
     b"MAIL": re.compile(rb"MAIL FROM:" + _PATH + rb"(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
     b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
     b"DATA": re.compile(rb"DATA"),
@@ -189,6 +189,7 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
     if ended:
         assert verb in _COMMANDS, f"no command of ours: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
+        assert len(line) + 2 <= 512, f"longer than a command may be: {said[:200]!r}"
         assert not rest or verb in _FLIGHT or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:
         verb = next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")

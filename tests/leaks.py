@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import securesmtp
-from securesmtp import Password, Secret, SendResult, ServerReport
+from securesmtp import Password, Receipt, Secret, SendResult, ServerReport
 
 _TESTS = Path(__file__).parent
 _LIBRARY = Path(securesmtp.__file__).parent
@@ -31,6 +31,16 @@ def shown(error: BaseException) -> str:
                     continue
         link = link.tb_next
     return "\n".join([*found, *(shown(inner) for inner in (error.__cause__, error.__context__) if inner is not None)])
+
+
+def octets(receipt: Receipt) -> str:
+    """Return what its replies were, which their repr is without."""
+    replies = [*receipt.replies, *(each.reply for each in receipt.recipients)]
+    return "\n".join(reply.raw.decode("utf-8", "replace") for reply in replies)
+
+
+def _folded(text: str) -> str:
+    return "".join(text.casefold().split())
 
 
 def forms(password: str, username: str) -> list[str]:
@@ -69,11 +79,22 @@ class Watch:
         return ask
 
     def search(self, text: str) -> None:
-        """Fail if a password is in *text*, in any form."""
+        """Fail if a password is in *text*, in any form and case, and whatever blanks stand between."""
+        text = _folded(text.replace(repr(Secret("")), ""))
         for password in self.passwords:
             # A word of one letter is everywhere.
-            leaked = [form for form in forms(password, self.username) if len(form) > 3 and form in text]
+            leaked = [form for form in forms(password, self.username) if len(form) > 3 and _folded(form) in text]
             assert not leaked, f"the password is shown as {leaked}"
+
+    def receipt(self, make: Callable[..., Receipt]) -> Callable[..., Receipt]:
+        """Return *make* with a search of each receipt that it makes."""
+
+        def call(*arguments: object) -> Receipt:
+            found = make(*arguments)
+            self.search(repr(found) + octets(found))
+            return found
+
+        return call
 
     def report(self, check: Callable[[], ServerReport]) -> Callable[[], ServerReport]:
         """Return *check* with a search of its report, and of what it raises."""

@@ -21,8 +21,10 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
+from securesmtp._shown import quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
@@ -111,8 +113,10 @@ class SecureMailer:
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
         """
-        # First of all, so that no frame of a traceback holds the string.
+        # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
         password = None if password is None else hidden(password)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         if auth is not None and not isinstance(auth, Password):
             message, auth = f"auth is a {type(auth).__name__}, not a Password", None
             raise ConfigurationError(message)
@@ -145,6 +149,8 @@ class SecureMailer:
             message = f"on_event is a {type(on_event).__name__}, which cannot be called"
             raise ConfigurationError(message)
         self._on_event = on_event
+        # Of all connections, and of all processes: a server knows on one what it was told on another.
+        self._memory = Memory()
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[int, Pool] = {}
         self._closed = False
@@ -229,6 +235,8 @@ class SecureMailer:
         """
         overall = self._overall(deadline)
         submission = _from_octets(data, mail_from, recipients)
+        # The message is in no frame of a traceback but the caller's own.
+        del data
         try:
             return self._submit(submission, partial, overall)
         finally:
@@ -325,7 +333,7 @@ class SecureMailer:
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
-            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event))
+            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event, self._memory))
         return pool
 
     def _refuse_if_closed(self) -> None:
@@ -500,7 +508,7 @@ def _not_again(refusal: AuthenticationError) -> NoReturn:
 
 def _check(partial: object) -> None:
     if partial not in ("raise", "allow"):
-        message = f'partial is {partial!r}, neither "raise" nor "allow"'
+        message = f'partial is {quote(partial)}, neither "raise" nor "allow"'
         raise ConfigurationError(message)
 
 

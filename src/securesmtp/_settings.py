@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, cast
 
 from securesmtp._protocol.address import ascii_domain, ehlo_name
+from securesmtp._shown import Withheld, quote, withhold
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
 
@@ -82,7 +83,7 @@ class TLSPolicy:
     """
 
     ca_file: str | os.PathLike[str] | None = None
-    ca_data: str | bytes | None = None
+    ca_data: str | bytes | None = field(default=None, repr=False)
     extra_ca_file: str | os.PathLike[str] | None = None
     pins: tuple[str, ...] | None = None
     client_cert: str | os.PathLike[str] | None = None
@@ -93,6 +94,9 @@ class TLSPolicy:
 
     def __post_init__(self) -> None:
         """Refuse contradictions and pins that are none."""
+        # The text of a key is no path: what cannot be used is not kept, for no repr to show it.
+        for name in ("ca_file", "extra_ca_file", "client_cert", "client_key", "server_hostname"):
+            object.__setattr__(self, name, withhold(getattr(self, name), at_is_usual=name != "server_hostname"))
         if self.ca_file is not None and self.ca_data is not None:
             message = "pass ca_file or ca_data, not both"
             raise ConfigurationError(message, hint="extra_ca_file adds to either")
@@ -178,21 +182,21 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         # Both are verified, so a port that is served in the other mode is an error, never mail in the clear (RFC 8314).
         tls = TLSMode.STARTTLS if port == _PORT_STARTTLS else TLSMode.IMPLICIT
     if tls not in tuple(TLSMode):
-        message = f'tls is {tls!r}, neither "implicit" nor "starttls"'
+        message = f'tls is {quote(tls)}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
     mode = TLSMode(tls)
     if pipelining not in ("off", "message", "session"):
-        message = f'pipelining is {pipelining!r:.100}, neither "off" nor "message" nor "session"'
+        message = f'pipelining is {quote(pipelining)}, neither "off" nor "message" nor "session"'
         raise ConfigurationError(message)
     if not isinstance(cast("object", window), Window):
         message = f"window is a {type(window).__name__}, not a Window"
         raise ConfigurationError(message)
     name = server_name("host", host)
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
-        message = f"port is {port!r}, not a number from 1 to 65535"
+        message = f"port is {quote(port)}, not a number from 1 to 65535"
         raise ConfigurationError(message)
     if source_address is not None and not _is_source(source_address):
-        message = f"source_address is {source_address!r}, not an address and a port"
+        message = f"source_address is {quote(source_address)}, not an address and a port"
         raise ConfigurationError(message)
     return Settings(
         name,
@@ -220,6 +224,8 @@ def server_name(what: str, host: str) -> str:
     Raises:
         ConfigurationError: It is neither; *what* says which argument.
     """
+    if isinstance(cast("object", host), Withheld):
+        raise _no_name(what, host)
     if not isinstance(host, str):
         message = f"{what} is a {type(host).__name__}, not a str"
         raise ConfigurationError(message)
@@ -229,14 +235,17 @@ def server_name(what: str, host: str) -> str:
     try:
         ascii_name = ascii_domain(name)
     except ValueError:
-        message = f"{what} {host[:100]!r} is neither a host name nor an IP address"
-        hint = "pass the name alone; port and mode are arguments of their own"
-        raise ConfigurationError(message, hint=hint) from None
+        raise _no_name(what, host) from None
     if ascii_name != name:
         # RFC 9525 §7.2: which A-label a U-label stands for is the caller's to say, not the resolver's.
-        message = f"{what} {host!r} is not ASCII"
+        message = f"{what} {quote(host)} is not ASCII"
         raise ConfigurationError(message, hint=f'if you mean that name, pass "{ascii_name}"')
     return name
+
+
+def _no_name(what: str, host: object) -> ConfigurationError:
+    message = f"{what} {quote(host)} is neither a host name nor an IP address"
+    return ConfigurationError(message, hint="pass the name alone; port and mode are arguments of their own")
 
 
 def seconds(what: str, value: float) -> float:
@@ -247,14 +256,14 @@ def seconds(what: str, value: float) -> float:
         ConfigurationError: It is not; *what* says which argument.
     """
     if type(value) not in {int, float} or not 0 < value <= _MOST_SECONDS:
-        message = f"{what} is {value!r:.100}, not a number of seconds above 0 and up to {_MOST_SECONDS}"
+        message = f"{what} is {quote(value)}, not a number of seconds above 0 and up to {_MOST_SECONDS}"
         raise ConfigurationError(message)
     return value
 
 
 def _count(what: str, value: int, most: int = _MOST) -> int:
     if type(value) is not int or not 0 < value <= most:
-        message = f"{what} is {value!r:.100}, not a number from 1 to {most}"
+        message = f"{what} is {quote(value)}, not a number from 1 to {most}"
         raise ConfigurationError(message)
     return value
 

@@ -26,6 +26,8 @@ def raising_here(method: Callable[P, T]) -> Callable[P, T]:
             return method(*args, **kwargs)
         except SecureSMTPError as error:
             _shorten(error)
+            # They may be the message: the frame of this function is shown.
+            del args, kwargs
             # Not a bare `raise`: that would leave out this line too.
             raise error from error.__cause__
 

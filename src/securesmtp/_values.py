@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from securesmtp._portable import Portable
+from securesmtp._shown import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,9 +92,9 @@ class Reply(Portable):
     """
     One reply of the server (RFC 5321 §4.2).
 
-    A line that repeats what was sent to log in (6 octets of the password in a row, or a shorter password as a whole, in
-    either case of letters) is replaced in *text* and *raw* by words that say so, and takes *enhanced* with it. A
-    password that is a word of the server's own texts so hides much.
+    What repeats the password (6 octets of it in a row, in either case of letters, or a shorter one as a whole word) is
+    replaced in *text* and *raw* by words that say so, over whichever connection of the mailer it was sent. The code,
+    *enhanced* and the rest of the line stay. A password that is a word of the server's own texts so hides much.
 
     Attributes:
         code: The three digits, 200 to 559.
@@ -189,7 +190,7 @@ class Receipt(Portable):
     The server's receipt for one message: it has taken responsibility for it (RFC 5321 §4.2.5).
 
     Attributes:
-        message_id: The Message-ID that was sent, or None where raw bytes have none.
+        message_id: The Message-ID that was sent, or None where raw bytes have none; what is not printable is escaped.
         mail_from: The reverse-path of the envelope.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
         reply: The reply to the content; most servers put their queue id in its text.
@@ -214,7 +215,7 @@ class Receipt(Portable):
         line = f"accepted {_message(self.message_id)} for {len(self.accepted)} of {len(self.recipients)} recipients"
         line += f": {self.reply}"
         if refused:
-            named = [f"{_printable(each.address)} ({each.reply})" for each in refused[:_NAMED]]
+            named = [f"{escape(each.address)} ({each.reply})" for each in refused[:_NAMED]]
             more = [f"and {len(refused) - _NAMED} more"] * (len(refused) > _NAMED)
             line += f"; refused: {', '.join(named + more)}"
         return line
@@ -332,11 +333,11 @@ class ServerReport(Portable):
         return "\n".join(
             (
                 f"server: {self.host}:{self.port} at {self.address}",
-                f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {_printable(self.tls.trust)}",
+                f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {escape(self.tls.trust)}",
                 f"certificate: for {self.tls.server_name}, {self.days_left} days left",
                 f"login: {login}",
                 f"largest message: {size}",
-                f"offers: {_printable(' '.join(self.after_tls))}",
+                f"offers: {escape(' '.join(self.after_tls))}",
             )
         )
 
@@ -352,14 +353,11 @@ class ServerReport(Portable):
 
 
 def _message(message_id: str | None) -> str:
-    return "a message without Message-ID" if message_id is None else _printable(message_id)
+    return "a message without Message-ID" if message_id is None else escape(message_id)
 
 
 def _error(error: Exception) -> str:
     """Return the error for one line: its text if it is ours and so has no secret, else its type alone."""
-    return f"{type(error).__name__}: {error.args[0]}" if isinstance(error, Portable) else type(error).__name__
-
-
-def _printable(text: str) -> str:
-    """Return *text* for a log or a terminal (RPL-08)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:500])
+    return (
+        f"{type(error).__name__}: {escape(str(error.args[0]))}" if isinstance(error, Portable) else type(error).__name__
+    )

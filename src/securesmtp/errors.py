@@ -32,6 +32,7 @@ import smtplib
 from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._portable import Portable, attributes_from, attributes_of
+from securesmtp._shown import escape
 from securesmtp._values import CertificateReason, Outcome, Recipient, Reply, Stage
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ __all__ = [
 
 # The page with a section on each error. The address is not registered yet: who makes the first release does that.
 _SECTIONS = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
+
+# Of characters: a reply and what is said of it, with room to spare.
+_TEXT = 1500
 
 
 class SecureSMTPError(Portable, smtplib.SMTPException):
@@ -155,8 +159,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     def __str__(self) -> str:
         """Return where, what, what to do next and where to read on, on one line."""
         where = f"{self.host}:{self.port}: " if self.host else ""
-        more = f"Hint: {self.hint} ({self.url})" if self.hint else f"See {self.url}"
-        return f"{where}{self.args[0]}. {more}"
+        more = f"Hint: {escape(self.hint)} ({self.url})" if self.hint else f"See {self.url}"
+        return f"{where}{escape(str(self.args[0]), _TEXT)}. {more}"
 
 
 class ConfigurationError(SecureSMTPError, ValueError):

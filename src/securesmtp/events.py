@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from securesmtp._shown import escape
 from securesmtp.errors import AuthenticationError, SecureSMTPError, TLSError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Authenticated", "Closed", "Connected", "Connecting", "Event", "Failed", "FellBack", "Sent"]
 
+# Of characters: more than any line of ours has, and what it shows of a Message-ID, which may have a thousand.
+_LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
 # A library prints nothing where the application has not asked for it.
 _LOGGER.addHandler(logging.NullHandler())
@@ -41,7 +44,7 @@ class Event:
 
     def __str__(self) -> str:
         """Return one line, safe to be logged."""
-        return f"{self.host}:{self.port} {self._said()}"
+        return escape(f"{self.host}:{self.port} {self._said()}", _LINE)
 
     def _said(self) -> str:
         return type(self).__name__.lower()
@@ -102,7 +105,7 @@ class Sent(Event):
         receipt = self.receipt
         people = f"{len(receipt.accepted)} of {len(receipt.recipients)} recipients"
         took = receipt.elapsed.total_seconds()
-        return f"sent {receipt.message_id} for {people}, {receipt.size} octets in {took:.3f} s: {receipt.reply}"
+        return f"sent {_id(receipt.message_id)} for {people}, {receipt.size} octets in {took:.3f} s: {receipt.reply}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,8 @@ class Failed(Event):
     error: SecureSMTPError
 
     def _said(self) -> str:
-        error = self.error
-        return f"failed {error.message_id} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
+        error, which = self.error, _id(self.error.message_id)
+        return f"failed {which} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,10 @@ class Closed(Event):
 
     def _said(self) -> str:
         return f"closed: {self.reason}"
+
+
+def _id(message_id: str | None) -> str:
+    return escape(str(message_id), _ID)
 
 
 def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:

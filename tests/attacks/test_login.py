@@ -44,6 +44,7 @@ BOTH = b"AUTH PLAIN LOGIN"
 SENT_PLAIN = [b"AUTH PLAIN " + TOKEN]
 SENT_LOGIN = [b"AUTH LOGIN", NAME, PASSWORD]
 ASK = b"334 " + base64.b64encode(b"Username:") + b"\r\n"
+NO = b"535 no\r\n"
 # Each row: what is offered, what is answered, what was written for the login, and what the caller is told.
 TABLE: dict[str, tuple[bytes, list[bytes], list[bytes], type[SecureSMTPError]]] = {
     "refused": (BOTH, [b"535 5.7.8 no\r\n"], SENT_PLAIN, AuthenticationError),
@@ -55,11 +56,21 @@ TABLE: dict[str, tuple[bytes, list[bytes], list[bytes], type[SecureSMTPError]]] 
     "220 is no success": (BOTH, [b"220 ok\r\n"], SENT_PLAIN, ProtocolError),
     "354 is no success": (BOTH, [b"354 ok\r\n"], SENT_PLAIN, ProtocolError),
     "421": (BOTH, [b"421 bye\r\n"], SENT_PLAIN, AuthenticationError),
-    "PLAIN is asked a question": (BOTH, [b"334 \r\n"], SENT_PLAIN, ProtocolError),
+    "PLAIN is asked twice": (BOTH, [b"334 \r\n"] * 2, [*SENT_PLAIN, TOKEN], ProtocolError),
+    "PLAIN is asked once more, and refused": (
+        BOTH,
+        [b"334 \r\n", b"535 no\r\n"],
+        [*SENT_PLAIN, TOKEN],
+        AuthenticationError,
+    ),
     "LOGIN is asked three times": (b"AUTH LOGIN", [ASK] * 3, SENT_LOGIN, ProtocolError),
     "LOGIN is welcome too early": (b"AUTH LOGIN", [ASK, b"250 ok\r\n"], SENT_LOGIN[:2], ProtocolError),
-    "a challenge that is not base64": (b"AUTH LOGIN", [b"334 !!!!\r\n"], SENT_LOGIN[:1], ProtocolError),
-    "a challenge with rubbish in it": (b"AUTH LOGIN", [b"334 QUJD***\r\n"], SENT_LOGIN[:1], ProtocolError),
+    "challenges that are not base64": (
+        b"AUTH LOGIN",
+        [b"334 Username:\r\n", b"334 !\r\n", NO],
+        SENT_LOGIN,
+        AuthenticationError,
+    ),
     "LOGIN refused after the name": (b"AUTH LOGIN", [ASK, b"535 no\r\n"], SENT_LOGIN[:2], AuthenticationError),
     "nothing that we have": (b"AUTH CRAM-MD5 NTLM", [], [], NoUsableMechanismError),
     "no AUTH at all": (b"SIZE 100", [], [], NoUsableMechanismError),

@@ -13,7 +13,8 @@ from typing import Any
 from unittest import mock
 
 from securesmtp._protocol import wire
-from securesmtp._protocol.wire import KEPT_RAW, KEPT_TEXT, RawReply, ReplyReader, escape, line
+from securesmtp._protocol.wire import KEPT_RAW, RawReply, ReplyReader, line
+from securesmtp._shown import KEPT_TEXT, escape
 from securesmtp.errors import ProtocolError
 
 # What the reader says of its own, and 100 characters of the server's.
@@ -21,7 +22,7 @@ MAX_ERROR = 200
 # Small enough for an input of a few octets to reach every limit.
 SMALL: dict[str, Any] = {"MAX_AUTH": 60, "MAX_REPLY_LINE": 40, "MAX_REPLY_LINES": 4, "MAX_REPLY": 90}
 # "hunter2-Secret", as AUTH LOGIN writes it.
-SECRET = line(b"aHVudGVyMi1TZWNyZXQ=", secret=True)
+SECRET = line(b"aHVudGVyMi1TZWNyZXQ=", secrets=(b"hunter2-Secret",))
 ECHO = re.compile(rb"hunter2-secret|ahvudgvymi1tzwnyzxq", re.IGNORECASE)
 # Well-formed by RFC 5321 §4.2 and RPL-01, said once more and in one piece, beside the reader's line by line.
 REPLIES = re.compile(

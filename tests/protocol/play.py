@@ -123,7 +123,7 @@ def play(
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None
-            if isinstance(effect, Send) and effect.line.secret:
+            if isinstance(effect, Send):
                 reader.conceal(effect.line)
             if failure is None and isinstance(effect, Connect | Receive | Upgrade):
                 given = left.pop(0)

@@ -129,12 +129,13 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 @given(_WORDS, _WORDS)
 @settings(max_examples=200, deadline=None)
 def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
-    """RFC 4616: three fields, two NULs, raw UTF-8, and nothing to answer."""
+    """RFC 4616: three fields, two NULs, raw UTF-8; once more where it is asked, and nothing else to answer."""
     mechanism = choose(Password(username, password), ["PLAIN"])
     initial = mechanism.start()
     assert initial is not None
     assert initial.split(b"\0") == [b"", username.encode(), password.encode()]
-    assert mechanism.respond(b"") is None
+    assert [mechanism.respond(b"") for _ in range(3)] == [initial, None, None]
+    assert mechanism.secrets == (password.encode(),)
 
 
 @given(_WORDS, _WORDS, st.lists(st.binary(max_size=10), min_size=4, max_size=4))
@@ -145,6 +146,7 @@ def test_login_is_name_then_password_then_nothing(username: str, password: str, 
     assert mechanism.start() is None
     answers = [mechanism.respond(challenge) for challenge in words]
     assert answers == [username.encode(), password.encode(), None, None]
+    assert mechanism.secrets == (password.encode(),)
 
 
 def test_nothing_shows_the_password() -> None:

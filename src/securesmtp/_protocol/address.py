@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from securesmtp._shown import quote, withhold
 from securesmtp.errors import AddressError, ConfigurationError
 
 # RFC 5321 §4.5.3.1.1 to .3: 64 and 255; a path is 256 with its angle brackets, which leaves 254 for the mailbox.
@@ -139,10 +140,9 @@ def _a_label(label: str) -> str:
 
 
 def _refused(address: object, why: str) -> AddressError:
-    shown = repr(address)
-    shown = shown if len(shown) <= 100 else f"{shown[:99]}…"  # noqa: PLR2004 -- enough to find it again
+    address = withhold(address, at_is_usual=True)
     error = AddressError(
-        f"{shown} {why}",
+        f"{quote(address, at_is_usual=True)} {why}",
         hint='pass the bare mailbox, such as "user@example.org", without display name, comment or brackets',
     )
     error.address = address if isinstance(address, str) else None

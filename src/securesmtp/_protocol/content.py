@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
+from securesmtp._shown import escape
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Content:
         size: Octets, before dot-stuffing (RFC 1870 §3).
         is_ascii: Whether all of them are; if not, the server must offer 8BITMIME.
         utf8_header: Whether the header is not ASCII; then the server must offer SMTPUTF8.
-        message_id: The Message-ID that stands in the header.
+        message_id: The Message-ID that stands in the header, as it may be shown.
         ended: Whether the last line has its CRLF.
     """
 
@@ -273,7 +274,7 @@ class Scanner:
             except UnicodeDecodeError as error:
                 raise _at(header.count(b"\n", 0, error.start) + 1, "is a header that is not UTF-8") from None
         found = _MESSAGE_ID.search(header)
-        self._message_id = b" ".join(found[1].split()).decode() or None if found else None
+        self._message_id = escape(b" ".join(found[1].split()), MAX_LINE) or None if found else None
 
     def _refused(self, what: str, before: bytes, hint: str | None = None) -> MessageError:
         return _at(self._line + before.count(b"\n"), what, hint)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 from securesmtp._protocol.sasl import Mechanism, Password, choose
-from securesmtp._protocol.wire import MAX_AUTH, Line, RawReply, line
+from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     AuthenticationError,
@@ -83,9 +83,13 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Write one block of the content; with *more*, in one go with the flight that may follow it (RFC 2920 §3.1)."""
+    """
+    Write one block of the content; with *more*, in one go with the flight that may follow it (RFC 2920 §3.1).
 
-    data: bytes
+    Its repr shows nothing of the message: it stands in the frames of a traceback.
+    """
+
+    data: bytes = field(repr=False)
     more: bool = False
 
 
@@ -159,12 +163,15 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
         message = "no login without TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
     mechanism = choose(login, session.offered.auth)
-    yield Send(_start(mechanism), Stage.AUTH)
+    command, response = _start(mechanism)
+    yield Send(command, Stage.AUTH)
     while (raw := cast("RawReply", (yield Receive(Stage.AUTH)))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
-        response = _response(mechanism, raw.challenge)
-        if isinstance(response, str):
-            raise ProtocolError(response, stage=Stage.AUTH)
+        response = response or _encoded(mechanism, mechanism.respond(_decoded(raw.challenge)))
+        if response is None:
+            message = f"the server asks for more than {mechanism.name} has to say"
+            raise ProtocolError(message, stage=Stage.AUTH)
         yield Send(response, Stage.AUTH)
+        response = None
     if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
         return mechanism.name
     reply = raw.reply()
@@ -239,25 +246,28 @@ def refused(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") ->
     return kind(message, stage=stage, reply=reply, retryable=_temporary(reply))
 
 
-def _start(mechanism: Mechanism) -> Line:
-    name, response = mechanism.name.encode("ascii"), _encoded(mechanism.start())
-    if response is None:
-        return line(b"AUTH", name)
+def _start(mechanism: Mechanism) -> tuple[Line, Line | None]:
+    """Return the AUTH command, and the initial response where it does not fit into it (RFC 4954 §4)."""
+    name, response = mechanism.name.encode("ascii"), _encoded(mechanism, mechanism.start())
+    alone = line(b"AUTH", name)
+    if response is None or len(alone.data) + len(response.data) - 1 > MAX_COMMAND:
+        return alone, response
     # RFC 4954 §4: an empty initial response is written as "=".
-    return line(b"AUTH", name, response.data[:-2] or b"=", secret=True, limit=MAX_AUTH)
+    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets), None
 
 
-def _response(mechanism: Mechanism, challenge: bytes) -> Line | str:
-    # The fault is returned, not raised: the frame of a traceback would keep the challenge, which may echo a password.
+def _encoded(mechanism: Mechanism, octets: bytes | None) -> Line | None:
+    if octets is None:
+        return None
+    secrets = tuple(secret for secret in mechanism.secrets if secret in octets)
+    return line(base64.b64encode(octets), secrets=secrets, limit=MAX_AUTH)
+
+
+def _decoded(challenge: bytes) -> bytes | None:
     try:
-        answer = _encoded(mechanism.respond(base64.b64decode(challenge, validate=True)))
+        return base64.b64decode(challenge, validate=True)
     except binascii.Error:
-        return "the server's challenge is not base64"
-    return answer or f"the server asks for more than {mechanism.name} has to say"
-
-
-def _encoded(octets: bytes | None) -> Line | None:
-    return None if octets is None else line(base64.b64encode(octets), secret=True, limit=MAX_AUTH)
+        return None
 
 
 def _shown(raw: RawReply, tls: TLSInfo | None) -> Reply:

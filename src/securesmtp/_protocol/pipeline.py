@@ -180,11 +180,12 @@ class Transaction:
 
     def _blocks(self, blocks: Iterable[bytes]) -> Dialogue[None]:
         last = None
-        for block in blocks:
+        # As effects at once: a traceback with local variables shows nothing of the message.
+        for block in map(Block, blocks):
             if last is not None:
-                yield Block(last)
+                yield last
             last = block
-        yield Block(last or b"", self._more)
+        yield Block(last.data if last else b"", self._more)
 
     def _hear_opening(self) -> Dialogue[None]:
         """Hear the replies up to those of the recipients, and keep what forbids the content."""

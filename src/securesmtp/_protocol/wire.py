@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass, field
-from functools import partial
 
+from securesmtp._protocol.redaction import Memory, Redactor
+from securesmtp._shown import KEPT_TEXT, escape
 from securesmtp._values import Reply
 from securesmtp.errors import ConfigurationError, ProtocolError
 
@@ -18,13 +18,8 @@ MAX_AUTH = 12288
 MAX_REPLY_LINE = 2048
 MAX_REPLY_LINES = 128
 MAX_REPLY = 65536
-# What an error or a receipt keeps of a reply: enough to read, too little to fill a log.
-KEPT_TEXT = 500
+# What an error or a receipt keeps of a reply's octets.
 KEPT_RAW = 4096
-
-# So many octets of a secret in a row are no accident; a shorter secret counts whole.
-_ECHO = 6
-_LEFT_OUT = b"(left out: it repeats what was sent to log in)"
 
 _COMMAND = re.compile(rb"[ -~]*")
 # UTF-8 is legal in MAIL and RCPT once SMTPUTF8 was negotiated (RFC 6531 §3.3); C1 controls are refused by Mailbox.
@@ -36,17 +31,29 @@ _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line to be written, CRLF included; a secret one shows nothing of itself."""
+    """
+    One line to be written, CRLF included; one with secrets in it shows nothing of itself.
+
+    Attributes:
+        data: The octets.
+        secrets: What of it, decoded, no reply is to be seen to repeat.
+    """
 
     data: bytes
-    secret: bool = False
+    secrets: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         """Return the line without CRLF, or that it is redacted."""
-        return "Line(<redacted>)" if self.secret else f"Line({self.data[:-2]!r})"
+        return "Line(<redacted>)" if self.secrets else f"Line({self.data[:-2]!r})"
 
 
-def line(verb: bytes, *arguments: bytes, secret: bool = False, utf8: bool = False, limit: int = MAX_COMMAND) -> Line:
+def line(
+    verb: bytes,
+    *arguments: bytes,
+    secrets: tuple[bytes, ...] = (),
+    utf8: bool = False,
+    limit: int = MAX_COMMAND,
+) -> Line:
     """
     Return one command line, or refuse what could be two (CVE-2026-53533 and its kin).
 
@@ -60,17 +67,7 @@ def line(verb: bytes, *arguments: bytes, secret: bool = False, utf8: bool = Fals
     if len(text) + 2 > limit:
         message = f"a command line of {len(text) + 2} octets is longer than the {limit} that SMTP allows"
         raise ConfigurationError(message)
-    return Line(text + b"\r\n", secret)
-
-
-def escape(octets: bytes, limit: int = KEPT_TEXT) -> str:
-    """Return *octets* as printable text on one line, cut to *limit* characters (RPL-08: log and terminal injection)."""
-    # Four octets are the most that one character takes: nothing beyond the next one can show.
-    text = octets[: 4 * limit + 4].decode("utf-8", "backslashreplace")
-    shown = text
-    if not text.isprintable():
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return Line(text + b"\r\n", secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +105,13 @@ class ReplyReader:
     here, before anybody can show it (measured, REQUIREMENTS.md 2.10).
     """
 
-    def __init__(self) -> None:
-        """Begin between two replies."""
+    def __init__(self, memory: Memory | None = None) -> None:
+        """Begin between two replies; *memory* is of what the mailer has sent to log in on any connection."""
         self._buffer = bytearray()
         self._lines: list[bytes] = []
         self._code = 0
         self._octets = 0
-        self._secrets: dict[int, set[int]] = {}
+        self._redactor = Redactor(memory)
 
     @property
     def pending(self) -> bool:
@@ -125,14 +122,10 @@ class ReplyReader:
         """Take what the server sent; how much one read brings makes no difference."""
         self._buffer += octets
 
-    def conceal(self, secret: Line) -> None:
-        """Recognise *secret* in later replies, in base64 and decoded, whole or in part; only hashes of it are kept."""
-        token = secret.data[:-2].rpartition(b" ")[2]
-        password = base64.b64decode(token).rpartition(b"\0")[2]
-        for octets in (token, password, *map(partial(_in_base64, password), range(3))):
-            # Counted as `_windows` sees it: a blank in a short password is no octet to look for.
-            if width := min(len(_folded(octets)), _ECHO):
-                self._secrets.setdefault(width, set()).update(_windows(octets, width))
+    def conceal(self, sent: Line) -> None:
+        """Recognise the secrets of *sent* in later replies, in base64 and decoded; only hashes of them are kept."""
+        if sent.secrets:
+            self._redactor.add(sent.secrets, sent.data[:-2].rpartition(b" ")[2])
 
     def next(self) -> RawReply | None:
         """
@@ -162,11 +155,7 @@ class ReplyReader:
                 return self._malformed("a reply is longer than any server needs", text)
             if parsed[2] != b"-":
                 challenge = self._lines[0] if self._code == 334 else b""  # noqa: PLR2004 -- RFC 4954 §4
-                lines = tuple(self._lines)
-                # All of it at once: what stands in one line, and what is in pieces over several.
-                if self._secrets and self._repeats(b"".join(lines)):
-                    lines = tuple(_LEFT_OUT if self._repeats(line) else line for line in lines)
-                    lines = lines if _LEFT_OUT in lines else (_LEFT_OUT,) * len(lines)
+                lines = self._redactor.redact(tuple(self._lines), _ENHANCED)
                 self._lines, self._octets = [], 0
                 return RawReply(self._code, lines, challenge)
         return None
@@ -186,27 +175,6 @@ class ReplyReader:
             return self._malformed("a reply line does not end in CRLF", text)
         return text[:-2]
 
-    def _repeats(self, text: bytes) -> bool:
-        for width, known in self._secrets.items():
-            if len(text) >= width and not known.isdisjoint(_windows(text, width)):
-                return True
-        return False
-
     def _malformed(self, what: str, octets: bytes) -> str:
-        return f'{what}: "{escape(_LEFT_OUT if self._repeats(octets) else octets, 100)}"'
-
-
-def _in_base64(octets: bytes, before: int) -> bytes:
-    # Where so many octets stand before it: without the characters that its neighbours are in as well.
-    encoded = base64.b64encode(b"\0" * before + octets).rstrip(b"=")
-    return encoded[(before * 8 + 5) // 6 : len(encoded) - bool((before + len(octets)) % 3)]
-
-
-def _folded(octets: bytes) -> bytes:
-    # In any case, and whatever blanks stand between.
-    return b"".join(octets.lower().split())
-
-
-def _windows(octets: bytes, width: int) -> set[int]:
-    octets = _folded(octets)
-    return {hash(octets[start : start + width]) for start in range(len(octets) - width + 1)}
+        # With the lines before it: an echo may be in pieces.
+        return f'{what}: "{escape(self._redactor.redact((*self._lines, octets), _ENHANCED)[-1], 100)}"'

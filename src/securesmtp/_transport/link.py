@@ -51,6 +51,7 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
+    from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp._transport.record import RecordLayer
 
@@ -97,14 +98,15 @@ class Deadline:
 class Link(smtplib.SMTP):
     """One connection to the configured server."""
 
-    def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
-        """Make a link that is not connected yet."""
+    def __init__(self, settings: Settings, context: ssl.SSLContext, memory: Memory | None = None) -> None:
+        """Make a link that is not connected yet; *memory* is the mailer's, of its secrets."""
         # A host would make smtplib connect here, and a missing name would make it ask the resolver for ours.
         super().__init__(host="", local_hostname="[127.0.0.1]", source_address=settings.source_address)
         self.overall: Deadline | None = None
         self._settings = settings
         self._context = context
-        self._reader = ReplyReader()
+        self._memory = memory
+        self._reader = ReplyReader(memory)
         self._greeting: RawReply | None = None
         self._records: RecordLayer | None = None
         self._tls: TLSInfo | None = None
@@ -277,8 +279,7 @@ class Link(smtplib.SMTP):
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
-        if effect.line.secret:
-            self._reader.conceal(effect.line)
+        self._reader.conceal(effect.line)
         self._awaited, self._ends = 1, deque([self.position])
         self.send(memoryview(effect.line.data))
 
@@ -304,7 +305,8 @@ class Link(smtplib.SMTP):
 
     def _flush(self) -> None:
         """Write what was held back; a refusal in the midst of a content ends it."""
-        held, self._held = self._held, bytearray()
+        # A view, as in `send`: it may be a message.
+        held, self._held = memoryview(self._held), bytearray()
         self._awaited, self._due = self._awaited + self._due, 0
         # The replies to the commands of a flight may come at any time; the one to the content may not.
         early, self._asked, self._ending = self._ending or self._awaited <= 1, self._ending, False
@@ -350,7 +352,7 @@ class Link(smtplib.SMTP):
         if self._settings.mode is TLSMode.STARTTLS and self._unread():
             message = "there is plaintext between the 220 to STARTTLS and the handshake"
             raise DowngradeError(message, stage=Stage.STARTTLS, hint="somebody may be tampering with the connection")
-        self._reader = ReplyReader()
+        self._reader = ReplyReader(self._memory)
         self._records = wrap(self._context, plain, self._settings.server_name)
         self._handshake(self._records)
         self._tls = verified(self._records.tls, self._settings)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp.events import Event
 
@@ -127,13 +128,18 @@ class Pool:
     """The places of one mailer, in the process that made it: a child of a fork has a pool of its own."""
 
     def __init__(
-        self, settings: Settings, context: ssl.SSLContext | None, on_event: Callable[[Event], None] | None
+        self,
+        settings: Settings,
+        context: ssl.SSLContext | None,
+        on_event: Callable[[Event], None] | None,
+        memory: Memory,
     ) -> None:
         """Have all places free; without a *context*, one is made for the first connection."""
         self.places = tuple(Place() for _ in range(settings.max_connections))
         self._settings = settings
         self._context = context
         self._on_event = on_event
+        self._memory = memory
         self._lock = threading.RLock()
         self._line: deque[Gate] = deque()
         self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
@@ -231,7 +237,7 @@ class Pool:
         self._tell(Connecting(*self._where))
         began = monotonic()
         context = self._context = self._context or build_context(self._settings.policy)
-        link = place.link = Link(self._settings, context)
+        link = place.link = Link(self._settings, context, self._memory)
         link.overall = overall
         try:
             session = link.run(open_session(self._settings.mode, self._settings.local_hostname))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from securesmtp._shown import escape, quote
 from securesmtp._transport.record import RecordLayer
 from securesmtp._values import Certificate, CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
@@ -82,12 +83,12 @@ def build_context(policy: TLSPolicy) -> ssl.SSLContext:
 
 def trust_name(policy: TLSPolicy) -> str:
     """Return whose roots *policy* trusts, for the receipt."""
-    base = f"ca_file {policy.ca_file!s}" if policy.ca_file is not None else "ca_data"
+    base = f"ca_file {escape(str(policy.ca_file))}" if policy.ca_file is not None else "ca_data"
     if policy.ca_file is None and policy.ca_data is None:
         import certifi
 
         base = f"certifi {certifi.__version__}"
-    return base if policy.extra_ca_file is None else f"{base} + extra_ca_file {policy.extra_ca_file!s}"
+    return base if policy.extra_ca_file is None else f"{base} + extra_ca_file {escape(str(policy.extra_ca_file))}"
 
 
 def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> RecordLayer:
@@ -149,7 +150,7 @@ def _verified_chain(tls: ssl.SSLObject) -> tuple[Certificate, ...]:
 
 def _certificate(shown: dict[str, Any], der: bytes) -> Certificate:
     subject, issuer = (_common_name(shown.get(which, ())) for which in ("subject", "issuer"))
-    names = tuple(name for _, name in shown.get("subjectAltName", ()))
+    names = tuple(escape(str(name)) for _, name in shown.get("subjectAltName", ()))
     begins, ends = _time(shown["notBefore"]), _time(shown["notAfter"])
     return Certificate(subject, issuer, names, begins, ends, hashlib.sha256(der).hexdigest())
 
@@ -157,7 +158,8 @@ def _certificate(shown: dict[str, Any], der: bytes) -> Certificate:
 def _common_name(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
     attributes = [pair for part in name for pair in part]
     found = [value for key, value in attributes if key == "commonName"] + [value for _, value in attributes]
-    return found[0] if found else ""
+    # Whoever made the certificate chose it.
+    return escape(found[0]) if found else ""
 
 
 def _time(text: object) -> datetime:
@@ -238,14 +240,13 @@ def _unreadable(what: str, error: Exception) -> NoReturn:
     if what == "ca_data":
         hint = "it must be PEM as str, or DER as bytes"
     elif "-BEGIN " in what:
-        hint = "that is the text of a certificate and no path: pass TLSPolicy(ca_data=...)"
+        hint = "that is the text of a certificate or key and no path: pass a path, or a CA as TLSPolicy(ca_data=...)"
     message = f"{what} cannot be used: {error}"
     raise ConfigurationError(message, hint=hint) from error
 
 
 def _named(argument: str, path: object) -> str:
-    # On one line, whatever it is: a text that was meant for ca_data has many.
-    return f"{argument} {str(path)!r:.100}"
+    return f"{argument} {quote(str(path))}"
 
 
 def _demand(held: object, otherwise: str) -> None:
@@ -292,5 +293,6 @@ def _presented(tls: ssl.SSLObject) -> dict[str, Any]:
 
 
 def _names(shown: dict[str, Any]) -> str:
-    # Quoted by repr: whoever made the certificate chose these octets.
-    return ", ".join(repr(name[:100]) for _, name in shown.get("subjectAltName", ())[:10]) or "no name at all"
+    # Whoever made the certificate chose these octets.
+    names = [escape(str(name), 100) for _, name in shown.get("subjectAltName", ())[:10]]
+    return ", ".join(f"'{name}'" for name in names) or "no name at all"

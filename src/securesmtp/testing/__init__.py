@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+from securesmtp._shown import quote
 from securesmtp._values import TLSMode
 
 try:
@@ -74,6 +75,9 @@ class LocalServer:
         refuse: Collection[str] = (),
     ) -> None:
         """Make the CA and the certificate; nothing listens yet."""
+        if mode not in tuple(TLSMode):
+            message = f'mode is {quote(mode)}, neither "implicit" nor "starttls"'
+            raise ValueError(message)
         # aiosmtpd tells of each refused handshake with a traceback; whoever configures logging still gets it.
         logging.getLogger("mail.log").addHandler(logging.NullHandler())
         authority = trustme.CA()

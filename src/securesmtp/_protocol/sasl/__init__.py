@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
 from securesmtp._protocol.sasl.simple import Login, Plain
-from securesmtp._protocol.wire import escape
 from securesmtp._secret import Secret
+from securesmtp._shown import escape
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 
@@ -31,11 +31,15 @@ class Mechanism(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """What stands in its messages that no reply is to be seen to repeat."""
+
     def start(self) -> bytes | None:
         """Return the initial response, or None where the server speaks first."""
 
-    def respond(self, challenge: bytes) -> bytes | None:
-        """Return the answer to *challenge*, or None where this mechanism has nothing more to say."""
+    def respond(self, challenge: bytes | None) -> bytes | None:
+        """Return the answer to *challenge*, which is None where it is not base64, or None: there is nothing to say."""
 
 
 # Strongest first. Both give the server the password itself, so PLAIN is first because it is one round trip.
@@ -132,4 +136,4 @@ def _usable(text: object) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return escape(", ".join(names).encode(), 200) if names else "no mechanism"
+    return escape(", ".join(names), 200) if names else "no mechanism"

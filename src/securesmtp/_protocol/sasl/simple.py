@@ -17,14 +17,21 @@ class Plain:
         """Log in as *username*."""
         self._username = username
         self._password = password
+        self._asked = False
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The password."""
+        return (self._password.reveal().encode(),)
 
     def start(self) -> bytes:
         """Return the initial response."""
         return f"\0{self._username}\0{self._password.reveal()}".encode()
 
-    def respond(self, challenge: bytes) -> bytes | None:  # noqa: ARG002 -- PLAIN is never asked anything
-        """Return None: there is nothing to be asked."""
-        return None
+    def respond(self, challenge: bytes | None) -> bytes | None:  # noqa: ARG002 -- PLAIN has one thing to say
+        """Return the same once more, for a server that does not take it together with AUTH, then None."""
+        first, self._asked = not self._asked, True
+        return self.start() if first else None
 
 
 class Login:
@@ -38,10 +45,15 @@ class Login:
         self._password = password
         self._asked = 0
 
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The password; the name is none, and stands in many a reply."""
+        return (self._password.reveal().encode(),)
+
     def start(self) -> None:
         """Return None: the server speaks first."""
 
-    def respond(self, challenge: bytes) -> bytes | None:  # noqa: ARG002 -- servers word it as they like
+    def respond(self, challenge: bytes | None) -> bytes | None:  # noqa: ARG002 -- servers word it as they like
         """Return the name, then the password, then None."""
         self._asked += 1
         if self._asked == 1:

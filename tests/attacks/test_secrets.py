@@ -1,0 +1,375 @@
+"""Secrets where nobody looks for them: on another connection, in another argument, in frames and in log lines."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+import securesmtp
+from conftest import Mailer, Serve
+from leaks import shown
+from scripted import Mode, Peer, Script, honest
+from securesmtp import (
+    AddressError,
+    CertificateError,
+    ConfigurationError,
+    Envelope,
+    Event,
+    Password,
+    RecipientsRefusedError,
+    SecureMailer,
+    SecureSMTPError,
+    Timeouts,
+    TLSPolicy,
+    Window,
+)
+from securesmtp.testing import LocalServer
+
+PASSWORD = "hunter2secret"
+LIBRARY = Path(securesmtp.__file__).parent
+# What moves a terminal's cursor, what ends a line where a log is read, what turns text around.
+NASTY = "\x1b[2J\u2028\u202e\x85"
+
+
+def _second(after: Callable[[Peer], None], mode: Mode) -> Script:
+    """Play a server that greets as it should, and then does what *after* does."""
+
+    def script(peer: Peer) -> None:
+        if mode == "implicit":
+            peer.start_tls()
+            after(peer)
+            return
+        peer.send(b"220 mx.test\r\n")
+        peer.expect(b"EHLO")
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+        peer.expect(b"STARTTLS")
+        peer.send(b"220 go\r\n")
+        peer.start_tls()
+        after(peer)
+
+    return script
+
+
+def _says(*answers: bytes) -> Callable[[Peer], None]:
+    def after(peer: Peer) -> None:
+        for number, answer in enumerate(answers):
+            if number or len(answers) == 1:
+                peer.expect(b"EHLO")
+            peer.send(answer)
+        peer.sleep_until_peer_closes()
+
+    return after
+
+
+ECHO = PASSWORD.encode()
+EHLO = {
+    "refused": b"550 5.5.0 " + ECHO + b"\r\n",
+    "closing": b"421 4.3.0 " + ECHO.upper() + b"\r\n",
+    "malformed": ECHO + b"\r\n",
+    "mechanisms": b"250-mx\r\n250 AUTH X-" + ECHO + b"\r\n",
+    "in pieces": b"550-hunte\r\n550 r2secret\r\n",
+}
+GREETING = {
+    "greeting": b"554 5.3.2 " + ECHO + b"\r\n",
+    "greeting in the clear": b"554 5.3.2 " + ECHO + b"\r\n",
+    "greeting with another code": b"250 " + ECHO + b"\r\n",
+    "malformed greeting": b"hello " + ECHO + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", EHLO.values(), ids=EHLO)
+def test_the_next_connections_ehlo_does_not_show_the_password(
+    serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode, answer: bytes
+) -> None:
+    """What one connection has sent, the server repeats on another, before it is sent there (AUTH-08)."""
+    greet = (b"220 mx\r\n", answer) if mode == "implicit" else (answer,)
+    bad = _second(_says(*greet), mode)
+    server = serve(honest(mode, auth=("me", PASSWORD)), bad, bad)
+    mine = mailer(server, tls=mode, username="me", password=lambda: PASSWORD, max_messages=1)
+    mine.send(message)
+    with pytest.raises(SecureSMTPError) as caught:
+        mine.send(message)
+    try:
+        found = repr(mine.check())
+    except SecureSMTPError as error:
+        found = shown(error)
+    assert PASSWORD not in f"{shown(caught.value)} {found}".lower()
+    # A word of it, among mechanisms, is listed as one.
+    assert "left" in str(caught.value).lower()
+    assert "left" in found.lower()
+
+
+@pytest.mark.parametrize("answer", GREETING.values(), ids=GREETING)
+def test_the_next_connections_greeting_does_not_show_the_password(
+    serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture, answer: bytes
+) -> None:
+    """In TLS and, by whoever it is, in the clear."""
+    for mode in ("implicit", "starttls"):
+
+        def greets(peer: Peer, mode: str = mode) -> None:
+            if mode == "implicit":
+                peer.start_tls()
+            peer.send(answer)
+            peer.sleep_until_peer_closes()
+
+        server = serve(honest(mode, auth=("me", PASSWORD)), greets)
+        mine = mailer(server, tls=mode, username="me", password=PASSWORD, max_messages=1)
+        mine.send(message)
+        with pytest.raises(SecureSMTPError) as caught:
+            mine.send(message)
+        assert PASSWORD not in shown(caught.value) + caplog.text
+        assert "left out" in str(caught.value)
+
+
+def test_what_a_server_offers_is_understood_on_every_connection(
+    serve: Serve, ca_file: Path, message: EmailMessage
+) -> None:
+    """A password that is a word of EHLO's hides nothing that is acted on: the second login is as the first."""
+    server = serve(*[honest(auth=("me", "plain"))] * 3)
+    # Not the fixture's: it would find that word in the report.
+    with SecureMailer(
+        "localhost", server.port, username="me", password="plain", max_messages=1, ca_file=ca_file, timeout=5
+    ) as mine:
+        mine.send(message)
+        mine.send(message)
+        report = mine.check()
+    assert (report.login, report.mechanism) == (True, "PLAIN")
+    assert "8BITMIME" in report.after_tls
+
+
+@pytest.mark.parametrize("partial", ["raise", "allow"])
+def test_a_full_mailbox_is_a_full_mailbox_whoever_logged_in(
+    serve: Serve, mailer: Mailer, message: EmailMessage, partial: Literal["raise", "allow"]
+) -> None:
+    """452 4.2.2 with the user's name in it is not "too many recipients" (RFC 5321 §4.5.3.1.10, RFC 3463 §3.3)."""
+    full = b"452 4.2.2 <you@example.org>: over quota, said me@example.org (queue 4XyZ1a)\r\n"
+    server = serve(honest(auth=("me@example.org", PASSWORD), replies={"RCPT": full}))
+    login = Password("me@example.org", PASSWORD, mechanisms=["LOGIN"])
+    mine = mailer(server, auth=login)
+    with pytest.raises(RecipientsRefusedError) as caught:
+        mine.send(message, partial=partial)
+    reply = caught.value.recipients[0].reply
+    assert (reply.code, reply.enhanced) == (452, "4.2.2")
+    assert reply.text == full[4:-2].decode()
+    assert caught.value.retryable
+    mine.close()
+    server.joined()
+    assert server.secret.count(b"MAIL FROM") == 1
+
+
+def test_a_queue_id_with_the_name_in_it_is_kept(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """What the receipt shows is what the server's log has."""
+    said = b"250 2.0.0 Ok: queued as me@example.org-4XyZ1a\r\n"
+    server = serve(honest(auth=("me@example.org", PASSWORD), replies={"CONTENT": said}))
+    receipt = mailer(server, auth=Password("me@example.org", PASSWORD, mechanisms=["LOGIN"])).send(message)
+    assert (receipt.reply.enhanced, receipt.reply.text) == ("2.0.0", said[4:-2].decode())
+
+
+def test_a_login_of_any_length_is_taken(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """A long one waits for the 334, as servers want it that read a command of 512 octets (RFC 4954 §4)."""
+    token = "eyJhbGciOiJSUzI1NiJ9." * 150
+    server = serve(honest(auth=("me", token)))
+    assert mailer(server, username="me", password=token).send(message).reply.code == 250
+    mine = server.secret.split(b"\r\n")
+    assert b"AUTH PLAIN" in mine
+
+
+PEM = f"-----BEGIN PRIVATE KEY-----\n{PASSWORD}\n-----END PRIVATE KEY-----\n"
+URL = f"smtps://me:{PASSWORD}@mx.example.org:465"
+LOGIN = f"me:{PASSWORD}@mx.example.org"
+WRONG: dict[str, Callable[[], object]] = {
+    "host: URL": lambda: SecureMailer(URL),
+    "host: URL, cut": lambda: SecureMailer(f"smtp://{PASSWORD}"),
+    "host: login": lambda: SecureMailer(LOGIN),
+    "host: login in bytes": lambda: SecureMailer(LOGIN.encode()),  # type: ignore[arg-type]
+    "host: not ASCII": lambda: SecureMailer(f"ü{LOGIN}"),
+    "host: key": lambda: SecureMailer(PEM),
+    "port: URL": lambda: SecureMailer("mx.example.org", URL),  # type: ignore[arg-type]
+    "tls: URL": lambda: SecureMailer("mx.example.org", tls=URL),  # type: ignore[arg-type]
+    "pipelining: login": lambda: SecureMailer("h", pipelining=LOGIN),  # type: ignore[arg-type]
+    "local_hostname: login": lambda: SecureMailer("h", local_hostname=LOGIN),
+    "source_address: login": lambda: SecureMailer("h", source_address=(LOGIN, 0)),
+    "timeout: URL": lambda: SecureMailer("h", timeout=URL),  # type: ignore[arg-type]
+    "deadline: URL": lambda: SecureMailer("h", deadline=URL),  # type: ignore[arg-type]
+    "max_connections: URL": lambda: SecureMailer("h", max_connections=URL),  # type: ignore[arg-type]
+    "Timeouts: login": lambda: Timeouts(connect=LOGIN),  # type: ignore[arg-type]
+    "Window: login": lambda: Window(messages=LOGIN),  # type: ignore[arg-type]
+    "ca_file: key": lambda: SecureMailer("h", ca_file=PEM),
+    "ca_file: key in bytes": lambda: SecureMailer("h", ca_file=PEM.encode()),  # type: ignore[arg-type]
+    "ca_file: URL": lambda: SecureMailer("h", ca_file=URL),
+    "ca_file: path": lambda: SecureMailer("h", ca_file=Path(PEM)),
+    "extra_ca_file: key": lambda: SecureMailer("h", policy=TLSPolicy(extra_ca_file=PEM)),
+    "client_cert: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert=PEM)),
+    "client_key: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert="cert.pem", client_key=PEM)),
+    "ca_data: key": lambda: SecureMailer("h", policy=TLSPolicy(ca_data=PEM)),
+    "server_hostname: login": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=LOGIN)),
+    "server_hostname: URL": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=URL)),
+    "mail_from: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from=URL, recipients=["a@b.example"]),
+    "recipients: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from="a@b.example", recipients=[URL]),
+    "partial: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from="a@b.c", recipients=["d@e.f"], partial=URL),  # type: ignore[arg-type]
+}
+# What is wrong there is quoted nowhere; the argument itself is in the caller's frame and in ours.
+IN_FRAMES = {"pipelining: login", "timeout: URL", "deadline: URL", "max_connections: URL", "Timeouts: login",
+             "Window: login", "mail_from: URL", "recipients: URL", "partial: URL"}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_secret_in_the_wrong_argument_is_not_quoted(case: str) -> None:
+    """A URL with a login as host, the text of a key as path: the error says so, and nothing shows it."""
+    with pytest.raises(ConfigurationError) as caught:
+        WRONG[case]()
+    error = caught.value
+    assert PASSWORD not in f"{error} {error!r} {error.args} {vars(error)} {error.__cause__!r} {error.__context__!r}"
+    if case not in IN_FRAMES:
+        assert PASSWORD not in shown(error)
+
+
+def test_a_test_server_does_not_quote_it_either() -> None:
+    """A program's test takes its URL from the environment, too."""
+    with pytest.raises(ValueError, match=r"mode is \(not shown") as caught:
+        LocalServer(URL)  # type: ignore[arg-type]
+    assert PASSWORD not in str(caught.value)
+
+
+def test_an_argument_without_a_mark_of_a_secret_is_quoted() -> None:
+    """Whoever mistyped it finds it again; an address may have an @."""
+    with pytest.raises(ConfigurationError, match=r"host 'mx,example' is neither"):
+        SecureMailer("mx,example")
+    with pytest.raises(ConfigurationError, match=r"ca_file 'missing\.pem' cannot be used"):
+        SecureMailer("h", ca_file="missing.pem")
+    with SecureMailer("h") as mailer, pytest.raises(AddressError, match=r"'a@b@c\.example' has") as caught:
+        mailer.send_bytes(b"", mail_from="a@b@c.example", recipients=["d@e.example"])
+    assert caught.value.address == "a@b@c.example"
+
+
+def test_a_path_with_an_at_sign_is_a_path(serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path) -> None:
+    """A home of user@domain is nothing unusual."""
+    (tmp_path / "me@example.org").mkdir()
+    path = tmp_path / "me@example.org" / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    with SecureMailer("localhost", serve().port, ca_file=path, timeout=5) as mailer:
+        assert mailer.send(message).tls.trust == f"ca_file {path}"
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["DATA", "BDAT"])
+def test_a_traceback_with_local_variables_shows_nothing_of_the_message(
+    serve: Serve, mailer: Mailer, pipelining: str, offers: tuple[str, ...]
+) -> None:
+    """Error reports are made with `capture_locals`; wherever the connection is cut, none of our frames has content."""
+    body = b"Subject: x\r\n\r\n" + b"CONFIDENTIAL words\r\n" * 8000
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "a@b.example", "c@d.example"
+    mail.set_content("CONFIDENTIAL words\n" * 8000)
+    for cut in (150, 400, 1000, 70_000, 140_000):
+        for envelope in (Envelope("a@b.example", ["c@d.example"], body), mail):
+            server = serve(honest(extensions=offers), cut_after_read=cut)
+            mine = mailer(server, pipelining=pipelining)
+            (result,) = mine.send_many([envelope])
+            assert result.error is not None
+            assert _frames_with("CONFID", result.error) == []
+        server = serve(honest(extensions=offers), cut_after_read=cut)
+        with pytest.raises(SecureSMTPError) as caught:
+            mailer(server, pipelining=pipelining).send_bytes(body, mail_from="a@b.example", recipients=["c@d.example"])
+        assert _frames_with("CONFID", caught.value) == []
+
+
+def _frames_with(text: str, error: BaseException | None) -> list[tuple[str, str]]:
+    """Return where *text* is shown by a local variable of ours."""
+    if error is None:
+        return []
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    ours = [frame for frame in told.stack if LIBRARY in Path(frame.filename).parents]
+    found = [(each.name, name) for each in ours for name, value in (each.locals or {}).items() if text in value]
+    return [*found, *_frames_with(text, error.__cause__), *_frames_with(text, error.__context__)]
+
+
+@pytest.mark.parametrize("text", [f"<{NASTY}@x>", f"<{'i' * 900}@x>", "<" + "a b\r\n " * 400 + "@x>"], ids=ascii)
+def test_a_message_id_is_shown_on_one_short_line(
+    serve: Serve, mailer: Mailer, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """The caller's own, and so anybody's: receipts, errors, events and log lines are safe to be shown (RPL-08)."""
+    told: list[Event] = []
+    mine = mailer(serve(honest(extensions=("SMTPUTF8", "8BITMIME"))), on_event=told.append)
+    raw = f"Message-ID: {text}\r\nSubject: x\r\n\r\nx\r\n".encode()
+    receipt = mine.send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
+    with pytest.raises(SecureSMTPError) as caught:
+        mailer(serve(), timeout=5).send_bytes(raw, mail_from="a@b.example", recipients=["ü@d.example"])
+    for found in (receipt.message_id, caught.value.message_id):
+        assert found is not None
+        assert found.isprintable()
+        assert len(found) <= 998
+    lines = [*map(str, told), str(caught.value), *(r.getMessage() for r in caplog.records if r.name == "securesmtp")]
+    assert all(line.isprintable() and len(line) < 1000 for line in lines)
+    assert any("i" * 100 in line or "u2028" in line or "a b a b" in line for line in lines)
+
+
+def test_what_a_certificate_says_is_shown_escaped(serve: Serve, message: EmailMessage) -> None:
+    """Who may sign for a name may also write into its subject: that is text of a stranger."""
+    ca = trustme.CA(organization_name=f"CA{NASTY}", organization_unit_name="x" * 64)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost", common_name=f"leaf{NASTY}").configure_cert(context)
+    policy = TLSPolicy(ca_data=ca.cert_pem.bytes().decode())
+    with SecureMailer("localhost", serve(tls=context).port, policy=policy, timeout=5) as mailer:
+        chain = mailer.send(message).tls.chain
+    assert "leaf" in chain[0].subject
+    assert "CA" in chain[-1].subject
+    for each in chain:
+        assert all(text.isprintable() for text in (each.subject, each.issuer, *each.names))
+
+
+def test_the_names_in_a_certificate_are_shown_escaped(serve: Serve, message: EmailMessage, tmp_path: Path) -> None:
+    """Those that are not asked for, too: in the receipt of who trusts it, and in the refusal of who does not."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName("a\x1b[2Jb\r\nc")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pem = certificate.public_bytes(Encoding.PEM)
+    (tmp_path / "both.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    policy = TLSPolicy(ca_data=pem.decode(), allow_legacy_ca=True)
+    server = serve(honest(), honest(), tls=context)
+    with SecureMailer("localhost", server.port, policy=policy, timeout=5) as mailer:
+        assert mailer.send(message).tls.chain[0].names == ("localhost", "a\\x1b[2Jb\\r\\nc")
+    with SecureMailer("127.0.0.1", server.port, policy=policy, timeout=5) as mailer:
+        with pytest.raises(CertificateError) as caught:
+            mailer.send(message)
+        assert caught.value.args[0].isprintable()
+
+
+def test_a_path_is_shown_escaped(serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path) -> None:
+    """It stands in the receipt and in the log, as the roots that were trusted."""
+    path = tmp_path / f"ca{NASTY}.pem"
+    ca.cert_pem.write_to_path(str(path))
+    policy = TLSPolicy(ca_file=path, extra_ca_file=path)
+    with SecureMailer("localhost", serve().port, policy=policy, timeout=5) as mailer:
+        trust = mailer.send(message).tls.trust
+    assert trust.isprintable()
+    assert trust.count("u2028") == 2
+
+
+def test_a_line_of_the_log_is_safe_whatever_the_error_says(caplog: pytest.LogCaptureFixture) -> None:
+    """One choke point for all of them: an error of the caller's own making, too."""
+    error = SecureSMTPError(f"x{NASTY}" * 2000, hint=NASTY * 1000)
+    with caplog.at_level(logging.DEBUG, "securesmtp"):
+        securesmtp.events.tell(securesmtp.events.Failed("h", 1, error), None)
+    for line in (str(error), caplog.records[-1].getMessage()):
+        assert line.isprintable()
+        assert len(line) < 2500

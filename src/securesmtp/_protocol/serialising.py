@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from securesmtp._protocol.content import BLOCK, MAX_HEADER, MAX_LINE, Content
 from securesmtp._protocol.folding import MIN_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, changed
+from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _with_part(message: Message, error: MessageError) -> MessageError:
         payload = part.get_payload()
         if isinstance(payload, str) and ("\0" in payload or max(map(len, payload.split("\n"))) > MAX_LINE):
             filename = part.get_filename()
-            shown = f"{part.get_content_type()}{f' {filename!r}' if filename else ''}"[:80]
+            shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
             text = f"{error.args[0]}, in the part {shown}"
             hint = (
                 f'part = list(message.walk())[{number}]; del part["Content-Transfer-Encoding"]; '

@@ -154,7 +154,9 @@ def _refused(code: int, chain: Callable[[], object] | None) -> CertificateError:
     """Return what is made of OpenSSL's refusal with this code, and of a chain that can be asked for."""
     failure = ssl.SSLCertVerificationError(1, "odd")
     failure.verify_code, failure.verify_message = code, "words"
-    sock = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=chain)) if chain else SimpleNamespace()
+    sock = SimpleNamespace(context=tls.build_context(TLSPolicy()))
+    if chain:
+        sock._sslobj = SimpleNamespace(get_unverified_chain=chain)
     error = tls.handshake_error(failure, cast("ssl.SSLObject", sock), _settings())
     assert isinstance(error, CertificateError)
     return error

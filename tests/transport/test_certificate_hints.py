@@ -27,6 +27,7 @@ class _Signed:
 
     def __init__(self, name: str, signer: _Signed | None, times: Times, *, ca: bool = True) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate: x509.Certificate
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         above, key = (subject, self.key) if signer is None else (signer.certificate.subject, signer.key)
         builder = (
@@ -37,8 +38,9 @@ class _Signed:
         )
         if ca:
             usage = x509.KeyUsage(
-                *[False] * 5, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False
-            )
+                digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+            )  # fmt: skip
             builder = builder.add_extension(usage, critical=True)
         else:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)

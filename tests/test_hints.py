@@ -68,7 +68,7 @@ def test_a_refused_ehlo_names_local_hostname(  # noqa: PLR0913, PLR0917 -- fixtu
         ("MAIL", "message", (), False),
     ],
 )
-def test_a_time_limit_behind_commands_in_one_go_names_pipelining(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+def test_a_time_limit_behind_commands_in_one_go_names_pipelining(  # noqa: PLR0913 -- fixtures and a row
     serve: Serve,
     mailer: Mailer,
     verb: str,

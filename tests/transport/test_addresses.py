@@ -193,6 +193,16 @@ def test_silent_addresses_share_one_limit(
     assert _closed(made)
 
 
+def test_one_silent_address_is_a_time_limit_as_it_always_was(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
+) -> None:
+    """Nothing is added: the host stands for it."""
+    _resolve(monkeypatch, silent[0])
+    with SecureMailer("one.example", timeout=Timeouts(connect=0.3)) as mailer, pytest.raises(TimeoutError) as caught:
+        mailer.send(message)
+    assert "127.0.0.1" not in str(caught.value)
+
+
 def test_the_error_says_what_each_address_answered(
     message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
 ) -> None:

@@ -118,10 +118,12 @@ def test_an_intermediate_alone_is_no_trust_and_the_error_says_so(
         assert len(mailer.check().tls.chain) == 3
 
 
-def test_a_missing_intermediate_is_told_as_before(serve: Serve) -> None:
-    """There, what you trust is right, and the server is not."""
-    root, _, leaf = _chain(LONG, LONG, LONG)
-    error = _refusal(serve, _served(leaf), TLSPolicy(ca_data=root.pem.decode()))
+@pytest.mark.parametrize("stranger", [False, True], ids=["no intermediate", "another root"])
+def test_a_chain_that_does_not_reach_what_is_trusted_is_told_as_before(serve: Serve, *, stranger: bool) -> None:
+    """There, what you trust is a root, and the server or the name of the host is not right."""
+    root, intermediate, leaf = _chain(LONG, LONG, LONG)
+    trusted = _Signed("Another Root", None, LONG) if stranger else root
+    error = _refusal(serve, _served(leaf, *[intermediate] * stranger), TLSPolicy(ca_data=trusted.pem.decode()))
     assert "nobody whom you trust" in error.args[0]
     assert "intermediates" in (error.hint or "")
 

@@ -169,6 +169,12 @@ def test_a_refusal_that_nobody_has_a_word_for_is_a_refusal() -> None:
     assert error.args[0] == "the certificate is refused (OpenSSL: words)"
 
 
+@pytest.mark.parametrize("code", [9, 10])
+def test_a_certificate_that_cannot_be_seen_has_no_date(code: int) -> None:
+    """Then it is not said which one it is."""
+    assert "one above it" in _refused(code, None).args[0]
+
+
 def _broken() -> object:
     raise OSError
 

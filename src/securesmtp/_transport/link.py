@@ -388,7 +388,8 @@ class Link(smtplib.SMTP):
         schedule = AttemptSchedule(addresses)
 
         def failed(address: AddressInfo, error: OSError) -> None:
-            answers[address] = error
+            # Its traceback would keep this frame, and all that called it.
+            answers[address] = error.with_traceback(None)
             schedule.failed(address)
 
         with _Selector() as selector:

@@ -261,8 +261,7 @@ def _demand(held: object, otherwise: str) -> None:
 def _certificate_error(error: ssl.SSLCertVerificationError, tls: ssl.SSLObject, settings: Settings) -> CertificateError:
     code = error.verify_code
     reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
-    trusted = _trusted(tls)
-    path = _path(tls, trusted)
+    path, trusted = _path(tls)
     shown = path[0] if path else {}
     said = {
         CertificateReason.UNTRUSTED: "the certificate is signed by nobody whom you trust",
@@ -330,26 +329,19 @@ def _called(certificate: _Shown, which: str) -> str:
     return repr(attributes.get("commonName", ", ".join(attributes.values()))[:100])
 
 
-def _trusted(tls: ssl.SSLObject) -> list[_Shown]:
-    # What cannot be decoded is not shown.
-    with suppress(ValueError):
-        return tls.context.get_ca_certs()
-    return []
-
-
-def _path(tls: ssl.SSLObject, trusted: list[_Shown]) -> list[_Shown]:
-    """Return the server's certificate and those above it, by their names, as far as they are known."""
+def _path(tls: ssl.SSLObject) -> tuple[list[_Shown], list[_Shown]]:
+    """Return the server's certificate and those above it, by their names, as far as they are known; and the trusted."""
     # For the message only. After a failed handshake no public call gives the chain on 3.11 and 3.12.
     # Whoever made the certificates chose their octets: what cannot be decoded is not shown.
     with suppress(ValueError, OSError):
         sent = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
-        shown = [each.get_info() for each in sent or ()]
+        shown, trusted = [each.get_info() for each in sent or ()], tls.context.get_ca_certs()
         path = shown[:1]
         # As OpenSSL looks for them: among the trusted first.
         for _ in range(_MAX_PATH):
             path += [each for each in (*trusted, *shown) if each not in path and _is_issuer(each, path)][:1]
-        return path
-    return []
+        return path, trusted
+    return [], []
 
 
 def _is_issuer(issuer: _Shown, path: list[_Shown]) -> bool:

@@ -107,12 +107,19 @@ def test_an_unknown_outcome_names_pipelining_where_that_may_be_why(
     assert ('pipelining="off"' in str(caught.value.hint)) is hinted
 
 
-def test_a_large_chunk_is_written_when_all_before_it_is_answered(serve: Serve, mailer: Mailer) -> None:
-    """So its time limit has nothing to do with commands in one go."""
+@pytest.mark.parametrize(
+    ("lines", "recipients"),
+    [(300, ["c@d.example"]), (1, ["c@d.example", "e@d.example"])],
+    ids=["large", "for two, all or none"],
+)
+def test_a_chunk_that_goes_alone_does_not_name_pipelining(
+    serve: Serve, mailer: Mailer, lines: int, recipients: list[str]
+) -> None:
+    """It is written when all before it is answered, so its time limit has nothing to do with commands in one go."""
     server = serve(honest(replies={"CONTENT": _mute}, extensions=("PIPELINING", "CHUNKING")))
-    content = b"Subject: x\r\n\r\n" + b"x" * 900 + b"\r\n" + (b"y" * 900 + b"\r\n") * 300
+    content = b"Subject: x\r\n\r\n" + (b"y" * 900 + b"\r\n") * lines
     with pytest.raises(OutcomeUnknownError) as caught:
-        mailer(server, deadline=1).send_bytes(content, mail_from="a@b.example", recipients=["c@d.example"])
+        mailer(server, deadline=1).send_bytes(content, mail_from="a@b.example", recipients=recipients)
     assert "pipelining" not in str(caught.value.hint)
 
 

@@ -224,6 +224,17 @@ def test_the_error_says_what_each_address_answered(
     assert _closed(made)
 
 
+def test_the_answers_of_addresses_keep_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame keeps what called it, and so the message, for as long as somebody keeps the error."""
+    link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
+    _resolve(monkeypatch, _info("127.0.0.1", 1), _info("2001:db8::1"))
+    monkeypatch.setattr(socket.socket, "connect", _without_ipv6(socket.socket.connect))
+    with pytest.raises(ConnectError) as caught:
+        link.run(open_session(TLSMode.IMPLICIT, None))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.__traceback__ is None
+
+
 def _without_ipv6(connect: object) -> object:
     def refuse(sock: socket.socket, address: tuple[object, ...]) -> None:
         if sock.family == socket.AF_INET6:

@@ -16,7 +16,7 @@ class Portable:
 
     def as_dict(self) -> dict[str, Any]:
         """
-        Return every attribute by its name, as `json.dumps` takes it.
+        Return every attribute by its name, as ``json.dumps`` takes it.
 
         Times are ISO 8601, durations are seconds, and bytes are text in Latin-1. Of an error that is not this
         library's own, only the type is kept.

@@ -188,6 +188,16 @@ def mutants(session: nox.Session) -> None:
             session.run("mutmut", "show", word.removesuffix(":"))
 
 
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """Run the suite on Pythons that Debian stable does not have, as root; `tests/pythons/install` fetches them."""
+    built = wheel(session)
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    requirements.write_text("\n".join(group("test")) + "\n")
+    for version in ("3.14", "3.15"):
+        session.run("bash", "tests/pythons/run", version, built, str(requirements), *session.posargs, external=True)
+
+
 @nox.session(name="wheel")
 def wheel_session(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, and check what is in them."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.5"
+nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
 # A Python that is missing is skipped; uv would download it.
 nox.options.download_python = "never"

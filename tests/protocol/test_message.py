@@ -6,28 +6,22 @@ import email
 import email.policy
 import re
 from email.header import Header
-from email.headerregistry import Address, BaseHeader, Group, HeaderRegistry, UnstructuredHeader
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
 from email.policy import EmailPolicy, Policy
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.message import (
-    _PLACE,
-    Submission,
-    _CheckedPolicy,
-    _encoded_field,
-    envelope_recipients,
-    from_message,
-)
+from securesmtp._protocol.header_fields import CheckedPolicy
+from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.serialising import _PLACE
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -360,9 +354,10 @@ def test_any_text_in_a_header_stays_one_field(name: str, text: str) -> None:
 
 def test_addresses_that_no_spelling_keeps_are_refused() -> None:
     """Better not sent than sent with other people in the header."""
-    odd = SimpleNamespace(groups=(Group(None, (Address("", "a", "b,c.example"),)),))
+    message = mail()
+    message["Reply-To"] = Address("", "a", "b,c.example")
     with pytest.raises(MessageError, match=r"read as the same addresses.*simpler display names"):
-        _CheckedPolicy()._same_addresses("To", odd, b"To: x@y.example\r\n")  # type: ignore[arg-type]
+        made(message)
 
 
 @pytest.mark.parametrize(
@@ -447,30 +442,6 @@ def test_a_display_name_that_was_encoded_is_one_name() -> None:
     assert [(a.display_name, a.addr_spec) for a in back(submission)["To"].addresses] == [("Jörg, b", "a@b.example")]
 
 
-def test_an_encoded_field_has_every_name_encoded_and_every_address_as_it_is() -> None:
-    """Groups, names and bare addresses, one to a line; octets that are no text stay in the address alone."""
-    groups = (
-        Group(None, (Address("Jörg, Last", "a", "b.example"),)),
-        Group("Bü,ro", (Address("", "c", "d.example"), Address("E", "e", "f.example"))),
-        Group(None, (Address("gr\udcfcn", "gr\udcfc", "b.example"),)),
-    )
-    assert _encoded_field("To", groups) == (
-        b"To: =?utf-8?b?SsO2cmcsIExhc3Q=?= <a@b.example>,\r\n"
-        b" =?utf-8?b?QsO8LHJv?=: c@d.example,\r\n"
-        b" =?utf-8?q?E?= <e@f.example>;,\r\n"
-        b" =?utf-8?b?Z3Lvv71u?= <gr\xfc@b.example>\r\n"
-    )
-
-
-def test_a_long_name_is_encoded_words_of_at_most_75_characters() -> None:
-    """RFC 2047 §2; a folded line begins with a space."""
-    field = _encoded_field("To", (Group(None, (Address("x" * 200, "a", "b.example"),)),))
-    words = re.findall(rb"=\?[^ ]*\?=", field)
-    assert max(map(len, words[1:])) <= 75
-    assert b"".join(word[10:-2] for word in words) == b"x" * 200
-    assert field.count(b"\r\n ") == field.count(b"\r\n") - 1 == len(words) - 1
-
-
 @pytest.mark.parametrize(
     ("limit", "longest"),
     [(20, 78), (78, 78), (100, 100), (2000, 998), (None, 998)],
@@ -521,16 +492,19 @@ PEOPLE = st.lists(st.sampled_from(["a@b.example", "c.d+e@f.example", "g@h.exampl
 @settings(max_examples=600, deadline=None)
 @given(field=st.tuples(st.sampled_from(NAMES), WORDS | PLAIN) | st.tuples(st.sampled_from(["To", "from"]), PEOPLE))
 def test_a_field_that_needs_no_folding_is_written_as_the_email_package_writes_it(field: tuple[str, str]) -> None:
-    """Octet by octet, whatever is in it."""
+    """Octet by octet, whatever is in it that is ASCII."""
     name, value = field
     message = EmailMessage()
+    assume(value.isascii() and len(name) + len(value) <= 76 and "=?" not in value)
     try:
         message[name] = value
         stock = EmailPolicy(linesep="\r\n").fold_binary(name, message[name])
-        ours = _CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
+        ours = CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
     except (ValueError, LookupError, TypeError, AttributeError, MessageError):
         # What neither reads is tested above.
         return
+    # The email package writes a date that it cannot read as nothing.
+    assume(name != "Date" or not message[name].defects)
     assert ours == stock
 
 

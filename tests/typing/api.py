@@ -9,7 +9,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage, Message
 from email.mime.multipart import MIMEMultipart
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import securesmtp
 from securesmtp import (
@@ -115,6 +115,9 @@ with plain as entered:
     receipt.size = 1  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
 
     assert_type(receipt.replies, tuple[Reply, ...])
+    assert_type(receipt.as_dict(), dict[str, Any])
+    assert_type(Receipt.from_dict({}), Receipt)
+    assert_type(SecureSMTPError.from_dict({}), SecureSMTPError)
     assert_type(receipt.recipients[0].retryable, bool)
     assert_type(receipt.tls.chain, tuple[Certificate, ...])
     assert_type(receipt.tls.chain[0].names, tuple[str, ...])

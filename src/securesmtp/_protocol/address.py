@@ -201,9 +201,17 @@ def _domain(address: str, domain: str) -> str:
 
 def _a_label(label: str) -> str:
     # Imported where it is needed: few addresses do, and it would be 2 ms for all.
+    import unicodedata
+
     import idna
 
-    return idna.alabel(label).decode("ascii")
+    # Case and composition are how it was typed, no other name (RFC 5895 §2, 1 and 3).
+    mapped = unicodedata.normalize("NFC", label.lower())
+    if mapped.isascii():
+        # The Kelvin sign is no K in a name.
+        message = "not a domain name"
+        raise ValueError(message)
+    return idna.alabel(mapped).decode("ascii")
 
 
 def _refused(address: object, why: str) -> AddressError:

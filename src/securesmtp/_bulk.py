@@ -58,6 +58,9 @@ class State:
         worked: Whether a connection of the run was opened at some time.
         failures: How many in a row could not be opened, without those that made a worker leave.
         has_ended: Whether the rest is not sent.
+        refused: Whether a worker left since its login was refused for now.
+        untried: Whether one left that tried no login, since the mailer pauses them after such a refusal.
+        may_log_in: Whether the last worker tries one all the same.
     """
 
     workers: int
@@ -65,21 +68,30 @@ class State:
     worked: bool = False
     failures: int = 0
     has_ended: bool = False
+    refused: bool = False
+    untried: bool = False
+    may_log_in: bool = False
 
 
 def judge(error: Exception, state: State) -> tuple[Verdict, State]:
     """Return what follows from *error*, which kept a connection from being opened, and the state from then on."""
-    if _is_login_refusal(error) and not _is_retryable(error):
+    login = _is_login_refusal(error)
+    if login and not _is_retryable(error):
         # A thousand messages are not a thousand wrong logins: accounts are locked for less.
         return Verdict.REPORT, replace(state, has_ended=True)
     if _is_callers(error):
         # It tells more than a second try would; a message that is sent by another worker would hide it.
         failures = state.failures + 1
         return Verdict.REPORT, replace(state, failures=failures, has_ended=failures >= state.most)
+    refused = state.refused or (login and not _is_pause(error))
+    untried = state.untried or (login and _is_pause(error))
     if state.workers > 1:
-        return Verdict.LEAVE, replace(state, workers=state.workers - 1)
+        return Verdict.LEAVE, replace(state, workers=state.workers - 1, refused=refused, untried=untried)
     failures = state.failures + 1
-    ends = _is_login_refusal(error) or failures >= state.most
+    if login and ((refused and untried) or (state.worked and _is_pause(error))):
+        # The connections that were too many are closed now; one that was not tried may be good.
+        return Verdict.RETRY, replace(state, failures=failures, refused=False, untried=False, may_log_in=True)
+    ends = login or failures >= state.most
     verdict = Verdict.RETRY if state.worked and not ends else Verdict.REPORT
     return verdict, replace(state, failures=failures, has_ended=ends)
 
@@ -138,32 +150,34 @@ class Run:
     def connected(self) -> None:
         """Note that a worker has a session."""
         with self._lock:
-            if self._state.failures or not self._state.worked:
-                self._state = replace(self._state, worked=True, failures=0)
+            self._state = replace(self._state, worked=True, failures=0, refused=False, untried=False)
 
-    def failed(self, error: Exception) -> Verdict:
-        """Return what follows from *error*, which kept a worker from having a session."""
+    def may_log_in(self) -> bool:
+        """Return whether the worker that asks is to log in even while the mailer pauses logins: once."""
+        with self._lock:
+            granted = self._state.may_log_in
+            if granted:
+                self._state = replace(self._state, may_log_in=False)
+            return granted
+
+    def failed(self, error: Exception) -> tuple[Verdict, int]:
+        """Return what follows from *error*, which kept a worker from having a session, and how many workers are left."""
         with self._lock:
             verdict, self._state = judge(error, self._state)
             if verdict is Verdict.LEAVE:
                 self._allowed = self._state.workers
             if self._state.has_ended and self.ended is None:
                 self.ended = error
-            return verdict
+            return verdict, self._state.workers
 
-    def shrink(self) -> bool:
-        """Return whether a worker is to leave, since the server has too many connections: not the last one."""
+    def shrink(self) -> int:
+        """Let a worker leave, since the server has too many connections; return how many are left, 0 for the last."""
         with self._lock:
-            leaves = self._state.workers > 1
-            if leaves:
-                self._allowed = self._state.workers - 1
-                self._state = replace(self._state, workers=self._allowed)
-            return leaves
-
-    @property
-    def workers(self) -> int:
-        """How many are left."""
-        return self._state.workers
+            left = self._state.workers - 1
+            if left:
+                self._allowed = left
+                self._state = replace(self._state, workers=left)
+            return left
 
     @property
     def pause(self) -> float:
@@ -220,6 +234,11 @@ def _is_login_refusal(error: Exception) -> bool:
     return isinstance(error, AuthenticationError) and (
         error.reply is not None or isinstance(error, NoUsableMechanismError)
     )
+
+
+def _is_pause(error: Exception) -> bool:
+    """Return whether no login was tried, since an earlier one was refused for now."""
+    return isinstance(error.__cause__, AuthenticationError)
 
 
 def _is_callers(error: Exception) -> bool:

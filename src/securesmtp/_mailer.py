@@ -406,7 +406,7 @@ class SecureMailer:
             place = pool.take(ticket, overall)
             self._refuse_if_closed()
             attempt.has_place = True
-            link, session = pool.connection(place, overall, needs)
+            link, session = pool.connection(place, overall, needs, in_pause=attempt.in_pause)
             attempt.session = session
             return work(place, link, session)
         finally:
@@ -458,7 +458,7 @@ class SecureMailer:
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        attempt, leaves = _Attempt(), False
+        attempt, leaves = _Attempt(run.may_log_in()), False
         while run.ended is None:
             try:
                 end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, attempt)
@@ -467,6 +467,8 @@ class SecureMailer:
             if attempt.session is not None:
                 run.connected()
             if isinstance(end, Exception):
+                # Whoever keeps events or log records keeps the errors of all tries.
+                drop_frames(end)
                 if attempt.found_none:
                     return self._not_opened(run, job, end, backlog)
                 leaves = self._shrinks(run, end)
@@ -483,12 +485,13 @@ class SecureMailer:
 
     def _not_opened(self, run: Run, job: Job, error: Exception, backlog: Backlog) -> bool:
         """Do what the rule says where *job* found no connection; return whether this worker leaves the run."""
-        verdict = run.failed(error)
+        verdict, left = run.failed(error)
         if verdict is Verdict.REPORT:
             _finish(job, error)
             return False
+        drop_frames(error)
         if verdict is Verdict.LEAVE:
-            self._tell_fewer(run, error)
+            self._tell_fewer(left, error)
         backlog.put(job)
         if verdict is Verdict.RETRY:
             backlog.pause(run.pause)
@@ -496,14 +499,14 @@ class SecureMailer:
 
     def _shrinks(self, run: Run, what: object) -> bool:
         """Return whether this worker leaves the run, since *what* says that there are too many connections."""
-        leaves = is_connection_limit(what) and run.shrink()
-        if leaves:
-            self._tell_fewer(run, what)
-        return leaves
+        left = run.shrink() if is_connection_limit(what) else 0
+        if left:
+            self._tell_fewer(left, what)
+        return left > 0
 
-    def _tell_fewer(self, run: Run, why: object) -> None:
+    def _tell_fewer(self, left: int, why: object) -> None:
         reason = str(why.args[0]) if isinstance(why, SecureSMTPError) else type(why).__name__
-        tell(FewerConnections(self._settings.host, self._settings.port, run.workers, reason), self._on_event)
+        tell(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
 
     def _refuse_rest(self, run: Run, job: Job) -> None:
         error = run.rest()
@@ -512,7 +515,7 @@ class SecureMailer:
 
     def _stream(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        waiting, again, attempt, leaves = deque([first]), list[Job](), _Attempt(), False
+        waiting, again, attempt, leaves = deque([first]), list[Job](), _Attempt(run.may_log_in()), False
 
         def work(place: Place, link: Link, session: Session) -> None:
             run.connected()
@@ -528,7 +531,8 @@ class SecureMailer:
                 nonlocal leaves
                 leaves = leaves or self._shrinks(run, what)
                 lost = session.transactions > 1 and self._has_lost_login(what)
-                if lost or (isinstance(what, SecureSMTPError) and may_go_again(what)):
+                if isinstance(what, SecureSMTPError) and (lost or may_go_again(what)):
+                    drop_frames(what)
                     again.append(job)
                 else:
                     _finish(job, self._ended(job, session, what))
@@ -579,10 +583,12 @@ class _Attempt:
     How far a send came.
 
     Attributes:
+        in_pause: Whether it logs in even while the mailer pauses logins.
         has_place: Whether its turn came to use a connection.
         session: The session that it was given, or opened.
     """
 
+    in_pause: bool = False
     has_place: bool = False
     session: Session | None = None
 

@@ -166,8 +166,8 @@ class Pool:
         self._memory = memory
         self._lock = threading.RLock()
         self._line: deque[Gate] = deque()
-        # When logins are tried again, when one was refused for now, and the words of the server.
-        self._paused: tuple[float, float, Reply] | None = None
+        # When a login was refused for now, and how.
+        self._paused: tuple[float, str, Reply] | None = None
         # A callable that hangs is asked no more often than there are places.
         self._asking = threading.BoundedSemaphore(settings.max_connections)
         self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
@@ -247,7 +247,12 @@ class Pool:
         return bool(links)
 
     def connection(
-        self, place: Place, overall: Deadline | None, needs: Callable[[Session], int] | None = None
+        self,
+        place: Place,
+        overall: Deadline | None,
+        needs: Callable[[Session], int] | None = None,
+        *,
+        in_pause: bool = False,
     ) -> tuple[Link, Session]:
         """Return the connection of *place*, or a new one where it has none that can carry what is to be sent."""
         link, session = place.link, place.session
@@ -260,11 +265,12 @@ class Pool:
                 return link, session
             else:
                 self.part(link, "message limit")
-        self._refuse_in_pause()
+        if not in_pause:
+            self._refuse_in_pause()
         # Set when it is logged in, and not before: an interrupt in between leaves a session that is not.
         place.session = None
         link, session = self.open(place, overall)
-        self.log_in(link, session)
+        self.log_in(link, session, in_pause=in_pause)
         place.session = session
         return link, session
 
@@ -286,7 +292,7 @@ class Pool:
         place.left = self._settings.max_messages
         return link, session
 
-    def log_in(self, link: Link, session: Session) -> None:
+    def log_in(self, link: Link, session: Session, *, in_pause: bool = False) -> None:
         """
         Log in, where there are credentials.
 
@@ -300,27 +306,33 @@ class Pool:
                 login = Password(login.username, bind(self._ask, login.password, link.overall), login.mechanisms)
             try:
                 # Another thread's login may have been refused while this one connected.
-                self._refuse_in_pause()
+                if not in_pause:
+                    self._refuse_in_pause()
                 name = link.run(authenticate(session, login))
             except BaseException as error:
                 if isinstance(error, AuthenticationError) and error.retryable and error.reply is not None:
-                    self._paused = self._paused or (monotonic(), monotonic() + _LOGIN_PAUSE, error.reply)
+                    self._paused = self._paused or (monotonic(), error.args[0], error.reply)
                 link.close()
                 self._tell(Closed(*self._where, "error"))
                 raise
+            if in_pause:
+                self._paused = None
             self._tell(Authenticated(*self._where, name, timedelta(seconds=monotonic() - began)))
 
     def _refuse_in_pause(self) -> None:
-        if self._paused is None:
+        paused = self._paused
+        if paused is None:
             return
-        since, until, reply = self._paused
-        now = monotonic()
-        if now >= until:
+        since, refusal, reply = paused
+        ago = monotonic() - since
+        if ago >= _LOGIN_PAUSE:
             self._paused = None
             return
-        message = f'no login was tried, since {now - since:.0f} s ago one was refused for now: "{reply}"'
-        hint = f"the mailer logs in again in {until - now:.0f} s"
-        raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=True, hint=hint)
+        message = f"no login was tried, since {ago:.0f} s ago one was refused for now: {refusal}"
+        hint = f"the mailer logs in again in {_LOGIN_PAUSE - ago:.0f} s"
+        # The refusal itself has the other message in its frames.
+        cause = AuthenticationError(refusal, stage=Stage.AUTH, reply=reply, retryable=True)
+        raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=True, hint=hint) from cause
 
     def _ask(self, source: Callable[[], str | Secret], overall: Deadline | None) -> Secret:
         """

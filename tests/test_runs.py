@@ -120,7 +120,7 @@ def test_a_server_that_takes_fewer_connections_gets_every_message(
 
 
 def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Serve, mailer: Mailer) -> None:
-    """A deadline that ends a wait in vain for a second connection costs the message nothing, for the first one works."""
+    """A deadline that ends a wait in vain for a second connection costs no message: the first one works."""
     server = serve(Room(1, None, honest(replies={"CONTENT": _slow})))
     results = list(mailer(server, max_connections=3).send_many(mails(20), deadline=0.5))
     assert {result.outcome for result in results} == {ACCEPTED}

@@ -161,7 +161,7 @@ class Run:
             return granted
 
     def failed(self, error: Exception) -> tuple[Verdict, int]:
-        """Return what follows from *error*, which kept a worker from having a session, and how many workers are left."""
+        """Return what follows from *error*, which kept a worker from a session, and how many workers are left."""
         with self._lock:
             verdict, self._state = judge(error, self._state)
             if verdict is Verdict.LEAVE:

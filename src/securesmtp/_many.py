@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -135,8 +136,9 @@ def in_order(
             yield _end(begun.popleft(), told, work, backlog)
     finally:
         backlog.close()
-        for thread in threads:
-            thread.join()
+        # Where the interpreter ends, daemons do not run any more.
+        while threads and not sys.is_finalizing():
+            threads.pop().join()
     for failure in failures:
         raise failure
 

@@ -28,6 +28,7 @@ from securesmtp import (
     SecureSMTPError,
     SendResult,
 )
+from securesmtp._transport.pool import Gate
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -150,7 +151,7 @@ def _unknown() -> SecureSMTPError:
     ],
     ids=["unknown", "refused", "gone", "address"],
 )
-def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_message(  # noqa: PLR0913, PLR0917 -- a row
+def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_message(  # noqa: PLR0913 -- a row
     serve: Serve,
     mailer: Mailer,
     inner: SecureSMTPError,
@@ -248,8 +249,6 @@ def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Ma
             mine._pool._line.remove(left)
         return "secret"
 
-    from securesmtp._transport.pool import Gate
-
     left = Gate()
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, max_connections=2, deadline=5)
     assert _send(mine) == 250
@@ -285,7 +284,7 @@ def handled() -> Iterator[Callable[[logging.Handler], None]]:
 
 
 @pytest.mark.parametrize("another", [False, True], ids=["the same mailer", "another mailer"])
-def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(  # noqa: PLR0913 -- fixtures
+def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(
     serve: Serve,
     mailer: Mailer,
     handled: Callable[[logging.Handler], None],

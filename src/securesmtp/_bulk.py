@@ -36,7 +36,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 # Stages in which a session was open when its connection died.
 _IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
 # "432 4.3.2 Concurrent connections limit exceeded", "421 4.7.0 Too many concurrent SMTP connections", and the like.
-_LIMIT = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connection|session)", re.IGNORECASE)
+_LIMIT = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connections|sessions)\b", re.IGNORECASE)
 
 
 class Verdict(Enum):

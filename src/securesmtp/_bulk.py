@@ -109,7 +109,7 @@ def is_connection_limit(what: object) -> bool:
     )
 
 
-def may_go_again(error: BaseException) -> bool:
+def may_go_again(error: object) -> bool:
     """Return whether a connection died under a message, and nobody can have it."""
     return isinstance(error, ConnectError) and error.outcome is Outcome.NOT_SENT and error.stage in _IN_SESSION
 
@@ -149,16 +149,20 @@ class Run:
 
     def connected(self) -> None:
         """Note that a worker has a session."""
-        with self._lock:
-            self._state = replace(self._state, worked=True, failures=0, refused=False, untried=False)
+        state = self._state
+        # Mostly nothing is new: a lock for each small message would show (measured).
+        if not state.worked or state.failures or state.refused or state.untried:
+            with self._lock:
+                self._state = replace(self._state, worked=True, failures=0, refused=False, untried=False)
 
     def may_log_in(self) -> bool:
         """Return whether the worker that asks is to log in even while the mailer pauses logins: once."""
+        if not self._state.may_log_in:
+            return False
+        # Nobody else is left who would ask.
         with self._lock:
-            granted = self._state.may_log_in
-            if granted:
-                self._state = replace(self._state, may_log_in=False)
-            return granted
+            self._state = replace(self._state, may_log_in=False)
+        return True
 
     def failed(self, error: Exception) -> tuple[Verdict, int]:
         """Return what follows from *error*, which kept a worker from a session, and how many workers are left."""

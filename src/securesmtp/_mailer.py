@@ -458,7 +458,7 @@ class SecureMailer:
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        attempt, leaves = _Attempt(run.may_log_in()), False
+        attempt = _Attempt(run.may_log_in())
         while run.ended is None:
             try:
                 end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, attempt)
@@ -471,15 +471,19 @@ class SecureMailer:
                 drop_frames(end)
                 if attempt.found_none:
                     return self._not_opened(run, job, end, backlog)
-                leaves = self._shrinks(run, end)
-                if may_go_again(end) and not job.died:
-                    job.died = True
-                    if not leaves:
-                        continue
-                    backlog.put(job)
-                    return True
-            _finish(job, end)
-            return leaves
+            left = run.shrink() if is_connection_limit(end) else 0
+            if job.died or not may_go_again(end):
+                _finish(job, end)
+            elif not left:
+                job.died = True
+                continue
+            else:
+                job.died = True
+                backlog.put(job)
+            # Last of all, since on_event may raise what ends this worker.
+            if left:
+                self._tell_fewer(left, end)
+            return left > 0
         self._refuse_rest(run, job)
         return False
 
@@ -489,23 +493,16 @@ class SecureMailer:
         if verdict is Verdict.REPORT:
             _finish(job, error)
             return False
-        drop_frames(error)
+        backlog.put(job)
         if verdict is Verdict.LEAVE:
             self._tell_fewer(left, error)
-        backlog.put(job)
-        if verdict is Verdict.RETRY:
-            backlog.pause(run.pause)
-        return verdict is Verdict.LEAVE
-
-    def _shrinks(self, run: Run, what: object) -> bool:
-        """Return whether this worker leaves the run, since *what* says that there are too many connections."""
-        left = run.shrink() if is_connection_limit(what) else 0
-        if left:
-            self._tell_fewer(left, what)
-        return left > 0
+            return True
+        backlog.pause(run.pause)
+        return False
 
     def _tell_fewer(self, left: int, why: object) -> None:
-        reason = str(why.args[0]) if isinstance(why, SecureSMTPError) else type(why).__name__
+        assert isinstance(why, SecureSMTPError)  # noqa: S101 -- the rules look at no other; this is for the type checker
+        reason = str(why.args[0])
         tell(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
 
     def _refuse_rest(self, run: Run, job: Job) -> None:
@@ -529,13 +526,15 @@ class SecureMailer:
 
             def heard(job: Job, what: Heard) -> None:
                 nonlocal leaves
-                leaves = leaves or self._shrinks(run, what)
                 lost = session.transactions > 1 and self._has_lost_login(what)
                 if isinstance(what, SecureSMTPError) and (lost or may_go_again(what)):
                     drop_frames(what)
                     again.append(job)
                 else:
                     _finish(job, self._ended(job, session, what))
+                if not leaves and is_connection_limit(what) and (left := run.shrink()):
+                    leaves = True
+                    self._tell_fewer(left, what)
 
             window, bearing = self._settings.window, self._pool.bearing
             Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
@@ -544,12 +543,14 @@ class SecureMailer:
             self._use(first.overall, work, attempt)
         except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
             # There is no connection; what was sent over one was heard of.
-            ends = [(job, self._failed(job, error)) for job in (*again, *waiting)]
-            if attempt.found_none and isinstance(error, Exception):
-                return self._not_opened(run, first, error, backlog)
-            for job, end in ends:
+            for job in (*again, *waiting):
+                end = self._failed(job, error)
+                if attempt.found_none and isinstance(end, Exception):
+                    drop_frames(end)
+                    return self._not_opened(run, job, end, backlog)
                 _finish(job, end)
-            return False
+            # A worker that was to leave has left.
+            return leaves
         return self._send_rest(run, deque([*again, *waiting]), backlog, leaves=leaves)
 
     def _send_rest(self, run: Run, jobs: deque[Job], backlog: Backlog, *, leaves: bool) -> bool:

@@ -258,7 +258,8 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
     assert all(result.retryable for result in results if result.outcome is REFUSED)
     assert 0 < sum(result.outcome is REFUSED for result in results) <= 4
     assert arrived(server) == [result.index for result in results if result.outcome is ACCEPTED]
-    assert [event.connections for event in told if isinstance(event, FewerConnections)][:2] == [3, 2]
+    # The third and the fourth, or the third alone where it was refused before the fourth had begun.
+    assert min(event.connections for event in told if isinstance(event, FewerConnections)) == 2
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
@@ -501,10 +502,12 @@ def test_results_keep_no_message_alive(
     mine = mailer(server, pipelining=pipelining, max_connections=2)
     mine._pool.bearing.prove()
     bad = Envelope("a@b.example", ["c@d.example"], b"Subject: a\rb\r\n\r\n")
+    before = [each for each in gc.get_objects() if isinstance(each, Submission)]
     results = list(mine.send_many([*mails(20, 2000), bad]))
     assert ACCEPTED not in {result.outcome for result in results}
     gc.collect()
-    assert [each for each in gc.get_objects() if isinstance(each, Submission)] == []
+    alive = [each for each in gc.get_objects() if isinstance(each, Submission)]
+    assert [each for each in alive if not any(each is old for old in before)] == []
     assert all(result.error is not None and result.error.__traceback__ is None for result in results)
 
 

@@ -310,8 +310,13 @@ class Pool:
                     self._refuse_in_pause()
                 name = link.run(authenticate(session, login))
             except BaseException as error:
-                if isinstance(error, AuthenticationError) and error.retryable and error.reply is not None:
-                    self._paused = self._paused or (monotonic(), error.args[0], error.reply)
+                if (
+                    isinstance(error, AuthenticationError)
+                    and error.retryable
+                    and error.__cause__ is None
+                    and error.reply
+                ):
+                    self._paused = monotonic(), error.args[0], error.reply
                 link.close()
                 self._tell(Closed(*self._where, "error"))
                 raise
@@ -360,23 +365,23 @@ class Pool:
                     ticket.threads.discard(me)
                 self._asking.release()
 
-        if self._asking.acquire(timeout=overall.left(Stage.AUTH)):
-            thread = threading.Thread(target=copy_context().run, args=(ask,), name="password callable", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                # No thread can be started: at the end of the process, for one.
-                self._asking.release()
-                return _called(source)
+        # `left` raises when there is none.
+        while not self._asking.acquire(timeout=overall.left(Stage.AUTH)):
+            continue
+        thread = threading.Thread(target=copy_context().run, args=(ask,), name="password callable", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread can be started: at the end of the process, for one.
+            self._asking.release()
+            return _called(source)
+        answer = None
+        while answer is None:
             with suppress(Empty):
                 answer = answers.get(timeout=overall.left(Stage.AUTH))
-                overall.left(Stage.AUTH)
-                if isinstance(answer, BaseException):
-                    raise answer
-                return answer
-        overall.left(Stage.AUTH)
-        message = "a wait for a limit ended before it"
-        raise AssertionError(message)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def part(self, link: Link | None, reason: str) -> None:
         """Say QUIT where there is a connection, without waiting for the answer, and close it."""

@@ -409,6 +409,11 @@ class SecureMailer:
             link, session = pool.connection(place, overall, needs, in_pause=attempt.in_pause)
             attempt.session = session
             return work(place, link, session)
+        except SecureSMTPError as error:
+            if place is not None and is_connection_limit(error):
+                # One too many: closed, and not the next one's.
+                place.left = 0
+            raise
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
             ticket.done = True
@@ -533,7 +538,8 @@ class SecureMailer:
                 else:
                     _finish(job, self._ended(job, session, what))
                 if not leaves and is_connection_limit(what) and (left := run.shrink()):
-                    leaves = True
+                    # One too many: closed, and not the next one's.
+                    place.left, leaves = 0, True
                     self._tell_fewer(left, what)
 
             window, bearing = self._settings.window, self._pool.bearing

@@ -376,6 +376,16 @@ def test_the_server_counts_transactions(serve: Serve, mailer: Mailer, pipelining
     assert len(server.connections) <= before + 4
 
 
+def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) -> None:
+    """MAILMAX bounds what is written ahead as well."""
+    server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3")), connections=50, overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], RAW)] * 9))
+    assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+    assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [3, 3, 3]
+
+
 def test_a_refused_transaction_counts(serve: Serve, mailer: Mailer) -> None:
     """The server counts every MAIL, whatever it answers."""
     server = serve(honest(extensions=("LIMITS MAILMAX=2",), replies={"MAIL": b"550 no\r\n"}))

@@ -79,6 +79,7 @@ def test_a_policy_that_contradicts_itself_is_refused(policy: dict[str, str]) -> 
         {"max_connections": 10**6},
         {"max_messages": 0},
         {"max_idle": 0},
+        {"max_connect_failures": 0},
         {"pipelining": "sessions"},
         {"window": 32},
         {"pipelining": []},

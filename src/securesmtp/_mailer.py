@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
@@ -16,10 +16,11 @@ from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
+from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may_go_again
 from securesmtp._many import Backlog, Job, Known, in_order
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.delivery import deliver
+from securesmtp._protocol.delivery import deliver, transactions
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
@@ -31,8 +32,8 @@ from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
-from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, Sent, tell
+from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
+from securesmtp.events import Failed, FewerConnections, Sent, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
-
-# Where a session was open already when its connection died.
-_IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
 
 
 @final
@@ -80,6 +78,7 @@ class SecureMailer:
         max_connections: int = 4,
         max_messages: int = 100,
         max_idle: float = 60,
+        max_connect_failures: int = 5,
         pipelining: Literal["off", "message", "session"] = "message",
         window: Window = Window(),  # noqa: B008 -- frozen
         local_hostname: str | None = None,
@@ -104,6 +103,7 @@ class SecureMailer:
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
             max_messages: How many are sent over one connection, or fewer where the server says so (RFC 9422).
             max_idle: Seconds after which a connection that nobody used is not used again.
+            max_connect_failures: How many connections in a row may fail to open before `send_many` gives up the rest.
             pipelining: ``"message"`` writes the commands of one message in one go where the server offers it (RFC 2920,
                 RFC 3030), ``"off"`` one command a round trip. ``"session"`` has `send_many` write messages before the
                 ones before them are answered; for servers that can take it, as Postfix, Exim and Sendmail can.
@@ -147,6 +147,7 @@ class SecureMailer:
             max_connections=max_connections,
             max_messages=max_messages,
             max_idle=max_idle,
+            max_connect_failures=max_connect_failures,
             pipelining=pipelining,
             window=window,
             local_hostname=local_hostname,
@@ -257,10 +258,15 @@ class SecureMailer:
         Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
 
         The iterable is read only a little ahead of your loop (twice *max_connections*, and with ``"session"`` as many
-        times that as the window has messages), so any number of messages will do. One bad message does not stop the
+        times that as the window has messages; beyond one message for each connection, no more than twice
+        *max_connections* times ``Window.octets``), so any number of messages will do. One bad message does not stop the
         others. A message that was certainly not accepted because its connection died is sent once more; one whose
-        outcome is unknown never is. After a refused login there is no further one: the rest is not sent. A password
-        callable and *on_event* are called in threads of its own.
+        outcome is unknown never is.
+
+        A server that takes fewer connections than *max_connections* costs no message: those that wait for a connection
+        that cannot be opened are sent over the others. After a refused login, or *max_connect_failures* connections
+        in a row that could not be opened, the rest is not sent. A password callable and *on_event* are called in
+        threads of its own; at the end of the process, where none can be started, in yours.
 
         What the iterable raises is raised after the results of all that was read before. Leaving the loop early waits
         until the messages that are under way are sent; their results are lost.
@@ -268,7 +274,8 @@ class SecureMailer:
         Args:
             messages: As for `send`, or an `Envelope` where the addresses are not those of the header.
             partial: As for `send`.
-            deadline: Seconds for each message, from when its sending begins.
+            deadline: Seconds for each message, from when its sending begins; a wait in vain for a connection that could
+                not be opened is not counted where another one sends it.
 
         Raises:
             ConfigurationError: An argument is wrong.
@@ -280,7 +287,8 @@ class SecureMailer:
         if isinstance(given, Message | str | bytes) or not isinstance(given, Iterable):
             message = f"messages is a {type(messages).__name__}, not an iterable of messages"
             raise ConfigurationError(message, hint="pass a list, or a generator")
-        run = _Run(partial)
+        workers = self._settings.max_connections
+        run = Run(partial, workers, self._settings.max_connect_failures)
 
         def jobs() -> Iterator[Job | Known]:
             for index, message in enumerate(messages):
@@ -288,11 +296,12 @@ class SecureMailer:
                     # Here, in the caller's thread: who goes on to change the message changes the next one.
                     yield Job(index, _from_any(message), bind(self._overall, deadline))
                 except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
+                    drop_frames(error)
                     yield Known(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
         ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
-        workers = self._settings.max_connections
-        return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead)
+        octets = 2 * workers * self._settings.window.octets
+        return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead, octets)
 
     @raising_here
     def check(self) -> ServerReport:
@@ -353,8 +362,10 @@ class SecureMailer:
         limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def _submit(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
-        started = monotonic()
+    def _submit(
+        self, submission: Submission, partial: Partial, overall: Deadline | None, attempt: _Attempt | None = None
+    ) -> Receipt:
+        started, attempt = monotonic(), attempt or _Attempt()
         _check(partial)
 
         def work(place: Place, link: Link, session: Session) -> tuple[Session, Delivery]:
@@ -362,7 +373,15 @@ class SecureMailer:
             return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
 
         with self._naming(submission.content.message_id):
-            session, delivery = self._use(overall, work)
+            needs = bind(transactions, len(submission.recipients), partial)
+            try:
+                session, delivery = self._use(overall, work, attempt, needs)
+            except AuthenticationError as error:
+                # Not where it has never been good for a message: a further login would be no better.
+                if attempt.session is None or attempt.session.transactions < 2 or not self._has_lost_login(error):  # noqa: PLR2004
+                    raise
+                self._pool.discard_idle()
+                session, delivery = self._use(overall, work, attempt, needs)
         return self._receipt(submission, session, delivery, started)
 
     def _receipt(self, submission: Submission, session: Session, delivery: Delivery, started: float) -> Receipt:
@@ -380,14 +399,29 @@ class SecureMailer:
         tell(Sent(self._settings.host, self._settings.port, receipt), self._on_event)
         return receipt
 
-    def _use(self, overall: Deadline | None, work: Callable[[Place, Link, Session], T]) -> T:
-        """Do *work* on a connection, which is nobody else's meanwhile."""
+    def _use(
+        self,
+        overall: Deadline | None,
+        work: Callable[[Place, Link, Session], T],
+        attempt: _Attempt | None = None,
+        needs: Callable[[Session], int] | None = None,
+    ) -> T:
+        """Do *work* on a connection, which is nobody else's meanwhile; it has room for what *work* needs of it."""
         pool, ticket, place, link = self._pool, Ticket(), None, None
+        attempt = attempt or _Attempt()
+        attempt.has_place, attempt.session = False, None
         try:
             place = pool.take(ticket, overall)
             self._refuse_if_closed()
-            link, session = pool.connection(place, overall)
+            attempt.has_place = True
+            link, session = pool.connection(place, overall, needs, in_pause=attempt.in_pause)
+            attempt.session = session
             return work(place, link, session)
+        except SecureSMTPError as error:
+            if place is not None and is_connection_limit(error):
+                # One too many: closed, and not the next one's.
+                place.left = 0
+            raise
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
             ticket.done = True
@@ -397,121 +431,202 @@ class SecureMailer:
                 pool.close_idle(place)
             pool.wake()
 
+    def _has_lost_login(self, error: object) -> bool:
+        """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
+        return self._settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL
+
     @contextmanager
     def _naming(self, message_id: str | None) -> Iterator[None]:
         """Add to an error where it happened and to which message, and tell of it."""
         try:
             yield
         except SecureSMTPError as error:
-            error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
+            self._place(error, message_id)
             tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
             raise
 
-    def _work(self, run: _Run, backlog: Backlog) -> None:
+    def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
+        error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
+        if self._has_lost_login(error):
+            error.args = (f'the login was lost: "{error.reply}"',)
+            error.hint = "the server took the login of this connection, and then asked for one"
+
+    def _work(self, run: Run, backlog: Backlog) -> None:
         """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
+        if not run.enter():
+            return
         bearing = self._pool.bearing
         while (job := backlog.take(wait=True)) is not None:
-            many = self._settings.pipelining == "session" and not run.refused and bearing.borne is not False
+            many = self._settings.pipelining == "session" and run.ended is None and bearing.borne is not False
             # While one connection tries it, the others go on as ever.
             trial = many and bearing.borne is None and bearing.trial.acquire(blocking=False)
             try:
-                if many and (trial or bearing.borne):
-                    self._stream(run, job, backlog)
-                else:
-                    self._send_one(run, job)
+                leaves = (self._stream if many and (trial or bearing.borne) else self._send_one)(run, job, backlog)
             finally:
                 if trial:
                     bearing.trial.release()
+            if leaves:
+                return
+        run.leave()
 
-    def _send_one(self, run: _Run, job: Job) -> None:
-        def submit() -> Receipt:
-            if run.refused:
-                _not_again(run.refused[0])
+    def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
+        """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
+        attempt = _Attempt(run.may_log_in())
+        while run.ended is None:
             try:
-                return self._submit(job.submission, run.partial, job.overall)
-            except ConnectError as error:
-                if not _may_go_again(error):
-                    raise
-            return self._submit(job.submission, run.partial, job.overall)
+                end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, attempt)
+            except BaseException as error:  # noqa: BLE001 -- a caller's own is the result, an interrupt raised there
+                end = error
+            if attempt.session is not None:
+                run.connected()
+            if isinstance(end, Exception):
+                # Whoever keeps events or log records keeps the errors of all tries.
+                drop_frames(end)
+                if attempt.found_none:
+                    return self._not_opened(run, job, end, backlog)
+            left = run.shrink() if is_connection_limit(end) else 0
+            if job.died or not may_go_again(end):
+                _finish(job, end)
+            elif not left:
+                job.died = True
+                continue
+            else:
+                job.died = True
+                backlog.put(job)
+            # Last of all, since on_event may raise what ends this worker.
+            if left:
+                self._tell_fewer(left, end)
+            return left > 0
+        self._refuse_rest(run, job)
+        return False
 
-        _finish(run, job, submit)
+    def _not_opened(self, run: Run, job: Job, error: Exception, backlog: Backlog) -> bool:
+        """Do what the rule says where *job* found no connection; return whether this worker leaves the run."""
+        verdict, left = run.failed(error)
+        if verdict is Verdict.REPORT:
+            _finish(job, error)
+            return False
+        backlog.put(job)
+        if verdict is Verdict.LEAVE:
+            self._tell_fewer(left, error)
+            return True
+        backlog.pause(run.pause)
+        return False
 
-    def _stream(self, run: _Run, first: Job, backlog: Backlog) -> None:
-        """Send *first*, and what is in the backlog, over one connection."""
-        waiting, again = deque([first]), list[Job]()
+    def _tell_fewer(self, left: int, why: object) -> None:
+        assert isinstance(why, SecureSMTPError)  # noqa: S101 -- the rules look at no other; this is for the type checker
+        reason = str(why.args[0])
+        tell(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
+
+    def _refuse_rest(self, run: Run, job: Job) -> None:
+        error = run.rest()
+        self._place(error, job.submission.content.message_id)
+        _finish(job, error)
+
+    def _stream(self, run: Run, first: Job, backlog: Backlog) -> bool:
+        """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
+        waiting, again, attempt, leaves = deque([first]), list[Job](), _Attempt(run.may_log_in()), False
 
         def work(place: Place, link: Link, session: Session) -> None:
+            run.connected()
+
             def take() -> Job | None:
-                if place.left <= 0 or self._closed:
+                if place.room <= 0 or self._closed or leaves:
                     return None
                 job = waiting.popleft() if waiting else backlog.take(wait=False)
                 place.left -= job is not None
                 return job
 
             def heard(job: Job, what: Heard) -> None:
-                if isinstance(what, SecureSMTPError) and _may_go_again(what):
+                nonlocal leaves
+                lost = session.transactions > 1 and self._has_lost_login(what)
+                if isinstance(what, SecureSMTPError) and (lost or may_go_again(what)):
+                    drop_frames(what)
                     again.append(job)
                 else:
-                    _finish(run, job, lambda: self._told(job, session, what))
+                    _finish(job, self._ended(job, session, what))
+                if not leaves and is_connection_limit(what) and (left := run.shrink()):
+                    # One too many: closed, and not the next one's.
+                    place.left, leaves = 0, True
+                    self._tell_fewer(left, what)
 
             window, bearing = self._settings.window, self._pool.bearing
             Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
 
         try:
-            self._use(first.overall, work)
-        except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
+            self._use(first.overall, work, attempt)
+        except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
             # There is no connection; what was sent over one was heard of.
-            failure = error
             for job in (*again, *waiting):
-                _finish(run, job, bind(self._raise, job, failure))
-        else:
-            for job in (*again, *waiting):
-                self._send_one(run, job)
+                end = self._failed(job, error)
+                if attempt.found_none and isinstance(end, Exception):
+                    drop_frames(end)
+                    return self._not_opened(run, job, end, backlog)
+                _finish(job, end)
+            # A worker that was to leave has left.
+            return leaves
+        return self._send_rest(run, deque([*again, *waiting]), backlog, leaves=leaves)
 
-    def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
+    def _send_rest(self, run: Run, jobs: deque[Job], backlog: Backlog, *, leaves: bool) -> bool:
+        """Send each of *jobs* by itself, or give it back where this worker *leaves*; return whether it does."""
+        while jobs and not leaves:
+            leaves = self._send_one(run, jobs.popleft(), backlog)
+        for job in jobs:
+            backlog.put(job)
+        return leaves
+
+    def _ended(self, job: Job, session: Session, heard: Heard) -> Receipt | BaseException:
         if isinstance(heard, BaseException):
-            self._raise(job, heard)
-        return self._receipt(job.submission, session, heard, job.started)
+            return self._failed(job, heard)
+        try:
+            return self._receipt(job.submission, session, heard, job.started)
+        except BaseException as error:  # noqa: BLE001 -- from on_event; raised where the result is waited for
+            return error
 
-    def _raise(self, job: Job, error: BaseException) -> NoReturn:
-        with self._naming(job.submission.content.message_id):
-            raise error
+    def _failed(self, job: Job, error: BaseException) -> BaseException:
+        """Tell of *error* as `send` would, and return it, or what on_event raises instead."""
+        try:
+            with self._naming(job.submission.content.message_id):
+                raise error  # noqa: TRY301 -- `_naming` tells of it
+        except BaseException as raised:  # noqa: BLE001 -- as above
+            return raised
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One call of `send_many`, and the login that was refused in it, if one was."""
+@dataclass(slots=True)
+class _Attempt:
+    """
+    How far a send came.
 
-    partial: Partial
-    refused: list[AuthenticationError] = field(default_factory=list)
+    Attributes:
+        in_pause: Whether it logs in even while the mailer pauses logins.
+        has_place: Whether its turn came to use a connection.
+        session: The session that it was given, or opened.
+    """
+
+    in_pause: bool = False
+    has_place: bool = False
+    session: Session | None = None
+
+    @property
+    def found_none(self) -> bool:
+        """Whether it was to open a connection, and could not."""
+        return self.has_place and self.session is None
 
 
-def _finish(run: _Run, job: Job, submit: Callable[[], Receipt]) -> None:
-    """Let *job* have the result of *submit*."""
-    message_id = job.submission.content.message_id
-    try:
-        result = SendResult(job.index, message_id, Outcome.ACCEPTED, submit())
-    except Exception as error:  # noqa: BLE001 -- a caller's own, from a password callable: before MAIL
-        if isinstance(error, AuthenticationError) and error.stage is Stage.AUTH:
-            run.refused.append(error)
-        result = SendResult(job.index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
-    except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
-        job.finish(error)
+def _finish(job: Job, end: Receipt | BaseException) -> None:
+    """Let *job* have its result; what is no Exception is raised where the result is waited for."""
+    job.submission.content.close()
+    if not isinstance(end, Receipt | Exception):
+        job.finish(end)
         return
-    finally:
-        job.submission.content.close()
-    job.finish(result)
-
-
-def _may_go_again(error: SecureSMTPError) -> bool:
-    """Return whether a connection that was there died under the message, and nobody can have it."""
-    return isinstance(error, ConnectError) and error.outcome is Outcome.NOT_SENT and error.stage in _IN_SESSION
-
-
-def _not_again(refusal: AuthenticationError) -> NoReturn:
-    # A thousand messages are not a thousand wrong logins: accounts are locked for less.
-    message = "not sent: the login was refused for an earlier message of this run"
-    raise AuthenticationError(message, stage=Stage.AUTH) from refusal
+    message_id = job.submission.content.message_id
+    if isinstance(end, Receipt):
+        job.finish(SendResult(job.index, message_id, Outcome.ACCEPTED, end))
+        return
+    drop_frames(end)
+    # A caller's own error is raised before MAIL.
+    outcome = end.outcome if isinstance(end, SecureSMTPError) else Outcome.NOT_SENT
+    job.finish(SendResult(job.index, message_id, outcome, error=end))
 
 
 def _check(partial: object) -> None:

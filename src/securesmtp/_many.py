@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from securesmtp._bulk import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,7 @@ class Job:
         end: What became of it, or what is to be raised where it is waited for; None until then.
         overall: Its deadline, which runs from when its sending begins.
         started: When that was.
+        died: Whether a connection has died under it: it is sent once more, and not twice.
         told: Has one entry for each job of the run that has its end, and was not waited for.
     """
 
@@ -38,6 +42,7 @@ class Job:
     end: SendResult | BaseException | None = None
     overall: Deadline | None = None
     started: float = 0.0
+    died: bool = False
     told: SimpleQueue[None] = field(default_factory=SimpleQueue)
 
     def begin(self) -> None:
@@ -58,12 +63,18 @@ class Known:
 
 
 class Backlog:
-    """The jobs that nobody has taken yet."""
+    """
+    The jobs that nobody has taken yet.
+
+    Attributes:
+        has_workers: Whether there are threads that wait for more; where there are none, nobody waits.
+    """
 
     def __init__(self) -> None:
         """Be empty, and open."""
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._closed = False
+        self._closed = threading.Event()
+        self.has_workers = True
 
     def put(self, job: Job) -> None:
         """Add *job*."""
@@ -72,10 +83,10 @@ class Backlog:
     def take(self, *, wait: bool) -> Job | None:
         """Return the next job, whose time begins; None when there are no more, or without *wait* none at present."""
         try:
-            job = self._queue.get(block=wait)
+            job = self._queue.get(block=wait and self.has_workers)
         except Empty:
             return None
-        if job is None or self._closed:
+        if job is None or self._closed.is_set():
             # For the other threads.
             self._queue.put(None)
             return None
@@ -86,50 +97,78 @@ class Backlog:
         """Drop what nobody has taken: there are no more."""
         # In this order, so that whoever interrupts it leaves nobody waiting.
         self._queue.put(None)
-        self._closed = True
+        self._closed.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for so many *seconds*, or until it is closed."""
+        self._closed.wait(seconds)
 
 
 def in_order(
-    jobs: Iterable[Job | Known], work: Callable[[Backlog], None], workers: int, ahead: int
+    jobs: Iterable[Job | Known], work: Callable[[Backlog], None], workers: int, ahead: int, octets: int = 1 << 30
 ) -> Iterator[SendResult]:
     """
     Yield what becomes of each of *jobs*, in their order; each of up to so many *workers* does *work* on the backlog.
 
-    The next job is taken from the iterable only when there are fewer than *ahead* that were begun and not told. What
-    the iterable raises is raised when everything that was begun has been told. Leaving early waits for the jobs that
-    are under way; those that nobody has taken are dropped.
+    The next job is taken from the iterable only while there are fewer than *ahead* that were begun and not told, and,
+    beyond one for each worker, fewer than so many *octets* of them. What the iterable raises is raised when everything
+    that was begun has been told. Leaving early waits for the jobs that are under way; those that nobody has taken are
+    dropped. Where no thread can be started, as at the end of the process, the work is done here.
     """
     begun: deque[Job | Known] = deque()
     told: SimpleQueue[None] = SimpleQueue()
     failures: list[Exception] = []
-    backlog, started = Backlog(), 0
-    with ThreadPoolExecutor(workers, "securesmtp") as executor:
-        try:
-            for job in _until_it_raises(jobs, failures):
-                begun.append(job)
-                if isinstance(job, Job):
-                    job.told = told
-                    backlog.put(job)
-                    if started < workers:
-                        executor.submit(_guarded, work, backlog)
-                        started += 1
-                while begun and (len(begun) >= ahead or begun[0].end is not None):
-                    yield _end(begun.popleft(), told)
-            while begun:
-                yield _end(begun.popleft(), told)
-        finally:
-            backlog.close()
+    threads: list[threading.Thread] = []
+    backlog, held = Backlog(), 0
+    try:
+        for job in _until_it_raises(jobs, failures):
+            begun.append(job)
+            held += _octets(job)
+            if isinstance(job, Job):
+                job.told = told
+                backlog.put(job)
+                if len(threads) < workers:
+                    _start(threads, work, backlog)
+            while begun and (is_full(len(begun), held, workers, ahead, octets) or begun[0].end is not None):
+                held -= _octets(begun[0])
+                yield _end(begun.popleft(), told, work, backlog)
+        while begun:
+            yield _end(begun.popleft(), told, work, backlog)
+    finally:
+        backlog.close()
+        # Where the interpreter ends, daemons do not run any more.
+        while threads and not sys.is_finalizing():
+            threads.pop().join()
     for failure in failures:
         raise failure
 
 
-def _end(job: Job | Known, told: SimpleQueue[None]) -> SendResult:
+def _end(job: Job | Known, told: SimpleQueue[None], work: Callable[[Backlog], None], backlog: Backlog) -> SendResult:
     # Not a future for each: its locks were a tenth of what a small message costs (measured).
     while job.end is None or not told.empty():
+        if job.end is None and not backlog.has_workers:
+            _guarded(work, backlog)
         told.get()
     if isinstance(job.end, BaseException):
         raise job.end
     return job.end
+
+
+def _octets(job: Job | Known) -> int:
+    return job.submission.content.size if isinstance(job, Job) else 0
+
+
+def _start(threads: list[threading.Thread], work: Callable[[Backlog], None], backlog: Backlog) -> None:
+    """Start a thread, if the system and the interpreter let us; those that there are will do."""
+    # A daemon: an iterator that was left where it was does not keep the process from its end.
+    thread = threading.Thread(target=_guarded, args=(work, backlog), name=f"securesmtp-{len(threads)}", daemon=True)
+    backlog.has_workers = True
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        backlog.has_workers = bool(threads)
+    else:
+        threads.append(thread)
 
 
 def _until_it_raises(jobs: Iterable[Job | Known], failures: list[Exception]) -> Iterator[Job | Known]:

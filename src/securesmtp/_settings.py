@@ -149,6 +149,7 @@ class Settings:
     max_connections: int
     max_messages: int
     max_idle: float
+    max_connect_failures: int
     pipelining: Pipelining
     window: Window
     local_hostname: bytes | None
@@ -167,6 +168,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     max_connections: int,
     max_messages: int,
     max_idle: float,
+    max_connect_failures: int,
     pipelining: Pipelining,
     window: Window,
     local_hostname: str | None,
@@ -211,6 +213,7 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
         _count("max_connections", max_connections),
         _count("max_messages", max_messages),
         seconds("max_idle", max_idle),
+        _count("max_connect_failures", max_connect_failures),
         pipelining,
         window,
         None if local_hostname is None else ehlo_name(local_hostname),

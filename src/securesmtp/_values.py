@@ -121,7 +121,8 @@ class Recipient(Portable):
 
     Attributes:
         address: The mailbox as it stood in the envelope.
-        accepted: Whether RCPT was answered by 250 or 251, and the content that followed by 250.
+        accepted: Whether RCPT was answered by 250 or 251, and the content that followed by 250: where no content was
+            sent, False for everyone, whatever *reply* says.
         reply: The reply to its RCPT, or the one that refused the transaction it stood in.
     """
 
@@ -260,7 +261,8 @@ class SendResult(Portable):
         outcome: What became of it.
         receipt: The receipt, where it was accepted.
         error: What `SecureMailer.send` would have raised, where it was not, a caller's own error from a callable or an
-            iterable too; after a refused login of the same run, one that says so.
+            iterable too; after a refused login or an outage of the same run, one that says so. Without a traceback,
+            whose frames would keep the message.
     """
 
     index: int

@@ -272,7 +272,7 @@ class RecipientsRefusedError(RefusedError):
     Nobody got the message.
 
     Attributes:
-        recipients: Every recipient with its reply, the accepted ones too.
+        recipients: Every recipient with its reply; ``accepted`` is False for all of them.
     """
 
     recipients: tuple[Recipient, ...] = ()

@@ -8,6 +8,7 @@ at WARNING where something was refused for the sake of security, or a setting ca
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,25 @@ if TYPE_CHECKING:
 
     from securesmtp._values import Receipt, TLSInfo
 
-__all__ = ["Authenticated", "Closed", "Connected", "Connecting", "Event", "Failed", "FellBack", "Sent"]
+__all__ = [
+    "Authenticated",
+    "Closed",
+    "Connected",
+    "Connecting",
+    "Event",
+    "Failed",
+    "FellBack",
+    "FewerConnections",
+    "Sent",
+]
 
 # Of characters: more than any line of ours has, and what it shows of a Message-ID, which may have a thousand.
 _LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
 # A library prints nothing where the application has not asked for it.
 _LOGGER.addHandler(logging.NullHandler())
+# Of the module, since a log handler belongs to no mailer, and may mail through another one.
+_THREAD = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,23 @@ class FellBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FewerConnections(Event):
+    """
+    A run of `SecureMailer.send_many` goes on with fewer connections than *max_connections*; no message is lost by it.
+
+    Attributes:
+        connections: How many are left.
+        reason: What kept a further one from being opened or used.
+    """
+
+    connections: int
+    reason: str
+
+    def _said(self) -> str:
+        return f"goes on with {self.connections} connection(s): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """
     A connection was closed.
@@ -160,9 +190,23 @@ def _id(message_id: str | None) -> str:
 
 
 def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
-    """Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message."""
+    """
+    Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message.
+
+    What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails.
+    """
+    if getattr(_THREAD, "is_telling", False):
+        return
+    _THREAD.is_telling = True
+    try:
+        _tell(event, on_event)
+    finally:
+        _THREAD.is_telling = False
+
+
+def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
-    grave = grave or isinstance(event, FellBack)
+    grave = grave or isinstance(event, FellBack | FewerConnections)
     _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
     if on_event is None:
         return

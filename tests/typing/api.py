@@ -65,6 +65,8 @@ def on_event(event: Event) -> None:
             assert_type((tls, elapsed), tuple[TLSInfo, timedelta])
         case events.Authenticated(mechanism=text) | events.Closed(reason=text) | events.FellBack(reason=text):
             assert_type(text, str)
+        case events.FewerConnections(connections=number, reason=text):
+            assert_type((number, text), tuple[int, str])
         case events.Connecting(host=host):
             assert_type(host, str)
         case _:
@@ -78,7 +80,9 @@ SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PL
 SecureMailer("smtp.example.com", pipelining="off")
 SecureMailer("smtp.example.com", pipelining="session", window=Window(messages=16, octets=1000))
 SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-SecureMailer("smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, on_event=on_event)
+SecureMailer(
+    "smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, max_connect_failures=3, on_event=on_event
+)
 SecureMailer(
     "smtp.example.com",
     policy=TLSPolicy(ca_data=b"...", extra_ca_file=Path("ca.pem"), pins=("sha256/...",), minimum_version="TLSv1.3"),

@@ -21,6 +21,7 @@ from securesmtp._protocol.pipeline import (
 from securesmtp._protocol.wire import line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
+    ConnectError,
     DataRefusedError,
     MessageError,
     OutcomeUnknownError,
@@ -69,6 +70,8 @@ def deliver(
     if len(fitted.recipients) > most and partial == "raise":
         message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
         raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
+    if begun is None and (needed := transactions(len(fitted.recipients), partial, session)) > max(session.room, 1):
+        raise _beyond(session, needed)
     waiting, said, replies = fitted.recipients, dict[str, Recipient](), list[Reply]()
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
@@ -88,8 +91,23 @@ def deliver(
             waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
         begun = None
         said |= {each.address: each for each in recipients}
+        if session.room <= 0 and all(mailbox.address in said for mailbox in waiting):
+            # Refused for now, and each of them is told so.
+            break
     ordered = tuple(said[mailbox.address] for mailbox in fitted.recipients)
     return Delivery(ordered, tuple(replies), fitted.content.size)
+
+
+def transactions(recipients: int, partial: Partial, session: Session) -> int:
+    """Return how many transactions a message to so many *recipients* needs at least."""
+    return -(-recipients // session.offered.limits.get("RCPTMAX", recipients)) if partial == "allow" else 1
+
+
+def _beyond(session: Session, needed: int) -> SecureSMTPError:
+    message = f"the message needs {needed} transactions, and the server takes {max(session.room, 0)} a connection"
+    if session.transactions:
+        return ConnectError(message, stage=Stage.MAIL, retryable=True)
+    return MessageError(message, stage=Stage.MAIL, hint="send it to fewer recipients at a time")
 
 
 def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str, Recipient]) -> tuple[Recipient, ...]:

@@ -104,13 +104,19 @@ class Session:
     An open session: the evidence of its TLS, and what the server offers inside it.
 
     What it offered in the clear is kept to be shown, and used for nothing (RFC 3207 §4.2). A transaction that was
-    *left_open* is reset in the flight of the next.
+    *left_open* is reset in the flight of the next. So many *transactions* were begun.
     """
 
     tls: TLSInfo | None
     offered: Capabilities
     plain: Capabilities | None = None
     left_open: bool = False
+    transactions: int = 0
+
+    @property
+    def room(self) -> int:
+        """How many transactions the server still takes: it counts each MAIL, whatever it answers (RFC 9422 §4.1)."""
+        return self.offered.limits.get("MAILMAX", 1 << 30) - self.transactions
 
 
 def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:

@@ -9,6 +9,7 @@ written. Replies come in the order of the commands, so the oldest transaction is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from securesmtp._protocol.content import BLOCK, EMPTY
@@ -215,7 +216,12 @@ def pipelined(session: Session, submission: Submission, partial: Partial) -> Dia
 
 
 def mail(session: Session, fitted: Submission) -> Line:
-    """Return the MAIL command, with the parameters that the server offers (RFC 1870, RFC 6152, RFC 6531)."""
+    """
+    Return the MAIL command, with the parameters that the server offers (RFC 1870, RFC 6152, RFC 6531).
+
+    It is counted as the beginning of a transaction.
+    """
+    session.transactions += 1
     utf8 = fitted.needs_smtputf8
     parameters = [b"SIZE=%d" % fitted.content.size] if "SIZE" in session.offered else []
     parameters += [b"BODY=8BITMIME"] if not fitted.content.is_ascii else []
@@ -241,7 +247,8 @@ def refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefu
         return None
     what = f"{len(no)} of {len(recipients)} refused"
     error = refused(RecipientsRefusedError, Stage.RCPT, no[0].reply, what)
-    error.recipients = tuple(recipients)
+    # Whoever was accepted did not get it either.
+    error.recipients = tuple(replace(each, accepted=False) for each in recipients)
     error.hint = "the error's recipients have each one's reply"
     if len(no) < len(recipients):
         error.hint += '; partial="allow" delivers to the rest'

@@ -53,7 +53,8 @@ class Password:
 
     Attributes:
         username: As the server knows it.
-        password: A `Secret`, or a callable that is asked at each login, after TLS was verified.
+        password: A `Secret`, or a callable that is asked at each login, after TLS was verified; where the send has a
+            deadline, in a thread of its own that is not waited for any longer.
         mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
     """
 

@@ -1,0 +1,233 @@
+"""The rules of a run, without a server: what a failure to connect leads to, how far is read ahead, what is let go."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from securesmtp import (
+    AuthenticationError,
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    DataRefusedError,
+    DeadlineExceededError,
+    NoUsableMechanismError,
+    Outcome,
+    ProtocolError,
+    RefusedError,
+    Reply,
+    Stage,
+)
+from securesmtp._bulk import Run, State, Verdict, drop_frames, is_connection_limit, is_full, judge, may_go_again, pause
+
+REPORT, RETRY, LEAVE = Verdict.REPORT, Verdict.RETRY, Verdict.LEAVE
+
+
+def _reply(code: int, text: str = "no") -> Reply:
+    return Reply(code, None, text, b"")
+
+
+def _login(code: int, *, paused: bool = False) -> AuthenticationError:
+    error = AuthenticationError("no", stage=Stage.AUTH, reply=_reply(code), retryable=code < 500)
+    error.__cause__ = AuthenticationError("no", reply=_reply(code)) if paused else None
+    return error
+
+
+NETWORK = [
+    ConnectError("gone", stage=Stage.CONNECT, retryable=True),
+    ConnectError("421", stage=Stage.GREETING, reply=_reply(421), retryable=True),
+    CertificateError("expired", stage=Stage.HANDSHAKE),
+    DeadlineExceededError("late", stage=Stage.HANDSHAKE, retryable=True),
+    ProtocolError("odd", stage=Stage.EHLO),
+    RefusedError("no", stage=Stage.EHLO, reply=_reply(550)),
+]
+TEMPORARY = [_login(454), _login(421), _login(454, paused=True)]
+PERMANENT = [_login(535), NoUsableMechanismError("none", stage=Stage.AUTH)]
+CALLERS = [
+    LookupError("sealed"),
+    OSError("sealed"),
+    ConfigurationError("an int", stage=Stage.AUTH),
+    AuthenticationError("the password callable raised RefusedError", stage=Stage.AUTH),
+]
+STATES = st.builds(State, st.integers(1, 9), st.integers(1, 9), st.booleans())
+
+
+@given(st.sampled_from(NETWORK + TEMPORARY), STATES)
+def test_a_worker_leaves_while_there_are_others(error: Exception, state: State) -> None:
+    """And the last one never; none of them ends the run."""
+    verdict, after = judge(error, state)
+    assert (verdict is LEAVE) is (state.workers > 1)
+    assert after.workers == max(1, state.workers - 1)
+    assert not (after.has_ended and verdict is LEAVE)
+
+
+@given(st.lists(st.sampled_from(NETWORK + TEMPORARY + PERMANENT + CALLERS), min_size=30, max_size=30), STATES)
+def test_a_run_without_a_connection_ends(errors: list[Exception], state: State) -> None:
+    """Whatever the errors are: each makes a worker leave or counts, and the last try of a login is one."""
+    tries = 0
+    for error in errors:
+        tries += 1
+        _, state = judge(error, state)
+        if state.has_ended:
+            break
+    assert state.has_ended
+    assert tries <= 8 + 9 + 1
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_refused_login_ends_the_run_at_once(error: Exception, workers: int) -> None:
+    """Other connections or not: accounts are locked for wrong passwords."""
+    verdict, after = judge(error, State(workers, 5, worked=True))
+    assert (verdict, after.has_ended) == (REPORT, True)
+
+
+@pytest.mark.parametrize("error", CALLERS, ids=repr)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_callers_own_error_is_the_result(error: Exception, workers: int) -> None:
+    """Nobody would hear of it otherwise; and a callable that fails each time is not asked for each message."""
+    state = State(workers, 2, worked=True)
+    verdict, state = judge(error, state)
+    assert (verdict, state.has_ended, state.workers) == (REPORT, False, workers)
+    verdict, state = judge(error, state)
+    assert (verdict, state.has_ended) == (REPORT, True)
+
+
+@pytest.mark.parametrize("error", NETWORK, ids=repr)
+def test_the_last_worker_tries_again_where_a_connection_has_worked(error: Exception) -> None:
+    """Up to the limit; where none ever has, the first message says so."""
+    verdicts, state = [], State(1, 3, worked=True)
+    while not state.has_ended:
+        verdict, state = judge(error, state)
+        verdicts.append(verdict)
+    assert verdicts == [RETRY, RETRY, REPORT]
+    assert judge(error, State(1, 3))[0] is REPORT
+
+
+def _run(*errors: Exception, workers: int) -> tuple[list[Verdict], Run]:
+    run = Run("raise", workers, 5)
+    assert [run.enter() for _ in range(workers)] == [True] * workers
+    assert not run.enter()
+    return [run.failed(error)[0] for error in errors], run
+
+
+def test_the_login_that_a_pause_has_kept_back_is_tried_once() -> None:
+    """Of two connections one was too many, and its refusal came first: the other may be good."""
+    verdicts, run = _run(_login(454), _login(454, paused=True), workers=2)
+    assert verdicts == [LEAVE, RETRY]
+    assert run.ended is None
+    assert [run.may_log_in(), run.may_log_in()] == [True, False]
+    assert run.failed(_login(454))[0] is REPORT
+    assert run.ended is not None
+    verdicts, run = _run(_login(454, paused=True), _login(454), workers=2)
+    assert verdicts == [LEAVE, RETRY]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_pause_that_began_before_the_run_is_kept(*, paused: bool) -> None:
+    """And where each login was tried, none is tried again."""
+    verdicts, run = _run(_login(454, paused=paused), _login(454, paused=paused), workers=2)
+    assert verdicts == [LEAVE, REPORT]
+    assert run.ended is not None
+    assert not run.may_log_in()
+
+
+def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
+    """Its connection has come to the end of its messages, and the server did take its login."""
+    run = Run("raise", 1, 5)
+    assert run.enter()
+    run.connected()
+    assert run.failed(_login(454, paused=True))[0] is RETRY
+    assert run.may_log_in()
+
+
+def test_a_run_goes_on_with_the_workers_that_are_left() -> None:
+    """No other takes the place of one that left; one that has nothing to do may come again."""
+    run = Run("raise", 3, 5)
+    assert run.enter()
+    run.leave()
+    assert [run.enter(), run.enter()] == [True, True]
+    assert run.failed(NETWORK[0]) == (LEAVE, 1)
+    assert not run.enter()
+    assert run.shrink() == 0
+    run = Run("raise", 2, 5)
+    assert [run.enter(), run.enter()] == [True, True]
+    assert [run.shrink(), run.shrink()] == [1, 0]
+    assert not run.enter()
+
+
+@pytest.mark.parametrize("error", [*NETWORK, LookupError("sealed")], ids=repr)
+def test_the_rest_of_a_run_says_why_it_is_not_sent(error: Exception) -> None:
+    """As much as is known of the last failure, and retryable where that was."""
+    run = Run("raise", 1, 1)
+    assert run.enter()
+    run.failed(error)
+    rest = run.rest()
+    assert type(rest) is ConnectError
+    assert rest.outcome is Outcome.NOT_SENT
+    assert (rest.retryable, rest.reply) == (getattr(error, "retryable", False), getattr(error, "reply", None))
+    assert rest.__cause__ is error
+    assert (error.args[0] if isinstance(error, ConnectError) else "") in str(rest)
+
+
+@given(st.integers(1, 50))
+def test_pauses_grow_and_have_an_end(failures: int) -> None:
+    """They give a server that is started again some seconds."""
+    assert 0 < pause(failures) <= pause(failures + 1) <= 8
+
+
+@given(*[st.integers(1, 100)] * 5)
+def test_each_worker_may_have_a_message_of_any_size(
+    messages: int, held: int, workers: int, ahead: int, most: int
+) -> None:
+    """Beyond that, neither messages nor octets exceed what may be read ahead."""
+    full = is_full(messages, held, workers, ahead, most)
+    assert full or messages < ahead
+    assert full or messages < workers or held < most
+    assert not full or messages >= min(ahead, workers)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "limit"),
+    [
+        (432, "4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending", True),
+        (432, "", True),
+        (421, "4.7.0 Too many concurrent SMTP connections from this IP address", True),
+        (421, "4.4.2 Maximum SMTP sessions reached", True),
+        (451, "too many simultaneous connections", True),
+        (421, "4.4.2 idle", False),
+        (452, "4.5.3 too many recipients", False),
+        (450, "too many messages in this session", False),
+        (550, "too many connections", False),
+    ],
+)
+def test_a_limit_of_connections_is_recognised(code: int, text: str, *, limit: bool) -> None:
+    """By 432 (a large provider's) or by its words, where it is for now."""
+    assert is_connection_limit(DataRefusedError("no", reply=_reply(code, text))) is limit
+    assert not is_connection_limit(None)
+    assert not is_connection_limit(ConnectError("too many connections"))
+
+
+def test_only_what_nobody_can_have_goes_again() -> None:
+    """And only where there was a session; the rest is the connection's fault, which `judge` knows."""
+    assert may_go_again(ConnectError("gone", stage=Stage.MAIL))
+    assert not may_go_again(ConnectError("gone", stage=Stage.GREETING))
+    assert not may_go_again(DeadlineExceededError("late", stage=Stage.MAIL))
+
+
+def test_frames_are_let_go_through_all_causes() -> None:
+    """Where they are a ring as well; the note of where it was is not written twice."""
+    first, second = LookupError("first"), ConnectError("second")
+    for _ in range(2):
+        for error in (first, second):
+            try:
+                raise error
+            except (LookupError, ConnectError):
+                pass
+        first.__cause__, second.__context__ = second, first
+        drop_frames(first)
+    assert first.__traceback__ is second.__traceback__ is None
+    (note,) = first.__notes__
+    assert "test_bulk.py" in note

@@ -1,0 +1,424 @@
+"""Password callables and log handlers: they have the time of a send, tell of no other message, and wait for nobody."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Peer, honest
+from securesmtp import (
+    AddressError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    DeadlineExceededError,
+    Envelope,
+    Event,
+    Outcome,
+    OutcomeUnknownError,
+    RefusedError,
+    SecureMailer,
+    SecureSMTPError,
+    SendResult,
+)
+from securesmtp._transport.pool import Gate
+
+RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
+
+
+def _send(mailer: SecureMailer, **options: float) -> int:
+    return mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"], **options).reply.code  # type: ignore[arg-type]
+
+
+def _run(mailer: SecureMailer, **options: float) -> SendResult:
+    (result,) = mailer.send_many([Envelope("a@b.example", ["c@d.example"], RAW)], **options)  # type: ignore[arg-type]
+    return result
+
+
+@pytest.fixture
+def vault() -> Iterator[Callable[[], str]]:
+    """Give a callable that answers when the test is over."""
+    release = threading.Event()
+
+    def password() -> str:
+        release.wait(30)
+        return "secret"
+
+    yield password
+    release.set()
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["send", "send_many"])
+def test_a_password_callable_has_the_time_of_the_send(
+    serve: Serve, mailer: Mailer, vault: Callable[[], str], *, many: bool
+) -> None:
+    """It cannot be interrupted, so it is not waited for; what it says too late leads to no login (PITFALLS O6)."""
+    server = serve(honest(auth=("me", "secret")))
+    mine = mailer(server, username="me", password=vault)
+    if many:
+        error = _run(mine, deadline=0.2).error
+    else:
+        with pytest.raises(DeadlineExceededError) as caught:
+            _send(mine, deadline=0.2)
+        error = caught.value
+    assert isinstance(error, DeadlineExceededError)
+    assert (error.limit, error.outcome, error.retryable) == ("deadline", Outcome.NOT_SENT, True)
+    server.joined()
+    assert b"AUTH" not in server.secret
+    assert b"MAIL" not in server.secret
+
+
+def test_a_callable_that_hangs_is_asked_no_more_often_than_there_are_connections(
+    serve: Serve, mailer: Mailer, vault: Callable[[], str]
+) -> None:
+    """A web application does not fill with threads that wait for a vault."""
+    mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=vault, max_connections=2)
+    for _ in range(4):
+        with pytest.raises(DeadlineExceededError):
+            _send(mine, deadline=0.1)
+    assert sum(thread.name == "password callable" for thread in threading.enumerate()) == 2
+
+
+def test_a_password_that_comes_in_time_is_used(serve: Serve, mailer: Mailer) -> None:
+    """With a deadline it is fetched in another thread, which sees the same context variables; without, in the same."""
+    where = contextvars.ContextVar[str]("where")
+    where.set("in the request")
+    seen: list[tuple[str, threading.Thread]] = []
+
+    def password() -> str:
+        seen.append((where.get(), threading.current_thread()))
+        return "secret"
+
+    for options in ({"deadline": 5.0}, {}):
+        assert _send(mailer(serve(honest(auth=("me", "secret"))), username="me", password=password), **options) == 250
+    (first, other), (second, own) = seen
+    assert first == second == "in the request"
+    assert other is not threading.current_thread()
+    assert own is threading.current_thread()
+
+
+@pytest.mark.parametrize("error", [LookupError("sealed"), SystemExit(3)], ids=repr)
+def test_what_a_callable_raises_with_a_deadline_is_raised(serve: Serve, mailer: Mailer, error: BaseException) -> None:
+    """As without one, in the thread that sends."""
+
+    def password() -> str:
+        raise error
+
+    mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, deadline=5)
+    with pytest.raises(type(error)) as caught:
+        _send(mine)
+    assert caught.value is error
+
+
+def test_a_password_is_fetched_here_where_no_thread_can_be_started(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of the process, for one: late is better than never."""
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == "password callable":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=lambda: "secret")
+    assert _send(mine, deadline=5) == 250
+
+
+def _unknown() -> SecureSMTPError:
+    error = OutcomeUnknownError("the content was ended, and then: closed")
+    error.message_id = "<inner@x>"
+    return error
+
+
+@pytest.mark.parametrize("deadline", [None, 5.0])
+@pytest.mark.parametrize("many", [False, True], ids=["send", "send_many"])
+@pytest.mark.parametrize(
+    ("inner", "kind", "retryable"),
+    [
+        (_unknown(), AuthenticationError, False),
+        (RefusedError("no"), AuthenticationError, False),
+        (ConnectError("gone", retryable=True), AuthenticationError, True),
+        (AddressError("no address"), ConfigurationError, False),
+    ],
+    ids=["unknown", "refused", "gone", "address"],
+)
+def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_message(  # noqa: PLR0913 -- a row
+    serve: Serve,
+    mailer: Mailer,
+    inner: SecureSMTPError,
+    kind: type[SecureSMTPError],
+    *,
+    retryable: bool,
+    many: bool,
+    deadline: float | None,
+) -> None:
+    """It may be of another message that it sends: this one is not sent, and the other's fate stands in the cause."""
+
+    def password() -> str:
+        raise inner
+
+    server = serve(honest(auth=("me", "secret")))
+    mine = mailer(server, username="me", password=password, deadline=deadline)
+    before = inner.message_id
+    if many:
+        result = _run(mine)
+        assert (result.outcome, result.retryable) == (Outcome.NOT_SENT, retryable)
+        error: BaseException | None = result.error
+    else:
+        with pytest.raises(SecureSMTPError) as caught:
+            _send(mine)
+        error = caught.value
+    assert type(error) is kind
+    assert (error.outcome, error.retryable, error.message_id) == (Outcome.NOT_SENT, retryable, "<outer@x>")
+    assert error.__cause__ is inner
+    assert type(inner).__name__ in str(error)
+    assert inner.message_id == before
+    assert b"AUTH" not in server.secret
+
+
+class Odd(Exception):  # noqa: N818
+    """An application's own error that has an outcome of its own."""
+
+    outcome = Outcome.ACCEPTED
+    retryable = True
+
+
+def test_a_foreign_error_has_no_outcome(serve: Serve, mailer: Mailer) -> None:
+    """Whatever its attributes are called: it was raised before MAIL."""
+
+    def password() -> str:
+        raise Odd
+
+    result = _run(mailer(serve(honest(auth=("me", "secret"))), username="me", password=password))
+    assert (result.outcome, type(result.error)) == (Outcome.NOT_SENT, Odd)
+
+
+@pytest.mark.parametrize("deadline", [None, 20.0])
+def test_sends_inside_of_sends_do_not_wait_for_each_other(serve: Serve, mailer: Mailer, deadline: float | None) -> None:
+    """Two threads hold both connections, and each asks for a further one: both are refused, at once."""
+    both = threading.Barrier(2)
+    errors: list[BaseException] = []
+
+    def password() -> str:
+        both.wait(10)
+        try:
+            _send(mine)
+        finally:
+            both.wait(10)
+        return "secret"
+
+    def send() -> None:
+        try:
+            _send(mine)
+        except SecureSMTPError as error:
+            errors.append(error)
+
+    server = serve(honest(auth=("me", "secret")))
+    mine = mailer(server, username="me", password=password, max_connections=2, deadline=deadline)
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert not any(thread.is_alive() for thread in threads)
+    assert [type(error) for error in errors] == [ConfigurationError] * 2
+    assert all("inside a send" in str(error) for error in errors)
+    assert b"AUTH" not in server.secret
+
+
+def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Mailer) -> None:
+    """Who waits there may wait for the outer one; a free connection is taken, whoever came before."""
+    asked: list[int] = []
+
+    def password() -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            # One that waits, and looks as if it went on to.
+            left.looked = time.monotonic() + 60
+            mine._pool._line.append(left)
+            assert _send(mine) == 250
+            mine._pool._line.remove(left)
+        return "secret"
+
+    left = Gate()
+    mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, max_connections=2, deadline=5)
+    assert _send(mine) == 250
+
+
+class Mails(logging.Handler):
+    """A handler that mails each record through a mailer that logs."""
+
+    def __init__(self, mailer: SecureMailer) -> None:
+        super().__init__(logging.WARNING)
+        self.mailer, self.records = mailer, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records += 1
+        try:
+            _send(self.mailer)
+        except SecureSMTPError:
+            self.handleError(record)
+
+
+@pytest.fixture
+def handled() -> Iterator[Callable[[logging.Handler], None]]:
+    """Add handlers to the library's logger for the time of a test."""
+    logger, added = logging.getLogger("securesmtp"), list[logging.Handler]()
+
+    def add(handler: logging.Handler) -> None:
+        added.append(handler)
+        logger.addHandler(handler)
+
+    yield add
+    for handler in added:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["the same mailer", "another mailer"])
+def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(
+    serve: Serve,
+    mailer: Mailer,
+    handled: Callable[[logging.Handler], None],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    another: bool,
+) -> None:
+    """One refused login is one record, and one more refused login for its mail: it was 88 (PITFALLS)."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    server = serve(honest(auth=("me", "right")), connections=200)
+    mine = mailer(server, username="me", password="wrong")
+    handler = Mails(mailer(server, username="me", password="wrong") if another else mine)
+    handled(handler)
+    with pytest.raises(AuthenticationError):
+        _send(mine)
+    assert handler.records == 1
+    assert server.secret.count(b"AUTH ") == 2
+    # It is a matter of the call: the next failure is told.
+    with pytest.raises(AuthenticationError):
+        _send(mine)
+    assert handler.records == 2
+
+
+def test_what_a_callable_sends_is_not_told_to_it(serve: Serve, mailer: Mailer) -> None:
+    """on_event hears of the outer message; of what it sends itself it has the receipt."""
+    told: list[Event] = []
+
+    def report(event: Event) -> None:
+        told.append(event)
+        _send(mine)
+
+    server = serve()
+    mine = mailer(server, on_event=report)
+    _send(mine)
+    assert [type(event).__name__ for event in told] == ["Connecting", "Connected", "Sent"]
+    assert len(server.accepted) == 4
+
+
+def test_other_threads_are_told_meanwhile(serve: Serve, mailer: Mailer) -> None:
+    """The guard is a thread's own."""
+    told: list[str] = []
+    inside, other = threading.Event(), threading.Event()
+
+    def report(event: Event) -> None:
+        told.append(threading.current_thread().name)
+        if threading.current_thread().name == "first" and not inside.is_set():
+            inside.set()
+            other.wait(5)
+
+    mine = mailer(serve(), on_event=report)
+    first = threading.Thread(target=_send, args=(mine,), name="first")
+    first.start()
+    inside.wait(5)
+    second = threading.Thread(target=_send, args=(mine,), name="second")
+    second.start()
+    second.join(5)
+    other.set()
+    first.join(5)
+    assert told.count("second") == told.count("first") == 3
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+def test_nobody_is_accepted_where_nobody_got_the_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """One recipient is refused, so the content was not sent: the other was not accepted, though its RCPT was."""
+    refuse: Callable[[Peer, bytes], bytes] = lambda _, line: b"550 no\r\n" if b"nobody" in line else b"250 ok\r\n"  # noqa: E731
+    server = serve(honest(replies={"RCPT": refuse}))
+    mine = mailer(server, pipelining=pipelining)
+    (result,) = mine.send_many([Envelope("a@b.example", ["c@d.example", "nobody@d.example"], RAW)])
+    assert result.outcome is Outcome.REFUSED
+    recipients = result.error.recipients  # type: ignore[union-attr]
+    assert [(each.accepted, each.reply.code) for each in recipients] == [(False, 250), (False, 550)]
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+def test_the_server_counts_transactions(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """RFC 9422 §4.1: MAILMAX counts each MAIL, and a message for more recipients than RCPTMAX takes several."""
+    server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3 RCPTMAX=2")), connections=50)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    three = [f"c{number}@d.example" for number in range(3)]
+    some = [Envelope("a@b.example", three, RAW), Envelope("a@b.example", three[:1], RAW)] * 4
+    results = list(mine.send_many(some, partial="allow"))
+    assert [len(result.receipt.accepted) if result.receipt else result.error for result in results] == [3, 1] * 4
+    assert max(bytes(log.secret).count(b"MAIL FROM") for log in server.connections) <= 3
+    before = len(server.connections)
+    for _ in range(4):
+        mine.send_bytes(RAW, mail_from="a@b.example", recipients=three, partial="allow")
+    assert max(bytes(log.secret).count(b"MAIL FROM") for log in server.connections) <= 3
+    assert len(server.connections) <= before + 4
+
+
+def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) -> None:
+    """MAILMAX bounds what is written ahead as well."""
+    server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3")), connections=50, overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], RAW)] * 9))
+    assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+    assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [3, 3, 3]
+
+
+def test_a_refused_transaction_counts(serve: Serve, mailer: Mailer) -> None:
+    """The server counts every MAIL, whatever it answers."""
+    server = serve(honest(extensions=("LIMITS MAILMAX=2",), replies={"MAIL": b"550 no\r\n"}))
+    mine = mailer(server)
+    for _ in range(4):
+        with pytest.raises(RefusedError):
+            _send(mine)
+    assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [2, 2]
+
+
+def test_a_message_that_needs_more_transactions_than_a_connection_has_is_refused(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """Before anybody gets it: the rest could never be sent over this connection."""
+    server = serve(honest(extensions=("LIMITS MAILMAX=2 RCPTMAX=1",)))
+    many = [f"c{number}@d.example" for number in range(3)]
+    with pytest.raises(ConfigurationError, match="3 transactions") as caught:
+        mailer(server).send(message, recipients=many, partial="allow")
+    assert caught.value.outcome is Outcome.NOT_SENT
+    assert b"MAIL" not in server.secret
+
+
+def test_the_last_transaction_leaves_the_rest_for_later(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """452 to a recipient asks for a further transaction; where there is none, it is told as refused for now."""
+    seen: list[bytes] = []
+
+    def one_at_a_time(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"250 ok\r\n" if len(seen) % 3 == 1 else b"452 4.5.3 too many\r\n"
+
+    server = serve(honest(extensions=("LIMITS MAILMAX=1",), replies={"RCPT": one_at_a_time}))
+    many = [f"c{number}@d.example" for number in range(3)]
+    receipt = mailer(server).send(message, recipients=many, partial="allow")
+    assert receipt.accepted == tuple(many[:1])
+    assert [each.retryable for each in receipt.recipients] == [False, True, True]
+    assert server.secret.count(b"MAIL FROM") == 1

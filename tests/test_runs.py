@@ -1,0 +1,527 @@
+"""Runs of send_many against servers that take few connections, or go away: no message is lost, and none sent twice."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import Mailer, Serve
+from scripted import Peer, Script, ScriptedServer, honest
+from securesmtp import (
+    AuthenticationError,
+    ConnectError,
+    Envelope,
+    Event,
+    Outcome,
+    SecureSMTPError,
+    Window,
+)
+from securesmtp._protocol.message import Submission
+from securesmtp.events import FewerConnections
+
+ACCEPTED, REFUSED, NOT_SENT = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT
+OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
+
+
+def mails(count: int, size: int = 0) -> Iterator[Envelope]:
+    """Write mails whose subject is their number."""
+    for number in range(count):
+        data = b"Subject: %d\r\nMessage-ID: <%d@x>\r\n\r\n" % (number, number)
+        yield Envelope("a@b.example", ["c@d.example"], data + b"x" * 70 * (size > 0) + b"\r\n" * (size // 2))
+
+
+def arrived(server: ScriptedServer) -> list[int]:
+    """Return the numbers of the mails that the server accepted, each as often as it was."""
+    return sorted(int(each.content.split(b"\r\n")[0].removeprefix(b"Subject: ")) for each in server.accepted)
+
+
+class Room:
+    """A server that takes so many connections at the same time."""
+
+    def __init__(self, room: int, refuse: Callable[[Peer], object] | None, script: Script) -> None:
+        """Play *script* while there is room; a further connection is played to *refuse*, or waits in silence."""
+        self._free, self._refuse, self._script = threading.Semaphore(room), refuse, script
+
+    def __call__(self, peer: Peer) -> None:
+        if not self._free.acquire(blocking=False):
+            if self._refuse is not None:
+                self._refuse(peer)
+                return
+            # As one that serves one after the other: the client waits for TLS.
+            while not self._free.acquire(timeout=0.05):
+                if peer._server.stopping.is_set():
+                    return
+        try:
+            self._script(peer)
+        finally:
+            self._free.release()
+
+
+def _greeted(reply: bytes) -> Callable[[Peer], object]:
+    def refuse(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(reply)
+
+    return refuse
+
+
+def _at_login(reply: bytes) -> Callable[[Peer], object]:
+    return honest(auth=("me", "secret"), replies={"AUTH": reply}, extensions=OFFER)
+
+
+def _slow(peer: Peer, content: bytes) -> bytes:
+    time.sleep(0.01)
+    return b"250 ok\r\n"
+
+
+FEW: dict[str, Callable[[Peer], object] | None] = {
+    "421 at the greeting": _greeted(b"421 4.7.0 Too many concurrent SMTP connections\r\n"),
+    "450 at the greeting": _greeted(b"450 4.7.1 later\r\n"),
+    "554 at the greeting": _greeted(b"554 5.7.1 no\r\n"),
+    "421 at the login": _at_login(b"421 4.3.2 too many\r\n"),
+    "454 at the login": _at_login(b"454 4.7.0 too many logins\r\n"),
+    "reset": lambda peer: peer.reset(),
+    "closed in the handshake": lambda peer: peer.cut(),
+    "in silence": None,
+}
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("room", [1, 2])
+@pytest.mark.parametrize("how", FEW)
+def test_a_server_that_takes_fewer_connections_gets_every_message(
+    serve: Serve, mailer: Mailer, how: str, room: int, pipelining: str
+) -> None:
+    """A message that waits for a connection that cannot be opened is sent over another one (PITFALLS O11)."""
+    told: list[Event] = []
+    good = honest(auth=("me", "secret"), replies={"CONTENT": _slow}, extensions=OFFER)
+    server = serve(Room(room, FEW[how], good), connections=100, overlaps=True)
+    options = {"username": "me", "password": "secret", "on_event": told.append, "pipelining": pipelining}
+    results = list(mailer(server, timeout=1, window=Window(2), **options).send_many(mails(30)))
+    assert [(result.index, result.outcome) for result in results] == [(number, ACCEPTED) for number in range(30)]
+    assert arrived(server) == list(range(30))
+    fewer = [event for event in told if isinstance(event, FewerConnections)]
+    # One more, where the mailer paused logins before the good connection had made its own.
+    assert len(server.connections) <= 4 + ("login" in how)
+    left = [event.connections for event in fewer]
+    assert len(set(left)) == len(left)
+    assert set(left) <= {1, 2, 3}
+    assert all("goes on with" in str(event) for event in fewer)
+
+
+def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Serve, mailer: Mailer) -> None:
+    """A deadline that ends a wait in vain for a second connection costs no message: the first one works."""
+    server = serve(Room(1, None, honest(replies={"CONTENT": _slow})))
+    results = list(mailer(server, max_connections=3).send_many(mails(20), deadline=0.5))
+    assert {result.outcome for result in results} == {ACCEPTED}
+    assert arrived(server) == list(range(20))
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize(("workers", "failures"), [(1, 1), (1, 3), (4, 5)])
+def test_a_server_that_is_not_there_is_not_tried_for_each_message(
+    serve: Serve, mailer: Mailer, pipelining: str, workers: int, failures: int
+) -> None:
+    """After some failures in a row the rest is not sent, may be sent later, and says why."""
+    told: list[Event] = []
+    server = serve()
+    mine = mailer(
+        server,
+        max_connections=workers,
+        max_connect_failures=failures,
+        pipelining=pipelining,
+        on_event=told.append,
+    )
+    server.stop()
+    results = list(mine.send_many(mails(200)))
+    assert [(result.index, result.outcome, result.retryable) for result in results] == [
+        (number, NOT_SENT, True) for number in range(200)
+    ]
+    assert {type(result.error) for result in results} == {ConnectError}
+    assert len([event for event in told if type(event).__name__ == "Connecting"]) <= failures + workers - 1
+    said = [result.error for result in results if f"{failures} connections in a row" in str(result.error)]
+    assert len(said) == 200 - failures
+    assert all(isinstance(error, ConnectError) and error.host and error.message_id and error.hint for error in said)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_server_that_goes_away_in_a_run_ends_it(serve: Serve, mailer: Mailer, pipelining: str, workers: int) -> None:
+    """What was accepted is told as that, what nobody has as not sent, and nothing arrives twice."""
+    told: list[Event] = []
+    lock = threading.Lock()
+
+    def fails(peer: Peer, content: bytes) -> bytes:
+        with lock:
+            if len(server.accepted) < 20:
+                return b"250 ok\r\n"
+        # Nobody listens any more.
+        threading.Thread(target=server.stop).start()
+        server._acceptor.join()
+        peer.reset()
+        return b""
+
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": fails}), overlaps=True)
+    mine = mailer(
+        server, max_connections=workers, max_connect_failures=2, pipelining=pipelining, on_event=told.append, timeout=2
+    )
+    results = list(mine.send_many(mails(500)))
+    assert [result.index for result in results] == list(range(500))
+    accepted = [result.index for result in results if result.outcome is ACCEPTED]
+    unknown = [result.index for result in results if result.outcome is Outcome.UNKNOWN]
+    assert set(accepted) <= set(arrived(server)) <= set(accepted + unknown)
+    assert len(arrived(server)) == len(set(arrived(server)))
+    assert results[-1].outcome is NOT_SENT
+    assert results[-1].retryable
+    assert "2 connections in a row" in str(results[-1].error)
+    assert len([event for event in told if type(event).__name__ == "Connecting"]) <= 3 * workers + 2
+
+
+def test_a_short_outage_costs_no_message(serve: Serve, mailer: Mailer) -> None:
+    """A connection of this run has just worked: the message waits, and the next connection takes it."""
+
+    def dies(peer: Peer, line: bytes) -> bytes:
+        return b"421 4.3.2 restarting\r\n" if len(server.accepted) == 3 else b"250 ok\r\n"
+
+    away = _greeted(b"421 4.3.2 not yet\r\n")
+    server = serve(honest(replies={"MAIL": dies}), away, away, honest())
+    results = list(mailer(server, max_connections=1).send_many(mails(6)))
+    assert [result.outcome for result in results] == [ACCEPTED] * 6
+    assert arrived(server) == list(range(6))
+    assert len(server.connections) == 4
+
+
+def test_who_stops_listening_in_an_outage_does_not_wait_for_its_end(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause before the next try ends with the loop."""
+    monkeypatch.setattr("securesmtp._bulk._FIRST_PAUSE", 3600)
+    monkeypatch.setattr("securesmtp._bulk._LONGEST_PAUSE", 3600)
+    away = _greeted(b"421 4.3.2 not yet\r\n")
+    server = serve(honest(replies={"MAIL": lambda *_: b"421 bye\r\n" if server.accepted else b"250 ok\r\n"}), away)
+    mine = mailer(server, max_connections=1)
+    results = mine.send_many(mails(9))
+    assert next(results).outcome is ACCEPTED
+    server.connections[0].done.wait(5)
+    while len(server.connections) < 2:
+        time.sleep(0.01)
+    ends = threading.Thread(target=results.close)  # type: ignore[attr-defined]
+    ends.start()
+    ends.join(10)
+    assert not ends.is_alive()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"432 4.3.2 Concurrent connections limit exceeded\r\n", b"421 4.7.0 Too many SMTP sessions\r\n"]
+)
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
+    serve: Serve, mailer: Mailer, pipelining: str, reply: bytes
+) -> None:
+    """A large provider says it to the content: that message is refused for now, the others go over fewer (O11)."""
+    told: list[Event] = []
+    busy, lock = set[int](), threading.Lock()
+
+    def limited(peer: Peer, content: bytes) -> bytes:
+        with lock:
+            busy.add(id(peer))
+            if len(busy) > 2:
+                busy.discard(id(peer))
+                return reply
+        time.sleep(0.01)
+        return b"250 ok\r\n"
+
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": limited}), overlaps=True)
+    options = {"max_connections": 4, "pipelining": pipelining, "on_event": told.append, "window": Window(2)}
+    mine = mailer(server, **options)
+    mine._pool.bearing.prove()
+    results = list(mine.send_many(mails(60)))
+    assert {result.outcome for result in results} == {ACCEPTED, REFUSED}
+    assert all(result.retryable for result in results if result.outcome is REFUSED)
+    assert 0 < sum(result.outcome is REFUSED for result in results) <= 4
+    assert arrived(server) == [result.index for result in results if result.outcome is ACCEPTED]
+    # The third and the fourth, or the third alone where it was refused before the fourth had begun.
+    assert min(event.connections for event in told if isinstance(event, FewerConnections)) == 2
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """421 to MAIL: nobody has it, and it goes over a connection that works, not over a further one."""
+    first: list[Peer] = []
+    lock = threading.Lock()
+
+    def limited(peer: Peer, line: bytes) -> bytes:
+        with lock:
+            first.append(peer)
+        return b"250 ok\r\n" if peer is first[0] else b"421 4.7.0 too many concurrent connections\r\n"
+
+    server = serve(honest(extensions=OFFER, replies={"MAIL": limited, "CONTENT": _slow}), overlaps=True)
+    mine = mailer(server, pipelining=pipelining)
+    mine._pool.bearing.prove()
+    results = list(mine.send_many(mails(30)))
+    assert {result.outcome for result in results} == {ACCEPTED}
+    assert arrived(server) == list(range(30))
+    assert len(server.connections) <= 4
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize(("reply", "retryable"), [(b"454 4.7.0 too many\r\n", True), (b"535 5.7.8 wrong\r\n", False)])
+def test_the_rest_of_a_run_says_whether_the_login_may_be_tried_later(
+    serve: Serve, mailer: Mailer, pipelining: str, reply: bytes, *, retryable: bool
+) -> None:
+    """454 to AUTH is for now, 535 is not; the server's words, host and port stand in each result (RFC 4954 §6)."""
+    server = serve(honest(auth=("me", "secret"), replies={"AUTH": reply}), connections=100)
+    mine = mailer(server, username="me", password="secret", max_connections=2, pipelining=pipelining)
+    results = list(mine.send_many(mails(50)))
+    assert {(result.outcome, result.retryable) for result in results} == {(NOT_SENT, retryable)}
+    assert "earlier message" in str(results[-1].error)
+    for number, result in enumerate(results):
+        assert isinstance(result.error, AuthenticationError)
+        assert (result.error.host, result.error.port) == ("localhost", server.port)
+        assert result.error.message_id == f"<{number}@x>"
+        assert result.error.reply is not None
+        assert result.error.reply.code == int(reply[:3])
+    assert server.secret.count(b"AUTH ") <= 3
+
+
+def test_a_login_that_is_refused_for_now_pauses_those_of_the_whole_mailer(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further one would make it worse: threads hear of the first refusal, and of when it is tried again (O12)."""
+    answers = iter([b"454 4.7.0 Too many login attempts\r\n"])
+    server = serve(honest(auth=("me", "secret"), replies={"AUTH": lambda *_: next(answers, b"235 ok\r\n")}))
+    mine = mailer(server, username="me", password="secret")
+    errors: list[SecureSMTPError] = []
+
+    def send() -> None:
+        try:
+            mine.send_bytes(b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+        except SecureSMTPError as error:
+            errors.append(error)
+
+    send()
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert [(type(error), error.outcome, error.retryable) for error in errors] == [
+        (AuthenticationError, NOT_SENT, True)
+    ] * 5
+    assert all(error.reply is not None and error.reply.code == 454 for error in errors)
+    assert "logs in again in" in str(errors[-1])
+    assert server.secret.count(b"AUTH ") == 1
+    assert len(server.connections) == 1
+    report = mine.check()
+    assert report.login is False
+    assert server.secret.count(b"AUTH ") == 1
+    monkeypatch.setattr("securesmtp._transport.pool._LOGIN_PAUSE", 0)
+    send()
+    assert arrived(server) == [0]
+
+
+def _forgetful(peer: Peer, line: bytes) -> bytes:
+    """Forget the login after one message."""
+    return b"530 5.7.0 Authentication required\r\n" if peer.log.accepted else b"250 ok\r\n"
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message"])
+def test_a_login_that_was_lost_is_made_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """530 to MAIL over a connection that has logged in: nobody has the message, and a new connection takes it (O13)."""
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": _forgetful}, extensions=OFFER))
+    asked: list[int] = []
+
+    def password() -> str:
+        asked.append(1)
+        return "secret"
+
+    mine = mailer(server, username="me", password=password, pipelining=pipelining)
+    for number in range(3):
+        mine.send_bytes(b"Subject: %d\r\n\r\n" % number, mail_from="a@b.example", recipients=["c@d.example"])
+    assert arrived(server) == [0, 1, 2]
+    assert len(asked) == len(server.connections) == 3
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_run_makes_a_login_that_was_lost_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """In a run as well."""
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": _forgetful}), connections=50, overlaps=True)
+    mine = mailer(server, username="me", password="secret", pipelining=pipelining, max_connections=1)
+    results = list(mine.send_many(mails(5)))
+    assert {result.outcome for result in results} == {ACCEPTED}
+    assert arrived(server) == list(range(5))
+
+
+def test_the_other_connections_are_not_tried_when_one_has_lost_its_login(serve: Serve, mailer: Mailer) -> None:
+    """The server has forgotten theirs, too: what was logged in before is closed, and a new one opened."""
+    both = threading.Barrier(2)
+
+    def together(peer: Peer, content: bytes) -> bytes:
+        if len(server.accepted) < 2:
+            both.wait(5)
+        return b"250 ok\r\n"
+
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": _forgetful, "CONTENT": together}))
+    mine = mailer(server, username="me", password="secret", max_connections=2)
+
+    def send() -> None:
+        mine.send_bytes(b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+
+    other = threading.Thread(target=send)
+    other.start()
+    send()
+    other.join(5)
+    send()
+    assert [len(log.accepted) for log in server.connections] == [1, 1, 1]
+
+
+def test_a_login_that_is_never_good_for_a_message_says_so(serve: Serve, mailer: Mailer) -> None:
+    """Not "pass username and password", which the caller did; and no further login is tried."""
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": b"530 5.7.0 log in\r\n"}))
+    with pytest.raises(AuthenticationError, match="the login was lost") as caught:
+        mailer(server, username="me", password="secret").send_bytes(
+            b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]
+        )
+    assert caught.value.outcome is NOT_SENT
+    assert "pass username" not in str(caught.value)
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_threads_that_cannot_be_started_lose_no_result(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, started: int
+) -> None:
+    """Those that there are do the work; where there is none, who waits for the results does it."""
+    server = serve()
+    mine = mailer(server)
+    start, left = threading.Thread.start, [None] * started
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name.startswith("securesmtp"):
+            if not left:
+                raise RuntimeError("can't start new thread")
+            left.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    results = list(mine.send_many(mails(20)))
+    assert [(result.index, result.outcome) for result in results] == [(number, ACCEPTED) for number in range(20)]
+    assert arrived(server) == list(range(20))
+
+
+_LATE = """
+import atexit, sys, threading, time
+from securesmtp import Envelope, SecureMailer
+
+mailer = SecureMailer("localhost", int(sys.argv[1]), ca_file=sys.argv[2], timeout=5)
+
+def run():
+    some = [Envelope("a@b.example", ["c@d.example"], b"Subject: %d\\r\\n\\r\\n" % n) for n in range(9)]
+    print(*[result.outcome.name for result in mailer.send_many(some)], flush=True)
+    mailer.close()
+
+def first():
+    some = [Envelope("a@b.example", ["c@d.example"], b"Subject: 0\\r\\n\\r\\n") for n in range(9)]
+    results = mailer.send_many(some)
+    next(results)
+    return results
+
+if sys.argv[3] == "thread":
+    threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(0.2), run())).start()
+elif sys.argv[3] == "atexit":
+    atexit.register(run)
+else:
+    left = first()
+"""
+
+
+@pytest.mark.parametrize("when", ["thread", "atexit"])
+def test_a_run_at_the_end_of_the_process_is_told(serve: Serve, ca_file: Path, when: str) -> None:
+    """In a thread that outlives the main thread, and in atexit, where an executor takes no more work."""
+    server = serve()
+    command = [sys.executable, "-c", _LATE, str(server.port), str(ca_file), when]
+    ended = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["ACCEPTED"] * 9, "")
+    assert arrived(server) == list(range(9))
+
+
+def test_results_that_nobody_takes_do_not_keep_the_process_from_its_end(serve: Serve, ca_file: Path) -> None:
+    """Its threads wait for more, and for nothing else."""
+    command = [sys.executable, "-c", _LATE, str(serve().port), str(ca_file), "left"]
+    subprocess.run(command, timeout=30, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_the_input_is_read_only_a_few_octets_ahead(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Beyond one message for each connection, no more than the window's octets for twice as many."""
+    read = 0
+
+    def large() -> Iterator[Envelope]:
+        nonlocal read
+        for mail in mails(40, 300_000):
+            read += 1
+            yield mail
+
+    mine = mailer(serve(), max_connections=2, pipelining=pipelining, window=Window(32, 150_000))
+    results = mine.send_many(large())
+    for told, result in enumerate(itertools.islice(results, 10), 1):
+        assert result.outcome is ACCEPTED
+        assert read <= told + 2
+    assert sum(result.outcome is ACCEPTED for result in results) == 30
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+@pytest.mark.parametrize(
+    "replies",
+    [{"RCPT": b"550 no\r\n"}, {"CONTENT": b"554 no\r\n"}, {"MAIL": b"421 bye\r\n"}, {"GREETING": b"421 bye\r\n"}],
+    ids=["RCPT", "CONTENT", "MAIL", "GREETING"],
+)
+def test_results_keep_no_message_alive(
+    serve: Serve, mailer: Mailer, pipelining: str, replies: dict[str, bytes]
+) -> None:
+    """The frames of a traceback have it in their local variables: 60 of 1 MiB were 60 MiB."""
+    server = serve(honest(extensions=OFFER, replies=replies), connections=200, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=2)
+    mine._pool.bearing.prove()
+    bad = Envelope("a@b.example", ["c@d.example"], b"Subject: a\rb\r\n\r\n")
+    before = [each for each in gc.get_objects() if isinstance(each, Submission)]
+    results = list(mine.send_many([*mails(20, 2000), bad]))
+    assert ACCEPTED not in {result.outcome for result in results}
+    gc.collect()
+    alive = [each for each in gc.get_objects() if isinstance(each, Submission)]
+    assert [each for each in alive if not any(each is old for old in before)] == []
+    assert all(result.error is not None and result.error.__traceback__ is None for result in results)
+
+
+def test_an_error_of_the_callers_own_says_where_it_was_raised(serve: Serve, mailer: Mailer) -> None:
+    """Though its traceback is gone."""
+
+    def password() -> str:
+        raise LookupError("the vault is sealed")
+
+    server = serve(honest(auth=("me", "secret")))
+    mine = mailer(server, username="me", password=password, max_connections=1, max_connect_failures=2)
+    results = list(mine.send_many(mails(4)))
+    assert [type(result.error) for result in results] == [LookupError, LookupError, ConnectError, ConnectError]
+    (note,) = results[0].error.__notes__  # type: ignore[union-attr]
+    assert "test_runs.py" in note
+    assert "the vault is sealed" in note
+    assert "securesmtp/_" not in note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,6 +26,11 @@ Positions = Callable[[int], list[int]]
 def thorough(fast: int, complete: int) -> list[object]:
     """Return two amounts of work as parameters: the one of each run, and the one of `pytest -m exhaustive`."""
     return [pytest.param(fast, id="sampled"), pytest.param(complete, id="complete", marks=pytest.mark.exhaustive)]
+
+
+def unmeasured() -> dict[str, str]:
+    """Return the environment for a child process that coverage does not measure, nor import its own modules into."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="session")

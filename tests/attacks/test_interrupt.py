@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, unmeasured
 from scripted import Mode, Peer, honest
 from securesmtp import SecureMailer
 from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
@@ -146,8 +145,7 @@ def test_a_storm_of_interrupts_leaves_the_mailer_to_others(serve: Serve, ca_file
     server = serve(connections=5000)
     # In a process of its own, without coverage: its tracer has locks that an interrupt keeps (seen as a hang).
     command = [sys.executable, "-c", _STORM, str(server.port), str(ca_file)]
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    subprocess.run(command, timeout=60, check=True, env=unmeasured)
+    subprocess.run(command, timeout=60, check=True, env=unmeasured())
 
 
 def test_a_waiting_send_that_is_interrupted_leaves_the_turn_to_the_next(serve: Serve, mailer: Mailer) -> None:

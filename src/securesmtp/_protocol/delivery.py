@@ -9,6 +9,7 @@ from securesmtp._protocol.dialogue import Block, Dialogue, Partial, Pipelining, 
 from securesmtp._protocol.pipeline import (
     RCPT_OK,
     Answered,
+    Room,
     accepted,
     final_reply,
     mail,
@@ -69,7 +70,7 @@ def deliver(
     if len(fitted.recipients) > most and partial == "raise":
         message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
         raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
-    waiting, said, replies = fitted.recipients, dict[str, Recipient](), list[Reply]()
+    waiting, said, replies, room = fitted.recipients, dict[str, Recipient](), list[Reply](), Room()
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
         try:
@@ -81,13 +82,14 @@ def deliver(
             recipients = _refused(group, error, said)
         else:
             recipients, reply = begun
-            replies.append(reply)
+            replies.append(room.keep(reply))
             full = too_many(recipients)
             if not full and not waiting and len(replies) == 1:
                 return Delivery(recipients, (reply,), fitted.content.size)
             waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
         begun = None
-        said |= {each.address: each for each in recipients}
+        # Each of them has kept within its own room.
+        said |= {each.address: replace(each, reply=room.keep(each.reply)) for each in recipients}
     ordered = tuple(said[mailbox.address] for mailbox in fitted.recipients)
     return Delivery(ordered, tuple(replies), fitted.content.size)
 
@@ -118,10 +120,10 @@ def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Dialogu
     reply = yield from ask(mail(session, fitted), Stage.MAIL, (250,))
     if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         raise refused(SenderRefusedError, Stage.MAIL, reply)
-    recipients = []
+    recipients, room = list[Recipient](), Room()
     for mailbox in fitted.recipients:
         reply = yield from ask(rcpt(mailbox), Stage.RCPT, RCPT_OK)
-        recipients.append(recipient(mailbox, reply))
+        recipients.append(recipient(mailbox, room.keep(reply)))
     if no := refusal(recipients, partial):
         yield from _give_up(no)
     reply = yield from ask(line(b"DATA"), Stage.DATA, (354,), "data")

@@ -267,7 +267,8 @@ class Link(smtplib.SMTP):
             case Upgrade():
                 return self._upgrade()
             case Block():
-                return self._block(effect)
+                # Never False: a dialogue may delegate to an iterator, which can be sent nothing but None.
+                return self._block(effect) or None
             case _:  # never
                 assert_never(effect)
         return None

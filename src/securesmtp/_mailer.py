@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterable
@@ -29,6 +28,7 @@ from securesmtp._shown import quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
+from securesmtp._transport.process import current_process
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
@@ -36,6 +36,7 @@ from securesmtp.errors import AuthenticationError, ConfigurationError, MessageEr
 from securesmtp.events import Failed, FewerConnections, Sent, tell
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
     from email.headerregistry import Address
     from types import TracebackType
@@ -160,7 +161,7 @@ class SecureMailer:
         # Of all connections, and of all processes: a server knows on one what it was told on another.
         self._memory = Memory()
         # By process: a child of a fork never uses its parent's connections.
-        self._pools: dict[int, Pool] = {}
+        self._pools: dict[tuple[int, int], Pool] = {}
         self._closed = False
         # The caller's own files are better refused here than at the first mail. certifi's can wait (24 to 47 ms).
         self._context = build_context(self._settings.policy) if self._settings.policy != TLSPolicy() else None
@@ -186,7 +187,7 @@ class SecureMailer:
 
     def __del__(self) -> None:
         """Warn of connections that were left open."""
-        pool = self.__dict__.get("_pools", {}).get(os.getpid())
+        pool = self.__dict__.get("_pools", {}).get(current_process())
         if pool is not None and pool.drop():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
@@ -341,13 +342,13 @@ class SecureMailer:
             abort: Do not wait: end the connections in use, so that their sends raise what became of their messages.
         """
         self._closed = True
-        pool = self._pools.get(os.getpid())
+        pool = self._pools.get(current_process())
         if pool is not None:
             pool.close(abort=abort)
 
     @property
     def _pool(self) -> Pool:
-        process = os.getpid()
+        process = current_process()
         pool = self._pools.get(process)
         if pool is None:
             pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event, self._memory))

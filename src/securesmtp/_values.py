@@ -102,6 +102,9 @@ class Reply(Portable):
         enhanced: The status code of RFC 3463, such as ``"5.1.1"``, where the server gave a well-formed one.
         text: The server's words on one line, control characters escaped, 500 characters at the most.
         raw: The octets of its lines behind the code, joined by LF, 4096 octets at the most.
+
+    Of the replies in one receipt or error, 256 KiB of *text* and *raw* are kept so; of each one after those, 96
+    characters and 96 octets.
     """
 
     code: int

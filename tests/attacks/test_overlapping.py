@@ -270,3 +270,36 @@ def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve
     people = [f"c{number}@d.example" for number in range(20)]
     results = list(mine.send_many([Envelope("a@b.example", people, body)] * 40, partial="allow"))
     assert any("longer than any server needs" in str(result.error) for result in results)
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("offer", [DATA, CHUNK], ids=["data", "chunk"])
+@pytest.mark.parametrize(
+    ("pipelining", "people", "size"), [("message", 500, 64_000), ("session", 1, 30_000), ("session", 500, 64_000)]
+)
+def test_a_flood_while_it_is_written_to_ends_the_connection(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, mailer: Mailer, pipelining: str, people: int, size: int, offer: Sequence[str]
+) -> None:
+    """A server that reads nothing, and says more than it owes: not kept, and not waited for (issue 12, 1)."""
+    flood = (b"550 5.1.1 " + b"x" * 140 + b"\r\n") * 400
+    taken: list[int] = []
+
+    def script(peer: Peer) -> None:
+        opened(peer, offer)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        with suppress(Gone):
+            # No more is read from here on.
+            for _ in range(4000):
+                peer.send(flood)
+                taken.append(len(flood))
+
+    server = serve(script, honest(extensions=offer), overlaps=True)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, pipelining=pipelining, max_connections=1, timeout=30)
+    mine._pool.bearing.prove()
+    to = [f"r{number}@d.example" for number in range(people)]
+    body = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" * (size // 2)
+    results = list(mine.send_many([Envelope("a@b.example", to, body)] * 3, partial="allow"))
+    assert Outcome.UNKNOWN not in {result.outcome for result in results}
+    # What the systems between the two hold, and no more.
+    assert sum(taken) < 8 << 20

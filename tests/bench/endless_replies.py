@@ -2,19 +2,22 @@
 What a server that does not come to an end costs its client: seconds beyond the limit, and memory at its peak.
 
 Each case has a process of its own with the client alone: it sends one message as it should be, begins to watch its
-peak memory, and sends another, to which the server answers without end. The last line is stock smtplib, with less of
-the same, and shows that the memory would be seen. Run with `tests` on the path, as `nox -s bench` does.
+peak memory, and sends another, to which the server answers without end: at each stage, and while a flight of one
+message or of many is being written, of which the server reads no more. The last line is stock smtplib, with less of the
+same, and shows that the memory would be seen. Run with `tests` on the path, as `nox -s bench` does.
 """
 
 from __future__ import annotations
 
 import json
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -22,10 +25,10 @@ from typing import Literal
 
 import trustme
 
-from scripted import Answer, Mode, Peer, Script, ScriptedServer, honest
-from securesmtp import Password, SecureMailer
+from scripted import Answer, Gone, Mode, Peer, Script, ScriptedServer, honest
+from securesmtp import Envelope, Password, SecureMailer, SecureSMTPError
 
-Client = Literal["timeout", "deadline", "smtplib"]
+Client = Literal["timeout", "deadline", "smtplib", "flight", "session", "receipt"]
 
 MIB = 1 << 20
 LIMIT = 1.0
@@ -54,11 +57,27 @@ class Case:
     mode: Mode = "implicit"
     limit: float | None = None
     client: Client = "timeout"
+    extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME")
 
     @property
     def script(self) -> Script:
         """The server's."""
-        return honest(self.mode, auth=LOGIN, replies={self.step: self.answer})
+        if self.step == "FLIGHT":
+            return self._deaf
+        return honest(self.mode, auth=LOGIN, extensions=self.extensions, replies={self.step: self.answer})
+
+    def _deaf(self, peer: Peer) -> None:
+        """Read nothing of what follows the login."""
+
+        def logged_in(peer: Peer, line: bytes) -> bytes:
+            peer.send(b"235 2.7.0 welcome\r\n")
+            peer.sock.recv(1, socket.MSG_PEEK)
+            assert callable(self.answer)
+            with suppress(Gone):
+                self.answer(peer, line)
+            raise Gone
+
+        honest(self.mode, auth=LOGIN, extensions=self.extensions, replies={"AUTH": logged_in})(peer)
 
 
 def flood(pieces: Iterator[bytes]) -> Answer:
@@ -106,6 +125,16 @@ def cases() -> Iterator[Case]:
     for step, octets in RIGHT.items():
         client: Client = "deadline" if step == "CONTENT" else "timeout"
         yield Case(f"an octet each {INTERVAL} s: {step}", step, drip(octets), limit=LIMIT, client=client)
+    no, chunking = b"550 5.1.1 no\r\n", ("PIPELINING", "CHUNKING")
+    wordy = b"550-" + b"x" * 1000 + b"\r\n550 " + b"x" * 1000 + b"\r\n"
+    flights: tuple[tuple[Client, str], ...] = (("flight", "500 recipients"), ("session", "30 kB each"))
+    for who, what in flights:
+        for extensions in (chunking[:1], chunking):
+            words = f"{what}, {'chunks' if extensions == chunking else 'DATA'}"
+            for size, reply in (("short", no), ("long", wordy)):
+                case = Case(f"200 MiB of {size} replies, {words}", "FLIGHT", flood(blocks(reply, 200 * MIB)))
+                yield replace(case, client=who, extensions=extensions)
+    yield Case("3,000 replies of 2 kB, in a receipt", "RCPT", lambda _, __: wordy, client="receipt")
     control = Case("smtplib: 10 MiB of lines after EHLO", "EHLO", flood(blocks(b"250-x\r\n", 10 * MIB)))
     yield replace(control, client="smtplib")
 
@@ -126,10 +155,33 @@ def send(client: Client, mode: Mode, port: int, ca_file: str) -> None:
         return
     # LOGIN, because only LOGIN is asked for something.
     auth = Password(*LOGIN, mechanisms=["LOGIN"])
+    if client in {"flight", "session", "receipt"}:
+        many(client, port, ca_file)
+        return
     # `Timeouts.final` is never below a minute: the reply to the content is bounded by a deadline for the whole send.
     deadline = LIMIT if client == "deadline" else None
     with SecureMailer("localhost", port, tls=mode, ca_file=ca_file, timeout=LIMIT, auth=auth) as mailer:
         mailer.send_bytes(message, mail_from="a@b.example", recipients=["c@d.example"], deadline=deadline)
+
+
+def many(client: Client, port: int, ca_file: str) -> None:
+    """Send what is written in flights, and fail as it failed; what was told is kept meanwhile."""
+    session = client == "session"
+    people = {"flight": 500, "session": 1, "receipt": 3000}[client]
+    to = [f"r{number}@d.example" for number in range(people)]
+    body = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" * (15_000 if session else 32_000)
+    with SecureMailer(
+        "localhost", port, ca_file=ca_file, timeout=LIMIT, auth=Password(*LOGIN), max_connections=1,
+        pipelining="session" if session else "message",
+    ) as mailer:  # fmt: skip
+        if session:
+            # As if it had been tried before.
+            mailer._pool.bearing.prove()
+        envelopes = [Envelope("a@b.example", to, body)] * (40 if session else 1)
+        results = list(mailer.send_many(envelopes, partial="allow"))
+        error = next((result.error for result in results if result.error), None)
+        if isinstance(error, SecureSMTPError):
+            raise error
 
 
 def be_client(client: Client, mode: Mode, port: str, ca_file: str) -> None:
@@ -148,19 +200,23 @@ def be_client(client: Client, mode: Mode, port: str, ca_file: str) -> None:
 
 def measure(case: Case, tls: ssl.SSLContext, ca_file: str) -> None:
     """Play *case* and print what it cost."""
-    with ScriptedServer(honest(case.mode, auth=LOGIN), case.script, tls=tls) as server:
+    first = honest(case.mode, auth=LOGIN, extensions=case.extensions)
+    with ScriptedServer(first, case.script, tls=tls) as server:
+        if case.step == "FLIGHT":
+            # So that the client has something left to write.
+            server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         command = [sys.executable, __file__, case.client, case.mode, str(server.port), ca_file]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=30)
     seen = json.loads(done.stdout)
     over = "" if case.limit is None else f"{seen['seconds'] - case.limit:+.3f} s"
-    print(f"{case.name:36} {seen['error']:22} {seen['seconds']:6.3f} s {over:>9} {seen['grown'] / MIB:8.2f} MiB")
+    print(f"{case.name:51} {seen['error']:22} {seen['seconds']:6.3f} s {over:>9} {seen['grown'] / MIB:8.2f} MiB")
 
 
 def main() -> None:
     """Measure and print."""
     ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(tls)
-    print(f"{'the server says':36} {'error':22} {'took':>8} {'over':>9} {'memory':>12}")
+    print(f"{'the server says':51} {'error':22} {'took':>8} {'over':>9} {'memory':>12}")
     with ca.cert_pem.tempfile() as ca_file:
         for case in cases():
             measure(case, tls, ca_file)

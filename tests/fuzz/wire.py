@@ -59,6 +59,9 @@ class Wire:
     def pending(self) -> int:
         return 0
 
+    def renew(self) -> None:
+        """Count nothing: there are no records."""
+
     def send(self, octets: memoryview) -> int:
         assert not self.closed
         (self.secret if self.encrypted else self.clear).extend(octets)

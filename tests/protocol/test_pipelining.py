@@ -317,3 +317,62 @@ def test_success_is_every_right_answer(
         lone = b"DATA" in played.commands and bool(data)
         # Each reply that was asked for was heard (PIPE-05).
         assert heard == len(played.commands) + lone >= commands
+
+
+WORDS = b"-%%d.1.5 to %%d %s\n%%d %s" % ("ü".encode() * 700, b"x" * 1500)
+
+
+@pytest.mark.parametrize("offered", [{}, DATA, CHUNK], ids=["off", "data", "chunk"])
+@pytest.mark.parametrize("code", [2, 5])
+def test_what_a_receipt_keeps_of_a_servers_words_has_a_budget(offered: dict[str, str], code: int) -> None:
+    """3,000 recipients held 17 MiB of them; the codes are kept of each (issue 12, 1)."""
+    to = [(b"%d50" + WORDS) % (code, code, number, code * 100 + 50) for number in range(3000)]
+    ends = {2: [b"354 go", b"250 ok"], 5: [b"554 no"]}[code]
+    if offered == CHUNK:
+        ends = ends[-1:]
+    elif not offered and code == 5:
+        ends = [b"250 reset"]
+    played = said(offered, 3000, b"250 m", *to, *ends, partial="allow")
+    recipients = (
+        played.error.recipients if isinstance(played.error, RecipientsRefusedError) else played.value.recipients
+    )
+    assert sum(len(each.reply.text) + len(each.reply.raw) for each in recipients) < 1 << 20
+    assert {(each.reply.code, each.reply.enhanced) for each in recipients} == {(code * 100 + 50, f"{code}.1.5")}
+    assert len(recipients[0].reply.raw) > 2000
+    assert f"to {2999} " in recipients[-1].reply.text
+    assert recipients[-1].reply.text.endswith("…")
+
+
+def test_several_transactions_share_the_budget_of_one_receipt() -> None:
+    """A server that takes one recipient at a time says something of each content as well."""
+    each = [(b"250" + WORDS) % (2, number, 250) for number in range(3000)]
+    answers = [reply for one in each for reply in (b"250 m", one, b"354 go", one)]
+    delivery = said({"LIMITS": "RCPTMAX=1"}, 3000, *answers, partial="allow").value
+    kept = [*(one.reply for one in delivery.recipients), *delivery.replies]
+    assert len(kept) == 6000
+    assert sum(len(reply.text) + len(reply.raw) for reply in kept) < (1 << 18) + 6000 * 2 * 96
+
+
+def test_short_replies_are_kept_whole_however_many_there_are() -> None:
+    """Only who is wordy is cut."""
+    replies = [b"250 2.1.5 " + b"x" * 60 for _ in range(5000)]
+    played = said(DATA, 5000, b"250 m", *replies, b"354 go", b"250 ok", partial="allow")
+    assert {each.reply.text for each in played.value.recipients} == {"2.1.5 " + "x" * 60}
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"), [(NO, SenderRefusedError), (b"250 m", ConnectError)], ids=["refused", "accepted"]
+)
+def test_a_chunk_that_did_not_leave_whole_is_not_sent(refused: bytes, kind: type[SecureSMTPError]) -> None:
+    """The link says so; replies that came before the end are heard, and no octet of a content is written any more."""
+    transaction = Transaction(Session(TLS, Capabilities(CHUNK)), mail(1), "raise")
+    opening = transaction.open()
+    assert isinstance(opening.send(None), Flight)
+    assert isinstance(opening.send(None), Block)
+    with pytest.raises(StopIteration):
+        opening.send(True)  # noqa: FBT003 -- what a link answers
+    assert not transaction.ended
+    played = play(transaction.write(), refused, GONE)
+    assert type(played.error) is kind
+    assert played.error.outcome is not Outcome.UNKNOWN
+    assert not played.content

@@ -14,6 +14,7 @@ from securesmtp._protocol.wire import (
     MAX_REPLY,
     MAX_REPLY_LINE,
     MAX_REPLY_LINES,
+    MAX_UNREAD,
     Line,
     RawReply,
     ReplyReader,
@@ -327,3 +328,20 @@ def test_a_second_reply_may_be_as_long_as_the_first() -> None:
     assert len(longest) == MAX_REPLY
     replies, error, _ = read([longest, longest])
     assert (len(replies), error) == (2, None)
+
+
+@pytest.mark.parametrize("piece", [b"250 ok\r\n", b"250-" + b"x" * 16380, b"x"], ids=["replies", "a line", "bytes"])
+def test_what_waits_in_a_reader_is_bounded(piece: bytes) -> None:
+    """No caller can forget it: a server that says more than is taken out fills no memory (issue 12, 1)."""
+    reader = ReplyReader()
+    count = MAX_UNREAD // len(piece)
+    for _ in range(count):
+        reader.feed(piece)
+    reader.feed(b"x" * (MAX_UNREAD - count * len(piece)))
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="more than it was asked"):
+            reader.feed(b"x")
+    # What came before is there, and makes room for more.
+    if piece == b"250 ok\r\n":
+        assert reader.next() == RawReply(250, (b"ok",))
+        reader.feed(b"x")

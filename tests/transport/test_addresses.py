@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from scripted import Peer, honest
 from securesmtp import (
     ConnectError,
     DeadlineExceededError,
+    Outcome,
     SecureMailer,
     SecureSMTPError,
     Stage,
@@ -347,4 +349,28 @@ def test_an_aborted_link_begins_no_further_attempt(
     with pytest.raises(SecureSMTPError, match="abort") as caught:
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert (caught.value.stage, len(made)) == (Stage.CONNECT, 1)
+    assert _closed(made)
+
+
+def test_closing_with_abort_ends_an_attempt_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+) -> None:
+    """Of a server that does not answer at all; the send says so, long before its limit (issue 12, 16)."""
+    mine, caught = SecureMailer("localhost", 1, timeout=60), list[SecureSMTPError]()
+    _resolve(monkeypatch, silent[0])
+
+    def send() -> None:
+        with pytest.raises(SecureSMTPError, match="abort") as error:
+            mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+        caught.append(error.value)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not any(place.link is not None and place.link._connecting for place in mine._pool.places):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    mine.close(abort=True)
+    thread.join(10)
+    assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
     assert _closed(made)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from conftest import Mailer, Positions, Serve
 from scripted import Connection, Ending, Mode, Peer, honest, up_to_content
 from securesmtp import (
+    AuthenticationError,
     ConfigurationError,
     ConnectError,
     DataRefusedError,
@@ -37,7 +39,8 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._protocol.dialogue import Dialogue, reset
+from securesmtp._protocol.dialogue import Dialogue, hear, reset
+from securesmtp._transport import process
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
@@ -621,3 +624,127 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
     assert (waits[0], waits[-1]) == (selectors.EVENT_WRITE, selectors.EVENT_READ)
     # A handshake's record (RFC 8446 §5.1).
     assert heard == [b"\x16\x03"]
+
+
+def _ends() -> tuple[Link, socket.socket]:
+    """Return a link that waits for one reply, and the other end of its socket."""
+    link = _link()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    link.sock, link._stage = ours, Stage.CONTENT
+    return link, theirs
+
+
+@pytest.mark.parametrize("kind", ["deadline", "abort"])
+@pytest.mark.parametrize("words", [b"250 queued\r\n", b"250 half"], ids=["whole", "half"])
+def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, words: bytes) -> None:
+    """Accepted is known, and unknown would not be the truth (issue 12, 11); what did not come is not waited for."""
+    link, theirs = _ends()
+    with theirs:
+        theirs.send(words)
+        if kind == "deadline":
+            link.overall = Deadline("deadline", 0)
+        else:
+            link.abort()
+        if words.endswith(b"\n"):
+            assert link.run(hear(Stage.CONTENT, (250,), "final")).text == "queued"
+        else:
+            with pytest.raises(SecureSMTPError, match=kind):
+                link.run(hear(Stage.CONTENT, (250,), "final"))
+    assert not link.is_open
+
+
+def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is heard of a connection that is given up has a limit of its own."""
+    link, theirs = _ends()
+    link._awaited, link._ends = 100, deque([0] * 100)
+    now = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with theirs:
+        theirs.send(b"250 ok\r\n" * 5000)
+        link._give_up(ConnectError("gone"))
+    assert next(now) < 10
+
+
+@pytest.mark.parametrize("words", [b"334 " + b"x" * 8000, b"250 " + b"x" * 2000], ids=["334", "250"])
+def test_what_is_kept_of_the_replies_in_flight_counts_all_of_it(words: bytes) -> None:
+    """A 334 has its text twice: what it asks is kept as it came (issue 12, 1)."""
+    link = _link()
+    link._awaited, link._ends = 200, deque([0] * 200)
+    link._stage = Stage.MAIL
+
+    def flood() -> None:
+        for _ in range(200):
+            link._reader.feed(words + b"\r\n")
+            link._collect()
+
+    with pytest.raises(ProtocolError, match="longer than any server needs"):
+        flood()
+    assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in link._heard) < (1 << 18) + 200 * 256 + 12288
+
+
+@pytest.mark.parametrize("words", [b"535 5.7.8 no\r\n", b"421 4.3.2 bye\r\n"])
+def test_an_answer_to_a_line_that_did_not_leave_whole_is_the_last(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    """A long password, and a server that reads none of it: it is heard, and nothing more is written (issue 12, 12)."""
+    told = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test\r\n")
+        peer.expect(b"EHLO")
+        peer.send(b"250-mx.test\r\n250 AUTH PLAIN\r\n")
+        peer.sock.recv(1, socket.MSG_PEEK)
+        peer.send(words)
+        told.wait(10)
+
+    def narrow(link: Link, host: str, port: int) -> socket.socket:
+        sock = connect(link, host, port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        return sock
+
+    connect = Link._connect
+    monkeypatch.setattr(Link, "_connect", narrow)
+    server = serve(script)
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    mine = mailer(server, username="me", password="p" * 4096, timeout=20)
+    with pytest.raises(AuthenticationError, match=words[:3].decode()):
+        mine.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+    told.set()
+
+
+def test_nothing_is_written_behind_what_did_not_leave_whole() -> None:
+    """In step or not: a server would take it for the rest; nor is such a connection used again (issue 12, 12)."""
+    link = _link()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.settimeout(0)
+        link.sock, link._in_step, link._awaited = ours, True, 0
+        link.position, link.written = 100, 60
+        assert not link.is_idle()
+        with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
+            link.run(reset())
+        assert (caught.value.stage, caught.value.outcome) == (Stage.RSET, Outcome.NOT_SENT)
+        assert theirs.recv(100) == b""
+
+
+@pytest.mark.parametrize("at", ["once", "in the midst"])
+def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Also where it comes from a signal handler, in the midst of a block; and where the number is the parent's."""
+    server = serve(honest(extensions=()))
+    count = 0
+
+    def forks(link: Link, record: memoryview) -> int:
+        nonlocal count
+        count += link._stage is Stage.CONTENT
+        if count == (1 if at == "once" else 2):
+            process._count_fork()
+        return write(link, record)
+
+    write = Link._write
+    monkeypatch.setattr(Link, "_write", forks)
+    monkeypatch.setattr(process._Forks, "count", 0)
+    with pytest.raises(ConnectError, match="forked") as caught:
+        mailer(server).send_bytes(RAW * 2000, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.outcome is Outcome.NOT_SENT

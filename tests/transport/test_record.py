@@ -6,9 +6,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from securesmtp import ProtocolError, TLSPolicy
 from securesmtp._transport import record
@@ -29,7 +33,7 @@ class _Server:
         ca.issue_cert("localhost").configure_cert(context)
         context.num_tickets = tickets
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def hear(self) -> None:
         """Take what the client wrote so far."""
@@ -41,7 +45,7 @@ class _Server:
         """Go on with the handshake, and return what is to be said."""
         self.hear()
         with suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
+            self.tls.do_handshake()
         return self._outgoing.read()
 
     def read(self) -> bytes:
@@ -49,13 +53,13 @@ class _Server:
         self.hear()
         heard = b""
         with suppress(ssl.SSLWantReadError):
-            while octets := self._tls.read(65536):
+            while octets := self.tls.read(65536):
                 heard += octets
         return heard
 
     def seal(self, octets: bytes) -> bytes:
         """Return these in a record."""
-        self._tls.write(octets)
+        self.tls.write(octets)
         return self._outgoing.read()
 
 
@@ -126,8 +130,8 @@ def test_a_handshake_reads_the_socket_once(ends: Ends) -> None:
 
 
 @with_tickets
-def test_what_is_for_the_application_ends_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is counted is what comes between two of its octets."""
+def test_a_whole_reply_ends_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is what comes up to it, and who parses replies says when that is."""
     records, _, server = ends
     flood = _shaken(ends) + server.seal(b"250 one\r\n")
     # The handshake counts, and as much as is allowed is.
@@ -138,8 +142,147 @@ def test_what_is_for_the_application_ends_the_count(ends: Ends, monkeypatch: pyt
         with suppress(ssl.SSLWantReadError):
             heard = records.recv(STEP)
     for _ in range(4):
+        records.renew()
         server.sock.sendall(server.seal(b"x" * (STEP // 2)))
         assert records.recv(STEP) == b"x" * (STEP // 2)
+    monkeypatch.setattr(record, "_MAX_BARREN", records._barren)
+    server.sock.sendall(server.seal(b"x"))
+    with pytest.raises(ProtocolError, match="no whole reply"):
+        records.recv(STEP)
+
+
+class _KeyUpdates:
+    """The server's records, sealed here (RFC 8446 §5.2, §7.2): no server of Python asks for a key update."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._begin()
+
+    def _begin(self) -> None:
+        self._aead, self._iv, self._count = AESGCM(self._expand(b"key", 32)), self._expand(b"iv", 12), 0
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
+        return HKDFExpand(SHA384(), size, info).derive(self._secret)
+
+    def seal(self, octets: bytes, kind: int = 0x17) -> bytes:
+        """Return one record; of the application, unless it is of another *kind*."""
+        nonce = (int.from_bytes(self._iv, "big") ^ self._count).to_bytes(12, "big")
+        self._count += 1
+        header = b"\x17\x03\x03" + (len(octets) + 17).to_bytes(2, "big")
+        return header + self._aead.encrypt(nonce, octets + bytes((kind,)), header)
+
+    def update(self, *, answered: bool) -> bytes:
+        """Return a key update, which the client has to answer or not (RFC 8446 §4.6.3)."""
+        sealed = self.seal(b"\x18\0\0\x01" + bytes((answered,)), 0x16)
+        self._secret = self._expand(b"traffic upd", 48)
+        self._begin()
+        return sealed
+
+
+def _key_updates(ends: Ends, folder: Path) -> _KeyUpdates:
+    _, _, server = ends
+    server.tls.context.keylog_filename = str(folder / "keys")
+    _shaken(ends)
+    assert server.tls.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+    words = (line.split() for line in (folder / "keys").read_text().splitlines())
+    (secret,) = (bytes.fromhex(line[2]) for line in words if line[0] == "SERVER_TRAFFIC_SECRET_0")
+    return _KeyUpdates(secret)
+
+
+def test_one_byte_of_a_reply_in_between_ends_no_count(ends: Ends, tmp_path: Path) -> None:
+    """Key updates without end, and a byte of a reply now and then: a server must not go on so for ever."""
+    records, _, server = ends
+    updates = _key_updates(ends, tmp_path)
+    heard = b""
+
+    def read() -> None:
+        nonlocal heard
+        while len(heard) < 1000:
+            server.sock.sendall(b"".join(updates.update(answered=False) for _ in range(100)) + updates.seal(b"2"))
+            heard += records.recv(STEP)
+
+    with pytest.raises(ProtocolError, match="no whole reply"):
+        read()
+    assert 10 < len(heard) < 200
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["reads none", "reads them"])
+@pytest.mark.parametrize("sealed", [False, True], ids=["between records", "in a record"])
+def test_answers_that_nobody_reads_are_bounded(ends: Ends, tmp_path: Path, *, reads: bool, sealed: bool) -> None:
+    """A key update has to be answered (RFC 8446 §4.6.3); who reads no answers must not fill the memory with them."""
+    records, ours, server = ends
+    updates = _key_updates(ends, tmp_path)
+    if sealed:
+        _blocked(ends, memoryview(bytes(STEP)))
+    elif not reads:
+        _fill(ours)
+    most, heard = 0, b""
+
+    def ask() -> None:
+        nonlocal heard, most
+        for _ in range(100):
+            server.sock.sendall(
+                b"".join(updates.update(answered=True) for _ in range(100)) + updates.seal(b"250 ok\r\n")
+            )
+            heard += records.recv(STEP)
+            # As who has read a reply does.
+            records.renew()
+            most = max(most, records._outgoing.pending + len(records._unsent))
+            if reads:
+                server.hear()
+                if sealed:
+                    with suppress(BlockingIOError):
+                        records.send(records._sealed)
+
+    if reads:
+        ask()
+        assert heard == b"250 ok\r\n" * 100
+    else:
+        with pytest.raises(ProtocolError, match="reads none of them"):
+            ask()
+    assert most < 1 << 17
+
+
+def test_after_a_write_that_failed_nothing_is_written(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the rest, nor an answer, nor an alert; and what has come is read all the same (RFC 5321 §3.8)."""
+    records, ours, server = ends
+    _shaken(ends)
+    server.sock.sendall(server.seal(b"250 ok\r\n") + server.seal(b"421 bye\r\n")[:-1] + b"\0")
+    writes: list[int] = []
+
+    class Broken:
+        """The socket, whose other end is gone for what is written."""
+
+        def recv(self, size: int) -> bytes:
+            return ours.recv(size)
+
+        def send(self, octets: memoryview) -> int:
+            writes.append(len(octets))
+            raise BrokenPipeError
+
+    monkeypatch.setattr(records, "_sock", Broken())
+    for _ in range(2):
+        with pytest.raises(BrokenPipeError):
+            records.send(memoryview(b"NOOP\r\n"))
+        records._sealed = memoryview(b"")
+    assert records.recv(STEP) == b"250 ok\r\n"
+    # It makes an alert, which is not written.
+    with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac"):
+        records.recv(STEP)
+    assert len(writes) == 1
+
+
+def test_a_part_of_a_record_hides_nothing_that_waits_in_the_socket(ends: Ends) -> None:
+    """What is here may be half a record: the other half is read at once, so that all that has come is heard."""
+    records, _, server = ends
+    _shaken(ends)
+    one, two = server.seal(b"250 one\r\n"), server.seal(b"250 two\r\n")
+    server.sock.sendall(one + two[:-3])
+    assert records.recv(STEP) == b"250 one\r\n"
+    server.sock.sendall(two[-3:])
+    assert records.recv(STEP) == b"250 two\r\n"
 
 
 def test_what_waits_here_is_told(ends: Ends) -> None:

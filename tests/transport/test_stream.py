@@ -36,6 +36,7 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
+from securesmtp._transport.link import Deadline
 from securesmtp.events import FellBack, Sent
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
@@ -885,3 +886,54 @@ def test_a_large_message_is_not_what_a_server_is_tried_with(serve: Serve, mailer
     results = list(mine.send_many([first, large, last]))
     assert [result.outcome for result in results] == [ACCEPTED] * 3
     assert sorted(number_of(message.content) for message in server.accepted) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("first", [ACCEPTED, REFUSED])
+@pytest.mark.parametrize("end", [Peer.close, Peer.cut, Peer.reset, None], ids=["close", "cut", "reset", "time"])
+def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, end: Callable[[Peer], None] | None, first: Outcome
+) -> None:
+    """
+    Decrypted, or still to be, when a write fails or the time is over: 9 of 10 were lost (issue 12, 11).
+
+    A refusal of the first of them is no word on those behind it.
+    """
+    ended, over, told = threading.Event(), threading.Event(), list[Sent]()
+
+    def script(peer: Peer) -> None:
+        tried(peer)
+        peer.send(b"250 ok\r\n")
+        owed = [reading(peer, 1, keep=bool(number) or first is ACCEPTED) for number in range(10)]
+        if first is REFUSED:
+            owed[0][-1] = b"554 5.7.1 no\r\n"
+        # So few that a reset overtakes none of them: what the system has not sent yet, it drops.
+        for replies in owed:
+            peer.send(b"".join(replies))
+        if end is not None:
+            end(peer)
+        ended.set()
+        peer.sleep_until_peer_closes()
+
+    def busy(event: Event) -> None:
+        if isinstance(event, Sent):
+            told.append(event)
+            # The first one is what the script goes on by.
+            if len(told) > 1:
+                assert ended.wait(5)
+                if end is None:
+                    over.set()
+
+    def left(limit: Deadline, stage: Stage) -> float:
+        if over.is_set():
+            limit._at = 0.0
+        return measured(limit, stage)
+
+    measured = Deadline.left
+    monkeypatch.setattr(Deadline, "left", left)
+    server = serve(script, honest(extensions=CHUNK), overlaps=True)
+    mine = mailer(server, pipelining="session", window=Window(messages=10), max_connections=1, on_event=busy)
+    results = list(mine.send_many(mails(30)))
+    # Those that were not in flight have no time any more, where it is over.
+    rest = [NOT_SENT if end is None else ACCEPTED] * 18
+    assert [result.outcome for result in results] == [*[ACCEPTED] * 2, first, *[ACCEPTED] * 9, *rest]
+    assert len(server.accepted) == (12 if end is None else 30) - (first is REFUSED)

@@ -9,6 +9,7 @@ from securesmtp._protocol.dialogue import Block, Dialogue, Partial, Pipelining, 
 from securesmtp._protocol.pipeline import (
     RCPT_OK,
     Answered,
+    Room,
     accepted,
     final_reply,
     mail,
@@ -72,7 +73,7 @@ def deliver(
         raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
     if begun is None and (needed := transactions(len(fitted.recipients), partial, session)) > max(session.room, 1):
         raise _beyond(session, needed)
-    waiting, said, replies = fitted.recipients, dict[str, Recipient](), list[Reply]()
+    waiting, said, replies, room = fitted.recipients, dict[str, Recipient](), list[Reply](), Room()
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
         try:
@@ -84,13 +85,14 @@ def deliver(
             recipients = _refused(group, error, said)
         else:
             recipients, reply = begun
-            replies.append(reply)
+            replies.append(room.keep(reply))
             full = too_many(recipients)
             if not full and not waiting and len(replies) == 1:
                 return Delivery(recipients, (reply,), fitted.content.size)
             waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
         begun = None
-        said |= {each.address: each for each in recipients}
+        # Each of them has kept within its own room.
+        said |= {each.address: replace(each, reply=room.keep(each.reply)) for each in recipients}
         if session.room <= 0 and all(mailbox.address in said for mailbox in waiting):
             # Refused for now, and each of them is told so.
             break
@@ -136,10 +138,10 @@ def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Dialogu
     reply = yield from ask(mail(session, fitted), Stage.MAIL, (250,))
     if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
         raise refused(SenderRefusedError, Stage.MAIL, reply)
-    recipients = []
+    recipients, room = list[Recipient](), Room()
     for mailbox in fitted.recipients:
         reply = yield from ask(rcpt(mailbox), Stage.RCPT, RCPT_OK)
-        recipients.append(recipient(mailbox, reply))
+        recipients.append(recipient(mailbox, room.keep(reply)))
     if no := refusal(recipients, partial):
         yield from _give_up(no)
     reply = yield from ask(line(b"DATA"), Stage.DATA, (354,), "data")

@@ -86,6 +86,8 @@ class Block:
     """
     Write one block of the content; with *more*, in one go with the flight that may follow it (RFC 2920 §3.1).
 
+    Resumed with True where it did not leave whole, and replies have come that say why: nothing more can be written.
+
     Its repr shows nothing of the message: it stands in the frames of a traceback.
     """
 
@@ -94,7 +96,7 @@ class Block:
 
 
 Effect: TypeAlias = Connect | Send | Flight | Receive | Upgrade | Block
-Answer: TypeAlias = Connected | RawReply | TLSInfo | None
+Answer: TypeAlias = Connected | RawReply | TLSInfo | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 

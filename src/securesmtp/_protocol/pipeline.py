@@ -25,7 +25,7 @@ from securesmtp._protocol.dialogue import (
     hear,
     refused,
 )
-from securesmtp._protocol.wire import Line, RawReply, line
+from securesmtp._protocol.wire import KEPT_BEYOND, KEPT_IN_ALL, Line, RawReply, line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
     AuthenticationError,
@@ -106,8 +106,8 @@ class Transaction:
         self._session.left_open = False
         yield Flight(tuple(lines), Stage.MAIL)
         if self._along and self._by_chunk:
-            yield Block(b"".join(self.content.chunk()), self._more)
-            self.ended = True
+            lost = yield Block(b"".join(self.content.chunk()), self._more)
+            self.ended = not lost
 
     def write(self) -> Dialogue[None]:
         """
@@ -117,7 +117,12 @@ class Transaction:
             RefusedError: It is forbidden; the session is in step.
         """
         go = False
-        yield from self._hear_opening()
+        try:
+            yield from self._hear_opening()
+        except SecureSMTPError as error:
+            if self._refusal is None or _closes(error):
+                raise
+            raise self._refusal from error
         if not self._by_chunk and (self._along or self._refusal is None):
             data = hear(Stage.DATA, (354,), "data") if self._along else ask(line(b"DATA"), Stage.DATA, (354,), "data")
             reply = yield from data
@@ -198,12 +203,28 @@ class Transaction:
                 self._refusal = refused(SenderRefusedError, Stage.MAIL, reply)
         except AuthenticationError as error:
             self._refusal = error
-        answers = []
+        answers, room = list[Recipient](), Room()
         for mailbox in self._submission.recipients:
             reply = yield from hear(Stage.RCPT, RCPT_OK)
-            answers.append(recipient(mailbox, reply))
+            answers.append(recipient(mailbox, room.keep(reply)))
         self._recipients = tuple(answers)
         self._refusal = self._refusal or refusal(answers, self._partial)
+
+
+class Room:
+    """What one receipt keeps of a server's words: all of them up to `KEPT_IN_ALL`, and of each further reply a part."""
+
+    def __init__(self) -> None:
+        """Have kept nothing."""
+        self._left = KEPT_IN_ALL
+
+    def keep(self, reply: Reply) -> Reply:
+        """Return what is kept of *reply*: its codes in any case."""
+        self._left -= len(reply.text) + len(reply.raw)
+        if self._left >= 0:
+            return reply
+        text = reply.text if len(reply.text) <= KEPT_BEYOND else reply.text[: KEPT_BEYOND - 1] + "…"
+        return Reply(reply.code, reply.enhanced, text, reply.raw[:KEPT_BEYOND])
 
 
 def pipelined(session: Session, submission: Submission, partial: Partial) -> Dialogue[Answered]:

@@ -18,8 +18,13 @@ MAX_AUTH = 12288
 MAX_REPLY_LINE = 2048
 MAX_REPLY_LINES = 128
 MAX_REPLY = 65536
+# What may wait in a reader, whole replies included: whoever feeds it takes out what is owed before more is read.
+MAX_UNREAD = 131072
 # What an error or a receipt keeps of a reply's octets.
 KEPT_RAW = 4096
+# What a receipt keeps of all its replies in full, and the characters and bytes of each one that comes after those.
+KEPT_IN_ALL = 262144
+KEPT_BEYOND = 96
 
 _COMMAND = re.compile(rb"[ -~]*")
 # UTF-8 is legal in MAIL and RCPT once SMTPUTF8 was negotiated (RFC 6531 §3.3); C1 controls are refused by Mailbox.
@@ -119,7 +124,15 @@ class ReplyReader:
         return bool(self._buffer or self._lines)
 
     def feed(self, octets: bytes) -> None:
-        """Take what the server sent; how much one read brings makes no difference."""
+        """
+        Take what the server sent; how much one read brings makes no difference.
+
+        Raises:
+            ProtocolError: More than `MAX_UNREAD` bytes would wait; what waited before can still be read.
+        """
+        if len(self._buffer) + len(octets) > MAX_UNREAD:
+            message = "the server says more than it was asked"
+            raise ProtocolError(message)
         self._buffer += octets
 
     def conceal(self, sent: Line) -> None:

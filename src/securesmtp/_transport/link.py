@@ -37,6 +37,7 @@ from securesmtp._protocol.dialogue import (
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import handshake_error, verified, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
@@ -59,6 +60,8 @@ T = TypeVar("T")
 _READ = _RECORD = 16384
 # What is kept of replies that came while a flight was written, in octets: so much in all, and so much for each.
 _MAX_KEPT, _MAX_REPLY = 1 << 18, 256
+# Seconds to read what has come already when a connection is given up: a server that floods is not heard to its end.
+_LAST_WORDS = 1.0
 _PORT_IMPLICIT = 465
 # Goodbye is a courtesy: nobody waits long for its answer.
 _QUIT = 5.0
@@ -112,25 +115,25 @@ class Link(smtplib.SMTP):
         self._records: RecordLayer | None = None
         self._tls: TLSInfo | None = None
         self._said: set[bytes] = set()
-        self._process = os.getpid()
+        self._process = current_process()
         self._held = bytearray()
         # The greeting is the first reply that is owed.
         self._awaited, self._due, self._ending = 1, 0, False
         self._heard: deque[RawReply] = deque()
         self._kept = 0
-        # Where each command that is owed a reply ends, with its content, among the octets of `position`; and whether
-        # the first of them is a content that a 354 has asked for.
+        # Where each command that is owed a reply ends, with its content, among the octets of `position`: what was to be
+        # written so far, of which `written` left whole. And whether the first is a content that a 354 has asked for.
         self._ends: deque[int] = deque([0])
         self._asked = False
-        # So many of the octets that `written` counts were not.
-        self._left = 0
         # Whether the replies that are owed are to commands of one flight (RFC 2920).
         self._pipelined = False
         self._aborted = False
         # The sockets whose attempts to connect are under way, for `abort`.
         self._connecting: list[socket.socket] = []
         self._why = ""
-        self.written = 0
+        # What ended the connection within the dialogue that is being run.
+        self._failure: SecureSMTPError | None = None
+        self.position = self.written = 0
         self.addresses: tuple[str, ...] = ()
         self.address = ""
         self._in_step = False
@@ -141,11 +144,6 @@ class Link(smtplib.SMTP):
     def is_open(self) -> bool:
         """Whether there is a connection."""
         return self.sock is not None
-
-    @property
-    def position(self) -> int:
-        """The octets of flights and contents so far, with those that are held back; `written` is without them."""
-        return self.written + len(self._held)
 
     def run(self, dialogue: Dialogue[T]) -> T:
         """
@@ -177,11 +175,15 @@ class Link(smtplib.SMTP):
             else:
                 self.close()
             raise
+        finally:
+            # Its traceback has the message in it.
+            self._failure = None
 
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            return self.is_open and self._in_step and not self._awaited and not self._unread()
+            whole = self._in_step and not self._awaited and self.written == self.position
+            return self.is_open and whole and not self._unread()
         except OSError:
             return False
 
@@ -212,24 +214,21 @@ class Link(smtplib.SMTP):
                 message = "only one EHLO and one STARTTLS are written in the clear"
                 raise TLSError(message)
             self._said.add(verb)
-        # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
-        if self._process != os.getpid():
-            message = "the connection belongs to the process that this one was forked from"
-            raise ConnectError(message, stage=self._stage, retryable=True)
-        wire = self._open_wire()
         while view:
-            try:
-                # A TLS record at a time: what was not written whole, the server has no part of (RFC 8446 §5.1).
-                view = view[wire.send(view[:_RECORD]) :]
-                self._left = len(view)
-            except BlockingIOError:
-                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
+            # A TLS record at a time: what was not written whole, the server has no part of (RFC 8446 §5.1).
+            sent = self._write(view[:_RECORD])
+            view = view[sent:]
             # A server that has said no may read no more: what it said is heard before the write can time out. In a
             # flight, replies are read while it is written, for a server may write before it reads on (RFC 2920 §3.1).
-            if view and self._take():
+            while view and self._take():
                 if self._in_content:
                     return
                 self._collect()
+                if self._surplus:
+                    self._unsolicited(self._stage)
+                self._check()
+            if view and not sent:
+                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def close(self) -> None:
         """Close the socket, without a word."""
@@ -240,10 +239,10 @@ class Link(smtplib.SMTP):
     def abort(self) -> None:
         """End the connection from another thread: whatever waits on it meets its end, and the owner closes it."""
         self._aborted = True
-        sock = self.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for sock in (*self._connecting, self.sock):
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def goodbye(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is in step, and close whatever comes of it; nothing is waited for."""
@@ -268,7 +267,8 @@ class Link(smtplib.SMTP):
             case Upgrade():
                 return self._upgrade()
             case Block():
-                self._block(effect)
+                # Never False: a dialogue may delegate to an iterator, which can be sent nothing but None.
+                return self._block(effect) or None
             case _:  # never
                 assert_never(effect)
         return None
@@ -283,8 +283,9 @@ class Link(smtplib.SMTP):
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
         self._reader.conceal(effect.line)
+        self.position += len(effect.line.data)
         self._awaited, self._ends, self._pipelined = 1, deque([self.position]), False
-        self.send(memoryview(effect.line.data))
+        self._release(memoryview(effect.line.data))
 
     def _fly(self, effect: Flight) -> None:
         self._step(effect.stage, "command")
@@ -294,57 +295,99 @@ class Link(smtplib.SMTP):
         # Written with the content that follows it, if one does: a second small write would make a server that has
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
         for line in effect.lines:
-            self._held += line.data
+            self._hold(line.data)
             self._ends.append(self.position)
 
-    def _block(self, effect: Block) -> None:
+    def _block(self, effect: Block) -> bool:
         self._step(Stage.CONTENT, "block")
         # A content that a 354 has asked for leaves when all before it is answered.
         self._pipelined = self._pipelined and self._due > 0
-        self._held += effect.data
+        self._hold(effect.data)
         self._ends[-1] = self.position
         if not effect.more or len(self._held) >= BLOCK:
-            self._flush()
-        elif not self._due:
+            return self._flush()
+        if not self._due:
             # The end of a content that a 354 has asked for: an answer to it that comes before it is written is none.
             self._awaited, self._due, self._ending = self._awaited - 1, 1, True
+        return False
 
-    def _flush(self) -> None:
-        """Write what was held back; a refusal in the midst of a content ends it."""
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self.position += len(data)
+
+    def _flush(self) -> bool:
+        """
+        Write what was held back; a refusal in the midst of a content ends it.
+
+        Return whether it is lost: it did not leave whole, and there are replies to be heard, but nothing to be written.
+        """
         # A view, as in `send`: it may be a message.
         held, self._held = memoryview(self._held), bytearray()
         self._awaited, self._due = self._awaited + self._due, 0
         # The replies to the commands of a flight may come at any time; the one to the content may not.
         early, self._asked, self._ending = self._ending or self._awaited <= 1, self._ending, False
+        lost = False
         try:
             early = early and self._unread()
             if not early:
-                # Before, so that an interrupt cannot make it less than what the server has.
-                self.written, self._left = self.written + len(held), len(held)
-                self.send(held)
+                self._release(held)
         except OSError as raised:
             error = self._mapped(raised)
             # The server may have said why before it went.
-            with suppress(OSError):
-                self._take()
-            if not isinstance(error, ConnectError) or not self._reader.pending:
+            lost = self._give_up(error)
+            if not lost:
                 raise error from error.__cause__
         if early or (self._in_content and (self._heard or self._reader.pending)):
             raise refuse_early(self._receive(Receive(Stage.CONTENT)))
+        return lost
+
+    def _release(self, data: memoryview) -> None:
+        # A server that has answered before all of it left takes what would follow for something else.
+        if self.written + len(data) != self.position:
+            message = "the server answered before what it was sent was complete"
+            raise ConnectError(message, stage=self._stage, retryable=True)
+        self.send(data)
+
+    def _write(self, record: memoryview) -> int:
+        """Write one record, and return how much of it left: nothing where there is no room."""
+        # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
+        if self._process != current_process():
+            message = "the connection belongs to the process that this one was forked from"
+            raise ConnectError(message, stage=self._stage, retryable=True)
+        wire = self._open_wire()
+        # Before, so that an interrupt cannot make it less than what the server has.
+        self.written += len(record)
+        try:
+            sent = wire.send(record)
+        except OSError as error:
+            self.written -= len(record)
+            if isinstance(error, BlockingIOError):
+                return 0
+            raise
+        self.written -= len(record) - sent
+        return sent
 
     def _receive(self, effect: Receive) -> RawReply:
-        self._step(effect.stage, effect.limit)
+        self._enter(effect.stage, effect.limit)
         # What is held back leaves before anything is waited for; before its first reply in any case.
         if self._held and not self._awaited:
+            self._check()
             self._flush()
         while (raw := self._next_kept() if self._heard else self._timely(0)) is None:
-            # With nothing to be written, there is nothing to be read before it is waited for, but what TLS has already.
-            if (self._held or (self._records and self._records.pending())) and self._take():
-                continue
-            if self._held:
-                self._flush()
+            try:
+                self._check()
+                # With nothing to be written, there is nothing to be read before it is waited for, but what TLS has.
+                come = (self._held or (self._records and self._records.pending())) and self._take()
+                if not come and not self._held:
+                    self._wait_for_reply()
+            except OSError as raised:
+                error = self._mapped(raised)
+                # What has come already is an answer, whatever has ended the wait for it.
+                if not self._give_up(error):
+                    raise error from error.__cause__
             else:
-                self._wait_for_reply()
+                if not come and self._held:
+                    self._flush()
         # RFC 5321 §4.3.2: 354 is half an answer, the other half comes when the content was ended.
         if raw.code != 354:  # noqa: PLR2004
             self._awaited -= 1
@@ -455,6 +498,7 @@ class Link(smtplib.SMTP):
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         if not octets:
+            self._refuse_if_aborted(self._stage)
             message = "the server closed the connection"
             raise ConnectError(message, stage=self._stage, retryable=True)
         self._reader.feed(octets)
@@ -463,8 +507,12 @@ class Link(smtplib.SMTP):
     def _timely(self, number: int) -> RawReply | None:
         """Return the next reply, to the command of that *number* among those that are owed one."""
         raw = self._reader.next()
+        if raw is None:
+            return None
+        if self._records is not None:
+            self._records.renew()
         # A refusal may come before a chunk was read; who accepts what was not written answers something else.
-        if raw is not None and raw.code < 400 and self._ends[number] > self.written - self._left:  # noqa: PLR2004
+        if raw.code < 400 and self._ends[number] > self.written:  # noqa: PLR2004
             message = f'"{raw.reply()}" came before what it answers was written'
             raise ProtocolError(message, stage=self._stage)
         return raw
@@ -472,7 +520,12 @@ class Link(smtplib.SMTP):
     @property
     def _in_content(self) -> bool:
         """Whether the next reply is to a content that is not written to its end: then the rest must not be written."""
-        return self._awaited <= 1 or (self._asked and self._ends[0] > self.written - self._left)
+        return self._awaited <= 1 or (self._asked and self._ends[0] > self.written)
+
+    @property
+    def _surplus(self) -> bool:
+        """Whether the server has said more than it owes."""
+        return self._reader.pending and len(self._heard) >= self._awaited
 
     def _next_kept(self) -> RawReply:
         raw = self._heard.popleft()
@@ -487,6 +540,13 @@ class Link(smtplib.SMTP):
             if self._kept > _MAX_KEPT + len(self._heard) * _MAX_REPLY:
                 message = "the replies to what is in flight are longer than any server needs"
                 raise ProtocolError(message, stage=self._stage)
+
+    def _hear_more(self) -> bool:
+        """Read once what has come, as long as anything is owed, and return whether anything has."""
+        if self._surplus or not self._take():
+            return False
+        self._collect()
+        return True
 
     def _unread(self) -> bool:
         """Return whether the server has said something that was not asked for."""
@@ -517,15 +577,20 @@ class Link(smtplib.SMTP):
         self._selector.select(self._deadline.left(self._stage))
         self._deadline.left(self._stage)
 
-    def _give_up(self, error: SecureSMTPError) -> None:
-        """Close; nothing more is written, and of what is in flight only the answers that have come are still heard."""
+    def _give_up(self, error: SecureSMTPError) -> bool:
+        """Close, and return whether there are answers that came before: all that is left to do is to hear them."""
         # Behind a reply that was malformed, none is known to be one.
         if not isinstance(error, ProtocolError):
-            with suppress(ProtocolError):
+            until = time.monotonic() + _LAST_WORDS
+            with suppress(OSError):
                 self._collect()
+                while time.monotonic() < until and self._hear_more():
+                    pass
         self._reader, self._held, self._due = ReplyReader(), bytearray(), 0
         self._why = self._why or f": {error.args[0]}"
+        self._failure = self._failure or error
         self.close()
+        return bool(self._heard) and not isinstance(error, ProtocolError)
 
     def _refuse_if_aborted(self, stage: Stage) -> None:
         if self._aborted:
@@ -533,15 +598,21 @@ class Link(smtplib.SMTP):
             raise ConnectError(message, stage=stage, retryable=True)
 
     def _step(self, stage: Stage, limit: str) -> None:
+        self._enter(stage, limit)
+        self._check()
+
+    def _enter(self, stage: Stage, limit: str) -> None:
         self._stage = stage
-        self._refuse_if_aborted(stage)
         self._deadline = Deadline(limit, getattr(self._settings.timeouts, limit), self.overall)
-        self._deadline.left(stage)
+
+    def _check(self) -> None:
+        self._refuse_if_aborted(self._stage)
+        self._deadline.left(self._stage)
 
     def _open_socket(self) -> socket.socket:
         if self.sock is None:
             message = f"the connection is closed{self._why}"
-            raise ConnectError(message, retryable=True)
+            raise self._failure or ConnectError(message, retryable=True)
         return self.sock
 
     def _open_wire(self) -> socket.socket | RecordLayer:
@@ -551,9 +622,10 @@ class Link(smtplib.SMTP):
 
     def _demand_silence(self, stage: Stage) -> None:
         """End the session where the server has said more than it was asked."""
-        self._take()
         self._collect()
-        if self._reader.pending and len(self._heard) == self._awaited and not self._ending:
+        while self._hear_more():
+            self._check()
+        if self._surplus and not self._ending:
             self._unsolicited(stage)
 
     def _unsolicited(self, stage: Stage) -> NoReturn:
@@ -603,4 +675,4 @@ def _words(error: OSError) -> str:
 
 def _weight(raw: RawReply) -> int:
     # A bytes object has 33 octets of its own, and a place in the tuple.
-    return sum(len(line) + 41 for line in raw.lines)
+    return len(raw.challenge) + sum(len(line) + 41 for line in raw.lines)

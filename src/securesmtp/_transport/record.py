@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _READ = 16384
-# A handshake may have 100 KiB of certificates (OpenSSL's limit), and servers send two tickets after it.
+# Bytes up to a whole reply. A handshake may have 100 KiB of certificates (OpenSSL's limit), and two tickets follow it.
 _MAX_BARREN = 1 << 18
+# Bytes that TLS itself has to say, and the server does not read. An answer to a key update has some thirty.
+_MAX_ANSWERS = 1 << 16
 
 
 class RecordLayer:
@@ -35,6 +37,7 @@ class RecordLayer:
         self._incoming, self._outgoing = incoming, outgoing
         self._sealed = self._unsent = memoryview(b"")
         self._barren = 0
+        self._failure: OSError | None = None
 
     def do_handshake(self) -> None:
         """
@@ -46,7 +49,17 @@ class RecordLayer:
         """
         with suppress(BlockingIOError):
             self._feed()
-        self._step(self.tls.do_handshake)
+        try:
+            self._step(self.tls.do_handshake)
+        except ssl.SSLWantReadError:
+            # Our part of it.
+            self._push()
+            raise
+        except ssl.SSLError:
+            # The alert, for the server's log.
+            with suppress(OSError):
+                self._push()
+            raise
         self._push()
 
     def recv(self, size: int) -> bytes:
@@ -56,13 +69,21 @@ class RecordLayer:
         Raises:
             BlockingIOError, ssl.SSLWantReadError: Nothing has.
             ssl.SSLEOFError: The peer ended without close_notify, which may be somebody's cut (RFC 8446 §6.1).
-            ProtocolError: Very much has, and nothing for the application.
+            ProtocolError: Very much has, and no whole reply; or it asks for answers that it does not read.
         """
-        if not self.pending():
+        try:
+            if self.pending():
+                # A part of a record may be all that waits here.
+                with suppress(ssl.SSLWantReadError):
+                    return self._step(self.tls.read, size)
             self._feed()
-        octets = self._step(self.tls.read, size)
+            return self._step(self.tls.read, size)
+        finally:
+            self._answer()
+
+    def renew(self) -> None:
+        """Count anew: a reply is whole."""
         self._barren = 0
-        return octets
 
     def send(self, data: memoryview) -> int:
         """
@@ -91,28 +112,30 @@ class RecordLayer:
         octets = self._sock.recv(_READ)
         self._barren += len(octets)
         if self._barren > _MAX_BARREN:
-            message = "the server sends TLS records without end, and nothing in them"
+            message = "the server sends TLS records without end, and no whole reply in them"
             raise ProtocolError(message)
         if octets:
             self._incoming.write(octets)
         else:
             self._incoming.write_eof()
 
-    def _step(self, act: Callable[..., T], *arguments: int) -> T:
+    @staticmethod
+    def _step(act: Callable[..., T], *arguments: int) -> T:
         try:
             return act(*arguments)
-        except ssl.SSLWantReadError:
-            # Our part of a handshake, or the answer to a key update.
-            self._push()
-            raise
         except ssl.SSLError as error:
-            # The alert, for the server's log.
-            with suppress(OSError):
-                self._push()
             # Python 3.11.2 raises the base class (measured), which would be reported as a refused handshake.
             if error.reason == "UNEXPECTED_EOF_WHILE_READING":
                 raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, error.strerror) from error
             raise
+
+    def _answer(self) -> None:
+        """Write answers to key updates, or the alert; what cannot be written keeps nothing from being read."""
+        with suppress(OSError):
+            self._push()
+        if self._outgoing.pending > _MAX_ANSWERS:
+            message = "the server asks for answers of TLS without end, and reads none of them"
+            raise ProtocolError(message)
 
     def _push(self) -> None:
         # Not the rest of a record of the application, which `send` alone counts as written, nor what comes behind it.
@@ -121,5 +144,14 @@ class RecordLayer:
             self._drain()
 
     def _drain(self) -> None:
+        # After a write that failed nothing more is written, whoever asks.
+        if self._failure is not None:
+            raise self._failure
         while self._unsent:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            try:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self._failure = error
+                raise

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Delivery, deliver, too_many
+from securesmtp._protocol.dialogue import in_step
 from securesmtp._protocol.pipeline import Transaction, not_sent
 from securesmtp._transport.link import Deadline
 from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
     OutcomeUnknownError,
+    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -204,7 +206,8 @@ class Stream(Generic[J]):
 
     def _failed(self, oldest: _Flying[J], error: SecureSMTPError) -> None:
         job, transaction = oldest.job, oldest.transaction
-        if self._link.is_open:
+        # A refusal that came before the connection ended says nothing of those behind it: they are heard as well.
+        if self._link.is_open or (isinstance(error, RefusedError) and in_step(error)):
             if oldest.behind and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
                 # First of all: what is told of it may raise.
                 self._alone.append((job, None))

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, fi
 from securesmtp._many import Backlog, Job, Known, in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.delivery import deliver
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver
+from securesmtp._protocol.dialogue import interrupted
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
@@ -32,13 +33,12 @@ from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, SecureSMTPError
-from securesmtp.events import Failed, Sent, tell
+from securesmtp.events import Failed, Sent, is_interrupt, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from securesmtp._protocol.delivery import Delivery
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
@@ -279,7 +279,9 @@ class SecureMailer:
                 try:
                     # Here, in the caller's thread: who goes on to change the message changes the next one.
                     yield Job(index, _from_any(message), bind(self._overall, deadline))
-                except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
+                except Exception as error:  # ours, or that of the envelope's own iterable or file
+                    if is_interrupt(error):
+                        raise
                     yield Known(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
         ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
@@ -346,31 +348,59 @@ class SecureMailer:
         return None if limit is None else Deadline("deadline", limit)
 
     def _submit(self, submission: Submission, partial: Partial, overall: Deadline | None) -> Receipt:
-        started = monotonic()
         _check(partial)
+        sending = _Sending(submission, monotonic())
 
-        def work(place: Place, link: Link, session: Session) -> tuple[Session, Delivery]:
+        def work(place: Place, link: Link, session: Session) -> None:
             place.left -= 1
-            return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
+            sending.session = session
+            link.run(deliver(session, submission, partial, self._settings.pipelining, sending.attempt))
 
-        with self._naming(submission.content.message_id):
-            session, delivery = self._use(overall, work)
-        return self._receipt(submission, session, delivery, started)
+        with self._saying(sending):
+            self._use(overall, work)
+            return self._receipt(sending)
 
-    def _receipt(self, submission: Submission, session: Session, delivery: Delivery, started: float) -> Receipt:
-        assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
-        receipt = Receipt(
-            submission.content.message_id,
-            submission.mail_from.address,
-            delivery.recipients,
-            delivery.replies[-1],
-            session.tls,
-            delivery.size,
-            timedelta(seconds=monotonic() - started),
-            delivery.replies,
-        )
-        tell(Sent(self._settings.host, self._settings.port, receipt), self._on_event)
+    def _receipt(self, sending: _Sending) -> Receipt:
+        receipt = sending.receipt()
+        self._tell_once(sending, Sent(self._settings.host, self._settings.port, receipt))
         return receipt
+
+    def _tell_once(self, sending: _Sending, event: Event) -> None:
+        # Before it is told: who is interrupted in on_event is not called again.
+        if not sending.told:
+            sending.told = True
+            tell(event, self._on_event)
+
+    @contextmanager
+    def _saying(self, sending: _Sending) -> Iterator[None]:
+        """Add to whatever ends a send what became of its message, and tell of it."""
+        try:
+            with self._naming(sending.submission.content.message_id, sending):
+                yield
+        except SecureSMTPError:
+            raise
+        except BaseException as interrupt:
+            error = sending.interrupted_by(interrupt)
+            error.host, error.port = host, port = self._settings.host, self._settings.port
+            error.message_id = sending.submission.content.message_id
+            # What the interrupt had for a cause is kept where ours has none.
+            error.__cause__ = error.__cause__ or interrupt.__cause__
+            interrupt.__cause__ = error
+            interrupt.add_note(f"securesmtp: the message {error.message_id} ({error.outcome}): {error.args[0]}")
+            self._tell_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
+            raise
+
+    @contextmanager
+    def _naming(self, message_id: str | None, sending: _Sending | None = None) -> Iterator[None]:
+        """Add to an error where it happened and to which message, and tell of it."""
+        try:
+            yield
+        except SecureSMTPError as error:
+            error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
+            if sending is not None:
+                sending.attempt.end, sending.told = error, True
+            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
+            raise
 
     def _use(self, overall: Deadline | None, work: Callable[[Place, Link, Session], T]) -> T:
         """Do *work* on a connection, which is nobody else's meanwhile."""
@@ -379,7 +409,13 @@ class SecureMailer:
             place = pool.take(ticket, overall)
             self._refuse_if_closed()
             link, session = pool.connection(place, overall)
-            return work(place, link, session)
+            try:
+                return work(place, link, session)
+            except BaseException:
+                # Once more, should a second interrupt have struck in the handling of the first.
+                if not link.is_in_step:
+                    link.close()
+                raise
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
             ticket.done = True
@@ -388,16 +424,6 @@ class SecureMailer:
             if place is not None and self._closed:
                 pool.close_idle(place)
             pool.wake()
-
-    @contextmanager
-    def _naming(self, message_id: str | None) -> Iterator[None]:
-        """Add to an error where it happened and to which message, and tell of it."""
-        try:
-            yield
-        except SecureSMTPError as error:
-            error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
-            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
-            raise
 
     def _work(self, run: _Run, backlog: Backlog) -> None:
         """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
@@ -453,21 +479,69 @@ class SecureMailer:
             self._use(first.overall, work)
         except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
             # There is no connection; what was sent over one was heard of.
-            failure = error
-            for job in (*again, *waiting):
-                _finish(run, job, bind(self._raise, job, failure))
+            self._fail(run, [*again, *waiting], error)
         else:
             for job in (*again, *waiting):
                 self._send_one(run, job)
 
+    def _fail(self, run: _Run, jobs: list[Job], failure: BaseException) -> None:
+        """Let each of *jobs* end by *failure*; an interrupt that nobody is told of so is raised."""
+        for job in jobs:
+            _finish(run, job, bind(self._raise, job, failure))
+        if not jobs and is_interrupt(failure):
+            raise failure
+
     def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
-        if isinstance(heard, BaseException):
-            self._raise(job, heard)
-        return self._receipt(job.submission, session, heard, job.started)
+        sending = _Sending(job.submission, job.started, session)
+        with self._saying(sending):
+            if isinstance(heard, BaseException):
+                raise heard
+            sending.attempt.end = heard
+            return self._receipt(sending)
 
     def _raise(self, job: Job, error: BaseException) -> NoReturn:
-        with self._naming(job.submission.content.message_id):
+        with self._saying(_Sending(job.submission, job.started)):
             raise error
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One message on its way, and what is known of it should a foreign exception interrupt that."""
+
+    submission: Submission
+    started: float
+    session: Session | None = None
+    attempt: Attempt = field(default_factory=Attempt)
+    told: bool = False
+
+    def receipt(self) -> Receipt:
+        """Return what the server said of the message that it has accepted."""
+        delivery, session = self.attempt.end, self.session
+        # `open_session` gives no session without TLS, and a dialogue that has ended well a delivery.
+        assert isinstance(delivery, Delivery)  # noqa: S101 -- for the type checker
+        assert session is not None  # noqa: S101 -- the same
+        assert session.tls is not None  # noqa: S101 -- the same
+        return Receipt(
+            self.submission.content.message_id,
+            self.submission.mail_from.address,
+            delivery.recipients,
+            delivery.replies[-1],
+            session.tls,
+            delivery.size,
+            timedelta(seconds=monotonic() - self.started),
+            delivery.replies,
+        )
+
+    def interrupted_by(self, interrupt: BaseException) -> SecureSMTPError:
+        """Return what became of the message, for the cause of *interrupt*."""
+        lost = interrupted(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
+        end = self.attempt.end = self.attempt.lost(lost)
+        if isinstance(end, SecureSMTPError):
+            return end
+        message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
+        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=end.replies[-1])
+        error.outcome, error.receipt = Outcome.ACCEPTED, self.receipt()
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +560,10 @@ def _finish(run: _Run, job: Job, submit: Callable[[], Receipt]) -> None:
     except Exception as error:  # noqa: BLE001 -- a caller's own, from a password callable: before MAIL
         if isinstance(error, AuthenticationError) and error.stage is Stage.AUTH:
             run.refused.append(error)
-        result = SendResult(job.index, message_id, getattr(error, "outcome", Outcome.NOT_SENT), error=error)
+        # Where an exception is not ours, its cause is.
+        ours = error if isinstance(error, SecureSMTPError) else error.__cause__
+        outcome, receipt = getattr(ours, "outcome", Outcome.NOT_SENT), getattr(ours, "receipt", None)
+        result = SendResult(job.index, message_id, outcome, receipt, error)
     except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
         job.finish(error)
         return

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from securesmtp._values import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from securesmtp._protocol.message import Submission
     from securesmtp._transport.link import Deadline
-    from securesmtp._values import SendResult
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +105,7 @@ def in_order(
     told: SimpleQueue[None] = SimpleQueue()
     failures: list[Exception] = []
     backlog, started = Backlog(), 0
-    with ThreadPoolExecutor(workers, "securesmtp") as executor:
+    with _noting(begun), ThreadPoolExecutor(workers, "securesmtp") as executor:
         try:
             for job in _until_it_raises(jobs, failures):
                 begun.append(job)
@@ -114,19 +116,35 @@ def in_order(
                         executor.submit(_guarded, work, backlog)
                         started += 1
                 while begun and (len(begun) >= ahead or begun[0].end is not None):
-                    yield _end(begun.popleft(), told)
+                    yield _end(begun, told)
             while begun:
-                yield _end(begun.popleft(), told)
+                yield _end(begun, told)
         finally:
             backlog.close()
     for failure in failures:
         raise failure
 
 
-def _end(job: Job | Known, told: SimpleQueue[None]) -> SendResult:
+@contextmanager
+def _noting(begun: Iterable[Job | Known]) -> Iterator[None]:
+    """Note on what interrupts a run the results that nobody has been told, when all that was begun has its end."""
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as interrupt:
+        ends = [job.end for job in begun if isinstance(job.end, SendResult)]
+        for end in ends:
+            interrupt.add_note(f"securesmtp: result {end.index}, message {end.message_id}: {end.outcome}")
+        raise
+
+
+def _end(begun: deque[Job | Known], told: SimpleQueue[None]) -> SendResult:
+    job = begun[0]
     # Not a future for each: its locks were a tenth of what a small message costs (measured).
     while job.end is None or not told.empty():
         told.get()
+    begun.popleft()
     if isinstance(job.end, BaseException):
         raise job.end
     return job.end

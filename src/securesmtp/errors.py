@@ -32,8 +32,12 @@ import smtplib
 from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._portable import Portable, attributes_from, attributes_of
+<<<<<<< HEAD
 from securesmtp._shown import escape
 from securesmtp._values import CertificateReason, Outcome, Recipient, Reply, Stage
+=======
+from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage
+>>>>>>> 8b7b876 (What became of a written content its own reply says alone; reply codes are judged in one table; an interrupt keeps the outcome)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +92,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         port: The configured port, None before there is one.
         message_id: The Message-ID of the message concerned; None where raw bytes have none, and where the message was
             refused before it was written out (a wrong address, a broken header).
+        receipt: What `SecureMailer.send` would have returned, in the one error whose outcome is ACCEPTED: the cause of
+            an exception that interrupted a send after the server had accepted the message; else None.
     """
 
     # For a class that says nothing about it: whoever knows less must not claim more.
@@ -99,6 +105,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     host: str | None
     port: int | None
     message_id: str | None
+    receipt: Receipt | None = None
 
     def __init__(
         self,
@@ -192,7 +199,14 @@ class MessageError(ConfigurationError):
 
 
 class ConnectError(SecureSMTPError, ConnectionError):
-    """There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220."""
+    """
+    There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220.
+
+    Attributes:
+        interrupted: Whether an exception that is not this library's ended it (Ctrl-C, a task's time limit).
+    """
+
+    interrupted: bool = False
 
     outcome = Outcome.NOT_SENT
 

@@ -33,8 +33,10 @@ from securesmtp._protocol.dialogue import (
     Upgrade,
     closing,
     in_step,
+    interrupted,
     refuse_early,
 )
+from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.tls import handshake_error, verified, wrap
@@ -49,6 +51,7 @@ from securesmtp.errors import (
     TLSError,
     WrongTLSModeError,
 )
+from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
@@ -130,7 +133,10 @@ class Link(smtplib.SMTP):
         self.written = 0
         self.addresses: tuple[str, ...] = ()
         self.address = ""
-        self._in_step = False
+        self._in_step = self._is_closing = False
+        self._stage = Stage.CONNECT
+        # What the dialogue has asked for and was not given yet.
+        self._reply: RawReply | None = None
         self._selector: selectors.BaseSelector = _Selector()
         self._watched = 0
 
@@ -138,6 +144,11 @@ class Link(smtplib.SMTP):
     def is_open(self) -> bool:
         """Whether there is a connection."""
         return self.sock is not None
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether its last dialogue has ended well, and the server has not said that it closes (RFC 5321 §3.8)."""
+        return self._in_step and not self._is_closing
 
     @property
     def position(self) -> int:
@@ -149,7 +160,7 @@ class Link(smtplib.SMTP):
         Perform *dialogue* and return its value.
 
         After any error the connection is closed and nothing more is written to it; a refusal alone leaves the session
-        in step, and open.
+        in step, and open. A foreign exception is the loss of the connection for *dialogue*, and is raised again.
         """
         answer: Answer = None
         # Taken back only where the session is known to be in step: whatever comes between two lines, a second Ctrl-C in
@@ -157,6 +168,7 @@ class Link(smtplib.SMTP):
         self._in_step = False
         try:
             while True:
+                self._reply = None
                 effect = dialogue.send(answer)
                 try:
                     answer = self._perform(effect)
@@ -172,14 +184,33 @@ class Link(smtplib.SMTP):
             if isinstance(error, RefusedError) and in_step(error):
                 self._in_step = True
             else:
+                if self._is_closing and self.is_open:
+                    # Replies to what was in flight behind it may have come with it.
+                    with suppress(OSError):
+                        self._take()
                 self.close()
+                if isinstance(error, SecureSMTPError):
+                    self._why = self._why or f": {error.args[0]}"
+                else:
+                    self._interrupt(dialogue, error)
             raise
+
+    def _interrupt(self, dialogue: Dialogue[T], error: BaseException) -> None:
+        """Let *dialogue* find out that *error* has ended its connection, and decide what became of its message."""
+        # A dialogue that has been struck itself has ended: what it is asked then changes nothing.
+        with suppress(StopIteration, SecureSMTPError):
+            if self._reply is not None:
+                dialogue.send(self._reply)
+            while True:
+                dialogue.throw(interrupted(error, self._stage))
 
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            return self.is_open and self._in_step and not self._awaited and not self._unread()
-        except OSError:
+            return self.is_in_step and self.is_open and not self._awaited and not self._unread()
+        except OSError as error:
+            if is_interrupt(error):
+                raise
             return False
 
     # What smtplib calls.
@@ -229,8 +260,9 @@ class Link(smtplib.SMTP):
                 self._collect()
 
     def close(self) -> None:
-        """Close the socket, without a word."""
+        """Close the socket, without a word; what is held back is never written, and not counted as if it were."""
         sock, self.sock = self.sock, None
+        self._held, self._due = bytearray(), 0
         if sock is not None:
             sock.close()
 
@@ -261,7 +293,8 @@ class Link(smtplib.SMTP):
             case Flight():
                 self._fly(effect)
             case Receive():
-                return self._receive(effect)
+                self._reply = self._receive(effect)
+                return self._reply
             case Upgrade():
                 return self._upgrade()
             case Block():
@@ -343,6 +376,7 @@ class Link(smtplib.SMTP):
         if raw.code != 354:  # noqa: PLR2004
             self._awaited -= 1
             self._ends.popleft()
+        self._is_closing = self._is_closing or is_closing(raw.code)
         return raw
 
     def _upgrade(self) -> TLSInfo:
@@ -516,7 +550,7 @@ class Link(smtplib.SMTP):
         if not isinstance(error, ProtocolError):
             with suppress(ProtocolError):
                 self._collect()
-        self._reader, self._held, self._due = ReplyReader(), bytearray(), 0
+        self._reader = ReplyReader()
         self._why = self._why or f": {error.args[0]}"
         self.close()
 
@@ -554,13 +588,15 @@ class Link(smtplib.SMTP):
         if self._tls is None:
             message = "the server spoke out of turn, in the clear"
             raise DowngradeError(message, stage=stage)
-        if raw is not None and raw.code == 421:  # noqa: PLR2004 -- RFC 5321 §3.8
+        if raw is not None and is_closing(raw.code):  # RFC 5321 §3.8
             raise closing(raw.reply(), stage)
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 
     def _mapped(self, error: OSError) -> SecureSMTPError:
-        """Return an error of socket or ssl as ours."""
+        """Return an error of socket or ssl as ours; raise one that is neither's (a signal handler's TimeoutError)."""
+        if is_interrupt(error):
+            raise error
         if isinstance(error, SecureSMTPError):
             # Who reads replies or records does not know the stage.
             if error.stage is Stage.UNKNOWN:

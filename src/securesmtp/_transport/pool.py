@@ -24,7 +24,7 @@ from securesmtp._transport.stream import Bearing
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, RefusedError
-from securesmtp.events import Authenticated, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
 
 if TYPE_CHECKING:
     import ssl
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
+    from securesmtp._values import Reply
     from securesmtp.events import Event
 
 # How long a hint that a signal has swallowed delays a waiting send, in seconds.
@@ -142,6 +143,8 @@ class Pool:
         self._memory = memory
         self._lock = threading.RLock()
         self._line: deque[Gate] = deque()
+        # How the server refused BDAT although it offers CHUNKING, where it did.
+        self._chunking_refused: Reply | None = None
         self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
@@ -173,8 +176,14 @@ class Pool:
         return place
 
     def used(self, place: Place, link: Link) -> None:
-        """Note when *place* was used, and tell of a *link* that did not outlive it."""
+        """Note when *place* was used, and tell of a *link* that did not outlive it, or does not take what it offers."""
         place.used_at = monotonic()
+        refused = None if place.session is None else place.session.chunking_refused
+        if refused is not None:
+            with self._lock:
+                first, self._chunking_refused = self._chunking_refused is None, self._chunking_refused or refused
+            if first:
+                self._tell(ChunkingRefused(*self._where, refused))
         if not link.is_open:
             self._tell(Closed(*self._where, "error"))
 
@@ -228,6 +237,7 @@ class Pool:
         # Set when it is logged in, and not before: an interrupt in between leaves a session that is not.
         place.session = None
         link, session = self.open(place, overall)
+        session.chunking_refused = self._chunking_refused
         self.log_in(link, session)
         place.session = session
         return link, session

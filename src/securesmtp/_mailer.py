@@ -513,15 +513,18 @@ class _Sending:
     session: Session | None = None
     attempt: Attempt = field(default_factory=Attempt)
     told: bool = False
+    made: Receipt | None = None
 
     def receipt(self) -> Receipt:
-        """Return what the server said of the message that it has accepted."""
+        """Return what the server said of the message that it has accepted: the same each time."""
+        if self.made is not None:
+            return self.made
         delivery, session = self.attempt.end, self.session
         # `open_session` gives no session without TLS, and a dialogue that has ended well a delivery.
         assert isinstance(delivery, Delivery)  # noqa: S101 -- for the type checker
         assert session is not None  # noqa: S101 -- the same
         assert session.tls is not None  # noqa: S101 -- the same
-        return Receipt(
+        self.made = Receipt(
             self.submission.content.message_id,
             self.submission.mail_from.address,
             delivery.recipients,
@@ -531,6 +534,7 @@ class _Sending:
             timedelta(seconds=monotonic() - self.started),
             delivery.replies,
         )
+        return self.made
 
     def interrupted_by(self, interrupt: BaseException) -> SecureSMTPError:
         """Return what became of the message, for the cause of *interrupt*."""

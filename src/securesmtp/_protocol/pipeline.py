@@ -76,9 +76,12 @@ class Progress:
         try:
             yield Block(last or b"", more)
         except SecureSMTPError as error:
+            # It may have been written when the interrupt struck.
+            if isinstance(error, ConnectError) and error.interrupted:
+                raise unknown(error) from error
             # A block that failed was not written whole, so the TLS record with its end was not, and no part of a record
-            # can be decrypted (RFC 8446 §5.2). An interrupt may have struck when it was.
-            self.ended = isinstance(error, ConnectError) and error.interrupted
+            # can be decrypted (RFC 8446 §5.2).
+            self.ended = False
             raise
 
     def accept(self, recipients: tuple[Recipient, ...], reply: Reply) -> Answered:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,17 @@ import pytest
 import securesmtp
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
-from securesmtp import ConnectError, Event, Outcome, OutcomeUnknownError, SecureMailer, SecureSMTPError, Stage
+from securesmtp import (
+    ConnectError,
+    Envelope,
+    Event,
+    Outcome,
+    OutcomeUnknownError,
+    SecureMailer,
+    SecureSMTPError,
+    SendResult,
+    Stage,
+)
 from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
 from securesmtp._transport.link import Link
 from securesmtp.events import Failed, Sent, is_interrupt
@@ -431,6 +441,111 @@ def test_an_interrupt_at_any_line_tells_no_lie(
         at += 7
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
+
+
+def _mails(count: int) -> list[Envelope]:
+    text = b"Message-ID: <%d@b.example>\r\n\r\nx\r\n"
+    # The third is for more than are taken at a time, so that it goes alone.
+    to = [["c@d.example"] if number != 2 else ["c@d.example", "e@d.example", "f@d.example"] for number in range(count)]
+    return [Envelope("a@b.example", to[number], text % number) for number in range(count)]
+
+
+@pytest.mark.parametrize("offer", [("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["DATA", "BDAT"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [SystemExit, LookupError])
+def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    offer: tuple[str, ...],
+    *,
+    after: bool,
+) -> None:
+    """At any step of the thread that sends them: each is told of once, by an event, and what is told is so."""
+    ids = [f"<{number}@b.example>" for number in range(5)]
+    perform: Callable[[Link, Effect], Answer] = Link._perform
+    for at in range(4, 100):
+        seen: list[Effect] = []
+
+        def interrupts(link: Link, effect: Effect, at: int = at, seen: list[Effect] = seen) -> Answer:
+            seen.append(effect)
+            if len(seen) == at + 1 and not after:
+                raise error
+            answer = perform(link, effect)
+            if len(seen) == at + 1:
+                raise error
+            return answer
+
+        told: list[Event] = []
+        server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
+        mine = mailer(server, pipelining="session", max_connections=1, on_event=told.append)
+        mine._pool.bearing.prove()
+        monkeypatch.setattr(Link, "_perform", interrupts)
+        results: list[SendResult] = []
+        with suppress(error):
+            results.extend(mine.send_many(_mails(5), partial="allow"))
+        monkeypatch.undo()
+        mine.close()
+        server.joined()
+        taken = [message.content[12 : message.content.index(b"\r")].decode() for message in server.accepted]
+        last = {e.receipt.message_id: Outcome.ACCEPTED for e in told if isinstance(e, Sent)}
+        for event in told:
+            if isinstance(event, Failed):
+                assert event.error.message_id is not None
+                last.setdefault(event.error.message_id, event.error.outcome)
+        for message_id in ids:
+            # None: nobody began it.
+            outcome = last.get(message_id)
+            assert taken.count(message_id) <= 2 - (message_id != ids[2]), "two copies"
+            if outcome is Outcome.ACCEPTED:
+                assert message_id in taken
+            elif outcome is not Outcome.UNKNOWN:
+                assert message_id not in taken, (at, message_id, outcome)
+        for result in results:
+            assert result.outcome is last[result.message_id]
+        if len(seen) <= at:
+            assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 5
+            return
+    pytest.fail("a run of five has no hundred steps")
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_the_results_that_an_interrupt_keeps_from_the_caller_are_in_its_notes(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """What is under way is sent to its end, and told by events; the interrupt says of each what became of it."""
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        if not go.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            go.wait(0.3)
+            go.set()
+        return b"250 ok\r\n"
+
+    go, told, results = threading.Event(), list[Event](), list[SendResult]()
+    server = serve(honest(replies={"CONTENT": slow}), overlaps=pipelining == "session")
+    mine = mailer(server, pipelining=pipelining, max_connections=1, on_event=told.append)
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded) as caught:
+        results.extend(mine.send_many(_mails(5)))
+    sent = [event.receipt.message_id for event in told if isinstance(event, Sent)]
+    assert sent
+    assert sent == [f"<{number}@b.example>" for number in range(len(server.accepted))]
+    notes = [f"securesmtp: result {number}, message {message_id}: accepted" for number, message_id in enumerate(sent)]
+    assert caught.value.__notes__ == notes[len(results) :]
+
+
+def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, mailer: Mailer) -> None:
+    """A signal that strikes where the caller's file is read is not the message's fault."""
+
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            signal.raise_signal(signal.SIGALRM)
+            return b""
+
+    envelope = Envelope("a@b.example", ["c@d.example"], File())
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded):
+        list(mailer(serve()).send_many([envelope]))
 
 
 def _raises(error: BaseException) -> Generator[Effect, Answer, None]:

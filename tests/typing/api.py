@@ -62,6 +62,8 @@ def on_event(event: Event) -> None:
             assert_type((tls, elapsed), tuple[TLSInfo, timedelta])
         case events.Authenticated(mechanism=text) | events.Closed(reason=text) | events.FellBack(reason=text):
             assert_type(text, str)
+        case events.ChunkingRefused(reply=reply):
+            assert_type(reply, Reply)
         case events.Connecting(host=host):
             assert_type(host, str)
         case _:
@@ -146,6 +148,7 @@ except SecureSMTPError as error:
     assert_type(error.reply, Reply | None)
     assert_type(error.retryable, bool)
     assert_type(error.hint, str | None)
+    assert_type(error.receipt, Receipt | None)
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 

@@ -194,6 +194,8 @@ class Link(smtplib.SMTP):
                 else:
                     self._interrupt(dialogue, error)
             raise
+        finally:
+            self._reply = None
 
     def _interrupt(self, dialogue: Dialogue[T], error: BaseException) -> None:
         """Let *dialogue* find out that *error* has ended its connection, and decide what became of its message."""

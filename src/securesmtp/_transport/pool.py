@@ -231,6 +231,7 @@ class Pool:
         if link is not None and link.is_open:
             link.overall = overall
             if session is not None and link.is_idle():
+                session.chunking_refused = session.chunking_refused or self._chunking_refused
                 return link, session
             link.close()
             self._tell(Closed(*self._where, "not usable"))

@@ -206,9 +206,8 @@ class ConnectError(SecureSMTPError, ConnectionError):
         interrupted: Whether an exception that is not this library's ended it (Ctrl-C, a task's time limit).
     """
 
-    interrupted: bool = False
-
     outcome = Outcome.NOT_SENT
+    interrupted: bool = False
 
 
 class TLSError(SecureSMTPError, ConnectionError):

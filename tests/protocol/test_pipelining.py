@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +12,8 @@ from protocol.play import TLS, Played, play
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
-from securesmtp._protocol.delivery import Delivery, deliver
-from securesmtp._protocol.dialogue import Block, Flight, Partial, Receive, Session, in_step
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver
+from securesmtp._protocol.dialogue import Block, Flight, Partial, Receive, Session, in_step, interrupted
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.pipeline import Transaction
 from securesmtp._values import Outcome, Reply, Stage
@@ -206,8 +208,19 @@ def test_what_became_of_a_chunk_its_own_reply_says_alone(opening: list[bytes], e
 
 
 def test_of_an_empty_content_for_nobody_nobody_has_anything() -> None:
-    """With DATA the content waits for the replies: the refusal of the sender stands."""
-    said(DATA, 1, NO, b"250 r", b"354 go", GONE).failure(SenderRefusedError)
+    """With DATA the content waits for the replies: the refusal of the sender stands, whatever comes then."""
+    answers = [NO, b"250 r", b"354 go"]
+    said(DATA, 1, *answers, GONE).failure(SenderRefusedError)
+    by = interrupted(KeyboardInterrupt(), Stage.CONTENT)
+    for error, breaks in ((by, {4: by}), (None, {4: ZeroDivisionError()}), (None, {5: ZeroDivisionError()})):
+        attempt, session = Attempt(), Session(TLS, Capabilities(DATA))
+        with nullcontext() if error else pytest.raises(ZeroDivisionError):
+            play(deliver(session, mail(1), "raise", "message", attempt), *answers, breaks=breaks)  # type: ignore[arg-type]
+        assert type(attempt.lost(by)) is SenderRefusedError
+    transaction = Transaction(Session(TLS, Capabilities(DATA)), mail(1), "raise")
+    assert play(transaction.open()).error is None
+    assert play(transaction.write(), *answers).error is None
+    assert type(transaction.lost(GONE)) is SenderRefusedError
 
 
 @pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])

@@ -120,7 +120,7 @@ class Attempt:
             return self.doubtful(error)
         if not self.progress.ended:
             return error
-        what = unknown(error)
+        what = self.progress.lost(error)
         what.__cause__ = error
         return what
 

@@ -78,7 +78,7 @@ class Progress:
         except SecureSMTPError as error:
             # It may have been written when the interrupt struck.
             if isinstance(error, ConnectError) and error.interrupted:
-                raise unknown(error) from error
+                raise self.lost(error) from error
             # A block that failed was not written whole, so the TLS record with its end was not, and no part of a record
             # can be decrypted (RFC 8446 §5.2).
             self.ended = False
@@ -190,7 +190,7 @@ class Transaction(Progress):
         except RefusedError:
             raise
         except SecureSMTPError as error:
-            raise self._unanswered(error) from error
+            raise self.lost(error) from error
         if self._by_chunk:
             self._session.left_open = is_refusal(reply.code) or self._refusal is not None
             if self._refusal is None and is_not_a_command(reply.code):
@@ -205,13 +205,13 @@ class Transaction(Progress):
         # Nobody was to get it: it should be refused.
         if not is_refusal(reply.code):
             what = ProtocolError("the server accepted a content for nobody", stage=Stage.CONTENT, reply=reply)
-            raise self._unanswered(what) from what
+            raise self.lost(what) from what
         raise self._refusal from (closing(reply, Stage.CONTENT) if is_closing(reply.code) else None)
 
-    def _unanswered(self, error: SecureSMTPError) -> SecureSMTPError:
+    def lost(self, error: SecureSMTPError) -> SecureSMTPError:
         """Return what became of it where its content has no reply to go by, because of *error*."""
         # An empty content is nobody's message. A chunk is one, and a server that refused everything else may take it.
-        return self._refusal if self._refusal and not self._by_chunk else unknown(error)
+        return self._refusal if self.ended and self._refusal and not self._by_chunk else super().lost(error)
 
     def _chunk(self) -> Line:
         return line(b"BDAT", b"%d" % self.content.octets, b"LAST")

@@ -479,17 +479,12 @@ class SecureMailer:
             self._use(first.overall, work)
         except BaseException as error:  # noqa: BLE001 -- raised where the result is waited for
             # There is no connection; what was sent over one was heard of.
-            self._fail(run, [*again, *waiting], error)
+            failure = error
+            for job in (*again, *waiting):
+                _finish(run, job, bind(self._raise, job, failure))
         else:
             for job in (*again, *waiting):
                 self._send_one(run, job)
-
-    def _fail(self, run: _Run, jobs: list[Job], failure: BaseException) -> None:
-        """Let each of *jobs* end by *failure*; an interrupt that nobody is told of so is raised."""
-        for job in jobs:
-            _finish(run, job, bind(self._raise, job, failure))
-        if not jobs and is_interrupt(failure):
-            raise failure
 
     def _told(self, job: Job, session: Session, heard: Heard) -> Receipt:
         sending = _Sending(job.submission, job.started, session)

@@ -348,6 +348,19 @@ def test_the_cause_that_an_interrupt_has_is_kept(serve: Serve, mailer: Mailer, m
     assert caught.value.__cause__.__cause__ is first
 
 
+def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the connection is looked at: its TimeoutError is no sign that this one has ended."""
+    mine, told = mailer(serve()), list[Event]()
+    mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    monkeypatch.setattr(Link, "_unread", lambda _: signal.raise_signal(signal.SIGALRM))
+    mine._on_event = told.append
+    with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
+
+
 @pytest.mark.parametrize("second", ["close", "_interrupt"])
 def test_a_second_interrupt_leaves_a_closed_connection(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
@@ -504,6 +517,12 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
                 assert message_id in taken
             elif outcome is not Outcome.UNKNOWN:
                 assert message_id not in taken, (at, message_id, outcome)
+        # Each final reply that was read is told, also where the interrupt struck behind it.
+        heard = [
+            effect for effect in seen[: at + after] if isinstance(effect, Receive) and effect.stage is Stage.CONTENT
+        ]
+        twice = taken.count(ids[2]) == 2
+        assert [*last.values()].count(Outcome.ACCEPTED) >= len(heard) - twice
         for result in results:
             assert result.outcome is last[result.message_id]
         if len(seen) <= at:

@@ -281,6 +281,27 @@ def test_a_chunk_that_is_refused_is_nobodys(serve: Serve, mailer: Mailer, code: 
     assert len(server.accepted) == (code == b"421")
 
 
+def test_a_connection_that_said_421_is_not_used_again(serve: Serve, mailer: Mailer) -> None:
+    """To one of two recipients, and then 250 to the content: the next message takes another one (RFC 5321 §3.8)."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        for _ in range(3):
+            peer.read_line()
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        peer.send(b"250 m\r\n421 a\r\n250 b\r\n250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, honest(extensions=CHUNK))
+    mine = mailer(server, max_connections=1)
+    for accepted in (("b@d.example",), ("a@d.example", "b@d.example")):
+        receipt = mine.send_bytes(
+            LONG, mail_from="a@b.example", recipients=["a@d.example", "b@d.example"], partial="allow"
+        )
+        assert receipt.accepted == accepted
+    assert len(server.connections) == 2
+
+
 def test_what_was_in_flight_behind_a_421_is_heard(serve: Serve, mailer: Mailer) -> None:
     """A server that goes on all the same says what became of it; the connection is used no more."""
 

@@ -25,7 +25,7 @@ from securesmtp._protocol.message import Submission, envelope_recipients, from_m
 from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
-from securesmtp._shown import quote, withhold
+from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
@@ -386,7 +386,8 @@ class SecureMailer:
             # What the interrupt had for a cause is kept where ours has none.
             error.__cause__ = error.__cause__ or interrupt.__cause__
             interrupt.__cause__ = error
-            interrupt.add_note(f"securesmtp: the message {error.message_id} ({error.outcome}): {error.args[0]}")
+            which = escape(str(error.message_id), 200)
+            interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
             self._tell_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
             raise
 

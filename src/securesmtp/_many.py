@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from securesmtp._shown import escape
 from securesmtp._values import SendResult
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def _noting(begun: Iterable[Job | Known]) -> Iterator[None]:
     except BaseException as interrupt:
         ends = [job.end for job in begun if isinstance(job.end, SendResult)]
         for end in ends:
-            interrupt.add_note(f"securesmtp: result {end.index}, message {end.message_id}: {end.outcome}")
+            which = escape(str(end.message_id), 200)
+            interrupt.add_note(f"securesmtp: result {end.index}, message {which}: {end.outcome}")
         raise
 
 

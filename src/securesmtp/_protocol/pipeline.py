@@ -67,14 +67,16 @@ class Progress:
     def upload(self, blocks: Iterable[bytes], *, more: bool = False) -> Dialogue[None]:
         """Write the content; *more* goes along with its end."""
         last = None
-        for block in blocks:
+        # As effects at once: a traceback with local variables shows nothing of the message.
+        for block in map(Block, blocks):
             if last is not None:
-                yield Block(last)
+                yield last
             last = block
+        end = Block(last.data if last else b"", more)
         # Before it is written: an interrupt may strike behind it.
         self.ended = True
         try:
-            yield Block(last or b"", more)
+            yield end
         except SecureSMTPError as error:
             # It may have been written when the interrupt struck.
             if isinstance(error, ConnectError) and error.interrupted:

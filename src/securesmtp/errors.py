@@ -32,12 +32,8 @@ import smtplib
 from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._portable import Portable, attributes_from, attributes_of
-<<<<<<< HEAD
 from securesmtp._shown import escape
-from securesmtp._values import CertificateReason, Outcome, Recipient, Reply, Stage
-=======
 from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage
->>>>>>> 8b7b876 (What became of a written content its own reply says alone; reply codes are judged in one table; an interrupt keeps the outcome)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

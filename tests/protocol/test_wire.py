@@ -222,7 +222,7 @@ def test_a_part_of_a_reply_is_no_reply(octets: bytes) -> None:
 @pytest.mark.parametrize(
     "octets",
     [
-        b"\r\n", b"ok\r\n", b"25\r\n", b"2500 ok\r\n", b"25x ok\r\n", b"150 x\r\n", b"650 x\r\n", b"199 x\r\n",
+        b"\r\n", b"ok\r\n", b"25\r\n", b"2500 ok\r\n", b"25x ok\r\n", b"150 x\r\n", b"650 x\r\n", b"260 x\r\n",
         b"250_ok\r\n", b"250\tok\r\n", b" 250 ok\r\n", "\u0662\u0665\u0660 ok\r\n".encode(),
         b"250-a\r\n251 b\r\n", b"250-a\r\n\r\n", b"250-a\r\nb\r\n", b"250-a\r\n2500\r\n",
         b"250 ok\n", b"250 o\rk\r\n", b"250 ok\r\r\n", b"\n", b"250-a\n250 b\r\n",

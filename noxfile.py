@@ -17,14 +17,20 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.5"
+nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
+# A Python that is missing is skipped; uv would download it.
+nox.options.download_python = "never"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["wheel", "tests", "coverage", "lint", "typing", "docs", "site"]
+nox.options.sessions = ["wheel", "lint", "typing", "tests", "coverage", "exhaustive", "docs", "site"]
 
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
+# The newest ones may be missing: Debian stable does not have them, and `nox -s pythons` runs the suite on those.
+PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
+# The tests wait more than they compute: two workers for each core of a small machine.
+PYTEST = ("pytest", "-n", "4")
 
 
 def group(name: str) -> list[str]:
@@ -63,8 +69,27 @@ def tests(session: nox.Session) -> None:
     """Run the suite on the installed wheel; coverage, of the oldest and the newest Python, is kept for `coverage`."""
     install_wheel(session, "demo", "test")
     # Between them it would cost a minute, and see nothing that these two do not.
-    measured = session.python in {PYTHONS[0], PYTHONS[-1]}
-    session.run(*["coverage", "run", "-m"] * measured, "pytest", *session.posargs)
+    measured = session.python in {PRESENT[0], PRESENT[-1]}
+    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *session.posargs)
+
+
+@nox.session
+def exhaustive(session: nox.Session) -> None:
+    """Run what each run of the suite only samples: a session cut at every octet, and more random servers."""
+    install_wheel(session, "demo", "test")
+    session.run(*PYTEST, "-m", "exhaustive", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def quick(session: nox.Session) -> None:
+    """Check in half a minute, on the source tree: style, imports, types, and the tests that need no server."""
+    mypy = [requirement for requirement in group("typing") if requirement.startswith("mypy")]
+    session.install("--editable", ".[demo]", *group("lint"), *group("test"), *mypy)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+    session.run("mypy")
+    session.run(*PYTEST, "-q", "tests/protocol", "tests/test_architecture.py", "tests/test_errors.py", *session.posargs)
 
 
 @nox.session
@@ -186,6 +211,17 @@ def mutants(session: nox.Session) -> None:
     for word, state in itertools.pairwise(left):
         if state == "survived":
             session.run("mutmut", "show", word.removesuffix(":"))
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """Run the suite on Pythons that Debian stable does not have, as root; `tests/pythons/install` fetches them."""
+    built = wheel(session)
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    requirements.write_text("\n".join(group("test")) + "\n")
+    for version in ("3.14", "3.15"):
+        script = ("bash", "tests/pythons/run", version, built, str(requirements))
+        session.run(*script, *PYTEST[1:], *session.posargs, external=True)
 
 
 @nox.session(name="wheel")

@@ -19,7 +19,7 @@ _PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x
 _COMMANDS = {
     b"EHLO": re.compile(rb"EHLO [!-~]+"),
     b"AUTH": re.compile(rb"AUTH (?:PLAIN(?: [A-Za-z0-9+/=]+)?|LOGIN)"),
-    b"MAIL": re.compile(rb"MAIL FROM:" + _PATH + rb"(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
+    b"MAIL": re.compile(rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
     b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
     b"DATA": re.compile(rb"DATA"),
     b"BDAT": re.compile(rb"BDAT [0-9]+ LAST"),

@@ -224,6 +224,9 @@ def _table() -> Sequence[Row]:
         row(_shown("top_level_wildcard", ca.issue_cert("*.com")), "name_mismatch", "example.com"),
         row(nul_in_name, "name_mismatch"),
         row(_shown("a_label", ca.issue_cert("xn--bcher-kva.example")), "ok", "xn--bcher-kva.example"),
+        row(_signed("underscore", x509.DNSName("mail_relay.test"), issuer=hand), "ok", "mail_relay.test"),
+        # OpenSSL's wildcard stands for letters, digits and hyphens.
+        row(wildcard, "name_mismatch", "mail_relay.example.test", id="wildcard_underscore"),
         row(_signed("srv_only", service, issuer=hand), "name_mismatch", "mail.example.test"),
         row(_signed("client_only_eku", localhost, issuer=hand, usage=ExtendedKeyUsageOID.CLIENT_AUTH), "purpose"),
         row(_signed("weak_key", localhost, issuer=hand, key=rsa.generate_private_key(65537, 1024)), "weak_key"),

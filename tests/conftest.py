@@ -19,6 +19,12 @@ from securesmtp import SecureMailer
 
 Serve = Callable[..., ScriptedServer]
 Mailer = Callable[..., SecureMailer]
+Positions = Callable[[int], list[int]]
+
+
+def thorough(fast: int, complete: int) -> list[object]:
+    """Return two amounts of work as parameters: the one of each run, and the one of `pytest -m exhaustive`."""
+    return [pytest.param(fast, id="sampled"), pytest.param(complete, id="complete", marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +54,13 @@ def mode(request: pytest.FixtureRequest) -> Mode:
     """Run the test in both modes."""
     chosen: Mode = request.param
     return chosen
+
+
+@pytest.fixture(params=thorough(7, 1))
+def positions(request: pytest.FixtureRequest) -> Positions:
+    """Choose where a session of so many octets is cut: at every seventh octet and at the last, or at every octet."""
+    step: int = request.param
+    return lambda octets: sorted({*range(0, octets, step), octets - 1})
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_it_needs_no_free_connection(serve: Serve, mailer: Mailer) -> None:
     """It has one of its own, and leaves the pool as it was."""
     server = serve()
     mine = mailer(server, max_connections=1)
-    mine.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mine.send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
     mine.check()
-    mine.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mine.send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
     assert [len(log.accepted) for log in server.connections] == [2, 0]

@@ -5,14 +5,29 @@ from __future__ import annotations
 import pickle
 import re
 from email import message_from_bytes, message_from_string, policy
+from email.header import Header
+from email.headerregistry import Address
 from email.message import EmailMessage
+from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from email.utils import formataddr
+from typing import cast
 
 import pytest
 
 from conftest import Mailer, Serve
 from scripted import honest
-from securesmtp import AddressError, ConfigurationError, MessageError, Outcome, SecureMailer, Stage
+from securesmtp import (
+    AddressError,
+    ConfigurationError,
+    Envelope,
+    MessageError,
+    Outcome,
+    SecureMailer,
+    Stage,
+    TLSPolicy,
+)
+from securesmtp.testing import LocalServer
 
 
 def _mail(**fields: str) -> EmailMessage:
@@ -66,8 +81,10 @@ def test_the_envelope_comes_from_the_header(
         pytest.param(_mail(To="a@x.example <b@x.example>"), AddressError, "commas", id="two-in-one"),
         pytest.param(message_from_string("To: a@b\nBcc : c@d\n\n", policy=policy.default), MessageError, "broken",
                      id="broken"),
-        pytest.param(MIMEText("x"), MessageError, "not an EmailMessage", id="old-api"),
-        pytest.param("From: x", MessageError, "not an EmailMessage", id="str"),
+        pytest.param(MIMEText("x"), MessageError, "no From", id="old-api"),
+        pytest.param("From: x", MessageError, r"is a str.*send_bytes", id="str"),
+        pytest.param(None, MessageError, r"is a NoneType.*set_content\(\).*return None", id="none"),
+        pytest.param(("a@b.example", "c@d.example"), MessageError, "is a tuple", id="tuple"),
         pytest.param(message_from_string("Resent-To: a@b\nResent-To: c@d\n\n", policy=policy.default), MessageError,
                      "resent more than once", id="resent-twice"),
     ],
@@ -98,6 +115,76 @@ def test_whose_address_was_refused_is_told(
         mine.send(_mail(From="me;you@example.org"), mail_from=mail_from, recipients=recipients)
     assert caught.value.address == refused
     assert pickle.loads(pickle.dumps(caught.value)).address == refused  # noqa: S301 -- our own
+
+
+@pytest.mark.parametrize("kind", ["send", "send_bytes", "send_many"])
+def test_the_null_reverse_path_is_sent_where_it_is_given(serve: Serve, mailer: Mailer, kind: str) -> None:
+    """RFC 3834 §3.3, RFC 8098 §3: nobody answers an automatic reply. The Message-ID has the domain of From."""
+    server, mail = serve(), _mail(Auto_Submitted="auto-replied")
+    mine, to = mailer(server), ["you@example.org"]
+    if kind == "send":
+        receipt = mine.send(mail, mail_from="")
+        assert receipt.message_id is not None
+        assert receipt.message_id.endswith("@example.org>")
+    elif kind == "send_bytes":
+        receipt = mine.send_bytes(mail.as_bytes(), mail_from="", recipients=to)
+    else:
+        (result,) = mine.send_many([Envelope("", to, mail)])
+        assert result.receipt is not None
+        receipt = result.receipt
+    assert receipt.mail_from == ""
+    assert re.findall(rb"MAIL FROM:(<.*?>)", server.secret) == [b"<>"]
+
+
+def test_a_test_server_takes_the_null_reverse_path() -> None:
+    """So that a program's automatic replies can be tested."""
+    with LocalServer() as server:
+        with SecureMailer(server.host, server.port, policy=TLSPolicy(ca_data=server.ca_pem)) as mine:
+            mine.send(_mail(), mail_from="")
+        assert [received.mail_from for received in server.messages] == [""]
+
+
+def test_an_address_object_is_an_address(serve: Serve, mailer: Mailer) -> None:
+    """Its mailbox stands in the envelope; the display name does not."""
+    server = serve()
+    receipt = mailer(server).send(
+        _mail(), mail_from=Address("Me", "a..b", "example.org"), recipients=[Address("You", "y", "bücher.example")]
+    )
+    assert (receipt.mail_from, receipt.accepted) == ('"a..b"@example.org', ("y@bücher.example",))
+    assert b'MAIL FROM:<"a..b"@example.org>' in server.secret
+    assert b"RCPT TO:<y@xn--bcher-kva.example>" in server.secret
+
+
+def test_the_older_messages_are_sent(serve: Serve, mailer: Mailer) -> None:
+    """What most programs build; each as it is to be read, none of them changed."""
+    mixed = MIMEMultipart()
+    mixed["From"], mixed["To"] = "Jörg <me@example.org>", formataddr(("Müller, J", "you@example.org"))
+    mixed["Subject"], mixed["Bcc"] = cast("str", Header("Grüße", "utf-8")), "c@example.org"
+    mixed.attach(MIMEText("Grüße\n", "plain", "utf-8"))
+    before = mixed.as_bytes()
+    parsed = message_from_bytes(_mail(Subject="Grüße").as_bytes())
+    server = serve()
+    with mailer(server) as mine:
+        receipt = mine.send(mixed)
+        results = list(mine.send_many([parsed, Envelope("a@example.org", ["b@example.org"], mixed)]))
+    assert receipt.accepted == ("you@example.org", "c@example.org")
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 2
+    assert mixed.as_bytes() == before
+    for accepted in server.accepted:
+        arrived = message_from_bytes(accepted.content, policy=policy.default)
+        assert arrived["Subject"] == "Grüße"
+        assert b"Bcc" not in accepted.content
+    first = message_from_bytes(server.accepted[0].content, policy=policy.default)
+    assert [(a.display_name, a.addr_spec) for a in first["From"].addresses] == [("Jörg", "me@example.org")]
+    assert [(a.display_name, a.addr_spec) for a in first["To"].addresses] == [("Müller, J", "you@example.org")]
+    (body,) = first.iter_parts()
+    assert body.get_content() == "Grüße\n"
+
+
+def test_one_older_message_is_not_many() -> None:
+    """A Message can be iterated over: its field names would be taken for messages."""
+    with SecureMailer("localhost", 1) as mine, pytest.raises(ConfigurationError, match="iterable of messages"):
+        mine.send_many(MIMEText("x"))  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_recipients_that_are_one_string_are_refused() -> None:

@@ -176,6 +176,8 @@ def test_what_is_unknown_is_never_retryable() -> None:
         (Recipient, {"address": "a@b", "accepted": True, "reply": "250 ok"}),
         (Receipt, {**_receipt().as_dict(), "recipients": "a"}),
         (Receipt, {**_receipt().as_dict(), "elapsed": "1"}),
+        (Receipt, {**_receipt().as_dict(), "elapsed": True}),
+        (Receipt, {**_receipt().as_dict(), "elapsed": float("inf")}),
         (ServerReport, {**_report().as_dict(), "limits": {"RCPTMAX": "2"}}),
         (SendResult, {**SendResult(1, None, Outcome.UNKNOWN).as_dict(), "outcome": "sent"}),
         (SendResult, {**SendResult(1, None, Outcome.UNKNOWN).as_dict(), "error": "text"}),
@@ -188,6 +190,11 @@ def test_data_of_another_shape_is_refused(kind: type[Receipt], data: dict[str, A
     """By one error, whatever is wrong with it."""
     with pytest.raises(ValueError):  # noqa: PT011 -- whichever field it names
         kind.from_dict(data)
+
+
+def test_a_whole_number_of_seconds_may_come_back_without_its_point() -> None:
+    """JSON has one kind of number (RFC 8259 §6): other programs write 1.0 as 1."""
+    assert Receipt.from_dict({**_receipt().as_dict(), "elapsed": 1}).elapsed == timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("error", [_full(RecipientsRefusedError), _full(DeadlineExceededError)])

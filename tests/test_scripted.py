@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from certificates import GOOD, TABLE, Row, ServerCertificate
+from conftest import Positions
 from scripted import Accepted, Chunking, Ending, Peer, ScriptedServer, Unexpected, honest
 
 _SERVER = GOOD.certificate.context()
@@ -427,21 +428,21 @@ def test_an_empty_content_is_read() -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "cut", "reset"])
-def test_a_session_is_cut_at_every_octet(how: Ending) -> None:
+def test_a_session_is_cut_at_every_octet(positions: Positions, how: Ending) -> None:
     """Each cut falls at its octet, and a message is accepted as soon as its reply has begun, or was about to."""
     with ScriptedServer(honest(), tls=_SERVER) as whole:
         assert _session(whole)
         whole.joined()
     log = whole.connections[0]
     answered = log.written - len(b"250 2.0.0 queued\r\n221 2.0.0 bye\r\n")
-    for octet in range(log.written):
+    for octet in positions(log.written):
         with ScriptedServer(honest(), tls=_SERVER, cut_after_written=octet, cut_with=how) as server:
             assert not _session(server)
             server.joined()
         assert server.connections[0].written == octet
         # At `answered` itself the cut falls before the message is there: after the 354, the last octet written.
         assert len(server.accepted) == (octet > answered)
-    for octet in range(log.read + 1):
+    for octet in positions(log.read + 1):
         with ScriptedServer(honest(), tls=_SERVER, cut_after_read=octet, cut_with=how) as server:
             assert not _session(server)
             server.joined()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import pickle
 import runpy
+import socket
 import ssl
 import subprocess
 import sys
@@ -23,9 +25,12 @@ from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
 from securesmtp import (
     AuthenticationError,
+    CertificateError,
     ConfigurationError,
     ConnectError,
     DeadlineExceededError,
+    Envelope,
+    MessageError,
     Password,
     RecipientsRefusedError,
     Secret,
@@ -132,6 +137,82 @@ def test_a_trailing_dot_is_not_part_of_the_name(serve: Serve, ca_file: Path, mes
         assert repr(mailer).startswith("<SecureMailer localhost:")
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        pytest.param("bücher.example", "xn--bcher-kva.example", id="U-label"),
+        pytest.param("faß.example.", "xn--fa-hia.example", id="IDNA 2008"),
+        pytest.param("0:0:0:0:0:0:0:1", "::1", id="IPv6"),
+    ],
+)
+def test_the_host_that_is_looked_up_is_the_one_that_is_verified(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve,
+    ca: trustme.CA,
+    ca_file: Path,
+    message: EmailMessage,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    name: str,
+) -> None:
+    """One name goes to the resolver, into SNI and to the certificate's check: its A-label (RFC 9525 §7.2)."""
+    asked, shown = [], []
+    look_up = socket.getaddrinfo
+
+    def find(wanted: str, *rest: Any, **more: Any) -> object:
+        asked.append(wanted)
+        return look_up("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(name).configure_cert(context)
+    context.sni_callback = lambda _, sni, __: shown.append(sni)
+    with SecureMailer(host, serve(tls=context).port, ca_file=ca_file, timeout=5) as mailer:
+        assert mailer.send(message).tls.server_name == name
+        assert f" {name}:" in repr(mailer)
+    assert set(asked) == {name}
+    # An address is not sent (RFC 6066 §3).
+    assert shown == [None if ":" in name else name]
+
+
+def test_a_host_in_unicode_needs_a_certificate_for_its_a_label(
+    serve: Serve, ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another certificate is refused, and the error says which name it was to have."""
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: look_up("127.0.0.1", *rest, **more))
+    with (
+        SecureMailer("bücher.example", serve().port, ca_file=ca_file, timeout=5) as mailer,
+        pytest.raises(CertificateError, match=r"not for xn--bcher-kva\.example"),
+    ):
+        mailer.send(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "hint"),
+    [
+        pytest.param({"port": "587"}, "port is '587', not a number", "int(port)", id="port as text"),
+        pytest.param({"username": "me"}, "there is a username, and password is None", "variable", id="no password"),
+        pytest.param({"password": "x"}, "there is a password, and username is None", "variable", id="no username"),
+        pytest.param({"username": "me", "password": "x", "auth": Password("me", "x")}, "auth, not both", "", id="both"),
+        pytest.param({"host": None}, "host is a NoneType", "variable", id="no host"),
+        pytest.param({"host": ""}, "host '' is neither", "variable", id="empty host"),
+        pytest.param({"host": "[::1]"}, "host '[::1]' is neither", "such as 127.0.0.1 or ::1", id="brackets"),
+        pytest.param({"host": "mail.example:587"}, "is neither", "port and mode are arguments", id="host and port"),
+        pytest.param({"source_address": "192.0.2.1"}, "not an address and a port", '("192.0.2.1", 0)', id="source"),
+        pytest.param(
+            {"policy": TLSPolicy(ca_data=b"-----BEGIN")}, "ca_data cannot", "data.decode()", id="PEM in bytes"
+        ),
+        pytest.param({"policy": TLSPolicy(ca_data="ca.pem")}, "ca_data cannot be used", "ca_file", id="path as data"),
+    ],
+)
+def test_a_hint_says_how_to_mend_an_argument(options: dict[str, object], said: str, hint: str) -> None:
+    """What new users met: a variable that is not set, a number that is a text, the wrong form of the right thing."""
+    with pytest.raises(ConfigurationError) as caught:
+        SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
+    assert said in caught.value.args[0]
+    assert hint in (caught.value.hint or "")
+
+
 def test_arguments_of_a_send_are_checked_first(message: EmailMessage) -> None:
     """Nothing is connected to: the port is closed."""
     with SecureMailer("localhost", 1) as mailer:
@@ -141,6 +222,26 @@ def test_arguments_of_a_send_are_checked_first(message: EmailMessage) -> None:
             mailer.send_bytes("x", mail_from="a@b.example", recipients=["c@d.example"])  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="deadline"):
             mailer.send(message, deadline=-1)
+
+
+@pytest.mark.parametrize("data", [b"", io.BytesIO(), bytearray()], ids=["bytes", "file", "bytearray"])
+def test_content_of_no_octets_is_refused(data: bytes | io.BytesIO) -> None:
+    """A file that was written and is still at its end would be an empty message; nothing is connected to."""
+    with SecureMailer("localhost", 1) as mailer:
+        with pytest.raises(MessageError, match=r"0 bytes.*seek\(0\)"):
+            mailer.send_bytes(data, mail_from="a@b.example", recipients=["c@d.example"])
+        (result,) = mailer.send_many([Envelope("a@b.example", ["c@d.example"], data)])
+    assert isinstance(result.error, MessageError)
+
+
+def test_a_file_is_read_from_where_it_stands(serve: Serve, mailer: Mailer) -> None:
+    """Who goes to its beginning sends all of it."""
+    server = serve()
+    file = io.BytesIO()
+    file.write(b"Subject: x\r\n\r\n")
+    file.seek(0)
+    mailer(server).send_bytes(file, mail_from="a@b.example", recipients=["c@d.example"])
+    assert server.accepted[0].content == b"Subject: x\r\n\r\n"
 
 
 def test_the_deadline_counts_while_another_thread_sends(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
@@ -232,7 +333,7 @@ def test_the_environment_changes_nothing(serve: Serve, ca_file: Path, tmp_path: 
         "import securesmtp\n"
         f"m = securesmtp.SecureMailer('localhost', {server.port})\n"
         "try:\n"
-        "    m.send_bytes(b'', mail_from='a@b.example', recipients=['c@d.example'])\n"
+        "    m.send_bytes(b'\\n', mail_from='a@b.example', recipients=['c@d.example'])\n"
         "except securesmtp.CertificateError as error:\n"
         "    print(error.reason)\n"
     )

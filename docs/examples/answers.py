@@ -5,7 +5,7 @@ from email.message import EmailMessage
 from http import HTTPStatus
 from typing import NamedTuple
 
-from securesmtp import SecureMailer
+from securesmtp import SecureMailer, validate_address
 from securesmtp.errors import (
     AddressError,
     ConnectError,
@@ -39,6 +39,10 @@ UNKNOWN = Answer(
     504,
     {},
 )
+# Characters; Python's `email` needs seconds for a very long one.
+MAX_SUBJECT = 500
+# Bytes of a request. The frameworks refuse a longer one with 413.
+MAX_REQUEST = 1 << 20
 # Ours to mend, or the client's; the rest is a warning.
 LEVELS = {500: logging.ERROR, 400: logging.INFO}
 
@@ -87,14 +91,17 @@ def send_email(
     whom, is yours to limit before this is called (a login, a list, a rate): else it
     is an open relay.
     """
+    if len(subject) > MAX_SUBJECT:
+        log.info("the subject has %d characters", len(subject))
+        return BAD
     message = EmailMessage()
     message["From"] = sender
     try:
-        message["To"], message["Subject"] = to, subject
+        # Checked first: `email` needs seconds for a long `to`, of quotes for example.
+        message["To"], message["Subject"] = validate_address(to), subject
         message.set_content(body)
     except Exception as error:
-        # ValueError for a line end in a field; for odd addresses `email` has others,
-        # such as IndexError.
+        # AddressError; ValueError for a line end in the subject; what else `email` has.
         log.info("the request makes no message: %s", type(error).__name__)
         return BAD
     try:

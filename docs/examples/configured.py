@@ -17,11 +17,11 @@ def password() -> str:
 
 def open_mailer() -> SecureMailer:
     """Return a mailer; it connects at its first send."""
-    port = os.environ.get("SMTP_PORT")
+    port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
     return SecureMailer(
         os.environ["SMTP_HOST"],
         int(port) if port else None,
-        tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
+        tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
         username=os.environ["SMTP_USERNAME"],
         password=password,
         ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs

@@ -12,12 +12,12 @@ message["From"] = os.environ["MAIL_FROM"]
 message["To"] = sys.argv[1]
 message["Subject"] = "Hello"
 message.set_content("Over verified TLS, or not at all.")
-port = os.environ.get("SMTP_PORT")
+port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
 
 with SecureMailer(
     os.environ["SMTP_HOST"],
-    int(port) if port else None,  # None: 465, or 587 with STARTTLS
-    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
+    int(port) if port else None,  # None: 465, or 587 for STARTTLS
+    tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
     username=os.environ["SMTP_USERNAME"],
     password=getpass,  # asks at the terminal, once TLS is verified and not before
     ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs

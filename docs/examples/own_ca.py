@@ -16,12 +16,12 @@ message["From"], message["To"], message["Subject"] = (
     "Hello",
 )
 message.set_content("To a server whose certificate our own CA signed.")
-port = os.environ.get("SMTP_PORT")
+port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
 
 with SecureMailer(
     os.environ["SMTP_HOST"],
-    int(port) if port else None,  # None: 465, or 587 with STARTTLS
-    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
+    int(port) if port else None,  # None: 465, or 587 for STARTTLS
+    tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
     username=os.environ["SMTP_USERNAME"],
     password=getpass,
     ca_file=ca_file,  # instead of the public CAs

@@ -16,12 +16,12 @@ policy = TLSPolicy(
     # The key in use, and a second one that lies in a safe until the first is changed.
     pins=tuple(sys.argv[1:]) or None,
 )
-port = os.environ.get("SMTP_PORT")
+port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
 
 with SecureMailer(
     os.environ["SMTP_HOST"],
-    int(port) if port else None,  # None: 465, or 587 with STARTTLS
-    tls=TLSMode(os.environ.get("SMTP_TLS", "implicit")),
+    int(port) if port else None,  # None: 465, or 587 for STARTTLS
+    tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
     policy=policy,
 ) as mailer:
     try:

@@ -8,10 +8,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from answers import (  # answers.py, beside this file
     BAD,
     BROKEN,
+    MAX_REQUEST,
     refusal,
     send_email,
     start_log,
@@ -27,6 +29,27 @@ class Mail(BaseModel):
     body: str
 
 
+class Bound:
+    """Refuse a long request by its Content-Length, or else while it is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = int(dict(scope.get("headers", ())).get(b"content-length", 0))
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive() if length <= MAX_REQUEST else {}
+            read += len(message.get("body", b""))
+            if max(length, read) > MAX_REQUEST:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, bounded, send)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
     """Keep one mailer, with its connections, for as long as the process serves."""
@@ -36,6 +59,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
 
 
 app = FastAPI(lifespan=lifespan)
+app.add_middleware(Bound)
 
 
 @app.exception_handler(RequestValidationError)

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from answers import (  # answers.py, beside this file
     BAD,
+    MAX_REQUEST,
     Answer,
     refusal,
     send_email,
@@ -23,7 +24,7 @@ def create_app() -> Flask:
     """Make the application with one mailer, which its threads share."""
     start_log()
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = 1 << 20  # octets; a larger request is a 413
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
     mail_from = sender()
     mailer = open_mailer()
     # When the process ends: say goodbye to the mail server.

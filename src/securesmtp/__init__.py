@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
+    from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import Password
     from securesmtp._secret import Secret
     from securesmtp._settings import Timeouts, TLSPolicy, Window
@@ -84,6 +85,7 @@ __all__ = [
     "Timeouts",
     "Window",
     "WrongTLSModeError",
+    "validate_address",
 ]
 
 
@@ -104,6 +106,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp._values",
                 "securesmtp._secret",
                 "securesmtp.events",
+                "securesmtp._protocol.address",
             ),
         )
         globals()[name] = found = getattr(next(home for home in homes if hasattr(home, name)), name)

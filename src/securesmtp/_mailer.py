@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
+from email.message import Message
 from email.utils import format_datetime
 from functools import partial as bind
 from secrets import token_hex
@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
 from securesmtp._many import Backlog, Job, Known, in_order
-from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
 from securesmtp._protocol.dialogue import interrupted
@@ -32,11 +32,12 @@ from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
-from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, SecureSMTPError
+from securesmtp.errors import AuthenticationError, ConfigurationError, ConnectError, MessageError, SecureSMTPError
 from securesmtp.events import Failed, Sent, is_interrupt, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from email.headerregistry import Address
     from types import TracebackType
 
     from securesmtp._protocol.dialogue import Session
@@ -89,7 +90,8 @@ class SecureMailer:
         Check everything that can be checked without the network.
 
         Args:
-            host: Name in ASCII (A-labels) or IP address; the certificate must be for it.
+            host: Name or IP address; the certificate must be for it. A name in Unicode stands for its A-labels (IDNA
+                2008), which is what the resolver is asked for and the certificate must have.
             port: 465 for implicit TLS and 587 for STARTTLS unless given.
             tls: ``"implicit"`` or ``"starttls"`` (RFC 8314); unless given, ``"starttls"`` for port 587 alone.
             username: Short for ``auth=Password(username, password)``.
@@ -123,8 +125,13 @@ class SecureMailer:
         if policy is not None and not isinstance(policy, TLSPolicy):
             message = f"policy is a {type(policy).__name__}, not a TLSPolicy"
             raise ConfigurationError(message)
-        if (username is None) != (password is None) or (auth is not None and username is not None):
-            message = "pass username and password together, or auth alone"
+        if (username is None) != (password is None):
+            given, missing = ("username", "password") if password is None else ("password", "username")
+            message = f"there is a {given}, and {missing} is None"
+            hint = "is the variable set that it comes from? without a login, leave both out"
+            raise ConfigurationError(message, hint=hint)
+        if auth is not None and username is not None:
+            message = "pass username and password, or auth, not both"
             raise ConfigurationError(message)
         if ca_file is not None and policy is not None:
             message = "pass ca_file or policy, not both"
@@ -185,10 +192,10 @@ class SecureMailer:
     @raising_here
     def send(
         self,
-        message: EmailMessage,
+        message: Message,
         *,
-        mail_from: str | None = None,
-        recipients: Iterable[str] | None = None,
+        mail_from: str | Address | None = None,
+        recipients: Iterable[str | Address] | None = None,
         partial: Partial = "raise",
         deadline: float | None = None,
     ) -> Receipt:
@@ -198,8 +205,9 @@ class SecureMailer:
         Bcc is never transmitted; Date and Message-ID are filled in where they are missing; *message* is not changed.
 
         Args:
-            message: An EmailMessage. The older ``MIMEText`` and ``MIMEMultipart`` are a `MessageError`.
-            mail_from: The reverse-path; from Sender, else the single From, unless given.
+            message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.
+            mail_from: The reverse-path; from Sender, else the single From, unless given. ``""`` is the null
+                reverse-path of automatic replies and notifications, which nobody may answer (RFC 5321 §4.5.5).
             recipients: The forward-paths; from To, Cc and Bcc unless given (Resent fields, where there are any).
             partial: ``"raise"`` delivers to nobody when one recipient is refused, ``"allow"`` to the rest.
             deadline: Seconds for this send, in place of the mailer's.
@@ -215,8 +223,8 @@ class SecureMailer:
         self,
         data: bytes | BinaryIO,
         *,
-        mail_from: str,
-        recipients: Iterable[str],
+        mail_from: str | Address,
+        recipients: Iterable[str | Address],
         partial: Partial = "raise",
         deadline: float | None = None,
     ) -> Receipt:
@@ -224,8 +232,8 @@ class SecureMailer:
         Submit a message that is octets already, and change nothing of it but bare LF, which becomes CRLF.
 
         Args:
-            data: The message, or a file in binary mode, which is read to its end.
-            mail_from: The reverse-path.
+            data: The message, or a file in binary mode, which is read from where it stands to its end.
+            mail_from: The reverse-path; ``""`` as for `send`.
             recipients: The forward-paths.
             partial: As for `send`.
             deadline: As for `send`.
@@ -243,7 +251,7 @@ class SecureMailer:
             submission.content.close()
 
     def send_many(
-        self, messages: Iterable[EmailMessage | Envelope], *, partial: Partial = "raise", deadline: float | None = None
+        self, messages: Iterable[Message | Envelope], *, partial: Partial = "raise", deadline: float | None = None
     ) -> Iterator[SendResult]:
         """
         Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
@@ -258,7 +266,7 @@ class SecureMailer:
         until the messages that are under way are sent; their results are lost.
 
         Args:
-            messages: EmailMessages, or an `Envelope` where the addresses are not those of the header.
+            messages: As for `send`, or an `Envelope` where the addresses are not those of the header.
             partial: As for `send`.
             deadline: Seconds for each message, from when its sending begins.
 
@@ -269,7 +277,7 @@ class SecureMailer:
         self._overall(deadline)
         self._refuse_if_closed()
         given: object = messages
-        if isinstance(given, EmailMessage | str | bytes) or not isinstance(given, Iterable):
+        if isinstance(given, Message | str | bytes) or not isinstance(given, Iterable):
             message = f"messages is a {type(messages).__name__}, not an iterable of messages"
             raise ConfigurationError(message, hint="pass a list, or a generator")
         run = _Run(partial)
@@ -589,7 +597,9 @@ def _check(partial: object) -> None:
         raise ConfigurationError(message)
 
 
-def _from_message(message: EmailMessage, mail_from: str | None, recipients: Iterable[str] | None) -> Submission:
+def _from_message(
+    message: Message, mail_from: str | Address | None, recipients: Iterable[str | Address] | None
+) -> Submission:
     return from_message(message, mail_from, recipients, date=_now, token=_token)
 
 
@@ -601,20 +611,26 @@ def _token() -> str:
     return token_hex(16)
 
 
-def _from_octets(data: bytes | BinaryIO, mail_from: str, recipients: Iterable[str]) -> Submission:
-    reverse, forward = Mailbox.parse(mail_from), envelope_recipients(recipients)
+def _from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address]) -> Submission:
+    reverse, forward = reverse_path(mail_from), envelope_recipients(recipients)
     if isinstance(data, bytes | bytearray | memoryview):
-        return Submission(reverse, forward, Content.from_bytes(bytes(data)))
-    if callable(getattr(data, "read", None)):
-        return Submission(reverse, forward, Content.from_file(data))
-    message = f"data is a {type(data).__name__}, neither bytes nor a file"
-    raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
+        content = Content.from_bytes(bytes(data))
+    elif callable(getattr(data, "read", None)):
+        content = Content.from_file(data)
+    else:
+        message = f"data is a {type(data).__name__}, neither bytes nor a file"
+        raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
+    if not content.size:
+        content.close()
+        message = "the message is empty: it has 0 bytes"
+        raise MessageError(message, hint="a file is read from where it stands: seek(0) goes to its beginning")
+    return Submission(reverse, forward, content)
 
 
-def _from_any(message: EmailMessage | Envelope) -> Submission:
+def _from_any(message: Message | Envelope) -> Submission:
     if not isinstance(message, Envelope):
         return _from_message(message, None, None)
-    if isinstance(message.content, EmailMessage):
+    if isinstance(message.content, Message):
         return _from_message(message.content, message.mail_from, message.recipients)
     return _from_octets(message.content, message.mail_from, message.recipients)
 

@@ -16,7 +16,7 @@ class Portable:
 
     def as_dict(self) -> dict[str, Any]:
         """
-        Return every attribute by its name, as `json.dumps` takes it.
+        Return every attribute by its name, as ``json.dumps`` takes it.
 
         Times are ISO 8601, durations are seconds, and bytes are text in Latin-1. Of an error that is not this
         library's own, only the type is kept.
@@ -33,7 +33,7 @@ class Portable:
         """
         try:
             return cls(**attributes_from(data, cls))
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             message = f"{cls.__name__} cannot be made from this: {error}"
             raise ValueError(message) from None
 
@@ -95,7 +95,8 @@ def _from_json(kind: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 -- its in
     if issubclass(kind, datetime):
         return datetime.fromisoformat(_checked(str, value))
     if issubclass(kind, timedelta):
-        return timedelta(seconds=_checked(float, value))
+        # A whole number of seconds may come back as an int.
+        return timedelta(seconds=value if type(value) is int else _checked(float, value))
     return kind(value) if issubclass(kind, StrEnum) else _checked(kind, value)
 
 

@@ -8,7 +8,7 @@ import ipaddress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, cast
 
-from securesmtp._protocol.address import ascii_domain, ehlo_name
+from securesmtp._protocol.address import ehlo_name, host_name
 from securesmtp._shown import Withheld, quote, withhold
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
@@ -71,7 +71,7 @@ class TLSPolicy:
 
     Attributes:
         ca_file: PEM file of the roots to trust *instead* of certifi's.
-        ca_data: The same as PEM text or DER octets; not together with *ca_file*.
+        ca_data: The same as PEM in a str or DER in bytes; not together with *ca_file*.
         extra_ca_file: PEM file of roots to trust *in addition*.
         pins: SHA-256 of the server's public key, ``"sha256/…"`` (as in `TLSInfo.peer_spki_sha256`): one must match
             the server's own certificate, in addition to the chain.
@@ -194,10 +194,11 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
     name = server_name("host", host)
     if port is not None and (type(port) is not int or not 0 < port < 65536):  # noqa: PLR2004
         message = f"port is {quote(port)}, not a number from 1 to 65535"
-        raise ConfigurationError(message)
+        hint = "convert what comes from the environment: int(port)" if isinstance(cast("object", port), str) else None
+        raise ConfigurationError(message, hint=hint)
     if source_address is not None and not _is_source(source_address):
         message = f"source_address is {quote(source_address)}, not an address and a port"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, hint='pass ("192.0.2.1", 0), where 0 is any port')
     return Settings(
         name,
         port or (_PORT_IMPLICIT if mode is TLSMode.IMPLICIT else _PORT_STARTTLS),
@@ -219,7 +220,9 @@ def settings(  # noqa: PLR0913 -- the mailer's own keywords
 
 def server_name(what: str, host: str) -> str:
     """
-    Return *host* as the name that certificates are checked against: A-labels or an IP address, no trailing dot.
+    Return *host* as the name that is looked up and that the certificate must have (RFC 9525 §7.2).
+
+    That is the name in A-labels without its trailing dot, or an IP address in canonical form.
 
     Raises:
         ConfigurationError: It is neither; *what* says which argument.
@@ -228,24 +231,21 @@ def server_name(what: str, host: str) -> str:
         raise _no_name(what, host)
     if not isinstance(host, str):
         message = f"{what} is a {type(host).__name__}, not a str"
-        raise ConfigurationError(message)
-    if _is_ip(host):
-        return host
-    name = host.removesuffix(".")
+        raise ConfigurationError(message, hint="is the variable set that it comes from?" if host is None else None)
     try:
-        ascii_name = ascii_domain(name)
+        return _ip_address(host) or host_name(host.removesuffix("."))
     except ValueError:
         raise _no_name(what, host) from None
-    if ascii_name != name:
-        # RFC 9525 §7.2: which A-label a U-label stands for is the caller's to say, not the resolver's.
-        message = f"{what} {quote(host)} is not ASCII"
-        raise ConfigurationError(message, hint=f'if you mean that name, pass "{ascii_name}"')
-    return name
 
 
 def _no_name(what: str, host: object) -> ConfigurationError:
     message = f"{what} {quote(host)} is neither a host name nor an IP address"
-    return ConfigurationError(message, hint="pass the name alone; port and mode are arguments of their own")
+    hint = "pass the name alone; port and mode are arguments of their own"
+    if not host:
+        hint = "is the variable set that it comes from?"
+    elif isinstance(host, str) and host[0] in "[0123456789":
+        hint = "write an IP address in full and alone, such as 127.0.0.1 or ::1"
+    return ConfigurationError(message, hint=hint)
 
 
 def seconds(what: str, value: float) -> float:
@@ -276,17 +276,18 @@ def _uniform(value: float) -> Timeouts:
 def _is_source(address: object) -> bool:
     match address:
         case (str(host), int(port)) if isinstance(address, tuple) and 0 <= port < 65536:  # noqa: PLR2004
-            return not host or _is_ip(host)
+            return not host or _ip_address(host) is not None
     return False
 
 
-def _is_ip(text: str) -> bool:
+def _ip_address(text: str) -> str | None:
+    """Return *text* in canonical form if it is an IP address."""
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return False
+        return None
     # A zone ("fe80::1%eth0") may hold any character, and no certificate is for one.
-    return "%" not in text
+    return None if "%" in text else str(address)
 
 
 def _is_pin(pin: object) -> bool:

@@ -13,7 +13,8 @@ from securesmtp._shown import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from email.message import EmailMessage
+    from email.headerregistry import Address
+    from email.message import Message
     from typing import BinaryIO
 
 # How many refused recipients are named in a receipt's text.
@@ -191,7 +192,7 @@ class Receipt(Portable):
 
     Attributes:
         message_id: The Message-ID that was sent, or None where raw bytes have none; what is not printable is escaped.
-        mail_from: The reverse-path of the envelope.
+        mail_from: The reverse-path of the envelope; empty for the null one.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
         reply: The reply to the content; most servers put their queue id in its text.
         replies: All of them, one a transaction: more than one only where the server takes fewer recipients at a time.
@@ -237,14 +238,14 @@ class Envelope:
     One message for `SecureMailer.send_many` whose envelope is not to be taken from its header.
 
     Attributes:
-        mail_from: The reverse-path.
+        mail_from: The reverse-path; ``""`` is the null one.
         recipients: The forward-paths.
-        content: An EmailMessage, or what `SecureMailer.send_bytes` takes.
+        content: What `SecureMailer.send` takes, or `SecureMailer.send_bytes`.
     """
 
-    mail_from: str
-    recipients: Iterable[str]
-    content: EmailMessage | bytes | BinaryIO = field(repr=False)
+    mail_from: str | Address
+    recipients: Iterable[str | Address]
+    content: Message | bytes | BinaryIO = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
 
     def as_dict(self) -> dict[str, Any]:
         """
-        Return the type, the text without hint, and every attribute, as `json.dumps` takes them; not the cause.
+        Return the type, the text without hint, and every attribute, as ``json.dumps`` takes them; not the cause.
 
         The attributes are those of this class, with ``reply`` and ``recipients`` as dicts.
         """

@@ -49,19 +49,22 @@ TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="
 
 
 @contextmanager
-def _alarm(handler: Callable[[], object]) -> Iterator[None]:
-    """Run *handler* as a signal handler in a moment."""
+def _on_alarm(handler: Callable[[], object]) -> Iterator[None]:
+    """Make *handler* the handler of SIGALRM, which `_alarm` sends."""
 
     def on_alarm(_number: int, _frame: FrameType | None) -> None:
         handler()
 
     before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _alarm() -> None:
+    """Interrupt the main thread, which waits for a server's thread: the one that calls this."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
 
 def test_a_child_of_a_fork_takes_a_connection_of_its_own(serve: Serve, ca_file: Path) -> None:
@@ -72,7 +75,7 @@ import os
 from securesmtp import SecureMailer
 mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
 def send():
-    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
 send()
 child = os.fork()
 if child == 0:
@@ -92,14 +95,20 @@ def test_close_in_a_signal_handler_does_not_wait_for_the_send_that_it_interrupts
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
     """The send is finished, and closes the connection."""
+    closed = threading.Event()
 
     def slow(peer: Peer, content: bytes) -> bytes:
-        threading.Event().wait(0.5)
+        _alarm()
+        assert closed.wait(5)
         return b"250 ok\r\n"
+
+    def close() -> None:
+        mine.close()
+        closed.set()
 
     server = serve(honest(replies={"CONTENT": slow}))
     mine = mailer(server)
-    with _alarm(mine.close):
+    with _on_alarm(close):
         assert mine.send(message).reply.code == 250
     with pytest.raises(ConfigurationError, match="closed"):
         mine.send(message)
@@ -123,6 +132,7 @@ def test_an_interrupt_leaves_the_mailer_usable(serve: Serve, mailer: Mailer, mes
     """Nothing more is written after it: no QUIT, no dot (MSG-07)."""
 
     def silent(peer: Peer, line: bytes) -> bytes:
+        _alarm()
         peer.sleep_until_peer_closes()
         return b""
 
@@ -131,7 +141,7 @@ def test_an_interrupt_leaves_the_mailer_usable(serve: Serve, mailer: Mailer, mes
 
     server = serve(honest(replies={"DATA": silent}), honest())
     mine = mailer(server)
-    with pytest.raises(KeyboardInterrupt), _alarm(interrupt):
+    with pytest.raises(KeyboardInterrupt), _on_alarm(interrupt):
         mine.send(message)
     assert mine.send(message).reply.code == 250
     assert server.connections[0].secret.endswith(b"DATA\r\n")
@@ -444,7 +454,7 @@ import os, threading, time
 from securesmtp import SecureMailer
 mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
 def send():
-    mailer.send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
 thread = threading.Thread(target=send)
 thread.start()
 time.sleep(0.5)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from audit import audit
+from conftest import thorough
 from scripted import Accepted, Answer, Chunking, Gone, Mode, Peer, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError, Window
 
@@ -162,11 +164,14 @@ class Machine(RuleBasedStateMachine):
             audit(self.server)
 
 
-def test_what_the_caller_is_told_is_what_the_server_did(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+@pytest.mark.parametrize("sessions", thorough(40, 200))
+def test_what_the_caller_is_told_is_what_the_server_did(
+    server_tls: ssl.SSLContext, ca_file: Path, sessions: int
+) -> None:
     """Accepted, refused and not sent are the truth, and unknown is said only where nobody can know (MSG-05, MSG-06)."""
     run_state_machine_as_test(
         partial(Machine, server_tls, ca_file),  # type: ignore[arg-type]  # its annotation says class, its text a callable
         settings=settings(
-            max_examples=200, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=sessions, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

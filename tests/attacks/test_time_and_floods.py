@@ -131,7 +131,7 @@ def test_a_refusal_that_a_reset_follows_at_once_is_heard(
     look = Link._unread
     monkeypatch.setattr(Link, "_unread", unread)
     with pytest.raises(DataRefusedError, match="552"):
-        mailer(serve(quick)).send_bytes(b"", mail_from="a@b.example", recipients=["c@d.example"])
+        mailer(serve(quick)).send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
 
 
 def test_the_mailer_is_usable_after_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve
 from scripted import Ending, Mode, Peer, honest
 from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, Stage, TLSError, TLSPolicy
 
@@ -101,9 +101,11 @@ REPLIES = (b"250-first\r\n250 last\r\n", b"250 only\r\n")
 
 @pytest.mark.parametrize("ending", ["close", "cut", "reset"])
 @pytest.mark.parametrize("reply", REPLIES, ids=["two lines", "one line"])
-def test_half_a_reply_is_no_reply(serve: Serve, mailer: Mailer, reply: bytes, ending: Ending) -> None:
+def test_half_a_reply_is_no_reply(
+    serve: Serve, mailer: Mailer, positions: Positions, reply: bytes, ending: Ending
+) -> None:
     """However the session ends after each of its octets: never a success (TLS-10, RPL-01)."""
-    for count in range(len(reply)):
+    for count in positions(len(reply)):
 
         def truncates(peer: Peer, content: bytes, count: int = count) -> bytes:
             peer.send(reply[:count])

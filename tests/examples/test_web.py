@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from email import message_from_bytes, policy
+from email.message import EmailMessage
 from http.client import HTTPConnection
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 
 def post(
     port: int,
-    body: bytes,
+    body: bytes | Iterator[bytes],
     headers: Mapping[str, str] = JSON,
     where: tuple[str, str] = ("POST", "/send-email"),
 ) -> Answer:
@@ -247,11 +248,31 @@ def test_what_nobody_foresaw_has_the_same_form(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_request_beyond_the_limit_is_not_read(enter: Enter) -> None:
-    """By its length alone; FastAPI leaves that to who stands in front of it."""
+def test_a_request_beyond_the_limit_is_not_read(without_mail: int) -> None:
+    """It is refused by its Content-Length alone."""
+    assert post(without_mail, b"", JSON | {"Content-Length": str((1 << 20) + 1)}).status == 413
+
+
+def test_a_request_that_does_not_say_its_length_is_bounded(enter: Enter) -> None:
+    """In chunks: exactly the limit is read, and is no JSON; one byte more is a 413. Flask reads no more by itself."""
     enter(WORLDS["normal"])
-    with flask() as port:
-        assert post(port, b"", JSON | {"Content-Length": str((1 << 20) + 1)}).status == 413
+    with fastapi() as port:
+        for size, status in (1 << 20, 400), ((1 << 20) + 1, 413):
+            blocks = iter([b"x" * 65536] * (size // 65536) + [b"x"] * (size % 65536))
+            assert post(port, blocks).status == status
+
+
+@pytest.mark.parametrize("field", ["to", "subject"])
+def test_a_long_field_costs_no_work(without_mail: int, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """It is refused by its length: the email package, whose work grows with the square of it, does not see it."""
+    seen = []
+
+    def record(_: object, name: str, value: str) -> None:
+        seen.append((name, len(value)))
+
+    monkeypatch.setattr(EmailMessage, "__setitem__", record)
+    assert post(without_mail, json.dumps(MAIL | {field: '"' * 16_000}).encode()).status == 400
+    assert all(length < 1000 for _, length in seen)
 
 
 def test_a_form_is_no_json(without_mail: int) -> None:

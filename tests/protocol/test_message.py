@@ -5,29 +5,25 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+from collections.abc import Callable
 from email.header import Header
-from email.headerregistry import Address, BaseHeader, Group, HeaderRegistry, UnstructuredHeader
-from email.message import EmailMessage, Message
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
+from email.message import EmailMessage, Message, MIMEPart
+from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import EmailPolicy, Policy
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.message import (
-    _PLACE,
-    Submission,
-    _CheckedPolicy,
-    _encoded_field,
-    envelope_recipients,
-    from_message,
-)
+from securesmtp._protocol.header_fields import CheckedPolicy
+from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.serialising import _PLACE
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -35,7 +31,7 @@ IDN = "bücher.example"
 ASCII = "xn--bcher-kva.example"
 
 
-def made(message: EmailMessage, mail_from: str | None = None, recipients: list[str] | None = None) -> Submission:
+def made(message: Message, mail_from: str | None = None, recipients: list[str] | None = None) -> Submission:
     """Return *message* with its envelope."""
     return from_message(message, mail_from, recipients, date=lambda: DATE, token=lambda: "token")
 
@@ -253,15 +249,253 @@ def test_a_field_that_would_be_two_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
-    [Message(), MIMEText("x"), EmailMessage(policy=email.policy.compat32), b"x", None],
-    ids=lambda value: type(value).__name__,
+    ("message", "hint"),
+    [("From: x", "send_bytes"), (b"x", "send_bytes"), (None, "set_content"), ([], "EmailMessage"), (Message, "Email")],
+    ids=["str", "bytes", "None", "list", "class"],
 )
-def test_what_is_no_modern_message_is_refused(message: EmailMessage) -> None:
-    """The old classes and policies, and what is no message at all."""
-    with pytest.raises((MessageError, AttributeError)) as caught:
+def test_what_is_no_message_is_refused(message: Message, hint: str) -> None:
+    """Named by its type, with what to do."""
+    with pytest.raises(MessageError, match=type(message).__name__) as caught:
         made(message)
-    assert isinstance(caught.value, MessageError)
+    assert hint in (caught.value.hint or "")
+
+
+OLD = email.policy.compat32
+
+
+def old(message: Message, **fields: object) -> Message:
+    """Return *message* with these fields, From and To filled in."""
+    for name, value in ({"From": "me@a.example", "To": "you@b.example"} | fields).items():
+        message[name.replace("_", "-")] = value  # type: ignore[assignment]  # what programs set
+    return message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Message, lambda: MIMEText("x"), MIMEMultipart, lambda: EmailMessage(policy=OLD),
+     lambda: email.message_from_bytes(b"X-Any: x\n\nx\n"), lambda: MIMEPart(policy=OLD)],
+    ids=["Message", "MIMEText", "MIMEMultipart", "old policy", "parsed", "MIMEPart"],
+)  # fmt: skip
+def test_any_message_is_sent(make: Callable[[], Message]) -> None:
+    """With the envelope, the checks and the header that an EmailMessage with these fields has; itself unchanged."""
+    message = old(make(), To="Jörg <you@b.example>", Cc=Header("Änne <c@bücher.example>", "utf-8"), Bcc="d@b.example",
+                  Subject="Grüße")  # fmt: skip
+    before, outside = list(message.raw_items()), repr(message.get_payload())
+    submission = made(message)
+    assert [mailbox.address for mailbox in submission.recipients] == [
+        "you@b.example",
+        "c@bücher.example",
+        "d@b.example",
+    ]
+    received = back(submission)
+    assert [(a.display_name, a.addr_spec) for a in received["To"].addresses] == [("Jörg", "you@b.example")]
+    assert [(a.display_name, a.addr_spec) for a in received["Cc"].addresses] == [("Änne", f"c@{ASCII}")]
+    assert (received["Subject"], received["Message-ID"], received["Date"]) == ("Grüße", "<token@a.example>", DATE)
+    assert "Bcc" not in received
+    assert wire(submission).isascii()
+    assert (list(message.raw_items()), repr(message.get_payload())) == (before, outside)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"To": ["a@b.example"]}, "'To' is a list, not a str", id="list"),
+        pytest.param({"Cc": None}, "'Cc' is a NoneType, not a str", id="None"),
+        pytest.param({"X-Count": 5}, "'X-Count' is a int, not a str", id="number"),
+        pytest.param({"Subject": "x\nBcc: e@f.example"}, "'Subject' has a line end", id="injection"),
+        pytest.param({"Cc": "x@y.example\nBcc: e@f.example"}, "'Cc' has a line end", id="injected address"),
+        pytest.param({"Subject": "x\r"}, "'Subject' has a line end", id="CR"),
+        pytest.param({"Subject": Header("x\ny")}, "'Subject' has a line end", id="in a Header"),
+    ],
+)
+def test_a_field_of_the_old_kind_that_is_no_text_is_refused(fields: dict[str, object], said: str) -> None:
+    """With its name: the old classes take any value, and an EmailMessage does not."""
+    with pytest.raises(MessageError) as caught:
+        made(old(Message(), **fields))
+    assert said in caught.value.args[0]
+    assert caught.value.hint
+
+
+def test_a_field_of_a_part_that_is_no_text_is_refused() -> None:
+    """In a part as well."""
+    message = MIMEMultipart()
+    message.attach(old(MIMEText("x"), Content_Description=None))
+    with pytest.raises(MessageError, match="'Content-Description' is a NoneType"):
+        made(old(message))
+
+
+@pytest.mark.parametrize("field", ["To", "from", "Subject", "Content-Type"])
+def test_a_field_that_was_set_twice_is_refused(field: str) -> None:
+    """A loop that sets To anew adds to it: everybody before would get the message again (RFC 5322 §3.6)."""
+    message = old(MIMEText("x"), Subject="x")
+    message[field] = "text/html" if field == "Content-Type" else "other@b.example"
+    with pytest.raises(MessageError, match=r"has 2 .*del message\["):
+        made(message)
+    assert wire(made(old(MIMEText("x"), X_Any="a", x_any="b"))).lower().count(b"\r\nx-any: ") == 2
+
+
+_PIECES = st.sampled_from(
+    ["a@b.example, ", "Jörg <c@bücher.example>, ", " ", '"q, r" <d@d.example>, ', "=?utf-8?q?=C3=BC?= <e@e.example>, ",
+     f"{'x' * 60} <f@f.example>, "]
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(["To", "Cc", "Reply-To", "Subject", "X-Any"]),
+    st.lists(_PIECES).map(lambda pieces: "".join(pieces).strip(" ,")),
+)
+@settings(max_examples=100, deadline=None)
+def test_an_old_message_goes_out_as_a_new_one(name: str, value: str) -> None:
+    """The same field in both: the same envelope, and read as the same, or both are refused."""
+    ends: list[object] = []
+    for message in (old(Message()), old(EmailMessage())):
+        del message[name]
+        message[name] = value
+        try:
+            submission = made(message, recipients=["you@b.example"] if name not in {"To", "Cc"} else None)
+        except SecureSMTPError as error:
+            ends.append(error.args)
+            continue
+        people = [
+            str(a).split() for field in back(submission).get_all(name, []) for a in getattr(field, "addresses", ())
+        ]
+        ends.append((submission.recipients, people or str(back(submission)[name]).split()))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("field", ["Cc", "To", "Reply-To", "Sender", "References", "In-Reply-To", "Date", "Message-ID"])
+@pytest.mark.parametrize("make", [EmailMessage, Message])
+@pytest.mark.parametrize("value", ["", " ", ", ,"])
+def test_a_field_that_may_not_be_empty_is_left_out(make: Callable[[], Message], field: str, value: str) -> None:
+    """RFC 5322 §3.6: some servers refuse a message that has one. Date and Message-ID are filled in instead."""
+    message = make()
+    message["From"], message["Bcc"] = "me@a.example", "you@b.example"
+    message[field], message["Subject"] = value, ""
+    before = list(message.raw_items())
+    submission = made(message)
+    header = wire(submission).partition(b"\r\n\r\n")[0].decode()
+    filled = {"Date": DATE, "Message-ID": "<token@a.example>"}
+    assert re.findall(rf"(?m)^{field}: ?(.*?)\r?$", header) == ([filled[field]] if field in filled else [])
+    assert re.findall("(?m)^Subject: ?\r?$", header)
+    assert list(message.raw_items()) == before
+
+
+def test_an_empty_field_of_an_attached_message_stays() -> None:
+    """What is attached is not ours to change; and a group without members is no empty field."""
+    message = mail(To="undisclosed-recipients:;", Bcc="x@x.example")
+    message.add_attachment(mail(Cc=""))
+    received = back(made(message))
+    assert received["To"].groups[0].display_name == "undisclosed-recipients"
+    assert b"\r\nCc:" in wire(made(message))
+
+
+@pytest.mark.parametrize("make", [EmailMessage, Message])
+@pytest.mark.parametrize(
+    ("field", "value"), [("Date", "yesterday"), ("Resent-Date", "1 Foo 2024"), ("Date", "x" * 200)]
+)
+def test_a_date_that_is_none_is_refused_with_its_value(make: Callable[[], Message], field: str, value: str) -> None:
+    """The email package writes such a field with nothing in it (RFC 5322 §3.3)."""
+    message = old(make())
+    message[field] = value
+    with pytest.raises(MessageError, match=f"^{field} is not a date: '{value[:80]}") as caught:
+        made(message, "a@a.example", ["b@b.example"])
+    assert len(caught.value.args[0]) < 130
+    assert "datetime" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("sender", [None, "s@a.example"])
+def test_a_message_without_author_is_refused(sender: str | None) -> None:
+    """RFC 5322 §3.6: From is not optional, whatever the envelope says."""
+    message = EmailMessage()
+    message["To"], message["Sender"] = "you@b.example", sender or ""
+    with pytest.raises(MessageError, match="has no From") as caught:
+        made(message, "me@a.example")
+    assert "mail_from" not in (caught.value.hint or "")
+    with pytest.raises(MessageError, match="has no From"):
+        made(message)
+
+
+def test_the_null_reverse_path_is_never_derived() -> None:
+    """An empty Return-Path, Sender or From is not one; the Message-ID then has the domain of From."""
+    message = mail(Return_Path="<>", Sender="")
+    assert made(message).mail_from.address == "me@a.example"
+    assert made(message, "").mail_from.encoded == b""
+    assert made(message, "").content.message_id == "<token@a.example>"
+    assert made(message, "bounce@c.example").content.message_id == "<token@c.example>"
+    with pytest.raises(AddressError):
+        made(mail(From="<>"))
+    with pytest.raises(AddressError, match=r"^From: 'root' has no @"):
+        made(mail(From="root"), "", ["b@b.example"])
+
+
+QUOTED = '"user..name."@mobile.example'
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [
+        (QUOTED, [QUOTED]),
+        (Address("", "user..name.", "mobile.example"), [QUOTED]),
+        (f"Me <{QUOTED}>, b@b.example", [f"<{QUOTED}>", "b@b.example"]),
+        (f'G: {QUOTED}, "a b"@c.example;', [QUOTED, '"a b"@c.example']),
+        ('"u..n"@bücher.example', [f'"u..n"@{ASCII}']),
+        ('".a"@[192.0.2.1]', ['".a"@[192.0.2.1]']),
+        (f'"{"Last, First " * 12}" <{QUOTED}>', [f"<{QUOTED}>"]),
+        (f"{'Jörg ' * 40} <{QUOTED}>", [f"<{QUOTED}>"]),
+    ],
+    ids=["str", "Address", "named", "group", "idn", "literal", "long name", "long non-ascii name"],
+)
+@pytest.mark.parametrize("field", ["To", "Cc", "Reply-To"])
+def test_a_local_part_keeps_its_quotes(field: str, to: str | Address, written: list[str]) -> None:
+    """In header and envelope (RFC 5321 §4.1.2); Python's addr_spec leaves them out where only dots need them."""
+    message = mail()
+    del message[field]
+    message[field] = to
+    submission = made(message, recipients=None if field != "Reply-To" else ["x@x.example"])
+    header = wire(submission).partition(b"\r\n\r\n")[0].replace(b"\r\n ", b" ").decode()
+    (value,) = re.findall(rf"(?m)^{field}: (.*?)\r?$", header)
+    assert all(address in value for address in written)
+    if field != "Reply-To":
+        paths = [mailbox.encoded.decode() for mailbox in submission.recipients]
+        assert set(paths) >= {address.strip("<>") for address in written}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (
+            ["a@b.example", "c@d.example"],
+            MessageError,
+            "To is set to a list of something else than Address objects: 'a@b.e",
+        ),
+        ([None], MessageError, "To is set to a list of something else than Address objects: 'None'"),
+        ("foo", AddressError, "To is not a list of addresses: 'foo'"),
+        ("a@b_c.example", AddressError, "To: 'a@b_c.example' has a domain that is not a domain name"),
+        ("x" * 500, AddressError, "To is not a list of addresses: 'xxx"),
+    ],
+    ids=["list", "None", "word", "domain", "long"],
+)
+def test_an_address_field_that_is_none_is_named_with_its_value(value: str, error: type[Exception], said: str) -> None:
+    """So that the mistake is found; the hint says how to write it."""
+    message = mail()
+    del message["To"]
+    message["To"] = value
+    with pytest.raises(error) as caught:
+        made(message)
+    assert isinstance(caught.value, SecureSMTPError)
+    assert caught.value.args[0].startswith(said)
+    assert len(caught.value.args[0]) < 200
+    assert "example.org" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, OLD], ids=["new", "old"])
+@pytest.mark.parametrize("name", ["=?utf-8?q?M=C3=BCller=2C_J?=", "Müller", '"Last, First"'])
+def test_a_field_that_was_parsed_from_two_lines_is_read_as_one(policy: Policy, name: str) -> None:
+    """RFC 5322 §2.2.3: the line end of a folded field is no part of it."""
+    data = f"From: me@a.example\nTo: {name} <a@b.example>,\n c@d.example\n\nx\n".encode()
+    submission = made(email.message_from_bytes(data, policy=policy))
+    assert [mailbox.address for mailbox in submission.recipients] == ["a@b.example", "c@d.example"]
+    assert [a.addr_spec for a in back(submission)["To"].addresses] == ["a@b.example", "c@d.example"]
 
 
 @pytest.mark.parametrize(
@@ -360,9 +594,10 @@ def test_any_text_in_a_header_stays_one_field(name: str, text: str) -> None:
 
 def test_addresses_that_no_spelling_keeps_are_refused() -> None:
     """Better not sent than sent with other people in the header."""
-    odd = SimpleNamespace(groups=(Group(None, (Address("", "a", "b,c.example"),)),))
+    message = mail()
+    message["Reply-To"] = Address("", "a", "b,c.example")
     with pytest.raises(MessageError, match=r"read as the same addresses.*simpler display names"):
-        _CheckedPolicy()._same_addresses("To", odd, b"To: x@y.example\r\n")  # type: ignore[arg-type]
+        made(message)
 
 
 @pytest.mark.parametrize(
@@ -447,30 +682,6 @@ def test_a_display_name_that_was_encoded_is_one_name() -> None:
     assert [(a.display_name, a.addr_spec) for a in back(submission)["To"].addresses] == [("Jörg, b", "a@b.example")]
 
 
-def test_an_encoded_field_has_every_name_encoded_and_every_address_as_it_is() -> None:
-    """Groups, names and bare addresses, one to a line; octets that are no text stay in the address alone."""
-    groups = (
-        Group(None, (Address("Jörg, Last", "a", "b.example"),)),
-        Group("Bü,ro", (Address("", "c", "d.example"), Address("E", "e", "f.example"))),
-        Group(None, (Address("gr\udcfcn", "gr\udcfc", "b.example"),)),
-    )
-    assert _encoded_field("To", groups) == (
-        b"To: =?utf-8?b?SsO2cmcsIExhc3Q=?= <a@b.example>,\r\n"
-        b" =?utf-8?b?QsO8LHJv?=: c@d.example,\r\n"
-        b" =?utf-8?q?E?= <e@f.example>;,\r\n"
-        b" =?utf-8?b?Z3Lvv71u?= <gr\xfc@b.example>\r\n"
-    )
-
-
-def test_a_long_name_is_encoded_words_of_at_most_75_characters() -> None:
-    """RFC 2047 §2; a folded line begins with a space."""
-    field = _encoded_field("To", (Group(None, (Address("x" * 200, "a", "b.example"),)),))
-    words = re.findall(rb"=\?[^ ]*\?=", field)
-    assert max(map(len, words[1:])) <= 75
-    assert b"".join(word[10:-2] for word in words) == b"x" * 200
-    assert field.count(b"\r\n ") == field.count(b"\r\n") - 1 == len(words) - 1
-
-
 @pytest.mark.parametrize(
     ("limit", "longest"),
     [(20, 78), (78, 78), (100, 100), (2000, 998), (None, 998)],
@@ -521,16 +732,19 @@ PEOPLE = st.lists(st.sampled_from(["a@b.example", "c.d+e@f.example", "g@h.exampl
 @settings(max_examples=600, deadline=None)
 @given(field=st.tuples(st.sampled_from(NAMES), WORDS | PLAIN) | st.tuples(st.sampled_from(["To", "from"]), PEOPLE))
 def test_a_field_that_needs_no_folding_is_written_as_the_email_package_writes_it(field: tuple[str, str]) -> None:
-    """Octet by octet, whatever is in it."""
+    """Octet by octet, whatever is in it that is ASCII."""
     name, value = field
     message = EmailMessage()
+    assume(value.isascii() and len(name) + len(value) <= 76 and "=?" not in value)
     try:
         message[name] = value
         stock = EmailPolicy(linesep="\r\n").fold_binary(name, message[name])
-        ours = _CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
+        ours = CheckedPolicy(linesep="\r\n").fold_binary(name, message[name])
     except (ValueError, LookupError, TypeError, AttributeError, MessageError):
         # What neither reads is tested above.
         return
+    # The email package writes a date that it cannot read as nothing.
+    assume(name != "Date" or not message[name].defects)
     assert ours == stock
 
 
@@ -619,7 +833,7 @@ def test_an_empty_message_id_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("message", "given", "said", "hint"),
     [
-        (MIMEText("x"), None, "is a MIMEText, not an EmailMessage", "message_from_bytes"),
+        (mail(From=""), None, "has no From", "set it"),
         (
             parsed(b"From: a@a.example\nTo: b@b.example\nno field\nBcc: c@c.example\n\n"),
             None,
@@ -634,7 +848,7 @@ def test_an_empty_message_id_is_replaced() -> None:
             "mail_from and recipients",
         ),
     ],
-    ids=["class", "broken", "str", "twice"],
+    ids=["author", "broken", "str", "twice"],
 )
 def test_a_mistake_is_named_and_mended(message: EmailMessage, given: list[str] | None, said: str, hint: str) -> None:
     """What is wrong stands in the error, what to do in its hint."""

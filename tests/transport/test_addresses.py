@@ -193,6 +193,16 @@ def test_silent_addresses_share_one_limit(
     assert _closed(made)
 
 
+def test_one_silent_address_is_a_time_limit_as_it_always_was(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
+) -> None:
+    """Nothing is added: the host stands for it."""
+    _resolve(monkeypatch, silent[0])
+    with SecureMailer("one.example", timeout=Timeouts(connect=0.3)) as mailer, pytest.raises(TimeoutError) as caught:
+        mailer.send(message)
+    assert "127.0.0.1" not in str(caught.value)
+
+
 def test_the_error_says_what_each_address_answered(
     message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
 ) -> None:
@@ -212,6 +222,17 @@ def test_the_error_says_what_each_address_answered(
     assert isinstance(error.__cause__, ConnectionRefusedError)
     assert len(made) == 3
     assert _closed(made)
+
+
+def test_the_answers_of_addresses_keep_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame keeps what called it, and so the message, for as long as somebody keeps the error."""
+    link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
+    _resolve(monkeypatch, _info("127.0.0.1", 1), _info("2001:db8::1"))
+    monkeypatch.setattr(socket.socket, "connect", _without_ipv6(socket.socket.connect))
+    with pytest.raises(ConnectError) as caught:
+        link.run(open_session(TLSMode.IMPLICIT, None))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.__traceback__ is None
 
 
 def _without_ipv6(connect: object) -> object:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve
 from scripted import Connection, Ending, Mode, Peer, honest, up_to_content
 from securesmtp import (
     ConfigurationError,
@@ -448,7 +448,7 @@ def octets_before_the_content(log: Connection, who: str) -> int:
 @pytest.mark.parametrize("ending", ["cut", "reset"])
 @pytest.mark.parametrize("side", ["cut_after_read", "cut_after_written"])
 def test_the_outcome_is_the_truth_at_every_octet(  # noqa: PLR0913, PLR0917 -- fixtures and a row
-    serve: Serve, mailer: Mailer, side: str, ending: Ending, mode: Mode, offer: str
+    serve: Serve, mailer: Mailer, positions: Positions, side: str, ending: Ending, mode: Mode, offer: str
 ) -> None:
     """Cut after each octet read or written, by FIN and by RST: the caller is never told a lie (MSG-06)."""
     script = honest(mode, extensions=OFFERS[offer])
@@ -461,7 +461,7 @@ def test_the_outcome_is_the_truth_at_every_octet(  # noqa: PLR0913, PLR0917 -- f
     # Now, or this server would wait for the rest of the test: longer than its own limit on a slow machine.
     first.close()
     told = set()
-    for count in range(octets):
+    for count in positions(octets):
         server = serve(script, cut_with=ending, **{side: count})
         mine = mailer(server, tls=mode)
         try:

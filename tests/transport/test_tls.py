@@ -154,7 +154,9 @@ def _refused(code: int, chain: Callable[[], object] | None) -> CertificateError:
     """Return what is made of OpenSSL's refusal with this code, and of a chain that can be asked for."""
     failure = ssl.SSLCertVerificationError(1, "odd")
     failure.verify_code, failure.verify_message = code, "words"
-    sock = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=chain)) if chain else SimpleNamespace()
+    sock = SimpleNamespace(context=tls.build_context(TLSPolicy()))
+    if chain:
+        sock._sslobj = SimpleNamespace(get_unverified_chain=chain)
     error = tls.handshake_error(failure, cast("ssl.SSLObject", sock), _settings())
     assert isinstance(error, CertificateError)
     return error
@@ -165,6 +167,12 @@ def test_a_refusal_that_nobody_has_a_word_for_is_a_refusal() -> None:
     error = _refused(1, None)
     assert (error.reason, error.stage, error.hint) == (CertificateReason.OTHER, Stage.HANDSHAKE, None)
     assert error.args[0] == "the certificate is refused (OpenSSL: words)"
+
+
+@pytest.mark.parametrize("code", [9, 10])
+def test_a_certificate_that_cannot_be_seen_has_no_date(code: int) -> None:
+    """Then it is not said which one it is."""
+    assert "one above it" in _refused(code, None).args[0]
 
 
 def _broken() -> object:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from email.message import EmailMessage
+from email.headerregistry import Address
+from email.message import EmailMessage, Message
+from email.mime.multipart import MIMEMultipart
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import securesmtp
 from securesmtp import (
@@ -37,6 +39,7 @@ from securesmtp import (
     TLSPolicy,
     Window,
     events,
+    validate_address,
 )
 from securesmtp.testing import LocalServer, Received
 
@@ -98,6 +101,10 @@ with plain as entered:
     assert_type(
         entered.send_bytes(io.BytesIO(), mail_from="a@b.example", recipients=["c@d.example"], deadline=3), Receipt
     )
+    entered.send(MIMEMultipart(), mail_from="", recipients=[Address("You", "you", "d.example"), "c@d.example"])
+    entered.send(Message(), mail_from=Address("Me", "me", "b.example"))
+    entered.send("text")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    entered.send_many([MIMEMultipart(), Envelope("", [Address("You", "you", "d.example")], MIMEMultipart())])
     entered.send_bytes("text", mail_from="a", recipients=[])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(receipt.message_id, str | None)
     assert_type(receipt.recipients, tuple[Recipient, ...])
@@ -110,6 +117,9 @@ with plain as entered:
     receipt.size = 1  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
 
     assert_type(receipt.replies, tuple[Reply, ...])
+    assert_type(receipt.as_dict(), dict[str, Any])
+    assert_type(Receipt.from_dict({}), Receipt)
+    assert_type(SecureSMTPError.from_dict({}), SecureSMTPError)
     assert_type(receipt.recipients[0].retryable, bool)
     assert_type(receipt.tls.chain, tuple[Certificate, ...])
     assert_type(receipt.tls.chain[0].names, tuple[str, ...])
@@ -152,6 +162,9 @@ except SecureSMTPError as error:
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 
+assert_type(validate_address("a@b.example"), str)
+assert_type(validate_address(Address("Me", "me", "b.example")), str)
+validate_address(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(Secret("x").reveal(), str)
 with LocalServer("starttls", username="me", password="secret") as server:
     assert_type(server.messages, list[Received])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from email.headerregistry import Address
 
 from securesmtp._shown import quote, withhold
 from securesmtp.errors import AddressError, ConfigurationError
 
-# RFC 5321 §4.5.3.1.1 to .3: 64 and 255; a path is 256 with its angle brackets, which leaves 254 for the mailbox.
-_MAX_LOCAL = 64
+# RFC 5321 §4.5.3.1.2 and .3: a path is 256 with its angle brackets, which leaves 254 for the mailbox. A local part of
+# more than 64 (.1) is to be avoided, not refused: VERP, SRS and reply tokens have such.
 _MAX_DOMAIN = 255
 _MAX_MAILBOX = 254
+# A display name and brackets make an address longer than a mailbox; a hint looks no further than this.
+_MAX_HINTED = 1000
 
 # What an atom may not have, so that all beyond ASCII may be in it (RFC 6531 §3.3): a range up to U+10FFFF would take
 # longer to compile than all the rest of this library to import (8 ms).
@@ -22,6 +25,11 @@ _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _QUOTED_STRING = re.compile(r'"(?:[^\x00-\x1f"<>\\\x7f]|\\[ -;=?-~])*"')
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# The DNS has names with underscores (RFC 2181 §11), containers have them, and a private CA's certificate can.
+_HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+# What inet_aton and the WHATWG host parser ("ends in a number") read as the last part of an IPv4 address.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,15 @@ class Mailbox:
     domain: str
 
     @classmethod
-    def parse(cls, address: str) -> Mailbox:
+    def parse(cls, address: str | Address) -> Mailbox:
         """
         Return *address* as a mailbox.
 
         Raises:
             AddressError: It is not a mailbox by RFC 5321 §4.1.2 or RFC 6531 §3.3.
         """
+        if isinstance(address, Address):
+            address = addr_spec(address)
         if not isinstance(address, str):
             raise _refused(address, f"is a {type(address).__name__}, not a str")
         # The length comes first: it bounds the work of all that follows (CVE-2025-14874).
@@ -54,13 +64,11 @@ class Mailbox:
             raise _refused(address, f"is longer than {_MAX_MAILBOX} octets (RFC 5321 §4.5.3.1.3)")
         local, at, domain = address.rpartition("@")
         if not at:
-            raise _refused(address, "has no @" if address else "is empty (the null reverse-path is for servers)")
+            raise _refused(address, "has no @" if address else "is empty")
         # U+0085, U+2028, U+202E and their like end lines or turn text around where the address is shown.
         if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)) or not local.isprintable():
             raise _refused(address, "has a local part that RFC 5321 §4.1.2 does not allow")
         ascii_domain = _domain(address, domain)
-        if len(local.encode()) > _MAX_LOCAL:
-            raise _refused(address, f"has a local part of more than {_MAX_LOCAL} octets (RFC 5321 §4.5.3.1.1)")
         if len(local.encode()) + 1 + len(ascii_domain) > _MAX_MAILBOX:
             raise _refused(address, f"is longer than {_MAX_MAILBOX} octets (RFC 5321 §4.5.3.1.3)")
         return cls(address, local, ascii_domain)
@@ -68,12 +76,52 @@ class Mailbox:
     @property
     def encoded(self) -> bytes:
         """The octets that stand between < and > in MAIL and RCPT."""
-        return f"{self.local}@{self.domain}".encode()
+        return f"{self.local}@{self.domain}".encode() if self.address else b""
 
     @property
     def needs_smtputf8(self) -> bool:
         """Whether only a server with SMTPUTF8 can take it: a domain has an ASCII form, a local part has none."""
         return not self.local.isascii()
+
+
+# RFC 5321 §4.5.5: the sender of automatic replies and notifications, which nobody may answer.
+NULL_PATH = Mailbox("", "", "")
+
+
+def reverse_path(address: str | Address) -> Mailbox:
+    """
+    Return *address* as a mailbox; the empty string is the null reverse-path.
+
+    Raises:
+        AddressError: It is neither.
+    """
+    return NULL_PATH if address == "" else Mailbox.parse(address)
+
+
+def validate_address(address: str | Address) -> str:
+    """
+    Return *address* as text if it can be the sender or a recipient of a message.
+
+    Call it with what comes from outside, before ``message["To"] = address``: it checks the length first, and Python's
+    email package takes a time that grows with the square of the length.
+
+    Args:
+        address: The bare address, without display name, or an `email.headerregistry.Address`, whose display name does
+            not count.
+
+    Raises:
+        AddressError: It is not a mailbox by RFC 5321 §4.1.2 or RFC 6531 §3.3, or longer than 254 bytes.
+    """
+    return Mailbox.parse(address).address
+
+
+def addr_spec(address: Address) -> str:
+    """Return *address* with its local part in quotes where it needs them; Python's forgets dots (``"a..b"@c``)."""
+    local = address.username
+    if not _DOT_STRING.fullmatch(local) and (local or address.domain):
+        escaped = re.sub(r'(["\\])', r"\\\1", local)
+        local = f'"{escaped}"'
+    return f"{local}@{address.domain}" if address.domain else local or "<>"
 
 
 def ascii_domain(domain: str) -> str:
@@ -83,11 +131,30 @@ def ascii_domain(domain: str) -> str:
     Raises:
         ValueError: It is neither a domain name in ASCII nor one that has such a form.
     """
+    return _ascii(domain, _DOMAIN)
+
+
+def host_name(name: str) -> str:
+    """
+    Return *name* in ASCII as `ascii_domain` does; it may have underscores, and its last label is no number.
+
+    Raises:
+        ValueError: It is no such name. The system would read one that ends in a number as an IPv4 address, in parts
+            that are octal or hexadecimal or left out: another one than a certificate is compared with.
+    """
+    ascii_name = _ascii(name, _HOST)
+    if _NUMBER.fullmatch(ascii_name.rpartition(".")[2]):
+        message = "ends in a number"
+        raise ValueError(message)
+    return ascii_name
+
+
+def _ascii(domain: str, grammar: re.Pattern[str]) -> str:
     # Label by label: idna.encode also splits at U+3002 and its like, which would be another domain than the one given.
     name = domain
     if not domain.isascii():
         name = ".".join(label if label.isascii() else _a_label(label) for label in domain.split("."))
-    if len(name) > _MAX_DOMAIN or not _DOMAIN.fullmatch(name):
+    if len(name) > _MAX_DOMAIN or not grammar.fullmatch(name):
         message = "not a domain name"
         raise ValueError(message)
     return name
@@ -134,16 +201,37 @@ def _domain(address: str, domain: str) -> str:
 
 def _a_label(label: str) -> str:
     # Imported where it is needed: few addresses do, and it would be 2 ms for all.
+    import unicodedata
+
     import idna
 
-    return idna.alabel(label).decode("ascii")
+    # Case and composition are how it was typed, no other name (RFC 5895 §2, 1 and 3).
+    mapped = unicodedata.normalize("NFC", label.lower())
+    if mapped.isascii():
+        # The Kelvin sign is no K in a name.
+        message = "not a domain name"
+        raise ValueError(message)
+    return idna.alabel(mapped).decode("ascii")
 
 
 def _refused(address: object, why: str) -> AddressError:
     address = withhold(address, at_is_usual=True)
-    error = AddressError(
-        f"{quote(address, at_is_usual=True)} {why}",
-        hint='pass the bare mailbox, such as "user@example.org", without display name, comment or brackets',
-    )
+    bare = _bare(address) if isinstance(address, str) else None
+    hint = 'pass the bare mailbox, such as "user@example.org", without display name, comment or brackets'
+    hint = hint if bare is None else f"pass the bare mailbox: {bare!r}"
+    error = AddressError(f"{quote(address, at_is_usual=True)} {why}", hint=hint)
     error.address = address if isinstance(address, str) else None
     return error
+
+
+def _bare(address: str) -> str | None:
+    """Return the mailbox that stands in the brackets of *address*, or between blanks, if there is one."""
+    text = address[:_MAX_HINTED].strip()
+    text = text[:-1].rpartition("<")[2] if text.endswith(">") else text
+    # Shorter at each turn would be a turn for each bracket.
+    if text == address or ">" in text:
+        return None
+    try:
+        return Mailbox.parse(text).address
+    except AddressError:
+        return None

@@ -30,11 +30,14 @@ MAX_HEADER = 1 << 20
 # What is kept in memory of a file; the rest is in an anonymous temporary file.
 _MAX_MEMORY = 1 << 20
 
+_RE_ENCODE = "encode the part that it is in as quoted-printable or base64"
+
 _BARE_CR = re.compile(rb"\r(?!\n)")
 # RFC 5322 §2.2: printable ASCII without the colon; no space before it, which parsers read in two ways.
 _FIELD = re.compile(rb"([!-9;-~]+):")
-# A header in which there is nothing to be refused, in one step; possessive, so that one without end is no work.
-_PLAIN_HEADER = re.compile(rb"(?:(?!(?:resent-)?bcc:)[!-9;-~]++:[^\r]*+\r\n(?:[ \t][^\r]*+\r\n)*+)*+", re.IGNORECASE)
+# A header in which there is nothing to be refused, in one step. There is one way to match, so that one without end is
+# little work; possessive quantifiers would say so, but fullmatch gets them wrong on early 3.11 (a last Bcc passed).
+_PLAIN_HEADER = re.compile(rb"(?:(?!(?:resent-)?bcc:)[!-9;-~]+:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*)*", re.IGNORECASE)
 _MESSAGE_ID = re.compile(rb"^message-id:([^\r]*(?:\r\n[ \t][^\r]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -204,7 +207,7 @@ class Scanner:
         self._held = b"\r" if block.endswith(b"\r") else b""
         block = block[: len(block) - len(self._held)]
         if (nul := block.find(b"\0")) >= 0:
-            raise self._refused("has a NUL", block[:nul])
+            raise self._refused("has a NUL", block[:nul], _RE_ENCODE)
         if bare := _BARE_CR.search(block):
             raise self._refused("has a CR that no LF follows", block[: bare.start()])
         lines = block.count(b"\n")
@@ -229,7 +232,7 @@ class Scanner:
         if self._held:
             raise self._refused("has a CR that no LF follows", b"")
         if self._column > MAX_LINE:
-            raise self._refused(f"is longer than {MAX_LINE} octets", b"")
+            raise self._refused(f"is longer than {MAX_LINE} octets", b"", _RE_ENCODE)
         if self._in_header:
             self._check_header(bytes(self._header[2:]))
 
@@ -243,7 +246,7 @@ class Scanner:
         while len(block) - start > MAX_LINE + 2:
             end = block.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
             if end < 0:
-                raise self._refused(f"is longer than {MAX_LINE} octets", block[: max(start, 0)])
+                raise self._refused(f"is longer than {MAX_LINE} octets", block[: max(start, 0)], _RE_ENCODE)
             start = end + 1
         last = block.rfind(b"\n")
         self._column = len(block) - last - 1 if last >= 0 else self._column + len(block)
@@ -273,8 +276,8 @@ class Scanner:
         found = _MESSAGE_ID.search(header)
         self._message_id = escape(b" ".join(found[1].split()), MAX_LINE) or None if found else None
 
-    def _refused(self, what: str, before: bytes) -> MessageError:
-        return _at(self._line + before.count(b"\n"), what)
+    def _refused(self, what: str, before: bytes, hint: str | None = None) -> MessageError:
+        return _at(self._line + before.count(b"\n"), what, hint)
 
 
 def _check_lines(header: bytes) -> None:

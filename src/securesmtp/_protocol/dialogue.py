@@ -152,8 +152,19 @@ def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
     reply = _shown(raw, tls)
     if tls is None:
         message = f'EHLO is answered by "{reply}"{_doubt(tls)}: no STARTTLS, so no mail'
-        raise DowngradeError(message, stage=Stage.EHLO, reply=reply, retryable=is_temporary(reply.code))
-    raise refused(RefusedError, Stage.EHLO, reply)
+        raise DowngradeError(
+            message, stage=Stage.EHLO, reply=reply, retryable=is_temporary(reply.code), hint=_ehlo_hint(name, reply)
+        )
+    error = refused(RefusedError, Stage.EHLO, reply)
+    error.hint = _ehlo_hint(name, reply)
+    raise error
+
+
+def _ehlo_hint(name: bytes, reply: Reply) -> str | None:
+    if reply.code in {500, 502}:  # no such command, whatever the name (RFC 5321 §4.2.4)
+        return None
+    # RFC 5321 §4.1.4 allows an address literal, which some servers refuse.
+    return f'the server may not take the name "{name.decode()}" in EHLO: pass local_hostname="app.example.com"'
 
 
 def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capabilities]]:

@@ -1,48 +1,42 @@
-"""EmailMessage in; envelope and octets out. The caller's object is never changed (RFC 5322, RFC 6531)."""
+"""A message in; envelope and octets out. The caller's object is never changed (RFC 5322, RFC 6531)."""
 
 from __future__ import annotations
 
 import copy
-import io
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from email.errors import InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
-from email.errors import MessageError as EmailError
-from email.generator import BytesGenerator
+from email.errors import MissingHeaderBodySeparatorDefect
 from email.header import Header
-from email.headerregistry import Address, AddressHeader, BaseHeader, Group
-from email.message import EmailMessage
+from email.headerregistry import Address, Group
+from email.message import EmailMessage, Message
 from email.policy import EmailPolicy
-from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
-from securesmtp._protocol.address import Mailbox, ascii_domain
-from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
+from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, field_groups
+from securesmtp._protocol.serialising import check_bounds, check_signed, guarded, serialised
+from securesmtp._shown import quote
 from securesmtp._values import Stage
-from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
+from securesmtp.errors import AddressError, ConfigurationError, MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from email.errors import MessageDefect
-    from email.message import Message
 
     from securesmtp._protocol.capabilities import Capabilities
+    from securesmtp._protocol.content import Content
 
-_ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
-_FOLD = "\r\n "
-T = TypeVar("T")
-_RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
-_ADDRESS_NAMES = frozenset(name.lower() for name in (*_ADDRESS_FIELDS, *_RESENT))
-# Short fields of these need no folding, which costs half of what a small message does.
-_TEXT_NAMES = frozenset({"subject", "date", "message-id", "mime-version", "content-transfer-encoding"})
-_WORDS = re.compile(r"[!-~]++(?: [!-~]++)*+")
-# Stands for a large payload while the rest is serialised.
-_PLACE = "securesmtp: here a payload is put in"
-# An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
-_SIMPLE = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
-_FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
+# RFC 5322 §3.6: what these hold is not optional. Some servers refuse a message that has one of them empty.
+_NEVER_EMPTY = frozenset(
+    name.lower()
+    for name in (*ADDRESS_FIELDS, *RESENT, "Date", "Message-ID", "Resent-Date", "Resent-Message-ID", "In-Reply-To",
+                 "References", "Keywords")
+)  # fmt: skip
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+_LINE_END = re.compile(r"[\r\n]")
+_HOW_ADDRESSES = "write user@example.org, several with commas between; or pass mail_from and recipients"
+_HOW_MESSAGE = "build an email.message.EmailMessage, or pass what is text or bytes already to send_bytes()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,7 @@ class Submission:
             raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
         if not self.content.is_ascii and "8BITMIME" not in offered:
             if self.message is not None:
-                fitted = replace(self, content=_serialised(self.message, utf8=False, cte_type="7bit"))
+                fitted = replace(self, content=serialised(self.message, utf8=False, cte_type="7bit"))
             if not fitted.content.is_ascii:
                 message = "the message has non-ASCII octets, and the server does not offer 8BITMIME"
                 raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
@@ -91,9 +85,9 @@ class Submission:
 
 
 def from_message(
-    message: EmailMessage,
-    mail_from: str | None,
-    recipients: Iterable[str] | None,
+    message: Message,
+    mail_from: str | Address | None,
+    recipients: Iterable[str | Address] | None,
     *,
     date: Callable[[], str],
     token: Callable[[], str],
@@ -103,65 +97,53 @@ def from_message(
 
     The reverse-path is Sender, else the single address of From; the forward-paths are To, Cc and Bcc, each address
     once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). What *date* returns, and a Message-ID of
-    what *token* returns, are filled in where the message has none.
+    what *token* returns, are filled in where the message has none; fields that may not be empty and are, are left out.
 
     Raises:
         AddressError: An address is not a mailbox.
         MessageError: The message cannot be sent as it is, or does not tell its envelope.
     """
     given: object = message
-    if not isinstance(given, EmailMessage) or not isinstance(cast("object", message.policy), EmailPolicy):
-        text = f"the message is a {type(message).__name__}, not an EmailMessage with one of the new policies"
-        raise MessageError(text, hint="email.message_from_bytes(m.as_bytes(), policy=email.policy.default) makes one")
+    if not isinstance(given, Message):
+        text = f"the message is a {type(message).__name__}, not an EmailMessage or another email.message.Message"
+        hint = "set_content() and the like return None: pass the message itself" if given is None else _HOW_MESSAGE
+        raise MessageError(text, hint=hint)
     # Outside of what reads the message: an error of the caller's own iterable is the caller's.
     given_recipients = None if recipients is None else envelope_recipients(recipients)
-    return _guarded(lambda: _submission(message, mail_from, given_recipients, date, token))
+    return guarded(lambda: _submission(message, mail_from, given_recipients, date, token))
 
 
 def _submission(
-    message: EmailMessage,
-    mail_from: str | None,
+    message: Message,
+    mail_from: str | Address | None,
     recipients: tuple[Mailbox, ...] | None,
     date: Callable[[], str],
     token: Callable[[], str],
 ) -> Submission:
+    check_bounds(message)
     if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
         text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
         raise MessageError(text, hint="mend the line that is no header field")
-    prefix = _prefix(message) if mail_from is None or recipients is None else ""
-    reverse = Mailbox.parse(mail_from) if mail_from is not None else _sender(message, prefix)
-    forward = envelope_recipients(_recipients(message, prefix)) if recipients is None else recipients
-    prepared = _prepared(message, date, lambda: f"<{token()}@{reverse.domain}>")
-    fields = _present(prepared, _ADDRESS_FIELDS)
-    utf8 = any(not address.username.isascii() for field in fields for address in _addresses(prepared, field))
+    copied = _copied(_modern(message))
+    _drop_empty(copied)
+    prefix = _prefix(copied) if mail_from is None or recipients is None else ""
+    reverse = reverse_path(mail_from) if mail_from is not None else _sender(copied, prefix)
+    forward = _once(_recipients(copied, prefix)) if recipients is None else recipients
+    authors = _addresses(copied, "From")
+    if not authors:
+        text = "the message has no From"
+        raise MessageError(text, hint="set it (RFC 5322 §3.6.2)")
+    # The null reverse-path has no domain.
+    domain = reverse.domain or _mailbox("From", authors[0]).domain
+    _complete(copied, date, lambda: f"<{token()}@{domain}>")
+    check_signed(message, copied)
+    fields = _present(copied, ADDRESS_FIELDS)
+    utf8 = any(not address.username.isascii() for field in fields for address in _non_ascii_addresses(copied, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
-    return Submission(reverse, forward, _serialised(prepared, utf8=utf8, cte_type="8bit"), prepared)
+    return Submission(reverse, forward, serialised(copied, utf8=utf8, cte_type="8bit"), copied)
 
 
-def _guarded(work: Callable[[], T]) -> T:
-    """Return what *work* returns; what the email package raises for messages that it cannot handle is our error."""
-    try:
-        return work()
-    except SecureSMTPError:
-        raise
-    except (
-        EmailError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        NameError,
-        RecursionError,
-        ArithmeticError,
-    ) as e:
-        # All of these were seen (hypothesis, parsed headers of random characters).
-        fault = type(e).__name__
-    # Out here, so that it is neither cause nor context: a UnicodeEncodeError holds the text of the message.
-    text = f"the message cannot be read or serialised ({fault} in Python's email package)"
-    raise MessageError(text)
-
-
-def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
+def envelope_recipients(addresses: Iterable[str | Address]) -> tuple[Mailbox, ...]:
     """
     Return *addresses* as mailboxes, each once, in their order.
 
@@ -173,56 +155,85 @@ def envelope_recipients(addresses: Iterable[str]) -> tuple[Mailbox, ...]:
     if isinstance(addresses, str | bytes) or not isinstance(addresses, Iterable):
         text = f"recipients is a {type(addresses).__name__}, not a list of addresses"
         raise ConfigurationError(text, hint="pass a list of addresses")
-    mailboxes: dict[bytes, Mailbox] = {}
-    for mailbox in map(Mailbox.parse, addresses):
-        mailboxes.setdefault(mailbox.encoded, mailbox)
-    if not mailboxes:
+    return _once(map(Mailbox.parse, addresses))
+
+
+def _once(mailboxes: Iterable[Mailbox]) -> tuple[Mailbox, ...]:
+    once: dict[bytes, Mailbox] = {}
+    for mailbox in mailboxes:
+        once.setdefault(mailbox.encoded, mailbox)
+    if not once:
         text = "the message has no recipient"
         raise MessageError(text, hint="set To, Cc or Bcc, or pass recipients=[…]")
-    return tuple(mailboxes.values())
+    return tuple(once.values())
 
 
 def _sender(message: EmailMessage, prefix: str) -> Mailbox:
     for field in (f"{prefix}Sender", f"{prefix}From"):
         addresses = _envelope_addresses(message, field)
         if len(addresses) == 1:
-            return Mailbox.parse(addresses[0].addr_spec)
+            return _mailbox(field, addresses[0])
         if addresses:
             text = f"{field} has {len(addresses)} addresses"
             raise MessageError(text, hint=f"set {prefix}Sender (RFC 5322 §3.6.2), or pass mail_from")
     text = f"the message has no {prefix}From"
-    raise MessageError(text, hint="set it, or pass mail_from")
+    raise MessageError(text, hint="set it, or pass mail_from" if prefix else "set it (RFC 5322 §3.6.2)")
 
 
-def _recipients(message: EmailMessage, prefix: str) -> list[str]:
-    return [a.addr_spec for field in ("To", "Cc", "Bcc") for a in _envelope_addresses(message, f"{prefix}{field}")]
+def _recipients(message: EmailMessage, prefix: str) -> list[Mailbox]:
+    fields = [f"{prefix}{field}" for field in ("To", "Cc", "Bcc")]
+    return [_mailbox(field, address) for field in fields for address in _envelope_addresses(message, field)]
+
+
+def _mailbox(field: str, address: Address) -> Mailbox:
+    try:
+        return Mailbox.parse(address)
+    except AddressError as error:
+        error.args = (f"{field}: {error.args[0]}",)
+        error.hint = _HOW_ADDRESSES
+        raise
 
 
 def _prefix(message: EmailMessage) -> str:
     names = [name.lower() for name in message.keys()]  # noqa: SIM118 -- a message iterates otherwise
     # Who resent last stands first by RFC 5322 §3.6.6, and last where a program added it: no guess about who gets mail.
-    if any(names.count(field.lower()) > 1 for field in (*_RESENT, "Resent-Date")):
+    if any(names.count(field.lower()) > 1 for field in (*RESENT, "Resent-Date")):
         text = "the message was resent more than once"
         raise MessageError(text, hint="pass mail_from and recipients")
-    return "Resent-" if any(field.lower() in names for field in _RESENT) else ""
+    return "Resent-" if any(field.lower() in names for field in RESENT) else ""
 
 
 def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
-    values = cast("list[AddressHeader]", message.get_all(field, []))
-    for value in values:
-        # The parser keeps what it could read ("a@b.example; c@d.example" gives one) and says so only in the defects.
-        defects = cast("tuple[MessageDefect, ...]", value.defects)  # type: ignore[attr-defined] # typeshed lacks it
-        if any(isinstance(defect, InvalidHeaderDefect) for defect in defects):
-            text = f"{field} is not a list of addresses"
-            raise AddressError(
-                text, hint="write user@example.org, several with commas between; or pass mail_from and recipients"
-            )
-    return [address for value in values for address in value.addresses]
+    groups, is_list = field_groups(message, field)
+    if not is_list:
+        text = f"{field} is not a list of addresses: {_shown(message, field)}"
+        raise AddressError(text, hint=_HOW_ADDRESSES)
+    return _addresses(message, field, groups)
 
 
-def _addresses(message: EmailMessage, field: str) -> list[Address]:
-    values = cast("list[AddressHeader]", message.get_all(field, []))
-    return [address for value in values for address in value.addresses]
+def _addresses(message: EmailMessage, field: str, groups: list[Group] | None = None) -> list[Address]:
+    groups = field_groups(message, field)[0] if groups is None else groups
+    addresses = [address for group in groups for address in group.addresses]
+    # A list of str is set without a word, and read without an address.
+    if not all(isinstance(address, Address) for address in addresses):
+        text = f"{field} is set to a list of something else than Address objects: {_shown(message, field)}"
+        raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
+    return addresses
+
+
+def _non_ascii_addresses(message: EmailMessage, field: str) -> list[Address]:
+    """Return the addresses of *field* if any is not ASCII: to parse a field costs a third of a message's time."""
+    if all(map(str.isascii, _texts(message, field))):
+        return []
+    return [address for address in _addresses(message, field) if address.domain]
+
+
+def _texts(message: EmailMessage, field: str) -> list[str]:
+    return [str(value) for name, value in message.raw_items() if name.lower() == field.lower()]
+
+
+def _shown(message: EmailMessage, field: str) -> str:
+    return quote(", ".join(_texts(message, field)), at_is_usual=True)
 
 
 def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:
@@ -230,21 +241,24 @@ def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:
     return [field for field in fields if field.lower() in names]
 
 
-def _prepared(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> EmailMessage:
-    copied = _copied(message)
-    del copied["Bcc"], copied["Resent-Bcc"]
-    if "Date" not in copied:
-        copied["Date"] = date()
-    # As it stands: which Message-IDs the email package can parse depends on the Python (measured, 3.11 and 3.13).
-    if not any(name.lower() == "message-id" and str(value).strip() for name, value in copied.raw_items()):
-        del copied["Message-ID"]
-        copied["Message-ID"] = message_id()
-    for field in _present(copied, (*_ADDRESS_FIELDS, *_RESENT)):
-        if any(not address.domain.isascii() for address in _addresses(copied, field)):
-            groups = [_ascii_group(g) for value in copied.get_all(field, []) for g in value.groups]
-            del copied[field]
-            copied[field] = groups
-    return copied
+def _complete(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> None:
+    """Change *message*, a copy, into what is to be sent."""
+    del message["Bcc"], message["Resent-Bcc"]
+    for field in ("Date", "Resent-Date"):
+        for value in message.get_all(field, []):
+            if getattr(value, "datetime", value) is None:
+                text = f"{field} is not a date: {_shown(message, field)}"
+                raise MessageError(text, hint="set it to a datetime.datetime, or leave it out")
+    if "Date" not in message:
+        message["Date"] = date()
+    # Not read: which Message-IDs the email package can parse depends on the Python (measured, 3.11 and 3.13).
+    if "Message-ID" not in message:
+        message["Message-ID"] = message_id()
+    for field in _present(message, (*ADDRESS_FIELDS, *RESENT)):
+        if any(not address.domain.isascii() for address in _non_ascii_addresses(message, field)):
+            groups = [_ascii_group(group) for group in field_groups(message, field)[0]]
+            del message[field]
+            message[field] = groups
 
 
 def _ascii_group(group: Group) -> Group | Address:
@@ -256,151 +270,60 @@ def _ascii_group(group: Group) -> Group | Address:
     return Group(group.display_name, tuple(addresses)) if group.display_name else addresses[0]
 
 
+def _modern(message: Message) -> EmailMessage:
+    """
+    Return *message* as one of the new kind: itself, or another one with its fields and its payload.
+
+    ``MIMEText`` and what ``message_from_bytes`` makes by default keep any field as often and with any value as the
+    caller sets it; an EmailMessage does not, so neither does this.
+    """
+    if isinstance(message, EmailMessage) and isinstance(cast("object", message.policy), EmailPolicy):
+        return message
+    modern = EmailMessage()
+    vars(modern).update(vars(message), policy=modern.policy)
+    for name, count in Counter(name.title() for name, _ in message.raw_items()).items():
+        if count > 1 and modern.policy.header_max_count(name):
+            text = f"the message has {count} {name} fields"
+            raise MessageError(text, hint=f'set it once: del message["{name}"] comes before the next one')
+    for name, value in message.raw_items():
+        if _LINE_END.search(_FOLD.sub("", _text(name, value))):
+            text = f"the header field {name[:80]!r} has a line end in its value"
+            raise MessageError(text, hint="take line ends out of it")
+    return modern
+
+
+def _text(name: str, value: object) -> str:
+    """Return the *value* of a field as text: a Header of the old API knows no fold of the new one."""
+    if not isinstance(value, str | Header):
+        text = f"the header field {name[:80]!r} is a {type(value).__name__}, not a str"
+        raise MessageError(text, hint="set it to a str, or leave it out")
+    return value if isinstance(value, str) else str(value)
+
+
+def _drop_empty(message: EmailMessage) -> None:
+    fields = list(message.raw_items())
+    if any(_is_left_out(name, value) for name, value in fields):
+        _set_fields(message, [(name, value) for name, value in fields if not _is_left_out(name, value)])
+
+
+def _is_left_out(name: str, value: str) -> bool:
+    # ", ".join() of nothing but empty strings is a list of nobody as well.
+    return name.lower() in _NEVER_EMPTY and not value.replace(",", "").strip()
+
+
 def _copied(message: EmailMessage) -> EmailMessage:
     # The generator sets boundaries and the like on what it is given: every part is copied, no payload is.
     copied = copy.copy(message)
-    fields = list(message.raw_items())
-    # Deleting makes the copy a header list of its own; the caller's stays as it is.
-    for name, _ in fields:
-        del copied[name]
-    for name, value in fields:
-        # A Header of the old API knows no fold of the new one.
-        plain = value if isinstance(value, str) else str(value)
-        # Raw non-ASCII of a parsed header would go out as it is: as a header object it is folded to encoded-words.
-        copied.set_raw(name, value if hasattr(value, "fold") else _header(message, name, plain))
+    fields = [(name, value if hasattr(value, "fold") else _text(name, value)) for name, value in message.raw_items()]
+    _set_fields(copied, fields)
     if message.is_multipart():
         parts = cast("list[EmailMessage]", message.get_payload())
         copied.set_payload([_copied(part) for part in parts])
     return copied
 
 
-def _header(message: Message, name: str, value: str) -> object:
-    if value.isascii():
-        return value
-    policy = message.policy if isinstance(message.policy, EmailPolicy) else EmailPolicy()
-    return policy.header_factory(name, value)
-
-
-class _CheckedPolicy(EmailPolicy):
-    """A policy under which each field is one field (CVE-2024-6923, CVE-2026-1299: on older Pythons it can be two)."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        """Return the folded field, or refuse what is more than one."""
-        lowered = name.lower()
-        if _is_short(name, value):
-            field = f"{name}: {value}\r\n".encode("ascii")
-            if lowered in _TEXT_NAMES or (lowered in _ADDRESS_NAMES and _is_plain(cast("AddressHeader", value), field)):
-                return field
-        folded = super().fold_binary(name, value)
-        if lowered in _ADDRESS_NAMES:
-            folded = self._same_addresses(name, value, folded)
-        parsed = _FIELD.fullmatch(folded)
-        if not parsed or parsed[1] != name.encode("utf-8", "surrogateescape"):
-            text = f"the header field {name[:80]!r} would become more than one field, or none"
-            raise MessageError(text, hint="take line ends and control characters out of its name and value")
-        return folded
-
-    def _same_addresses(self, name: str, value: str, folded: bytes) -> bytes:
-        """Return *folded* if it reads as the addresses of *value* do, else with each display name encoded."""
-        wanted = cast("AddressHeader", value if hasattr(value, "groups") else self.header_factory(name, value))
-        # Python drops the quotes of a long display name, and those that an encoded one needs when it is decoded: what
-        # was a name is then read as more addresses (seen on 3.11 to 3.13).
-        if _is_plain(wanted, folded) or self._reads_as(wanted, folded):
-            return folded
-        encoded = _encoded_field(name, wanted.groups)
-        if self._reads_as(wanted, encoded):
-            return encoded
-        text = f"the header field {name} cannot be written so that it is read as the same addresses"
-        raise MessageError(text, hint="use simpler display names")
-
-    def _reads_as(self, wanted: AddressHeader, field: bytes) -> bool:
-        name, _, value = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")
-        return _spoken_to(self.header_factory(name, value.strip()).groups) == _spoken_to(wanted.groups)
-
-
-def _is_short(name: str, value: str) -> bool:
-    """Return whether *value* is a header object that is folded as all are, and needs no folding."""
-    return (
-        getattr(type(value), "fold", None) is BaseHeader.fold
-        # A date that is none is written as nothing.
-        and not cast("BaseHeader", value).defects
-        and len(name) + len(value) <= 76  # noqa: PLR2004 -- 78 with what stands between
-        and _WORDS.fullmatch(value) is not None
-    )
-
-
-def _is_plain(wanted: AddressHeader, field: bytes) -> bool:
-    """Return whether *field* is nothing but the *wanted* addresses, so simple that they read as they stand."""
-    specs = [address.addr_spec for group in wanted.groups for address in group.addresses]
-    text = field.decode("utf-8", "surrogateescape").replace("\r\n", "").partition(":")[2].strip()
-    return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
-
-
-def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
-    return [(group.display_name is not None, [address.addr_spec for address in group.addresses]) for group in groups]
-
-
-def _encoded_field(name: str, groups: Iterable[Group]) -> bytes:
-    """Return an address field whose display names are encoded-words, in which nothing has a meaning (RFC 2047 §5)."""
-    parts = []
-    for group in groups:
-        mailboxes = f",{_FOLD}".join(
-            f"{_encoded_words(a.display_name)} <{a.addr_spec}>" if a.display_name else a.addr_spec
-            for a in group.addresses
-        )
-        parts.append(mailboxes if group.display_name is None else f"{_encoded_words(group.display_name)}: {mailboxes};")
-    return f"{name}: {f',{_FOLD}'.join(parts)}\r\n".encode("utf-8", "surrogateescape")
-
-
-def _encoded_words(text: str) -> str:
-    # What a parsed header had of octets that are no text is not text here either.
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return Header(text, "utf-8").encode(maxlinelen=75, linesep="\r\n")
-
-
-def _serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
-    theirs = cast("EmailPolicy", message.policy)
-    policy = _CheckedPolicy(
-        linesep="\r\n",
-        utf8=utf8,
-        cte_type=cte_type,
-        # Below 78 the folding of some Pythons never ends (seen with 15), above 998 no server need take it.
-        max_line_length=max(78, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
-        refold_source=theirs.refold_source,
-        header_factory=theirs.header_factory,
-    )
-    return Content.from_pieces(_guarded(lambda: _pieces(message, policy)))
-
-
-def _pieces(message: EmailMessage, policy: _CheckedPolicy) -> tuple[bytes | str, ...]:
-    """Return *message* as it is written, each large payload as the str that it is: no copy is made of it."""
-    large = [part for part in message.walk() if _is_large(part.get_payload())]
-    payloads = [cast("str", part.get_payload()) for part in large]
-    try:
-        for part in large:
-            part.set_payload(_PLACE)
-        between = _flattened(message, policy).split(_PLACE.encode("ascii"))
-    finally:
-        for part, payload in zip(large, payloads, strict=True):
-            part.set_payload(payload)
-    if len(between) != len(large) + 1:
-        # The words are in the message itself.
-        return (_flattened(message, policy),)
-    return tuple(piece for pair in zip_longest(between, payloads, fillvalue="") for piece in pair)
-
-
-def _is_large(payload: object) -> bool:
-    return isinstance(payload, str) and len(payload) > BLOCK and payload.isascii() and "\r" not in payload
-
-
-def _flattened(message: EmailMessage, policy: _CheckedPolicy) -> bytes:
-    buffer = io.BytesIO()
-    _Generator(buffer, mangle_from_=False, policy=policy).flatten(message)
-    return buffer.getvalue()
-
-
-class _Generator(BytesGenerator):
-    """Python's own, but for one write of a text in place of one for each of its lines."""
-
-    def _write_lines(self, lines: str) -> None:
-        self.write(lines.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n"))
+def _set_fields(message: EmailMessage, fields: Iterable[tuple[str, str]]) -> None:
+    # To delete the fields one by one would take quadratic time.
+    message._headers = []  # type: ignore[attr-defined] # noqa: SLF001 -- there is no public way
+    for name, value in fields:
+        message.set_raw(name, value)

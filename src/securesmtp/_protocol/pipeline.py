@@ -301,7 +301,9 @@ def final_reply() -> Dialogue[Reply]:
 def unknown(error: SecureSMTPError) -> OutcomeUnknownError:
     """Return the error for a content that was ended, and not answered because of *error*."""
     message = f"the content was ended, and then: {error.args[0]}. The message may have been delivered"
-    hint = "ask the server's log for the Message-ID before you send it again"
+    hint = "see in the server's log whether the one with its Message-ID was accepted before you send it again"
+    if error.hint:
+        hint += f"; {error.hint}"
     return OutcomeUnknownError(message, stage=Stage.CONTENT, hint=hint)
 
 

@@ -71,6 +71,7 @@ _HINTS: dict[type[OSError], str] = {
     ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
     socket.gaierror: "is the host's name right?",
 }
+_PIPELINED = 'if every message ends like this, the server may not take commands in one go: try pipelining="off"'
 
 
 class Deadline:
@@ -126,6 +127,8 @@ class Link(smtplib.SMTP):
         self._asked = False
         # So many of the octets that `written` counts were not.
         self._left = 0
+        # Whether the replies that are owed are to commands of one flight (RFC 2920).
+        self._pipelined = False
         self._aborted = False
         # The sockets whose attempts to connect are under way, for `abort`.
         self._connecting: list[socket.socket] = []
@@ -315,12 +318,13 @@ class Link(smtplib.SMTP):
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
         self._reader.conceal(effect.line)
-        self._awaited, self._ends = 1, deque([self.position])
+        self._awaited, self._ends, self._pipelined = 1, deque([self.position]), False
         self.send(memoryview(effect.line.data))
 
     def _fly(self, effect: Flight) -> None:
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
+        self._pipelined = len(effect.lines) + self._awaited + self._due > 1
         self._due += len(effect.lines)
         # Written with the content that follows it, if one does: a second small write would make a server that has
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
@@ -330,6 +334,8 @@ class Link(smtplib.SMTP):
 
     def _block(self, effect: Block) -> None:
         self._step(Stage.CONTENT, "block")
+        # A content that a 354 has asked for leaves when all before it is answered.
+        self._pipelined = self._pipelined and self._due > 0
         self._held += effect.data
         self._ends[-1] = self.position
         if not effect.more or len(self._held) >= BLOCK:
@@ -418,7 +424,8 @@ class Link(smtplib.SMTP):
         schedule = AttemptSchedule(addresses)
 
         def failed(address: AddressInfo, error: OSError) -> None:
-            answers[address] = error
+            # Its traceback would keep this frame, and all that called it.
+            answers[address] = error.with_traceback(None)
             schedule.failed(address)
 
         with _Selector() as selector:
@@ -603,6 +610,8 @@ class Link(smtplib.SMTP):
             # Who reads replies or records does not know the stage.
             if error.stage is Stage.UNKNOWN:
                 error.stage = self._stage
+            if isinstance(error, DeadlineExceededError) and self._pipelined:
+                error.hint = _PIPELINED
             return error
         message = f"the connection failed: {_words(error)}"
         hint = _HINTS.get(type(error)) if self._stage is Stage.CONNECT else None

@@ -8,7 +8,7 @@ import re
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from securesmtp._shown import escape, quote
 from securesmtp._transport.record import RecordLayer
@@ -49,6 +49,10 @@ _REASONS = {
 }
 # From X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN on: the checks of X509_V_FLAG_X509_STRICT.
 _STRICT = range(79, 95)
+# What `ssl.SSLSocket.getpeercert` returns of a certificate.
+_Shown: TypeAlias = dict[str, Any]
+# How far up a chain is looked for a message: real ones have three or four certificates.
+_MAX_PATH = 8
 _AEAD = re.compile("GCM|CHACHA20")
 _PLAINTEXT = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"}
 
@@ -238,7 +242,7 @@ def _encrypted() -> NoReturn:
 def _unreadable(what: str, error: Exception) -> NoReturn:
     hint = "it must be a readable file in PEM form"
     if what == "ca_data":
-        hint = "it must be PEM as str, or DER as bytes"
+        hint = "PEM must be a str, so decode bytes: data.decode(); DER must be bytes; a path goes into ca_file"
     elif "-BEGIN " in what:
         hint = "that is the text of a certificate or key and no path: pass a path, or a CA as TLSPolicy(ca_data=...)"
     message = f"{what} cannot be used: {error}"
@@ -257,12 +261,13 @@ def _demand(held: object, otherwise: str) -> None:
 def _certificate_error(error: ssl.SSLCertVerificationError, tls: ssl.SSLObject, settings: Settings) -> CertificateError:
     code = error.verify_code
     reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
-    shown = _presented(tls)
+    path, trusted = _path(tls)
+    shown = path[0] if path else {}
     said = {
         CertificateReason.UNTRUSTED: "the certificate is signed by nobody whom you trust",
         CertificateReason.SELF_SIGNED: "the certificate, or the root of its chain, signed itself",
-        CertificateReason.EXPIRED: f"the certificate expired on {shown.get('notAfter', 'a day that it does not tell')}",
-        CertificateReason.NOT_YET_VALID: f"the certificate begins on {shown.get('notBefore', 'a later day')}",
+        CertificateReason.EXPIRED: "the certificate, or one above it, expired",
+        CertificateReason.NOT_YET_VALID: "the time of the certificate, or of one above it, has not begun",
         CertificateReason.NAME_MISMATCH: f"the certificate is not for {settings.server_name}, but for {_names(shown)}",
         CertificateReason.PURPOSE: "the certificate may not be used by a server",
         CertificateReason.WEAK_KEY: "a key or signature in the certificate's chain is too weak",
@@ -278,18 +283,69 @@ def _certificate_error(error: ssl.SSLCertVerificationError, tls: ssl.SSLObject, 
         CertificateReason.WEAK_KEY: "the server needs a key of RSA 2048 bits, P-256 or better, signed with SHA-256",
         CertificateReason.STRICT: "make the private CA anew with what is missing, or pass allow_legacy_ca=True",
     }.get(reason)
+    if reason in {CertificateReason.EXPIRED, CertificateReason.NOT_YET_VALID}:
+        said, hint = _out_of_time(path, said, hint)
+    elif reason in {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}:
+        said, hint = _without_root(path[1:], trusted, settings.policy, said, hint)
+    elif reason is CertificateReason.NAME_MISMATCH and ("DNS", settings.server_name) in shown.get("subjectAltName", ()):
+        said = f"the certificate has {settings.server_name} as a DNS name, not as an IP address"
+        hint = "the server needs a certificate with that IP address in subjectAltName"
     mapped = CertificateError(f"{said} (OpenSSL: {error.verify_message})", stage=Stage.HANDSHAKE, hint=hint)
     mapped.reason = reason
     return mapped
 
 
-def _presented(tls: ssl.SSLObject) -> dict[str, Any]:
-    # For the message only. After a failed handshake no public call gives the certificate on 3.11 and 3.12.
-    # Whoever made the certificate chose its octets: what cannot be decoded is not shown.
+def _out_of_time(path: list[_Shown], said: str, hint: str | None) -> tuple[str, str | None]:
+    """Return which certificate is out of its time, and since or until when; *said* and *hint* where it is not seen."""
+    now = datetime.now(UTC)
+    for each in path:
+        late = _time(each["notAfter"]) < now
+        if late or _time(each["notBefore"]) > now:
+            when = f"expired on {each['notAfter']}" if late else f"begins on {each['notBefore']}"
+            if each is path[0]:
+                return f"the certificate {when}", hint
+            kind = "root" if each["subject"] == each["issuer"] else "intermediate"
+            said = f"the {kind} certificate {_called(each, 'subject')} {when}"
+            return said, "whoever runs the server or the CA must replace it; or is your clock wrong?"
+    return said, hint
+
+
+def _without_root(
+    above: list[_Shown], trusted: list[_Shown], policy: TLSPolicy, said: str, hint: str | None
+) -> tuple[str, str | None]:
+    """Return that an intermediate certificate alone is trusted; *said* and *hint* where it is something else."""
+    for each in above:
+        if each in trusted and each["subject"] != each["issuer"]:
+            given = [name for name in ("ca_file", "ca_data", "extra_ca_file") if getattr(policy, name) is not None]
+            held, root = " and ".join(given), _called(each, "issuer")
+            said = f"{held} has the intermediate certificate {_called(each, 'subject')} but not {root}, which signed it"
+            return said, f"add the root certificate above it to {held}"
+    return said, hint
+
+
+def _called(certificate: _Shown, which: str) -> str:
+    attributes = dict(pair for part in certificate[which] for pair in part)
+    # Quoted by repr: whoever made the certificate chose these octets.
+    return repr(attributes.get("commonName", ", ".join(attributes.values()))[:100])
+
+
+def _path(tls: ssl.SSLObject) -> tuple[list[_Shown], list[_Shown]]:
+    """Return the server's certificate and those above it, by their names, as far as they are known; and the trusted."""
+    # For the message only. After a failed handshake no public call gives the chain on 3.11 and 3.12.
+    # Whoever made the certificates chose their octets: what cannot be decoded is not shown.
     with suppress(ValueError, OSError):
-        chain = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
-        return chain[0].get_info() if chain else {}
-    return {}
+        sent = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
+        shown, trusted = [each.get_info() for each in sent or ()], tls.context.get_ca_certs()
+        path = shown[:1]
+        # As OpenSSL looks for them: among the trusted first.
+        for _ in range(_MAX_PATH):
+            path += [each for each in (*trusted, *shown) if each not in path and _is_issuer(each, path)][:1]
+        return path, trusted
+    return [], []
+
+
+def _is_issuer(issuer: _Shown, path: list[_Shown]) -> bool:
+    return bool(path) and issuer.get("subject") == path[-1].get("issuer")
 
 
 def _names(shown: dict[str, Any]) -> str:

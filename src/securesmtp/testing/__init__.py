@@ -31,7 +31,7 @@ class Received:
     One message as the server took it.
 
     Attributes:
-        mail_from: The reverse-path.
+        mail_from: The reverse-path; empty for the null one.
         recipients: The forward-paths that were accepted, in their order.
         content: Its octets, dot-stuffing undone; each line ends in CRLF.
     """
@@ -140,7 +140,9 @@ class LocalServer:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802 -- as above
         """Keep the message."""
         content = cast("bytes", envelope.content)
-        self.messages.append(Received(str(envelope.mail_from), tuple(envelope.rcpt_tos), content))
+        # The null reverse-path, which aiosmtpd shows with its brackets, is empty as in a receipt.
+        mail_from = str(envelope.mail_from).removeprefix("<>")
+        self.messages.append(Received(mail_from, tuple(envelope.rcpt_tos), content))
         return f"250 2.0.0 queued as {len(self.messages)}"
 
     def _check(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:  # noqa: ANN401, ARG002

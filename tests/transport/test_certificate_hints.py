@@ -1,0 +1,144 @@
+"""What a refused chain says about the certificate that is at fault, where it is not the server's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certificates import EXPIRED_AT, GOOD, TABLE, VALID_FROM, ServerCertificate
+from conftest import Serve
+from scripted import Mode, honest
+from securesmtp import CertificateError, CertificateReason, SecureMailer, TLSPolicy
+
+NOW = datetime.now(UTC)
+LONG = (datetime(2000, 1, 1, tzinfo=UTC), NOW + timedelta(days=3650))
+OVER, EARLY = (LONG[0], EXPIRED_AT), (VALID_FROM, VALID_FROM + timedelta(days=1))
+Times = tuple[datetime, datetime]
+
+
+class _Signed:
+    """A certificate and its key, signed by another or by itself."""
+
+    def __init__(self, name: str, signer: _Signed | None, times: Times, *, ca: bool = True) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate: x509.Certificate
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        above, key = (subject, self.key) if signer is None else (signer.certificate.subject, signer.key)
+        builder = (
+            x509.CertificateBuilder(above, subject, self.key.public_key(), x509.random_serial_number(), *times)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        )
+        if ca:
+            usage = x509.KeyUsage(
+                digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+            )  # fmt: skip
+            builder = builder.add_extension(usage, critical=True)
+        else:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        self.certificate = builder.sign(key, hashes.SHA256())
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _chain(root: Times, intermediate: Times, leaf: Times) -> tuple[_Signed, _Signed, _Signed]:
+    first = _Signed("The Root", None, root)
+    second = _Signed("The Intermediate", first, intermediate)
+    return first, second, _Signed("the server", second, leaf, ca=False)
+
+
+def _served(leaf: _Signed, *above: _Signed) -> ServerCertificate:
+    key = leaf.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return ServerCertificate("made", b"".join(each.pem for each in (leaf, *above)), key)
+
+
+def _refusal(serve: Serve, shown: ServerCertificate, policy: TLSPolicy, mode: Mode = "implicit") -> CertificateError:
+    server = serve(honest(mode), tls=shown.context())
+    with (
+        SecureMailer("localhost", server.port, tls=mode, policy=policy, timeout=5) as mailer,
+        pytest.raises(CertificateError) as caught,
+    ):
+        mailer.check()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("times", "reason", "told", "hint"),
+    [
+        ((LONG, OVER, LONG), "expired", "the intermediate certificate 'The Intermediate' expired on Jan  2", "replace"),
+        ((OVER, LONG, LONG), "expired", "the root certificate 'The Root' expired on Jan  2 03:04:05 2020", "replace"),
+        ((LONG, LONG, OVER), "expired", "the certificate expired on Jan  2 03:04:05 2020", "a new certificate"),
+        ((LONG, EARLY, LONG), "not yet valid", "the intermediate certificate 'The Intermediate' begins on", "clock"),
+        ((LONG, LONG, EARLY), "not yet valid", "the certificate begins on Jan  2 03:04:05 2990", "clock"),
+    ],
+    ids=["intermediate", "root", "leaf", "intermediate that begins later", "leaf that begins later"],
+)  # fmt: skip
+def test_a_certificate_that_is_out_of_its_time_is_named(
+    serve: Serve, times: tuple[Times, Times, Times], reason: str, told: str, hint: str
+) -> None:
+    """With its own date, not the leaf's (RFC 5280 §6.1.3 checks each of the path)."""
+    root, intermediate, leaf = _chain(*times)
+    error = _refusal(serve, _served(leaf, intermediate), TLSPolicy(ca_data=root.pem.decode()))
+    assert error.reason is CertificateReason(reason)
+    assert error.args[0].startswith(told)
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize("sends", ["leaf", "intermediate", "root"])
+def test_an_intermediate_alone_is_no_trust_and_the_error_says_so(
+    serve: Serve, mode: Mode, tmp_path: Path, sends: str
+) -> None:
+    """Whatever the server sends: the chain must end in a root that is trusted (RFC 5280 §6.1)."""
+    root, intermediate, leaf = _chain(LONG, LONG, LONG)
+    above = {"leaf": (), "intermediate": (intermediate,), "root": (intermediate, root)}[sends]
+    file = tmp_path / "ca.pem"
+    file.write_bytes(intermediate.pem)
+    error = _refusal(serve, _served(leaf, *above), TLSPolicy(ca_file=file), mode)
+    assert error.reason in {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}
+    assert error.args[0].startswith(
+        "ca_file has the intermediate certificate 'The Intermediate' but not 'The Root', which signed it"
+    )
+    assert error.hint == "add the root certificate above it to ca_file"
+    # In addition to certifi's roots it is no root either, and with its root it is trusted.
+    error = _refusal(serve, _served(leaf, *above), TLSPolicy(extra_ca_file=file), mode)
+    assert error.args[0].startswith("extra_ca_file has the intermediate certificate")
+    file.write_bytes(intermediate.pem + root.pem)
+    server = serve(honest(mode), tls=_served(leaf, *above).context())
+    with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_file=file), timeout=5) as mailer:
+        assert len(mailer.check().tls.chain) == 3
+
+
+@pytest.mark.parametrize("stranger", [False, True], ids=["no intermediate", "another root"])
+def test_a_chain_that_does_not_reach_what_is_trusted_is_told_as_before(serve: Serve, *, stranger: bool) -> None:
+    """There, what you trust is a root, and the server or the name of the host is not right."""
+    root, intermediate, leaf = _chain(LONG, LONG, LONG)
+    trusted = _Signed("Another Root", None, LONG) if stranger else root
+    error = _refusal(serve, _served(leaf, *[intermediate] * stranger), TLSPolicy(ca_data=trusted.pem.decode()))
+    assert "nobody whom you trust" in error.args[0]
+    assert "intermediates" in (error.hint or "")
+
+
+def test_a_dns_name_that_looks_like_the_address_is_told_as_what_it_is(serve: Serve) -> None:
+    """Not for 127.0.0.1, but for '127.0.0.1' helps nobody: an address is an iPAddress (RFC 9525 §6.4)."""
+    (row,) = (row for row in TABLE if row.id == "dns_name_that_looks_like_an_ip")
+    policy = TLSPolicy(ca_data=row.trust.decode(), server_hostname=row.host)
+    error = _refusal(serve, row.certificate, policy)
+    assert error.reason is CertificateReason.NAME_MISMATCH
+    assert error.args[0].startswith("the certificate has 127.0.0.1 as a DNS name, not as an IP address")
+    assert error.hint == "the server needs a certificate with that IP address in subjectAltName"
+
+
+def test_other_names_are_told_as_before(serve: Serve) -> None:
+    """A host that is a name, and is not among them."""
+    error = _refusal(serve, GOOD.certificate, TLSPolicy(ca_data=GOOD.trust.decode(), server_hostname="mail.example"))
+    assert error.args[0].startswith("the certificate is not for mail.example, but for 'localhost', '127.0.0.1'")

@@ -61,7 +61,7 @@ _OVERLAPPING = {
 }
 # What may stand behind a command in the same flight (RFC 2920 §3.1, RFC 3030 §4.2).
 _FLIGHT = {b"RSET": {b"MAIL"}, b"MAIL": {b"RCPT"}, b"RCPT": {b"RCPT", b"DATA", b"BDAT"}}
-_REPLY = re.compile(rb"(?:([2-5][0-5][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-5][0-9]))(?: [^\r\n]*)?\r\n")
+_REPLY = re.compile(rb"(?:([2-5][0-9][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-9][0-9]))(?: [^\r\n]*)?\r\n")
 _SMUGGLED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
 

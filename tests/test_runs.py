@@ -249,7 +249,9 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
         time.sleep(0.01)
         return b"250 ok\r\n"
 
-    server = serve(honest(extensions=OFFER, replies={"CONTENT": limited}), overlaps=True)
+    # By chunk, a 421 leaves what was in flight behind it unknown.
+    offer = OFFER if reply.startswith(b"432") else ("PIPELINING",)
+    server = serve(honest(extensions=offer, replies={"CONTENT": limited}), overlaps=True)
     options = {"max_connections": 4, "pipelining": pipelining, "on_event": told.append, "window": Window(2)}
     mine = mailer(server, **options)
     mine._pool.bearing.prove()
@@ -264,7 +266,7 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """421 to MAIL: nobody has it, and it goes over a connection that works, not over a further one."""
+    """421 to MAIL, no content written: it goes over a connection that works, not over a further one."""
     first: list[Peer] = []
     lock = threading.Lock()
 
@@ -273,7 +275,7 @@ def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: M
             first.append(peer)
         return b"250 ok\r\n" if peer is first[0] else b"421 4.7.0 too many concurrent connections\r\n"
 
-    server = serve(honest(extensions=OFFER, replies={"MAIL": limited, "CONTENT": _slow}), overlaps=True)
+    server = serve(honest(extensions=("PIPELINING",), replies={"MAIL": limited, "CONTENT": _slow}), overlaps=True)
     mine = mailer(server, pipelining=pipelining)
     mine._pool.bearing.prove()
     results = list(mine.send_many(mails(30)))
@@ -521,7 +523,7 @@ def test_an_error_of_the_callers_own_says_where_it_was_raised(serve: Serve, mail
     mine = mailer(server, username="me", password=password, max_connections=1, max_connect_failures=2)
     results = list(mine.send_many(mails(4)))
     assert [type(result.error) for result in results] == [LookupError, LookupError, ConnectError, ConnectError]
-    (note,) = results[0].error.__notes__  # type: ignore[union-attr]
+    note = results[0].error.__notes__[-1]  # type: ignore[union-attr]
     assert "test_runs.py" in note
     assert "the vault is sealed" in note
     assert "securesmtp/_" not in note

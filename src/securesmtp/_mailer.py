@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
@@ -19,12 +19,13 @@ from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may
 from securesmtp._many import Backlog, Job, Known, in_order
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.delivery import deliver, transactions
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions
+from securesmtp._protocol.dialogue import interrupted
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory
 from securesmtp._protocol.sasl import Password, hidden, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
-from securesmtp._shown import quote, withhold
+from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
@@ -33,7 +34,7 @@ from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, FewerConnections, Sent, tell
+from securesmtp.events import Failed, FewerConnections, Sent, is_interrupt, tell
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from email.headerregistry import Address
     from types import TracebackType
 
-    from securesmtp._protocol.delivery import Delivery
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
@@ -296,7 +296,9 @@ class SecureMailer:
                 try:
                     # Here, in the caller's thread: who goes on to change the message changes the next one.
                     yield Job(index, _from_any(message), bind(self._overall, deadline))
-                except Exception as error:  # noqa: BLE001 -- ours, or that of the envelope's own iterable or file
+                except Exception as error:  # ours, or that of the envelope's own iterable or file
+                    if is_interrupt(error):
+                        raise
                     drop_frames(error)
                     yield Known(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
@@ -364,60 +366,105 @@ class SecureMailer:
         return None if limit is None else Deadline("deadline", limit)
 
     def _submit(
-        self, submission: Submission, partial: Partial, overall: Deadline | None, attempt: _Attempt | None = None
+        self, submission: Submission, partial: Partial, overall: Deadline | None, visit: _Visit | None = None
     ) -> Receipt:
-        started, attempt = monotonic(), attempt or _Attempt()
         _check(partial)
+        sending = _Sending(submission, monotonic())
 
-        def work(place: Place, link: Link, session: Session) -> tuple[Session, Delivery]:
+        def work(place: Place, link: Link, session: Session) -> None:
             place.left -= 1
-            return session, link.run(deliver(session, submission, partial, self._settings.pipelining))
+            sending.session = session
+            link.run(deliver(session, submission, partial, self._settings.pipelining, sending.attempt))
 
-        with self._naming(submission.content.message_id):
-            needs = bind(transactions, len(submission.recipients), partial)
+        visit, needs = visit or _Visit(), bind(transactions, len(submission.recipients), partial)
+        with self._saying(sending):
             try:
-                session, delivery = self._use(overall, work, attempt, needs)
+                self._use(overall, work, visit, needs)
             except AuthenticationError as error:
                 # Not where it has never been good for a message: a further login would be no better.
-                if attempt.session is None or attempt.session.transactions < 2 or not self._has_lost_login(error):  # noqa: PLR2004
+                if visit.session is None or visit.session.transactions < 2 or not self._has_lost_login(error):  # noqa: PLR2004
                     raise
                 self._pool.discard_idle()
-                session, delivery = self._use(overall, work, attempt, needs)
-        return self._receipt(submission, session, delivery, started)
+                sending.attempt = Attempt()
+                self._use(overall, work, visit, needs)
+            return self._receipt(sending)
 
-    def _receipt(self, submission: Submission, session: Session, delivery: Delivery, started: float) -> Receipt:
-        assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
-        receipt = Receipt(
-            submission.content.message_id,
-            submission.mail_from.address,
-            delivery.recipients,
-            delivery.replies[-1],
-            session.tls,
-            delivery.size,
-            timedelta(seconds=monotonic() - started),
-            delivery.replies,
-        )
-        tell(Sent(self._settings.host, self._settings.port, receipt), self._on_event)
+    def _receipt(self, sending: _Sending) -> Receipt:
+        receipt = sending.receipt()
+        self._tell_once(sending, Sent(self._settings.host, self._settings.port, receipt))
         return receipt
+
+    def _tell_once(self, sending: _Sending, event: Event) -> None:
+        # Before it is told: who is interrupted in on_event is not called again.
+        if not sending.told:
+            sending.told = True
+            tell(event, self._on_event)
+
+    @contextmanager
+    def _saying(self, sending: _Sending) -> Iterator[None]:
+        """Add to whatever ends a send what became of its message, and tell of it."""
+        try:
+            with self._naming(sending.submission.content.message_id, sending):
+                yield
+        except SecureSMTPError:
+            raise
+        except BaseException as interrupt:
+            error = sending.interrupted_by(interrupt)
+            self._place(error, sending.submission.content.message_id)
+            # What the interrupt had for a cause is kept where ours has none.
+            error.__cause__ = error.__cause__ or interrupt.__cause__
+            interrupt.__cause__ = error
+            which = escape(str(error.message_id), 200)
+            interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
+            host, port = self._settings.host, self._settings.port
+            self._tell_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
+            raise
+
+    @contextmanager
+    def _naming(self, message_id: str | None, sending: _Sending | None = None) -> Iterator[None]:
+        """Add to an error where it happened and to which message, and tell of it."""
+        try:
+            yield
+        except SecureSMTPError as error:
+            self._place(error, message_id)
+            if sending is not None:
+                sending.attempt.end, sending.told = error, True
+            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
+            raise
+
+    def _has_lost_login(self, error: object) -> bool:
+        """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
+        return self._settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL
+
+    def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
+        error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
+        if self._has_lost_login(error):
+            error.args = (f'the login was lost: "{error.reply}"',)
+            error.hint = "the server took the login of this connection, and then asked for one"
 
     def _use(
         self,
         overall: Deadline | None,
-        work: Callable[[Place, Link, Session], T],
-        attempt: _Attempt | None = None,
+        work: Callable[[Place, Link, Session], None],
+        visit: _Visit,
         needs: Callable[[Session], int] | None = None,
-    ) -> T:
+    ) -> None:
         """Do *work* on a connection, which is nobody else's meanwhile; it has room for what *work* needs of it."""
         pool, ticket, place, link = self._pool, Ticket(), None, None
-        attempt = attempt or _Attempt()
-        attempt.has_place, attempt.session = False, None
+        visit.has_place, visit.session = False, None
         try:
             place = pool.take(ticket, overall)
             self._refuse_if_closed()
-            attempt.has_place = True
-            link, session = pool.connection(place, overall, needs, in_pause=attempt.in_pause)
-            attempt.session = session
-            return work(place, link, session)
+            visit.has_place = True
+            link, session = pool.connection(place, overall, needs, in_pause=visit.in_pause)
+            visit.session = session
+            try:
+                work(place, link, session)
+            except BaseException:
+                # Once more, should a second interrupt have struck in the handling of the first.
+                if not link.is_in_step:
+                    link.close()
+                raise
         except SecureSMTPError as error:
             if place is not None and is_connection_limit(error):
                 # One too many: closed, and not the next one's.
@@ -431,26 +478,6 @@ class SecureMailer:
             if place is not None and self._closed:
                 pool.close_idle(place)
             pool.wake()
-
-    def _has_lost_login(self, error: object) -> bool:
-        """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
-        return self._settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL
-
-    @contextmanager
-    def _naming(self, message_id: str | None) -> Iterator[None]:
-        """Add to an error where it happened and to which message, and tell of it."""
-        try:
-            yield
-        except SecureSMTPError as error:
-            self._place(error, message_id)
-            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
-            raise
-
-    def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
-        error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
-        if self._has_lost_login(error):
-            error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server took the login of this connection, and then asked for one"
 
     def _work(self, run: Run, backlog: Backlog) -> None:
         """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
@@ -472,18 +499,18 @@ class SecureMailer:
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        attempt = _Attempt(run.may_log_in())
+        visit = _Visit(run.may_log_in())
         while run.ended is None:
             try:
-                end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, attempt)
+                end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, visit)
             except BaseException as error:  # noqa: BLE001 -- a caller's own is the result, an interrupt raised there
                 end = error
-            if attempt.session is not None:
+            if visit.session is not None:
                 run.connected()
             if isinstance(end, Exception):
                 # Whoever keeps events or log records keeps the errors of all tries.
                 drop_frames(end)
-                if attempt.found_none:
+                if visit.found_none:
                     return self._not_opened(run, job, end, backlog)
             left = run.shrink() if is_connection_limit(end) else 0
             if job.died or not may_go_again(end):
@@ -526,7 +553,7 @@ class SecureMailer:
 
     def _stream(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        waiting, again, attempt, leaves = deque([first]), list[Job](), _Attempt(run.may_log_in()), False
+        waiting, again, visit, leaves = deque([first]), list[Job](), _Visit(run.may_log_in()), False
 
         def work(place: Place, link: Link, session: Session) -> None:
             run.connected()
@@ -555,12 +582,12 @@ class SecureMailer:
             Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
 
         try:
-            self._use(first.overall, work, attempt)
+            self._use(first.overall, work, visit)
         except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
             # There is no connection; what was sent over one was heard of.
             for job in (*again, *waiting):
-                end = self._failed(job, error)
-                if attempt.found_none and isinstance(end, Exception):
+                end = self._ended(job, None, error)
+                if visit.found_none and isinstance(end, Exception):
                     drop_frames(end)
                     return self._not_opened(run, job, end, backlog)
                 _finish(job, end)
@@ -576,27 +603,67 @@ class SecureMailer:
             backlog.put(job)
         return leaves
 
-    def _ended(self, job: Job, session: Session, heard: Heard) -> Receipt | BaseException:
-        if isinstance(heard, BaseException):
-            return self._failed(job, heard)
+    def _ended(self, job: Job, session: Session | None, heard: Heard) -> Receipt | BaseException:
+        """Tell of the end of *job* as `send` would, and return it, or what on_event raises instead."""
+        sending = _Sending(job.submission, job.started, session)
         try:
-            return self._receipt(job.submission, session, heard, job.started)
-        except BaseException as error:  # noqa: BLE001 -- from on_event; raised where the result is waited for
-            return error
-
-    def _failed(self, job: Job, error: BaseException) -> BaseException:
-        """Tell of *error* as `send` would, and return it, or what on_event raises instead."""
-        try:
-            with self._naming(job.submission.content.message_id):
-                raise error  # noqa: TRY301 -- `_naming` tells of it
-        except BaseException as raised:  # noqa: BLE001 -- as above
+            with self._saying(sending):
+                if isinstance(heard, BaseException):
+                    raise heard  # noqa: TRY301 -- `_saying` tells of it
+                sending.attempt.end = heard
+                return self._receipt(sending)
+        except BaseException as raised:  # noqa: BLE001 -- a result, or raised where the result is waited for
             return raised
 
 
 @dataclass(slots=True)
-class _Attempt:
+class _Sending:
+    """One message on its way, and what is known of it should a foreign exception interrupt that."""
+
+    submission: Submission
+    started: float
+    session: Session | None = None
+    attempt: Attempt = field(default_factory=Attempt)
+    told: bool = False
+    made: Receipt | None = None
+
+    def receipt(self) -> Receipt:
+        """Return what the server said of the message that it has accepted: the same each time."""
+        if self.made is not None:
+            return self.made
+        delivery, session = self.attempt.end, self.session
+        # `open_session` gives no session without TLS, and a dialogue that has ended well a delivery.
+        assert isinstance(delivery, Delivery)  # noqa: S101 -- for the type checker
+        assert session is not None  # noqa: S101 -- the same
+        assert session.tls is not None  # noqa: S101 -- the same
+        self.made = Receipt(
+            self.submission.content.message_id,
+            self.submission.mail_from.address,
+            delivery.recipients,
+            delivery.replies[-1],
+            session.tls,
+            delivery.size,
+            timedelta(seconds=monotonic() - self.started),
+            delivery.replies,
+        )
+        return self.made
+
+    def interrupted_by(self, interrupt: BaseException) -> SecureSMTPError:
+        """Return what became of the message, for the cause of *interrupt*."""
+        lost = interrupted(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
+        end = self.attempt.end = self.attempt.lost(lost)
+        if isinstance(end, SecureSMTPError):
+            return end
+        message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
+        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=end.replies[-1])
+        error.outcome, error.receipt = Outcome.ACCEPTED, self.receipt()
+        return error
+
+
+@dataclass(slots=True)
+class _Visit:
     """
-    How far a send came.
+    How far a send came with a connection.
 
     Attributes:
         in_pause: Whether it logs in even while the mailer pauses logins.
@@ -625,9 +692,10 @@ def _finish(job: Job, end: Receipt | BaseException) -> None:
         job.finish(SendResult(job.index, message_id, Outcome.ACCEPTED, end))
         return
     drop_frames(end)
-    # A caller's own error is raised before MAIL.
-    outcome = end.outcome if isinstance(end, SecureSMTPError) else Outcome.NOT_SENT
-    job.finish(SendResult(job.index, message_id, outcome, error=end))
+    # Where an exception is not ours, its cause is.
+    ours = end if isinstance(end, SecureSMTPError) else end.__cause__
+    outcome, receipt = (ours.outcome, ours.receipt) if isinstance(ours, SecureSMTPError) else (Outcome.NOT_SENT, None)
+    job.finish(SendResult(job.index, message_id, outcome, receipt, end))
 
 
 def _check(partial: object) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from securesmtp._bulk import is_full
+from securesmtp._shown import escape
+from securesmtp._values import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from securesmtp._protocol.message import Submission
     from securesmtp._transport.link import Deadline
-    from securesmtp._values import SendResult
 
 
 @dataclass(slots=True, eq=False)
@@ -120,35 +122,55 @@ def in_order(
     failures: list[Exception] = []
     threads: list[threading.Thread] = []
     backlog, held = Backlog(), 0
-    try:
-        for job in _until_it_raises(jobs, failures):
-            begun.append(job)
-            held += _octets(job)
-            if isinstance(job, Job):
-                job.told = told
-                backlog.put(job)
-                if len(threads) < workers:
-                    _start(threads, work, backlog)
-            while begun and (is_full(len(begun), held, workers, ahead, octets) or begun[0].end is not None):
-                held -= _octets(begun[0])
-                yield _end(begun.popleft(), told, work, backlog)
-        while begun:
-            yield _end(begun.popleft(), told, work, backlog)
-    finally:
-        backlog.close()
-        # Where the interpreter ends, daemons do not run any more.
-        while threads and not sys.is_finalizing():
-            threads.pop().join()
+    with _noting(begun):
+        try:
+            for job in _until_it_raises(jobs, failures):
+                begun.append(job)
+                held += _octets(job)
+                if isinstance(job, Job):
+                    job.told = told
+                    backlog.put(job)
+                    if len(threads) < workers:
+                        _start(threads, work, backlog)
+                while begun and (is_full(len(begun), held, workers, ahead, octets) or begun[0].end is not None):
+                    held -= _octets(begun[0])
+                    yield _end(begun, told, work, backlog)
+            while begun:
+                yield _end(begun, told, work, backlog)
+        finally:
+            backlog.close()
+            # Where the interpreter ends, daemons do not run any more.
+            while threads and not sys.is_finalizing():
+                threads.pop().join()
     for failure in failures:
         raise failure
 
 
-def _end(job: Job | Known, told: SimpleQueue[None], work: Callable[[Backlog], None], backlog: Backlog) -> SendResult:
+@contextmanager
+def _noting(begun: Iterable[Job | Known]) -> Iterator[None]:
+    """Note on what interrupts a run the results that nobody has been told, when all that was begun has its end."""
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as interrupt:
+        ends = [job.end for job in begun if isinstance(job.end, SendResult)]
+        for end in ends:
+            which = escape(str(end.message_id), 200)
+            interrupt.add_note(f"securesmtp: result {end.index}, message {which}: {end.outcome}")
+        raise
+
+
+def _end(
+    begun: deque[Job | Known], told: SimpleQueue[None], work: Callable[[Backlog], None], backlog: Backlog
+) -> SendResult:
+    job = begun[0]
     # Not a future for each: its locks were a tenth of what a small message costs (measured).
     while job.end is None or not told.empty():
         if job.end is None and not backlog.has_workers:
             _guarded(work, backlog)
         told.get()
+    begun.popleft()
     if isinstance(job.end, BaseException):
         raise job.end
     return job.end

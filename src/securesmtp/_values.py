@@ -98,7 +98,7 @@ class Reply(Portable):
     *enhanced* and the rest of the line stay. A password that is a word of the server's own texts so hides much.
 
     Attributes:
-        code: The three digits, 200 to 559.
+        code: The three digits, 200 to 599.
         enhanced: The status code of RFC 3463, such as ``"5.1.1"``, where the server gave a well-formed one.
         text: The server's words on one line, control characters escaped, 500 characters at the most.
         raw: The octets of its lines behind the code, joined by LF, 4096 octets at the most.
@@ -124,8 +124,8 @@ class Recipient(Portable):
 
     Attributes:
         address: The mailbox as it stood in the envelope.
-        accepted: Whether RCPT was answered by 250 or 251, and the content that followed by 250: where no content was
-            sent, False for everyone, whatever *reply* says.
+        accepted: Whether RCPT was answered by 25z, and the content that followed by 250: where no content was sent,
+            False for everyone, whatever *reply* says.
         reply: The reply to its RCPT, or the one that refused the transaction it stood in.
     """
 

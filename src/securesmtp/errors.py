@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._portable import Portable, attributes_from, attributes_of
 from securesmtp._shown import escape
-from securesmtp._values import CertificateReason, Outcome, Recipient, Reply, Stage
+from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +88,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         port: The configured port, None before there is one.
         message_id: The Message-ID of the message concerned; None where raw bytes have none, and where the message was
             refused before it was written out (a wrong address, a broken header).
+        receipt: What `SecureMailer.send` would have returned, in the one error whose outcome is ACCEPTED: the cause of
+            an exception that interrupted a send after the server had accepted the message; else None.
     """
 
     # For a class that says nothing about it: whoever knows less must not claim more.
@@ -99,6 +101,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     host: str | None
     port: int | None
     message_id: str | None
+    receipt: Receipt | None = None
 
     def __init__(
         self,
@@ -192,9 +195,15 @@ class MessageError(ConfigurationError):
 
 
 class ConnectError(SecureSMTPError, ConnectionError):
-    """There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220."""
+    """
+    There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220.
+
+    Attributes:
+        interrupted: Whether an exception that is not this library's ended it (Ctrl-C, a task's time limit).
+    """
 
     outcome = Outcome.NOT_SENT
+    interrupted: bool = False
 
 
 class TLSError(SecureSMTPError, ConnectionError):

@@ -8,6 +8,7 @@ at WARNING where something was refused for the sake of security, or a setting ca
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-    from securesmtp._values import Receipt, TLSInfo
+    from securesmtp._values import Receipt, Reply, TLSInfo
 
 __all__ = [
     "Authenticated",
+    "ChunkingRefused",
     "Closed",
     "Connected",
     "Connecting",
@@ -170,6 +172,21 @@ class FewerConnections(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkingRefused(Event):
+    """
+    The server offers CHUNKING and refuses BDAT: that message was refused, the mailer sends the next ones by DATA.
+
+    Attributes:
+        reply: How it refused the first BDAT.
+    """
+
+    reply: Reply
+
+    def _said(self) -> str:
+        return f"uses DATA from now on, since the server offers CHUNKING and refuses BDAT: {self.reply}"
+
+
+@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """
     A connection was closed.
@@ -193,7 +210,8 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     """
     Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message.
 
-    What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails.
+    What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails. What
+    strikes while *on_event* runs is no error of its own, and is not kept from whoever is to be interrupted.
     """
     if getattr(_THREAD, "is_telling", False):
         return
@@ -206,11 +224,31 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
 
 def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
-    grave = grave or isinstance(event, FellBack | FewerConnections)
+    grave = grave or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
     _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
     if on_event is None:
         return
     try:
         on_event(event)
-    except Exception:  # the application's own fault, told where it is looked for
+    except Exception as error:  # the application's own fault, told where it is looked for
+        if is_interrupt(error):
+            raise
         _LOGGER.exception("on_event raised")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """
+    Return whether *error* is no answer of what was called: it struck from outside.
+
+    Every exception that is no `Exception` is one (Ctrl-C, ``SystemExit``, gevent's timeouts). Any other is one where a
+    signal handler of this process raised it, which its traceback shows (Celery's ``SoftTimeLimitExceeded``).
+    """
+    if not isinstance(error, Exception):
+        return True
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    # A function or method has its code, a callable object that of its class.
+    codes = {getattr(each, "__code__", None) or getattr(type(each).__call__, "__code__", None) for each in handlers}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code not in codes:
+        trace = trace.tb_next
+    return trace is not None

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+import securesmtp
 from conftest import Mailer, Serve, unmeasured
 from scripted import Mode, Peer, honest
-from securesmtp import SecureMailer
+from securesmtp import (
+    ConnectError,
+    Envelope,
+    Event,
+    Outcome,
+    OutcomeUnknownError,
+    SecureMailer,
+    SecureSMTPError,
+    SendResult,
+    Stage,
+)
 from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
 from securesmtp._transport.link import Link
+from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
@@ -51,14 +66,15 @@ def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fi
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
 
     for at in range(100):
+        told: list[Event] = []
         server = serve(honest(mode, extensions=offer, auth=("me", "secret")))
-        mine = mailer(server, tls=mode, username="me", password="secret")
+        mine = mailer(server, tls=mode, username="me", password="secret", on_event=told.append)
         with monkeypatch.context() as patch:
             seen = _interrupted(patch, at, after=after)
             try:
                 send(mine)
-            except KeyboardInterrupt:
-                pass
+            except KeyboardInterrupt as interrupt:
+                ours = _what_is_told(interrupt, told)
             else:
                 assert at == len(seen)
                 return
@@ -77,16 +93,48 @@ def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fi
             assert octets.startswith(b"".join(written))
             assert not octets.endswith((b"QUIT\r\n", b"RSET\r\n"))
             assert [message.content for message in first.accepted] in ([[], [LONG]] if ended else [[]])
+            assert ours.outcome is not Outcome.NOT_SENT or not first.accepted
+        final = isinstance(seen[-1], Receive) and seen[-1].stage is Stage.CONTENT
+        # A reply that was read is not lost, and unknown is what may have been written to its end.
+        assert (ours.outcome is Outcome.ACCEPTED) == (final and after)
+        assert ours.outcome is not Outcome.UNKNOWN or any(isinstance(effect, Block) for effect in seen)
+        assert ours.outcome is not Outcome.NOT_SENT or not final
         server.stop()
     pytest.fail("a session has no hundred steps")
 
 
+def _what_is_told(interrupt: BaseException, told: Sequence[Event]) -> SecureSMTPError:
+    """Return our error behind *interrupt*, which the note, the event and the receipt agree with."""
+    ours = interrupt.__cause__
+    assert isinstance(ours, SecureSMTPError)
+    (note,) = interrupt.__notes__
+    assert f"({ours.outcome})" in note
+    assert ours.args[0] in note
+    assert ours.host == "localhost"
+    if ours.outcome is Outcome.ACCEPTED:
+        assert [event.receipt for event in told if isinstance(event, Sent)] == [ours.receipt]
+    else:
+        assert ours.receipt is None
+        assert [event.error for event in told if isinstance(event, Failed)] == [ours]
+        assert ours.retryable is (ours.outcome is Outcome.NOT_SENT)
+    return ours
+
+
+class SoftTimeLimitExceeded(Exception):  # noqa: N818 -- as Celery has it
+    """What a task queue raises in a signal handler: no interrupt by its kind."""
+
+
+INTERRUPTS = pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, GeneratorExit, SoftTimeLimitExceeded, TimeoutError, OSError]
+)
+
+
 @contextmanager
-def _alarms() -> Iterator[None]:
+def _alarms(error: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
     """Make SIGALRM an interrupt."""
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -194,6 +242,335 @@ def test_a_connection_whose_session_did_not_end_is_not_used_again(
     assert not link.is_idle()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert len(server.connections) == 2
+
+
+@INTERRUPTS
+@pytest.mark.parametrize("offer", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["lockstep", "DATA", "BDAT"])
+@pytest.mark.parametrize(("step", "outcome"), [("RCPT", Outcome.NOT_SENT), ("CONTENT", Outcome.UNKNOWN)])
+def test_whatever_a_signal_handler_raises_leaves_with_what_became_of_the_message(  # noqa: PLR0913, PLR0917 -- a row
+    serve: Serve, mailer: Mailer, error: type[BaseException], offer: tuple[str, ...], step: str, outcome: Outcome
+) -> None:
+    """A time limit of the caller's strikes while the server thinks: no error of the connection's (TimeoutError too)."""
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        go.wait(5)
+        return b"250 ok\r\n"
+
+    go, told = threading.Event(), list[Event]()
+    mine = mailer(serve(honest(extensions=offer, replies={step: slow})), on_event=told.append)
+    with _alarms(error), pytest.raises(error) as caught:
+        mine.send_bytes(LONG[:100], mail_from="a@b.example", recipients=["c@d.example"])
+    go.set()
+    if offer[1:]:
+        # The chunk was on its way with the recipient.
+        outcome = Outcome.UNKNOWN
+    assert type(caught.value) is error
+    ours = _what_is_told(caught.value, told)
+    assert ours.outcome is outcome
+    assert error.__name__ in ours.args[0]
+    assert isinstance(ours, OutcomeUnknownError if outcome is Outcome.UNKNOWN else ConnectError)
+
+
+@INTERRUPTS
+def test_what_strikes_in_on_event_is_not_swallowed(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
+    """It is no fault of the callable's, which is logged and passed over; the receipt is not lost."""
+    told: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, Sent) and len(told) == 3:
+            signal.raise_signal(signal.SIGALRM)
+
+    mine = mailer(serve(), on_event=on_event)
+    with _alarms(error), pytest.raises(error) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    ours = _what_is_told(caught.value, told)
+    assert ours.outcome is Outcome.ACCEPTED
+    assert ours.receipt is not None
+    assert ours.receipt.reply == ours.reply
+    # Its connection is fine: what was read was read whole.
+    assert mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"]).reply.code == 250
+
+
+def test_what_strikes_in_on_event_of_a_failure_is_told_with_that(serve: Serve, mailer: Mailer) -> None:
+    """A refusal stays one, and is told once."""
+    told: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, Failed):
+            signal.raise_signal(signal.SIGALRM)
+
+    mine = mailer(serve(honest(replies={"CONTENT": b"554 no\r\n"})), on_event=on_event)
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert _what_is_told(caught.value, told).outcome is Outcome.REFUSED
+
+
+class Handler:
+    """Signal handlers of each kind that Python takes, which raise what is no interrupt by its kind."""
+
+    def __call__(self, *_: object) -> None:
+        raise LookupError
+
+    def method(self, *_: object) -> None:
+        self()
+
+
+@pytest.mark.parametrize(
+    "handler", [Handler(), Handler().method, lambda *_: Handler()()], ids=["object", "method", "def"]
+)
+def test_an_interrupt_is_known_by_the_handler_that_raised_it(handler: Callable[..., None]) -> None:
+    """Whatever kind of callable that is; what a callable raises by itself is no interrupt."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(LookupError) as caught:
+            signal.raise_signal(signal.SIGALRM)
+        assert is_interrupt(caught.value)
+        with pytest.raises(LookupError) as caught:
+            [].pop()
+        assert not is_interrupt(caught.value)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_the_cause_that_an_interrupt_has_is_kept(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind ours."""
+    first = ValueError("why")
+
+    def interrupts(*_: object) -> None:
+        raise SystemExit from first
+
+    monkeypatch.setattr(Link, "_perform", interrupts)
+    with pytest.raises(SystemExit) as caught:
+        mailer(serve()).send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert isinstance(caught.value.__cause__, ConnectError)
+    assert caught.value.__cause__.__cause__ is first
+
+
+def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the connection is looked at: its TimeoutError is no sign that this one has ended."""
+    mine, told = mailer(serve()), list[Event]()
+    mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    monkeypatch.setattr(Link, "_unread", lambda _: signal.raise_signal(signal.SIGALRM))
+    mine._on_event = told.append
+    with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize("second", ["close", "_interrupt"])
+def test_a_second_interrupt_leaves_a_closed_connection(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """In the handling of the first, wherever; and what became of the message is told all the same."""
+    server, told = serve(), list[Event]()
+    mine = mailer(server, on_event=told.append)
+    mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    told.clear()
+    struck: list[str] = []
+
+    def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
+        def strikes(link: Link, *arguments: object) -> object:
+            if name not in struck and (name == "_receive" or struck):
+                struck.append(name)
+                raise KeyboardInterrupt
+            return act(link, *arguments)
+
+        return strikes
+
+    for name in ("_receive", second):
+        monkeypatch.setattr(Link, name, once(name, getattr(Link, name)))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert struck == ["_receive", second]
+    assert not any(place.link is not None and place.link.is_open for place in mine._pool.places)
+    assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
+
+
+_HERE = str(Path(securesmtp.__file__).parent)
+
+
+@pytest.mark.parametrize(
+    ("first", "offer"),
+    [(0, ()), (1, ("PIPELINING",)), (2, ("PIPELINING", "CHUNKING"))],
+    ids=["lockstep", "DATA", "BDAT"],
+)
+def test_an_interrupt_at_any_line_tells_no_lie(
+    request: pytest.FixtureRequest, serve: Serve, mailer: Mailer, first: int, offer: tuple[str, ...]
+) -> None:
+    """
+    In whatever frame of ours it strikes: who has it is not told that it was not sent, and a receipt is not lost.
+
+    Only in the few lines around the whole, before the message is known and when the receipt is returned, is nothing
+    added to it; the receipt has been told by then. Each eleventh line, for the time it takes (all of them were run).
+    """
+    server = serve(honest(extensions=offer), connections=5000, timeout=60)
+    told: list[Event] = []
+    mine = mailer(server, on_event=told.append)
+    at, outcomes = first, set[Outcome | None]()
+    # What other tests have left is not to be collected, and struck, within this one's lines.
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    while True:
+        content = b"Subject: %d\r\n\r\nx\r\n" % at
+        mine.send_bytes(b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+        told.clear()
+        left = [at]
+
+        def trace(frame: FrameType, event: str, _: object, left: list[int] = left) -> Any:
+            if not frame.f_code.co_filename.startswith(_HERE):
+                return None
+            if event == "line":
+                left[0] -= 1
+                if left[0] == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            mine.send_bytes(content, mail_from="a@b.example", recipients=["c@d.example"])
+            done = True
+        except KeyboardInterrupt as interrupt:
+            sys.settrace(before)
+            done = False
+            ours = interrupt.__cause__
+            outcome = ours.outcome if isinstance(ours, SecureSMTPError) else None
+            outcomes.add(outcome)
+        finally:
+            sys.settrace(before)
+        if done:
+            break
+        sent = [event for event in told if isinstance(event, Sent)]
+        # The server may still be reading: what is not sent is not there when the next one has been answered.
+        if outcome is Outcome.NOT_SENT:
+            mine.send_bytes(b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+            assert content not in [message.content for message in server.accepted], at
+        if outcome is Outcome.ACCEPTED or sent:
+            assert content in [message.content for message in server.accepted], at
+        if outcome is None and not sent:
+            mine.send_bytes(b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+            assert content not in [message.content for message in server.accepted], at
+        at += 11
+    # A line is interrupted where a signal cannot strike, too: a place whose release was kept from it stays taken.
+    mine._pool.drop()
+    assert at > 300
+    assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
+
+
+def _mails(count: int) -> list[Envelope]:
+    text = b"Message-ID: <%d@b.example>\r\n\r\nx\r\n"
+    # The third is for more than are taken at a time, so that it goes alone.
+    to = [["c@d.example"] if number != 2 else ["c@d.example", "e@d.example", "f@d.example"] for number in range(count)]
+    return [Envelope("a@b.example", to[number], text % number) for number in range(count)]
+
+
+@pytest.mark.parametrize("offer", [("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["DATA", "BDAT"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [SystemExit, LookupError])
+def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    offer: tuple[str, ...],
+    *,
+    after: bool,
+) -> None:
+    """At any step of the thread that sends them: each is told of once, by an event, and what is told is so."""
+    ids = [f"<{number}@b.example>" for number in range(5)]
+    perform: Callable[[Link, Effect], Answer] = Link._perform
+    for at in range(4, 100):
+        seen: list[Effect] = []
+
+        def interrupts(link: Link, effect: Effect, at: int = at, seen: list[Effect] = seen) -> Answer:
+            seen.append(effect)
+            if len(seen) == at + 1 and not after:
+                raise error
+            answer = perform(link, effect)
+            if len(seen) == at + 1:
+                raise error
+            return answer
+
+        told: list[Event] = []
+        server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
+        mine = mailer(server, pipelining="session", max_connections=1, on_event=told.append)
+        mine._pool.bearing.prove()
+        monkeypatch.setattr(Link, "_perform", interrupts)
+        results: list[SendResult] = []
+        with suppress(error):
+            results.extend(mine.send_many(_mails(5), partial="allow"))
+        monkeypatch.undo()
+        mine.close()
+        server.joined()
+        taken = [message.content[12 : message.content.index(b"\r")].decode() for message in server.accepted]
+        last = {e.receipt.message_id: Outcome.ACCEPTED for e in told if isinstance(e, Sent)}
+        for event in told:
+            if isinstance(event, Failed):
+                assert event.error.message_id is not None
+                last.setdefault(event.error.message_id, event.error.outcome)
+        for message_id in ids:
+            # None: nobody began it.
+            outcome = last.get(message_id)
+            assert taken.count(message_id) <= 2 - (message_id != ids[2]), "two copies"
+            if outcome is Outcome.ACCEPTED:
+                assert message_id in taken
+            elif outcome is not Outcome.UNKNOWN:
+                assert message_id not in taken, (at, message_id, outcome)
+        # Each final reply that was read is told, also where the interrupt struck behind it.
+        heard = [
+            effect for effect in seen[: at + after] if isinstance(effect, Receive) and effect.stage is Stage.CONTENT
+        ]
+        twice = taken.count(ids[2]) == 2
+        assert [*last.values()].count(Outcome.ACCEPTED) >= len(heard) - twice
+        for result in results:
+            assert result.outcome is last[result.message_id]
+        if len(seen) <= at:
+            assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 5
+            return
+    pytest.fail("a run of five has no hundred steps")
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_the_results_that_an_interrupt_keeps_from_the_caller_are_in_its_notes(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """What is under way is sent to its end, and told by events; the interrupt says of each what became of it."""
+
+    def slow(peer: Peer, line: bytes) -> bytes:
+        if not go.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            go.wait(0.3)
+            go.set()
+        return b"250 ok\r\n"
+
+    go, told, results = threading.Event(), list[Event](), list[SendResult]()
+    server = serve(honest(replies={"CONTENT": slow}), overlaps=pipelining == "session")
+    mine = mailer(server, pipelining=pipelining, max_connections=1, on_event=told.append)
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded) as caught:
+        results.extend(mine.send_many(_mails(5)))
+    sent = [event.receipt.message_id for event in told if isinstance(event, Sent)]
+    assert sent
+    assert sent == [f"<{number}@b.example>" for number in range(len(server.accepted))]
+    notes = [f"securesmtp: result {number}, message {message_id}: accepted" for number, message_id in enumerate(sent)]
+    assert caught.value.__notes__ == notes[len(results) :]
+
+
+def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, mailer: Mailer) -> None:
+    """A signal that strikes where the caller's file is read is not the message's fault."""
+
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            signal.raise_signal(signal.SIGALRM)
+            return b""
+
+    envelope = Envelope("a@b.example", ["c@d.example"], File())
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded):
+        list(mailer(serve()).send_many([envelope]))
 
 
 def _raises(error: BaseException) -> Generator[Effect, Answer, None]:

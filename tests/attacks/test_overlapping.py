@@ -17,11 +17,11 @@ from time import monotonic, sleep
 import pytest
 
 from conftest import Mailer, Serve
-from scripted import Gone, Peer, honest
+from scripted import Answer, Gone, Peer, honest
 from securesmtp import Envelope, Event, Outcome, SecureSMTPError, SendResult, Window
 from securesmtp._many import Job
 from securesmtp._transport import pool
-from securesmtp.events import Connected, Failed, FellBack, Sent
+from securesmtp.events import ChunkingRefused, Connected, Failed, FellBack, Sent
 
 CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
 DATA = ("PIPELINING", "8BITMIME")
@@ -230,23 +230,142 @@ def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_content_that_was_written_and_accepted_was_not_refused(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """MAIL is refused, the recipient is not, and 250 is said to the whole chunk: the server may have it."""
+@pytest.mark.parametrize("end", [b"250 queued\r\n", b"251 queued\r\n", b"2", b""])
+@pytest.mark.parametrize(
+    "opening",
+    [
+        *(b"550 m\r\n250 r\r\n", b"250 m\r\n421 r\r\n", b"421 m\r\n421 r\r\n", b"250 m\r\n450 r\r\n"),
+        *(b"250 m\r\n550 r\r\n", b"530 m\r\n503 r\r\n", b"250 m\r\n214 r\r\n"),
+    ],
+)
+def test_a_content_that_was_written_and_accepted_was_not_refused(
+    serve: Serve, mailer: Mailer, pipelining: str, opening: bytes, end: bytes
+) -> None:
+    """Whatever is said of the opening: the server may have the chunk, and it is not sent again (RFC 3030 §2)."""
     taken: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        with suppress(Gone):
+            while line := peer.read_line():
+                if line.startswith(b"BDAT"):
+                    taken.append(peer.read_exactly(int(line.split()[1])))
+                    peer.send(opening + end)
+                    if not end.startswith(b"250"):
+                        peer.cut()
+                        return
+
+    server = serve(script, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    (result,) = mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")])
+    assert len(taken) == 1
+    assert (result.outcome, result.retryable) == (Outcome.UNKNOWN, False)
+
+
+@pytest.mark.parametrize("code", [b"421", b"450", b"550"])
+def test_a_chunk_that_is_refused_is_nobodys(serve: Serve, mailer: Mailer, code: bytes) -> None:
+    """Its own reply says so, behind a 421 too, and it may go again over another connection."""
 
     def script(peer: Peer) -> None:
         opened(peer, CHUNK)
         peer.expect(b"MAIL")
         peer.expect(b"RCPT")
-        taken.append(peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
-        peer.send(b"550 no\r\n250 ok\r\n250 queued\r\n")
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        peer.send(b"250 m\r\n%s r\r\n554 nobody\r\n" % code)
         peer.sleep_until_peer_closes()
 
-    server = serve(script, overlaps=True)
-    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    server = serve(script, honest(extensions=CHUNK))
+    mine = mailer(server, max_connections=1)
     (result,) = mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")])
-    assert taken
-    assert result.outcome is Outcome.UNKNOWN
+    assert result.outcome is (Outcome.ACCEPTED if code == b"421" else Outcome.REFUSED)
+    assert len(server.accepted) == (code == b"421")
+
+
+def test_a_connection_that_said_421_is_not_used_again(serve: Serve, mailer: Mailer) -> None:
+    """To one of two recipients, and then 250 to the content: the next message takes another one (RFC 5321 §3.8)."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        for _ in range(3):
+            peer.read_line()
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        peer.send(b"250 m\r\n421 a\r\n250 b\r\n250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    server = serve(script, honest(extensions=CHUNK))
+    mine = mailer(server, max_connections=1)
+    for accepted in (("b@d.example",), ("a@d.example", "b@d.example")):
+        receipt = mine.send_bytes(
+            LONG, mail_from="a@b.example", recipients=["a@d.example", "b@d.example"], partial="allow"
+        )
+        assert receipt.accepted == accepted
+    assert len(server.connections) == 2
+
+
+def test_what_was_in_flight_behind_a_421_is_heard(serve: Serve, mailer: Mailer) -> None:
+    """A server that goes on all the same says what became of it; the connection is used no more."""
+
+    def script(peer: Peer) -> None:
+        opened(peer, CHUNK)
+        for _ in range(2):
+            for _ in range(3):
+                line = peer.read_line()
+                line = peer.read_line() if line == b"RSET" else line
+            peer.read_exactly(int(line.split()[1]))
+        peer.send(b"250 m\r\n250 r\r\n421 later\r\n250 rs\r\n250 m\r\n250 r\r\n250 queued\r\n")
+        peer.sleep_until_peer_closes()
+
+    mine = mailer(serve(script, overlaps=True), pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")] * 2))
+    assert [result.outcome for result in results] == [Outcome.REFUSED, Outcome.ACCEPTED]
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("code", [500, 502, 503])
+def test_a_server_that_offers_chunking_and_refuses_bdat_is_sent_data(
+    serve: Serve, mailer: Mailer, code: int, pipelining: str
+) -> None:
+    """That message is refused, with a hint; the next ones go by DATA, over that connection and others (RFC 3030 §4)."""
+    refusals = [b"%d 5.5.1 what\r\n" % code] * 9
+
+    def content(peer: Peer, _: bytes) -> bytes:
+        by_data = b"DATA\r\n" in peer.log.secret
+        return b"250 ok\r\n" if by_data else refusals[0]
+
+    events: list[Event] = []
+    server = serve(honest(extensions=CHUNK, replies={"CONTENT": content}), overlaps=pipelining == "session")
+    # One after the other, so that one is refused, and not all that are in flight.
+    mine = mailer(
+        server, pipelining=pipelining, max_connections=1, max_messages=3, window=Window(1), on_event=events.append
+    )
+    results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")] * 6))
+    assert [result.outcome for result in results] == [Outcome.REFUSED, *[Outcome.ACCEPTED] * 5]
+    error = results[0].error
+    assert isinstance(error, SecureSMTPError)
+    assert error.retryable
+    assert "CHUNKING" in str(error.hint)
+    assert len(server.connections) == 2
+    assert sum(bytes(each.secret).count(b"BDAT") for each in server.connections) == 1
+    (told,) = [event for event in events if isinstance(event, ChunkingRefused)]
+    assert told.reply.code == code
+    assert f"refuses BDAT: {code} 5.5.1 what" in str(told)
+
+
+@pytest.mark.parametrize("reply", [b"503 no recipients\r\n", b"552 too much\r\n"])
+def test_a_bdat_that_is_refused_for_its_message_is_no_sign(serve: Serve, mailer: Mailer, reply: bytes) -> None:
+    """Nobody was to get it, or it was too large: the server knows chunks."""
+    rcpt = iter([b"550 no\r\n" if reply.startswith(b"503") else b"250 ok\r\n"])
+    answers = iter([reply])
+    replies: dict[str, Answer] = {
+        "RCPT": lambda *_: next(rcpt, b"250 ok\r\n"),
+        "CONTENT": lambda *_: next(answers, b"250 ok\r\n") if reply.startswith(b"552") else b"250 ok\r\n",
+    }
+    server = serve(honest(extensions=CHUNK, replies=replies))
+    mine = mailer(server, max_connections=1)
+    results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")] * 2))
+    assert [result.outcome for result in results] == [Outcome.REFUSED, Outcome.ACCEPTED]
+    assert bytes(server.connections[0].secret).count(b"BDAT") == 2
 
 
 def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve: Serve, mailer: Mailer) -> None:

@@ -125,7 +125,7 @@ def test_a_malformed_reply_ends_the_session(serve: Serve, mailer: Mailer, step: 
 
 def _expected(step: str, code: int) -> tuple[type[SecureSMTPError], Outcome] | None:
     """Return what the caller is told of *code* at *step*, or None for nothing (RFC 5321 §4.3.2, RFC 4954 §6)."""
-    if code in {RIGHT.get(step, 250)} | ({251} if step == "RCPT" else set()):
+    if code in {RIGHT.get(step, 250)} | ({251, 252} if step == "RCPT" else set()):
         return None
     if step in WRAPPED and (code < 400 or step == "RSET"):
         return WRAPPED[step]

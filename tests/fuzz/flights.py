@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
-from itertools import takewhile
 from unittest import mock
 
 from audit import _replies
@@ -65,8 +64,15 @@ class Seen:
     def accepted(self) -> bool:
         """Whether the server has it."""
         return (
-            self.ended and (self.mail, self.final) == (b"250", b"250") and bool({b"250", b"251"} & {*self.recipients})
+            self.ended
+            and (self.mail, self.final) == (b"250", b"250")
+            and any(code.startswith(b"25") for code in self.recipients)
         )
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether it has said yes to the content, whatever it said before; a content for nobody may be somebody's."""
+        return self.ended and self.final == b"250"
 
 
 def check(octets: bytes) -> str:
@@ -123,8 +129,7 @@ def _check(wire: Wire, told: dict[int, Delivery | BaseException], begun: int) ->
     """Read the log once more, without the library: each is told, and what it is told is so."""
     said = b"".join(octets for who, octets in wire.log if who == "client")
     heard = b"".join(octets for who, octets in wire.log if who == "server")
-    # RFC 5321 §3.8: behind a 421 nothing is heard, and nothing is done.
-    codes = takewhile(lambda code: code != b"421", _replies(heard)[0][2:])
+    codes = _replies(heard)[0][2:]
     seen = dict[int, list[Seen]]()
     for number, transaction in _read(said.partition(b"\r\n")[2], iter(codes)):
         seen.setdefault(number, []).append(transaction)
@@ -133,12 +138,12 @@ def _check(wire: Wire, told: dict[int, Delivery | BaseException], begun: int) ->
         # Several where the server wants the recipients so (452).
         outcome, transactions = _outcome(what), seen.get(number, [])
         if isinstance(what, Delivery):
-            taken = sum(code in {b"250", b"251"} for each in transactions if each.accepted for code in each.recipients)
+            taken = sum(code.startswith(b"25") for each in transactions if each.accepted for code in each.recipients)
             assert taken == sum(each.accepted for each in what.recipients), "accepted, and it is not so"
         elif outcome is Outcome.UNKNOWN:
             assert any(each.ended for each in transactions), "unknown, and it was not written to its end"
         else:
-            assert not any(each.accepted for each in transactions), f"{outcome}, and the server has it"
+            assert not any(each.was_taken for each in transactions), f"{outcome}, and the server has it"
 
 
 def _read(said: bytes, codes: Iterator[bytes]) -> Iterator[tuple[int, Seen]]:

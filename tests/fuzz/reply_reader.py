@@ -26,7 +26,7 @@ SECRET = line(b"aHVudGVyMi1TZWNyZXQ=", secrets=(b"hunter2-Secret",))
 ECHO = re.compile(rb"hunter2-secret|ahvudgvymi1tzwnyzxq", re.IGNORECASE)
 # Well-formed by RFC 5321 §4.2 and RPL-01, said once more and in one piece, beside the reader's line by line.
 REPLIES = re.compile(
-    rb"(?:(?:(?P<code>[2-5][0-5][0-9])(?:-[^\r\n]*\r\n(?:(?P=code)-[^\r\n]*\r\n)*(?P=code))?(?: [^\r\n]*)?\r\n))*"
+    rb"(?:(?:(?P<code>(?:[23][0-5]|[45][0-9])[0-9])(?:-[^\r\n]*\r\n(?:(?P=code)-[^\r\n]*\r\n)*(?P=code))?(?: [^\r\n]*)?\r\n))*"  # noqa: E501 -- one pattern
 )
 
 

@@ -114,7 +114,7 @@ def _check_accepted(steps: list[tuple[bytes, bytes]], case: Case, content: bytes
     """Read the log once more, without the reader: each thing that was written has the right and well-formed answer."""
     rights = [(b"EHLO", b"250"), (b"STARTTLS", b"220")] if Case.STARTTLS in case else []
     rights += [(b"EHLO", b"250"), *[(b"AUTH", b"235")] * (Case.LOGIN in case), (b"MAIL", b"250")]
-    rights += [(b"RCPT", b"...") if Case.ALLOW in case else (b"RCPT", b"25[01]")] * 2
+    rights += [(b"RCPT", b"...") if Case.ALLOW in case else (b"RCPT", b"25.")] * 2
     for verb, code in [*rights, (b"DATA", b"354")]:
         wrote, read = steps.pop(0)
         assert wrote.startswith(verb), f"{wrote[:20]!r} was written where {verb!r} should be"

@@ -647,10 +647,10 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
         else:
             link.abort()
         if words.endswith(b"\n"):
-            assert link.run(hear(Stage.CONTENT, (250,), "final")).text == "queued"
+            assert link.run(hear(Stage.CONTENT, "final")).text == "queued"
         else:
             with pytest.raises(SecureSMTPError, match=kind):
-                link.run(hear(Stage.CONTENT, (250,), "final"))
+                link.run(hear(Stage.CONTENT, "final"))
     assert not link.is_open
 
 

@@ -37,7 +37,7 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
 from securesmtp._transport.link import Deadline
-from securesmtp.events import FellBack, Sent
+from securesmtp.events import Failed, FellBack, Sent
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
 OFFERS = pytest.mark.parametrize("offer", [DATA, CHUNK], ids=["data", "chunk"])
@@ -487,8 +487,10 @@ def test_what_has_been_answered_is_heard_before_more_is_written(serve: Serve, ma
 
 
 @OFFERS
-def test_behind_a_421_nothing_was_done(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
-    """All that was behind it is sent over another connection, once (RFC 5321 §3.8)."""
+def test_behind_a_421_a_chunk_that_was_written_is_not_sent_again(
+    serve: Serve, mailer: Mailer, offer: Sequence[str]
+) -> None:
+    """Its own reply alone says that nobody has it; what was not written goes over another connection, once."""
     left = [3]
 
     def closes(peer: Peer, line: bytes) -> bytes:
@@ -498,9 +500,10 @@ def test_behind_a_421_nothing_was_done(serve: Serve, mailer: Mailer, offer: Sequ
     replies: dict[str, Answer] = {"MAIL": closes}
     server = serve(honest(extensions=offer, replies=replies), honest(extensions=offer), overlaps=True)
     results = list(mailer(server, pipelining="session", max_connections=1).send_many(mails(12)))
-    assert {result.outcome for result in results} == {ACCEPTED}
+    assert {result.outcome for result in results} == ({ACCEPTED} if offer is DATA else {ACCEPTED, UNKNOWN})
     compare(server, results)
-    assert len(server.connections) == 2
+    # With chunks all of them are on their way when it is said.
+    assert len(server.connections) == (2 if offer is DATA else 1)
 
 
 @OFFERS
@@ -707,7 +710,10 @@ def test_who_waits_to_go_alone_goes_over_another_connection(serve: Serve, mailer
         reading(peer, 2)
         peer.send(b"250 reset\r\n503 m\r\n503 r\r\n503 c\r\n" * 2)
         peer.expect(b"RSET")
-        last_words(peer, b"421 bye\r\n")
+        for _ in range(2):
+            peer.read_line()
+        peer.read_exactly(int(peer.expect(b"BDAT").split()[1]))
+        last_words(peer, b"421 bye\r\n503 m\r\n503 r\r\n503 c\r\n")
 
     server = serve(script, honest(extensions=CHUNK), overlaps=True)
     mine = mailer(server, pipelining="session", window=Window(messages=2), max_connections=1)
@@ -898,7 +904,7 @@ def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
 
     A refusal of the first of them is no word on those behind it.
     """
-    ended, over, told = threading.Event(), threading.Event(), list[Sent]()
+    ended, over, told = threading.Event(), threading.Event(), list[Event]()
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -915,10 +921,10 @@ def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
         peer.sleep_until_peer_closes()
 
     def busy(event: Event) -> None:
-        if isinstance(event, Sent):
+        if isinstance(event, Sent | Failed):
             told.append(event)
-            # The first one is what the script goes on by.
-            if len(told) > 1:
+            # The first two make room for the last of those that the script reads.
+            if len(told) > 2:
                 assert ended.wait(5)
                 if end is None:
                     over.set()

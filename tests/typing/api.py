@@ -67,6 +67,8 @@ def on_event(event: Event) -> None:
             assert_type(text, str)
         case events.FewerConnections(connections=number, reason=text):
             assert_type((number, text), tuple[int, str])
+        case events.ChunkingRefused(reply=reply):
+            assert_type(reply, Reply)
         case events.Connecting(host=host):
             assert_type(host, str)
         case _:
@@ -160,6 +162,7 @@ except SecureSMTPError as error:
     assert_type(error.reply, Reply | None)
     assert_type(error.retryable, bool)
     assert_type(error.hint, str | None)
+    assert_type(error.receipt, Receipt | None)
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 

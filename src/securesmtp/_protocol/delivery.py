@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.dialogue import Block, Dialogue, Partial, Pipelining, Session, ask, in_step, refused, reset
+from securesmtp._protocol.dialogue import (
+    Dialogue,
+    Partial,
+    Pipelining,
+    Session,
+    ask,
+    in_step,
+    refused,
+    reset,
+)
 from securesmtp._protocol.pipeline import (
-    RCPT_OK,
     Answered,
+    Progress,
     Room,
-    accepted,
+    Transaction,
     final_reply,
     mail,
     pipelined,
@@ -19,6 +28,7 @@ from securesmtp._protocol.pipeline import (
     refusal,
     unknown,
 )
+from securesmtp._protocol.replies import is_positive, is_too_many_recipients
 from securesmtp._protocol.wire import line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -51,53 +61,145 @@ class Delivery:
     size: int
 
 
+class Attempt:
+    """
+    What is known of one message at any moment: a foreign exception may end its sending anywhere, between two lines too.
+
+    Attributes:
+        end: What became of it, once that is known.
+        progress: Its transaction that is under way, or was the last.
+        group: The recipients of that one.
+        fitted: The message as the server takes it, once that is known.
+    """
+
+    def __init__(self, begun: Answered | None = None) -> None:
+        """Know nothing, but what was said in a transaction that was made already."""
+        self.end: Delivery | SecureSMTPError | None = None
+        self.progress = Progress()
+        self.progress.answered = begun
+        self.group: tuple[Mailbox, ...] = ()
+        self.fitted: Submission | None = None
+        self._said: dict[str, Recipient] = {}
+        # Each as it was heard, and as it is kept.
+        self._replies: list[tuple[Reply, Reply]] = []
+        self._room = Room()
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether a transaction of it was accepted."""
+        return bool(self._replies)
+
+    def add(self, recipients: tuple[Recipient, ...], reply: Reply | None = None) -> None:
+        """Note what was said of *recipients*, and the *reply* that accepted the content for them."""
+        # Those of each transaction have kept within its own room.
+        self._said.update((each.address, replace(each, reply=self._room.keep(each.reply))) for each in recipients)
+        if reply is not None and not any(reply is heard for heard, _ in self._replies):
+            self._replies.append((reply, self._room.keep(reply)))
+
+    def has_heard_of(self, mailboxes: Iterable[Mailbox]) -> bool:
+        """Return whether the server has said something of each of *mailboxes*."""
+        return all(mailbox.address in self._said for mailbox in mailboxes)
+
+    def delivery(self, fitted: Submission) -> Delivery:
+        """Return the whole, where everybody has been asked."""
+        recipients = tuple(self._said[mailbox.address] for mailbox in fitted.recipients)
+        return Delivery(recipients, tuple(kept for _, kept in self._replies), fitted.content.size)
+
+    def doubtful(self, error: SecureSMTPError) -> OutcomeUnknownError:
+        """Return the error for a message that some have, and others do not or may not, because of *error*."""
+        asked = set() if self.progress.answered else {mailbox.address for mailbox in self.group}
+        known = tuple(each for each in self._said.values() if each.address not in asked)
+        count = sum(each.accepted for each in known)
+        message = f"accepted for {count} recipient(s), and then, for the rest: {error.args[0]}"
+        doubtful = OutcomeUnknownError(message, stage=error.stage, hint=_WHO)
+        doubtful.recipients = known
+        doubtful.__cause__ = error
+        return doubtful
+
+    def lost(self, error: ConnectError) -> Delivery | SecureSMTPError:
+        """Return what became of it where nothing more will be known, because of *error*."""
+        if self.end is not None:
+            return self.end
+        if self.progress.answered is not None and self.fitted is not None:
+            self.add(*self.progress.answered)
+            if self.has_heard_of(self.fitted.recipients):
+                return self.delivery(self.fitted)
+        if self.is_accepted:
+            return self.doubtful(error)
+        if not self.progress.ended:
+            return error
+        what = self.progress.lost(error)
+        what.__cause__ = error
+        return what
+
+
 def deliver(
     session: Session,
     submission: Submission,
     partial: Partial,
     pipelining: Pipelining = "off",
-    begun: Answered | None = None,
+    attempt: Attempt | None = None,
 ) -> Dialogue[Delivery]:
     """
     Submit one message (RFC 5321 §3.3), and know what became of it.
 
     Where the server takes fewer recipients at a time than there are, ``"allow"`` sends it to the rest in further
     transactions; what fails after the first of them has succeeded is an `OutcomeUnknownError` that says who has it.
-    Where the first of them has been made already, *begun* is what was said in it.
+    *attempt* is kept up to date; where the first of them has been made already, it knows what was said in it.
     """
-    fitted = submission.fit(session.offered)
-    transaction = pipelined if pipelining != "off" and "PIPELINING" in session.offered else _lockstep
+    attempt = attempt or Attempt()
+    try:
+        attempt.end = delivery = yield from _deliver(session, submission, partial, pipelining, attempt)
+    except SecureSMTPError as error:
+        attempt.end = error
+        raise
+    return delivery
+
+
+def _deliver(
+    session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
+) -> Dialogue[Delivery]:
+    attempt.fitted = fitted = submission.fit(session.offered)
     most = session.offered.limits.get("RCPTMAX", len(fitted.recipients))
     if len(fitted.recipients) > most and partial == "raise":
         message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"
         raise MessageError(message, stage=Stage.MAIL, hint=_SPLIT)
+    waiting, begun = fitted.recipients, attempt.progress.answered
     if begun is None and (needed := transactions(len(fitted.recipients), partial, session)) > max(session.room, 1):
         raise _beyond(session, needed)
-    waiting, said, replies, room = fitted.recipients, dict[str, Recipient](), list[Reply](), Room()
     while waiting:
         group, waiting = waiting[:most], waiting[most:]
         try:
-            part = replace(fitted, recipients=group) if waiting or replies else fitted
-            begun = begun or (yield from transaction(session, part, partial))
+            if begun is None:
+                attempt.group = group
+                part = replace(fitted, recipients=group) if waiting or attempt.is_accepted else fitted
+                begun = yield from _transaction(session, part, partial, pipelining, attempt)
         except SecureSMTPError as error:
-            if not replies:
+            if not attempt.is_accepted:
                 raise
-            recipients = _refused(group, error, said)
+            attempt.add(_refused(attempt, error))
         else:
             recipients, reply = begun
-            replies.append(room.keep(reply))
             full = too_many(recipients)
-            if not full and not waiting and len(replies) == 1:
+            if not full and not waiting and not attempt.is_accepted:
                 return Delivery(recipients, (reply,), fitted.content.size)
+            attempt.add(recipients, reply)
             waiting = tuple(mailbox for mailbox in group if mailbox.address in full) + waiting
         begun = None
-        # Each of them has kept within its own room.
-        said |= {each.address: replace(each, reply=room.keep(each.reply)) for each in recipients}
-        if session.room <= 0 and all(mailbox.address in said for mailbox in waiting):
+        if session.room <= 0 and attempt.has_heard_of(waiting):
             # Refused for now, and each of them is told so.
             break
-    ordered = tuple(said[mailbox.address] for mailbox in fitted.recipients)
-    return Delivery(ordered, tuple(replies), fitted.content.size)
+    return attempt.delivery(fitted)
+
+
+def _transaction(
+    session: Session, part: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
+) -> Dialogue[Answered]:
+    if pipelining != "off" and "PIPELINING" in session.offered:
+        attempt.progress = transaction = Transaction(session, part, partial)
+        return (yield from pipelined(transaction))
+    attempt.progress = progress = Progress()
+    return (yield from _lockstep(session, part, partial, progress))
 
 
 def transactions(recipients: int, partial: Partial, session: Session) -> int:
@@ -112,48 +214,39 @@ def _beyond(session: Session, needed: int) -> SecureSMTPError:
     return MessageError(message, stage=Stage.MAIL, hint="send it to fewer recipients at a time")
 
 
-def _refused(group: tuple[Mailbox, ...], error: SecureSMTPError, said: dict[str, Recipient]) -> tuple[Recipient, ...]:
+def _refused(attempt: Attempt, error: SecureSMTPError) -> tuple[Recipient, ...]:
     """Return how a later transaction was refused; where that is not certain, the whole message's outcome is unknown."""
     if isinstance(error, RefusedError) and in_step(error) and error.reply is not None:
-        answers = error.recipients if isinstance(error, RecipientsRefusedError) else ()
-        return answers or tuple(Recipient(mailbox.address, accepted=False, reply=error.reply) for mailbox in group)
-    asked = {mailbox.address for mailbox in group}
-    known = tuple(each for each in said.values() if each.address not in asked)
-    message = (
-        f"accepted for {sum(each.accepted for each in known)} recipient(s), and then, for the rest: {error.args[0]}"
-    )
-    doubtful = OutcomeUnknownError(message, stage=error.stage, hint=_WHO)
-    doubtful.recipients = known
-    raise doubtful from error
+        reply, answers = error.reply, error.recipients if isinstance(error, RecipientsRefusedError) else ()
+        return answers or tuple(Recipient(mailbox.address, accepted=False, reply=reply) for mailbox in attempt.group)
+    raise attempt.doubtful(error) from error
 
 
 def too_many(recipients: Iterable[Recipient]) -> set[str]:
-    """Return the addresses that the server takes in a further transaction (RFC 5321 §4.5.3.1.10)."""
-    # With another enhanced code it is the storage or the mailbox that is full (RFC 3463 §3.6).
-    return {each.address for each in recipients if each.reply.code == 452 and each.reply.enhanced in {None, "4.5.3"}}  # noqa: PLR2004
+    """Return the addresses that the server takes in a further transaction."""
+    return {each.address for each in recipients if is_too_many_recipients(each.reply)}
 
 
-def _lockstep(session: Session, fitted: Submission, partial: Partial) -> Dialogue[Answered]:
+def _lockstep(session: Session, fitted: Submission, partial: Partial, progress: Progress) -> Dialogue[Answered]:
     """Ask and hear, one command after the other."""
-    reply = yield from ask(mail(session, fitted), Stage.MAIL, (250,))
-    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+    reply = yield from ask(mail(session, fitted), Stage.MAIL)
+    if not is_positive(Stage.MAIL, reply.code):
         raise refused(SenderRefusedError, Stage.MAIL, reply)
     recipients, room = list[Recipient](), Room()
     for mailbox in fitted.recipients:
-        reply = yield from ask(rcpt(mailbox), Stage.RCPT, RCPT_OK)
+        reply = yield from ask(rcpt(mailbox), Stage.RCPT)
         recipients.append(recipient(mailbox, room.keep(reply)))
     if no := refusal(recipients, partial):
         yield from _give_up(no)
-    reply = yield from ask(line(b"DATA"), Stage.DATA, (354,), "data")
-    if reply.code != 354:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+    reply = yield from ask(line(b"DATA"), Stage.DATA, "data")
+    if not is_positive(Stage.DATA, reply.code):
         yield from _give_up(refused(DataRefusedError, Stage.DATA, reply))
-    # As effects at once: a traceback with local variables shows nothing of the message.
-    yield from map(Block, fitted.content.blocks())
+    yield from progress.upload(fitted.content.blocks())
     try:
         reply = yield from final_reply()
     except SecureSMTPError as error:
         raise unknown(error) from error
-    return tuple(recipients), accepted(reply)
+    return progress.accept(tuple(recipients), reply)
 
 
 def _give_up(no: RefusedError) -> Dialogue[None]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar, cast
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
+from securesmtp._protocol.replies import is_closing, is_login_wanted, is_positive, is_refusal, is_temporary
 from securesmtp._protocol.sasl import Mechanism, Password, choose
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
@@ -106,7 +107,8 @@ class Session:
     An open session: the evidence of its TLS, and what the server offers inside it.
 
     What it offered in the clear is kept to be shown, and used for nothing (RFC 3207 §4.2). A transaction that was
-    *left_open* is reset in the flight of the next. So many *transactions* were begun.
+    *left_open* is reset in the flight of the next. So many *transactions* were begun. *chunking_refused* is how the
+    server refused BDAT although it offers CHUNKING; from then on DATA is used.
     """
 
     tls: TLSInfo | None
@@ -114,11 +116,24 @@ class Session:
     plain: Capabilities | None = None
     left_open: bool = False
     transactions: int = 0
+    chunking_refused: Reply | None = None
 
     @property
     def room(self) -> int:
         """How many transactions the server still takes: it counts each MAIL, whatever it answers (RFC 9422 §4.1)."""
         return self.offered.limits.get("MAILMAX", 1 << 30) - self.transactions
+
+    @property
+    def can_chunk(self) -> bool:
+        """Whether a content is sent by BDAT (RFC 3030)."""
+        return "CHUNKING" in self.offered and self.chunking_refused is None
+
+
+def interrupted(by: BaseException, stage: Stage) -> ConnectError:
+    """Return what the foreign exception *by*, which ends the connection, is for a message on it."""
+    error = ConnectError(f"the send was interrupted by {type(by).__name__}", stage=stage, retryable=True)
+    error.interrupted = True
+    return error
 
 
 def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
@@ -126,9 +141,9 @@ def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
     connected = cast("Connected", (yield Connect()))
     tls = connected.tls
     greeting = _shown(connected.greeting, tls)
-    if greeting.code != 220:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+    if not is_positive(Stage.GREETING, greeting.code):
         message = f'the greeting is "{greeting}"{_doubt(tls)}'
-        raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=_temporary(greeting))
+        raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=is_temporary(greeting.code))
     offered, plain = (yield from ehlo(name or connected.literal, tls)), None
     if mode is TLSMode.STARTTLS:
         plain = offered
@@ -140,13 +155,13 @@ def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
     """Ask what is offered; there is no HELO to fall back to, since HELO offers nothing."""
     yield Send(line(b"EHLO", name), Stage.EHLO)
     raw = cast("RawReply", (yield Receive(Stage.EHLO)))
-    if raw.code == 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+    if is_positive(Stage.EHLO, raw.code):
         return parse_capabilities(raw.lines)
     reply = _shown(raw, tls)
     if tls is None:
         message = f'EHLO is answered by "{reply}"{_doubt(tls)}: no STARTTLS, so no mail'
         raise DowngradeError(
-            message, stage=Stage.EHLO, reply=reply, retryable=_temporary(reply), hint=_ehlo_hint(name, reply)
+            message, stage=Stage.EHLO, reply=reply, retryable=is_temporary(reply.code), hint=_ehlo_hint(name, reply)
         )
     error = refused(RefusedError, Stage.EHLO, reply)
     error.hint = _ehlo_hint(name, reply)
@@ -168,9 +183,9 @@ def starttls(name: bytes, offered: Capabilities) -> Dialogue[tuple[TLSInfo, Capa
         raise DowngradeError(message, stage=Stage.STARTTLS, hint=hint)
     yield Send(line(b"STARTTLS"), Stage.STARTTLS)
     reply = _shown(cast("RawReply", (yield Receive(Stage.STARTTLS))), None)
-    if reply.code != 220:  # noqa: PLR2004 -- RFC 3207 §4
+    if not is_positive(Stage.STARTTLS, reply.code):
         message = f'STARTTLS is answered by "{reply}"{_doubt(None)}'
-        raise DowngradeError(message, stage=Stage.STARTTLS, reply=reply, retryable=_temporary(reply))
+        raise DowngradeError(message, stage=Stage.STARTTLS, reply=reply, retryable=is_temporary(reply.code))
     tls = cast("TLSInfo", (yield Upgrade()))
     # RFC 3207 §4.2: what was offered in the clear is void.
     return tls, (yield from ehlo(name, tls))
@@ -191,20 +206,20 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
             raise ProtocolError(message, stage=Stage.AUTH)
         yield Send(response, Stage.AUTH)
         response = None
-    if raw.code == 235:  # noqa: PLR2004 -- RFC 4954 §6: 235 alone is success
+    if is_positive(Stage.AUTH, raw.code):
         return mechanism.name
     reply = raw.reply()
-    if reply.code < 400:  # noqa: PLR2004 -- 4xx and 5xx are refusals, all else is out of step
+    if not is_refusal(reply.code):
         message = f'AUTH is answered by "{reply}", not by 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
     message = f'the login is refused: "{reply}"'
     hint = "check username and password; some providers want a password made for one application"
-    raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=_temporary(reply), hint=hint)
+    raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=is_temporary(reply.code), hint=hint)
 
 
 def reset() -> Dialogue[None]:
     """Give up the transaction that was begun (RFC 5321 §4.1.1.5)."""
-    yield from ask(line(b"RSET"), Stage.RSET, (250,))
+    yield from ask(line(b"RSET"), Stage.RSET)
 
 
 def quit_session() -> Dialogue[None]:
@@ -212,25 +227,22 @@ def quit_session() -> Dialogue[None]:
     yield Send(line(b"QUIT"), Stage.QUIT)
 
 
-def ask(command: Line, stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
+def ask(command: Line, stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
     """Write one command, and hear its reply."""
     yield Send(command, stage)
-    return (yield from hear(stage, ok, limit))
+    return (yield from hear(stage, limit))
 
 
-def hear(stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogue[Reply]:
-    """Return the reply if it is *ok* or a refusal; whatever else comes is out of step (RPL-06)."""
+def hear(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
+    """Return the reply if it is positive or a refusal; whatever else comes is out of step (RPL-06)."""
     reply = cast("RawReply", (yield Receive(stage, limit))).reply()
-    if reply.code in ok:
-        return reply
-    # RFC 4954 §6; for one recipient, 530 is a refusal of that recipient.
-    if reply.code in {530, 535, 538} and stage is Stage.MAIL:
+    if is_login_wanted(stage, reply.code):
         message = f'the server wants a login: "{reply}"'
         raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
     # RFC 5321 §3.8: after 421 the server is gone. RSET is never refused by a server that is in step.
-    if reply.code == 421 or (reply.code >= 400 and stage is Stage.RSET):  # noqa: PLR2004
+    if is_closing(reply.code) or (is_refusal(reply.code) and stage is Stage.RSET):
         raise closing(reply, stage)
-    if reply.code < 400:  # noqa: PLR2004
+    if not is_positive(stage, reply.code) and not is_refusal(reply.code):
         message = f'{stage.upper()} is answered by "{reply}"'
         raise ProtocolError(message, stage=stage, reply=reply)
     return reply
@@ -239,18 +251,18 @@ def hear(stage: Stage, ok: tuple[int, ...], limit: Limit = "command") -> Dialogu
 def closing(reply: Reply, stage: Stage) -> ConnectError:
     """Return the error for a server that ends the session."""
     message = f'the server closes the session: "{reply}"'
-    return ConnectError(message, stage=stage, reply=reply, retryable=_temporary(reply))
+    return ConnectError(message, stage=stage, reply=reply, retryable=is_temporary(reply.code))
 
 
 def in_step(refusal: RefusedError) -> bool:
     """Return whether the session can go on after *refusal*: RSET went well, and it is not 421 (RFC 5321 §3.8)."""
-    return refusal.__cause__ is None and refusal.reply is not None and refusal.reply.code != 421  # noqa: PLR2004
+    return refusal.__cause__ is None and refusal.reply is not None and not is_closing(refusal.reply.code)
 
 
 def refuse_early(raw: RawReply) -> SecureSMTPError:
     """Return the error for a reply that came while the content was being written: it was not ended, so not accepted."""
     reply = raw.reply()
-    if reply.code >= 400:  # noqa: PLR2004
+    if is_refusal(reply.code):
         return refused(DataRefusedError, Stage.CONTENT, reply)
     message = f'"{reply}" came before the content was ended'
     return ProtocolError(message, stage=Stage.CONTENT, reply=reply)
@@ -262,7 +274,7 @@ E = TypeVar("E", bound=RefusedError)
 def refused(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
     """Return the error for a 4xx or 5xx reply."""
     message = f'{what}: "{reply}"'
-    return kind(message, stage=stage, reply=reply, retryable=_temporary(reply))
+    return kind(message, stage=stage, reply=reply, retryable=is_temporary(reply.code))
 
 
 def _start(mechanism: Mechanism) -> tuple[Line, Line | None]:
@@ -295,7 +307,3 @@ def _shown(raw: RawReply, tls: TLSInfo | None) -> Reply:
 
 def _doubt(tls: TLSInfo | None) -> str:
     return "" if tls else " (said in the clear, by nobody knows whom)"
-
-
-def _temporary(reply: Reply) -> bool:
-    return 400 <= reply.code < 500  # noqa: PLR2004 -- RFC 5321 §4.2.1

@@ -25,6 +25,7 @@ from securesmtp._protocol.dialogue import (
     hear,
     refused,
 )
+from securesmtp._protocol.replies import is_closing, is_not_a_command, is_positive, is_refusal
 from securesmtp._protocol.wire import KEPT_BEYOND, KEPT_IN_ALL, Line, RawReply, line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -48,18 +49,64 @@ if TYPE_CHECKING:
 # What was said of each recipient, and of the content, which was accepted.
 Answered: TypeAlias = tuple[tuple[Recipient, ...], Reply]
 
-RCPT_OK = (250, 251)
+_NO_CHUNKS = "the server offers CHUNKING and refuses BDAT: sent again by this mailer, the message goes by DATA"
 
 
-class Transaction:
+class Progress:
+    """
+    What is known of one transaction at any moment, for whoever has to end it there.
+
+    Attributes:
+        ended: Whether its content may have been written to its end, and its own reply was not heard: from then on
+            nothing else says what became of it, neither a lost connection nor the reply to another command.
+        answered: What was said of it when it was accepted.
+    """
+
+    ended = False
+    answered: Answered | None = None
+
+    def upload(self, blocks: Iterable[bytes], *, more: bool = False) -> Dialogue[None]:
+        """Write the content; *more* goes along with its end."""
+        last = None
+        # As effects at once: a traceback with local variables shows nothing of the message.
+        for block in map(Block, blocks):
+            if last is not None:
+                yield last
+            last = block
+        end = Block(last.data if last else b"", more)
+        # Before it is written: an interrupt may strike behind it.
+        self.ended = True
+        try:
+            lost = yield end
+        except SecureSMTPError as error:
+            # It may have been written when the interrupt struck.
+            if isinstance(error, ConnectError) and error.interrupted:
+                raise self.lost(error) from error
+            # A block that failed was not written whole, so the TLS record with its end was not, and no part of a record
+            # can be decrypted (RFC 8446 §5.2).
+            self.ended = False
+            raise
+        # The same, where there are replies to be heard that say why.
+        self.ended = not lost
+
+    def accept(self, recipients: tuple[Recipient, ...], reply: Reply) -> Answered:
+        """Keep what was said, if *reply* accepts the content, and raise its refusal if not."""
+        if not is_positive(Stage.CONTENT, reply.code):
+            raise refused(DataRefusedError, Stage.CONTENT, reply)
+        self.answered = recipients, reply
+        return self.answered
+
+    def lost(self, error: SecureSMTPError) -> SecureSMTPError:
+        """Return what became of it when *error* has ended the connection, and it was not heard yet."""
+        return unknown(error) if self.ended else not_sent(error)
+
+
+class Transaction(Progress):
     """
     One message on its way to a server that offers PIPELINING.
 
     Attributes:
         content: The octets of the message.
-        ended: Whether its content was written to its end: from then on, who hears no more does not know what became of
-            it. Not before: of a block that was not written whole, the TLS record with its end was not, and no part of
-            a record can be decrypted (RFC 8446 §5.2).
     """
 
     def __init__(  # noqa: PLR0913 -- keyword-only, all with defaults
@@ -83,10 +130,9 @@ class Transaction:
             apart: Keep a chunk apart from the opening in any case.
             more: Let what follows go in one write with the end of the content.
         """
-        self.ended = False
         self.content = submission.content
         self._session, self._submission, self._partial, self._more = session, submission, partial, more
-        self._by_chunk = "CHUNKING" in session.offered
+        self._by_chunk = session.can_chunk
         # RFC 3030 §2: a chunk that is refused leaves its transaction open, and the next would become a part of it.
         self._reset = session.left_open or (behind and self._by_chunk)
         # An accepted DATA cannot be taken back, nor can a chunk: where all or nobody is to have the message, they wait
@@ -106,8 +152,7 @@ class Transaction:
         self._session.left_open = False
         yield Flight(tuple(lines), Stage.MAIL)
         if self._along and self._by_chunk:
-            lost = yield Block(b"".join(self.content.chunk()), self._more)
-            self.ended = not lost
+            yield from self.upload((b"".join(self.content.chunk()),), more=self._more)
 
     def write(self) -> Dialogue[None]:
         """
@@ -120,13 +165,12 @@ class Transaction:
         try:
             yield from self._hear_opening()
         except SecureSMTPError as error:
-            if self._refusal is None or _closes(error):
+            if self._refusal is None or (error.reply is not None and is_closing(error.reply.code)):
                 raise
             raise self._refusal from error
         if not self._by_chunk and (self._along or self._refusal is None):
-            data = hear(Stage.DATA, (354,), "data") if self._along else ask(line(b"DATA"), Stage.DATA, (354,), "data")
-            reply = yield from data
-            go = reply.code == 354  # noqa: PLR2004 -- RFC 5321 §4.3.2
+            reply = yield from hear(Stage.DATA, "data") if self._along else ask(line(b"DATA"), Stage.DATA, "data")
+            go = is_positive(Stage.DATA, reply.code)
             if not go and self._refusal is None:
                 self._refusal = refused(DataRefusedError, Stage.DATA, reply)
         if self._refusal is not None:
@@ -135,11 +179,11 @@ class Transaction:
                 raise self._refusal
         if self._by_chunk:
             yield Flight((self._chunk(),), Stage.CONTENT)
-            yield from self._blocks(self.content.chunk())
+            yield from self.upload(self.content.chunk(), more=self._more)
         else:
             # Who has said 354 is owed a content; one that nobody is to get has no line (RFC 2920 §3.1).
-            yield from self._blocks(self.content.blocks() if self._refusal is None else (EMPTY,))
-        self.ended = True
+            blocks = self.content.blocks() if self._refusal is None else (EMPTY,)
+            yield from self.upload(blocks, more=self._more)
 
     def final(self) -> Dialogue[Answered]:
         """
@@ -156,59 +200,58 @@ class Transaction:
         except RefusedError:
             raise
         except SecureSMTPError as error:
-            if _closes(error):
-                raise
-            raise (self._refusal if self._refusal and not self._may_have_it else unknown(error)) from error
+            raise self.lost(error) from error
         if self._by_chunk:
-            self._session.left_open = reply.code != 250 or self._refusal is not None  # noqa: PLR2004
+            self._session.left_open = is_refusal(reply.code) or self._refusal is not None
+            if self._refusal is None and is_not_a_command(reply.code):
+                self._session.chunking_refused = reply
         if self._refusal is None:
-            return self._recipients, accepted(reply)
+            try:
+                return self.accept(self._recipients, reply)
+            except DataRefusedError as error:
+                if self._session.chunking_refused is reply:
+                    error.retryable, error.hint = True, _NO_CHUNKS
+                raise
         # Nobody was to get it: it should be refused.
-        if reply.code < 400:  # noqa: PLR2004 -- RFC 5321 §4.2.1
-            message = "the server accepted a content for nobody"
-            what = ProtocolError(message, stage=Stage.CONTENT, reply=reply)
-            raise (unknown(what) if self._may_have_it else self._refusal) from what
-        raise self._refusal from (closing(reply, Stage.CONTENT) if reply.code == 421 else None)  # noqa: PLR2004 -- RFC 5321 §3.8
+        if not is_refusal(reply.code):
+            what = ProtocolError("the server accepted a content for nobody", stage=Stage.CONTENT, reply=reply)
+            raise self.lost(what) from what
+        raise self._refusal from (closing(reply, Stage.CONTENT) if is_closing(reply.code) else None)
 
     def lost(self, error: SecureSMTPError) -> SecureSMTPError:
-        """Return what became of it when *error* has ended the connection, and it was not heard yet."""
-        if self.ended and not _closes(error):
-            return unknown(error)
-        return not_sent(error)
-
-    @property
-    def _may_have_it(self) -> bool:
-        """Whether a server that has refused it has a chunk of it all the same, and a recipient whom it accepted."""
-        return self._by_chunk and any(each.accepted for each in self._recipients)
+        """Return what became of it where its content has no reply to go by, because of *error*."""
+        # An empty content is nobody's message. A chunk is one, and a server that refused everything else may take it.
+        return self._refusal if self.ended and self._refusal and not self._by_chunk else super().lost(error)
 
     def _chunk(self) -> Line:
         return line(b"BDAT", b"%d" % self.content.octets, b"LAST")
 
-    def _blocks(self, blocks: Iterable[bytes]) -> Dialogue[None]:
-        last = None
-        # As effects at once: a traceback with local variables shows nothing of the message.
-        for block in map(Block, blocks):
-            if last is not None:
-                yield last
-            last = block
-        yield Block(last.data if last else b"", self._more)
-
     def _hear_opening(self) -> Dialogue[None]:
         """Hear the replies up to those of the recipients, and keep what forbids the content."""
         if self._reset:
-            yield from hear(Stage.RSET, (250,))
-        try:
-            reply = yield from hear(Stage.MAIL, (250,))
-            if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-                self._refusal = refused(SenderRefusedError, Stage.MAIL, reply)
-        except AuthenticationError as error:
-            self._refusal = error
-        answers, room = list[Recipient](), Room()
+            _, self._refusal = yield from self._hear_command(Stage.RSET)
+        reply, error = yield from self._hear_command(Stage.MAIL)
+        if not is_positive(Stage.MAIL, reply.code):
+            self._refusal = self._refusal or error or refused(SenderRefusedError, Stage.MAIL, reply)
+        answers, room, last = list[Recipient](), Room(), None
         for mailbox in self._submission.recipients:
-            reply = yield from hear(Stage.RCPT, RCPT_OK)
+            reply, error = yield from self._hear_command(Stage.RCPT)
             answers.append(recipient(mailbox, room.keep(reply)))
+            last = last or error
         self._recipients = tuple(answers)
-        self._refusal = self._refusal or refusal(answers, self._partial)
+        no = refusal(answers, self._partial)
+        self._refusal = self._refusal or (no and last) or no
+
+    def _hear_command(self, stage: Stage) -> Dialogue[tuple[Reply, SecureSMTPError | None]]:
+        """Hear the reply to a command of the opening, and what it is the end of, should nothing else be heard."""
+        try:
+            return (yield from hear(stage)), None
+        except (AuthenticationError, ConnectError) as error:
+            # With its content written, a transaction is heard to its end: a server that says 421 to RCPT has been seen
+            # to take the chunk behind it.
+            if error.reply is None or (not self.ended and isinstance(error, ConnectError)):
+                raise
+            return error.reply, error
 
 
 class Room:
@@ -227,9 +270,8 @@ class Room:
         return Reply(reply.code, reply.enhanced, text, reply.raw[:KEPT_BEYOND])
 
 
-def pipelined(session: Session, submission: Submission, partial: Partial) -> Dialogue[Answered]:
+def pipelined(transaction: Transaction) -> Dialogue[Answered]:
     """Submit one message, and wait for its end."""
-    transaction = Transaction(session, submission, partial)
     yield from transaction.open()
     if not transaction.ended:
         yield from transaction.write()
@@ -258,7 +300,7 @@ def rcpt(mailbox: Mailbox) -> Line:
 
 def recipient(mailbox: Mailbox, reply: Reply) -> Recipient:
     """Return what was said of one recipient."""
-    return Recipient(mailbox.address, reply.code in RCPT_OK, reply)
+    return Recipient(mailbox.address, is_positive(Stage.RCPT, reply.code), reply)
 
 
 def refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefusedError | None:
@@ -280,16 +322,9 @@ def refusal(recipients: Sequence[Recipient], partial: Partial) -> RecipientsRefu
 def final_reply() -> Dialogue[Reply]:
     """Return the reply to the content, which is 250 or a refusal."""
     reply = cast("RawReply", (yield Receive(Stage.CONTENT, "final"))).reply()
-    if reply.code < 400 and reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
+    if not is_positive(Stage.CONTENT, reply.code) and not is_refusal(reply.code):
         message = f'the content is answered by "{reply}"'
         raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
-    return reply
-
-
-def accepted(reply: Reply) -> Reply:
-    """Return the reply to the content if it is no refusal."""
-    if reply.code != 250:  # noqa: PLR2004 -- RFC 5321 §4.3.2
-        raise refused(DataRefusedError, Stage.CONTENT, reply)
     return reply
 
 
@@ -306,8 +341,3 @@ def not_sent(error: SecureSMTPError) -> ConnectError:
     """Return the error for a message that a connection which *error* has ended was to carry."""
     message = f"not sent, because of an earlier message on the same connection: {error.args[0]}"
     return ConnectError(message, stage=Stage.MAIL, reply=error.reply, retryable=True)
-
-
-def _closes(error: SecureSMTPError) -> bool:
-    # RFC 5321 §3.8: behind a 421 nothing is heard, and nothing is done.
-    return error.reply is not None and error.reply.code == 421  # noqa: PLR2004

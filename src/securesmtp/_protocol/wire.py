@@ -29,7 +29,8 @@ KEPT_BEYOND = 96
 _COMMAND = re.compile(rb"[ -~]*")
 # UTF-8 is legal in MAIL and RCPT once SMTPUTF8 was negotiated (RFC 6531 §3.3); C1 controls are refused by Mailbox.
 _COMMAND_UTF8 = re.compile(rb"[ -~\x80-\xff]*")
-_REPLY_LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)
+# RFC 5321 §4.2 has no second digit above 5. Refusals of servers do (571), and their first one says enough (§4.3.2).
+_REPLY_LINE = re.compile(rb"([23][0-5][0-9]|[45][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 # RFC 3463 §2; the class must be the first digit of the code (RFC 2034 §4).
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 

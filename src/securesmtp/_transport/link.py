@@ -33,8 +33,10 @@ from securesmtp._protocol.dialogue import (
     Upgrade,
     closing,
     in_step,
+    interrupted,
     refuse_early,
 )
+from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.process import current_process
@@ -50,6 +52,7 @@ from securesmtp.errors import (
     TLSError,
     WrongTLSModeError,
 )
+from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
@@ -136,7 +139,10 @@ class Link(smtplib.SMTP):
         self.position = self.written = 0
         self.addresses: tuple[str, ...] = ()
         self.address = ""
-        self._in_step = False
+        self._in_step = self._is_closing = False
+        self._stage = Stage.CONNECT
+        # What the dialogue has asked for and was not given yet.
+        self._reply: RawReply | None = None
         self._selector: selectors.BaseSelector = _Selector()
         self._watched = 0
 
@@ -145,12 +151,17 @@ class Link(smtplib.SMTP):
         """Whether there is a connection."""
         return self.sock is not None
 
+    @property
+    def is_in_step(self) -> bool:
+        """Whether its last dialogue has ended well, and the server has not said that it closes (RFC 5321 §3.8)."""
+        return self._in_step and not self._is_closing
+
     def run(self, dialogue: Dialogue[T]) -> T:
         """
         Perform *dialogue* and return its value.
 
         After any error the connection is closed and nothing more is written to it; a refusal alone leaves the session
-        in step, and open.
+        in step, and open. A foreign exception is the loss of the connection for *dialogue*, and is raised again.
         """
         answer: Answer = None
         # Taken back only where the session is known to be in step: whatever comes between two lines, a second Ctrl-C in
@@ -158,6 +169,7 @@ class Link(smtplib.SMTP):
         self._in_step = False
         try:
             while True:
+                self._reply = None
                 effect = dialogue.send(answer)
                 try:
                     answer = self._perform(effect)
@@ -173,18 +185,36 @@ class Link(smtplib.SMTP):
             if isinstance(error, RefusedError) and in_step(error):
                 self._in_step = True
             else:
+                if self._is_closing and self.is_open:
+                    # Replies to what was in flight behind it may have come with it.
+                    self._hear_last_words()
                 self.close()
+                if isinstance(error, SecureSMTPError):
+                    self._why = self._why or f": {error.args[0]}"
+                else:
+                    self._interrupt(dialogue, error)
             raise
         finally:
-            # Its traceback has the message in it.
-            self._failure = None
+            # A traceback has the message in it.
+            self._reply = self._failure = None
+
+    def _interrupt(self, dialogue: Dialogue[T], error: BaseException) -> None:
+        """Let *dialogue* find out that *error* has ended its connection, and decide what became of its message."""
+        # A dialogue that has been struck itself has ended: what it is asked then changes nothing.
+        with suppress(StopIteration, SecureSMTPError):
+            if self._reply is not None:
+                dialogue.send(self._reply)
+            while True:
+                dialogue.throw(interrupted(error, self._stage))
 
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
-            whole = self._in_step and not self._awaited and self.written == self.position
+            whole = self.is_in_step and not self._awaited and self.written == self.position
             return self.is_open and whole and not self._unread()
-        except OSError:
+        except OSError as error:
+            if is_interrupt(error):
+                raise
             return False
 
     # What smtplib calls.
@@ -231,8 +261,9 @@ class Link(smtplib.SMTP):
                 self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def close(self) -> None:
-        """Close the socket, without a word."""
+        """Close the socket, without a word; what is held back is never written, and not counted as if it were."""
         sock, self.sock = self.sock, None
+        self._held, self._due = bytearray(), 0
         if sock is not None:
             sock.close()
 
@@ -263,7 +294,8 @@ class Link(smtplib.SMTP):
             case Flight():
                 self._fly(effect)
             case Receive():
-                return self._receive(effect)
+                self._reply = self._receive(effect)
+                return self._reply
             case Upgrade():
                 return self._upgrade()
             case Block():
@@ -392,6 +424,7 @@ class Link(smtplib.SMTP):
         if raw.code != 354:  # noqa: PLR2004
             self._awaited -= 1
             self._ends.popleft()
+        self._is_closing = self._is_closing or is_closing(raw.code)
         return raw
 
     def _upgrade(self) -> TLSInfo:
@@ -581,16 +614,19 @@ class Link(smtplib.SMTP):
         """Close, and return whether there are answers that came before: all that is left to do is to hear them."""
         # Behind a reply that was malformed, none is known to be one.
         if not isinstance(error, ProtocolError):
-            until = time.monotonic() + _LAST_WORDS
-            with suppress(OSError):
-                self._collect()
-                while time.monotonic() < until and self._hear_more():
-                    pass
-        self._reader, self._held, self._due = ReplyReader(), bytearray(), 0
+            self._hear_last_words()
+        self._reader = ReplyReader()
         self._why = self._why or f": {error.args[0]}"
         self._failure = self._failure or error
         self.close()
         return bool(self._heard) and not isinstance(error, ProtocolError)
+
+    def _hear_last_words(self) -> None:
+        until = time.monotonic() + _LAST_WORDS
+        with suppress(OSError):
+            self._collect()
+            while time.monotonic() < until and self._hear_more():
+                pass
 
     def _refuse_if_aborted(self, stage: Stage) -> None:
         if self._aborted:
@@ -633,13 +669,15 @@ class Link(smtplib.SMTP):
         if self._tls is None:
             message = "the server spoke out of turn, in the clear"
             raise DowngradeError(message, stage=stage)
-        if raw is not None and raw.code == 421:  # noqa: PLR2004 -- RFC 5321 §3.8
+        if raw is not None and is_closing(raw.code):  # RFC 5321 §3.8
             raise closing(raw.reply(), stage)
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 
     def _mapped(self, error: OSError) -> SecureSMTPError:
-        """Return an error of socket or ssl as ours."""
+        """Return an error of socket or ssl as ours; raise one that is neither's (a signal handler's TimeoutError)."""
+        if is_interrupt(error):
+            raise error
         if isinstance(error, SecureSMTPError):
             # Who reads replies or records does not know the stage.
             if error.stage is Stage.UNKNOWN:

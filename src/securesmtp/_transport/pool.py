@@ -28,7 +28,7 @@ from securesmtp._transport.stream import Bearing
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, RefusedError, SecureSMTPError
-from securesmtp.events import Authenticated, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
 
 if TYPE_CHECKING:
     import ssl
@@ -170,6 +170,8 @@ class Pool:
         self._paused: tuple[float, str, Reply] | None = None
         # A callable that hangs is asked no more often than there are places.
         self._asking = threading.BoundedSemaphore(settings.max_connections)
+        # How the server refused BDAT although it offers CHUNKING, where it did.
+        self._chunking_refused: Reply | None = None
         self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
@@ -202,8 +204,14 @@ class Pool:
         return place
 
     def used(self, place: Place, link: Link) -> None:
-        """Note when *place* was used, and tell of a *link* that did not outlive it."""
+        """Note when *place* was used, and tell of a *link* that did not outlive it, or does not take what it offers."""
         place.used_at = monotonic()
+        refused = None if place.session is None else place.session.chunking_refused
+        if refused is not None:
+            with self._lock:
+                first, self._chunking_refused = self._chunking_refused is None, self._chunking_refused or refused
+            if first:
+                self._tell(ChunkingRefused(*self._where, refused))
         if not link.is_open:
             self._tell(Closed(*self._where, "error"))
 
@@ -262,6 +270,7 @@ class Pool:
                 link.close()
                 self._tell(Closed(*self._where, "not usable"))
             elif needs is None or not session.transactions or needs(session) <= session.room:
+                session.chunking_refused = session.chunking_refused or self._chunking_refused
                 return link, session
             else:
                 self.part(link, "message limit")
@@ -270,6 +279,7 @@ class Pool:
         # Set when it is logged in, and not before: an interrupt in between leaves a session that is not.
         place.session = None
         link, session = self.open(place, overall)
+        session.chunking_refused = self._chunking_refused
         self.log_in(link, session, in_pause=in_pause)
         place.session = session
         return link, session

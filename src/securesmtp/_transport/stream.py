@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._protocol.delivery import Delivery, deliver, too_many
-from securesmtp._protocol.dialogue import in_step
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver, too_many
+from securesmtp._protocol.dialogue import in_step, interrupted
 from securesmtp._protocol.pipeline import Transaction, not_sent
+from securesmtp._protocol.replies import is_closing
 from securesmtp._transport.link import Deadline
+from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
@@ -136,17 +138,18 @@ class Stream(Generic[J]):
                 self._hear()
             self._lose(ConnectError("the connection was closed"))
         except BaseException as error:
-            # No answer to anything: a fault of our own.
-            lost = ConnectError(f"the connection was given up: {error!r}")
-            lost.__cause__ = error
-            self._lose(lost)
+            # No answer to anything: an interrupt, or a fault of our own.
+            self._lose(interrupted(error, Stage.MAIL))
             raise
 
     def _fill(self) -> None:
         while not self._alone and self._has_room() and (job := self._take()) is not None:
             try:
                 self._begin(job)
-            except BaseException as error:  # noqa: BLE001 -- told, whatever it is: somebody waits for it
+            except BaseException as error:
+                # What was begun is told with the others.
+                if self._flying and self._flying[-1].job is job:
+                    raise
                 self._tell(job, error)
 
     def _has_room(self) -> bool:
@@ -170,14 +173,18 @@ class Stream(Generic[J]):
             self._alone.append((job, None))
             return
         transaction = Transaction(self._session, fitted, self._partial, behind=behind, apart=apart, more=True)
+        flying = _Flying(job, transaction, behind)
+        # First: whatever strikes while it is written, it is told.
+        self._flying.append(flying)
         try:
             self._run(transaction.open(), job.overall)
         except SecureSMTPError as error:
+            self._flying.pop()
             if not self._flying:
                 raise
             # It answers nothing: not even a 421 says here what became of those that are in flight.
             raise not_sent(ConnectError(error.args[0], stage=error.stage)) from error
-        self._flying.append(_Flying(job, transaction, behind, self._link.position))
+        flying.end = self._link.position
 
     def _hear(self) -> None:
         oldest = self._flying[0]
@@ -196,9 +203,9 @@ class Stream(Generic[J]):
             self._flying.popleft()
             self._failed(oldest, error)
             return
-        self._flying.popleft()
         recipients, reply = answered
         delivery = Delivery(recipients, (reply,), transaction.content.size)
+        self._flying.popleft()
         if too_many(recipients):
             self._alone.append((job, delivery))
         else:
@@ -224,18 +231,24 @@ class Stream(Generic[J]):
         if refuted and isinstance(error, DeadlineExceededError) and error.limit != "deadline":
             error = transaction.lost(error)
         self._tell(job, error)
-        self._lose(cause)
+        # Behind a 421 there may be replies to what was in flight; they alone say what became of it.
+        if cause.reply is None or not is_closing(cause.reply.code):
+            self._lose(cause)
         if refuted:
             self._bearing.refute(cause.args[0])
 
     def _deliver(self, job: J, begun: Delivery | None) -> None:
-        said = None if begun is None else (begun.recipients, begun.replies[0])
+        attempt = Attempt(None if begun is None else (begun.recipients, begun.replies[0]))
         try:
-            dialogue = deliver(self._session, job.submission, self._partial, "message", said)
+            dialogue = deliver(self._session, job.submission, self._partial, "message", attempt)
             heard: Heard = self._run(dialogue, job.overall)
         except SecureSMTPError as error:
             heard = error
-        except BaseException as error:  # noqa: BLE001 -- as in `_fill`; where some have it already, that is what is told
+        except BaseException as error:
+            if attempt.fitted is not None:
+                self._tell(job, attempt.lost(interrupted(error, Stage.MAIL)))
+                raise
+            # The caller's own; where some have it already, that is what is told.
             heard = begun or error
         self._tell(job, heard)
         if isinstance(heard, SecureSMTPError) and not self._link.is_open:
@@ -250,7 +263,9 @@ class Stream(Generic[J]):
     def _lose(self, error: SecureSMTPError) -> None:
         """Tell of each that was in flight what became of it when nothing more is heard."""
         for each in self._flying:
-            self._tell(each.job, self._lost(each, error))
+            answered = each.transaction.answered
+            delivery = answered and Delivery(answered[0], (answered[1],), each.transaction.content.size)
+            self._tell(each.job, delivery or self._lost(each, error))
         self._flying.clear()
         for job, begun in self._alone:
             # Where some have it already, the others were refused for now, and each of them is told so.

@@ -119,7 +119,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         assert bulk_with_results.send_all(mailer, addresses) == {
             "nothing": ["first@example.net"],
             "send again": ["later@example.net"],
-            "mend": ["never@example.net", "no address"],
+            "fix": ["never@example.net", "no address"],
             "ask the server's log": ["maybe@example.net"],
         }
 
@@ -137,7 +137,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         pytest.param("greeting-refused", "ask who runs the server: localhost:", id="greeting"),
         pytest.param("out-of-step", "ask who runs the server: localhost:", id="protocol"),
         pytest.param("login-later", "later: localhost:", id="login-later"),
-        pytest.param("wrong-password", "mend the login: localhost:", id="login"),
+        pytest.param("wrong-password", "fix the login: localhost:", id="login"),
         pytest.param("stripped", "do not send, somebody may be on the line: localhost:", id="stripped"),
         pytest.param("untrusted", "do not send, the certificate is untrusted: pass the CA", id="certificate"),
         pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
@@ -155,11 +155,11 @@ def test_each_mistake_of_ours_is_told_apart(enter: Enter, mail: EmailMessage) ->
     server = enter(WORLDS["normal"])
     with configured.open_mailer() as mailer:
         mail.replace_header("To", "you")
-        assert handle_errors.send(mailer, mail).startswith("mend the address: ")
+        assert handle_errors.send(mailer, mail).startswith("fix the address: ")
         del mail["To"]
-        assert handle_errors.send(mailer, mail).startswith("mend the message: ")
+        assert handle_errors.send(mailer, mail).startswith("fix the message: ")
     mail["To"] = "you@example.net"
-    assert re.match(r"mend the settings: localhost:\d+: the mailer is closed", handle_errors.send(mailer, mail))
+    assert re.match(r"fix the settings: localhost:\d+: the mailer is closed", handle_errors.send(mailer, mail))
     server.joined()
     assert server.connections == []
 

@@ -396,6 +396,14 @@ def fields(count: int) -> EmailMessage:
     return made
 
 
+def signed(count: int) -> EmailMessage:
+    """Return a message with so many fields, and a signature of so many others (RFC 6376 §3.5)."""
+    made = fields(count)
+    names = ":".join(f"y{number}" for number in range(count))
+    made.set_raw("DKIM-Signature", f"v=1; c=relaxed/relaxed; h={names}".replace("0:", "0:\r\n "))
+    return made
+
+
 ENDLESS: dict[str, Callable[[int], EmailMessage]] = {
     "quotes": lambda n: raw("To", '"' * n),
     "addresses": lambda n: raw("To", ", ".join(f'"Last, {i}" <a{i}@b.example>' for i in range(n // 20))),
@@ -420,6 +428,7 @@ ENDLESS: dict[str, Callable[[int], EmailMessage]] = {
     "encoded-words": lambda n: raw("Subject", "ü " + "=?utf-8?q?a?= " * (n // 14)),
     "half encoded-words": lambda n: message(Subject="=?" * n),
     "fields": lambda n: fields(n // 4),
+    "signed fields": lambda n: signed(n // 8),
     "parts": lambda n: wide(n // 20),
     "nesting": lambda n: nested(n // 400),
 }

@@ -306,6 +306,22 @@ def test_a_filename_is_read_as_it_was_given(name: str) -> None:
     assert part.get_filename() == made.get_payload(1).get_filename()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["=?utf-8?q?a?=", "=?utf-8?q?a=2C?= b", "a  b", " a", "a "])
+def test_the_name_of_an_address_object_is_read_as_it_was_given(name: str) -> None:
+    """Python's header object decodes what was never encoded, and loses blanks."""
+    made = message()
+    made["Reply-To"] = Address(name, "a", "b.example")
+    (read,) = email.message_from_bytes(written(made), policy=email.policy.default)["Reply-To"].addresses
+    assert read.display_name == name
+
+
+def test_an_encoded_comma_in_a_name_stays_in_the_name() -> None:
+    """It is a separator to nobody (RFC 2047 §5 (3)), and in quotes when it is decoded."""
+    made = message()
+    made["Reply-To"] = "=?utf-8?q?=2C?= <a@b.example>, c@d.example"
+    assert field(written(made), "Reply-To") == 'Reply-To: "," <a@b.example>, c@d.example\r\n'
+
+
 @pytest.mark.parametrize("raw", ["attachment; filename=b\xfccher.txt", 'attachment; filename="b\xfccher.txt"'])
 def test_a_raw_filename_is_encoded_as_a_parameter(raw: str) -> None:
     """Programs send it in UTF-8; an encoded-word in quotes is no parameter (RFC 2047 §5)."""

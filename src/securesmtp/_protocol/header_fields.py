@@ -154,6 +154,9 @@ class CheckedPolicy(EmailPolicy):
         lines = _LINE_END.split(value)
         if not all(line.startswith((" ", "\t")) for line in lines[1:]):
             raise _not_one_field(name)
+        if not (self.signed or self.attached or name.lower() in self.signed_fields):
+            # RFC 5322 §3.2.2: no line is nothing but white space; some readers end the header there.
+            lines = [lines[0], *(line for line in lines[1:] if line.strip())]
         if value.isascii():
             longest = max(len(name) + 2 + len(lines[0]), *map(len, lines))
             if longest <= {"long": self._limit, "none": MAX_LINE}.get(self.refold_source, 0):

@@ -154,6 +154,9 @@ class CheckedPolicy(EmailPolicy):
         lines = _LINE_END.split(value)
         if not all(line.startswith((" ", "\t")) for line in lines[1:]):
             raise _not_one_field(name)
+        if not (self.signed or self.attached or name.lower() in self.signed_fields):
+            # RFC 5322 §3.2.2: no line is nothing but white space; some readers end the header there.
+            lines = [lines[0], *(line for line in lines[1:] if line.strip())]
         if value.isascii():
             longest = max(len(name) + 2 + len(lines[0]), *map(len, lines))
             if longest <= {"long": self._limit, "none": MAX_LINE}.get(self.refold_source, 0):
@@ -200,8 +203,10 @@ class CheckedPolicy(EmailPolicy):
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # A list that is none reads as the email package read it, if it is short enough for that.
             found, is_list = _read(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
-            # Python writes an Address without the quotes that its local part needs for dots alone.
-            if _spoken_to(found) == _spoken_to(groups) and (is_list or is_unreadable(value)):
+            # Python writes an Address without the quotes that its local part needs for dots alone, and decodes the name
+            # in it, though it was never encoded.
+            is_same = _spoken_to(found) == _spoken_to(groups) and _names(found) == _names(groups)
+            if is_same if is_list else is_unreadable(value) and _spoken_to(found) == _spoken_to(groups):
                 return fold(name, source, self._limit)
         if is_unreadable(value):
             return self._unreadable(name, source)
@@ -236,6 +241,12 @@ def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
     return [
         (group.display_name is not None, [_ascii_spec(address.addr_spec) for address in group.addresses])
         for group in groups
+    ]
+
+
+def _names(groups: Iterable[Group]) -> list[str]:
+    return [each.display_name for group in groups for each in group.addresses] + [
+        group.display_name or "" for group in groups
     ]
 
 

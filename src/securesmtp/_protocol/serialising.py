@@ -84,7 +84,8 @@ def _check_header(part: Message) -> None:
     size = 0
     for name, value in part.raw_items():
         length = len(str(value))
-        size += len(name) + length
+        # With what stands between and behind them: a field of one character is work as well.
+        size += len(name) + length + len(": \r\n")
         if size > MAX_HEADER:
             text = f"the header is longer than {MAX_HEADER} octets, with the field {name[:80]!r}"
             raise MessageError(text)
@@ -130,13 +131,20 @@ def check_signed(message: Message, prepared: Message) -> None:
     Raises:
         MessageError: There is one.
     """
-    signed = signed_fields(message)
-    for name in sorted(signed):
-        if [str(v) for n, v in message.raw_items() if n.lower() == name] != [
-            str(v) for n, v in prepared.raw_items() if n.lower() == name
-        ]:
-            text = f"the header field {name[:80]!r} is signed, and must be changed to send the message"
-            raise changed(text)
+    if signed := signed_fields(message):
+        before, after = _by_name(message), _by_name(prepared)
+        for name in sorted(signed):
+            if before.get(name) != after.get(name):
+                text = f"the header field {name[:80]!r} is signed, and must be changed to send the message"
+                raise changed(text)
+
+
+def _by_name(message: Message) -> dict[str, list[str]]:
+    """Return the values of the fields by name: to look for each name among all fields would take quadratic time."""
+    values: dict[str, list[str]] = {}
+    for name, value in message.raw_items():
+        values.setdefault(name.lower(), []).append(str(value))
+    return values
 
 
 def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:

@@ -113,9 +113,10 @@ def signed_fields(message: Message) -> frozenset[str]:
         if name.lower() != "dkim-signature":
             continue
         tags = dict(tag.partition("=")[::2] for tag in "".join(str(value).split()).split(";"))
-        header, _, body = tags.get("c", "").partition("/")
-        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary, which simple ones see.
-        is_exact = header != "relaxed" or (body != "relaxed" and message.is_multipart() and _is_parsed(message))
+        header = tags.get("c", "").partition("/")[0]
+        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary. A simple signature sees
+        # them, and any signature sees in a part whether "Content-Type:" has a blank (RFC 6376 §3.4.4).
+        is_exact = header != "relaxed" or (message.is_multipart() and _is_parsed(message))
         if is_exact and not hasattr(value, "fold"):
             text = "the message has a DKIM-Signature that sees each octet, and was parsed"
             raise changed(text)

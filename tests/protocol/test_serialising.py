@@ -314,6 +314,15 @@ def test_a_part_that_cannot_be_sent_is_named_and_its_hint_works(kind: str, text:
     assert text.encode() in [cast("bytes", payload).replace(b"\r\n", b"\n") for payload in payloads]
 
 
+def test_the_lines_of_a_part_are_measured_in_octets() -> None:
+    """600 characters can be 1,200 octets; each is one to Python, which decodes the part where it is read."""
+    made = parsed(f"{HEAD}Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n{'ü' * 600}\n")
+    with pytest.raises(MessageError, match=r"998 octets, in the part text/html\.") as caught:
+        written(made)
+    exec(caught.value.hint or "", {"message": made, "email": email})  # noqa: S102 -- as above
+    assert parsed(written(made).decode()).get_content() == "ü" * 600 + "\n"
+
+
 def test_a_fault_that_is_in_no_part_is_told_as_it_is() -> None:
     """A header of octets that no line may have is in no part's text."""
     made = message()

@@ -175,6 +175,7 @@ def test_the_quotes_of_an_address_object_mean_its_local_part(local: str) -> None
     [
         ("Me <me@b.example>", "me@b.example"), ("<me@b.example>", "me@b.example"), (" me@b.example\n", "me@b.example"),
         ('"Last, First" <me@bücher.example>', "me@bücher.example"), ("N" * 300 + " <me@b.example>", "me@b.example"),
+        ("me@b.example (Me)", "me@b.example"), ("mailto:me@b.example", "me@b.example"), ("a (b) (c)", None),
         ("Me <me>", None), ("a@b.example, c@d.example", None), ("a@b <c@d>, e@f", None), ("<a@b>>", None),
         ("N" * 2000 + " <me@b.example>", None),
     ],

@@ -168,7 +168,9 @@ class SecureMailer:
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
-        return f"<SecureMailer {self._settings.host}:{self._settings.port} {self._settings.mode}>"
+        made = self.__dict__.get("_settings")
+        # In a traceback of `__init__` it may be shown before it is made.
+        return f"<SecureMailer {made.host}:{made.port} {made.mode}>" if made else "<SecureMailer>"
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled: two of it would share connections, and a password is not pickled."""
@@ -321,16 +323,22 @@ class SecureMailer:
         self._refuse_if_closed()
         overall, pool, place = self._overall(None), self._pool, Place()
         refusal: AuthenticationError | None = None
-        with self._naming(None):
-            link, session = pool.open(place, overall)
-            try:
-                pool.log_in(link, session)
-            except AuthenticationError as error:
-                refusal = error
-                refusal.host, refusal.port = self._settings.host, self._settings.port
-                tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
-            finally:
-                pool.part(link, "closed by the caller")
+        place.ticket = Ticket()
+        # For close(abort=True).
+        pool.apart.append(place)
+        try:
+            with self._naming(None):
+                link, session = pool.open(place, overall)
+                try:
+                    pool.log_in(link, session)
+                except AuthenticationError as error:
+                    refusal = error
+                    refusal.host, refusal.port = self._settings.host, self._settings.port
+                    tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
+                finally:
+                    pool.part(link, "closed by the caller")
+        finally:
+            pool.apart.remove(place)
         return _report(self._settings, link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:

@@ -196,12 +196,19 @@ OTHER = "cleanup[177]: 0BE5C28A358: message-id=<other@example.com>"
         pytest.param((READ, OTHER.replace("0BE5C28A358", "F2C6D28A32C"), QUEUED), False, id="and is again"),
         pytest.param((READ.replace("once@", "at.once@"), QUEUED), False, id="an id that ends alike"),
         pytest.param((READ, QUEUED.replace("qmgr", "pickup")), False, id="another program's line"),
+        pytest.param((READ, f"smtpd[9]: NOQUEUE: reject: helo=</{QUEUED}>"), False, id="a client says so"),
+        pytest.param((READ, f"cleanup[9]: 0BE5C28A358: message-id=</{QUEUED}>"), False, id="another id says so"),
+        pytest.param((f"smtpd[9]: NOQUEUE: reject: helo=</{READ}", QUEUED), False, id="a client says whose id it is"),
+        pytest.param((READ, "smtpd[9]: F2C6D28A32C: client=x[192.0.2.1]", QUEUED), False, id="again, without an id"),
+        pytest.param((READ, "pickup[9]: F2C6D28A32C: uid=0 from=<root>", QUEUED), False, id="again, of this machine"),
     ],
 )
 def test_an_acceptance_is_read_from_a_log(lines: tuple[str, ...], *, accepted: bool) -> None:
     """Postfix names the Message-ID before it accepts the message (RFC 5321 §4.2.5); test_delivery.py has a real log."""
     log = _log(*lines).splitlines(keepends=True)
     assert unknown_outcome.was_accepted("<once@example.com>", log) is accepted
+    rfc3339 = [line.replace("Nov 26 23:19:13", "2026-11-26T23:19:13.123456+00:00") for line in log]
+    assert unknown_outcome.was_accepted("<once@example.com>", rfc3339) is accepted
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,9 @@ class Link(smtplib.SMTP):
                 if self._surplus:
                     self._unsolicited(self._stage)
                 self._check()
+                if sent:
+                    # One read for each record, as long as there is room: more replies at once would have to be kept.
+                    break
             if view and not sent:
                 self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
 

@@ -25,6 +25,7 @@ from securesmtp import (
     Outcome,
     SecureSMTPError,
     Window,
+    _bulk,
 )
 from securesmtp._protocol.message import Submission
 from securesmtp.events import FewerConnections
@@ -282,6 +283,74 @@ def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: M
     assert {result.outcome for result in results} == {ACCEPTED}
     assert arrived(server) == list(range(30))
     assert len(server.connections) <= 4
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """A message whose second connection is one too many as well goes over the third, which works."""
+    limit, once, twice = b"421 4.7.0 too many concurrent connections\r\n", threading.Event(), threading.Event()
+    begun = itertools.count()
+
+    def works(_: Peer, content: bytes) -> bytes:
+        assert twice.wait(5)
+        return b"250 ok\r\n"
+
+    def is_refused(_: Peer, line: bytes) -> bytes:
+        once.set()
+        return limit
+
+    def works_once(_: Peer, line: bytes) -> bytes:
+        if not next(begun):
+            return b"250 ok\r\n"
+        twice.set()
+        return limit
+
+    def waits(_: Peer, content: bytes) -> bytes:
+        # The message of the other connection is to come here.
+        assert once.wait(5)
+        time.sleep(0.1)
+        return b"250 ok\r\n"
+
+    scripts = [
+        honest(extensions=("PIPELINING",), replies=replies)
+        for replies in ({"CONTENT": works}, {"MAIL": is_refused}, {"MAIL": works_once, "CONTENT": waits})
+    ]
+    server = serve(*scripts, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=3, window=Window(1))
+    mine._pool.bearing.prove()
+    results = list(mine.send_many(mails(3)))
+    assert [result.error for result in results] == [None] * 3
+    assert arrived(server) == [0, 1, 2]
+    assert len(server.connections) == 3
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_message_is_sent_once_more_and_not_for_ever(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, odd: int
+) -> None:
+    """A server that greets each other connection, and ends it at MAIL, gets the same message twice."""
+    monkeypatch.setattr(_bulk, "_FIRST_PAUSE", 0.01)
+    seen = list[bytes]()
+
+    def ends(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"421 4.3.2 not now\r\n"
+
+    talks = honest(extensions=("PIPELINING",), replies={"MAIL": ends})
+
+    def is_away(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"421 4.3.2 not now\r\n")
+
+    scripts = [talks, *itertools.islice(itertools.cycle([is_away, talks] if odd else [talks, is_away]), 9)]
+    mine = mailer(serve(*scripts), pipelining=pipelining, max_connections=1)
+    mine._pool.bearing.prove()
+    [result] = mine.send_many(mails(1))
+    assert result.outcome is NOT_SENT
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])

@@ -588,16 +588,19 @@ class SecureMailer:
         try:
             self._use(first.overall, work, visit)
         except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
-            # There is no connection; what was sent over one was heard of.
-            for job in (*again, *waiting):
-                end = self._ended(job, None, error)
-                if visit.found_none and isinstance(end, Exception):
-                    drop_frames(end)
-                    return self._not_opened(run, job, end, backlog)
-                _finish(job, end)
-            # A worker that was to leave has left.
-            return leaves
+            return self._not_streamed(run, deque([*again, *waiting]), error, backlog, visit) or leaves
         return self._send_rest(run, deque([*again, *waiting]), backlog, leaves=leaves)
+
+    def _not_streamed(self, run: Run, jobs: deque[Job], error: BaseException, backlog: Backlog, visit: _Visit) -> bool:
+        """Let *error* be the end of *jobs*; return whether this worker leaves the run, since it found no connection."""
+        # What was sent over one was heard of.
+        for job in jobs:
+            end = self._ended(job, None, error)
+            if visit.found_none and isinstance(end, Exception):
+                drop_frames(end)
+                return self._not_opened(run, job, end, backlog)
+            _finish(job, end)
+        return False
 
     def _send_rest(self, run: Run, jobs: deque[Job], backlog: Backlog, *, leaves: bool) -> bool:
         """Send each of *jobs* by itself, or give it back where this worker *leaves*; return whether it does."""

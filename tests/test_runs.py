@@ -524,6 +524,39 @@ else:
 """
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_interrupt_in_the_start_of_a_thread_leaves_none_behind(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, *, begins: bool
+) -> None:
+    """The message that it sends has its end before the interrupt is raised, and the interrupt has a note of it."""
+    start, threads = threading.Thread.start, list[threading.Thread]()
+
+    def struck(thread: threading.Thread) -> None:
+        if not thread.name.startswith("securesmtp"):
+            start(thread)
+            return
+        threads.append(thread)
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def slow(_: Peer, content: bytes) -> bytes:
+        time.sleep(0.3)
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={"CONTENT": slow}))
+    mine = mailer(server)
+    monkeypatch.setattr(threading.Thread, "start", struck)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(mine.send_many(mails(1)))
+    (thread,) = threads
+    assert not thread.is_alive()
+    monkeypatch.undo()
+    # Who had not taken it when the run was left does not send it.
+    notes = getattr(caught.value, "__notes__", [])
+    assert len(notes) == len(server.accepted) <= begins
+
+
 @pytest.mark.parametrize("when", ["thread", "atexit"])
 def test_a_run_at_the_end_of_the_process_is_told(serve: Serve, ca_file: Path, when: str) -> None:
     """In a thread that outlives the main thread, and in atexit, where an executor takes no more work."""

@@ -151,7 +151,7 @@ def test_no_line_of_a_header_is_blank(name: str, blank: str) -> None:
         f"From: a@b.example\r\n{name}: {text}\r\n{blank}\r\n{blank}\r\nX-Last: x\r\n\r\nbody\r\n",
         policy=email.policy.default,
     )
-    header = written(cast("EmailMessage", parsed), ["x@y.example"]).partition(b"\r\n\r\n")[0]
+    header = written(parsed, ["x@y.example"]).partition(b"\r\n\r\n")[0]
     assert f"{name}: {text}\r\nX-Last: x\r\n".encode() in header + b"\r\n"
 
 

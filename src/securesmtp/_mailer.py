@@ -349,7 +349,8 @@ class SecureMailer:
         connection itself, when it is done.
 
         Args:
-            abort: Do not wait: end the connections in use, so that their sends raise what became of their messages.
+            abort: Do not wait: end the connections in use, so that their sends raise what became of their messages; a
+                `check` that is under way raises, too.
         """
         self._closed = True
         pool = self._pools.get(current_process())

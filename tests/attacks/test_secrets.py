@@ -255,6 +255,8 @@ def test_what_is_refused_while_it_is_made_can_be_shown(act: Callable[[], object]
     with pytest.raises(ConfigurationError) as caught:
         act()
     assert "secret" not in shown(caught.value)
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "repr() failed" not in "".join(told.format())
 
 
 def test_a_test_server_does_not_quote_it_either() -> None:

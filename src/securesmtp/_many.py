@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -141,7 +141,8 @@ def in_order(
             backlog.close()
             # Where the interpreter ends, daemons do not run any more.
             while threads and not sys.is_finalizing():
-                threads.pop().join()
+                with suppress(RuntimeError):  # an interrupt has kept it from being started
+                    threads.pop().join()
     for failure in failures:
         raise failure
 
@@ -185,12 +186,13 @@ def _start(threads: list[threading.Thread], work: Callable[[Backlog], None], bac
     # A daemon: an iterator that was left where it was does not keep the process from its end.
     thread = threading.Thread(target=_guarded, args=(work, backlog), name=f"securesmtp-{len(threads)}", daemon=True)
     backlog.has_workers = True
+    # Before it is started: an interrupt may strike behind that, and it is waited for all the same.
+    threads.append(thread)
     try:
         thread.start()
     except (RuntimeError, MemoryError):
+        threads.pop()
         backlog.has_workers = bool(threads)
-    else:
-        threads.append(thread)
 
 
 def _until_it_raises(jobs: Iterable[Job | Known], failures: list[Exception]) -> Iterator[Job | Known]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from dataclasses import dataclass
+from inspect import currentframe
 from typing import TYPE_CHECKING
 
 from securesmtp._shown import escape
@@ -40,8 +40,6 @@ _LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
 # A library prints nothing where the application has not asked for it.
 _LOGGER.addHandler(logging.NullHandler())
-# Of the module, since a log handler belongs to no mailer, and may mail through another one.
-_THREAD = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,19 +211,12 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails. What
     strikes while *on_event* runs is no error of its own, and is not kept from whoever is to be interrupted.
     """
-    if getattr(_THREAD, "is_telling", False):
-        return
-    _THREAD.is_telling = True
-    try:
-        _tell(event, on_event)
-    finally:
-        _THREAD.is_telling = False
-
-
-def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
     grave = grave or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
-    _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
+    level = logging.WARNING if grave else logging.DEBUG
+    if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_telling():
+        return
+    _LOGGER.log(level, "%s", event)
     if on_event is None:
         return
     try:
@@ -234,6 +225,16 @@ def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
         if is_interrupt(error):
             raise
         _LOGGER.exception("on_event raised")
+
+
+def _is_telling() -> bool:
+    """Return whether `tell` was called from inside of itself."""
+    # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
+    here = currentframe()
+    frame = here.f_back.f_back if here and here.f_back else None
+    while frame is not None and frame.f_code is not tell.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def is_interrupt(error: BaseException) -> bool:

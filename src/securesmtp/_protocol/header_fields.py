@@ -26,7 +26,10 @@ ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
 # The last ones are text to Python, and lists of addresses to those who read them (RFC 8098 §2.1).
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT)) | {
-    "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "mail-reply-to"
+    "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "mail-reply-to",
+    # Of an attached message. What is sent has no Bcc.
+    "bcc", "resent-reply-to", "delivered-to", "apparently-to", "envelope-to", "x-original-to", "x-envelope-to",
+    "x-envelope-from",
 }  # fmt: skip
 # Stands for a large payload while the rest is serialised.
 # Display names beside which there is room for the name of a long field.
@@ -111,7 +114,16 @@ class CheckedPolicy(EmailPolicy):
         folded = self._set_field(name, value) if hasattr(value, "fold") else self._source_field(name, value)
         if (self.signed or name.lower() in self.signed_fields) and not self._is_as_signed(name, value, folded):
             raise changed(f"the header field {name} is signed, and cannot be written as it was signed")
-        return folded.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+        if self.utf8 or self.attached or folded.isascii():
+            # A local part has no ASCII form: where it is attached it stays as it is, in UTF-8 (RFC 6532).
+            return folded.encode("utf-8", "surrogateescape")
+        try:
+            return folded.encode("ascii", "surrogateescape")
+        except UnicodeEncodeError:
+            pass
+        # Out here, so that the error is not its context: it holds the text of the message.
+        text = f"the header field {name} has an address with a local part that is not ASCII"
+        raise MessageError(text, hint="use an ASCII local part: this field cannot be written in another way")
 
     def _is_as_signed(self, name: str, value: str, folded: str) -> bool:
         """Return whether *folded* is what a program that signed the field had before it."""

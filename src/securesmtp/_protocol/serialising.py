@@ -115,11 +115,12 @@ def signed_fields(message: Message) -> frozenset[str]:
         if name.lower() != "dkim-signature":
             continue
         tags = dict(tag.partition("=")[::2] for tag in "".join(str(value).split()).split(";"))
-        header, _, body = tags.get("c", "").partition("/")
-        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary, which simple ones see.
-        is_exact = header != "relaxed" or (body != "relaxed" and message.is_multipart() and _is_parsed(message))
+        header = tags.get("c", "").partition("/")[0]
+        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary. A simple signature sees
+        # them, and any signature sees in a part whether "Content-Type:" has a blank (RFC 6376 §3.4.4).
+        is_exact = header != "relaxed" or (message.is_multipart() and _is_parsed(message))
         if is_exact and not hasattr(value, "fold"):
-            text = "the message has a DKIM-Signature that sees each octet, and was parsed"
+            text = "the message has a DKIM-Signature, and was parsed: what it signs may have been changed"
             raise changed(text)
         names |= {"dkim-signature", *tags.get("h", "").lower().split(":")}
     return frozenset(names)
@@ -201,8 +202,10 @@ def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:
 def _with_part(message: Message, error: MessageError) -> MessageError:
     """Return *error* with the part that a line too long or a NUL is in, and how to re-encode it."""
     for number, part in enumerate(message.walk()):
-        payload = part.get_payload()
-        if isinstance(payload, str) and ("\0" in payload or max(map(len, payload.split("\n"))) > MAX_LINE):
+        # Not get_payload(): it decodes, and a line is measured in octets.
+        payload = vars(part)["_payload"]
+        octets = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+        if b"\0" in octets or max(map(len, octets.split(b"\n"))) > MAX_LINE:
             filename = part.get_filename()
             shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
             text = f"{error.args[0]}, in the part {shown}"

@@ -22,8 +22,8 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions
 from securesmtp._protocol.dialogue import interrupted
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.redaction import Memory
-from securesmtp._protocol.sasl import Password, hidden, mechanism
+from securesmtp._protocol.redaction import Memory, Redactor
+from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
@@ -160,6 +160,8 @@ class SecureMailer:
         self._on_event = on_event
         # Of all connections, and of all processes: a server knows on one what it was told on another.
         self._memory = Memory()
+        # And before the first login: the server may know it from another process.
+        Redactor(self._memory).add(known_secrets(self._settings.login), b"")
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
         self._closed = False

@@ -135,6 +135,26 @@ def test_the_next_connections_greeting_does_not_show_the_password(
         assert "left out" in str(caught.value)
 
 
+@pytest.mark.parametrize("answer", [*GREETING.values(), *EHLO.values()], ids=[*GREETING, *EHLO])
+def test_what_another_process_has_sent_is_not_shown_before_the_first_login(
+    serve: Serve, mailer: Mailer, message: EmailMessage, answer: bytes
+) -> None:
+    """A server that was told the password yesterday repeats it today, before this mailer has sent it (AUTH-08)."""
+
+    def repeats(peer: Peer) -> None:
+        peer.start_tls()
+        if answer in EHLO.values():
+            peer.send(b"220 mx\r\n")
+            peer.expect(b"EHLO")
+        peer.send(answer)
+        peer.sleep_until_peer_closes()
+
+    mine = mailer(serve(repeats), username="me", password=PASSWORD)
+    with pytest.raises(SecureSMTPError, match=r"(?i)left") as caught:
+        mine.send(message)
+    assert PASSWORD not in shown(caught.value)
+
+
 def test_what_a_server_offers_is_understood_on_every_connection(
     serve: Serve, ca_file: Path, message: EmailMessage
 ) -> None:

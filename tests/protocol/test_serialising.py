@@ -332,6 +332,28 @@ def test_a_fault_that_is_in_no_part_is_told_as_it_is() -> None:
         written(made)
 
 
+@pytest.mark.parametrize("end", ["", "--", " \t"])
+def test_a_text_that_has_the_boundary_in_it_adds_no_part(end: str) -> None:
+    """RFC 2046 §5.1.1: where a program sets the boundary, a text from outside could hold a part of its own."""
+    made = MIMEMultipart(boundary="of-a.program")
+    made["From"] = made["To"] = "a@b.example"
+    inner = MIMEMultipart()
+    inner.attach(MIMEText(f"hello\n--of-a.program{end}\nContent-Type: text/html\n\n<b>"))
+    made.attach(inner)
+    with pytest.raises(MessageError, match="a line that is the boundary"):
+        written(cast("EmailMessage", made))
+
+
+@pytest.mark.parametrize("text", ["-- of-a.program", "--of-a.programs", " --of-a.program", "--of-axprogram"])
+def test_a_text_that_is_like_the_boundary_is_sent(text: str) -> None:
+    """No reader takes it for one."""
+    made = MIMEMultipart(boundary="of-a.program")
+    made["From"] = made["To"] = "a@b.example"
+    made.attach(MIMEText(text))
+    (part,) = cast("list[EmailMessage]", email.message_from_bytes(written(cast("EmailMessage", made))).get_payload())
+    assert part.get_payload() == text
+
+
 def raw(name: str, value: str) -> EmailMessage:
     """Return a message as it is parsed, with one field of this."""
     made = message()

@@ -8,6 +8,7 @@ parsers, and `header_fields` writes the header in place of its folder.
 from __future__ import annotations
 
 import io
+import re
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from itertools import zip_longest
@@ -171,11 +172,31 @@ def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         refold_source="none" if signed else theirs.refold_source,
         header_factory=theirs.header_factory,
     ).but(signed_fields=signed)
+    guarded(lambda: _check_boundaries(message, ()))
     pieces = guarded(lambda: _pieces(message, policy))
     try:
         return Content.from_pieces(pieces)
     except MessageError as error:
         raise _with_part(message, error) from None
+
+
+def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:
+    """Refuse a text with the boundary of a multipart around it, which would be one part more (RFC 2046 §5.1.1)."""
+    if part.is_multipart():
+        # Where there is none, Python makes one up.
+        if part.get_content_maintype() == "multipart" and (boundary := part.get_boundary()):
+            enclosing = (*enclosing, boundary)
+        for child in cast("list[Message]", part.get_payload()):
+            _check_boundaries(child, enclosing)
+        return
+    payload = part.get_payload()
+    # First as a plain text: a pattern takes a second for 25 MB.
+    found = [each for each in enclosing if isinstance(payload, str) and f"--{each}" in payload]
+    if any(re.search(rf"^--{re.escape(each)}(?:--)?[ \t\r]*$", str(payload), re.MULTILINE) for each in found):
+        text = "the text of a part has a line that is the boundary of the parts"
+        raise MessageError(
+            text, hint="set no boundary: one that is in no text is made up; or encode the part as base64"
+        )
 
 
 def _with_part(message: Message, error: MessageError) -> MessageError:

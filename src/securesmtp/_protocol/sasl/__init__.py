@@ -100,6 +100,11 @@ def choose(login: Password, offered: Sequence[str]) -> Mechanism:
     return RANKED[name](login.username, _fetched(login.password))
 
 
+def known_secrets(login: Password | None) -> tuple[bytes, ...]:
+    """Return what is secret of *login* before anybody logs in: the password, unless a callable is to be asked."""
+    return (login.password.reveal().encode(),) if login and isinstance(login.password, Secret) else ()
+
+
 def mechanism(login: Password, offered: Sequence[str]) -> str | None:
     """Return the name of the first mechanism that *login* allows and the server *offered*, or None for none."""
     return next((name for name in _allowed(login) if name in offered), None)

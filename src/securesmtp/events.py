@@ -230,8 +230,10 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
 def _is_telling() -> bool:
     """Return whether `tell` was called from inside of itself."""
     # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
-    here = currentframe()
-    frame = here.f_back.f_back if here and here.f_back else None
+    # A name for this very frame would be a cycle, which keeps all that the callers' frames hold.
+    frame = currentframe()
+    frame = frame and frame.f_back
+    frame = frame and frame.f_back
     while frame is not None and frame.f_code is not tell.__code__:
         frame = frame.f_back
     return frame is not None

@@ -230,8 +230,8 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
 def _is_telling() -> bool:
     """Return whether `tell` was called from inside of itself."""
     # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
+    # A name for this very frame would be a cycle, which keeps all that the callers' frames hold.
     frame = currentframe()
-    # Its own, which is not kept: that would be a cycle. Then the caller's.
     frame = frame and frame.f_back
     frame = frame and frame.f_back
     while frame is not None and frame.f_code is not tell.__code__:

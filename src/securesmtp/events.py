@@ -11,7 +11,8 @@ import logging
 import signal
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from inspect import currentframe
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp._shown import escape
 from securesmtp.errors import AuthenticationError, SecureSMTPError, TLSError
@@ -35,6 +36,8 @@ __all__ = [
     "Sent",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # Of characters: more than any line of ours has, and what it shows of a Message-ID, which may have a thousand.
 _LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
@@ -213,13 +216,39 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails. What
     strikes while *on_event* runs is no error of its own, and is not kept from whoever is to be interrupted.
     """
-    if getattr(_THREAD, "is_telling", False):
+    if _is_telling():
         return
-    _THREAD.is_telling = True
+    _THREAD.telling = currentframe()
     try:
         _tell(event, on_event)
     finally:
-        _THREAD.is_telling = False
+        _THREAD.telling = None
+
+
+def _is_telling() -> bool:
+    # The frame, and not a flag: what an interrupt or another greenlet has left behind is not above us.
+    telling = getattr(_THREAD, "telling", None)
+    if telling is None:
+        return False
+    frame = currentframe()
+    while frame is not None and frame is not telling:
+        frame = frame.f_back
+    return frame is telling
+
+
+def telling_no_more(work: Callable[P, T]) -> Callable[P, T]:
+    """Return *work* for another thread: where it is begun while this one tells, it tells nothing either."""
+    if not _is_telling():
+        return work
+
+    def silent(*args: P.args, **kwargs: P.kwargs) -> T:
+        before, _THREAD.telling = getattr(_THREAD, "telling", None), currentframe()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            _THREAD.telling = before
+
+    return silent
 
 
 def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:

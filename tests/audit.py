@@ -192,6 +192,8 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
         assert len(line) + 2 <= 512, f"longer than a command may be: {said[:200]!r}"
         assert not rest or verb in _FLIGHT or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:
-        verb = next((known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)), b"")
+        # What is cut may be the beginning of more than one: "R" is RSET's and RCPT's.
+        begun = {known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)}
+        verb = next(iter((begun & allowed) or begun), b"")
     assert verb in allowed, f"{said[:200]!r} where only {allowed} may be said"
     return verb

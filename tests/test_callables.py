@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from email.message import EmailMessage
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -29,6 +33,7 @@ from securesmtp import (
     SendResult,
 )
 from securesmtp._transport.pool import Gate
+from securesmtp.events import Connecting, tell
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -340,6 +345,33 @@ def test_the_threads_of_a_run_that_a_callable_makes_tell_nothing_either(serve: S
     # Afterwards, all is told again.
     _send(mine)
     assert len(told) == 4
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
+    """A flag was left set by one Ctrl-C between two lines: nothing was told in that thread any more."""
+    told: list[Event] = []
+    left = at
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code is not tell.__code__:
+            return None
+        left -= event == "line"
+        if event == "line" and not left:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt):
+            tell(Connecting("localhost", 465), told.append)
+    finally:
+        sys.settrace(before)
+    told.clear()
+    tell(Connecting("localhost", 465), told.append)
+    assert len(told) == 1
 
 
 def test_other_threads_are_told_meanwhile(serve: Serve, mailer: Mailer) -> None:

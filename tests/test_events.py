@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import pickle
-import sys
 from email.message import EmailMessage
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -141,33 +137,3 @@ def test_what_cannot_be_called_is_refused(serve: Serve, mailer: Mailer) -> None:
     """When the mailer is made."""
     with pytest.raises(ConfigurationError, match="on_event"):
         mailer(serve(), on_event="print")
-
-
-def test_an_interrupt_at_any_line_silences_nothing_that_follows() -> None:
-    """A guard that stayed would keep each later event of the thread from whoever listens."""
-    event, told = events.Connecting("mx.test", 465), list[Event]()
-
-    def trace(frame: FrameType, what: str, _: object) -> Any:
-        if frame.f_code.co_filename != events.__file__:
-            return None
-        if what == "line":
-            left[0] -= 1
-            if left[0] == -1:
-                raise KeyboardInterrupt
-        return trace
-
-    for at in itertools.count():
-        left, before = [at], sys.gettrace()
-        sys.settrace(trace)
-        try:
-            events.tell(event, None)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
-        told.clear()
-        events.tell(event, told.append)
-        assert told == [event], at
-        if left[0] >= 0:
-            break
-    assert at > 10

@@ -25,6 +25,7 @@ from securesmtp import (
     Outcome,
     SecureSMTPError,
     Window,
+    _bulk,
 )
 from securesmtp._protocol.message import Submission
 from securesmtp.events import FewerConnections
@@ -285,6 +286,74 @@ def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: M
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """A message whose second connection is one too many as well goes over the third, which works."""
+    limit, once, twice = b"421 4.7.0 too many concurrent connections\r\n", threading.Event(), threading.Event()
+    begun = itertools.count()
+
+    def works(_: Peer, content: bytes) -> bytes:
+        assert twice.wait(5)
+        return b"250 ok\r\n"
+
+    def is_refused(_: Peer, line: bytes) -> bytes:
+        once.set()
+        return limit
+
+    def works_once(_: Peer, line: bytes) -> bytes:
+        if not next(begun):
+            return b"250 ok\r\n"
+        twice.set()
+        return limit
+
+    def waits(_: Peer, content: bytes) -> bytes:
+        # The message of the other connection is to come here.
+        assert once.wait(5)
+        time.sleep(0.1)
+        return b"250 ok\r\n"
+
+    scripts = [
+        honest(extensions=("PIPELINING",), replies=replies)
+        for replies in ({"CONTENT": works}, {"MAIL": is_refused}, {"MAIL": works_once, "CONTENT": waits})
+    ]
+    server = serve(*scripts, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=3, window=Window(1))
+    mine._pool.bearing.prove()
+    results = list(mine.send_many(mails(3)))
+    assert [result.error for result in results] == [None] * 3
+    assert arrived(server) == [0, 1, 2]
+    assert len(server.connections) == 3
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_message_is_sent_once_more_and_not_for_ever(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, odd: int
+) -> None:
+    """A server that greets each other connection, and ends it at MAIL, gets the same message twice."""
+    monkeypatch.setattr(_bulk, "_FIRST_PAUSE", 0.01)
+    seen = list[bytes]()
+
+    def ends(peer: Peer, line: bytes) -> bytes:
+        seen.append(line)
+        return b"421 4.3.2 not now\r\n"
+
+    talks = honest(extensions=("PIPELINING",), replies={"MAIL": ends})
+
+    def is_away(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"421 4.3.2 not now\r\n")
+
+    scripts = [talks, *itertools.islice(itertools.cycle([is_away, talks] if odd else [talks, is_away]), 9)]
+    mine = mailer(serve(*scripts), pipelining=pipelining, max_connections=1)
+    mine._pool.bearing.prove()
+    [result] = mine.send_many(mails(1))
+    assert result.outcome is NOT_SENT
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize(("reply", "retryable"), [(b"454 4.7.0 too many\r\n", True), (b"535 5.7.8 wrong\r\n", False)])
 def test_the_rest_of_a_run_says_whether_the_login_may_be_tried_later(
     serve: Serve, mailer: Mailer, pipelining: str, reply: bytes, *, retryable: bool
@@ -473,6 +542,39 @@ elif sys.argv[3] == "atexit":
 else:
     left = first()
 """
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_interrupt_in_the_start_of_a_thread_leaves_none_behind(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, *, begins: bool
+) -> None:
+    """The message that it sends has its end before the interrupt is raised, and the interrupt has a note of it."""
+    start, threads = threading.Thread.start, list[threading.Thread]()
+
+    def struck(thread: threading.Thread) -> None:
+        if not thread.name.startswith("securesmtp"):
+            start(thread)
+            return
+        threads.append(thread)
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def slow(_: Peer, content: bytes) -> bytes:
+        time.sleep(0.3)
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={"CONTENT": slow}))
+    mine = mailer(server)
+    monkeypatch.setattr(threading.Thread, "start", struck)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(mine.send_many(mails(1)))
+    (thread,) = threads
+    assert not thread.is_alive()
+    monkeypatch.undo()
+    # Who had not taken it when the run was left does not send it.
+    notes = getattr(caught.value, "__notes__", [])
+    assert len(notes) == len(server.accepted) <= begins
 
 
 @pytest.mark.parametrize("when", ["thread", "atexit"])

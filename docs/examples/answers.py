@@ -1,4 +1,4 @@
-"""One request, one mail, one answer: what the web examples share, of no framework."""
+"""One request, one message, one response: what the web examples share."""
 
 import logging
 from email.message import EmailMessage
@@ -20,7 +20,7 @@ log = logging.getLogger("send_email")
 
 
 class Answer(NamedTuple):
-    """What the client is told: nothing of the server, the login or the program."""
+    """The response to the client, which learns nothing of the server or the login."""
 
     body: dict[str, str]
     status: int
@@ -43,7 +43,7 @@ UNKNOWN = Answer(
 MAX_SUBJECT = 500
 # Bytes of a request. The frameworks refuse a longer one with 413.
 MAX_REQUEST = 1 << 20
-# Ours to mend, or the client's; the rest is a warning.
+# 500 is this service's fault, 400 the client's; everything else is a warning.
 LEVELS = {500: logging.ERROR, 400: logging.INFO}
 
 
@@ -65,7 +65,7 @@ def refusal(status: int, allow: str | None = None) -> Answer:
 
 
 def answer(error: SecureSMTPError, to: str) -> Answer:
-    """Return what an error means to the client, who has said *to* whom."""
+    """Return the response to the client, who asked to send to *to*."""
     match error:
         case OutcomeUnknownError():
             return UNKNOWN
@@ -109,10 +109,10 @@ def send_email(
         mailer.send(message, mail_from=sender, recipients=[to])
     except SecureSMTPError as error:
         # Its text is one line without secrets; the client gets none of it.
-        told = answer(error, to)
-        level = LEVELS.get(told.status, logging.WARNING)
+        response = answer(error, to)
+        level = LEVELS.get(response.status, logging.WARNING)
         log.log(level, "%s for %s: %s", type(error).__name__, error.message_id, error)
-        return told
+        return response
     except Exception:
         # What our own password function raises; it is asked before anything is sent.
         log.exception("no password")

@@ -24,11 +24,11 @@ def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
 
 
 def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]:
-    """Return the addresses by what is to be done about them."""
+    """Return the addresses by what to do about them."""
     todo: dict[str, list[str]] = {
         "nothing": [],
         "send again": [],
-        "mend": [],
+        "fix": [],
         "ask the server's log": [],
     }
     for result in mailer.send_many(newsletters(addresses)):
@@ -37,10 +37,10 @@ def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]
         elif result.outcome is Outcome.UNKNOWN:
             what = "ask the server's log"
         else:
-            what = "send again" if result.retryable else "mend"
+            what = "send again" if result.retryable else "fix"
         todo[what].append(addresses[result.index])
-        said = result.receipt.reply if result.receipt else result.error
-        print(result.message_id, result.outcome, said)
+        detail = result.receipt.reply if result.receipt else result.error
+        print(result.message_id, result.outcome, detail)
     return todo
 
 

@@ -22,27 +22,27 @@ from securesmtp.errors import (
 
 
 def send(mailer: SecureMailer, message: EmailMessage) -> str:
-    """Return what became of it, and whose turn it is."""
+    """Return what became of the message, and what to do."""
     try:
         receipt = mailer.send(message)
     # It may have arrived. All other errors say that it has not.
     except OutcomeUnknownError as error:
         return f"unknown: look for {error.message_id} in the server's log first"
-    # Ours to mend, before anything was sent.
+    # This program must fix these; nothing was sent.
     except AddressError as error:
-        return f"mend the address: {error}"
+        return f"fix the address: {error}"
     except MessageError as error:
-        return f"mend the message: {error}"
+        return f"fix the message: {error}"
     except ConfigurationError as error:
-        return f"mend the settings: {error}"
-    # No connection that can be trusted. The password is still ours.
+        return f"fix the settings: {error}"
+    # No verified connection. The password was not sent.
     except CertificateError as error:
         return f"do not send, the certificate is {error.reason}: {error.hint}"
     except TLSError as error:
         return f"do not send, somebody may be on the line: {error}"
     except AuthenticationError as error:
-        return f"{'later' if error.retryable else 'mend the login'}: {error}"
-    # The server said no.
+        return f"{'later' if error.retryable else 'fix the login'}: {error}"
+    # The server refused it.
     except RecipientsRefusedError as error:
         no = ", ".join(each.address for each in error.recipients if not each.accepted)
         when = "later" if error.retryable else "never"

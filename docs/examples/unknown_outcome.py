@@ -17,21 +17,27 @@ from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 
+# Host and program of a line, behind either form of its time. Only this far is a line
+# the log's own: what follows may repeat what a client has said.
+_POSTFIX = r"(?:\w{3} [ \d]\d \S+|\S+) \S+ postfix[\w/-]*/"
 # Postfix's cleanup writes the Message-ID when it has read the header, so before the
 # message is accepted. The line of qmgr comes when it is in the queue.
-_HEADER_READ = re.compile(r"/cleanup\[\d+\]: (\w+): message-id=(.*)")
-_IN_THE_QUEUE = re.compile(r"/qmgr\[\d+\]: (\w+): from=<")
+_HEADER_READ = re.compile(_POSTFIX + r"cleanup\[\d+\]: (\w+): message-id=(.*)")
+_IN_THE_QUEUE = re.compile(_POSTFIX + r"qmgr\[\d+\]: (\w+): from=<")
+# A queue id is used again when its message is gone.
+_BEGUN = re.compile(_POSTFIX + r"(?:smtpd|pickup)\[\d+\]: (\w+): (?:client|uid)=")
 
 
 def was_accepted(message_id: str, log: Iterable[str]) -> bool:
     """Return whether Postfix has put the message into its queue."""
     ours: set[str] = set()
     for line in log:
-        if read := _HEADER_READ.search(line):
+        if begun := _BEGUN.match(line):
+            ours.discard(begun[1])
+        elif read := _HEADER_READ.match(line):
             queue_id, found = read[1], read[2].strip()
-            # A queue id is used again when its message is gone.
             (ours.add if found == message_id else ours.discard)(queue_id)
-        elif (queued := _IN_THE_QUEUE.search(line)) and queued[1] in ours:
+        elif (queued := _IN_THE_QUEUE.match(line)) and queued[1] in ours:
             return True
     return False
 

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from functools import partial as bind
 from secrets import token_hex
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, cast, final
 
 from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may_go_again
 from securesmtp._many import Backlog, Job, Known, in_order
@@ -168,7 +168,9 @@ class SecureMailer:
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
-        return f"<SecureMailer {self._settings.host}:{self._settings.port} {self._settings.mode}>"
+        made = self.__dict__.get("_settings")
+        # In a traceback of `__init__` it may be shown before it is made.
+        return f"<SecureMailer {made.host}:{made.port} {made.mode}>" if made else "<SecureMailer>"
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled: two of it would share connections, and a password is not pickled."""
@@ -322,16 +324,22 @@ class SecureMailer:
         self._refuse_if_closed()
         overall, pool, place = self._overall(None), self._pool, Place()
         refusal: AuthenticationError | None = None
-        with self._naming(None):
-            link, session = pool.open(place, overall)
-            try:
-                pool.log_in(link, session)
-            except AuthenticationError as error:
-                refusal = error
-                refusal.host, refusal.port = self._settings.host, self._settings.port
-                tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
-            finally:
-                pool.part(link, "closed by the caller")
+        place.ticket = Ticket()
+        # For close(abort=True).
+        pool.apart.append(place)
+        try:
+            with self._naming(None):
+                link, session = pool.open(place, overall)
+                try:
+                    pool.log_in(link, session)
+                except AuthenticationError as error:
+                    refusal = error
+                    refusal.host, refusal.port = self._settings.host, self._settings.port
+                    tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
+                finally:
+                    pool.part(link, "closed by the caller")
+        finally:
+            pool.apart.remove(place)
         return _report(self._settings, link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
@@ -446,7 +454,7 @@ class SecureMailer:
         # Where no login has been good for a message, one try of one message has shown that a further one is no better.
         return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.loses_logins)
 
-    def _goes_again(self, session: Session, error: SecureSMTPError) -> bool:
+    def _goes_again(self, session: Session, error: object) -> bool:
         """Return whether what has met *error* among others in flight is sent once more, by itself."""
         lost = self._may_log_in_again(session, error)
         if lost and session.transactions == 1:
@@ -530,14 +538,14 @@ class SecureMailer:
                 drop_frames(end)
                 if visit.found_none:
                     return self._not_opened(run, job, end, backlog)
-            left = run.shrink() if is_connection_limit(end) else 0
-            if job.died or not may_go_again(end):
+            left = _shrunk(run, end)
+            if not may_go_again(end) or (job.died and not left):
                 _finish(job, end)
             elif not left:
                 job.died = True
                 continue
             else:
-                job.died = True
+                # It counts as no try: the run has a worker less each time.
                 backlog.put(job)
             # Last of all, since on_event may raise what ends this worker.
             if left:
@@ -585,14 +593,18 @@ class SecureMailer:
 
             def heard(job: Job, what: Heard) -> None:
                 nonlocal leaves
-                if isinstance(what, SecureSMTPError) and self._goes_again(session, what):
-                    drop_frames(what)
+                left = not leaves and _shrunk(run, what)
+                if left:
+                    # One too many: closed, and not the next one's.
+                    place.left, leaves = 0, True
+                # Where the worker leaves, it counts as no try: the run has one less each time.
+                if (leaves or not job.died) and self._goes_again(session, what):
+                    job.died = job.died or not leaves
+                    drop_frames(cast("SecureSMTPError", what))
                     again.append(job)
                 else:
                     _finish(job, self._ended(job, session, what))
-                if not leaves and is_connection_limit(what) and (left := run.shrink()):
-                    # One too many: closed, and not the next one's.
-                    place.left, leaves = 0, True
+                if left:
                     self._tell_fewer(left, what)
 
             window, bearing = self._settings.window, self._pool.bearing
@@ -601,16 +613,19 @@ class SecureMailer:
         try:
             self._use(first.overall, work, visit)
         except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
-            # There is no connection; what was sent over one was heard of.
-            for job in (*again, *waiting):
-                end = self._ended(job, None, error)
-                if visit.found_none and isinstance(end, Exception):
-                    drop_frames(end)
-                    return self._not_opened(run, job, end, backlog)
-                _finish(job, end)
-            # A worker that was to leave has left.
-            return leaves
+            return self._not_streamed(run, deque([*again, *waiting]), error, backlog, visit) or leaves
         return self._send_rest(run, deque([*again, *waiting]), backlog, leaves=leaves)
+
+    def _not_streamed(self, run: Run, jobs: deque[Job], error: BaseException, backlog: Backlog, visit: _Visit) -> bool:
+        """Let *error* be the end of *jobs*; return whether this worker leaves the run, since it found no connection."""
+        # What was sent over one was heard of.
+        for job in jobs:
+            end = self._ended(job, None, error)
+            if visit.found_none and isinstance(end, Exception):
+                drop_frames(end)
+                return self._not_opened(run, job, end, backlog)
+            _finish(job, end)
+        return False
 
     def _send_rest(self, run: Run, jobs: deque[Job], backlog: Backlog, *, leaves: bool) -> bool:
         """Send each of *jobs* by itself, or give it back where this worker *leaves*; return whether it does."""
@@ -696,6 +711,11 @@ class _Visit:
     def found_none(self) -> bool:
         """Whether it was to open a connection, and could not."""
         return self.has_place and self.session is None
+
+
+def _shrunk(run: Run, what: object) -> int:
+    """Return how many workers are left of *run* where this one is to leave, since *what* says that it has too many."""
+    return run.shrink() if is_connection_limit(what) else 0
 
 
 def _finish(job: Job, end: Receipt | BaseException) -> None:

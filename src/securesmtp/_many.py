@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial as bind
 from queue import Empty, SimpleQueue
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Self
 
 from securesmtp._bulk import drop_frames, is_full
@@ -185,8 +185,10 @@ class Line:
                 self.threads[-1].join()
             except RuntimeError:
                 # Its start was interrupted, and it may run or not. It takes nothing any more, but may have something.
-                if any(isinstance(job, Job) and job.started and job.end is None for job in self.begun):
-                    sleep(_LOOK_AGAIN)
+                busy = [job for job in self.begun if isinstance(job, Job) and job.started and job.end is None]
+                if busy:
+                    with suppress(Empty):
+                        busy[0].told.get(timeout=_LOOK_AGAIN)
                     continue
             self.threads.pop()
 
@@ -305,7 +307,7 @@ def _start(threads: list[threading.Thread], work: Callable[[Backlog], None], bac
     # A daemon: an iterator that was left where it was does not keep the process from its end.
     thread = threading.Thread(target=_guarded, args=(work, backlog), name=f"securesmtp-{len(threads)}", daemon=True)
     backlog.has_workers = True
-    # First: whatever strikes in its start, it is waited for.
+    # Before it is started: an interrupt may strike behind that, and it is waited for all the same.
     threads.append(thread)
     try:
         thread.start()

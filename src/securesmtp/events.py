@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from dataclasses import dataclass
+from functools import partial as bind
 from inspect import currentframe
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -43,8 +43,6 @@ _LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
 # A library prints nothing where the application has not asked for it.
 _LOGGER.addHandler(logging.NullHandler())
-# Of the module, since a log handler belongs to no mailer, and may mail through another one.
-_THREAD = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,45 +214,12 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails. What
     strikes while *on_event* runs is no error of its own, and is not kept from whoever is to be interrupted.
     """
-    if _is_telling():
-        return
-    _THREAD.telling = currentframe()
-    try:
-        _tell(event, on_event)
-    finally:
-        _THREAD.telling = None
-
-
-def _is_telling() -> bool:
-    # The frame, and not a flag: what an interrupt or another greenlet has left behind is not above us.
-    telling = getattr(_THREAD, "telling", None)
-    if telling is None:
-        return False
-    frame = currentframe()
-    while frame is not None and frame is not telling:
-        frame = frame.f_back
-    return frame is telling
-
-
-def telling_no_more(work: Callable[P, T]) -> Callable[P, T]:
-    """Return *work* for another thread: where it is begun while this one tells, it tells nothing either."""
-    if not _is_telling():
-        return work
-
-    def silent(*args: P.args, **kwargs: P.kwargs) -> T:
-        before, _THREAD.telling = getattr(_THREAD, "telling", None), currentframe()
-        try:
-            return work(*args, **kwargs)
-        finally:
-            _THREAD.telling = before
-
-    return silent
-
-
-def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
     grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
     grave = grave or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
-    _LOGGER.log(logging.WARNING if grave else logging.DEBUG, "%s", event)
+    level = logging.WARNING if grave else logging.DEBUG
+    if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_telling():
+        return
+    _LOGGER.log(level, "%s", event)
     if on_event is None:
         return
     try:
@@ -263,6 +228,25 @@ def _tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
         if is_interrupt(error):
             raise
         _LOGGER.exception("on_event raised")
+
+
+def _is_telling() -> bool:
+    """Return whether `tell` was called from inside of itself, or of what `telling_no_more` has returned."""
+    # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
+    here = currentframe()
+    frame = here.f_back.f_back if here and here.f_back else None
+    while frame is not None and frame.f_code not in {tell.__code__, _silently.__code__}:
+        frame = frame.f_back
+    return frame is not None
+
+
+def telling_no_more(work: Callable[P, T]) -> Callable[P, T]:
+    """Return *work* for another thread: where it is begun while this one tells, it tells nothing either."""
+    return bind(_silently, work) if _is_telling() else work
+
+
+def _silently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return work(*args, **kwargs)
 
 
 def is_interrupt(error: BaseException) -> bool:

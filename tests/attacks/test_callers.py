@@ -481,6 +481,50 @@ mailer.close()
     assert [len(connection.accepted) for connection in server.connections] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("stage", "parent", "child"), [("MAIL", "accepted", "not sent"), ("CONTENT", "accepted", "unknown")]
+)
+def test_a_child_of_a_fork_in_a_handler_takes_no_reply_of_its_parents(
+    serve: Serve, ca_file: Path, stage: str, parent: str, child: str
+) -> None:
+    """Returning from the handler, it goes on with the parent's send; it waits for the reply, and does not read it."""
+
+    def slow(peer: Peer, said: bytes) -> bytes:
+        # The handler strikes meanwhile, and holds up the parent alone.
+        time.sleep(0.6)
+        return b"250 ok\r\n"
+
+    server = serve(honest(replies={stage: slow}))
+    program = f"""
+import os, signal, time
+from securesmtp import SecureMailer, SecureSMTPError
+def forks(*_):
+    global child
+    child = os.fork()
+    if child:
+        time.sleep(1)
+signal.signal(signal.SIGALRM, forks)
+mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5, pipelining="off")
+mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"], deadline=4)
+    end = "accepted"
+except SecureSMTPError as error:
+    end = str(error.outcome)
+if child == 0:
+    os.write(1, f"child: {{end}}\\n".encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(f"parent: {{end}}")
+mailer.close()
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    run = subprocess.run(command, timeout=30, check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == [f"child: {child}", f"parent: {parent}"]
+    assert len(server.accepted) == 2
+
+
 def test_a_silent_goodbye_is_not_waited_for(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """QUIT is written, and the connection closed."""
 

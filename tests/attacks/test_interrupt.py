@@ -430,10 +430,15 @@ def test_an_interrupt_at_any_line_tells_no_lie(
                     raise KeyboardInterrupt
             return trace
 
+        def apart(content: bytes = content) -> Iterator[object]:
+            # Struck at the end of an `except`, where no signal strikes, CPython goes on to handle what it caught: a
+            # generator has that for itself, and no later test finds it.
+            yield mine.send_bytes(content, mail_from="a@b.example", recipients=["c@d.example"])
+
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            mine.send_bytes(content, mail_from="a@b.example", recipients=["c@d.example"])
+            next(apart())
             done = True
         except KeyboardInterrupt as interrupt:
             sys.settrace(before)
@@ -458,6 +463,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(
         at += 11
     # A line is interrupted where a signal cannot strike, too: a place whose release was kept from it stays taken.
     mine._pool.drop()
+    assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
 

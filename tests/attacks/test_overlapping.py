@@ -368,6 +368,20 @@ def test_a_bdat_that_is_refused_for_its_message_is_no_sign(serve: Serve, mailer:
     assert bytes(server.connections[0].secret).count(b"BDAT") == 2
 
 
+@pytest.mark.parametrize("pipelining", ["off", "message"])
+def test_long_replies_to_thousands_of_recipients_make_a_receipt(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """They are read once a record while they are written: what waits in the socket is the server's (issue 12, 1)."""
+    said = b"250-2.1.5 " + b"x" * 1900 + b"\r\n250 2.1.5 " + b"y" * 1900 + b"\r\n"
+    people = [f"c{number}@d.example" for number in range(3000)]
+    server = serve(honest(extensions=DATA, replies={"RCPT": said}), overlaps=True)
+    receipt = mailer(server, pipelining=pipelining, timeout=30).send_bytes(
+        b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=people
+    )
+    assert [each.address for each in receipt.recipients] == people
+    assert all(each.accepted for each in receipt.recipients)
+    assert sum(len(each.reply.text) + len(each.reply.raw) for each in receipt.recipients) < 1 << 20
+
+
 def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve: Serve, mailer: Mailer) -> None:
     """They are read while the window is written, and kept: a server fills no memory by them (RPL-03)."""
     reply = b"250-" + b"x" * 31 + b"\r\n"

@@ -238,6 +238,25 @@ def test_a_secret_in_the_wrong_argument_is_not_quoted(case: str) -> None:
         assert PASSWORD not in shown(error)
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: SecureMailer(None),  # type: ignore[arg-type]
+        lambda: SecureMailer("h", timeout=0),
+        lambda: Password("me", ""),
+        lambda: Password("me", None),  # type: ignore[arg-type]
+        lambda: Password("", "secret"),
+        lambda: TLSPolicy(pins=0),  # type: ignore[arg-type]
+    ],
+    ids=["host", "timeout", "password", "no password", "username", "pins"],
+)
+def test_what_is_refused_while_it_is_made_can_be_shown(act: Callable[[], object]) -> None:
+    """`capture_locals` asks for the repr of each local variable: an error in that loses the whole report."""
+    with pytest.raises(ConfigurationError) as caught:
+        act()
+    assert "secret" not in shown(caught.value)
+
+
 def test_a_test_server_does_not_quote_it_either() -> None:
     """A program's test takes its URL from the environment, too."""
     with pytest.raises(ValueError, match=r"mode is \(not shown") as caught:

@@ -121,6 +121,31 @@ def test_half_a_reply_is_no_reply(
         server.stop()
 
 
+def _greeted(peer: Peer, mode: Mode) -> None:
+    """Go on until the ClientHello has come."""
+    if mode == "starttls":
+        peer.send(b"220 hi\r\n")
+        peer.expect(b"EHLO")
+        peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
+        peer.expect(b"STARTTLS")
+        peer.send(b"220 go\r\n")
+    peer.read_some()
+
+
+def test_a_broken_record_in_a_handshake_is_no_plaintext(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """Nobody is told to try STARTTLS, or that somebody took TLS away: OpenSSL 3.6 has one word for all such faults."""
+
+    def breaks(peer: Peer) -> None:
+        _greeted(peer, mode)
+        # Of TLS, and longer than a record may be.
+        peer.send(b"\x16\x03\x03\xff\xff" + b"x" * 100)
+        peer.cut()
+
+    with pytest.raises(TLSError, match="the TLS handshake failed") as caught:
+        mailer(serve(breaks), tls=mode).check()
+    assert type(caught.value) is TLSError
+
+
 def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mailer, mode: Mode) -> None:
     """
     Not a refused handshake: it may be retried, and no hint suggests another TLS version.
@@ -129,14 +154,7 @@ def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mail
     """
 
     def cuts(peer: Peer) -> None:
-        if mode == "starttls":
-            peer.send(b"220 hi\r\n")
-            peer.expect(b"EHLO")
-            peer.send(b"250-mx.test\r\n250 STARTTLS\r\n")
-            peer.expect(b"STARTTLS")
-            peer.send(b"220 go\r\n")
-        # The ClientHello: the cut is inside the handshake.
-        peer.read_some()
+        _greeted(peer, mode)
         peer.cut()
 
     with pytest.raises(ConnectError) as caught:

@@ -119,7 +119,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         assert bulk_with_results.send_all(mailer, addresses) == {
             "nothing": ["first@example.net"],
             "send again": ["later@example.net"],
-            "mend": ["never@example.net", "no address"],
+            "fix": ["never@example.net", "no address"],
             "ask the server's log": ["maybe@example.net"],
         }
 
@@ -137,7 +137,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         pytest.param("greeting-refused", "ask who runs the server: localhost:", id="greeting"),
         pytest.param("out-of-step", "ask who runs the server: localhost:", id="protocol"),
         pytest.param("login-later", "later: localhost:", id="login-later"),
-        pytest.param("wrong-password", "mend the login: localhost:", id="login"),
+        pytest.param("wrong-password", "fix the login: localhost:", id="login"),
         pytest.param("stripped", "do not send, somebody may be on the line: localhost:", id="stripped"),
         pytest.param("untrusted", "do not send, the certificate is untrusted: pass the CA", id="certificate"),
         pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
@@ -155,11 +155,11 @@ def test_each_mistake_of_ours_is_told_apart(enter: Enter, mail: EmailMessage) ->
     server = enter(WORLDS["normal"])
     with configured.open_mailer() as mailer:
         mail.replace_header("To", "you")
-        assert handle_errors.send(mailer, mail).startswith("mend the address: ")
+        assert handle_errors.send(mailer, mail).startswith("fix the address: ")
         del mail["To"]
-        assert handle_errors.send(mailer, mail).startswith("mend the message: ")
+        assert handle_errors.send(mailer, mail).startswith("fix the message: ")
     mail["To"] = "you@example.net"
-    assert re.match(r"mend the settings: localhost:\d+: the mailer is closed", handle_errors.send(mailer, mail))
+    assert re.match(r"fix the settings: localhost:\d+: the mailer is closed", handle_errors.send(mailer, mail))
     server.joined()
     assert server.connections == []
 
@@ -196,12 +196,19 @@ OTHER = "cleanup[177]: 0BE5C28A358: message-id=<other@example.com>"
         pytest.param((READ, OTHER.replace("0BE5C28A358", "F2C6D28A32C"), QUEUED), False, id="and is again"),
         pytest.param((READ.replace("once@", "at.once@"), QUEUED), False, id="an id that ends alike"),
         pytest.param((READ, QUEUED.replace("qmgr", "pickup")), False, id="another program's line"),
+        pytest.param((READ, f"smtpd[9]: NOQUEUE: reject: helo=</{QUEUED}>"), False, id="a client says so"),
+        pytest.param((READ, f"cleanup[9]: 0BE5C28A358: message-id=</{QUEUED}>"), False, id="another id says so"),
+        pytest.param((f"smtpd[9]: NOQUEUE: reject: helo=</{READ}", QUEUED), False, id="a client says whose id it is"),
+        pytest.param((READ, "smtpd[9]: F2C6D28A32C: client=x[192.0.2.1]", QUEUED), False, id="again, without an id"),
+        pytest.param((READ, "pickup[9]: F2C6D28A32C: uid=0 from=<root>", QUEUED), False, id="again, of this machine"),
     ],
 )
 def test_an_acceptance_is_read_from_a_log(lines: tuple[str, ...], *, accepted: bool) -> None:
     """Postfix names the Message-ID before it accepts the message (RFC 5321 §4.2.5); test_delivery.py has a real log."""
     log = _log(*lines).splitlines(keepends=True)
     assert unknown_outcome.was_accepted("<once@example.com>", log) is accepted
+    rfc3339 = [line.replace("Nov 26 23:19:13", "2026-11-26T23:19:13.123456+00:00") for line in log]
+    assert unknown_outcome.was_accepted("<once@example.com>", rfc3339) is accepted
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ def test_a_refused_login_is_final(reply: bytes, asked: int, *, retryable: bool) 
     error = played.failure(AuthenticationError)
     assert (error.retryable, error.outcome, error.reply) == (retryable, Outcome.NOT_SENT, raw(reply).reply())
     assert error.stage is Stage.AUTH
-    assert "password" in (error.hint or "")
+    assert ("try later" if retryable else "check username and password") in (error.hint or "")
     assert len(played.commands) == 1 + asked
 
 

@@ -142,6 +142,19 @@ def test_a_parsed_field_that_is_not_ascii_reads_as_it_did(text: str) -> None:
     assert reads(unfolded(found)) == reads(text)
 
 
+@pytest.mark.parametrize("name", ["Subject", "X-Any", "To", "Content-Type"])
+@pytest.mark.parametrize("blank", [" ", "\t", " \t "])
+def test_no_line_of_a_header_is_blank(name: str, blank: str) -> None:
+    """RFC 5322 §3.2.2: some readers end the header there, and take the fields behind it for text."""
+    text = {"To": "a@b.example", "Content-Type": "text/plain"}.get(name, "a")
+    parsed = email.message_from_string(
+        f"From: a@b.example\r\n{name}: {text}\r\n{blank}\r\n{blank}\r\nX-Last: x\r\n\r\nbody\r\n",
+        policy=email.policy.default,
+    )
+    header = written(cast("EmailMessage", parsed), ["x@y.example"]).partition(b"\r\n\r\n")[0]
+    assert f"{name}: {text}\r\nX-Last: x\r\n".encode() in header + b"\r\n"
+
+
 @pytest.mark.parametrize("name", ["Subject", "X-Any"])
 def test_a_word_longer_than_a_line_may_be(name: str) -> None:
     """Text is encoded; what may be for programs is refused by its name. A word of 997 is a line of its own."""
@@ -306,6 +319,22 @@ def test_a_filename_is_read_as_it_was_given(name: str) -> None:
     assert part.get_filename() == made.get_payload(1).get_filename()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["=?utf-8?q?a?=", "=?utf-8?q?a=2C?= b", "a  b", " a", "a "])
+def test_the_name_of_an_address_object_is_read_as_it_was_given(name: str) -> None:
+    """Python's header object decodes what was never encoded, and loses blanks."""
+    made = message()
+    made["Reply-To"] = Address(name, "a", "b.example")
+    (read,) = email.message_from_bytes(written(made), policy=email.policy.default)["Reply-To"].addresses
+    assert read.display_name == name
+
+
+def test_an_encoded_comma_in_a_name_stays_in_the_name() -> None:
+    """It is a separator to nobody (RFC 2047 §5 (3)), and in quotes when it is decoded."""
+    made = message()
+    made["Reply-To"] = "=?utf-8?q?=2C?= <a@b.example>, c@d.example"
+    assert field(written(made), "Reply-To") == 'Reply-To: "," <a@b.example>, c@d.example\r\n'
+
+
 @pytest.mark.parametrize("raw", ["attachment; filename=b\xfccher.txt", 'attachment; filename="b\xfccher.txt"'])
 def test_a_raw_filename_is_encoded_as_a_parameter(raw: str) -> None:
     """Programs send it in UTF-8; an encoded-word in quotes is no parameter (RFC 2047 §5)."""
@@ -396,6 +425,14 @@ def fields(count: int) -> EmailMessage:
     return made
 
 
+def signed(count: int) -> EmailMessage:
+    """Return a message with so many fields, and a signature of so many others (RFC 6376 §3.5)."""
+    made = fields(count)
+    names = ":".join(f"y{number}" for number in range(count))
+    made.set_raw("DKIM-Signature", f"v=1; c=relaxed/relaxed; h={names}".replace("0:", "0:\r\n "))
+    return made
+
+
 ENDLESS: dict[str, Callable[[int], EmailMessage]] = {
     "quotes": lambda n: raw("To", '"' * n),
     "addresses": lambda n: raw("To", ", ".join(f'"Last, {i}" <a{i}@b.example>' for i in range(n // 20))),
@@ -420,6 +457,7 @@ ENDLESS: dict[str, Callable[[int], EmailMessage]] = {
     "encoded-words": lambda n: raw("Subject", "ü " + "=?utf-8?q?a?= " * (n // 14)),
     "half encoded-words": lambda n: message(Subject="=?" * n),
     "fields": lambda n: fields(n // 4),
+    "signed fields": lambda n: signed(n // 8),
     "parts": lambda n: wide(n // 20),
     "nesting": lambda n: nested(n // 400),
 }

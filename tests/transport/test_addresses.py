@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from email.message import EmailMessage
 
@@ -33,6 +33,7 @@ from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptS
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import TLSMode
+from securesmtp.events import Connecting, Event
 
 
 def _info(host: str, port: int = 25, name: str = "") -> AddressInfo:
@@ -356,21 +357,72 @@ def test_closing_with_abort_ends_an_attempt_that_is_under_way(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
     """Of a server that does not answer at all; the send says so, long before its limit (issue 12, 16)."""
-    mine, caught = SecureMailer("localhost", 1, timeout=60), list[SecureSMTPError]()
+    mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
-
-    def send() -> None:
-        with pytest.raises(SecureSMTPError, match="abort") as error:
-            mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"])
-        caught.append(error.value)
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not any(place.link is not None and place.link._connecting for place in mine._pool.places):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    thread, caught = _started(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
+    _until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.places))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
     assert _closed(made)
+
+
+def test_closing_with_abort_ends_a_check_that_connects(
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+) -> None:
+    """Its connection is its own, beside those of the sends (issue 12, 16)."""
+    mine = SecureMailer("localhost", 1, timeout=60)
+    _resolve(monkeypatch, silent[0])
+    thread, caught = _started(mine.check)
+    _until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.apart))
+    mine.close(abort=True)
+    thread.join(10)
+    assert [error.stage for error in caught] == [Stage.CONNECT]
+    assert _closed(made)
+    assert not mine._pool.apart
+
+
+@pytest.mark.parametrize("what", ["send", "check"])
+def test_closing_with_abort_ends_an_attempt_that_is_just_about_to_begin(
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket], what: str
+) -> None:
+    """The certificates are loaded before the first one, which takes its time: there is no socket yet to be ended."""
+    _resolve(monkeypatch, silent[0])
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Connecting):
+            closing.start()
+            _until(lambda: mine._pool._aborted)
+
+    mine = SecureMailer("localhost", 1, timeout=60, on_event=on_event)
+    closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)
+    acts = {
+        "send": lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]),
+        "check": mine.check,
+    }
+    thread, caught = _started(acts[what])
+    thread.join(10)
+    closing.join(10)
+    assert [error.stage for error in caught] == [Stage.CONNECT]
+    assert "abort" in str(caught[0])
+    assert _closed(made)
+
+
+def _started(act: Callable[[], object]) -> tuple[threading.Thread, list[SecureSMTPError]]:
+    caught = list[SecureSMTPError]()
+
+    def run() -> None:
+        with pytest.raises(SecureSMTPError, match="abort") as error:
+            act()
+        caught.append(error.value)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, caught
+
+
+def _until(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not is_true():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -70,6 +70,8 @@ def test_a_receipt_names_whose_roots_were_trusted(policy: TLSPolicy, name: str) 
     [
         ("WRONG_VERSION_NUMBER", "implicit", WrongTLSModeError, "speaks plaintext", 'tls="starttls"'),
         ("WRONG_VERSION_NUMBER", "starttls", DowngradeError, "goes on in plaintext", "None"),
+        ("HTTP_REQUEST", "implicit", WrongTLSModeError, "speaks plaintext", 'tls="starttls"'),
+        ("RECORD_LAYER_FAILURE", "starttls", TLSError, "failed: RECORD_LAYER_FAILURE", "ECDHE"),
         ("NO_SHARED_CIPHER", "implicit", TLSError, "failed: NO_SHARED_CIPHER", "ECDHE"),
         (None, "starttls", TLSError, "failed: odd", "ECDHE"),
     ],

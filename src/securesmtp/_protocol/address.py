@@ -225,9 +225,12 @@ def _refused(address: object, why: str) -> AddressError:
 
 
 def _bare(address: str) -> str | None:
-    """Return the mailbox that stands in the brackets of *address*, or between blanks, if there is one."""
-    text = address[:_MAX_HINTED].strip()
-    text = text[:-1].rpartition("<")[2] if text.endswith(">") else text
+    """Return the mailbox in the brackets of *address*, in a link, before a comment, or between blanks, if any."""
+    text = address[:_MAX_HINTED].strip().removeprefix("mailto:")
+    if text.endswith(">"):
+        text = text[:-1].rpartition("<")[2]
+    elif text.endswith(")"):
+        text = text.partition("(")[0].strip()
     # Shorter at each turn would be a turn for each bracket.
     if text == address or ">" in text:
         return None

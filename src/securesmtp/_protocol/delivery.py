@@ -80,8 +80,9 @@ class Attempt:
         self.group: tuple[Mailbox, ...] = ()
         self.fitted: Submission | None = None
         self._said: dict[str, Recipient] = {}
-        # Each as it was heard, and as it is kept.
-        self._replies: list[tuple[Reply, Reply]] = []
+        self._replies: list[Reply] = []
+        # The last of them as it was heard.
+        self._last: Reply | None = None
         self._room = Room()
 
     @property
@@ -93,8 +94,9 @@ class Attempt:
         """Note what was said of *recipients*, and the *reply* that accepted the content for them."""
         # Those of each transaction have kept within its own room.
         self._said.update((each.address, replace(each, reply=self._room.keep(each.reply))) for each in recipients)
-        if reply is not None and not any(reply is heard for heard, _ in self._replies):
-            self._replies.append((reply, self._room.keep(reply)))
+        if reply is not None and reply is not self._last:
+            self._replies.append(self._room.keep(reply))
+            self._last = reply
 
     def has_heard_of(self, mailboxes: Iterable[Mailbox]) -> bool:
         """Return whether the server has said something of each of *mailboxes*."""
@@ -103,7 +105,7 @@ class Attempt:
     def delivery(self, fitted: Submission) -> Delivery:
         """Return the whole, where everybody has been asked."""
         recipients = tuple(self._said[mailbox.address] for mailbox in fitted.recipients)
-        return Delivery(recipients, tuple(kept for _, kept in self._replies), fitted.content.size)
+        return Delivery(recipients, tuple(self._replies), fitted.content.size)
 
     def doubtful(self, error: SecureSMTPError) -> OutcomeUnknownError:
         """Return the error for a message that some have, and others do not or may not, because of *error*."""

@@ -213,7 +213,11 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
         message = f'AUTH is answered by "{reply}", not by 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
     message = f'the login is refused: "{reply}"'
-    hint = "check username and password; some providers want a password made for one application"
+    hint = (
+        "the server takes no login for now: try later, or with fewer connections at the same time (max_connections)"
+        if is_temporary(reply.code)
+        else "check username and password; some providers want a password made for one application"
+    )
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=is_temporary(reply.code), hint=hint)
 
 

@@ -26,7 +26,10 @@ ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
 # The last ones are text to Python, and lists of addresses to those who read them (RFC 8098 §2.1).
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT)) | {
-    "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "mail-reply-to"
+    "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "mail-reply-to",
+    # Of an attached message. What is sent has no Bcc.
+    "bcc", "resent-reply-to", "delivered-to", "apparently-to", "envelope-to", "x-original-to", "x-envelope-to",
+    "x-envelope-from",
 }  # fmt: skip
 # Stands for a large payload while the rest is serialised.
 # Display names beside which there is room for the name of a long field.
@@ -111,7 +114,16 @@ class CheckedPolicy(EmailPolicy):
         folded = self._set_field(name, value) if hasattr(value, "fold") else self._source_field(name, value)
         if (self.signed or name.lower() in self.signed_fields) and not self._is_as_signed(name, value, folded):
             raise changed(f"the header field {name} is signed, and cannot be written as it was signed")
-        return folded.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+        if self.utf8 or self.attached or folded.isascii():
+            # A local part has no ASCII form: where it is attached it stays as it is, in UTF-8 (RFC 6532).
+            return folded.encode("utf-8", "surrogateescape")
+        try:
+            return folded.encode("ascii", "surrogateescape")
+        except UnicodeEncodeError:
+            pass
+        # Out here, so that the error is not its context: it holds the text of the message.
+        text = f"the header field {name} has an address with a local part that is not ASCII"
+        raise MessageError(text, hint="use an ASCII local part: this field cannot be written in another way")
 
     def _is_as_signed(self, name: str, value: str, folded: str) -> bool:
         """Return whether *folded* is what a program that signed the field had before it."""
@@ -154,6 +166,9 @@ class CheckedPolicy(EmailPolicy):
         lines = _LINE_END.split(value)
         if not all(line.startswith((" ", "\t")) for line in lines[1:]):
             raise _not_one_field(name)
+        if not (self.signed or self.attached or name.lower() in self.signed_fields):
+            # RFC 5322 §3.2.2: no line is nothing but white space; some readers end the header there.
+            lines = [lines[0], *(line for line in lines[1:] if line.strip())]
         if value.isascii():
             longest = max(len(name) + 2 + len(lines[0]), *map(len, lines))
             if longest <= {"long": self._limit, "none": MAX_LINE}.get(self.refold_source, 0):
@@ -200,8 +215,10 @@ class CheckedPolicy(EmailPolicy):
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # A list that is none reads as the email package read it, if it is short enough for that.
             found, is_list = _read(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
-            # Python writes an Address without the quotes that its local part needs for dots alone.
-            if _spoken_to(found) == _spoken_to(groups) and (is_list or is_unreadable(value)):
+            # Python writes an Address without the quotes that its local part needs for dots alone, and decodes the name
+            # in it, though it was never encoded.
+            is_same = _spoken_to(found) == _spoken_to(groups) and _names(found) == _names(groups)
+            if is_same if is_list else is_unreadable(value) and _spoken_to(found) == _spoken_to(groups):
                 return fold(name, source, self._limit)
         if is_unreadable(value):
             return self._unreadable(name, source)
@@ -236,6 +253,12 @@ def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
     return [
         (group.display_name is not None, [_ascii_spec(address.addr_spec) for address in group.addresses])
         for group in groups
+    ]
+
+
+def _names(groups: Iterable[Group]) -> list[str]:
+    return [each.display_name for group in groups for each in group.addresses] + [
+        group.display_name or "" for group in groups
     ]
 
 

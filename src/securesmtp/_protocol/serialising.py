@@ -84,7 +84,8 @@ def _check_header(part: Message) -> None:
     size = 0
     for name, value in part.raw_items():
         length = len(str(value))
-        size += len(name) + length
+        # With what stands between and behind them: a field of one character is work as well.
+        size += len(name) + length + len(": \r\n")
         if size > MAX_HEADER:
             text = f"the header is longer than {MAX_HEADER} octets, with the field {name[:80]!r}"
             raise MessageError(text)
@@ -113,11 +114,12 @@ def signed_fields(message: Message) -> frozenset[str]:
         if name.lower() != "dkim-signature":
             continue
         tags = dict(tag.partition("=")[::2] for tag in "".join(str(value).split()).split(";"))
-        header, _, body = tags.get("c", "").partition("/")
-        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary, which simple ones see.
-        is_exact = header != "relaxed" or (body != "relaxed" and message.is_multipart() and _is_parsed(message))
+        header = tags.get("c", "").partition("/")[0]
+        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary. A simple signature sees
+        # them, and any signature sees in a part whether "Content-Type:" has a blank (RFC 6376 §3.4.4).
+        is_exact = header != "relaxed" or (message.is_multipart() and _is_parsed(message))
         if is_exact and not hasattr(value, "fold"):
-            text = "the message has a DKIM-Signature that sees each octet, and was parsed"
+            text = "the message has a DKIM-Signature, and was parsed: what it signs may have been changed"
             raise changed(text)
         names |= {"dkim-signature", *tags.get("h", "").lower().split(":")}
     return frozenset(names)
@@ -130,13 +132,20 @@ def check_signed(message: Message, prepared: Message) -> None:
     Raises:
         MessageError: There is one.
     """
-    signed = signed_fields(message)
-    for name in sorted(signed):
-        if [str(v) for n, v in message.raw_items() if n.lower() == name] != [
-            str(v) for n, v in prepared.raw_items() if n.lower() == name
-        ]:
-            text = f"the header field {name[:80]!r} is signed, and must be changed to send the message"
-            raise changed(text)
+    if signed := signed_fields(message):
+        before, after = _by_name(message), _by_name(prepared)
+        for name in sorted(signed):
+            if before.get(name) != after.get(name):
+                text = f"the header field {name[:80]!r} is signed, and must be changed to send the message"
+                raise changed(text)
+
+
+def _by_name(message: Message) -> dict[str, list[str]]:
+    """Return the values of the fields by name: to look for each name among all fields would take quadratic time."""
+    values: dict[str, list[str]] = {}
+    for name, value in message.raw_items():
+        values.setdefault(name.lower(), []).append(str(value))
+    return values
 
 
 def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
@@ -172,8 +181,10 @@ def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
 def _with_part(message: Message, error: MessageError) -> MessageError:
     """Return *error* with the part that a line too long or a NUL is in, and how to re-encode it."""
     for number, part in enumerate(message.walk()):
-        payload = part.get_payload()
-        if isinstance(payload, str) and ("\0" in payload or max(map(len, payload.split("\n"))) > MAX_LINE):
+        # Not get_payload(): it decodes, and a line is measured in octets.
+        payload = vars(part)["_payload"]
+        octets = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+        if b"\0" in octets or max(map(len, octets.split(b"\n"))) > MAX_LINE:
             filename = part.get_filename()
             shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
             text = f"{error.args[0]}, in the part {shown}"

@@ -211,7 +211,9 @@ class Link(smtplib.SMTP):
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
         try:
             whole = self.is_in_step and not self._awaited and self.written == self.position
-            return self.is_open and whole and not self._unread()
+            # Where it is the parent's, nothing is read. The first write fails: a connection of this process's own would
+            # carry the message that the parent is sending.
+            return self.is_open and whole and (self._process != current_process() or not self._unread())
         except OSError as error:
             if is_interrupt(error):
                 raise
@@ -257,6 +259,9 @@ class Link(smtplib.SMTP):
                 if self._surplus:
                     self._unsolicited(self._stage)
                 self._check()
+                if sent:
+                    # One read for each record, as long as there is room: more replies at once would have to be kept.
+                    break
             if view and not sent:
                 self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE)
 
@@ -382,10 +387,6 @@ class Link(smtplib.SMTP):
 
     def _write(self, record: memoryview) -> int:
         """Write one record, and return how much of it left: nothing where there is no room."""
-        # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire).
-        if self._process != current_process():
-            message = "the connection belongs to the process that this one was forked from"
-            raise ConnectError(message, stage=self._stage, retryable=True)
         wire = self._open_wire()
         # Before, so that an interrupt cannot make it less than what the server has.
         self.written += len(record)
@@ -513,6 +514,7 @@ class Link(smtplib.SMTP):
 
     def _handshake(self, records: RecordLayer) -> None:
         while True:
+            self._refuse_if_forked()
             try:
                 return records.do_handshake()
             except BlockingIOError:
@@ -654,7 +656,15 @@ class Link(smtplib.SMTP):
     def _open_wire(self) -> socket.socket | RecordLayer:
         """Return what is written to and read from: nothing but TLS, from the moment that it began."""
         sock = self._open_socket()
+        self._refuse_if_forked()
         return self._records or sock
+
+    def _refuse_if_forked(self) -> None:
+        # After a fork the connection is the parent's: two writers would use one TLS nonce twice (seen on the wire), and
+        # what a second reader takes, the parent waits for in vain (seen: accepted, and unknown to the parent).
+        if self._process != current_process():
+            message = "the connection belongs to the process that this one was forked from"
+            raise ConnectError(message, stage=self._stage, retryable=True)
 
     def _demand_silence(self, stage: Stage) -> None:
         """End the session where the server has said more than it was asked."""

@@ -174,6 +174,9 @@ class Pool:
         self._asking = threading.BoundedSemaphore(settings.max_connections)
         # How the server refused BDAT although it offers CHUNKING, where it did.
         self._chunking_refused: Reply | None = None
+        # Beside the places: a `check` has a connection of its own.
+        self.apart: list[Place] = []
+        self._aborted = False
         self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
@@ -224,7 +227,8 @@ class Pool:
 
     def close(self, *, abort: bool) -> None:
         """Close each connection when its send is done, or with *abort* at once; one of this thread's own send not."""
-        for place in self.places:
+        self._aborted = self._aborted or abort
+        for place in (*self.places, *self.apart):
             link = place.link
             if abort and link is not None and not place.free:
                 link.abort()
@@ -293,6 +297,9 @@ class Pool:
         context = self._context = self._context or build_context(self._settings.policy)
         link = place.link = Link(self._settings, context, self._memory)
         link.overall = overall
+        if self._aborted:
+            # Since the send began, and when there was no connection to end.
+            link.abort()
         try:
             session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
         except RefusedError:

@@ -74,8 +74,9 @@ class Password:
         iterable = isinstance(mechanisms, Iterable)
         names = None if mechanisms is None else tuple(mechanisms) if iterable else ()
         object.__setattr__(self, "username", username)
-        object.__setattr__(self, "password", password if callable(password) else _checked(password))
+        # Before anything is refused: a traceback may show it.
         object.__setattr__(self, "mechanisms", names)
+        object.__setattr__(self, "password", password if callable(password) else _checked(password))
         if not _usable(username):
             message = "the username must be a str of 1 to 4096 octets without NUL"
             raise ConfigurationError(message)

@@ -111,18 +111,32 @@ class Watch:
 
     def results(self, send_many: Callable[..., Iterator[SendResult]]) -> Callable[..., Iterator[SendResult]]:
         """Return *send_many* with a search of each result, its error, and of what it raises."""
+        watch = self
 
-        def search(results: Iterator[SendResult]) -> Iterator[SendResult]:
-            with self.watching():
-                for result in results:
-                    self.search(repr(result))
-                    if result.error is not None:
-                        self.search(shown(result.error))
-                    yield result
+        class Searched:
+            """The results, each searched when it is told; they can be closed, and read on after an interrupt."""
+
+            def __init__(self, results: Iterator[SendResult]) -> None:
+                self._results = results
+
+            def __iter__(self) -> Iterator[SendResult]:
+                return self
+
+            def __next__(self) -> SendResult:
+                with watch.watching():
+                    result = next(self._results)
+                watch.search(repr(result))
+                if result.error is not None:
+                    watch.search(shown(result.error))
+                return result
+
+            def close(self) -> None:
+                with watch.watching():
+                    self._results.close()  # type: ignore[attr-defined] # as a generator's
 
         def call(*arguments: object, **options: object) -> Iterator[SendResult]:
             with self.watching():
-                return search(send_many(*arguments, **options))
+                return Searched(send_many(*arguments, **options))
 
         return call
 

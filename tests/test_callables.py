@@ -328,6 +328,25 @@ def test_what_a_callable_sends_is_not_told_to_it(serve: Serve, mailer: Mailer) -
     assert len(server.accepted) == 4
 
 
+def test_the_threads_of_a_run_that_a_callable_makes_tell_nothing_either(serve: Serve, mailer: Mailer) -> None:
+    """Each would mail about its mails, in a thread of its own, without end."""
+    told: list[Event] = []
+
+    def report(event: Event) -> None:
+        told.append(event)
+        if len(told) < 50:
+            list(mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")]))
+
+    server = serve(connections=200)
+    mine = mailer(server, on_event=report)
+    _send(mine)
+    assert [type(event).__name__ for event in told] == ["Connecting", "Connected", "Sent"]
+    assert len(server.accepted) == 4
+    # Afterwards, all is told again.
+    _send(mine)
+    assert len(told) == 4
+
+
 @pytest.mark.parametrize("at", range(1, 12))
 def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
     """A flag was left set by one Ctrl-C between two lines: nothing was told in that thread any more."""

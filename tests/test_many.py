@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import io
 import itertools
+import linecache
+import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, thorough
 from scripted import Peer, honest
 from securesmtp import (
     AddressError,
@@ -24,8 +31,9 @@ from securesmtp import (
     OutcomeUnknownError,
     RecipientsRefusedError,
     SendResult,
+    _many,
 )
-from securesmtp._many import Backlog, Job
+from securesmtp._many import Backlog, Job, in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
@@ -176,6 +184,135 @@ def test_who_stops_listening_leaves_no_half_message(serve: Serve, mailer: Mailer
     assert _threads() == set()
     assert 4 <= len(server.accepted) <= 8
     assert all(connection.secret.endswith(b"QUIT\r\n") for connection in server.connections)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_what_the_end_of_a_loop_kept_from_the_caller_can_be_read_afterwards(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """What was under way has its result, what was read and not begun was not sent, and nothing more is read."""
+    server = serve(honest(extensions=("PIPELINING",)), overlaps=True)
+    mine = mailer(server, max_connections=2, pipelining=pipelining)
+    read: list[Envelope] = []
+
+    def reads() -> Iterator[Envelope]:
+        for each in mails(500):
+            read.append(each)
+            yield each
+
+    results = mine.send_many(reads())
+    first = list(itertools.islice(results, 3))
+    results.close()  # type: ignore[attr-defined] # as a generator's
+    count = len(read)
+    rest = list(results)
+    assert [result.index for result in (*first, *rest)] == list(range(count))
+    assert list(results) == []
+    assert len(read) == count < 500
+    accepted = sorted(_number(message.content) for message in server.accepted)
+    assert [result.index for result in (*first, *rest) if result.outcome is ACCEPTED] == accepted
+    for result in rest:
+        assert result.message_id == f"<{result.index}@x>"
+        assert result.outcome is ACCEPTED or (result.outcome is NOT_SENT and result.retryable), result
+    assert _threads() == set()
+
+
+def test_a_run_that_was_never_begun_has_nothing_to_tell(serve: Serve, mailer: Mailer) -> None:
+    """Closed before its first result, nothing is read."""
+    results = mailer(serve()).send_many(mails(3))
+    results.close()  # type: ignore[attr-defined] # as a generator's
+    assert list(results) == []
+
+
+def test_what_the_iterable_raised_is_raised_after_an_interrupt_too(serve: Serve, mailer: Mailer) -> None:
+    """Behind the results that the interrupt kept from the caller."""
+
+    def raises() -> Iterator[Envelope]:
+        yield from mails(2)
+        raise LookupError("the database is gone")
+
+    def interrupts(peer: Peer, line: bytes) -> bytes:
+        go.wait(5)
+        return b"250 ok\r\n"
+
+    go = threading.Event()
+    results = mailer(serve(honest(replies={"CONTENT": interrupts}))).send_many(raises())
+    with _interrupted_when_it_waits(go), pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert [next(results).outcome, next(results).outcome] == [ACCEPTED] * 2
+    with pytest.raises(LookupError):
+        next(results)
+    assert next(results, None) is None
+
+
+@contextmanager
+def _interrupted_when_it_waits(go: threading.Event) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.default_int_handler(signal.SIGINT, None))
+
+    def strike() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        go.set()
+
+    timer = threading.Timer(0.2, strike)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("step", thorough(7, 1))
+def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer: Mailer, step: int) -> None:
+    """Each message that was read has one result, before or after, and each that was accepted is told as accepted."""
+    server = serve(connections=5000)
+    mine = mailer(server, max_connections=2)
+    for at in itertools.count(0, step):
+        taken = Counter(_number(message.content) for message in server.accepted)
+        results, told, left = mine.send_many(mails(6)), list[SendResult](), [at]
+
+        def trace(frame: FrameType, what: str, _: object, left: list[int] = left) -> Any:
+            if frame.f_code.co_filename != _many.__file__:
+                return None
+            # A signal strikes behind a call, and not between a store and the return behind it.
+            if what == "line" and linecache.getline(_many.__file__, frame.f_lineno).strip() != "return end":
+                left[0] -= 1
+                if left[0] == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for result in results:
+                told.append(result)
+        except KeyboardInterrupt:
+            sys.settrace(before)
+            told += list(results)
+        finally:
+            sys.settrace(before)
+        assert [result.index for result in told] == list(range(len(told))), at
+        accepted = sorted((Counter(_number(message.content) for message in server.accepted) - taken).elements())
+        assert accepted == [result.index for result in told if result.outcome is ACCEPTED], at
+        if left[0] >= 0:
+            break
+    assert len(told) == 6
+    assert at > 100
+
+
+def test_of_what_a_thread_had_in_hand_when_it_ended_nothing_is_claimed() -> None:
+    """It may have been accepted; of what nobody had, it is known that it was not sent."""
+    sender = Mailbox.parse("a@b.example")
+    jobs = [Job(number, Submission(sender, (), Content.from_bytes(b"")), lambda: None) for number in range(3)]
+
+    def work(backlog: Backlog) -> None:
+        backlog.take(wait=True)
+        raise RuntimeError("a fault")
+
+    results = in_order(jobs, work, 1, 3)
+    backlog_waits = threading.Event()
+    with _interrupted_when_it_waits(backlog_waits), pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert [(result.index, result.outcome) for result in results] == [(0, UNKNOWN), (1, NOT_SENT), (2, NOT_SENT)]
 
 
 def _dies(times: int, at: str, then: bytes = b"") -> Callable[[Peer, bytes], bytes]:

@@ -464,16 +464,36 @@ def test_the_other_connections_are_not_tried_when_one_has_lost_its_login(serve: 
     assert [len(log.accepted) for log in server.connections] == [1, 1, 1]
 
 
-def test_a_login_that_is_never_good_for_a_message_says_so(serve: Serve, mailer: Mailer) -> None:
-    """Not "pass username and password", which the caller did; and no further login is tried."""
-    server = serve(honest(auth=("me", "secret"), replies={"MAIL": b"530 5.7.0 log in\r\n"}))
+@pytest.mark.parametrize("pipelining", ["off", "message"])
+def test_a_login_that_was_lost_at_once_is_made_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """530 to the first MAIL of a connection that has logged in, as behind a balancer: another one may be good."""
+
+    def mail(peer: Peer, line: bytes) -> bytes:
+        return b"530 5.7.0 log in\r\n" if len(server.connections) == 1 else b"250 ok\r\n"
+
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": mail}, extensions=OFFER))
+    mine = mailer(server, username="me", password="secret", pipelining=pipelining)
+    mine.send_bytes(b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+    assert arrived(server) == [0]
+    assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_login_that_is_never_good_for_a_message_says_so(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Not "pass username and password", which the caller did; and it is made again for one message, not for each."""
+    server = serve(honest(auth=("me", "secret"), replies={"MAIL": b"530 5.7.0 log in\r\n"}), connections=50)
+    mine = mailer(server, username="me", password="secret", pipelining=pipelining)
     with pytest.raises(AuthenticationError, match="the login was lost") as caught:
-        mailer(server, username="me", password="secret").send_bytes(
-            b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]
-        )
+        mine.send_bytes(b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
     assert caught.value.outcome is NOT_SENT
     assert "pass username" not in str(caught.value)
-    assert len(server.connections) == 1
+    assert len(server.connections) == 2
+    mine.close()
+    mine = mailer(server, username="me", password="secret", pipelining=pipelining, max_connections=1)
+    results = list(mine.send_many(mails(5)))
+    assert [(type(result.error), result.outcome) for result in results] == [(AuthenticationError, NOT_SENT)] * 5
+    assert all(result.error and "the login was lost" in result.error.args[0] for result in results)
+    assert server.secret.count(b"AUTH ") == 2 + 2 + 4
 
 
 @pytest.mark.parametrize("started", [0, 1])

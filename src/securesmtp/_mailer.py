@@ -34,7 +34,7 @@ from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, FewerConnections, Sent, is_interrupt, tell
+from securesmtp.events import Failed, FewerConnections, Sent, is_interrupt, tell, telling_no_more
 
 if TYPE_CHECKING:
     import os
@@ -273,8 +273,9 @@ class SecureMailer:
         in a row that could not be opened, the rest is not sent. A password callable and *on_event* are called in
         threads of its own; at the end of the process, where none can be started, in yours.
 
-        What the iterable raises is raised after the results of all that was read before. Leaving the loop early waits
-        until the messages that are under way are sent; their results are lost.
+        What the iterable raises is raised after the results of all that was read before. Leaving the loop early, by an
+        interrupt too, waits until the messages that are under way are sent, and sends no more. Who has kept the
+        iterator reads on, after its ``close()`` where the loop was left by ``break``: it has the other results.
 
         Args:
             messages: As for `send`, or an `Envelope` where the addresses are not those of the header.
@@ -308,7 +309,7 @@ class SecureMailer:
 
         ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
         octets = 2 * workers * self._settings.window.octets
-        return in_order(jobs(), bind(self._work, run), workers, 2 * workers * ahead, octets)
+        return in_order(jobs(), telling_no_more(bind(self._work, run)), workers, 2 * workers * ahead, octets)
 
     @raising_here
     def check(self) -> ServerReport:
@@ -392,12 +393,16 @@ class SecureMailer:
             try:
                 self._use(overall, work, visit, needs)
             except AuthenticationError as error:
-                # Not where it has never been good for a message: a further login would be no better.
-                if visit.session is None or visit.session.transactions < 2 or not self._has_lost_login(error):  # noqa: PLR2004
+                if visit.session is None or not self._may_log_in_again(visit.session, error):
                     raise
                 self._pool.discard_idle()
                 sending.attempt = Attempt()
-                self._use(overall, work, visit, needs)
+                try:
+                    self._use(overall, work, visit, needs)
+                except AuthenticationError as again:
+                    self._pool.loses_logins = self._has_lost_login(again)
+                    raise
+            self._pool.loses_logins = False
             return self._receipt(sending)
 
     def _receipt(self, sending: _Sending) -> Receipt:
@@ -446,6 +451,19 @@ class SecureMailer:
     def _has_lost_login(self, error: object) -> bool:
         """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
         return self._settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL
+
+    def _may_log_in_again(self, session: Session, error: object) -> bool:
+        """Return whether what has met *error* is tried once over a new connection: another server may stand there."""
+        # Where no login has been good for a message, one try of one message has shown that a further one is no better.
+        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.loses_logins)
+
+    def _goes_again(self, session: Session, error: object) -> bool:
+        """Return whether what has met *error* among others in flight is sent once more, by itself."""
+        lost = self._may_log_in_again(session, error)
+        if lost and session.transactions == 1:
+            # That is the one further try.
+            self._pool.loses_logins = True
+        return lost or may_go_again(error)
 
     def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
         error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
@@ -582,9 +600,8 @@ class SecureMailer:
                 if left:
                     # One too many: closed, and not the next one's.
                     place.left, leaves = 0, True
-                lost = session.transactions > 1 and self._has_lost_login(what)
                 # Where the worker leaves, it counts as no try: the run has one less each time.
-                if (lost or may_go_again(what)) and (leaves or not job.died):
+                if (leaves or not job.died) and self._goes_again(session, what):
                     job.died = job.died or not leaves
                     drop_frames(cast("SecureSMTPError", what))
                     again.append(job)

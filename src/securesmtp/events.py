@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import signal
 from dataclasses import dataclass
+from functools import partial as bind
 from inspect import currentframe
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp._shown import escape
 from securesmtp.errors import AuthenticationError, SecureSMTPError, TLSError
@@ -35,6 +36,8 @@ __all__ = [
     "Sent",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # Of characters: more than any line of ours has, and what it shows of a Message-ID, which may have a thousand.
 _LINE, _ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
@@ -228,15 +231,24 @@ def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
 
 
 def _is_telling() -> bool:
-    """Return whether `tell` was called from inside of itself."""
+    """Return whether `tell` was called from inside of itself, or of what `telling_no_more` has returned."""
     # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
     # A name for this very frame would be a cycle, which keeps all that the callers' frames hold.
     frame = currentframe()
     frame = frame and frame.f_back
     frame = frame and frame.f_back
-    while frame is not None and frame.f_code is not tell.__code__:
+    while frame is not None and frame.f_code not in {tell.__code__, _silently.__code__}:
         frame = frame.f_back
     return frame is not None
+
+
+def telling_no_more(work: Callable[P, T]) -> Callable[P, T]:
+    """Return *work* for another thread: where it is begun while this one tells, it tells nothing either."""
+    return bind(_silently, work) if _is_telling() else work
+
+
+def _silently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return work(*args, **kwargs)
 
 
 def is_interrupt(error: BaseException) -> bool:

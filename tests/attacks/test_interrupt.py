@@ -557,13 +557,19 @@ def test_the_results_that_an_interrupt_keeps_from_the_caller_are_in_its_notes(
     go, told, results = threading.Event(), list[Event](), list[SendResult]()
     server = serve(honest(replies={"CONTENT": slow}), overlaps=pipelining == "session")
     mine = mailer(server, pipelining=pipelining, max_connections=1, on_event=told.append)
+    run = mine.send_many(_mails(5))
     with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded) as caught:
-        results.extend(mine.send_many(_mails(5)))
+        results.extend(run)
     sent = [event.receipt.message_id for event in told if isinstance(event, Sent)]
     assert sent
     assert sent == [f"<{number}@b.example>" for number in range(len(server.accepted))]
     notes = [f"securesmtp: result {number}, message {message_id}: accepted" for number, message_id in enumerate(sent)]
     assert caught.value.__notes__ == notes[len(results) :]
+    # And the iterator has them still, with those that nobody began.
+    results.extend(run)
+    assert [result.index for result in results] == list(range(len(results)))
+    assert [result.message_id for result in results if result.receipt] == sent
+    assert {result.outcome for result in results[len(sent) :]} <= {Outcome.NOT_SENT}
 
 
 def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, mailer: Mailer) -> None:

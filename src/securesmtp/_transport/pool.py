@@ -168,6 +168,8 @@ class Pool:
         self._line: deque[Gate] = deque()
         # When a login was refused for now, and how.
         self._paused: tuple[float, str, Reply] | None = None
+        # Whether the last login was good for no message: MAIL was answered by 530 over one new connection, and another.
+        self.loses_logins = False
         # A callable that hangs is asked no more often than there are places.
         self._asking = threading.BoundedSemaphore(settings.max_connections)
         # How the server refused BDAT although it offers CHUNKING, where it did.

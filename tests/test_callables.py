@@ -459,6 +459,21 @@ def test_a_message_that_needs_more_transactions_than_a_connection_has_is_refused
     assert b"MAIL" not in server.secret
 
 
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_message_that_needs_more_than_is_left_takes_a_new_connection(
+    serve: Serve, mailer: Mailer, pipelining: str
+) -> None:
+    """A connection that has room for one more transaction carries no message that needs two (RFC 9422)."""
+    offer = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=1")
+    server = serve(honest(extensions=offer), connections=50, overlaps=True)
+    mine = mailer(server, pipelining=pipelining, max_connections=1)
+    mine._pool.bearing.prove()
+    some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], RAW) for number in (1, 2, 2)]
+    results = list(mine.send_many(some, partial="allow"))
+    assert [len(result.receipt.accepted) if result.receipt else result.error for result in results] == [1, 2, 2]
+    assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [1, 2, 2]
+
+
 def test_the_last_transaction_leaves_the_rest_for_later(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """452 to a recipient asks for a further transaction; where there is none, it is told as refused for now."""
     seen: list[bytes] = []

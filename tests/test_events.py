@@ -11,6 +11,7 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
 from securesmtp import AuthenticationError, ConfigurationError, DowngradeError, Event, Outcome, SecureSMTPError, events
+from securesmtp.events import is_interrupt
 
 CONNECTING, CONNECTED, SENT, CLOSED = events.Connecting, events.Connected, events.Sent, events.Closed
 AUTHENTICATED, FAILED = events.Authenticated, events.Failed
@@ -137,3 +138,10 @@ def test_what_cannot_be_called_is_refused(serve: Serve, mailer: Mailer) -> None:
     """When the mailer is made."""
     with pytest.raises(ConfigurationError, match="on_event"):
         mailer(serve(), on_event="print")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit()], ids=repr)
+def test_what_is_no_exception_has_struck_from_outside(error: BaseException) -> None:
+    """Nobody catches these as an answer of what was called; an error that nobody's handler raised is one."""
+    assert is_interrupt(error)
+    assert not is_interrupt(ValueError())

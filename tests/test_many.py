@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
@@ -24,6 +24,7 @@ from securesmtp import (
     AddressError,
     AuthenticationError,
     ConfigurationError,
+    ConnectError,
     DataRefusedError,
     Envelope,
     MessageError,
@@ -33,7 +34,7 @@ from securesmtp import (
     SendResult,
     _many,
 )
-from securesmtp._many import Backlog, Job, in_order
+from securesmtp._many import Backlog, Job, Line, Results, in_order
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
@@ -427,3 +428,35 @@ def test_what_nobody_has_taken_is_dropped_when_who_listens_has_gone() -> None:
     backlog.put(Job(0, Submission(Mailbox.parse("a@b.example"), (), content), lambda: None))
     backlog.close()
     assert [backlog.take(wait=True) for _ in range(3)] == [None] * 3
+
+
+def _job() -> Job:
+    return Job(0, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None, started=1.0)
+
+
+def test_a_thread_whose_start_was_interrupted_is_waited_for_by_what_it_has() -> None:
+    """Whether it runs cannot be asked; what is under way has its end before the run is over."""
+    job = _job()
+
+    class Told:
+        def get(self, timeout: float) -> None:
+            job.end = SendResult(0, None, Outcome.NOT_SENT)
+
+    job.told = Told()  # type: ignore[assignment]
+    line = Line(begun=deque([job]), threads=[threading.Thread(target=print)])
+    line.end()
+    assert job.end is not None
+    assert line.threads == []
+
+
+def test_what_an_interrupt_has_found_out_of_a_message_is_its_result() -> None:
+    """Its cause is ours, and about this message."""
+    job, known, interrupt = _job(), ConnectError("the send was interrupted"), KeyboardInterrupt()
+    interrupt.__cause__, job.end = known, interrupt
+
+    def ended() -> Iterator[Job]:
+        yield from ()
+
+    result = next(Results(ended(), Line(begun=deque([job]))))  # type: ignore[arg-type]
+    assert result.error is known
+    assert result.outcome is Outcome.NOT_SENT

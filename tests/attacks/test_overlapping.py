@@ -410,11 +410,18 @@ def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve
 @pytest.mark.parametrize(
     ("pipelining", "people", "size"), [("message", 500, 64_000), ("session", 1, 30_000), ("session", 500, 64_000)]
 )
+@pytest.mark.parametrize(
+    "flood",
+    # The second says all that it owes, and more, within one record.
+    [
+        pytest.param((b"550 5.1.1 " + b"x" * 140 + b"\r\n") * 400, id="long"),
+        pytest.param(b"550\r\n" * 8000, id="short"),
+    ],
+)
 def test_a_flood_while_it_is_written_to_ends_the_connection(  # noqa: PLR0913, PLR0917 -- fixtures and a row
-    serve: Serve, mailer: Mailer, pipelining: str, people: int, size: int, offer: Sequence[str]
+    serve: Serve, mailer: Mailer, flood: bytes, pipelining: str, people: int, size: int, offer: Sequence[str]
 ) -> None:
     """A server that reads nothing, and says more than it owes: not kept, and not waited for (issue 12, 1)."""
-    flood = (b"550 5.1.1 " + b"x" * 140 + b"\r\n") * 400
     taken: list[int] = []
 
     def script(peer: Peer) -> None:

@@ -33,6 +33,7 @@ from securesmtp import (
 )
 from securesmtp._many import Job, in_order
 from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
@@ -943,3 +944,28 @@ def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
     rest = [NOT_SENT if end is None else ACCEPTED] * 18
     assert [result.outcome for result in results] == [*[ACCEPTED] * 2, first, *[ACCEPTED] * 9, *rest]
     assert len(server.accepted) == (12 if end is None else 30) - (first is REFUSED)
+
+
+def test_a_fault_of_the_callers_own_ends_its_message_alone(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is written out anew for each server; what the caller's own code raises then is its result."""
+    calls: list[Submission] = []
+    fit = Submission.fit
+
+    def fits(submission: Submission, offered: Capabilities) -> Submission:
+        # The second time is when its turn to go alone has come.
+        calls.append(submission)
+        if len(submission.recipients) == 2 and len([each for each in calls if each is submission]) == 2:
+            raise OSError("the caller's file is gone")
+        return fit(submission, offered)
+
+    monkeypatch.setattr(Submission, "fit", fits)
+    server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=1)
+    mine._pool.bearing.prove()
+    raw = b"Subject: x\r\n\r\nx\r\n"
+    some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], raw) for number in (1, 2, 1)]
+    results = list(mine.send_many(some, partial="allow"))
+    assert [result.outcome for result in results] == [ACCEPTED, NOT_SENT, ACCEPTED]
+    assert str(results[1].error) == "the caller's file is gone"

@@ -238,6 +238,12 @@ def test_no_host_name_is_a_number_to_the_resolver(name: str) -> None:
         host_name(name)
 
 
+def test_the_hint_for_empty_brackets_names_the_empty_reverse_path() -> None:
+    """What smtplib takes for it is no mailbox here."""
+    with pytest.raises(AddressError, match='mail_from=""'):
+        Mailbox.parse("<>")
+
+
 def test_a_label_has_at_most_63_octets() -> None:
     """Exactly 63 pass."""
     assert Mailbox.parse(f"a@{LABEL}.example").domain == f"{LABEL}.example"

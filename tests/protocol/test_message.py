@@ -537,6 +537,17 @@ def test_an_address_counts_once_by_what_is_written() -> None:
     assert [mailbox.address for mailbox in envelope_recipients(iter(given))] == [given[0], given[2]]
 
 
+@pytest.mark.parametrize(
+    "to", ["\x0ba@b.example", "a@b.example\x0c", "c@d.example,\x1c a@b.example", "a@b.example\x1b"]
+)
+def test_a_control_character_in_an_address_field_is_refused(to: str) -> None:
+    """Python's parser takes some for blanks: the envelope had the address without it, and the header with it."""
+    message = MIMEText("x")
+    message["From"], message["To"] = "me@b.example", to
+    with pytest.raises(AddressError):
+        made(message)
+
+
 def test_a_bad_address_in_the_header_is_refused() -> None:
     """The envelope that is taken from a header obeys the same grammar."""
     with pytest.raises(AddressError):

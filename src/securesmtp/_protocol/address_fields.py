@@ -25,6 +25,8 @@ _ATOMS = re.compile(rf"{_ATOM}(?: {_ATOM})*")
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 # An address list is parsed one address at a time; what is quoted or in brackets holds no separator.
 _LIST_TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*(?:"|\\?\Z)|<[^<>"]*>|\[[^\[\]\\]*\]|\\.|[^"<\[(,:;\\]+|.', re.DOTALL)
+# What Python's parser takes for a blank, and drops, stays in the header.
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _COMMENT_TOKEN = re.compile(r"\\.|[^()\\]+|.", re.DOTALL)
 
 
@@ -90,7 +92,7 @@ def read_addresses(name: str, text: str, parse: Callable[[str], AddressHeader]) 
     groups: list[Group] = []
     members: list[Address] = []
     group: str | None = None
-    is_valid, is_closed = True, False
+    is_valid, is_closed = not _CONTROL.search(text), False
 
     def parsed(piece: str) -> list[Group]:
         nonlocal is_valid

@@ -36,7 +36,7 @@ _NEVER_EMPTY = frozenset(
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _LINE_END = re.compile(r"[\r\n]")
 _HOW_ADDRESSES = "write user@example.org, several with commas between; or pass mail_from and recipients"
-_HOW_MESSAGE = "build an email.message.EmailMessage, or pass what is text or bytes already to send_bytes()"
+_HOW_MESSAGE = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trustme
@@ -39,11 +40,12 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._protocol.dialogue import Dialogue, hear, reset
+from securesmtp._protocol.dialogue import Block, Dialogue, Flight, Receive, hear, reset
+from securesmtp._protocol.wire import RawReply, line
 from securesmtp._transport import process
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Stage
+from securesmtp._values import Stage, TLSInfo
 from securesmtp.events import Closed, Event
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
@@ -748,3 +750,29 @@ def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatc
     with pytest.raises(ConnectError, match="forked") as caught:
         mailer(server).send_bytes(RAW * 2000, mail_from="a@b.example", recipients=["c@d.example"])
     assert caught.value.outcome is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize("replies", [3, 4])
+def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: int) -> None:
+    """What is out of turn is seen at the next record, not kept until all of it is written (issue 12, 1)."""
+    link, theirs = _ends()
+    # As after a login: nothing is owed.
+    link._awaited, link._ends, link._tls = 0, deque(), cast("TLSInfo", object())
+
+    def dialogue() -> Dialogue[list[int]]:
+        yield Flight((line(b"RCPT"),) * 3, Stage.RCPT)
+        theirs.send(b"550 no\r\n" * replies)
+        yield Block(b"x" * 40000)
+        codes = []
+        for _ in range(3):
+            codes.append(cast("RawReply", (yield Receive(Stage.RCPT))).code)  # noqa: PERF401 -- no yield in a comprehension
+        return codes
+
+    with theirs:
+        if replies == 3:
+            assert link.run(dialogue()) == [550] * 3
+        else:
+            with pytest.raises(ProtocolError, match="out of turn"):
+                link.run(dialogue())
+            assert link.written <= 16384
+    link.close()

@@ -234,6 +234,7 @@ def test_what_may_have_arrived_is_looked_for_first(
     Path("mail.log").write_text(log, "ascii")
     with configured.open_mailer() as mailer:
         assert unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0).startswith(told)
+    server.joined()
     ids = [message_from_bytes(accepted.content)["Message-ID"] for accepted in server.accepted]
     assert ids == ["<once@example.com>"] * copies
 
@@ -244,4 +245,6 @@ def test_a_second_unknown_outcome_is_told(enter: Enter, mail: EmailMessage) -> N
     Path("mail.log").touch()
     with configured.open_mailer() as mailer, pytest.raises(OutcomeUnknownError):
         unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0)
+    # It may note a message after its client has seen the cut.
+    server.joined()
     assert len(server.accepted) == 2

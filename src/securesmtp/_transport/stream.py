@@ -20,7 +20,7 @@ from securesmtp._protocol.delivery import Attempt, Delivery, deliver, too_many
 from securesmtp._protocol.dialogue import in_step, interrupted
 from securesmtp._protocol.pipeline import Transaction, not_sent
 from securesmtp._protocol.replies import is_closing
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
@@ -184,7 +184,7 @@ class Stream(Generic[J]):
                 raise
             # It answers nothing: not even a 421 says here what became of those that are in flight.
             raise not_sent(ConnectError(error.args[0], stage=error.stage)) from error
-        flying.end = self._link.position
+        flying.end = self._link.connection.exchange.position
 
     def _hear(self) -> None:
         oldest = self._flying[0]
@@ -195,7 +195,7 @@ class Stream(Generic[J]):
             else:
                 trial = oldest.behind and self._bearing.borne is None
                 self._run(transaction.write(), Deadline("trial", _TRIAL, job.overall) if trial else job.overall)
-                oldest.end = self._link.position
+                oldest.end = self._link.connection.exchange.position
                 if oldest.behind:
                     self._bearing.prove()
                 return
@@ -256,7 +256,7 @@ class Stream(Generic[J]):
 
     def _lost(self, each: _Flying[J], error: SecureSMTPError) -> SecureSMTPError:
         # What was held back to the end was not written.
-        lost = each.transaction.lost(error) if each.end <= self._link.written else not_sent(error)
+        lost = each.transaction.lost(error) if each.end <= self._link.connection.exchange.written else not_sent(error)
         lost.__cause__ = error
         return lost
 
@@ -273,5 +273,5 @@ class Stream(Generic[J]):
         self._alone.clear()
 
     def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
-        self._link.overall = overall
+        self._link.connection.overall = overall
         return self._link.run(dialogue)

@@ -21,8 +21,8 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Delivery
 from securesmtp._protocol.dialogue import Partial, open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
-from securesmtp._transport.link import Deadline
+from securesmtp._transport import channel as transport
+from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.stream import Bearing, Stream
 from securesmtp._values import TLSMode
 from securesmtp.errors import TLSError

@@ -21,7 +21,7 @@ from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, in_step, open_session, quit_session
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError, OutcomeUnknownError, RefusedError
 

@@ -141,10 +141,11 @@ class Exchange:
         """Hold back the commands of *group* (RFC 2920 §3.1)."""
         # Written with the content that follows it, if one does: a second small write would make a server that has
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
-        self._unflushed += len(group.lines)
         for line in group.lines:
             self._hold(line.data)
             self._command_ends.append(self.position)
+            # After it: an interrupt in between must not leave more of them than there are commands.
+            self._unflushed += 1
 
     def queue_content(self, block: Block) -> bool:
         """Hold back *block* of a content, and return whether the write buffer is to be written now."""

@@ -1,8 +1,8 @@
 """
 The dialogues of a session: connect, greet, start TLS, log in, reset, quit.
 
-`effects.py` says how a dialogue works. A `RefusedError` for which `is_session_usable` returns True leaves the session
-usable: every reply that is due was read. After any other error the connection closes.
+`effects.py` says how a dialogue works. The connection closes after every error but one that `keep_session` has marked:
+a refusal after which every reply that is due was read.
 """
 
 from __future__ import annotations
@@ -174,11 +174,6 @@ def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
         message = f'the server replied "{reply}" to {stage.upper()}'
         raise ProtocolError(message, stage=stage, reply=reply)
     return reply
-
-
-def is_session_usable(refusal: RefusedError) -> bool:
-    """Return whether the session can go on after *refusal*: RSET went well, and it is not 421 (RFC 5321 §3.8)."""
-    return refusal.__cause__ is None and refusal.reply is not None and not is_closing(refusal.reply.code)
 
 
 def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:

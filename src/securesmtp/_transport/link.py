@@ -20,7 +20,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TypeVar, assert_never, cast
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._protocol.dialogue import is_session_usable
 from securesmtp._protocol.effects import (
     Answer,
     Block,
@@ -33,7 +32,7 @@ from securesmtp._protocol.effects import (
     Send,
     Upgrade,
 )
-from securesmtp._protocol.failures import early_reply_error, interrupt_error, server_closing_error
+from securesmtp._protocol.failures import early_reply_error, interrupt_error, is_session_usable, server_closing_error
 from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
@@ -45,7 +44,6 @@ from securesmtp.errors import (
     DeadlineExceededError,
     DowngradeError,
     ProtocolError,
-    RefusedError,
     SecureSMTPError,
     TLSError,
     WrongTLSModeError,
@@ -180,7 +178,7 @@ class Link(smtplib.SMTP):
             self._in_step = True
             return cast("T", stop.value)
         except BaseException as error:
-            if isinstance(error, RefusedError) and is_session_usable(error):
+            if is_session_usable(error):
                 self._in_step = True
             else:
                 if self._is_closing and self.is_open:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Attempt, Delivery, deferred, deliver
-from securesmtp._protocol.dialogue import Session, is_session_usable
-from securesmtp._protocol.failures import interrupt_error, not_sent_error
+from securesmtp._protocol.failures import interrupt_error, is_session_usable, not_sent_error
 from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.transaction import Overlap, Partial, Transaction
 from securesmtp._transport.link import Deadline
@@ -27,7 +26,6 @@ from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
     OutcomeUnknownError,
-    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -35,6 +33,7 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
     from securesmtp._settings import Window
@@ -223,7 +222,7 @@ class OverlappingSender(Generic[J]):
         job, follows = failed.job, failed.overlap.follows
         # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
         # too.
-        if self.link.is_open or (isinstance(error, RefusedError) and is_session_usable(error)):
+        if self.link.is_open or is_session_usable(error):
             if follows and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
                 # Kept first, because the event may raise.
                 self._sequential.append((job, None))

@@ -29,7 +29,7 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from securesmtp._protocol.dialogue import Partial
+    from securesmtp._protocol.transaction import Partial
 
 # Seconds before the second try; each further pause is twice as long, up to the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0

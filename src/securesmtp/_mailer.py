@@ -19,18 +19,18 @@ from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may
 from securesmtp._many import Backlog, Job, Known, in_order
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
-from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions
-from securesmtp._protocol.dialogue import interrupted
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions_needed
+from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
+from securesmtp._protocol.sasl import Password, as_secret, known_secrets, pick_mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
-from securesmtp._transport.stream import Stream
+from securesmtp._transport.stream import OverlappingSender
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.stream import Heard
+    from securesmtp._transport.stream import SendOutcome
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
@@ -117,7 +117,7 @@ class SecureMailer:
             ConfigurationError: An argument is wrong; the message says which.
         """
         # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
-        password = None if password is None else hidden(password)
+        password = None if password is None else as_secret(password)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         if auth is not None and not isinstance(auth, Password):
@@ -388,7 +388,7 @@ class SecureMailer:
             sending.session = session
             link.run(deliver(session, submission, partial, self._settings.pipelining, sending.attempt))
 
-        visit, needs = visit or _Visit(), bind(transactions, len(submission.recipients), partial)
+        visit, needs = visit or _Visit(), bind(transactions_needed, len(submission.recipients), partial)
         with self._saying(sending):
             try:
                 self._use(overall, work, visit, needs)
@@ -444,7 +444,7 @@ class SecureMailer:
         except SecureSMTPError as error:
             self._place(error, message_id)
             if sending is not None:
-                sending.attempt.end, sending.told = error, True
+                sending.attempt.result, sending.told = error, True
             tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
             raise
 
@@ -512,16 +512,16 @@ class SecureMailer:
         """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
         if not run.enter():
             return
-        bearing = self._pool.bearing
+        support = self._pool.overlap_support
         while (job := backlog.take(wait=True)) is not None:
-            many = self._settings.pipelining == "session" and run.ended is None and bearing.borne is not False
+            many = self._settings.pipelining == "session" and run.ended is None and support.supported is not False
             # While one connection tries it, the others go on as ever.
-            trial = many and bearing.borne is None and bearing.trial.acquire(blocking=False)
+            trial = many and support.supported is None and support.trial.acquire(blocking=False)
             try:
-                leaves = (self._stream if many and (trial or bearing.borne) else self._send_one)(run, job, backlog)
+                leaves = (self._stream if many and (trial or support.supported) else self._send_one)(run, job, backlog)
             finally:
                 if trial:
-                    bearing.trial.release()
+                    support.trial.release()
             if leaves:
                 return
         run.leave()
@@ -594,7 +594,7 @@ class SecureMailer:
                 place.left -= job is not None
                 return job
 
-            def heard(job: Job, what: Heard) -> None:
+            def heard(job: Job, what: SendOutcome) -> None:
                 nonlocal leaves
                 left = not leaves and _shrunk(run, what)
                 if left:
@@ -610,8 +610,16 @@ class SecureMailer:
                 if left:
                     self._tell_fewer(left, what)
 
-            window, bearing = self._settings.window, self._pool.bearing
-            Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
+            window, support = self._settings.window, self._pool.overlap_support
+            OverlappingSender(
+                link=link,
+                session=session,
+                partial=run.partial,
+                window=window,
+                support=support,
+                next_job=take,
+                report=heard,
+            ).run()
 
         try:
             self._use(first.overall, work, visit)
@@ -638,14 +646,14 @@ class SecureMailer:
             backlog.put(job)
         return leaves
 
-    def _ended(self, job: Job, session: Session | None, heard: Heard) -> Receipt | BaseException:
+    def _ended(self, job: Job, session: Session | None, heard: SendOutcome) -> Receipt | BaseException:
         """Tell of the end of *job* as `send` would, and return it, or what on_event raises instead."""
         sending = _Sending(job.submission, job.started, session)
         try:
             with self._saying(sending):
                 if isinstance(heard, BaseException):
                     raise heard  # noqa: TRY301 -- `_saying` tells of it
-                sending.attempt.end = heard
+                sending.attempt.result = heard
                 return self._receipt(sending)
         except BaseException as raised:  # noqa: BLE001 -- a result, or raised where the result is waited for
             return raised
@@ -666,7 +674,7 @@ class _Sending:
         """Return what the server said of the message that it has accepted: the same each time."""
         if self.made is not None:
             return self.made
-        delivery, session = self.attempt.end, self.session
+        delivery, session = self.attempt.result, self.session
         # `open_session` gives no session without TLS, and a dialogue that has ended well a delivery.
         assert isinstance(delivery, Delivery)  # noqa: S101 -- for the type checker
         assert session is not None  # noqa: S101 -- the same
@@ -685,8 +693,8 @@ class _Sending:
 
     def interrupted_by(self, interrupt: BaseException) -> SecureSMTPError:
         """Return what became of the message, for the cause of *interrupt*."""
-        lost = interrupted(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
-        end = self.attempt.end = self.attempt.lost(lost)
+        lost = interrupt_error(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
+        end = self.attempt.result = self.attempt.result_after(lost)
         if isinstance(end, SecureSMTPError):
             return end
         message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
@@ -791,12 +799,12 @@ def _report(settings: Settings, link: Link, session: Session, refusal: Authentic
         address=link.connection.channel.address,
         tls=session.tls,
         days_left=(session.tls.not_after - datetime.now(UTC)).days,
-        before_tls=None if session.plain is None else dict(session.plain.keywords),
-        after_tls=dict(session.offered.keywords),
-        mechanisms=session.offered.auth,
-        mechanism=None if settings.login is None else mechanism(settings.login, session.offered.auth),
-        size=session.offered.size,
-        limits=session.offered.limits,
+        before_tls=None if session.plaintext_capabilities is None else dict(session.plaintext_capabilities.keywords),
+        after_tls=dict(session.capabilities.keywords),
+        mechanisms=session.capabilities.auth,
+        mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),
+        size=session.capabilities.size,
+        limits=session.capabilities.limits,
         login=None if settings.login is None else refusal is None,
         login_error=refusal,
     )

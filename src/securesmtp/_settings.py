@@ -16,7 +16,7 @@ from securesmtp.errors import ConfigurationError
 if TYPE_CHECKING:
     import os
 
-    from securesmtp._protocol.dialogue import Pipelining
+    from securesmtp._protocol.delivery import Pipelining
     from securesmtp._protocol.sasl import Password
 
 # RFC 5321 §4.5.3.2.6: who gives up early on the reply to the content makes duplicates.

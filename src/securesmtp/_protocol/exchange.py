@@ -14,13 +14,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NoReturn
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._protocol.dialogue import closing
+from securesmtp._protocol.failures import server_closing_error
 from securesmtp._protocol.replies import is_closing, is_refusal
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp.errors import ConnectError, DowngradeError, ProtocolError, TLSError
 
 if TYPE_CHECKING:
-    from securesmtp._protocol.dialogue import Block, Flight
+    from securesmtp._protocol.effects import Block, CommandGroup
     from securesmtp._protocol.redaction import Memory
     from securesmtp._protocol.wire import Line
     from securesmtp._values import Stage, TLSInfo
@@ -137,7 +137,7 @@ class Exchange:
         self._command_ends, self._unflushed = deque([self.position]), 0
         return memoryview(line.data)
 
-    def queue_group(self, group: Flight) -> None:
+    def queue_group(self, group: CommandGroup) -> None:
         """Hold back the commands of *group* (RFC 2920 §3.1)."""
         # Written with the content that follows it, if one does: a second small write would make a server that has
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
@@ -151,7 +151,7 @@ class Exchange:
         """Hold back *block* of a content, and return whether the write buffer is to be written now."""
         self._hold(block.data)
         self._command_ends[-1] = self.position
-        if not block.more or len(self._write_buffer) >= BLOCK:
+        if not block.coalesce or len(self._write_buffer) >= BLOCK:
             return True
         if not self._unflushed:
             self._unflushed, self._content_end = 1, _ContentEnd.HELD
@@ -269,7 +269,7 @@ class Exchange:
             message = "the server spoke out of turn, in the clear"
             raise DowngradeError(message, stage=stage)
         if raw is not None and is_closing(raw.code):
-            raise closing(raw.reply(), stage)
+            raise server_closing_error(raw.reply(), stage)
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 

@@ -12,22 +12,20 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from securesmtp._protocol.dialogue import (
+from securesmtp._protocol.effects import (
     Answer,
     Block,
+    CommandGroup,
     Connect,
-    Connected,
     Dialogue,
     Effect,
-    Flight,
+    Opened,
     Receive,
     Send,
     Upgrade,
-    in_step,
-    interrupted,
-    refuse_early,
 )
 from securesmtp._protocol.exchange import Exchange
+from securesmtp._protocol.failures import early_reply_error, interrupt_error, is_session_usable
 from securesmtp._transport.channel import HINTS, READ, WRITE, Channel, Steps, describe
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import Stage, TLSInfo, TLSMode
@@ -36,7 +34,6 @@ from securesmtp.errors import (
     DeadlineExceededError,
     DowngradeError,
     ProtocolError,
-    RefusedError,
     SecureSMTPError,
     WrongTLSModeError,
 )
@@ -148,7 +145,7 @@ class Connection:
             value: T = stop.value
             return value
         except BaseException as error:
-            if isinstance(error, RefusedError) and in_step(error):
+            if is_session_usable(error):
                 self._ended_cleanly = True
             else:
                 self.exchange.end(error if isinstance(error, SecureSMTPError) else None)
@@ -169,7 +166,7 @@ class Connection:
             if self._reply is not None:
                 dialogue.send(self._reply)
             while True:
-                dialogue.throw(interrupted(error, self._stage))
+                dialogue.throw(interrupt_error(error, self._stage))
 
     def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
         """Connect to one of the addresses *found*, with TLS at once in implicit mode."""
@@ -217,7 +214,7 @@ class Connection:
             case Receive():
                 self._reply = yield from self._receive(effect)
                 return self._reply
-            case Flight():
+            case CommandGroup():
                 self._begin_step(effect.stage, "command")
                 self._check_unsolicited()
                 self._pipelined = len(effect.lines) + self.exchange.commands_open > 1
@@ -238,12 +235,12 @@ class Connection:
                 assert_never(effect)
         return None
 
-    def _open(self) -> Steps[Connected]:
+    def _open(self) -> Steps[Opened]:
         self._begin_step(Stage.CONNECT, "connect")
         greeting: RawReply = yield OPENING
         address = str(self._live().getsockname()[0])
         literal = f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
-        return Connected(greeting, self.exchange.tls, literal.encode("ascii"))
+        return Opened(greeting, self.exchange.tls, literal.encode("ascii"))
 
     def _begin_tls(self) -> Steps[TLSInfo]:
         """Begin TLS; bytes that came before it are an attack (RFC 3207 §6)."""
@@ -282,7 +279,7 @@ class Connection:
             if not lost:
                 raise error from error.__cause__
         if early or self.exchange.is_answered_early:
-            raise refuse_early((yield from self._receive(Receive(Stage.CONTENT))))
+            raise early_reply_error((yield from self._receive(Receive(Stage.CONTENT))))
         return lost
 
     def _write(self, data: memoryview) -> Steps[None]:

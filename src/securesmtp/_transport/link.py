@@ -19,7 +19,7 @@ from securesmtp._transport.connection import Connection, Opening
 if TYPE_CHECKING:
     import ssl
 
-    from securesmtp._protocol.dialogue import Dialogue
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.redaction import Memory
     from securesmtp._protocol.wire import RawReply
     from securesmtp._settings import Settings

@@ -28,7 +28,7 @@ from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
-from securesmtp._transport.pool import Place, Pool, Ticket
+from securesmtp._transport.pool import Lease, Pool, Slot
 from securesmtp._transport.process import current_process
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
@@ -192,7 +192,7 @@ class SecureMailer:
     def __del__(self) -> None:
         """Warn of connections that were left open."""
         pool = self.__dict__.get("_pools", {}).get(current_process())
-        if pool is not None and pool.drop():
+        if pool is not None and pool.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @raising_here
@@ -324,14 +324,14 @@ class SecureMailer:
             SecureSMTPError: There is no verified session; as for `send`.
         """
         self._refuse_if_closed()
-        overall, pool, place = self._overall(None), self._pool, Place()
+        overall, pool, slot = self._overall(None), self._pool, Slot()
         refusal: AuthenticationError | None = None
-        place.ticket = Ticket()
+        slot.lease = Lease()
         # For close(abort=True).
-        pool.apart.append(place)
+        pool.check_slots.append(slot)
         try:
             with self._naming(None):
-                link, session = pool.open(place, overall)
+                link, session = pool.open(slot, overall)
                 try:
                     pool.log_in(link, session)
                 except AuthenticationError as error:
@@ -339,9 +339,9 @@ class SecureMailer:
                     refusal.host, refusal.port = self._settings.host, self._settings.port
                     tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
                 finally:
-                    pool.part(link, "closed by the caller")
+                    pool.quit_and_close(link, "closed by the caller")
         finally:
-            pool.apart.remove(place)
+            pool.check_slots.remove(slot)
         return _report(self._settings, link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
@@ -383,8 +383,8 @@ class SecureMailer:
         _check(partial)
         sending = _Sending(submission, monotonic())
 
-        def work(place: Place, link: Link, session: Session) -> None:
-            place.left -= 1
+        def work(slot: Slot, link: Link, session: Session) -> None:
+            slot.messages_left -= 1
             sending.session = session
             link.run(deliver(session, submission, partial, self._settings.pipelining, sending.attempt))
 
@@ -400,9 +400,9 @@ class SecureMailer:
                 try:
                     self._use(overall, work, visit, needs)
                 except AuthenticationError as again:
-                    self._pool.loses_logins = self._has_lost_login(again)
+                    self._pool.last_login_was_lost = self._has_lost_login(again)
                     raise
-            self._pool.loses_logins = False
+            self._pool.last_login_was_lost = False
             return self._receipt(sending)
 
     def _receipt(self, sending: _Sending) -> Receipt:
@@ -455,14 +455,14 @@ class SecureMailer:
     def _may_log_in_again(self, session: Session, error: object) -> bool:
         """Return whether what has met *error* is tried once over a new connection: another server may stand there."""
         # Where no login has been good for a message, one try of one message has shown that a further one is no better.
-        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.loses_logins)
+        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.last_login_was_lost)
 
     def _goes_again(self, session: Session, error: object) -> bool:
         """Return whether what has met *error* among others in flight is sent once more, by itself."""
         lost = self._may_log_in_again(session, error)
         if lost and session.transactions == 1:
             # That is the one further try.
-            self._pool.loses_logins = True
+            self._pool.last_login_was_lost = True
         return lost or may_go_again(error)
 
     def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
@@ -474,39 +474,39 @@ class SecureMailer:
     def _use(
         self,
         overall: Deadline | None,
-        work: Callable[[Place, Link, Session], None],
+        work: Callable[[Slot, Link, Session], None],
         visit: _Visit,
         needs: Callable[[Session], int] | None = None,
     ) -> None:
         """Do *work* on a connection, which is nobody else's meanwhile; it has room for what *work* needs of it."""
-        pool, ticket, place, link = self._pool, Ticket(), None, None
+        pool, lease, slot, link = self._pool, Lease(), None, None
         visit.has_place, visit.session = False, None
         try:
-            place = pool.take(ticket, overall)
+            slot = pool.acquire(lease, overall)
             self._refuse_if_closed()
             visit.has_place = True
-            link, session = pool.connection(place, overall, needs, in_pause=visit.in_pause)
+            link, session = pool.connection(slot, overall, needs, in_pause=visit.in_pause)
             visit.session = session
             try:
-                work(place, link, session)
+                work(slot, link, session)
             except BaseException:
                 # Once more, should a second interrupt have struck in the handling of the first.
                 if not link.is_in_step:
                     link.close()
                 raise
         except SecureSMTPError as error:
-            if place is not None and is_connection_limit(error):
+            if slot is not None and is_connection_limit(error):
                 # One too many: closed, and not the next one's.
-                place.left = 0
+                slot.messages_left = 0
             raise
         finally:
             # First of all, and by a store alone: a signal's exception comes after a call.
-            ticket.done = True
-            if place is not None and link is not None:
-                pool.used(place, link)
-            if place is not None and self._closed:
-                pool.close_idle(place)
-            pool.wake()
+            lease.done = True
+            if slot is not None and link is not None:
+                pool.mark_used(slot, link)
+            if slot is not None and self._closed:
+                pool.close_idle(slot)
+            pool.notify()
 
     def _work(self, run: Run, backlog: Backlog) -> None:
         """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
@@ -584,14 +584,14 @@ class SecureMailer:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
         waiting, again, visit, leaves = deque([first]), list[Job](), _Visit(run.may_log_in()), False
 
-        def work(place: Place, link: Link, session: Session) -> None:
+        def work(slot: Slot, link: Link, session: Session) -> None:
             run.connected()
 
             def take() -> Job | None:
-                if place.room <= 0 or self._closed or leaves:
+                if slot.remaining <= 0 or self._closed or leaves:
                     return None
                 job = waiting.popleft() if waiting else backlog.take(wait=False)
-                place.left -= job is not None
+                slot.messages_left -= job is not None
                 return job
 
             def heard(job: Job, what: Heard) -> None:
@@ -599,7 +599,7 @@ class SecureMailer:
                 left = not leaves and _shrunk(run, what)
                 if left:
                     # One too many: closed, and not the next one's.
-                    place.left, leaves = 0, True
+                    slot.messages_left, leaves = 0, True
                 # Where the worker leaves, it counts as no try: the run has one less each time.
                 if (leaves or not job.died) and self._goes_again(session, what):
                     job.died = job.died or not leaves

@@ -1,9 +1,9 @@
 """
 The connections of one mailer in one process: who has which, which is used again, which is closed.
 
-Theory of operation: there are as many places as there may be connections. A send claims a place by its ticket, and a
-place is free when its ticket is done. That is one store, made without a call, so that no signal can come in between:
-whatever a send is interrupted by, its place comes back. Who waits stands in line, is woken by a hint, and looks again
+Theory of operation: there are as many slots as there may be connections. A send claims a slot by its lease, and a
+slot is free when its lease is done. That is one store, made without a call, so that no signal can come in between:
+whatever a send is interrupted by, its slot comes back. Who waits stands in line, is woken by a hint, and looks again
 by itself in case a signal has swallowed it. Nothing is read or written under the lock.
 """
 
@@ -41,48 +41,50 @@ if TYPE_CHECKING:
     from securesmtp.events import Event
 
 # How long a hint that a signal has swallowed delays a waiting send, in seconds.
-_LOOK_AGAIN = 0.2
+_POLL_INTERVAL = 0.2
 # Who has not looked for so long stands in line no more: its thread is in a signal handler, or was interrupted.
-_GONE = 1.0
+_ABANDONED_AFTER = 1.0
 # How long no login is tried after one that the server has refused for now, in seconds: "454 4.7.0 Too many login
 # attempts" is made worse by each further one.
 _LOGIN_PAUSE = 30.0
 # How often close() looks whether a send is done.
-_CLOSE_AGAIN = 0.02
+_CLOSE_POLL_INTERVAL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SlotState:
     """
-    What the rule knows of one place.
+    What the rule knows of one slot.
 
     Attributes:
-        free: Whether nobody has it.
-        left: How many messages its connection may still carry; None where it has none.
+        is_free: Whether nobody has it.
+        remaining: How many messages its connection may still carry; None where it has none.
         idle: Seconds since it was used.
     """
 
-    free: bool
-    left: int | None
+    is_free: bool
+    remaining: int | None
     idle: float
 
 
-def choose(places: Sequence[State], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
+def pick_slot(slots: Sequence[SlotState], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
     """
-    Return the place to take, or None where there is none, and the free ones whose connection is to be closed.
+    Return the slot to take, or None where there is none, and the free ones whose connection is to be closed.
 
     The connection that was used last is used first: those that nobody needs grow old, and are closed.
     """
-    free = [number for number, place in enumerate(places) if place.free]
-    worn = tuple(n for n in free if (left := places[n].left) is not None and (left <= 0 or places[n].idle >= max_idle))
-    fresh = [n for n in free if places[n].left is not None and n not in worn]
+    free = [number for number, slot in enumerate(slots) if slot.is_free]
+    expired = tuple(
+        n for n in free if (left := slots[n].remaining) is not None and (left <= 0 or slots[n].idle >= max_idle)
+    )
+    fresh = [n for n in free if slots[n].remaining is not None and n not in expired]
     if fresh:
-        return min(fresh, key=lambda n: places[n].idle), worn
-    return next(iter(free), None), worn
+        return min(fresh, key=lambda n: slots[n].idle), expired
+    return next(iter(free), None), expired
 
 
-class Ticket:
-    """One send's claim to a place; `done` ends it."""
+class Lease:
+    """One send's claim to a slot; `done` ends it."""
 
     __slots__ = ("done", "threads")
 
@@ -92,64 +94,64 @@ class Ticket:
         self.done = False
 
     @property
-    def is_ours(self) -> bool:
+    def is_held_by_this_thread(self) -> bool:
         """Whether the send is this very thread's."""
         return threading.get_ident() in self.threads
 
 
-class Gate:
-    """One waiting send's place in the line."""
+class Waiter:
+    """One waiting send in the queue."""
 
-    __slots__ = ("hint", "looked")
+    __slots__ = ("polled_at", "wakeup")
 
     def __init__(self) -> None:
         """Be shut, and looking."""
-        self.hint = threading.Lock()
-        self.hint.acquire()
-        self.looked = monotonic()
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
+        self.polled_at = monotonic()
 
 
-class Place:
+class Slot:
     """Room for one connection."""
 
-    __slots__ = ("left", "link", "session", "ticket", "used_at")
+    __slots__ = ("last_used", "lease", "link", "messages_left", "session")
 
     def __init__(self) -> None:
         """Be free, without a connection."""
         self.link: Link | None = None
         self.session: Session | None = None
-        self.left = 0
-        self.used_at = 0.0
-        self.ticket: Ticket | None = None
+        self.messages_left = 0
+        self.last_used = 0.0
+        self.lease: Lease | None = None
 
     @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Whether nobody has it."""
-        return self.ticket is None or self.ticket.done
+        return self.lease is None or self.lease.done
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """How many messages its connection may still carry: the server counts transactions (RFC 9422 §4.1)."""
-        return self.left if self.session is None else min(self.left, self.session.room)
+        return self.messages_left if self.session is None else min(self.messages_left, self.session.room)
 
     @property
-    def is_ours(self) -> bool:
+    def is_held_by_this_thread(self) -> bool:
         """Whether a send of this very thread has it."""
-        return self.ticket is not None and not self.ticket.done and self.ticket.is_ours
+        return self.lease is not None and not self.lease.done and self.lease.is_held_by_this_thread
 
-    def give_up(self) -> tuple[Link | None, str]:
+    def detach(self) -> tuple[Link | None, str]:
         """Return its connection, which it has no more, and why it is to be closed."""
         link, self.link = self.link, None
-        return link, "message limit" if self.room <= 0 else "idle"
+        return link, "message limit" if self.remaining <= 0 else "idle"
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> SlotState:
         """Return what the rule knows of it."""
         connected = self.link is not None and self.link.is_open
-        return State(self.free, self.room if connected else None, now - self.used_at)
+        return SlotState(self.is_free, self.remaining if connected else None, now - self.last_used)
 
 
 class Pool:
-    """The places of one mailer, in the process that made it: a child of a fork has a pool of its own."""
+    """The slots of one mailer, in the process that made it: a child of a fork has a pool of its own."""
 
     def __init__(
         self,
@@ -158,144 +160,144 @@ class Pool:
         on_event: Callable[[Event], None] | None,
         memory: Memory,
     ) -> None:
-        """Have all places free; without a *context*, one is made for the first connection."""
-        self.places = tuple(Place() for _ in range(settings.max_connections))
+        """Have all slots free; without a *context*, one is made for the first connection."""
+        self.slots = tuple(Slot() for _ in range(settings.max_connections))
         self._settings = settings
         self._context = context
         self._on_event = on_event
         self._memory = memory
         self._lock = threading.RLock()
-        self._line: deque[Gate] = deque()
+        self._waiters: deque[Waiter] = deque()
         # When a login was refused for now, and how.
-        self._paused: tuple[float, str, Reply] | None = None
+        self._login_pause: tuple[float, str, Reply] | None = None
         # Whether the last login was good for no message: MAIL was answered by 530 over one new connection, and another.
-        self.loses_logins = False
-        # A callable that hangs is asked no more often than there are places.
+        self.last_login_was_lost = False
+        # A callable that hangs is asked no more often than there are slots.
         self._asking = threading.BoundedSemaphore(settings.max_connections)
         # How the server refused BDAT although it offers CHUNKING, where it did.
         self._chunking_refused: Reply | None = None
-        # Beside the places: a `check` has a connection of its own.
-        self.apart: list[Place] = []
+        # Beside the slots: a `check` has a connection of its own.
+        self.check_slots: list[Slot] = []
         self._aborted = False
-        self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
+        self.bearing = Bearing(lambda why: self._emit(FellBack(*self._endpoint, why)))
 
-    def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
+    def acquire(self, lease: Lease, overall: Deadline | None) -> Slot:
         """
-        Claim a place for *ticket*, and return it; what grew old meanwhile is closed.
+        Claim a slot for *lease*, and return it; what grew old meanwhile is closed.
 
         Raises:
             ConfigurationError: None is free, and this very thread has one: it would wait for itself, or for another
                 that waits for it.
             DeadlineExceededError: None became free in time.
         """
-        gate: Gate | None = None
+        waiter: Waiter | None = None
         try:
-            while (found := self._claim(ticket, gate)) is None:
-                if gate is None:
-                    # Looked at once more before waiting: a place may have become free meanwhile.
-                    gate = Gate()
+            while (found := self._claim(lease, waiter)) is None:
+                if waiter is None:
+                    # Looked at once more before waiting: a slot may have become free meanwhile.
+                    waiter = Waiter()
                     with self._lock:
-                        self._line.append(gate)
+                        self._waiters.append(waiter)
                 else:
-                    left = _LOOK_AGAIN if overall is None else min(_LOOK_AGAIN, overall.left(Stage.CONNECT))
-                    gate.hint.acquire(timeout=left)
-                    gate.looked = monotonic()
+                    left = _POLL_INTERVAL if overall is None else min(_POLL_INTERVAL, overall.left(Stage.CONNECT))
+                    waiter.wakeup.acquire(timeout=left)
+                    waiter.polled_at = monotonic()
         finally:
-            if gate is not None:
-                self._leave(gate)
-        place, worn = found
-        for link, reason in worn:
-            self.part(link, reason)
-        return place
+            if waiter is not None:
+                self._stop_waiting(waiter)
+        slot, expired = found
+        for link, reason in expired:
+            self.quit_and_close(link, reason)
+        return slot
 
-    def used(self, place: Place, link: Link) -> None:
-        """Note when *place* was used, and tell of a *link* that did not outlive it, or does not take what it offers."""
-        place.used_at = monotonic()
-        refused = None if place.session is None else place.session.chunking_refused
+    def mark_used(self, slot: Slot, link: Link) -> None:
+        """Note when *slot* was used, and tell of a *link* that did not outlive it, or does not take what it offers."""
+        slot.last_used = monotonic()
+        refused = None if slot.session is None else slot.session.chunking_refused
         if refused is not None:
             with self._lock:
                 first, self._chunking_refused = self._chunking_refused is None, self._chunking_refused or refused
             if first:
-                self._tell(ChunkingRefused(*self._where, refused))
+                self._emit(ChunkingRefused(*self._endpoint, refused))
         if not link.is_open:
-            self._tell(Closed(*self._where, "error"))
+            self._emit(Closed(*self._endpoint, "error"))
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Let who is first in line look again."""
         with suppress(IndexError, RuntimeError):  # nobody waits; it was told already
-            self._line[0].hint.release()
+            self._waiters[0].wakeup.release()
 
     def close(self, *, abort: bool) -> None:
         """Close each connection when its send is done, or with *abort* at once; one of this thread's own send not."""
         self._aborted = self._aborted or abort
-        for place in (*self.places, *self.apart):
-            link = place.link
-            if abort and link is not None and not place.free:
+        for slot in (*self.slots, *self.check_slots):
+            link = slot.link
+            if abort and link is not None and not slot.is_free:
                 link.abort()
         # From inside of a send nobody is waited for: two that did would wait for each other. Each closes what it has.
-        inside = any(place.is_ours for place in self.places)
-        for place in self.places:
-            while not self.close_idle(place) and not inside:
-                sleep(_CLOSE_AGAIN)
+        inside = any(slot.is_held_by_this_thread for slot in self.slots)
+        for slot in self.slots:
+            while not self.close_idle(slot) and not inside:
+                sleep(_CLOSE_POLL_INTERVAL)
 
     def discard_idle(self) -> None:
         """Close the connections that nobody has: what has become of one has become of them, too."""
-        for place in self.places:
-            self.close_idle(place, "not usable")
+        for slot in self.slots:
+            self.close_idle(slot, "not usable")
 
-    def close_idle(self, place: Place, reason: str = "closed by the caller") -> bool:
-        """Close the connection of *place* if nobody has it; return whether there is nothing left to wait for."""
+    def close_idle(self, slot: Slot, reason: str = "closed by the caller") -> bool:
+        """Close the connection of *slot* if nobody has it; return whether there is nothing left to wait for."""
         with self._lock:
-            if not place.free:
+            if not slot.is_free:
                 # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
-                return place.is_ours
-            link, place.link = place.link, None
-        self.part(link, reason)
+                return slot.is_held_by_this_thread
+            link, slot.link = slot.link, None
+        self.quit_and_close(link, reason)
         return True
 
-    def drop(self) -> bool:
+    def close_now(self) -> bool:
         """Close every connection without a word, and return whether there was one."""
-        links = [place.link for place in self.places if place.link is not None and place.link.is_open]
+        links = [slot.link for slot in self.slots if slot.link is not None and slot.link.is_open]
         for link in links:
             link.close()
         return bool(links)
 
     def connection(
         self,
-        place: Place,
+        slot: Slot,
         overall: Deadline | None,
         needs: Callable[[Session], int] | None = None,
         *,
         in_pause: bool = False,
     ) -> tuple[Link, Session]:
-        """Return the connection of *place*, or a new one where it has none that can carry what is to be sent."""
-        link, session = place.link, place.session
+        """Return the connection of *slot*, or a new one where it has none that can carry what is to be sent."""
+        link, session = slot.link, slot.session
         if link is not None and link.is_open:
             link.overall = overall
             if session is None or not link.is_idle():
                 link.close()
-                self._tell(Closed(*self._where, "not usable"))
+                self._emit(Closed(*self._endpoint, "not usable"))
             elif needs is None or not session.transactions or needs(session) <= session.room:
                 session.chunking_refused = session.chunking_refused or self._chunking_refused
                 return link, session
             else:
-                self.part(link, "message limit")
+                self.quit_and_close(link, "message limit")
         if not in_pause:
             self._refuse_in_pause()
         # Set when it is logged in, and not before: an interrupt in between leaves a session that is not.
-        place.session = None
-        link, session = self.open(place, overall)
+        slot.session = None
+        link, session = self.open(slot, overall)
         session.chunking_refused = self._chunking_refused
         self.log_in(link, session, in_pause=in_pause)
-        place.session = session
+        slot.session = session
         return link, session
 
-    def open(self, place: Place, overall: Deadline | None) -> tuple[Link, Session]:
-        """Open a connection in *place*: connect, verify, greet."""
-        self._tell(Connecting(*self._where))
+    def open(self, slot: Slot, overall: Deadline | None) -> tuple[Link, Session]:
+        """Open a connection in *slot*: connect, verify, greet."""
+        self._emit(Connecting(*self._endpoint))
         began = monotonic()
         context = self._context = self._context or build_context(self._settings.policy)
-        link = place.link = Link(self._settings, context, self._memory)
+        link = slot.link = Link(self._settings, context, self._memory)
         link.overall = overall
         if self._aborted:
             # Since the send began, and when there was no connection to end.
@@ -307,8 +309,8 @@ class Pool:
             link.close()
             raise
         assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
-        self._tell(Connected(*self._where, session.tls, timedelta(seconds=monotonic() - began)))
-        place.left = self._settings.max_messages
+        self._emit(Connected(*self._endpoint, session.tls, timedelta(seconds=monotonic() - began)))
+        slot.messages_left = self._settings.max_messages
         return link, session
 
     def log_in(self, link: Link, session: Session, *, in_pause: bool = False) -> None:
@@ -335,22 +337,22 @@ class Pool:
                     and error.__cause__ is None
                     and error.reply
                 ):
-                    self._paused = monotonic(), error.args[0], error.reply
+                    self._login_pause = monotonic(), error.args[0], error.reply
                 link.close()
-                self._tell(Closed(*self._where, "error"))
+                self._emit(Closed(*self._endpoint, "error"))
                 raise
             if in_pause:
-                self._paused = None
-            self._tell(Authenticated(*self._where, name, timedelta(seconds=monotonic() - began)))
+                self._login_pause = None
+            self._emit(Authenticated(*self._endpoint, name, timedelta(seconds=monotonic() - began)))
 
     def _refuse_in_pause(self) -> None:
-        paused = self._paused
+        paused = self._login_pause
         if paused is None:
             return
         since, refusal, reply = paused
         ago = monotonic() - since
         if ago >= _LOGIN_PAUSE:
-            self._paused = None
+            self._login_pause = None
             return
         message = f"no login was tried, since {ago:.0f} s ago one was refused for now: {refusal}"
         hint = f"the mailer logs in again in {_LOGIN_PAUSE - ago:.0f} s"
@@ -368,20 +370,20 @@ class Pool:
         if overall is None:
             return _called(source)
         answers: SimpleQueue[Secret | BaseException] = SimpleQueue()
-        tickets = [place.ticket for place in self.places if place.is_ours and place.ticket is not None]
+        leases = [slot.lease for slot in self.slots if slot.is_held_by_this_thread and slot.lease is not None]
 
         def ask() -> None:
             # A send inside of it is one inside of ours.
             me = threading.get_ident()
-            for ticket in tickets:
-                ticket.threads.add(me)
+            for lease in leases:
+                lease.threads.add(me)
             try:
                 answers.put(_called(source))
             except BaseException as error:  # noqa: BLE001 -- raised by whoever waits
                 answers.put(error)
             finally:
-                for ticket in tickets:
-                    ticket.threads.discard(me)
+                for lease in leases:
+                    lease.threads.discard(me)
                 self._asking.release()
 
         # `left` raises when there is none.
@@ -402,42 +404,42 @@ class Pool:
             raise answer
         return answer
 
-    def part(self, link: Link | None, reason: str) -> None:
+    def quit_and_close(self, link: Link | None, reason: str) -> None:
         """Say QUIT where there is a connection, without waiting for the answer, and close it."""
         if link is not None and link.is_open:
             link.goodbye(quit_session())
-            self._tell(Closed(*self._where, reason))
+            self._emit(Closed(*self._endpoint, reason))
 
-    def _claim(self, ticket: Ticket, gate: Gate | None) -> tuple[Place, list[tuple[Link | None, str]]] | None:
+    def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot, list[tuple[Link | None, str]]] | None:
         with self._lock:
             now = monotonic()
             # Who has a connection already waits for nobody: two that did would wait for each other.
-            inside = any(place.is_ours for place in self.places)
+            inside = any(slot.is_held_by_this_thread for slot in self.slots)
             # Who comes later than those who wait waits behind them (measured: without, half of the threads starved).
-            ahead = takewhile(lambda other: other is not gate, self._line)
-            if not inside and any(now - other.looked < _GONE for other in ahead):
+            ahead = takewhile(lambda other: other is not waiter, self._waiters)
+            if not inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
                 return None
-            chosen, worn = choose([place.state(now) for place in self.places], self._settings.max_idle)
-            if chosen is not None:
-                closing = [self.places[number].give_up() for number in worn]
-                self.places[chosen].ticket = ticket
-                return self.places[chosen], closing
+            picked, expired = pick_slot([slot.state(now) for slot in self.slots], self._settings.max_idle)
+            if picked is not None:
+                closing = [self.slots[number].detach() for number in expired]
+                self.slots[picked].lease = lease
+                return self.slots[picked], closing
         if inside:
             message = "a send was begun inside a send of the same mailer, and all its connections are in use"
             raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
         return None
 
-    def _leave(self, gate: Gate) -> None:
+    def _stop_waiting(self, waiter: Waiter) -> None:
         with self._lock, suppress(ValueError):
-            self._line.remove(gate)
-        # There may be a place for the next as well.
-        self.wake()
+            self._waiters.remove(waiter)
+        # There may be a slot for the next as well.
+        self.notify()
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         tell(event, self._on_event)
 
     @property
-    def _where(self) -> tuple[str, int]:
+    def _endpoint(self) -> tuple[str, int]:
         return self._settings.host, self._settings.port
 
 

@@ -30,7 +30,8 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.link import Link
-from securesmtp._transport.pool import SlotState, Waiter, pick_slot
+from securesmtp._transport.pool import Waiter
+from securesmtp._transport.slots import SlotState, pick_slot
 from securesmtp._transport.tls import build_context
 
 RAW = b"Subject: x\r\n\r\nx\r\n"

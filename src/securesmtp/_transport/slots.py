@@ -156,8 +156,8 @@ class Slots:
         self._memory = memory
         self._fetch_password = fetch_password
         self._pause = LoginPause()
-        # The server's refusal of BDAT although it offers CHUNKING; several threads may add theirs at the same time.
-        self._chunking_refusals: list[Reply] = []
+        # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
+        self._refusals: dict[str, Reply] = {}
         # Whether the last login was lost at once: over two new connections in a row, MAIL was refused with 530.
         self.last_login_was_lost = False
         # Each `check` has a slot of its own, in addition to *max_connections*.
@@ -226,7 +226,7 @@ class Slots:
             session = yield from self._open(slot)
             yield from self._log_in(slot, session, ignore_pause=ignore_pause)
             slot.session = session
-        session.chunking_refused = session.chunking_refused or next(iter(self._chunking_refusals), None)
+        session.chunking_refused = session.chunking_refused or self._refusals.get("CHUNKING")
         return (yield from work(slot, session))
 
     def check(self, slot: Slot) -> Dialogue[tuple[Session, AuthenticationError | None]]:
@@ -242,10 +242,9 @@ class Slots:
         """Note when *slot* was used, and emit what its use has shown: *link* ended, or the server refuses BDAT."""
         slot.last_used = monotonic()
         refusal = None if slot.session is None else slot.session.chunking_refused
-        if refusal is not None and not self._chunking_refusals:
-            self._chunking_refusals.append(refusal)
-            if self._chunking_refusals[0] is refusal:
-                self._emit(ChunkingRefused(*self.endpoint, refusal))
+        # `setdefault` is atomic: if two threads come at the same time, one of them emits the event.
+        if refusal is not None and not self._refusals and self._refusals.setdefault("CHUNKING", refusal) is refusal:
+            self._emit(ChunkingRefused(*self.endpoint, refusal))
         if not link.is_open:
             self.emit_closed("error")
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, ca
 
 from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may_go_again
 from securesmtp._many import Backlog, Job, Known, in_order
+from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, seconds
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions
 from securesmtp._protocol.dialogue import interrupted
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
-from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
+from securesmtp._protocol.sasl import hidden, known_secrets, mechanism
+from securesmtp._settings import Settings, as_login
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.sasl import PasswordSource
-    from securesmtp._settings import Settings
+    from securesmtp._protocol.sasl import Password, PasswordSource
     from securesmtp._transport.link import Link
     from securesmtp._transport.stream import Heard
     from securesmtp.events import Event
@@ -74,14 +74,14 @@ class SecureMailer:
         auth: Password | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         policy: TLSPolicy | None = None,
-        timeout: float | Timeouts = Timeouts(),  # noqa: B008 -- frozen
+        timeout: float | Timeouts = TIMEOUTS,
         deadline: float | None = None,
         max_connections: int = 4,
         max_messages: int = 100,
         max_idle: float = 60,
         max_connect_failures: int = 5,
         pipelining: Literal["off", "message", "session"] = "message",
-        window: Window = Window(),  # noqa: B008 -- frozen
+        window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -116,33 +116,21 @@ class SecureMailer:
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
         """
-        # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
+        # First of all: tracebacks show the arguments, and a secret may be in any of them.
         password = None if password is None else hidden(password)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
-        if auth is not None and not isinstance(auth, Password):
-            message, auth = f"auth is a {type(auth).__name__}, not a Password", None
-            raise ConfigurationError(message)
-        if policy is not None and not isinstance(policy, TLSPolicy):
-            message = f"policy is a {type(policy).__name__}, not a TLSPolicy"
-            raise ConfigurationError(message)
-        if (username is None) != (password is None):
-            given, missing = ("username", "password") if password is None else ("password", "username")
-            message = f"there is a {given}, and {missing} is None"
-            hint = "is the variable set that it comes from? without a login, leave both out"
-            raise ConfigurationError(message, hint=hint)
-        if auth is not None and username is not None:
-            message = "pass username and password, or auth, not both"
-            raise ConfigurationError(message)
-        if ca_file is not None and policy is not None:
-            message = "pass ca_file or policy, not both"
-            raise ConfigurationError(message, hint="TLSPolicy has a ca_file")
-        self._settings = settings(
-            host,
-            port,
+        login = as_login(auth)
+        del auth
+        self._settings = Settings(
+            host=host,
+            given_port=port,
             tls=tls,
-            login=auth if username is None or password is None else Password(username, password),
-            policy=policy or TLSPolicy(ca_file=ca_file),
+            username=username,
+            password=password,
+            auth=login,
+            ca_file=ca_file,
+            given_policy=policy,
             timeout=timeout,
             deadline=deadline,
             max_connections=max_connections,

@@ -301,7 +301,7 @@ class Pool:
             # Since the send began, and when there was no connection to end.
             link.abort()
         try:
-            session = link.run(open_session(self._settings.mode, self._settings.local_hostname))
+            session = link.run(open_session(self._settings.mode, self._settings.ehlo_name))
         except RefusedError:
             # EHLO was refused: in step, and nothing to be done in it.
             link.close()

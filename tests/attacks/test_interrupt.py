@@ -356,7 +356,7 @@ def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     monkeypatch.setattr(Link, "_unread", lambda _: signal.raise_signal(signal.SIGALRM))
-    mine._on_event = told.append
+    mine._core.on_event = told.append
     with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT

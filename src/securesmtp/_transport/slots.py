@@ -158,8 +158,6 @@ class Slots:
         self._pause = LoginPause()
         # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
         self._refusals: dict[str, Reply] = {}
-        # Whether the last login was lost at once: over two new connections in a row, MAIL was refused with 530.
-        self.last_login_was_lost = False
         # Each `check` has a slot of its own, in addition to *max_connections*.
         self.check_slots: list[Slot] = []
         # Set by `close(abort=True)`: a connection that is opened later ends at once.
@@ -272,7 +270,7 @@ class Slots:
         self._emit(Connecting(*self.endpoint))
         began = monotonic()
         try:
-            session = yield from open_session(self._settings.mode, self._settings.local_hostname)
+            session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
         except RefusedError:
             # EHLO was refused, which leaves the connection usable, but not for anything that we need.
             slot.close()

@@ -34,9 +34,9 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from securesmtp._options import Window
     from securesmtp._protocol.dialogue import Dialogue, Partial, Session
     from securesmtp._protocol.message import Submission
-    from securesmtp._settings import Window
     from securesmtp._transport.link import Link
 
 # How long a server may be silent in the trial, in seconds, before it is taken for one that dropped what it was told.

@@ -1,9 +1,10 @@
-"""What an uncaught error shows: the line that called the library, one line of the library, and no frame below it."""
+"""Which frames an error keeps: an uncaught one those of the caller, a result none."""
 
 from __future__ import annotations
 
 import sys
 from functools import wraps
+from traceback import StackSummary
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp.errors import SecureSMTPError
@@ -50,3 +51,30 @@ def _from_the_callers_own(traceback: TracebackType | None) -> TracebackType | No
 
 def _package(traceback: TracebackType) -> str:
     return str(traceback.tb_frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def drop_frames(error: BaseException) -> None:
+    """
+    Remove the tracebacks of *error* and its causes: their frames hold the whole message in local variables.
+
+    If code of the caller's raised it, a note says where.
+    """
+    seen, waiting = set[int](), [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            note = _raised_at(each.__traceback__)
+            if note and note not in getattr(each, "__notes__", ()):
+                each.add_note(note)
+            each.__traceback__ = None
+            waiting += [inner for inner in (each.__cause__, each.__context__) if inner is not None]
+
+
+def _raised_at(traceback: TracebackType | None) -> str:
+    theirs = []
+    while traceback is not None:
+        if _package(traceback) not in _NOT_THE_CALLERS:
+            theirs.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return "Raised at:\n" + "".join(StackSummary.extract(theirs).format()).rstrip() if theirs else ""

@@ -31,13 +31,14 @@ from securesmtp import (
     Stage,
     Window,
 )
-from securesmtp._many import Job, in_order
+from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
 from securesmtp._transport.deadline import Deadline
+from securesmtp._workers import in_order
 from securesmtp.events import Failed, FellBack, Sent
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import socket
 import ssl
@@ -48,8 +47,8 @@ from securesmtp._transport.link import Link
 from securesmtp._values import TLSInfo, TLSMode
 
 
-def _settings(mode: Literal["implicit", "starttls"] = "starttls") -> Settings:
-    return SecureMailer("localhost", 1, tls=mode, timeout=1)._settings
+def _settings(mode: Literal["implicit", "starttls"] = "starttls", port: int = 1) -> Settings:
+    return SecureMailer("localhost", port, tls=mode, timeout=1)._settings
 
 
 @pytest.mark.parametrize(
@@ -224,7 +223,7 @@ def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.Mo
 
 def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing comes in the clear, the port says why."""
-    link = Link(dataclasses.replace(_settings(), port=465), tls.build_context(TLSPolicy()))
+    link = Link(_settings(port=465), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0)

@@ -33,10 +33,10 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from securesmtp._options import Window
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
-    from securesmtp._settings import Window
     from securesmtp._transport.link import Link
 
 # Seconds that a server may be silent in the trial before it is assumed to have dropped the envelope.

@@ -18,7 +18,8 @@ from securesmtp.errors import CertificateError, ConfigurationError, DowngradeErr
 if TYPE_CHECKING:
     import socket
 
-    from securesmtp._settings import Settings, TLSPolicy
+    from securesmtp._options import TLSPolicy
+    from securesmtp._settings import Settings
 
 # Forward secrecy and AEAD only (RFC 9325 §4.2); level 2 refuses RSA below 2048 bits and SHA-1 wherever OpenSSL is from.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"

@@ -57,7 +57,7 @@ from securesmtp.events import is_interrupt
 if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
-    from securesmtp._transport.record import RecordLayer
+    from securesmtp._transport.tls_records import RecordLayer
 
 T = TypeVar("T")
 _READ = _RECORD = 16384
@@ -545,7 +545,7 @@ class Link(smtplib.SMTP):
         if raw is None:
             return None
         if self._records is not None:
-            self._records.renew()
+            self._records.reset_byte_count()
         # A refusal may come before a chunk was read; who accepts what was not written answers something else.
         if raw.code < 400 and self._ends[number] > self.written:  # noqa: PLR2004
             message = f'"{raw.reply()}" came before what it answers was written'

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from securesmtp._shown import escape, quote
-from securesmtp._transport.record import RecordLayer
+from securesmtp._transport.tls_records import RecordLayer
 from securesmtp._values import Certificate, CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
 

@@ -26,7 +26,7 @@ from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
-from securesmtp._tracebacks import raising_here
+from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
@@ -34,7 +34,7 @@ from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, FewerConnections, Sent, is_interrupt, tell, telling_no_more
+from securesmtp.events import Failed, FewerConnections, Sent, emit, is_interrupt, mute_if_emitting
 
 if TYPE_CHECKING:
     import os
@@ -118,7 +118,7 @@ class SecureMailer:
         """
         # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
         password = None if password is None else hidden(password)
-        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         if auth is not None and not isinstance(auth, Password):
             message, auth = f"auth is a {type(auth).__name__}, not a Password", None
@@ -195,7 +195,7 @@ class SecureMailer:
         if pool is not None and pool.drop():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
-    @raising_here
+    @hide_internal_frames
     def send(
         self,
         message: Message,
@@ -224,7 +224,7 @@ class SecureMailer:
         overall = self._overall(deadline)
         return self._submit(_from_message(message, mail_from, recipients), partial, overall)
 
-    @raising_here
+    @hide_internal_frames
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -309,9 +309,9 @@ class SecureMailer:
 
         ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
         octets = 2 * workers * self._settings.window.octets
-        return in_order(jobs(), telling_no_more(bind(self._work, run)), workers, 2 * workers * ahead, octets)
+        return in_order(jobs(), mute_if_emitting(bind(self._work, run)), workers, 2 * workers * ahead, octets)
 
-    @raising_here
+    @hide_internal_frames
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.
@@ -337,7 +337,7 @@ class SecureMailer:
                 except AuthenticationError as error:
                     refusal = error
                     refusal.host, refusal.port = self._settings.host, self._settings.port
-                    tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
+                    emit(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
                 finally:
                     pool.part(link, "closed by the caller")
         finally:
@@ -414,7 +414,7 @@ class SecureMailer:
         # Before it is told: who is interrupted in on_event is not called again.
         if not sending.told:
             sending.told = True
-            tell(event, self._on_event)
+            emit(event, self._on_event)
 
     @contextmanager
     def _saying(self, sending: _Sending) -> Iterator[None]:
@@ -445,7 +445,7 @@ class SecureMailer:
             self._place(error, message_id)
             if sending is not None:
                 sending.attempt.end, sending.told = error, True
-            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
+            emit(Failed(self._settings.host, self._settings.port, error), self._on_event)
             raise
 
     def _has_lost_login(self, error: object) -> bool:
@@ -573,7 +573,7 @@ class SecureMailer:
     def _tell_fewer(self, left: int, why: object) -> None:
         assert isinstance(why, SecureSMTPError)  # noqa: S101 -- the rules look at no other; this is for the type checker
         reason = str(why.args[0])
-        tell(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
+        emit(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
 
     def _refuse_rest(self, run: Run, job: Job) -> None:
         error = run.rest()

@@ -31,7 +31,7 @@ from __future__ import annotations
 import smtplib
 from typing import TYPE_CHECKING, Any, Self
 
-from securesmtp._portable import Portable, attributes_from, attributes_of
+from securesmtp._portable import Portable, attributes_from_json, attributes_to_json
 from securesmtp._shown import escape
 from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage
 
@@ -128,7 +128,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         The attributes are those of this class, with ``reply`` and ``recipients`` as dicts.
         """
         known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
-        return {"type": known.__name__, "message": self.args[0], **attributes_of(self, known)}
+        return {"type": known.__name__, "message": self.args[0], **attributes_to_json(self, known)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -147,7 +147,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
             message = f"a {kind.__name__} is no {cls.__name__}"
             raise ValueError(message)  # noqa: TRY004 -- one error for whatever is wrong with the data
         error = kind(message if isinstance(message, str) else f"an error of type {name!r:.100} was raised")
-        for name, value in attributes_from(data, kind).items():
+        for name, value in attributes_from_json(data, kind).items():
             # What the class says needs no attribute of its own.
             if value != getattr(error, name):
                 setattr(error, name, value)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import Password
+    from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._settings import Timeouts, TLSPolicy, Window
     from securesmtp._values import (
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Recipient,
         Reply,
         SendResult,
-        ServerReport,
         Stage,
         TLSInfo,
         TLSMode,

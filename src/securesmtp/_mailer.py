@@ -24,6 +24,7 @@ from securesmtp._protocol.dialogue import interrupted
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
+from securesmtp._report import ServerReport
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import hide_internal_frames
@@ -32,7 +33,7 @@ from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
+from securesmtp._values import Envelope, Outcome, Receipt, SendResult, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
 from securesmtp.events import Failed, FewerConnections, Sent, emit, is_interrupt, mute_if_emitting
 

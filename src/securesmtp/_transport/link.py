@@ -40,7 +40,7 @@ from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.process import current_process
-from securesmtp._transport.tls import handshake_error, verified, wrap
+from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     ConnectError,
@@ -438,7 +438,7 @@ class Link(smtplib.SMTP):
         self._reader = ReplyReader(self._memory)
         self._records = wrap(self._context, plain, self._settings.server_name)
         self._handshake(self._records)
-        self._tls = verified(self._records.tls, self._settings)
+        self._tls = verify_session(self._records.tls, self._settings)
         return self._tls
 
     # Octets and time.

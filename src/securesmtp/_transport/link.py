@@ -38,7 +38,7 @@ from securesmtp._protocol.dialogue import (
 )
 from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
-from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
@@ -450,7 +450,7 @@ class Link(smtplib.SMTP):
         self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
         answers: dict[AddressInfo, OSError | None] = {}
         try:
-            return self._race(in_order_of_attempts(found), answers)
+            return self._race(order_addresses(found), answers)
         except DeadlineExceededError as error:
             if len(answers) > 1:
                 error.args = (f"{error.args[0]} ({_answers(answers)})",)
@@ -467,7 +467,7 @@ class Link(smtplib.SMTP):
         def failed(address: AddressInfo, error: OSError) -> None:
             # Its traceback would keep this frame, and all that called it.
             answers[address] = error.with_traceback(None)
-            schedule.failed(address)
+            schedule.mark_failed(address)
 
         with _Selector() as selector:
             while True:

@@ -22,7 +22,7 @@ from securesmtp._transport.link import Link
 from securesmtp._transport.login_pause import LoginPause
 from securesmtp._transport.tls import build_context
 from securesmtp.errors import AuthenticationError, RefusedError
-from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
     import ssl
@@ -316,4 +316,4 @@ class Slots:
             raise
 
     def _emit(self, event: Event) -> None:
-        tell(event, self._on_event)
+        emit(event, self._on_event)

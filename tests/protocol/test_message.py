@@ -560,10 +560,10 @@ def test_without_8bitmime_the_message_is_written_anew() -> None:
     message.set_content("Grüße\n", cte="8bit")
     submission = made(message)
     assert not submission.content.is_ascii
-    fitted = submission.fit(Capabilities())
-    assert fitted.content.is_ascii
-    assert back(fitted).get_content() == "Grüße\n"
-    assert submission.fit(Capabilities({"8BITMIME": ""})) is submission
+    adapted = submission.adapt_to(Capabilities())
+    assert adapted.content.is_ascii
+    assert back(adapted).get_content() == "Grüße\n"
+    assert submission.adapt_to(Capabilities({"8BITMIME": ""})) is submission
 
 
 _TOKENS = st.sampled_from(["a", "@", "b.example", "<", ">", "(", ")", '"', ",", ":", ";", " ", "[", "]", "ü", ".", "\\",
@@ -625,7 +625,7 @@ def test_what_a_server_does_not_take_is_told_with_a_way_out(data: str, offered: 
         Mailbox.parse("a@a.example"), (Mailbox.parse("b@b.example"),), Content.from_bytes(data.encode())
     )
     with pytest.raises(MessageError) as caught:
-        submission.fit(Capabilities(offered))
+        submission.adapt_to(Capabilities(offered))
     assert hint in (caught.value.hint or "")
 
 
@@ -633,18 +633,18 @@ def test_a_message_may_be_as_large_as_the_server_says() -> None:
     """Exactly so many octets are taken."""
     submission = made(mail())
     size = submission.content.size
-    assert submission.fit(Capabilities({"SIZE": str(size)})) is submission
-    with pytest.raises(MessageError, match=f"has {size} octets, and the server takes {size - 1}"):
-        submission.fit(Capabilities({"SIZE": str(size - 1)}))
+    assert submission.adapt_to(Capabilities({"SIZE": str(size)})) is submission
+    with pytest.raises(MessageError, match=f"has {size} bytes, and the server accepts at most {size - 1}"):
+        submission.adapt_to(Capabilities({"SIZE": str(size - 1)}))
 
 
 def test_written_anew_the_header_stays_ascii() -> None:
     """A server without 8BITMIME has no SMTPUTF8 either: a subject that is not ASCII is encoded words."""
     message = mail(Subject="Grüße")
     message.set_content("Grüße\n", cte="8bit")
-    fitted = made(message).fit(Capabilities())
-    assert fitted.content.is_ascii
-    assert back(fitted)["Subject"] == "Grüße"
+    adapted = made(message).adapt_to(Capabilities())
+    assert adapted.content.is_ascii
+    assert back(adapted)["Subject"] == "Grüße"
 
 
 @pytest.mark.parametrize(
@@ -807,8 +807,8 @@ def test_a_large_message_is_written_as_the_email_package_writes_it(message: Emai
     submission = made(message)
     assert b"".join(submission.content.chunk()) == message.as_bytes(policy=policy)
     # Once more, as for a server that takes ASCII only.
-    fitted = submission.fit(Capabilities({}))
-    assert b"".join(fitted.content.chunk()) == message.as_bytes(policy=policy.clone(cte_type="7bit"))
+    adapted = submission.adapt_to(Capabilities({}))
+    assert b"".join(adapted.content.chunk()) == message.as_bytes(policy=policy.clone(cte_type="7bit"))
     assert message.as_bytes() == before
 
 

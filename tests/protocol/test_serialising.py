@@ -142,9 +142,9 @@ def test_what_is_signed_or_attached_is_not_re_encoded(kind: str) -> None:
     else:
         made = parsed(f"{HEAD}DKIM-Signature: c=relaxed/relaxed; h=from; b=x\n\ngrün\n")
     submission = submitted(made)
-    assert submission.fit(Capabilities({"8BITMIME": ""})) is submission
+    assert submission.adapt_to(Capabilities({"8BITMIME": ""})) is submission
     with pytest.raises(MessageError, match="signed or attached has non-ASCII octets") as caught:
-        submission.fit(Capabilities({}))
+        submission.adapt_to(Capabilities({}))
     assert "send_bytes" in (caught.value.hint or "")
 
 
@@ -267,7 +267,7 @@ def test_a_local_part_that_is_attached_stays_in_utf_8(name: str, how: str) -> No
     assert f"{name}: jörg@xn--bcher-kva.example\r\n".encode() in b"".join(submission.content.chunk())
     assert not submission.needs_smtputf8
     with pytest.raises(MessageError, match=r"8BITMIME|attached"):
-        submission.fit(Capabilities({}))
+        submission.adapt_to(Capabilities({}))
 
 
 def test_a_field_that_needs_a_local_part_beyond_ascii_is_named() -> None:

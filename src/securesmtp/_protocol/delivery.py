@@ -161,7 +161,7 @@ def deliver(
 def _deliver(
     session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[Delivery]:
-    attempt.fitted = fitted = submission.fit(session.offered)
+    attempt.fitted = fitted = submission.adapt_to(session.offered)
     most = session.offered.limits.get("RCPTMAX", len(fitted.recipients))
     if len(fitted.recipients) > most and partial == "raise":
         message = f"the message has {len(fitted.recipients)} recipients, and the server takes {most} at a time"

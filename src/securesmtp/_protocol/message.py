@@ -61,27 +61,28 @@ class Submission:
         """Whether an address or the header cannot be written in ASCII (RFC 6531 §3.2)."""
         return self.content.utf8_header or any(m.needs_smtputf8 for m in (self.mail_from, *self.recipients))
 
-    def fit(self, offered: Capabilities) -> Submission:
+    def adapt_to(self, capabilities: Capabilities) -> Submission:
         """
-        Return the message as this server takes it.
+        Return the message in a form that this server accepts.
 
         Raises:
-            MessageError: It does not take it (RFC 1870, RFC 6152, RFC 6531); nothing of it was written.
+            MessageError: There is no such form (RFC 1870, RFC 6152, RFC 6531); nothing was written to the server.
         """
-        fitted = self
-        if self.needs_smtputf8 and "SMTPUTF8" not in offered:
+        adapted = self
+        if self.needs_smtputf8 and "SMTPUTF8" not in capabilities:
             message = "the message has a non-ASCII address or header, and the server does not offer SMTPUTF8"
             raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
-        if not self.content.is_ascii and "8BITMIME" not in offered:
+        if not self.content.is_ascii and "8BITMIME" not in capabilities:
             if self.message is not None:
-                fitted = replace(self, content=serialised(self.message, utf8=False, cte_type="7bit"))
-            if not fitted.content.is_ascii:
-                message = "the message has non-ASCII octets, and the server does not offer 8BITMIME"
+                adapted = replace(self, content=serialised(self.message, utf8=False, cte_type="7bit"))
+            if not adapted.content.is_ascii:
+                message = "the message has non-ASCII bytes, and the server does not offer 8BITMIME"
                 raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
-        if offered.size is not None and fitted.content.size > offered.size:
-            message = f"the message has {fitted.content.size} octets, and the server takes {offered.size}"
-            raise MessageError(message, stage=Stage.MAIL, hint="send a link in place of the attachment")
-        return fitted
+        size, limit = adapted.content.size, capabilities.size
+        if limit is not None and size > limit:
+            message = f"the message has {size} bytes, and the server accepts at most {limit}"
+            raise MessageError(message, stage=Stage.MAIL, hint="send a link instead of the attachment")
+        return adapted
 
 
 def from_message(

@@ -164,7 +164,7 @@ class Stream(Generic[J]):
         )
 
     def _begin(self, job: J) -> None:
-        fitted = job.submission.fit(self._session.offered)
+        fitted = job.submission.adapt_to(self._session.offered)
         behind = bool(self._flying)
         apart = behind and self._bearing.borne is None
         # A large one is not tried with: its writing may outlast the trial, and it would be written twice.

@@ -27,7 +27,7 @@ def told(password: str, name: str = "joe", memory: Memory | None = None) -> Repl
     """Return a reader that knows of a login by AUTH PLAIN."""
     reader = ReplyReader(memory)
     token = base64.b64encode(f"\0{name}\0{password}".encode())
-    reader.conceal(line(b"AUTH", b"PLAIN", token, secrets=(password.encode(),)))
+    reader.redact(line(b"AUTH", b"PLAIN", token, secrets=(password.encode(),)))
     return reader
 
 
@@ -190,8 +190,8 @@ def test_what_repeats_nothing_is_not_changed(texts: list[str]) -> None:
 def test_a_name_is_no_secret() -> None:
     """AUTH LOGIN sends it as it sends the password; replies that speak of the user are shown (RFC 4954 §4)."""
     reader = ReplyReader()
-    reader.conceal(line(base64.b64encode(b"joe@example.org")))
-    reader.conceal(line(base64.b64encode(b"hunter22"), secrets=(b"hunter22",)))
+    reader.redact(line(base64.b64encode(b"joe@example.org")))
+    reader.redact(line(base64.b64encode(b"hunter22"), secrets=(b"hunter22",)))
     reply = _raw(["452 4.2.2 <joe@example.org>: hunter22 over quota (id am9lQGV4YW1wbGUub3Jn)"], reader).reply()
     assert str(reply) == f"452 4.2.2 <joe@example.org>: {_OUT} over quota (id am9lQGV4YW1wbGUub3Jn)"
     assert reply.enhanced == "4.2.2"

@@ -319,7 +319,7 @@ class Link(smtplib.SMTP):
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
-        self._reader.conceal(effect.line)
+        self._reader.redact(effect.line)
         self.position += len(effect.line.data)
         self._awaited, self._ends, self._pipelined = 1, deque([self.position]), False
         self._release(memoryview(effect.line.data))

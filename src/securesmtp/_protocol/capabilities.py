@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MAX_KEYWORDS = 100
 # RFC 1870 §4.
 _MAX_SIZE_DIGITS = 20
-# RFC 9422 gives no bound; a longer number is a mistake or an attack, since int() takes quadratic time.
+# More digits than any real limit has; int() takes quadratic time for a long number.
 _MAX_LIMIT_DIGITS = 10
 _KEYWORD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:([ =])([ -~]*))?")
 

@@ -816,7 +816,7 @@ def test_a_large_payload_with_a_fault_is_refused() -> None:
     """It is checked as every other one is."""
     message = mail()
     message.set_payload("x" * 70_000)
-    with pytest.raises(MessageError, match=r"line \d+ is longer than 998 octets"):
+    with pytest.raises(MessageError, match=r"line \d+ is longer than 998 bytes"):
         made(message)
 
 

@@ -306,7 +306,7 @@ def test_a_part_that_cannot_be_sent_is_named_and_its_hint_works(kind: str, text:
         made.attach(cast("EmailMessage", MIMEText(text, "x")))
     with pytest.raises(MessageError) as caught:
         written(made)
-    assert re.search(rf"^line \d+ (has a NUL|is longer than 998 octets), in the part {shown}$", caught.value.args[0])
+    assert re.search(rf"^line \d+ (has a NUL|is longer than 998 bytes), in the part {shown}$", caught.value.args[0])
     assert caught.value.hint
     exec(caught.value.hint, {"message": made, "email": email})  # noqa: S102 -- the hint is the code to run
     again = parsed(written(made).decode())
@@ -317,7 +317,7 @@ def test_a_part_that_cannot_be_sent_is_named_and_its_hint_works(kind: str, text:
 def test_the_lines_of_a_part_are_measured_in_octets() -> None:
     """600 characters can be 1,200 octets; each is one to Python, which decodes the part where it is read."""
     made = parsed(f"{HEAD}Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n{'ü' * 600}\n")
-    with pytest.raises(MessageError, match=r"998 octets, in the part text/html\.") as caught:
+    with pytest.raises(MessageError, match=r"998 bytes, in the part text/html\.") as caught:
         written(made)
     exec(caught.value.hint or "", {"message": made, "email": email})  # noqa: S102 -- as above
     assert parsed(written(made).decode()).get_content() == "ü" * 600 + "\n"
@@ -328,7 +328,7 @@ def test_a_fault_that_is_in_no_part_is_told_as_it_is() -> None:
     made = message()
     made.preamble = "x" * 999
     made.make_mixed()
-    with pytest.raises(MessageError, match=r"^line \d+ is longer than 998 octets"):
+    with pytest.raises(MessageError, match=r"^line \d+ is longer than 998 bytes"):
         written(made)
 
 

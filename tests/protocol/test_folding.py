@@ -8,23 +8,21 @@ import email.policy
 import re
 import sys
 from collections.abc import Callable
-from email.headerregistry import Address, AddressHeader, Group, HeaderRegistry
+from email.headerregistry import Address, Group
 from email.message import EmailMessage
 from types import FrameType
-from typing import cast
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from securesmtp._protocol import encoded_words as words
-from securesmtp._protocol.address_fields import address_field, phrase, read_addresses
-from securesmtp._protocol.encoded_words import encoded_words, text_field
+from securesmtp._protocol.address_fields import AddressList, format_address_field, format_phrase, read_addresses
+from securesmtp._protocol.encoded_words import encode_words, format_text_field
 from securesmtp._protocol.message import from_message
 from securesmtp.errors import MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
-REGISTRY = HeaderRegistry()
 # Read by programs: threads, one-click unsubscribe, inline images, signatures, providers' parameters.
 PROGRAM = ["In-Reply-To", "References", "List-Unsubscribe", "Content-ID", "DKIM-Signature", "X-SMTPAPI", "X-Any"]
 ASCII_TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=120)
@@ -165,9 +163,9 @@ def test_a_word_longer_than_a_line_may_be(name: str) -> None:
     if name == "Subject":
         assert reads(unfolded(field(written(made), name))) == made[name]
     else:
-        with pytest.raises(MessageError, match=r"'X-Any' has more than 998 octets without a blank") as caught:
+        with pytest.raises(MessageError, match=r"'X-Any' has more than 998 bytes without a space") as caught:
             written(made)
-        assert "blanks" in (caught.value.hint or "")
+        assert "spaces" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", ["Message-ID", "References", "List-Unsubscribe", "X-SMTPAPI", "Content-ID"])
@@ -182,20 +180,20 @@ def test_what_programs_read_is_ascii_or_refused(name: str) -> None:
 
 def test_text_that_no_spelling_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is read again, whatever the writer thinks."""
-    monkeypatch.setattr(words, "encoded_words", lambda *_: ["=?utf-8?q?other?="])
-    with pytest.raises(MessageError, match="Subject cannot be written so that it is read as the same text"):
-        text_field("Subject", "grün", limit=78, utf8=False)
+    monkeypatch.setattr(words, "encode_words", lambda *_: ["=?utf-8?q?other?="])
+    with pytest.raises(MessageError, match="readers would not see the text of the header field Subject"):
+        format_text_field("Subject", "grün", limit=78, utf8=False)
 
 
 def test_a_long_name_leaves_room_for_an_encoded_word() -> None:
     """On the next line, if there is none on the first."""
-    made = text_field("X-" + "n" * 60, "grün", limit=78, utf8=False)
+    made = format_text_field("X-" + "n" * 60, "grün", limit=78, utf8=False)
     assert made == f"X-{'n' * 60}:\r\n =?utf-8?q?gr=C3=BCn?=\r\n"
 
 
 def test_octets_that_are_no_text_stay_what_they_are() -> None:
     """RFC 1428 §3 has a name for them; UTF-8 beside them is UTF-8 still."""
-    assert encoded_words("gr\udcfcn") == ["=?unknown-8bit?q?gr=FCn?="]
+    assert encode_words("gr\udcfcn") == ["=?unknown-8bit?q?gr=FCn?="]
     made = message()
     made.set_raw("X-Any", "gr\udcfcn")
     assert field(written(made), "X-Any") == "X-Any: =?unknown-8bit?q?gr=FCn?=\r\n"
@@ -204,7 +202,7 @@ def test_octets_that_are_no_text_stay_what_they_are() -> None:
 @pytest.mark.parametrize("payload", ["=?utf-8?b?a?=", "=?iso-8859-1?q?=FC?="])
 def test_an_encoded_word_of_others_is_kept(payload: str) -> None:
     """In a parsed field that must be written anew, one that we cannot read is as it was."""
-    assert text_field("Subject", f"{payload} ü", limit=78, utf8=False, is_source=True) == (
+    assert format_text_field("Subject", f"{payload} ü", limit=78, utf8=False, is_source=True) == (
         f"Subject: {payload} =?utf-8?b?IMO8?=\r\n"
     )
 
@@ -226,7 +224,7 @@ def test_an_encoded_word_of_others_is_kept(payload: str) -> None:
 )
 def test_a_display_name_is_an_atom_a_string_or_encoded(text: str, utf8: bool, spelt: str) -> None:  # noqa: FBT001
     """RFC 5322 §3.2.5; encoded for what is not ASCII or would be decoded (RFC 2047 §5 (3)), raw in RFC 6532."""
-    assert phrase(text, 75, utf8=utf8) == spelt
+    assert format_phrase(text, 75, utf8=utf8) == spelt
 
 
 NAMES = st.text(st.sampled_from('ab,;:<>@()[]"\\.ü語 ='), max_size=12)
@@ -237,11 +235,6 @@ GROUPS = st.lists(
     min_size=1,
     max_size=6,
 )
-
-
-def whole(name: str, text: str) -> AddressHeader:
-    """Return the field as Python reads it at once."""
-    return cast("AddressHeader", REGISTRY(name, text))
 
 
 def boxes(groups: list[Group]) -> list[tuple[object, list[tuple[str, str]]]]:
@@ -259,12 +252,12 @@ def boxes(groups: list[Group]) -> list[tuple[object, list[tuple[str, str]]]]:
 @settings(max_examples=300, deadline=None)
 def test_addresses_are_read_as_they_are_written(groups: list[Group]) -> None:
     """By our reader and by Python's; a name adds no address (RFC 5322 §3.4)."""
-    text = address_field("To", groups, limit=78, utf8=False)
+    text = format_address_field("To", groups, limit=78, utf8=False)
     assert text.isascii()
-    found, is_list = read_addresses("To", unfolded(text), lambda piece: whole("To", piece))
+    found, is_list = read_addresses("To", unfolded(text))
     assert is_list
     assert boxes(found) == boxes(groups)
-    assert boxes(list(whole("To", unfolded(text)).groups)) == boxes(groups)
+    assert boxes(list(AddressList("To", unfolded(text)).groups)) == boxes(groups)
 
 
 TOKENS = st.sampled_from(["a@b.example", "c", "@", ",", ",", ";", ":", "<", ">", "(", ")", '"', '"x, y"', "[", "]",
@@ -276,14 +269,14 @@ TOKENS = st.sampled_from(["a@b.example", "c", "@", ",", ",", ";", ":", "<", ">",
 def test_a_list_is_one_if_python_reads_all_of_it(text: str) -> None:
     """Address by address, so in linear work, and never more than the whole says."""
     try:
-        at_once = whole("To", text)
+        at_once = AddressList("To", text)
     except (IndexError, AttributeError, ValueError, TypeError):
         return
     try:
-        found, is_list = read_addresses("To", text, lambda piece: whole("To", piece))
+        found, is_list = read_addresses("To", text)
     except (IndexError, AttributeError, ValueError, TypeError):
         return
-    defects = [type(defect).__name__ for defect in at_once.defects]  # type: ignore[attr-defined]
+    defects = [type(defect).__name__ for defect in at_once.defects]
     if is_list and not any("Invalid" in defect for defect in defects):
         assert boxes(found) == boxes(list(at_once.groups))
     elif is_list:
@@ -295,13 +288,13 @@ def test_a_list_is_one_if_python_reads_all_of_it(text: str) -> None:
 )
 def test_a_list_with_a_separator_too_many_is_none(text: str) -> None:
     """A group has a name, members and an end; then a comma (RFC 5322 §3.4)."""
-    assert not read_addresses("To", text, lambda piece: whole("To", piece))[1]
+    assert not read_addresses("To", text)[1]
 
 
 def test_an_address_longer_than_a_line_is_refused() -> None:
     """Python's parser would take the square of it."""
     with pytest.raises(MessageError, match="To has an address of more than 998 characters") as caught:
-        read_addresses("To", "a" * 999, lambda piece: whole("To", piece))
+        read_addresses("To", "a" * 999)
     assert "commas" in (caught.value.hint or "")
 
 
@@ -350,7 +343,7 @@ def test_a_parameter_without_a_name_is_refused(text: str) -> None:
     """The value and the names are tokens (RFC 2045 §5.1); Python's folder never ends with a name of 75 characters."""
     made = message()
     made.set_raw("Content-Disposition", text)
-    with pytest.raises(MessageError, match="Content-Disposition has a value or the name of a parameter"):
+    with pytest.raises(MessageError, match="header field Content-Disposition is not a token"):
         written(made)
 
 

@@ -143,7 +143,7 @@ def test_what_is_signed_or_attached_is_not_re_encoded(kind: str) -> None:
         made = parsed(f"{HEAD}DKIM-Signature: c=relaxed/relaxed; h=from; b=x\n\ngrün\n")
     submission = submitted(made)
     assert submission.adapt_to(Capabilities({"8BITMIME": ""})) is submission
-    with pytest.raises(MessageError, match="signed or attached has non-ASCII octets") as caught:
+    with pytest.raises(MessageError, match="signed or attached has non-ASCII bytes") as caught:
         submission.adapt_to(Capabilities({}))
     assert "send_bytes" in (caught.value.hint or "")
 
@@ -273,7 +273,7 @@ def test_a_local_part_that_is_attached_stays_in_utf_8(name: str, how: str) -> No
 def test_a_field_that_needs_a_local_part_beyond_ascii_is_named() -> None:
     """With the field's name, and not as an error of Python's email package."""
     made = message(**{"Disposition-Notification-To": "jörg@bücher.example"})
-    with pytest.raises(MessageError, match="Disposition-Notification-To has an address with a local part") as caught:
+    with pytest.raises(MessageError, match="Disposition-Notification-To has an address with a non-ASCII") as caught:
         submitted(made)
     assert caught.value.__context__ is None
 
@@ -340,7 +340,7 @@ def test_a_text_that_has_the_boundary_in_it_adds_no_part(end: str) -> None:
     inner = MIMEMultipart()
     inner.attach(MIMEText(f"hello\n--of-a.program{end}\nContent-Type: text/html\n\n<b>"))
     made.attach(inner)
-    with pytest.raises(MessageError, match="a line that is the boundary"):
+    with pytest.raises(MessageError, match="the boundary of an enclosing multipart"):
         written(cast("EmailMessage", made))
 
 
@@ -392,8 +392,8 @@ def short(count: int) -> EmailMessage:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        pytest.param(raw("X-Any", "x" * (1 << 20)), r"longer than 1048576 octets, with the field 'X-Any'", id="field"),
-        pytest.param(short(175_000), r"longer than 1048576 octets, with the field 'X'", id="fields"),
+        pytest.param(raw("X-Any", "x" * (1 << 20)), r"1048576 bytes, including the field 'X-Any'", id="field"),
+        pytest.param(short(175_000), r"1048576 bytes, including the field 'X'", id="fields"),
         pytest.param(raw("Content-Type", "a/b; a=" + "x" * 4090), r"'Content-Type' has more than 4096", id="MIME"),
         pytest.param(raw("content-x", "x; a=b" + "; a=b" * 100), r"'content-x' .* or 100 parameters", id="parameters"),
         pytest.param(raw("Content-X", "x" * 80 + '""' * 101), r"'Content-X' .* or 100 parameters", id="quotes"),
@@ -433,7 +433,7 @@ def test_a_field_of_a_class_of_the_callers_own_stays_one_field() -> None:
     registry.map_to_type("x-any", Two)  # type: ignore[arg-type]  # typeshed wants what the registry makes
     made = EmailMessage(EmailPolicy(header_factory=registry))
     made["From"], made["X-Any"] = "a@b.example", "x"
-    with pytest.raises(MessageError, match="'X-Any' would become more than one field"):
+    with pytest.raises(MessageError, match="'X-Any' would not be exactly one field"):
         written(made)
 
 
@@ -485,13 +485,13 @@ def test_a_domain_without_ascii_form_is_refused_in_a_part() -> None:
     inner = message(**{"Reply-To": "Jörg <a@-ü.example>"})
     outer = message()
     outer.add_attachment(inner)
-    with pytest.raises(MessageError, match="an address in the header field Reply-To has a domain that is not"):
+    with pytest.raises(MessageError, match="an address in the header field Reply-To has an invalid domain"):
         written(outer)
 
 
 def test_a_line_end_that_was_encoded_is_refused() -> None:
     """RFC 2047 can hide one, which older Pythons write as it is (CVE-2024-6923)."""
-    with pytest.raises(MessageError, match="'Subject' would become more than one field"):
+    with pytest.raises(MessageError, match="'Subject' would not be exactly one field"):
         written(message(Subject="=?utf-8?q?a=0ABcc:_x@y.example?="))
 
 

@@ -15,7 +15,6 @@ from securesmtp._core import Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
-from securesmtp._report import ServerReport
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.link import Link
     from securesmtp.events import Event

@@ -148,7 +148,7 @@ def deliver(
 def _deliver(
     session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[Delivery]:
-    attempt.adapted = adapted = submission.fit(session.capabilities)
+    attempt.adapted = adapted = submission.adapt_to(session.capabilities)
     max_recipients = session.capabilities.limits.get("RCPTMAX", len(adapted.recipients))
     if len(adapted.recipients) > max_recipients and partial == "raise":
         message = f"the message has {len(adapted.recipients)} recipients; the server takes {max_recipients} at a time"

@@ -219,12 +219,12 @@ def _a_label(label: str) -> str:
 
 
 def _address_error(address: object, why: str) -> AddressError:
-    address = withhold(address, at_is_usual=True)
+    address = withhold(address, allow_at=True)
     mailbox = _find_mailbox(address) if isinstance(address, str) else None
     hint = 'pass the address alone, such as "user@example.org", without display name, comment or brackets'
     hint = hint if mailbox is None else f"pass the address alone: {mailbox!r}"
     hint = 'for the empty reverse-path of automatic replies, pass mail_from=""' if address == "<>" else hint
-    error = AddressError(f"{quote(address, at_is_usual=True)} {why}", hint=hint)
+    error = AddressError(f"{quote(address, allow_at=True)} {why}", hint=hint)
     error.address = address if isinstance(address, str) else None
     return error
 

@@ -138,6 +138,10 @@ class ReplyReader:
             raise ProtocolError(message)
         self._buffer += data
 
+    def clear(self) -> None:
+        """Forget the bytes that belong to no complete reply."""
+        self._buffer, self._lines, self._size = bytearray(), [], 0
+
     def redact(self, sent: Line) -> None:
         """Redact the secrets of *sent* from later replies, plain and in base64; only hashes of them are kept."""
         if sent.secrets:

@@ -225,8 +225,8 @@ class CheckedPolicy(EmailPolicy):
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # Python reads a short text at once, even if it is no valid list; for a long one it takes quadratic time.
             found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
-            # Names differ if Python decoded the name of an Address that was never encoded; mailboxes differ if it forgot
-            # the quotes of a local part such as "a..b".
+            # Names differ if Python decoded the name of an Address that was never encoded. Mailboxes differ if it
+            # forgot the quotes of a local part such as "a..b".
             is_same = _mailboxes(found) == _mailboxes(groups) and _names(found) == _names(groups)
             if is_same if is_list else is_unreadable(value) and _mailboxes(found) == _mailboxes(groups):
                 return fold(name, source, self._limit)

@@ -64,7 +64,7 @@ def test_only_a_refused_mail_requires_a_login(stage: Stage) -> None:
 
 
 def test_a_full_transaction_is_not_a_full_mailbox() -> None:
-    """The code is 452 (RFC 5321 §4.5.3.1.10) or 552 (RFC 821). X.2.2 is a full mailbox, X.3.1 a full disk (RFC 3463)."""
+    """The code is 452 (RFC 5321 §4.5.3.1.10) or 552 (RFC 821). X.2.2 is a full mailbox, X.3.1 a full disk."""
     enhanced = [None, "4.5.3", "5.5.3", "4.2.2", "5.2.2", "4.3.1", "5.3.1", "4.5.0", "2.5.3"]
     full = {(code, each) for code in CODES for each in enhanced if is_too_many_recipients(Reply(code, each, "", b""))}
     assert full == {(452, None), (452, "4.5.3"), (552, None), (552, "5.5.3")}

@@ -53,7 +53,7 @@ def scan(blocks: list[bytes]) -> tuple[bytes, Content] | str:
         scanner.finish()
     except MessageError as error:
         return str(error.args[0])
-    return data, scanner.content(b"")
+    return data, scanner.content(())
 
 
 def is_clean(wire: bytes) -> bool:

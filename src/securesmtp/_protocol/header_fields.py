@@ -107,7 +107,7 @@ class CheckedPolicy(EmailPolicy):
     # Whether it is in an attached message.
     attached = False
 
-    def but(self, **changes: object) -> CheckedPolicy:
+    def with_changes(self, **changes: object) -> CheckedPolicy:
         """Return a copy of this policy with other values of these attributes."""
         return self.clone(**changes)  # type: ignore[arg-type] # typeshed knows only Python's own attributes
 

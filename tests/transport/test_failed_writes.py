@@ -17,7 +17,7 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Delivery, deliver
 from securesmtp._protocol.dialogue import Session, open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._transport.stream import OverlappingSender, OverlapSupport
 from securesmtp._values import TLSMode
 

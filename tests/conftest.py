@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from audit import audit
 from leaks import Watch
@@ -23,9 +24,18 @@ Mailer = Callable[..., SecureMailer]
 Positions = Callable[[int], list[int]]
 
 
+# `nox -s exhaustive` selects it; hypothesis's own default is 100 examples.
+settings.register_profile("complete", max_examples=300)
+
+
 def thorough(fast: int, complete: int) -> list[object]:
-    """Return two amounts of work as parameters: the one of each run, and the one of `pytest -m exhaustive`."""
+    """Return two amounts of work as parameters: for every run, and for `pytest -m exhaustive`."""
     return [pytest.param(fast, id="sampled"), pytest.param(complete, id="complete", marks=pytest.mark.exhaustive)]
+
+
+def examples(complete: int) -> int:
+    """Return how many examples a property tries: a third of *complete*; all with `--hypothesis-profile=complete`."""
+    return complete * settings().max_examples // 300
 
 
 def unmeasured() -> dict[str, str]:
@@ -62,11 +72,18 @@ def mode(request: pytest.FixtureRequest) -> Mode:
     return chosen
 
 
-@pytest.fixture(params=thorough(7, 1))
+@pytest.fixture(params=thorough(13, 1))
 def positions(request: pytest.FixtureRequest) -> Positions:
-    """Choose where a session of so many octets is cut: at every seventh octet and at the last, or at every octet."""
-    step: int = request.param
-    return lambda octets: sorted({*range(0, octets, step), octets - 1})
+    """Choose where to cut a session of so many octets: at every 13th octet and the last, or at every octet."""
+    stride: int = request.param
+    return lambda octets: sorted({*range(0, octets, stride), octets - 1})
+
+
+@pytest.fixture(params=thorough(3, 1))
+def stride(request: pytest.FixtureRequest) -> int:
+    """Choose how many cases of a family to try: every third, or all."""
+    chosen: int = request.param
+    return chosen
 
 
 @pytest.fixture

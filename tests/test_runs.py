@@ -627,7 +627,7 @@ def test_results_keep_no_message_alive(
     mine._pool.bearing.prove()
     bad = Envelope("a@b.example", ["c@d.example"], b"Subject: a\rb\r\n\r\n")
     before = [each for each in gc.get_objects() if isinstance(each, Submission)]
-    results = list(mine.send_many([*mails(20, 2000), bad]))
+    results = list(mine.send_many([*mails(8, 2000), bad]))
     assert ACCEPTED not in {result.outcome for result in results}
     gc.collect()
     alive = [each for each in gc.get_objects() if isinstance(each, Submission)]

@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
             audit(self.server)
 
 
-@pytest.mark.parametrize("sessions", thorough(40, 200))
+@pytest.mark.parametrize("sessions", thorough(20, 200))
 def test_what_the_caller_is_told_is_what_the_server_did(
     server_tls: ssl.SSLContext, ca_file: Path, sessions: int
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import plain_id
 from securesmtp import validate_address
 from securesmtp._protocol.address import (
@@ -159,7 +160,7 @@ def test_an_address_object_that_is_no_mailbox_is_refused(address: Address) -> No
 
 
 @given(st.text(st.sampled_from('ab.@"\\ ,<ü'), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_quotes_of_an_address_object_mean_its_local_part(local: str) -> None:
     """RFC 5322 §3.2.4: a reader that takes quotes and backslashes away has what was meant."""
     text = addr_spec(Address("", local, "b.example"))
@@ -227,7 +228,7 @@ def test_what_is_no_host_name_is_refused(name: str) -> None:
     .map(".".join)
     .filter(bool)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_host_name_is_a_number_to_the_resolver(name: str) -> None:
     """What inet_aton reads is no name: it would connect to one address and compare the certificate with another."""
     try:
@@ -298,7 +299,7 @@ _ADDRESSES = _NEAR.map(lambda pair: f"{pair[0]}@{'.'.join(pair[1])}") | st.text(
 
 
 @given(_ADDRESSES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_whatever_parses_fits_into_one_path(address: str) -> None:
     """On the wire it is one RCPT line without < > or controls, without space outside quotes; ASCII is unchanged."""
     try:

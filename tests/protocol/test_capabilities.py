@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 
 
@@ -89,7 +90,7 @@ def test_size_is_a_number_or_no_limit(text: bytes, size: int | None) -> None:
 
 
 @given(st.lists(st.binary(max_size=12) | st.sampled_from([b"AUTH PLAIN", b"SIZE 5", b"STARTTLS"]), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_whatever_a_server_says_is_parsed(lines: list[bytes]) -> None:
     """No line raises, and all that is kept is printable ASCII."""
     offered = parse_capabilities(lines)

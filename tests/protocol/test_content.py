@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from securesmtp._protocol.content import (
     _PLAIN_HEADER,
     BLOCK,
@@ -77,7 +78,7 @@ _CUTS = st.lists(st.integers(0, 200), max_size=8)
 
 
 @given(_CANONICAL.map(b"".join), _CUTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_unstuffing_gives_the_message_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None:
     """Dots and CRLF at the edges of blocks are stuffed as in the middle, and only the last block ends the content."""
     blocks = list(stuffed(split(data, cuts)))
@@ -119,7 +120,7 @@ _TEXT = st.lists(st.sampled_from([b".", b"a", b"\xc3\xa9", b"\n", b"\r\n", b"\n.
 
 
 @given(_TEXT.map(b"".join), st.integers(-4, 4), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_arrives_is_what_was_given(body: bytes, around: int, edge: bool) -> None:  # noqa: FBT001 -- hypothesis
     """From octets and from a file, at the edge of a block and before: CRLF form, unstuffed, is the input's."""
     fill = b"y" * 62 + b"\r\n"
@@ -138,7 +139,7 @@ def test_what_arrives_is_what_was_given(body: bytes, around: int, edge: bool) ->
 
 
 @given(st.binary(max_size=60), _CUTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_no_bare_line_end_ever_leaves(data: bytes, cuts: list[int]) -> None:
     """Random octets are refused or leave without bare CR, bare LF and NUL, however they are cut."""
     found = scanned(split(HEADER + data, cuts))
@@ -154,7 +155,7 @@ _FAULTS = [b"\0", b"\rx", b"\r\r\n", b"\nx" + b"y" * 998 + b"\n", b"\n" + b"z" *
 
 
 @given(_LINES.map(b"".join), st.sampled_from([b"", *_FAULTS]), _LINES.map(b"".join), _CUTS, st.integers(0, 3000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_how_it_is_cut_makes_no_difference(before: bytes, fault: bytes, after: bytes, cuts: list[int], by: int) -> None:
     """Whole or cut anywhere: the same octets and finding, or the same error with the same line number."""
     # Only one fault: with two, the first that is seen depends on the cut.
@@ -381,7 +382,7 @@ LINES = ["Subject: x", "A:", "bcc: x", "BCC:", "Resent-Bcc: x", "resent-bcc:", "
 
 
 @given(st.lists(st.sampled_from(LINES) | st.text(st.sampled_from("bBcC: -\tx"), max_size=6), max_size=6), st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_the_fast_look_at_a_header_accepts_what_the_slow_one_accepts(lines: list[str], ended: bool) -> None:  # noqa: FBT001
     """
     On early 3.11 `re.fullmatch` gets possessive quantifiers wrong: a header that ended in ``BCC:`` passed.

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from securesmtp._protocol import encoded_words as words
 from securesmtp._protocol.address_fields import address_field, phrase, read_addresses
 from securesmtp._protocol.encoded_words import encoded_words, text_field
@@ -86,7 +87,7 @@ def unfolded(text: str) -> str:
 @pytest.mark.parametrize("how", ["set", "parsed"])
 @pytest.mark.parametrize("name", PROGRAM)
 @given(text=ASCII_TEXTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_an_ascii_field_is_folded_at_white_space_alone(name: str, how: str, text: str) -> None:
     """
     Never an encoded-word; lines of 78 where there are blanks, else as long as the word (RFC 5322 §2.1.1, §2.2.3).
@@ -107,7 +108,7 @@ def test_an_ascii_field_is_folded_at_white_space_alone(name: str, how: str, text
 
 @pytest.mark.parametrize("name", ["Subject", "Comments", "X-Any"])
 @given(text=TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_what_a_reader_decodes_is_what_was_set(name: str, text: str) -> None:
     """
     RFC 2047 §2: words of 75 octets, lines of 76, no character split; §6.2: blanks between encoded-words are not seen.
@@ -132,7 +133,7 @@ def test_what_a_reader_decodes_is_what_was_set(name: str, text: str) -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_parsed_field_that_is_not_ascii_reads_as_it_did(text: str) -> None:
     """Raw UTF-8 between encoded-words of its own: each stays what it was."""
     assume(not re.search(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text))
@@ -256,7 +257,7 @@ def boxes(groups: list[Group]) -> list[tuple[object, list[tuple[str, str]]]]:
 
 
 @given(groups=GROUPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_addresses_are_read_as_they_are_written(groups: list[Group]) -> None:
     """By our reader and by Python's; a name adds no address (RFC 5322 §3.4)."""
     text = address_field("To", groups, limit=78, utf8=False)
@@ -272,7 +273,7 @@ TOKENS = st.sampled_from(["a@b.example", "c", "@", ",", ",", ";", ":", "<", ">",
 
 
 @given(text=st.lists(TOKENS, max_size=12).map("".join))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_list_is_one_if_python_reads_all_of_it(text: str) -> None:
     """Address by address, so in linear work, and never more than the whole says."""
     try:
@@ -306,7 +307,7 @@ def test_an_address_longer_than_a_line_is_refused() -> None:
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=80).map(str.strip))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_filename_is_read_as_it_was_given(name: str) -> None:
     """RFC 2231: encoded, continued where it is long, no character split; lines of 78 where there is a blank."""
     assume(name and name.isprintable() and not re.search(r"=\?|''|^\"|\"$", name))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
@@ -213,11 +214,15 @@ def broken(kind: str) -> EmailMessage:
         message.make_mixed()
         message.set_payload([mail(), cast("EmailMessage", None)])
     else:
+        part = message
         for _ in range(2000):
-            outer = mail()
-            outer.set_payload([message])
-            outer.replace_header("Content-Type", "multipart/mixed")
-            message = outer
+            outer = EmailMessage()
+            outer.set_raw("Content-Type", "multipart/mixed")
+            outer.set_payload([part])
+            part = outer
+        message = mail()
+        message.make_mixed()
+        message.attach(part)
     return message
 
 
@@ -344,7 +349,7 @@ _PIECES = st.sampled_from(
     st.sampled_from(["To", "Cc", "Reply-To", "Subject", "X-Any"]),
     st.lists(_PIECES).map(lambda pieces: "".join(pieces).strip(" ,")),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_an_old_message_goes_out_as_a_new_one(name: str, value: str) -> None:
     """The same field in both: the same envelope, and read as the same, or both are refused."""
     ends: list[object] = []
@@ -589,7 +594,7 @@ def test_a_message_id_goes_out_as_it_stands(field: str) -> None:
 
 
 @given(st.sampled_from(["Subject", "X-Any", "Comments"]), st.lists(_TOKENS, max_size=8).map("".join))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_text_in_a_header_stays_one_field(name: str, text: str) -> None:
     """Whatever a parsed field holds: it is refused, or leaves as ASCII in one field, and the next is untouched."""
     data = f"From: me@a.example\nTo: you@b.example\n{name}: {text}\nX-Next: here\n\nx\n".encode()
@@ -740,7 +745,7 @@ PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=90)
 PEOPLE = st.lists(st.sampled_from(["a@b.example", "c.d+e@f.example", "g@h.example"]), min_size=1).map(", ".join)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(field=st.tuples(st.sampled_from(NAMES), WORDS | PLAIN) | st.tuples(st.sampled_from(["To", "from"]), PEOPLE))
 def test_a_field_that_needs_no_folding_is_written_as_the_email_package_writes_it(field: tuple[str, str]) -> None:
     """Octet by octet, whatever is in it that is ASCII."""
@@ -791,17 +796,18 @@ def attached(text: str, *, ends: str = "\n") -> EmailMessage:
 
 
 @pytest.mark.parametrize(
-    "message",
+    "make",
     [
-        pytest.param(attached(""), id="plain"),
-        pytest.param(attached(_PLACE), id="with the words that stand for a payload"),
-        pytest.param(attached("", ends="\r\n"), id="with other line ends"),
-        pytest.param(attached("", ends="\r"), id="with old line ends"),
-        pytest.param(mail(Date=DATE, Message_ID="<1@a.example>", Subject="small"), id="small"),
+        pytest.param(lambda: attached(""), id="plain"),
+        pytest.param(lambda: attached(_PLACE), id="with the words that stand for a payload"),
+        pytest.param(lambda: attached("", ends="\r\n"), id="with other line ends"),
+        pytest.param(lambda: attached("", ends="\r"), id="with old line ends"),
+        pytest.param(lambda: mail(Date=DATE, Message_ID="<1@a.example>", Subject="small"), id="small"),
     ],
 )
-def test_a_large_message_is_written_as_the_email_package_writes_it(message: EmailMessage) -> None:
+def test_a_large_message_is_written_as_the_email_package_writes_it(make: Callable[[], EmailMessage]) -> None:
     """Though no payload is copied; and the caller's message stays as it is."""
+    message = make()
     before = message.as_bytes()
     policy = cast("EmailPolicy", message.policy).clone(linesep="\r\n")
     submission = made(message)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import plain_id, raw
 from securesmtp._protocol import redaction
 from securesmtp._protocol.capabilities import parse_capabilities
@@ -143,7 +144,7 @@ _TEXT = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["
 @example("ŉ" * 6, "upper", [])
 @example("ΐΰςσ", "upper", [])
 @example("İİİİ", "lower", [])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_a_password_is_recognised_in_any_form_and_in_pieces(password: str, form: str, cuts: list[int]) -> None:
     """
     Whatever its script, however it is written, and wherever line ends cut it, six octets in a row do not remain.
@@ -180,7 +181,7 @@ def _fold(text: str, keep: str = "") -> str:
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + " .:-<>@", max_size=60), min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_what_repeats_nothing_is_not_changed(texts: list[str]) -> None:
     """The server's words are for people and programs: queue ids, names, reasons."""
     assert shown("§§§§§§", *texts) == texts

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import raw
 from securesmtp._protocol.wire import (
     KEPT_RAW,
@@ -90,7 +91,7 @@ def test_the_limit_of_a_command_is_512() -> None:
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_one_command_is_never_two(words: list[bytes], utf8: bool) -> None:  # noqa: FBT001 -- hypothesis gives it
     """Whatever the words are: a line is refused, or holds one CRLF, at its end, and no other control."""
     try:
@@ -139,7 +140,7 @@ def test_escaped_text_is_cut_at_its_limit(character: str) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_what_is_escaped_is_one_short_line(octets: bytes, limit: int) -> None:
     """Whatever a server says: what is shown of it is printable and within the limit."""
     shown = escape(octets, limit)
@@ -285,7 +286,7 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(_PIECES, max_size=20).map(b"".join), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_how_octets_arrive_makes_no_difference(octets: bytes, data: st.DataObject) -> None:
     """Whole, by line, byte by byte or cut anywhere: the same replies, and the same error."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=5)))

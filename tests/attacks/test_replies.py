@@ -152,7 +152,7 @@ def _expected(step: str, code: int) -> tuple[type[SecureSMTPError], Outcome] | N
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_takes_only_its_own_codes(serve: Serve, mailer: Mailer, stride: int, step: str) -> None:
-    """No other 2xx is success; after a code that is neither success nor refusal, nothing is written (RPL-06, RPL-09)."""
+    """No other 2xx is success; after a code that is neither success nor refusal, nothing is sent (RPL-06, RPL-09)."""
     # The success codes and 421 always; of the refusals every third.
     for code in [*CODES[:REFUSED_FROM], *CODES[REFUSED_FROM + list(STEPS).index(step) % stride :: stride]]:
         if step == "AUTH" and code == 334:

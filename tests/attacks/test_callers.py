@@ -445,22 +445,23 @@ def test_a_display_name_that_was_encoded_adds_no_address(serve: Serve, mailer: M
 
 def test_a_child_of_a_fork_in_the_middle_of_a_send_takes_its_own_turn(serve: Serve, ca_file: Path) -> None:
     """The thread that has the turn in the parent does not exist in the child."""
-    go = threading.Event()
+    sending, go = threading.Event(), threading.Event()
 
     def slow(peer: Peer, content: bytes) -> bytes:
-        go.wait(5)
+        sending.set()
+        go.wait(20)
         return b"250 ok\r\n"
 
     server = serve(honest(replies={"CONTENT": slow}), honest())
     program = f"""
-import os, threading, time
+import os, threading
 from securesmtp import SecureMailer
-mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5)
+mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=20)
 def send():
     mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
 thread = threading.Thread(target=send)
 thread.start()
-time.sleep(0.5)
+input()
 child = os.fork()
 if child == 0:
     send()
@@ -473,8 +474,12 @@ mailer.close()
 """
     # -W: Python 3.12 warns of any fork in a program with threads, which is what this is about.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        assert sending.wait(20)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         assert process.stdout.readline() == b"child\n"
         go.set()
         assert process.wait(30) == 0
@@ -487,41 +492,49 @@ mailer.close()
 def test_a_child_of_a_fork_in_a_handler_takes_no_reply_of_its_parents(
     serve: Serve, ca_file: Path, stage: str, parent: str, child: str
 ) -> None:
-    """Returning from the handler, it goes on with the parent's send; it waits for the reply, and does not read it."""
+    """The child returns from the handler into the parent's send: it waits for the reply, but does not read it."""
+    forked, processes = threading.Event(), list[subprocess.Popen[str]]()
 
     def slow(peer: Peer, said: bytes) -> bytes:
-        # The handler strikes meanwhile, and holds up the parent alone.
-        time.sleep(0.6)
+        if peer.log.accepted:
+            # The second message: its sender is forked while it waits for this reply.
+            processes[0].send_signal(signal.SIGALRM)
+            assert forked.wait(20)
         return b"250 ok\r\n"
 
     server = serve(honest(replies={stage: slow}))
     program = f"""
-import os, signal, time
+import os, signal
 from securesmtp import SecureMailer, SecureSMTPError
 def forks(*_):
     global child
     child = os.fork()
     if child:
-        time.sleep(1)
+        os.waitpid(child, 0)
+    else:
+        os.write(1, b"forked\\n")
 signal.signal(signal.SIGALRM, forks)
-mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=5, pipelining="off")
+mailer = SecureMailer("localhost", {server.port}, ca_file={str(ca_file)!r}, timeout=20, pipelining="off")
 mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
-signal.setitimer(signal.ITIMER_REAL, 0.3)
 try:
-    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"], deadline=4)
+    mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"], deadline=15)
     end = "accepted"
 except SecureSMTPError as error:
     end = str(error.outcome)
 if child == 0:
     os.write(1, f"child: {{end}}\\n".encode())
     os._exit(0)
-os.waitpid(child, 0)
 print(f"parent: {{end}}")
 mailer.close()
 """
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    run = subprocess.run(command, timeout=30, check=True, capture_output=True, text=True)
-    assert run.stdout.splitlines() == [f"child: {child}", f"parent: {parent}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "forked\n"
+        forked.set()
+        assert process.stdout.read().splitlines() == [f"child: {child}", f"parent: {parent}"]
+        assert process.wait(30) == 0
     assert len(server.accepted) == 2
 
 

@@ -128,13 +128,14 @@ def test_a_250_before_the_chunk_was_written_accepts_nothing(
     serve: Serve, mailer: Mailer, pipelining: str, last: bytes
 ) -> None:
     """The server has a part of it, and has said that it has all."""
+    over = threading.Event()
 
     def script(peer: Peer) -> None:
         opened(peer, CHUNK)
         for _ in range(3):
             peer.read_line()
         peer.send(b"250 m\r\n250 r\r\n250 accepted\r\n" + last)
-        sleep(0.2)
+        over.wait(5)
         peer.reset()
 
     server = serve(script, honest(extensions=CHUNK), overlaps=True)
@@ -142,6 +143,7 @@ def test_a_250_before_the_chunk_was_written_accepts_nothing(
     mine = mailer(server, pipelining=pipelining, max_connections=1)
     with pytest.raises(SecureSMTPError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    over.set()
     assert caught.value.outcome is Outcome.NOT_SENT
     assert server.connections[0].read < len(LONG)
 
@@ -150,6 +152,7 @@ def test_a_250_before_the_chunk_was_written_accepts_nothing(
 @pytest.mark.parametrize("early", [b"552 too much\r\n", b"250 queued\r\n"])
 def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, mailer: Mailer, early: bytes) -> None:
     """Nor what was held back with it: a server that has answered reads it as commands."""
+    over = threading.Event()
 
     def script(peer: Peer) -> None:
         opened(peer, DATA)
@@ -158,7 +161,7 @@ def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, ma
         peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n")
         peer.read_exactly(100)
         peer.send(early)
-        sleep(0.2)
+        over.wait(5)
         peer.sleep_until_peer_closes()
 
     server = serve(script, honest(extensions=DATA), overlaps=True)
@@ -166,6 +169,7 @@ def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, ma
     mine = mailer(server, pipelining="session", max_connections=1)
     mine._pool.bearing.prove()
     told(mine.send_many(Envelope("a@b.example", ["c@d.example"], LONG) for _ in range(2)))
+    over.set()
     assert bytes(server.connections[0].secret).count(b"MAIL") == 1
 
 

@@ -1,4 +1,4 @@
-"""What a server answers, at every step: malformed in every chunking, another step's code, dripping, without end."""
+"""Bad replies at every step: malformed in every chunking, with another step's code, dripping, endless."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from securesmtp import (
 )
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
-# Each step, and the last that a client says before it hears the reply.
+# Each step, and what the client writes last before it reads the reply.
 STEPS: dict[str, bytes] = {
     "GREETING": b"",
     "EHLO": b"EHLO [127.0.0.1]\r\n",
@@ -37,7 +37,7 @@ STEPS: dict[str, bytes] = {
     "RSET": b"RSET\r\n",
 }
 CHUNKINGS: list[Chunking] = ["whole", "by_line", "by_byte"]
-# RPL-01, RPL-02, REQUIREMENTS 2.5: what smtplib takes for a reply, or goes out of step on.
+# RPL-01, RPL-02: smtplib accepts these as replies, or attributes the following replies to the wrong commands.
 MALFORMED: dict[str, bytes] = {
     "bare LF": b"%d ok\n",
     "bare CR": b"%d ok\r%d ok\r\n",
@@ -69,7 +69,7 @@ MALFORMED: dict[str, bytes] = {
     "too long a line": b"%d " + b"x" * 2100 + b"\r\n",
 }
 RIGHT = {"GREETING": 220, "AUTH": 235, "DATA": 354}
-# Where the library's error has the one that the reply led to as its cause.
+# The steps at which the reply's own error is only the cause of the one that is raised.
 WRAPPED: dict[str, tuple[type[SecureSMTPError], Outcome]] = {
     "CONTENT": (OutcomeUnknownError, Outcome.UNKNOWN),
     "RSET": (RecipientsRefusedError, Outcome.REFUSED),
@@ -87,7 +87,7 @@ CODES += [500, 501, 502, 503, 504, 521, 530, 534, 535, 538, 550, 551, 552, 553, 
 
 
 def _answers(step: str, reply: bytes) -> Script:
-    """Play an honest server that says *reply* at this one step."""
+    """Play an honest server that sends *reply* at this one step."""
     refused = {"RCPT": b"550 5.1.1 no\r\n"} if step == "RSET" else {}
     return honest(extensions=(), auth=("me", "secret"), replies={**refused, step: reply})
 
@@ -133,7 +133,7 @@ def test_a_malformed_reply_ends_the_session(
 
 
 def _expected(step: str, code: int) -> tuple[type[SecureSMTPError], Outcome] | None:
-    """Return what the caller is told of *code* at *step*, or None for nothing (RFC 5321 §4.3.2, RFC 4954 §6)."""
+    """Return the caller's error and outcome for *code* at *step*, None for success (RFC 5321 §4.3.2, RFC 4954 §6)."""
     if code in {RIGHT.get(step, 250)} | ({251, 252} if step == "RCPT" else set()):
         return None
     if step in WRAPPED and (code < 400 or step == "RSET"):
@@ -156,7 +156,7 @@ def test_a_step_takes_only_its_own_codes(serve: Serve, mailer: Mailer, stride: i
     # The success codes and 421 always; of the refusals every third.
     for code in [*CODES[:REFUSED_FROM], *CODES[REFUSED_FROM + list(STEPS).index(step) % stride :: stride]]:
         if step == "AUTH" and code == 334:
-            continue  # test_login
+            continue  # Tested in test_login.py.
         server = serve(_answers(step, b"%d-x\r\n%d AUTH PLAIN\r\n" % (code, code)))
         mine = mailer(server, username="me", password="secret")
         expected = _expected(step, code)
@@ -166,11 +166,11 @@ def test_a_step_takes_only_its_own_codes(serve: Serve, mailer: Mailer, stride: i
             continue
         error = _fails(mine)
         assert (type(error), error.outcome) == (expected or WRAPPED["RSET"]), code
-        # The 550 to RCPT stays what it is, whatever comes of RSET.
+        # At RSET, the 550 to RCPT decides.
         assert error.retryable is (400 <= code < 500 and step != "RSET"), code
         mine.close()
         server.joined()
-        # A login that was lost is made again, once.
+        # A lost login is repeated once, on a new connection.
         assert len(server.connections) == 1 + (step == "MAIL" and code in {530, 535, 538}), code
         for connection in server.connections:
             rest = bytes(connection.secret).removeprefix(_written(step))
@@ -182,7 +182,7 @@ def test_a_step_takes_only_its_own_codes(serve: Serve, mailer: Mailer, stride: i
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "CONTENT"])
 def test_a_drip_is_bounded_at_every_step(serve: Serve, mailer: Mailer, step: str) -> None:
-    """One octet at a time does not begin the limit anew (TMO-01); the connection is dead then (RPL-05)."""
+    """A single octet does not restart the time limit (TMO-01), and after it the connection is closed (RPL-05)."""
 
     def drips(peer: Peer, line: bytes) -> bytes:
         peer.drip(b"250-" + b"x" * 100, 0.1)
@@ -200,7 +200,7 @@ def test_a_drip_is_bounded_at_every_step(serve: Serve, mailer: Mailer, step: str
 
 
 def test_a_drip_as_the_final_reply_is_bounded_by_the_deadline(serve: Serve, mailer: Mailer) -> None:
-    """Its own limit is a minute at the least; a deadline for the whole send is heeded, and the outcome is unknown."""
+    """The final reply's own limit is at least a minute; the send's deadline ends it earlier, the outcome is unknown."""
 
     def drips(peer: Peer, content: bytes) -> bytes:
         peer.drip(b"250-" + b"x" * 100, 0.1)
@@ -224,7 +224,7 @@ def test_a_drip_as_the_final_reply_is_bounded_by_the_deadline(serve: Serve, mail
 )
 @pytest.mark.parametrize("step", ["GREETING", "EHLO", "AUTH", "MAIL", "DATA"])
 def test_a_flood_is_cut_short(serve: Serve, mailer: Mailer, step: str, flood: bytes) -> None:
-    """At the limits of `wire`, long before it ends (RPL-03, invariant 7)."""
+    """The limits of `wire` end it, long before the flood does (RPL-03, invariant 7)."""
 
     def floods(peer: Peer, line: bytes) -> bytes:
         for start in range(0, len(flood), 65536):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
@@ -26,12 +26,14 @@ from securesmtp.events import Failed, Sent, tell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._protocol.dialogue import Partial, Session
+    from securesmtp._protocol.dialogue import Dialogue, Partial, Session
     from securesmtp._protocol.message import Submission
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.slots import Slot
+    from securesmtp._transport.slots import Slot, Slots
     from securesmtp.events import Event
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -101,6 +103,15 @@ class Checkout:
     has_slot: bool = False
     session: Session | None = None
 
+    def visit(self, slots: Slots, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]]) -> Dialogue[T]:
+        """Do *work* in the session of *slot*, which is opened first if necessary, and note the session."""
+
+        def note_session(slot: Slot, session: Session) -> Dialogue[T]:
+            self.session = session
+            return (yield from work(slot, session))
+
+        return slots.visit(slot, note_session, ignore_pause=self.ignores_pause)
+
     @property
     def is_unconnected(self) -> bool:
         """Whether a connection was to be opened, and could not be."""
@@ -157,15 +168,11 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def action(self, sending: Sending, partial: Partial) -> Callable[[Slot, Link, Session], Delivery]:
-        """Return what to do on a connection to send one message."""
-
-        def action(slot: Slot, link: Link, session: Session) -> Delivery:
-            slot.messages_left -= 1
-            sending.session = session
-            return link.run(deliver(session, sending.submission, partial, self.settings.pipelining, sending.attempt))
-
-        return action
+    def deliver(self, sending: Sending, partial: Partial, slot: Slot, session: Session) -> Dialogue[Delivery]:
+        """Send one message over the connection of *slot*."""
+        slot.messages_left -= 1
+        sending.session = session
+        return (yield from deliver(session, sending.submission, partial, self.settings.pipelining, sending.attempt))
 
     def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
         """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""

@@ -21,7 +21,7 @@ from securesmtp._submissions import check_messages, check_partial, from_message,
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
-from securesmtp._transport.slots import Lease, Slot
+from securesmtp._transport.slots import Lease, Slot, only_session
 from securesmtp._values import Envelope, Receipt, SendResult, ServerReport, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from types import TracebackType
 
+    from securesmtp._protocol.delivery import Delivery
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Password, PasswordSource
@@ -316,7 +317,11 @@ class SecureMailer:
         """Send one message and return its receipt; if its connection has lost its login, use another."""
         check_partial(partial)
         core, sending = self._core, Sending(submission, monotonic())
-        checkout, action = checkout or Checkout(), core.action(sending, partial)
+        checkout, deliver = checkout or Checkout(), bind(core.deliver, sending, partial)
+
+        def action(slot: Slot, link: Link) -> Delivery:
+            return link.run(checkout.visit(self._pool.slots, slot, deliver))
+
         needs = bind(transactions, len(submission.recipients), partial)
         # Nested: an interrupt may strike while an error is recorded.
         try:
@@ -339,7 +344,7 @@ class SecureMailer:
     def _with_connection(
         self,
         overall: Deadline | None,
-        action: Callable[[Slot, Link, Session], T],
+        action: Callable[[Slot, Link], T],
         checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
     ) -> T:
@@ -350,10 +355,9 @@ class SecureMailer:
             slot = pool.acquire(lease, overall)
             core.refuse_if_closed()
             checkout.has_slot = True
-            link, session = pool.connection(slot, overall, needs, in_pause=checkout.ignores_pause)
-            checkout.session = session
+            link = pool.link(slot, overall, needs)
             try:
-                return action(slot, link, session)
+                return action(slot, link)
             except BaseException:
                 # Again, because a second interrupt may have struck in the handling of the first.
                 if not link.is_in_step:
@@ -367,7 +371,7 @@ class SecureMailer:
         finally:
             # First of all, and by an assignment alone: an interrupt strikes after a call.
             lease.done = True
-            if slot is not None and link is not None:
+            if slot is not None and link is not None and checkout.session is not None:
                 pool.slots.mark_used(slot, link)
             if slot is not None and core.is_closed:
                 pool.close_idle(slot)
@@ -403,9 +407,14 @@ class SecureMailer:
 
     def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        batch = Batch(run, first, self._pool.bearing, bind(backlog.take, wait=False), backlog.put)
+        pool = self._pool
+        batch = Batch(run, first, pool.bearing, bind(backlog.take, wait=False), backlog.put)
+
+        def action(slot: Slot, link: Link) -> None:
+            batch.action(slot, link, link.run(batch.checkout.visit(pool.slots, slot, only_session)))
+
         with Ending[None]() as ending:
-            self._with_connection(first.overall, batch.action, batch.checkout)
+            self._with_connection(first.overall, action, batch.checkout)
             ending.end = None
         leaves = self._leaves(batch.end(ending.end), run, backlog)
         while not leaves and (job := batch.next_unsent()) is not None:

@@ -16,7 +16,7 @@ from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.dialogue import Dialogue, Session, quit_session
+from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.slots import Lease, Slot, Slots
 from securesmtp._transport.stream import Bearing
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Deadline, Link
@@ -108,18 +109,6 @@ class Pool:
             self.quit_and_close(slot.link, "message limit")
         return self.slots.link(slot, overall)
 
-    def connection(
-        self,
-        slot: Slot,
-        overall: Deadline | None,
-        needs: Callable[[Session], int] | None = None,
-        *,
-        in_pause: bool = False,
-    ) -> tuple[Link, Session]:
-        """Return the connection of *slot*, or a new one if it has none that can carry what is to be sent."""
-        link = self.link(slot, overall, needs)
-        return link, link.run(self.slots.visit(slot, _return_session, ignore_pause=in_pause))
-
     def check(self, overall: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
         """Open a connection in addition to the others, log in, close it; return the refusal if login was refused."""
         slot = Slot()
@@ -193,8 +182,3 @@ class Pool:
             self._waiters.remove(waiter)
         # A slot may be free for the next waiter, too.
         self.notify()
-
-
-def _return_session(_slot: Slot, session: Session) -> Dialogue[Session]:
-    yield from ()
-    return session

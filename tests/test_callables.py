@@ -431,7 +431,7 @@ def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) 
     """MAILMAX bounds what is written ahead as well."""
     server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3")), connections=50, overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], RAW)] * 9))
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
     assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [3, 3, 3]
@@ -467,7 +467,7 @@ def test_a_message_that_needs_more_than_is_left_takes_a_new_connection(
     offer = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=1")
     server = serve(honest(extensions=offer), connections=50, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], RAW) for number in (1, 2, 2)]
     results = list(mine.send_many(some, partial="allow"))
     assert [len(result.receipt.accepted) if result.receipt else result.error for result in results] == [1, 2, 2]

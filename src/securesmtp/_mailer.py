@@ -13,8 +13,8 @@ from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
 from securesmtp._core import Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
-from securesmtp._protocol.delivery import transactions
-from securesmtp._protocol.sasl import hidden
+from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
@@ -107,7 +107,7 @@ class SecureMailer:
             ConfigurationError: An argument is wrong; the message says which.
         """
         # First of all: tracebacks show the arguments, and a secret may be in any of them.
-        password = None if password is None else hidden(password)
+        password = None if password is None else as_secret(password)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
@@ -328,18 +328,18 @@ class SecureMailer:
         check_partial(partial)
         core, sending = self._core, Sending(submission, monotonic())
         checkout, action = checkout or Checkout(), core.action(sending, partial)
-        needs = bind(transactions, len(submission.recipients), partial)
+        needs = bind(transactions_needed, len(submission.recipients), partial)
         # Nested: an interrupt may strike while an error is recorded.
         try:
             try:
                 try:
-                    delivery = self._with_connection(overall, action, checkout, needs)
+                    receipt = self._with_connection(overall, action, checkout, needs)
                 except AuthenticationError as error:
                     if not core.logs_in_again(sending, error):
                         raise
                     self._pool.discard_idle()
-                    delivery = self._with_connection(overall, action, checkout, needs)
-                return core.receipt(sending, delivery)
+                    receipt = self._with_connection(overall, action, checkout, needs)
+                return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 core.record_error(sending, error)
                 raise
@@ -388,7 +388,7 @@ class SecureMailer:
         """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""
         if not run.enter():
             return
-        support = self._pool.bearing
+        support = self._pool.overlap_support
         while (job := backlog.take(wait=True)) is not None:
             overlap = run.overlap(support)
             if overlap is None:
@@ -414,7 +414,7 @@ class SecureMailer:
 
     def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        batch = Batch(run, first, self._pool.bearing, bind(backlog.take, wait=False), backlog.put)
+        batch = Batch(run, first, self._pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
         with Ending[None]() as ending:
             self._with_connection(first.overall, batch.action, batch.checkout)
             ending.end = None

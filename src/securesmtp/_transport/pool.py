@@ -22,9 +22,9 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, cast
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
-from securesmtp._protocol.sasl import Password, hidden
+from securesmtp._protocol.sasl import Password, as_secret
 from securesmtp._transport.link import Deadline, Link
-from securesmtp._transport.stream import Bearing
+from securesmtp._transport.stream import OverlapSupport
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, RefusedError, SecureSMTPError
@@ -130,7 +130,7 @@ class Place:
     @property
     def room(self) -> int:
         """How many messages its connection may still carry: the server counts transactions (RFC 9422 §4.1)."""
-        return self.left if self.session is None else min(self.left, self.session.room)
+        return self.left if self.session is None else min(self.left, self.session.transactions_left)
 
     @property
     def is_ours(self) -> bool:
@@ -177,7 +177,7 @@ class Pool:
         # Beside the places: a `check` has a connection of its own.
         self.apart: list[Place] = []
         self._aborted = False
-        self.bearing = Bearing(lambda why: self._tell(FellBack(*self._where, why)))
+        self.overlap_support = OverlapSupport(lambda why: self._tell(FellBack(*self._where, why)))
 
     def take(self, ticket: Ticket, overall: Deadline | None) -> Place:
         """
@@ -275,7 +275,7 @@ class Pool:
             if session is None or not link.is_idle():
                 link.close()
                 self._tell(Closed(*self._where, "not usable"))
-            elif needs is None or not session.transactions or needs(session) <= session.room:
+            elif needs is None or not session.transactions or needs(session) <= session.transactions_left:
                 session.chunking_refused = session.chunking_refused or self._chunking_refused
                 return link, session
             else:
@@ -306,7 +306,6 @@ class Pool:
             # EHLO was refused: in step, and nothing to be done in it.
             link.close()
             raise
-        assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
         self._tell(Connected(*self._where, session.tls, timedelta(seconds=monotonic() - began)))
         place.left = self._settings.max_messages
         return link, session
@@ -444,7 +443,7 @@ class Pool:
 def _called(source: Callable[[], str | Secret]) -> Secret:
     try:
         # Of whatever type it is: who asked for it checks that.
-        return cast("Secret", hidden(source()))
+        return cast("Secret", as_secret(source()))
     except SecureSMTPError as error:
         # It may be about another message, and what it says of that is not true of this one, which is not sent.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"

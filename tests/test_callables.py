@@ -33,7 +33,7 @@ from securesmtp import (
     SendResult,
 )
 from securesmtp._transport.pool import Gate
-from securesmtp.events import Connecting, tell
+from securesmtp.events import Connecting, emit
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -355,7 +355,7 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code is not tell.__code__:
+        if frame.f_code is not emit.__code__:
             return None
         left -= event == "line"
         if event == "line" and not left:
@@ -366,11 +366,11 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
     sys.settrace(trace)
     try:
         with suppress(KeyboardInterrupt):
-            tell(Connecting("localhost", 465), told.append)
+            emit(Connecting("localhost", 465), told.append)
     finally:
         sys.settrace(before)
     told.clear()
-    tell(Connecting("localhost", 465), told.append)
+    emit(Connecting("localhost", 465), told.append)
     assert len(told) == 1
 
 

@@ -117,7 +117,7 @@ def test_a_server_that_takes_fewer_connections_gets_every_message(
     left = [event.connections for event in fewer]
     assert len(set(left)) == len(left)
     assert set(left) <= {1, 2, 3}
-    assert all("goes on with" in str(event) for event in fewer)
+    assert all("continues with" in str(event) for event in fewer)
 
 
 def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Serve, mailer: Mailer) -> None:

@@ -16,12 +16,13 @@ from securesmtp._protocol.delivery import Attempt, Delivery, deliver
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets, pick_mechanism
+from securesmtp._report import ServerReport
 from securesmtp._shown import escape
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Outcome, Receipt, ServerReport, Stage
+from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
-from securesmtp.events import Failed, Sent, tell
+from securesmtp.events import Failed, Sent, emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,7 +250,7 @@ class Core:
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""
-        tell(event, self.on_event)
+        emit(event, self.on_event)
 
     def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""

@@ -18,13 +18,13 @@ from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
-from securesmtp._tracebacks import raising_here
+from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
-from securesmtp._values import Envelope, Receipt, SendResult, ServerReport, TLSMode
+from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
-from securesmtp.events import telling_no_more
+from securesmtp.events import mute_if_emitting
 
 if TYPE_CHECKING:
     import os
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._report import ServerReport
     from securesmtp._transport.link import Deadline, Link
     from securesmtp.events import Event
 
@@ -108,7 +109,7 @@ class SecureMailer:
         """
         # First of all: tracebacks show the arguments, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
-        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
         del auth
@@ -163,7 +164,7 @@ class SecureMailer:
         if pool is not None and pool.drop():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
-    @raising_here
+    @hide_internal_frames
     def send(
         self,
         message: Message,
@@ -192,7 +193,7 @@ class SecureMailer:
         overall = self._core.deadline_for(deadline)
         return self._submit(from_message(message, mail_from, recipients), partial, overall)
 
-    @raising_here
+    @hide_internal_frames
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -259,10 +260,10 @@ class SecureMailer:
         self._core.refuse_if_closed()
         check_messages(messages)
         run = Run(self._core, partial)
-        worker = telling_no_more(bind(self._worker, run))
+        worker = mute_if_emitting(bind(self._worker, run))
         return in_order(run.jobs(messages, deadline), worker, run.most_workers, run.ahead, run.octets)
 
-    @raising_here
+    @hide_internal_frames
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.

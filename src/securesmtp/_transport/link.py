@@ -38,7 +38,7 @@ from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.process import current_process
-from securesmtp._transport.tls import handshake_error, verified, wrap
+from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     ConnectError,
@@ -55,7 +55,7 @@ from securesmtp.events import is_interrupt
 if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
-    from securesmtp._transport.record import RecordLayer
+    from securesmtp._transport.tls_records import RecordLayer
 
 T = TypeVar("T")
 _READ = _RECORD = 16384
@@ -436,7 +436,7 @@ class Link(smtplib.SMTP):
         self._reader = ReplyReader(self._memory)
         self._records = wrap(self._context, plain, self._settings.server_name)
         self._handshake(self._records)
-        self._tls = verified(self._records.tls, self._settings)
+        self._tls = verify_session(self._records.tls, self._settings)
         return self._tls
 
     # Octets and time.
@@ -543,7 +543,7 @@ class Link(smtplib.SMTP):
         if raw is None:
             return None
         if self._records is not None:
-            self._records.renew()
+            self._records.reset_byte_count()
         # A refusal may come before a chunk was read; who accepts what was not written answers something else.
         if raw.code < 400 and self._ends[number] > self.written:  # noqa: PLR2004
             message = f'"{raw.reply()}" came before what it answers was written'

@@ -28,7 +28,7 @@ from securesmtp._transport.stream import OverlapSupport
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, RefusedError, SecureSMTPError
-from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
     import ssl
@@ -433,7 +433,7 @@ class Pool:
         self.wake()
 
     def _tell(self, event: Event) -> None:
-        tell(event, self._on_event)
+        emit(event, self._on_event)
 
     @property
     def _where(self) -> tuple[str, int]:

@@ -60,11 +60,11 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "context": (_makes_context, {"_transport/tls.py"}),
     "wrap": (_named("wrap_socket", "wrap_bio"), {"_transport/tls.py"}),
     "write": (_named("sendall", "sendmsg", "sendto", "sendfile", "makefile", "sendmail", "docmd"), set()),
-    "read": (_named("recv", "recv_into", "recvfrom", "recvmsg"), {"_transport/link.py", "_transport/record.py"}),
+    "read": (_named("recv", "recv_into", "recvfrom", "recvmsg"), {"_transport/link.py", "_transport/tls_records.py"}),
     # `send` is also what resumes a dialogue, in the link alone, and the mailer's own method.
     "send": (
         lambda node: isinstance(node, ast.Attribute) and node.attr == "send",
-        {"_transport/link.py", "_transport/record.py"},
+        {"_transport/link.py", "_transport/tls_records.py"},
     ),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), set()),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import Password
+    from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._values import (
         Certificate,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Recipient,
         Reply,
         SendResult,
-        ServerReport,
         Stage,
         TLSInfo,
         TLSMode,
@@ -105,6 +105,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp._mailer",
                 "securesmtp._options",
                 "securesmtp._values",
+                "securesmtp._report",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",

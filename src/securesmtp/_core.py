@@ -6,28 +6,31 @@ What a mailer does except waiting: deadlines, receipts, reports, events, and wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.dialogue import interrupted
+from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import known_secrets, mechanism
+from securesmtp._protocol.sasl import known_secrets, pick_mechanism
+from securesmtp._report import ServerReport
 from securesmtp._shown import escape
 from securesmtp._transport.link import Deadline
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Outcome, Receipt, ServerReport, Stage
+from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
-from securesmtp.events import Failed, Sent, tell
+from securesmtp.events import Failed, Sent, emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._protocol.dialogue import Dialogue, Partial, Session
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
     from securesmtp._transport.slots import Slot, Slots
@@ -44,47 +47,52 @@ class Sending:
     Attributes:
         submission: The message.
         started: When its sending began.
-        session: The session it is sent in, once there is one.
-        attempt: What the server has replied so far.
-        is_second_login: Whether it is sent over a new connection because the first one lost its login.
-        is_reported: Whether its event was emitted.
+        progress: The session that it is sent in, and how far it is; None before there is one.
+        error: What has ended its sending, if it was an error.
         receipt: Its receipt, once it was accepted.
+        is_reported: Whether its event was emitted.
+        is_second_login: Whether it is sent over a new connection because the first one lost its login.
     """
 
     submission: Submission
     started: float
-    session: Session | None = None
-    attempt: Attempt = field(default_factory=Attempt)
-    is_second_login: bool = False
-    is_reported: bool = False
+    progress: tuple[Session, Attempt] | None = None
+    error: SecureSMTPError | None = None
     receipt: Receipt | None = None
+    is_reported: bool = False
+    is_second_login: bool = False
 
-    def to_receipt(self, delivery: Delivery) -> Receipt:
-        """Return the receipt for the *delivery*: always the same one."""
-        if self.receipt is None:
-            assert self.session is not None  # noqa: S101 -- interim
-            assert self.session.tls is not None  # noqa: S101 -- interim
-            self.receipt = Receipt(
-                self.submission.content.message_id,
-                self.submission.mail_from.address,
-                delivery.recipients,
-                delivery.replies[-1],
-                self.session.tls,
-                delivery.size,
-                timedelta(seconds=monotonic() - self.started),
-                delivery.replies,
-            )
+    def accept(self, session: Session, delivery: Delivery) -> Receipt:
+        """Return the receipt for *delivery*."""
+        self.receipt = Receipt(
+            self.submission.content.message_id,
+            self.submission.mail_from.address,
+            delivery.recipients,
+            delivery.replies[-1],
+            session.tls,
+            delivery.size,
+            timedelta(seconds=monotonic() - self.started),
+            delivery.replies,
+        )
         return self.receipt
 
     def error_after(self, interrupt: BaseException) -> SecureSMTPError:
-        """Return the error that says what became of the message when *interrupt* struck."""
-        lost = interrupted(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
-        end = self.attempt.end = self.attempt.lost(lost)
-        if isinstance(end, SecureSMTPError):
-            return end
-        message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
-        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=end.replies[-1])
-        error.outcome, error.receipt = Outcome.ACCEPTED, self.to_receipt(end)
+        """Return the error that says what became of the message if *interrupt* ended its sending now."""
+        if self.error is not None:
+            return self.error
+        lost = interrupt_error(interrupt, Stage.CONNECT if self.progress is None else Stage.MAIL)
+        receipt = self.receipt
+        if receipt is None:
+            if self.progress is None:
+                return lost
+            session, attempt = self.progress
+            result = attempt.result_after(lost)
+            if isinstance(result, SecureSMTPError):
+                return result
+            receipt = self.accept(session, result)
+        message = f'{lost.args[0]} when the server had accepted the message: "{receipt.reply}"'
+        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=receipt.reply)
+        error.outcome, error.receipt = Outcome.ACCEPTED, receipt
         return error
 
 
@@ -168,17 +176,20 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def deliver(self, sending: Sending, partial: Partial, slot: Slot, session: Session) -> Dialogue[Delivery]:
-        """Send one message over the connection of *slot*."""
+    def deliver(
+        self, sending: Sending, partial: Partial, slot: Slot, session: Session
+    ) -> Dialogue[tuple[Session, Delivery]]:
+        """Send one message in the session of *slot*."""
         slot.messages_left -= 1
-        sending.session = session
-        return (yield from deliver(session, sending.submission, partial, self.settings.pipelining, sending.attempt))
+        attempt = Attempt()
+        sending.progress = session, attempt
+        return session, (yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt))
 
     def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
         """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""
-        if sending.session is None or not self.can_log_in_again(sending.session, error):
+        if sending.progress is None or not self.can_log_in_again(sending.progress[0], error):
             return False
-        sending.attempt, sending.is_second_login = Attempt(), True
+        sending.progress, sending.is_second_login = None, True
         return True
 
     def can_log_in_again(self, session: Session, error: object) -> bool:
@@ -190,32 +201,30 @@ class Core:
         """
         return self._has_lost_login(error) and (session.transactions > 1 or not self.last_login_was_lost)
 
-    def receipt(self, sending: Sending, delivery: Delivery) -> Receipt:
-        """Return the receipt of an accepted message, and emit its event."""
+    def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
+        """Return the *receipt* of an accepted message, and emit its event."""
         self.last_login_was_lost = False
-        receipt = sending.to_receipt(delivery)
         self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         return receipt
 
-    def conclude(self, sending: Sending, end: Delivery | BaseException) -> Receipt | BaseException:
-        """Return the receipt of an accepted message, or how else it came to its *end*; emit its event."""
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> None:
+        """Emit the event of the *end* of a message, and add to an error where it happened and to which message."""
         try:
-            if isinstance(end, Delivery):
-                sending.attempt.end = end
-                return self.receipt(sending, end)
-            if isinstance(end, SecureSMTPError):
+            if isinstance(end, Receipt):
+                self.report_receipt(sending, end)
+            elif isinstance(end, SecureSMTPError):
                 self.record_error(sending, end)
         except BaseException as interrupt:
             self.record_interrupt(sending, interrupt)
             raise
-        self.record_interrupt(sending, end)
-        return end
+        if not isinstance(end, Receipt):
+            self.record_interrupt(sending, end)
 
     def record_error(self, sending: Sending, error: SecureSMTPError) -> None:
         """Add to *error*, which ended a send, where it happened and to which message, and emit its event."""
         if sending.is_second_login and isinstance(error, AuthenticationError):
             self.last_login_was_lost = self._has_lost_login(error)
-        sending.attempt.end, sending.is_reported = error, True
+        sending.error, sending.is_reported = error, True
         self.report_error(error, sending.submission.content.message_id)
 
     def record_interrupt(self, sending: Sending, interrupt: BaseException) -> None:
@@ -250,12 +259,11 @@ class Core:
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""
-        tell(event, self.on_event)
+        emit(event, self.on_event)
 
     def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""
         settings = self.settings
-        assert session.tls is not None  # noqa: S101 -- interim
         return ServerReport(
             host=settings.host,
             port=settings.port,
@@ -263,12 +271,14 @@ class Core:
             address=link.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
-            before_tls=None if session.plain is None else dict(session.plain.keywords),
-            after_tls=dict(session.offered.keywords),
-            mechanisms=session.offered.auth,
-            mechanism=None if settings.login is None else mechanism(settings.login, session.offered.auth),
-            size=session.offered.size,
-            limits=session.offered.limits,
+            before_tls=None
+            if session.plaintext_capabilities is None
+            else dict(session.plaintext_capabilities.keywords),
+            after_tls=dict(session.capabilities.keywords),
+            mechanisms=session.capabilities.auth,
+            mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),
+            size=session.capabilities.size,
+            limits=session.capabilities.limits,
             login=None if settings.login is None else refusal is None,
             login_error=refusal,
         )

@@ -13,19 +13,19 @@ from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
 from securesmtp._core import Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
-from securesmtp._protocol.delivery import transactions
-from securesmtp._protocol.sasl import hidden
+from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
-from securesmtp._tracebacks import raising_here
+from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slots import Lease, Slot, only_session
-from securesmtp._values import Envelope, Receipt, SendResult, ServerReport, TLSMode
+from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
-from securesmtp.events import telling_no_more
+from securesmtp.events import mute_if_emitting
 
 if TYPE_CHECKING:
     import os
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from email.message import Message
     from types import TracebackType
 
-    from securesmtp._protocol.delivery import Delivery
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._report import ServerReport
     from securesmtp._transport.link import Deadline, Link
     from securesmtp.events import Event
 
@@ -109,8 +109,8 @@ class SecureMailer:
             ConfigurationError: An argument is wrong; the message says which.
         """
         # First of all: tracebacks show the arguments, and a secret may be in any of them.
-        password = None if password is None else hidden(password)
-        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        password = None if password is None else as_secret(password)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
         del auth
@@ -165,7 +165,7 @@ class SecureMailer:
         if pool is not None and pool.slots.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
-    @raising_here
+    @hide_internal_frames
     def send(
         self,
         message: Message,
@@ -194,7 +194,7 @@ class SecureMailer:
         overall = self._core.deadline_for(deadline)
         return self._submit(from_message(message, mail_from, recipients), partial, overall)
 
-    @raising_here
+    @hide_internal_frames
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -261,10 +261,10 @@ class SecureMailer:
         self._core.refuse_if_closed()
         check_messages(messages)
         run = Run(self._core, partial)
-        worker = telling_no_more(bind(self._worker, run))
+        worker = mute_if_emitting(bind(self._worker, run))
         return in_order(run.jobs(messages, deadline), worker, run.most_workers, run.ahead, run.octets)
 
-    @raising_here
+    @hide_internal_frames
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.
@@ -318,22 +318,22 @@ class SecureMailer:
         check_partial(partial)
         core, sending = self._core, Sending(submission, monotonic())
         checkout, deliver = checkout or Checkout(), bind(core.deliver, sending, partial)
+        needs = bind(transactions_needed, len(submission.recipients), partial)
 
-        def action(slot: Slot, link: Link) -> Delivery:
-            return link.run(checkout.visit(self._pool.slots, slot, deliver))
+        def action(slot: Slot, link: Link) -> Receipt:
+            return sending.accept(*link.run(checkout.visit(self._pool.slots, slot, deliver)))
 
-        needs = bind(transactions, len(submission.recipients), partial)
         # Nested: an interrupt may strike while an error is recorded.
         try:
             try:
                 try:
-                    delivery = self._with_connection(overall, action, checkout, needs)
+                    receipt = self._with_connection(overall, action, checkout, needs)
                 except AuthenticationError as error:
                     if not core.logs_in_again(sending, error):
                         raise
                     self._pool.discard_idle()
-                    delivery = self._with_connection(overall, action, checkout, needs)
-                return core.receipt(sending, delivery)
+                    receipt = self._with_connection(overall, action, checkout, needs)
+                return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 core.record_error(sending, error)
                 raise
@@ -381,7 +381,7 @@ class SecureMailer:
         """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""
         if not run.enter():
             return
-        support = self._pool.bearing
+        support = self._pool.overlap_support
         while (job := backlog.take(wait=True)) is not None:
             overlap = run.overlap(support)
             if overlap is None:
@@ -408,7 +408,7 @@ class SecureMailer:
     def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
         pool = self._pool
-        batch = Batch(run, first, pool.bearing, bind(backlog.take, wait=False), backlog.put)
+        batch = Batch(run, first, pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
 
         def action(slot: Slot, link: Link) -> None:
             batch.action(slot, link, link.run(batch.checkout.visit(pool.slots, slot, only_session)))

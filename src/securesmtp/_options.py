@@ -89,7 +89,7 @@ class TLSPolicy:
         """Refuse contradictions and malformed pins."""
         # The text of a key may be passed instead of a path: it is not kept, so that no repr shows it.
         for name in ("ca_file", "extra_ca_file", "client_cert", "client_key", "server_hostname"):
-            object.__setattr__(self, name, withhold(getattr(self, name), at_is_usual=name != "server_hostname"))
+            object.__setattr__(self, name, withhold(getattr(self, name), allow_at=name != "server_hostname"))
         if self.ca_file is not None and self.ca_data is not None:
             message = "pass ca_file or ca_data, not both"
             raise ConfigurationError(message, hint="extra_ca_file adds to either")

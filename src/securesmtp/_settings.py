@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from securesmtp._protocol.dialogue import Pipelining
+    from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
 
 # RFC 8314 §7.3, RFC 6409 §3.1.

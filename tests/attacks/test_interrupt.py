@@ -30,7 +30,7 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
+from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._transport.link import Link
 from securesmtp.events import Failed, Sent, is_interrupt
 
@@ -505,7 +505,7 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
         told: list[Event] = []
         server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
         mine = mailer(server, pipelining="session", max_connections=1, on_event=told.append)
-        mine._pool.bearing.prove()
+        mine._pool.overlap_support.confirm()
         monkeypatch.setattr(Link, "_perform", interrupts)
         results: list[SendResult] = []
         with suppress(error):

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from securesmtp import SecureMailer
 from securesmtp._transport.link import Deadline, Link
-from securesmtp._transport.record import RecordLayer
+from securesmtp._transport.tls_records import RecordLayer
 from securesmtp._values import Stage, TLSMode
 
 Said = tuple[Literal["client", "server"], bytes]

@@ -40,7 +40,8 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._protocol.dialogue import Block, Dialogue, Flight, Receive, hear, reset
+from securesmtp._protocol.dialogue import expect_reply, reset
+from securesmtp._protocol.effects import Block, CommandGroup, Dialogue, Receive
 from securesmtp._protocol.wire import RawReply, line
 from securesmtp._transport import process
 from securesmtp._transport.link import Deadline, Link
@@ -649,10 +650,10 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
         else:
             link.abort()
         if words.endswith(b"\n"):
-            assert link.run(hear(Stage.CONTENT, "final")).text == "queued"
+            assert link.run(expect_reply(Stage.CONTENT, "final")).text == "queued"
         else:
             with pytest.raises(SecureSMTPError, match=kind):
-                link.run(hear(Stage.CONTENT, "final"))
+                link.run(expect_reply(Stage.CONTENT, "final"))
     assert not link.is_open
 
 
@@ -760,7 +761,7 @@ def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: 
     link._awaited, link._ends, link._tls = 0, deque(), cast("TLSInfo", object())
 
     def dialogue() -> Dialogue[list[int]]:
-        yield Flight((line(b"RCPT"),) * 3, Stage.RCPT)
+        yield CommandGroup((line(b"RCPT"),) * 3, Stage.RCPT)
         theirs.send(b"550 no\r\n" * replies)
         yield Block(b"x" * 40000)
         codes = []

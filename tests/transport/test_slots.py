@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
-from protocol.play import TLS, connected, play, raw
+from protocol.play import TLS, opened, play, raw
 from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
-from securesmtp._protocol.dialogue import Answer, Dialogue, Session, reset
+from securesmtp._protocol.dialogue import Session, reset
+from securesmtp._protocol.effects import Answer, Dialogue
 from securesmtp._protocol.redaction import Memory
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
@@ -145,7 +146,7 @@ def _rset(_slot: Slot, session: Session) -> Dialogue[Session]:
     return session
 
 
-GREETED = (connected(tls=TLS), b"250-mx\n250-CHUNKING\n250 AUTH PLAIN")
+GREETED = (opened(tls=TLS), b"250-mx\n250-CHUNKING\n250 AUTH PLAIN")
 
 
 def test_a_visit_connects_and_logs_in_only_without_a_session() -> None:
@@ -198,7 +199,7 @@ def test_a_check_returns_a_refused_login_with_the_session() -> None:
     events: list[Event] = []
     slots = _slots(events)
     session, refusal = play(slots.check(Slot()), *GREETED, b"535 5.7.8 no").value
-    assert session.offered.auth == ("PLAIN",)
+    assert session.capabilities.auth == ("PLAIN",)
     assert refusal is not None
     assert [type(event) for event in events] == [Connecting, Connected, Closed]
     assert play(slots.check(Slot()), *GREETED, b"235 ok").value[1] is None

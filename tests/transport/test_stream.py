@@ -403,7 +403,7 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
     for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
         monkeypatch.setattr(stream, "_TRIAL", limit)
         assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
-    assert mine._pool.bearing.borne
+    assert mine._pool.overlap_support.supported
     # Nothing is owed when all was heard, so it is used again.
     assert len(server.connections) == 1
 
@@ -595,7 +595,7 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
 @pytest.mark.parametrize(
     ("offer", "where"),
     [
-        (CHUNK, (stream.Stream, "_hear")),
+        (CHUNK, (stream.OverlappingSender, "_advance_oldest")),
         (CHUNK, (Content, "chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
@@ -802,12 +802,12 @@ def silent(peer: Peer, line: bytes) -> bytes:
 def test_what_was_refuted_stays_so() -> None:
     """And is told once."""
     told: list[str] = []
-    bearing = stream.Bearing(told.append)
-    bearing.prove()
-    bearing.refute("no")
-    bearing.refute("no again")
-    bearing.prove()
-    assert (bearing.borne, told) == (False, ["no"])
+    support = stream.OverlapSupport(told.append)
+    support.confirm()
+    support.rule_out("no")
+    support.rule_out("no again")
+    support.confirm()
+    assert (support.supported, told) == (False, ["no"])
 
 
 def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve, mailer: Mailer) -> None:
@@ -964,7 +964,7 @@ def test_a_fault_of_the_callers_own_ends_its_message_alone(
     monkeypatch.setattr(Submission, "fit", fits)
     server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     raw = b"Subject: x\r\n\r\nx\r\n"
     some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], raw) for number in (1, 2, 1)]
     results = list(mine.send_many(some, partial="allow"))

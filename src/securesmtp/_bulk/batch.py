@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
-from securesmtp._core import Checkout
-from securesmtp._protocol.delivery import Delivery
+from securesmtp._core import Checkout, Sending
+from securesmtp._protocol.delivery import Attempt, Delivery
 from securesmtp._tracebacks import drop_frames
-from securesmtp._transport.stream import Stream
+from securesmtp._transport.stream import OverlappingSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dialogue import Session
     from securesmtp._transport.link import Link
     from securesmtp._transport.slots import Slot
-    from securesmtp._transport.stream import Bearing
+    from securesmtp._transport.stream import OverlapSupport
 
 
 class Batch:
@@ -37,7 +37,7 @@ class Batch:
         self,
         run: Run,
         first: Job,
-        support: Bearing,
+        support: OverlapSupport,
         next_job: Callable[[], Job | None],
         put_back: Callable[[Job], None],
     ) -> None:
@@ -51,21 +51,21 @@ class Batch:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()
-        Stream(
-            link,
-            session,
+        OverlappingSender(
+            link=link,
+            session=session,
             partial=run.partial,
             window=run.core.settings.window,
-            bearing=self._support,
-            take=bind(self._take, slot),
-            tell=bind(self._report, slot, session),
+            support=self._support,
+            next_job=bind(self._take, slot),
+            report=bind(self._report, slot, session),
         ).run()
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""
         # Those that were sent over the connection were reported.
         while error is not None and (job := self.next_unsent()) is not None:
-            end = self._run.end_of(job, None, error)
+            end = self._run.conclude(Sending(job.submission, job.started), error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
@@ -102,7 +102,9 @@ class Batch:
             drop_frames(end)
             self._resend.append(job)
         else:
-            job.finish(run.end_of(job, session, end))
+            sending = Sending(job.submission, job.started, (session, Attempt()))
+            result = sending.accept(session, end) if isinstance(end, Delivery) else end
+            job.finish(run.conclude(sending, result))
         # Last of all: on_event may raise.
         if left:
             run.emit_fewer(left, end)

@@ -24,7 +24,6 @@ from securesmtp._bulk.rules import (
     judge,
     pause,
 )
-from securesmtp._core import Sending
 from securesmtp._submissions import from_any
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, Receipt, SendResult, Stage
@@ -36,10 +35,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from email.message import Message
 
-    from securesmtp._core import Checkout, Core
-    from securesmtp._protocol.delivery import Delivery
-    from securesmtp._protocol.dialogue import Partial, Session
-    from securesmtp._transport.stream import Bearing
+    from securesmtp._core import Checkout, Core, Sending
+    from securesmtp._protocol.transaction import Partial
+    from securesmtp._transport.stream import OverlapSupport
     from securesmtp._values import Envelope
 
 
@@ -126,11 +124,11 @@ class Run:
         """How long the last worker waits before it tries again, in seconds."""
         return pause(self._state.failures)
 
-    def overlap(self, support: Bearing) -> AbstractContextManager[None] | None:
+    def overlap(self, support: OverlapSupport) -> AbstractContextManager[None] | None:
         """Return what to hold while messages overlap, or None if they must not: only one connection at a time tries."""
-        if self.core.settings.pipelining != "session" or self.ended is not None or support.borne is False:
+        if self.core.settings.pipelining != "session" or self.ended is not None or support.supported is False:
             return None
-        if support.borne:
+        if support.supported:
             return nullcontext()
         return _releasing(support.trial) if support.trial.acquire(blocking=False) else None
 
@@ -200,10 +198,11 @@ class Run:
         settings = self.core.settings
         self.core.emit(FewerConnections(settings.host, settings.port, left, _text(reason)))
 
-    def end_of(self, job: Job, session: Session | None, end: Delivery | BaseException) -> Receipt | BaseException:
-        """Return how `send` would end with *end*, and emit the event; or what on_event raises instead."""
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> Receipt | BaseException:
+        """Emit the event of the *end* of a message, and return it; or what on_event raises instead."""
         with Ending[Receipt | BaseException]() as ending:
-            ending.end = self.core.conclude(Sending(job.submission, job.started, session), end)
+            self.core.conclude(sending, end)
+            ending.end = end
         return ending.end
 
     def refuse(self, job: Job, cause: Exception) -> None:

@@ -20,27 +20,25 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TypeVar, assert_never, cast
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._protocol.dialogue import (
+from securesmtp._protocol.dialogue import is_session_usable
+from securesmtp._protocol.effects import (
     Answer,
     Block,
+    CommandGroup,
     Connect,
-    Connected,
     Dialogue,
     Effect,
-    Flight,
+    Opened,
     Receive,
     Send,
     Upgrade,
-    closing,
-    in_step,
-    interrupted,
-    refuse_early,
 )
+from securesmtp._protocol.failures import early_reply_error, interrupt_error, server_closing_error
 from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
 from securesmtp._transport.process import current_process
-from securesmtp._transport.tls import handshake_error, verified, wrap
+from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     ConnectError,
@@ -57,7 +55,7 @@ from securesmtp.events import is_interrupt
 if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
-    from securesmtp._transport.record import RecordLayer
+    from securesmtp._transport.tls_records import RecordLayer
 
 T = TypeVar("T")
 _READ = _RECORD = 16384
@@ -182,7 +180,7 @@ class Link(smtplib.SMTP):
             self._in_step = True
             return cast("T", stop.value)
         except BaseException as error:
-            if isinstance(error, RefusedError) and in_step(error):
+            if isinstance(error, RefusedError) and is_session_usable(error):
                 self._in_step = True
             else:
                 if self._is_closing and self.is_open:
@@ -205,7 +203,7 @@ class Link(smtplib.SMTP):
             if self._reply is not None:
                 dialogue.send(self._reply)
             while True:
-                dialogue.throw(interrupted(error, self._stage))
+                dialogue.throw(interrupt_error(error, self._stage))
 
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message: open, and with nothing unread (RPL-04)."""
@@ -296,7 +294,7 @@ class Link(smtplib.SMTP):
                 return self._begin()
             case Send():
                 self._send(effect)
-            case Flight():
+            case CommandGroup():
                 self._fly(effect)
             case Receive():
                 self._reply = self._receive(effect)
@@ -310,11 +308,11 @@ class Link(smtplib.SMTP):
                 assert_never(effect)
         return None
 
-    def _begin(self) -> Connected:
+    def _begin(self) -> Opened:
         self.connect(self._settings.host, self._settings.port)
         address = str(self._open_socket().getsockname()[0])
         literal = f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
-        return Connected(cast("RawReply", self._greeting), self._tls, literal.encode("ascii"))
+        return Opened(cast("RawReply", self._greeting), self._tls, literal.encode("ascii"))
 
     def _send(self, effect: Send) -> None:
         self._step(effect.stage, "command")
@@ -324,7 +322,7 @@ class Link(smtplib.SMTP):
         self._awaited, self._ends, self._pipelined = 1, deque([self.position]), False
         self._release(memoryview(effect.line.data))
 
-    def _fly(self, effect: Flight) -> None:
+    def _fly(self, effect: CommandGroup) -> None:
         self._step(effect.stage, "command")
         self._demand_silence(effect.stage)
         self._pipelined = len(effect.lines) + self._awaited + self._due > 1
@@ -341,7 +339,7 @@ class Link(smtplib.SMTP):
         self._pipelined = self._pipelined and self._due > 0
         self._hold(effect.data)
         self._ends[-1] = self.position
-        if not effect.more or len(self._held) >= BLOCK:
+        if not effect.coalesce or len(self._held) >= BLOCK:
             return self._flush()
         if not self._due:
             # The end of a content that a 354 has asked for: an answer to it that comes before it is written is none.
@@ -375,7 +373,7 @@ class Link(smtplib.SMTP):
             if not lost:
                 raise error from error.__cause__
         if early or (self._in_content and (self._heard or self._reader.pending)):
-            raise refuse_early(self._receive(Receive(Stage.CONTENT)))
+            raise early_reply_error(self._receive(Receive(Stage.CONTENT)))
         return lost
 
     def _release(self, data: memoryview) -> None:
@@ -438,7 +436,7 @@ class Link(smtplib.SMTP):
         self._reader = ReplyReader(self._memory)
         self._records = wrap(self._context, plain, self._settings.server_name)
         self._handshake(self._records)
-        self._tls = verified(self._records.tls, self._settings)
+        self._tls = verify_session(self._records.tls, self._settings)
         return self._tls
 
     # Octets and time.
@@ -545,7 +543,7 @@ class Link(smtplib.SMTP):
         if raw is None:
             return None
         if self._records is not None:
-            self._records.renew()
+            self._records.reset_byte_count()
         # A refusal may come before a chunk was read; who accepts what was not written answers something else.
         if raw.code < 400 and self._ends[number] > self.written:  # noqa: PLR2004
             message = f'"{raw.reply()}" came before what it answers was written'
@@ -680,7 +678,7 @@ class Link(smtplib.SMTP):
             message = "the server spoke out of turn, in the clear"
             raise DowngradeError(message, stage=stage)
         if raw is not None and is_closing(raw.code):  # RFC 5321 §3.8
-            raise closing(raw.reply(), stage)
+            raise server_closing_error(raw.reply(), stage)
         message = "the server spoke out of turn"
         raise ProtocolError(message, stage=stage)
 

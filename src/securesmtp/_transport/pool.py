@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.slots import Lease, Slot, Slots
-from securesmtp._transport.stream import Bearing
+from securesmtp._transport.stream import OverlapSupport
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError
 
@@ -65,7 +65,7 @@ class Pool:
     ) -> None:
         """Start without connections; without a *context*, the first connection builds one."""
         self.slots = Slots(settings, context, on_event, memory, PasswordCalls(settings.max_connections).fetch)
-        self.bearing = Bearing(self.slots.emit_fell_back)
+        self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
         self._lock = threading.RLock()
         self._waiters: deque[Waiter] = deque()
 

@@ -17,17 +17,18 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._protocol.dialogue import Dialogue, Session, authenticate, open_session
+from securesmtp._protocol.dialogue import Session, authenticate, open_session
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._transport.login_pause import LoginPause
 from securesmtp._transport.tls import build_context
 from securesmtp.errors import AuthenticationError, RefusedError
-from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.redaction import Memory
     from securesmtp._secret import Secret
     from securesmtp._settings import Settings
@@ -115,7 +116,7 @@ class Slot:
     @property
     def remaining(self) -> int:
         """Number of messages that its connection may still carry: the server may limit them, too (RFC 9422 §4.1)."""
-        return self.messages_left if self.session is None else min(self.messages_left, self.session.room)
+        return self.messages_left if self.session is None else min(self.messages_left, self.session.transactions_left)
 
     @property
     def is_held_by_this_thread(self) -> bool:
@@ -185,7 +186,7 @@ class Slots:
     def is_outgrown(self, slot: Slot, needs: Callable[[Session], int] | None) -> bool:
         """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""
         session = slot.session
-        if needs is None or session is None or not session.transactions or needs(session) <= session.room:
+        if needs is None or session is None or not session.transactions or needs(session) <= session.transactions_left:
             return False
         return slot.link is not None and slot.link.is_idle()
 
@@ -275,7 +276,6 @@ class Slots:
             # EHLO was refused, which leaves the connection usable, but not for anything that we need.
             slot.close()
             raise
-        assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
         slot.messages_left = self._settings.max_messages
         with self._closing_on_error(slot):
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
@@ -314,7 +314,7 @@ class Slots:
             raise
 
     def _emit(self, event: Event) -> None:
-        tell(event, self._on_event)
+        emit(event, self._on_event)
 
 
 def only_session(_slot: Slot, session: Session) -> Dialogue[Session]:

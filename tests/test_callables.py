@@ -32,7 +32,7 @@ from securesmtp import (
     SecureSMTPError,
     SendResult,
 )
-from securesmtp._transport.pool import Gate
+from securesmtp._transport.pool import Waiter
 from securesmtp.events import Connecting, emit
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
@@ -248,13 +248,13 @@ def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Ma
         asked.append(1)
         if len(asked) == 1:
             # One that waits, and looks as if it went on to.
-            left.looked = time.monotonic() + 60
-            mine._pool._line.append(left)
+            left.polled_at = time.monotonic() + 60
+            mine._pool._waiters.append(left)
             assert _send(mine) == 250
-            mine._pool._line.remove(left)
+            mine._pool._waiters.remove(left)
         return "secret"
 
-    left = Gate()
+    left = Waiter()
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, max_connections=2, deadline=5)
     assert _send(mine) == 250
 

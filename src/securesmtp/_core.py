@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.pool import Place
+    from securesmtp._transport.slots import Slot
     from securesmtp.events import Event
 
 
@@ -100,18 +100,18 @@ class Checkout:
 
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
-        has_place: Whether its turn to use a connection came.
+        has_slot: Whether its turn to use a connection came.
         session: The session that it found or opened.
     """
 
     ignores_pause: bool = False
-    has_place: bool = False
+    has_slot: bool = False
     session: Session | None = None
 
     @property
     def is_unconnected(self) -> bool:
         """Whether a connection was to be opened, and could not be."""
-        return self.has_place and self.session is None
+        return self.has_slot and self.session is None
 
 
 class Core:
@@ -164,11 +164,11 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def action(self, sending: Sending, partial: Partial) -> Callable[[Place, Link, Session], Receipt]:
+    def action(self, sending: Sending, partial: Partial) -> Callable[[Slot, Link, Session], Receipt]:
         """Return what to do on a connection to send one message."""
 
-        def action(place: Place, link: Link, session: Session) -> Receipt:
-            place.left -= 1
+        def action(slot: Slot, link: Link, session: Session) -> Receipt:
+            slot.messages_left -= 1
             attempt = Attempt()
             sending.progress = session, attempt
             delivery = link.run(deliver(session, sending.submission, partial, self.settings.pipelining, attempt))

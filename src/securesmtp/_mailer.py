@@ -19,8 +19,9 @@ from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
-from securesmtp._transport.pool import Place, Pool, Ticket
+from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
+from securesmtp._transport.slots import Lease, Slot
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
@@ -161,7 +162,7 @@ class SecureMailer:
     def __del__(self) -> None:
         """Warn of connections that were left open."""
         pool = self.__dict__.get("_pools", {}).get(current_process())
-        if pool is not None and pool.drop():
+        if pool is not None and pool.slots.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @hide_internal_frames
@@ -275,27 +276,15 @@ class SecureMailer:
         Raises:
             SecureSMTPError: There is no verified session; as for `send`.
         """
-        core, pool, place = self._core, self._pool, Place()
+        core = self._core
         core.refuse_if_closed()
-        overall = core.deadline_for(None)
-        refusal: AuthenticationError | None = None
-        place.ticket = Ticket()
-        # For close(abort=True).
-        pool.apart.append(place)
         try:
-            link, session = pool.open(place, overall)
-            try:
-                pool.log_in(link, session)
-            except AuthenticationError as error:
-                refusal = error
+            link, session, refusal = self._pool.check(core.deadline_for(None))
+            if refusal is not None:
                 core.report_error(refusal)
-            finally:
-                pool.part(link, "closed by the caller")
         except SecureSMTPError as error:
             core.report_error(error)
             raise
-        finally:
-            pool.apart.remove(place)
         return core.report(link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
@@ -351,39 +340,39 @@ class SecureMailer:
     def _with_connection(
         self,
         overall: Deadline | None,
-        action: Callable[[Place, Link, Session], T],
+        action: Callable[[Slot, Link, Session], T],
         checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
     ) -> T:
         """Run *action* on a connection, which no other send uses meanwhile; it has room for what *action* needs."""
-        core, pool, ticket, place, link = self._core, self._pool, Ticket(), None, None
-        checkout.has_place, checkout.session = False, None
+        core, pool, lease, slot, link = self._core, self._pool, Lease(), None, None
+        checkout.has_slot, checkout.session = False, None
         try:
-            place = pool.take(ticket, overall)
+            slot = pool.acquire(lease, overall)
             core.refuse_if_closed()
-            checkout.has_place = True
-            link, session = pool.connection(place, overall, needs, in_pause=checkout.ignores_pause)
+            checkout.has_slot = True
+            link, session = pool.connection(slot, overall, needs, in_pause=checkout.ignores_pause)
             checkout.session = session
             try:
-                return action(place, link, session)
+                return action(slot, link, session)
             except BaseException:
                 # Again, because a second interrupt may have struck in the handling of the first.
                 if not link.is_in_step:
                     link.close()
                 raise
         except SecureSMTPError as error:
-            if place is not None and is_connection_limit(error):
+            if slot is not None and is_connection_limit(error):
                 # One too many: it is closed, and not used for the next message.
-                place.left = 0
+                slot.messages_left = 0
             raise
         finally:
             # First of all, and by an assignment alone: an interrupt strikes after a call.
-            ticket.done = True
-            if place is not None and link is not None:
-                pool.used(place, link)
-            if place is not None and core.is_closed:
-                pool.close_idle(place)
-            pool.wake()
+            lease.done = True
+            if slot is not None and link is not None:
+                pool.slots.mark_used(slot, link)
+            if slot is not None and core.is_closed:
+                pool.close_idle(slot)
+            pool.notify()
 
     def _worker(self, run: Run, backlog: Backlog) -> None:
         """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""

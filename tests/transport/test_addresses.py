@@ -360,7 +360,7 @@ def test_closing_with_abort_ends_an_attempt_that_is_under_way(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
-    _until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.places))
+    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
@@ -374,12 +374,12 @@ def test_closing_with_abort_ends_a_check_that_connects(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(mine.check)
-    _until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.apart))
+    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots.check_slots))
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
     assert _closed(made)
-    assert not mine._pool.apart
+    assert not mine._pool.slots.check_slots
 
 
 @pytest.mark.parametrize("what", ["send", "check"])
@@ -392,7 +392,7 @@ def test_closing_with_abort_ends_an_attempt_that_is_just_about_to_begin(
     def on_event(event: Event) -> None:
         if isinstance(event, Connecting):
             closing.start()
-            _until(lambda: mine._pool._aborted)
+            _until(lambda: mine._pool.slots.is_aborted)
 
     mine = SecureMailer("localhost", 1, timeout=60, on_event=on_event)
     closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)

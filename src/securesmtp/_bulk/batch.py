@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
     from securesmtp._transport.link import Link
-    from securesmtp._transport.pool import Place
+    from securesmtp._transport.slots import Slot
     from securesmtp._transport.stream import OverlapSupport
 
 
@@ -47,7 +47,7 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, place: Place, link: Link, session: Session) -> None:
+    def action(self, slot: Slot, link: Link, session: Session) -> None:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()
@@ -57,8 +57,8 @@ class Batch:
             partial=run.partial,
             window=run.core.settings.window,
             support=self._support,
-            next_job=bind(self._take, place),
-            report=bind(self._report, place, session),
+            next_job=bind(self._take, slot),
+            report=bind(self._report, slot, session),
         ).run()
 
     def end(self, error: BaseException | None) -> Step:
@@ -82,19 +82,19 @@ class Batch:
         while (job := self.next_unsent()) is not None:
             self._put_back(job)
 
-    def _take(self, place: Place) -> Job | None:
-        if place.room <= 0 or self.leaves or self._run.core.is_closed:
+    def _take(self, slot: Slot) -> Job | None:
+        if slot.remaining <= 0 or self.leaves or self._run.core.is_closed:
             return None
         job = self._waiting.popleft() if self._waiting else self._next_job()
-        place.left -= job is not None
+        slot.messages_left -= job is not None
         return job
 
-    def _report(self, place: Place, session: Session, job: Job, end: Delivery | BaseException) -> None:
+    def _report(self, slot: Slot, session: Session, job: Job, end: Delivery | BaseException) -> None:
         run = self._run
         left = 0 if self.leaves else run.shrink_after(end)
         if left:
             # No message goes over this connection any more: it is one too many.
-            place.left, self.leaves = 0, True
+            slot.messages_left, self.leaves = 0, True
         # A worker that leaves counts as no try: the run has one less each time.
         may_resend = self.leaves or not job.was_resent
         if not isinstance(end, Delivery) and may_resend and self._can_resend(session, end):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.slots import Slot, Slots
+    from securesmtp._transport.slot import Slot
+    from securesmtp._transport.slots import Slots
     from securesmtp.events import Event
 
 T = TypeVar("T")

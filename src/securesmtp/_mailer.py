@@ -21,7 +21,8 @@ from securesmtp._submissions import check_messages, check_partial, from_message,
 from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
-from securesmtp._transport.slots import Lease, Slot, only_session
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import only_session
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError

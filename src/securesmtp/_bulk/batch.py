@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
     from securesmtp._transport.link import Link
-    from securesmtp._transport.slots import Slot
+    from securesmtp._transport.slot import Slot
     from securesmtp._transport.stream import OverlapSupport
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from securesmtp._secret import Secret
     from securesmtp._transport.link import Deadline
-    from securesmtp._transport.slots import Lease
+    from securesmtp._transport.slot import Lease
 
 
 class PasswordCalls:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.password import PasswordCalls
-from securesmtp._transport.slots import Lease, Slot, Slots
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import Slots
 from securesmtp._transport.stream import OverlapSupport
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError

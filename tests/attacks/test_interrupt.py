@@ -30,19 +30,19 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
+from securesmtp._protocol.effects import Answer, Block, IOEffect, Receive, Send
 from securesmtp._transport.link import Link
 from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
 
-def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[Effect]:
+def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[IOEffect]:
     """Raise KeyboardInterrupt at the effect of number *at*, before it is performed or *after*; log the effects."""
-    seen: list[Effect] = []
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    seen: list[IOEffect] = []
+    perform: Callable[[Link, IOEffect], Answer] = Link._perform
 
-    def interrupts(link: Link, effect: Effect) -> Answer:
+    def interrupts(link: Link, effect: IOEffect) -> Answer:
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
@@ -489,11 +489,11 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
 ) -> None:
     """At any step of the thread that sends them: each is told of once, by an event, and what is told is so."""
     ids = [f"<{number}@b.example>" for number in range(5)]
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    perform: Callable[[Link, IOEffect], Answer] = Link._perform
     for at in range(4, 100):
-        seen: list[Effect] = []
+        seen: list[IOEffect] = []
 
-        def interrupts(link: Link, effect: Effect, at: int = at, seen: list[Effect] = seen) -> Answer:
+        def interrupts(link: Link, effect: IOEffect, at: int = at, seen: list[IOEffect] = seen) -> Answer:
             seen.append(effect)
             if len(seen) == at + 1 and not after:
                 raise error
@@ -585,7 +585,7 @@ def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, m
         list(mailer(serve()).send_many([envelope]))
 
 
-def _raises(error: BaseException) -> Generator[Effect, Answer, None]:
+def _raises(error: BaseException) -> Generator[IOEffect, Answer, None]:
     raise error
     yield  # it makes it a generator
 

@@ -20,13 +20,15 @@ from securesmtp._protocol.effects import (
     Answer,
     Block,
     CommandGroup,
+    Computation,
     Connect,
     Dialogue,
-    Effect,
+    IOEffect,
     Opened,
     Receive,
     Send,
     Upgrade,
+    compute,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
@@ -50,7 +52,8 @@ TLS = TLSInfo(
 class Played(Generic[T]):
     """What a dialogue did: all that it yielded, and how it ended."""
 
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[IOEffect] = field(default_factory=list)
+    computations: list[Computation] = field(default_factory=list)
     values: list[T] = field(default_factory=list)
     error: SecureSMTPError | None = None
     unused: int = 0
@@ -120,6 +123,9 @@ def play(
     try:
         while True:
             effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
+            while isinstance(effect, Computation):
+                played.computations.append(effect)
+                effect = compute(effect, dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

@@ -24,13 +24,15 @@ from securesmtp._protocol.effects import (
     Answer,
     Block,
     CommandGroup,
+    Computation,
     Connect,
     Dialogue,
-    Effect,
+    IOEffect,
     Opened,
     Receive,
     Send,
     Upgrade,
+    compute,
 )
 from securesmtp._protocol.failures import early_reply_error, interrupt_error, is_session_usable, server_closing_error
 from securesmtp._protocol.replies import is_closing
@@ -167,6 +169,8 @@ class Link(smtplib.SMTP):
             while True:
                 self._reply = None
                 effect = dialogue.send(answer)
+                while isinstance(effect, Computation):
+                    effect = compute(effect, dialogue)
                 try:
                     answer = self._perform(effect)
                 except OSError as raised:
@@ -286,7 +290,7 @@ class Link(smtplib.SMTP):
 
     # Effects.
 
-    def _perform(self, effect: Effect) -> Answer:
+    def _perform(self, effect: IOEffect) -> Answer:
         match effect:
             case Connect():
                 return self._begin()

@@ -27,7 +27,7 @@ from securesmtp._protocol.sasl import Password, as_secret, known_secrets, pick_m
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
 from securesmtp._transport.stream import OverlappingSender
@@ -795,8 +795,8 @@ def _report(settings: Settings, link: Link, session: Session, refusal: Authentic
     return ServerReport(
         host=settings.host,
         port=settings.port,
-        addresses=link.addresses,
-        address=link.address,
+        addresses=link.connection.channel.addresses,
+        address=link.connection.channel.address,
         tls=session.tls,
         days_left=(session.tls.not_after - datetime.now(UTC)).days,
         before_tls=None if session.plaintext_capabilities is None else dict(session.plaintext_capabilities.keywords),

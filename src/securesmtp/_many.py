@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from securesmtp._protocol.message import Submission
-    from securesmtp._transport.link import Deadline
+    from securesmtp._transport.deadline import Deadline
 
 # How often it is looked whether a thread whose start was interrupted is done, in seconds.
 _LOOK_AGAIN = 0.01

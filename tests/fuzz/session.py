@@ -22,7 +22,7 @@ from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, open_session, quit_session
 from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError, OutcomeUnknownError, RefusedError
 

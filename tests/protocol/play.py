@@ -20,7 +20,6 @@ from securesmtp._protocol.effects import (
     Answer,
     Block,
     CommandGroup,
-    Computation,
     Connect,
     Dialogue,
     IOEffect,
@@ -53,7 +52,6 @@ class Played(Generic[T]):
     """What a dialogue did: all that it yielded, and how it ended."""
 
     effects: list[IOEffect] = field(default_factory=list)
-    computations: list[Computation] = field(default_factory=list)
     values: list[T] = field(default_factory=list)
     error: SecureSMTPError | None = None
     unused: int = 0
@@ -122,10 +120,7 @@ def play(
     reader = ReplyReader()
     try:
         while True:
-            effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
-            while isinstance(effect, Computation):
-                played.computations.append(effect)
-                effect = compute(effect, dialogue)
+            effect = compute(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

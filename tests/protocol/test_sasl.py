@@ -98,12 +98,18 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
     mechanisms: list[str] | None, offered: list[str], listed: str
 ) -> None:
     """Nothing weaker is tried; the error says what is offered and what is allowed."""
-    login = Password("user", lambda: PASSWORD, mechanisms)
+    asked: list[str] = []
+
+    def fetch() -> str:
+        asked.append("asked")
+        return PASSWORD
+
+    login = Password("user", fetch, mechanisms)
     session = Session(TLS, Capabilities(auth=tuple(offered)))
     played = play(authenticate(session, login))
     with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, but only PLAIN"):
         played.value  # noqa: B018 -- raises its error
-    assert (played.computations, played.effects) == ([], [])
+    assert (asked, played.effects) == ([], [])
 
 
 def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:

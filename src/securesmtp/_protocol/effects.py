@@ -149,13 +149,16 @@ def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submis
     return _checked(Submission, (yield Adapt(submission, capabilities)))
 
 
-def compute(computation: Computation, dialogue: Dialogue[T]) -> Effect:
-    """Perform *computation* for *dialogue*, resume it, and return its next effect."""
-    try:
-        answer = computation.perform()
-    except BaseException as error:  # noqa: BLE001 -- the dialogue handles it, or raises it again
-        return dialogue.throw(error)
-    return dialogue.send(answer)
+def compute(effect: Effect, dialogue: Dialogue[T]) -> IOEffect:
+    """Return *effect*; while it is a computation, perform it, resume *dialogue*, and take the next effect."""
+    while isinstance(effect, Computation):
+        try:
+            answer = effect.perform()
+        except BaseException as error:  # noqa: BLE001 -- the dialogue handles it, or raises it again
+            effect = dialogue.throw(error)
+        else:
+            effect = dialogue.send(answer)
+    return effect
 
 
 def _checked(kind: type[T], answer: Answer) -> T:

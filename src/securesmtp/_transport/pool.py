@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, cast
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._protocol.sasl import Password, as_secret
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.link import Link
 from securesmtp._transport.stream import OverlapSupport
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._secret import Secret
     from securesmtp._settings import Settings
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
@@ -271,7 +273,7 @@ class Pool:
         """Return the connection of *place*, or a new one where it has none that can carry what is to be sent."""
         link, session = place.link, place.session
         if link is not None and link.is_open:
-            link.overall = overall
+            link.connection.overall = overall
             if session is None or not link.is_idle():
                 link.close()
                 self._tell(Closed(*self._where, "not usable"))
@@ -296,7 +298,7 @@ class Pool:
         began = monotonic()
         context = self._context = self._context or build_context(self._settings.policy)
         link = place.link = Link(self._settings, context, self._memory)
-        link.overall = overall
+        link.connection.overall = overall
         if self._aborted:
             # Since the send began, and when there was no connection to end.
             link.abort()
@@ -322,7 +324,9 @@ class Pool:
         if login is not None:
             began = monotonic()
             if callable(login.password):
-                login = Password(login.username, bind(self._ask, login.password, link.overall), login.mechanisms)
+                login = Password(
+                    login.username, bind(self._ask, login.password, link.connection.overall), login.mechanisms
+                )
             try:
                 # Another thread's login may have been refused while this one connected.
                 if not in_pause:

@@ -18,7 +18,7 @@ from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets, pick_mechanism
 from securesmtp._report import ServerReport
 from securesmtp._shown import escape
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
@@ -268,8 +268,8 @@ class Core:
         return ServerReport(
             host=settings.host,
             port=settings.port,
-            addresses=link.addresses,
-            address=link.address,
+            addresses=link.connection.channel.addresses,
+            address=link.connection.channel.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
             before_tls=None

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Password, PasswordSource
     from securesmtp._report import ServerReport
-    from securesmtp._transport.link import Deadline, Link
+    from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]

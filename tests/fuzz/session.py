@@ -19,9 +19,10 @@ from protocol.play import TLS
 from securesmtp import DataRefusedError, MessageError, Outcome, Password, SecureSMTPError, TLSError
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import deliver
-from securesmtp._protocol.dialogue import authenticate, is_session_usable, open_session, quit_session
+from securesmtp._protocol.dialogue import authenticate, open_session, quit_session
+from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError, OutcomeUnknownError, RefusedError
 
@@ -89,7 +90,7 @@ def _check_end(wire: Wire, error: SecureSMTPError | None, goodbye: Callable[[], 
     usable = not wire.closed
     assert usable or error is not None
     # A refusal in the middle of the content is in step, and closes all the same.
-    assert not usable or error is None or (isinstance(error, RefusedError) and is_session_usable(error))
+    assert not usable or error is None or is_session_usable(error)
     written = len(wire.clear + wire.secret)
     goodbye()
     assert wire.closed

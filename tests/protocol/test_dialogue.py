@@ -19,13 +19,12 @@ from securesmtp._protocol.dialogue import (
     _auth_command,
     _decode_challenge,
     authenticate,
-    is_session_usable,
     open_session,
     quit_session,
     reset,
 )
 from securesmtp._protocol.effects import Block, Connect, Receive, Send, Upgrade
-from securesmtp._protocol.failures import early_reply_error, server_closing_error
+from securesmtp._protocol.failures import early_reply_error, is_session_usable, keep_session, server_closing_error
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import Password
 from securesmtp._protocol.sasl.simple import Plain
@@ -762,8 +761,10 @@ def test_a_server_that_closes_is_a_connection_error(reply: bytes, *, retryable: 
 
 
 def test_a_refusal_without_reply_is_not_in_step() -> None:
-    """Only a reply that was read proves that the session can go on."""
+    """Only a reply that was read proves that the session can go on, and only a dialogue knows that it was read."""
     assert not is_session_usable(RefusedError("no"))
+    assert not is_session_usable(keep_session(RefusedError("no")))
+    assert not is_session_usable(RefusedError("no", reply=raw(b"550 no").reply()))
 
 
 def test_reset_and_quit_are_one_line_each() -> None:

@@ -17,9 +17,9 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.dialogue import Session, is_session_usable
+from securesmtp._protocol.dialogue import Session
 from securesmtp._protocol.effects import Block, Receive
-from securesmtp._protocol.failures import interrupt_error
+from securesmtp._protocol.failures import interrupt_error, is_session_usable
 from securesmtp._protocol.message import Submission
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
@@ -29,7 +29,6 @@ from securesmtp.errors import (
     OutcomeUnknownError,
     ProtocolError,
     RecipientsRefusedError,
-    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -97,7 +96,7 @@ def test_whatever_is_said_at_each_step_the_outcome_is_the_truth(mode: Mode) -> N
         if played.error is not None:
             assert not played.error.retryable or told in {Outcome.NOT_SENT, Outcome.REFUSED}
             # The session goes on where every reply that was asked for was heard.
-            if isinstance(played.error, RefusedError) and is_session_usable(played.error):
+            if is_session_usable(played.error):
                 assert GONE not in answers[: sum(isinstance(effect, Receive) for effect in played.effects)]
     assert seen == set(Outcome)
 

@@ -14,9 +14,9 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.dialogue import Session, is_session_usable
+from securesmtp._protocol.dialogue import Session
 from securesmtp._protocol.effects import Block, CommandGroup, Receive
-from securesmtp._protocol.failures import interrupt_error
+from securesmtp._protocol.failures import interrupt_error, is_session_usable
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.transaction import Partial, Transaction
 from securesmtp._values import Outcome, Reply, Stage
@@ -358,7 +358,7 @@ def test_success_is_every_right_answer(
         assert any(accepted) if partial == "allow" else all(accepted)
         assert [r.accepted for r in played.value.recipients] == accepted
         assert heard == people + 2 + (offered == DATA)
-    elif isinstance(played.error, RefusedError) and is_session_usable(played.error):
+    elif is_session_usable(played.error):
         commands = sum(len(effect.lines) for effect in played.effects if isinstance(effect, CommandGroup))
         data = [effect for effect in played.effects if isinstance(effect, Block)]
         lone = b"DATA" in played.commands and bool(data)

@@ -30,6 +30,7 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.channel import Channel, WaitForAny
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import TLSMode
@@ -135,15 +136,15 @@ def _refusing(host: str) -> Iterator[AddressInfo]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """List every socket with which a link begins to connect."""
     sockets: list[socket.socket] = []
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def remembered(link: Link, info: AddressInfo) -> socket.socket:
+    def remembered(channel: Channel, info: AddressInfo) -> socket.socket:
         try:
-            return begin(link, info)
+            return begin(channel, info)
         finally:
-            sockets.append(link._connecting[-1])
+            sockets.append(channel._connecting[-1])
 
-    monkeypatch.setattr(Link, "_begin_connect", remembered)
+    monkeypatch.setattr(Channel, "_begin_attempt", remembered)
     return sockets
 
 
@@ -190,7 +191,7 @@ def test_silent_addresses_share_one_limit(
         with pytest.raises(DeadlineExceededError) as caught:
             mailer.send(message)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
-    assert "(127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer)" in caught.value.args[0]
+    assert "connect): 127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer" in caught.value.args[0]
     assert asked == [("three.example", 25000)]
     assert len(made) == 3
     assert _closed(made)
@@ -308,29 +309,27 @@ def test_an_interrupt_leaves_no_socket(
     """Ctrl-C while attempts are under way closes them all."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin, ticks = Link._begin_connect, []
+    begin, ticks = Channel._begin_attempt, []
 
-    def interrupted(link: Link, info: AddressInfo) -> socket.socket:
+    def interrupted(channel: Channel, info: AddressInfo) -> socket.socket:
         ticks.append(info)
-        sock = begin(link, info)
+        sock = begin(channel, info)
         if len(ticks) == 2:
             raise KeyboardInterrupt
         return sock
 
-    def aborted(self: Link, stage: Stage) -> None:
+    def waits(link: Link, wanted: WaitForAny) -> list[object]:
         raise KeyboardInterrupt
 
     if strikes == "start":
-        monkeypatch.setattr(Link, "_begin_connect", interrupted)
+        monkeypatch.setattr(Channel, "_begin_attempt", interrupted)
     else:
-        link._step(Stage.CONNECT, "connect")
-        monkeypatch.setattr(Link, "_step", lambda *_: None)
-        monkeypatch.setattr(Link, "_refuse_if_aborted", aborted)
+        monkeypatch.setattr(Link, "_wait_for_any", waits)
     with pytest.raises(KeyboardInterrupt):
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert len(made) == (2 if strikes == "start" else 1)
     assert _closed(made)
-    assert not link._connecting
+    assert not link.connection.channel._connecting
     gc.collect()
 
 
@@ -340,13 +339,13 @@ def test_an_aborted_link_begins_no_further_attempt(
     """Between two attempts, from another thread."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def aborting(link: Link, info: AddressInfo) -> socket.socket:
-        link.abort()
-        return begin(link, info)
+    def aborting(channel: Channel, info: AddressInfo) -> socket.socket:
+        channel.abort()
+        return begin(channel, info)
 
-    monkeypatch.setattr(Link, "_begin_connect", aborting)
+    monkeypatch.setattr(Channel, "_begin_attempt", aborting)
     with pytest.raises(SecureSMTPError, match="abort") as caught:
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert (caught.value.stage, len(made)) == (Stage.CONNECT, 1)
@@ -360,7 +359,7 @@ def test_closing_with_abort_ends_an_attempt_that_is_under_way(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
-    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots))
+    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
@@ -374,7 +373,7 @@ def test_closing_with_abort_ends_a_check_that_connects(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(mine.check)
-    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots.check_slots))
+    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots.check_slots))
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]

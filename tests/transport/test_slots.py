@@ -19,6 +19,7 @@ from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, 
 from securesmtp._protocol.dialogue import Session, reset
 from securesmtp._protocol.effects import Answer, Dialogue
 from securesmtp._protocol.redaction import Memory
+from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Pool
@@ -69,15 +70,17 @@ def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     assert slot.is_free
 
 
-def _checking_lock(monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], name: str) -> None:
-    original: Callable[..., object] = getattr(Link, name)
+def _checking_lock(
+    monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], owner: type[Link | Connection], name: str
+) -> None:
+    original: Callable[..., object] = getattr(owner, name)
 
-    def checked(link: Link, *args: Any) -> object:
+    def checked(link: Link | Connection, *args: Any) -> object:
         assert not any(pool._lock._is_owned() for pool in pools), name  # type: ignore[attr-defined]
         seen.append(name)
         return original(link, *args)
 
-    monkeypatch.setattr(Link, name, checked)
+    monkeypatch.setattr(owner, name, checked)
 
 
 def test_nothing_is_read_or_written_under_the_lock(
@@ -91,8 +94,9 @@ def test_nothing_is_read_or_written_under_the_lock(
         assert not any(pool._lock._is_owned() for pool in pools), event  # type: ignore[attr-defined]
         seen.append(type(event).__name__)
 
-    for name in ("run", "goodbye", "is_idle", "close", "abort"):
-        _checking_lock(monkeypatch, pools, seen, name)
+    for name in ("run", "goodbye", "is_idle", "abort"):
+        _checking_lock(monkeypatch, pools, seen, Link, name)
+    _checking_lock(monkeypatch, pools, seen, Connection, "close")
     mine = mailer(serve(connections=10), max_messages=2, on_event=on_event)
     pools.append(mine._pool)
     for _ in range(5):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import selectors
 import socket
 import ssl
 from datetime import UTC, datetime
@@ -43,9 +42,12 @@ from securesmtp import (
     WrongTLSModeError,
 )
 from securesmtp._protocol.dialogue import open_session
+from securesmtp._protocol.exchange import Exchange
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.channel import READ
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.link import Link
 from securesmtp._values import TLSInfo, TLSMode
 
 
@@ -139,11 +141,11 @@ def test_what_nobody_asked_for_is_told_with_its_stage(
     said: bytes, kind: type[SecureSMTPError], words: str, *, inside: bool
 ) -> None:
     """In the clear it is an attack, in TLS a goodbye or a fault."""
-    link = Link(_settings(), tls.build_context(TLSPolicy()))
-    link._tls = cast("TLSInfo", object()) if inside else None
-    link._reader.feed(said)
+    exchange = Exchange()
+    exchange.tls = cast("TLSInfo", object()) if inside else None
+    exchange.feed(said)
     with pytest.raises(kind, match=words) as caught:
-        link._unsolicited(Stage.RCPT)
+        exchange.refuse_unsolicited(Stage.RCPT)
     assert type(caught.value) is kind
     assert caught.value.stage is Stage.RCPT
 
@@ -190,14 +192,14 @@ def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.Mo
 def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing comes in the clear, the port says why."""
     link = Link(_settings(port=465), tls.build_context(TLSPolicy()))
-    link._stage = Stage.GREETING
-
-    def waits(events: int) -> NoReturn:
-        raise ConnectError("gone")
-
-    monkeypatch.setattr(link, "_wait", waits)
-    with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
-        link._wait_for_reply()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)
+        link.connection.channel.sock = ours
+        steps = link.connection.greet()
+        assert next(steps) == READ
+        with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
+            steps.throw(ConnectError("gone"))
     assert caught.value.stage is Stage.GREETING
     assert "implicit" in (caught.value.hint or "")
 
@@ -207,9 +209,10 @@ def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link.sock, link._stage, link._deadline = ours, Stage.RCPT, Deadline("command", 0)
-        with pytest.raises(DeadlineExceededError, match="in stage rcpt") as caught:
-            link._wait(selectors.EVENT_READ)
+        connection = link.connection
+        connection.channel.sock, connection._stage, connection._deadline = ours, Stage.RCPT, Deadline("command", 0)
+        with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
+            link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")
 
 

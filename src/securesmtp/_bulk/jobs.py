@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from securesmtp._protocol.message import Submission
-    from securesmtp._transport.link import Deadline
+    from securesmtp._transport.deadline import Deadline
 
 T = TypeVar("T")
 

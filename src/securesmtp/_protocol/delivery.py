@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from securesmtp._protocol.dialogue import Session, is_session_usable
+from securesmtp._protocol.effects import adapt
+from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.replies import is_too_many_recipients
 from securesmtp._protocol.transaction import (
     Partial,
@@ -22,7 +23,6 @@ from securesmtp.errors import (
     MessageError,
     OutcomeUnknownError,
     RecipientsRefusedError,
-    RefusedError,
     SecureSMTPError,
 )
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from securesmtp._protocol.address import Mailbox
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
 
@@ -148,7 +149,7 @@ def deliver(
 def _deliver(
     session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[Delivery]:
-    attempt.adapted = adapted = submission.fit(session.capabilities)
+    attempt.adapted = adapted = yield from adapt(submission, session.capabilities)
     max_recipients = session.capabilities.limits.get("RCPTMAX", len(adapted.recipients))
     if len(adapted.recipients) > max_recipients and partial == "raise":
         message = f"the message has {len(adapted.recipients)} recipients; the server takes {max_recipients} at a time"
@@ -208,7 +209,7 @@ def _check_transactions_left(session: Session, needed: int) -> None:
 
 def _refused_recipients(attempt: Attempt, error: SecureSMTPError) -> tuple[Recipient, ...]:
     """Return the results of a later transaction that was refused; without certainty, the outcome is unknown."""
-    if isinstance(error, RefusedError) and is_session_usable(error) and error.reply is not None:
+    if is_session_usable(error) and error.reply is not None:
         reply, results = error.reply, error.recipients if isinstance(error, RecipientsRefusedError) else ()
         return results or tuple(Recipient(mailbox.address, accepted=False, reply=reply) for mailbox in attempt.group)
     raise attempt.partly_unknown_error(error) from error

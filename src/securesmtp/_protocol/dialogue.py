@@ -1,8 +1,8 @@
 """
 The dialogues of a session: connect, greet, start TLS, log in, reset, quit.
 
-`effects.py` says how a dialogue works. A `RefusedError` for which `is_session_usable` returns True leaves the session
-usable: every reply that is due was read. After any other error the connection closes.
+`effects.py` says how a dialogue works. The connection closes after every error but one that `keep_session` has marked:
+a refusal after which every reply that is due was read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, receive, upgrade
+from securesmtp._protocol.effects import Send, connect, fetch_password, receive, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
 from securesmtp._protocol.replies import is_closing, is_login_wanted, is_positive, is_refusal, is_temporary
-from securesmtp._protocol.sasl import Mechanism, Password, start_mechanism
+from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import AuthenticationError, ConnectError, DowngradeError, ProtocolError, RefusedError
@@ -121,7 +121,8 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
     if evidence is None:  # checked although its type promises it: the password is used here
         message = "a login needs TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
-    mechanism = start_mechanism(login, session.capabilities.auth)
+    name = require_mechanism(login, session.capabilities.auth)
+    mechanism = start_mechanism(name, login.username, (yield from fetch_password(login.password)))
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
     while (raw := (yield from receive(Stage.AUTH))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
@@ -175,11 +176,6 @@ def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
         message = f'the server replied "{reply}" to {stage.upper()}'
         raise ProtocolError(message, stage=stage, reply=reply)
     return reply
-
-
-def is_session_usable(refusal: RefusedError) -> bool:
-    """Return whether the session can go on after *refusal*: RSET went well, and it is not 421 (RFC 5321 §3.8)."""
-    return refusal.__cause__ is None and refusal.reply is not None and not is_closing(refusal.reply.code)
 
 
 def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._protocol.replies import is_refusal, is_temporary
+from securesmtp._protocol.replies import is_closing, is_refusal, is_temporary
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
@@ -23,10 +23,30 @@ if TYPE_CHECKING:
     from securesmtp._protocol.wire import RawReply
     from securesmtp._values import Recipient, Reply
 
-E = TypeVar("E", bound=RefusedError)
+E = TypeVar("E", bound=SecureSMTPError)
+R = TypeVar("R", bound=RefusedError)
+# The attribute of an error that says so. It is not declared by the class, because it is not for callers.
+_SESSION_USABLE = "_session_usable"
 
 
-def refusal_error(kind: type[E], stage: Stage, reply: Reply, what: str = "refused") -> E:
+def keep_session(error: E) -> E:
+    """
+    Mark *error* as one that leaves the session usable, and return it.
+
+    Call this only if every reply that was due has been read and belongs to its command. It has no effect on errors that
+    are not refusals, and on 421, after which the server closes (RFC 5321 §3.8).
+    """
+    usable = isinstance(error, RefusedError) and error.reply is not None and not is_closing(error.reply.code)
+    setattr(error, _SESSION_USABLE, usable)
+    return error
+
+
+def is_session_usable(error: BaseException) -> bool:
+    """Return whether *error* ends only its message: on a connection that is still open, the session can go on."""
+    return getattr(error, _SESSION_USABLE, False) is True
+
+
+def refusal_error(kind: type[R], stage: Stage, reply: Reply, what: str = "refused") -> R:
     """Return the error for a 4xx or 5xx reply."""
     message = f'{what}: "{reply}"'
     return kind(message, stage=stage, reply=reply, retryable=is_temporary(reply.code))
@@ -58,7 +78,8 @@ def early_reply_error(raw: RawReply) -> SecureSMTPError:
     """Return the error for a reply that came before the content was fully sent: the server cannot have accepted it."""
     reply = raw.reply()
     if is_refusal(reply.code):
-        return refusal_error(DataRefusedError, Stage.CONTENT, reply)
+        # The connection is closing, but the replies to what was sent before still belong to their commands.
+        return keep_session(refusal_error(DataRefusedError, Stage.CONTENT, reply))
     message = f'the server replied "{reply}" before the content was fully sent'
     return ProtocolError(message, stage=Stage.CONTENT, reply=reply)
 

@@ -18,6 +18,7 @@ from securesmtp._protocol.content import BLOCK, EMPTY
 from securesmtp._protocol.dialogue import Session, expect_reply, reset, send_command
 from securesmtp._protocol.effects import Block, CommandGroup, receive
 from securesmtp._protocol.failures import (
+    keep_session,
     not_sent_error,
     outcome_unknown_error,
     recipients_error,
@@ -91,7 +92,7 @@ class Progress:
     def require_accepted(self, recipients: tuple[Recipient, ...], reply: Reply) -> TransactionResult:
         """Keep and return the result if *reply* accepts the content, and raise the refusal if it does not."""
         if not is_positive(Stage.CONTENT, reply.code):
-            raise refusal_error(DataRefusedError, Stage.CONTENT, reply)
+            raise keep_session(refusal_error(DataRefusedError, Stage.CONTENT, reply))
         self.result = recipients, reply
         return self.result
 
@@ -191,7 +192,7 @@ class Transaction(Progress):
         if self._refusal is not None:
             self._session.needs_reset = True
             if not is_expected:
-                raise self._refusal
+                raise keep_session(self._refusal)
         if self._by_chunk:
             yield CommandGroup((self._bdat(),), Stage.CONTENT)
             yield from self.write_content(self.content.chunk(), coalesce=self._coalesce)
@@ -218,21 +219,25 @@ class Transaction(Progress):
             raise self.error_after(error) from error
         if self._by_chunk:
             self._session.needs_reset = is_refusal(reply.code) or self._refusal is not None
-            if self._refusal is None and is_not_a_command(reply.code):
-                self._session.chunking_refused = reply
         if self._refusal is None:
-            try:
-                return self.require_accepted(self._recipients, reply)
-            except DataRefusedError as error:
-                if self._session.chunking_refused is reply:
-                    error.retryable, error.hint = True, _BDAT_REFUSED
-                raise
+            return self._result_of_content(reply)
         # The envelope was refused, so the content must be refused too.
         if not is_refusal(reply.code):
             message = "the server accepted the content although it had refused the message"
             contradiction = ProtocolError(message, stage=Stage.CONTENT, reply=reply)
             raise self.error_after(contradiction) from contradiction
-        raise self._refusal from (server_closing_error(reply, Stage.CONTENT) if is_closing(reply.code) else None)
+        if is_closing(reply.code):
+            raise self._refusal from server_closing_error(reply, Stage.CONTENT)
+        raise keep_session(self._refusal)
+
+    def _result_of_content(self, reply: Reply) -> TransactionResult:
+        try:
+            return self.require_accepted(self._recipients, reply)
+        except DataRefusedError as error:
+            if self._by_chunk and is_not_a_command(reply.code):
+                self._session.chunking_refused = reply
+                error.retryable, error.hint = True, _BDAT_REFUSED
+            raise
 
     def error_after(self, error: SecureSMTPError) -> SecureSMTPError:
         """Return the error for the message if *error* ended the connection before its result was read."""
@@ -303,7 +308,7 @@ def run_lockstep(
     session.transactions += 1
     reply = yield from send_command(mail_command(submission, session.capabilities), Stage.MAIL)
     if not is_positive(Stage.MAIL, reply.code):
-        raise refusal_error(SenderRefusedError, Stage.MAIL, reply)
+        raise keep_session(refusal_error(SenderRefusedError, Stage.MAIL, reply))
     recipients, budget = list[Recipient](), ReplyBudget()
     for mailbox in submission.recipients:
         reply = yield from send_command(rcpt_command(mailbox), Stage.RCPT)
@@ -327,7 +332,7 @@ def _abort_transaction(refusal: RefusedError) -> Dialogue[None]:
         yield from reset()
     except SecureSMTPError as error:
         raise refusal from error
-    raise refusal
+    raise keep_session(refusal)
 
 
 def read_final_reply() -> Dialogue[Reply]:

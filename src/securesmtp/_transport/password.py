@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from securesmtp._secret import Secret
-    from securesmtp._transport.link import Deadline
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.slot import Lease
 
 

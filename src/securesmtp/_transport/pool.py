@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
-    from securesmtp._transport.link import Deadline, Link
+    from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
 # How often a waiting send polls, in seconds.

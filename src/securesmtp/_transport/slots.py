@@ -16,11 +16,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.link import Link
 from securesmtp._transport.login_pause import LoginPause
 from securesmtp._transport.slot import Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
-from securesmtp.errors import AuthenticationError, RefusedError
+from securesmtp.errors import AuthenticationError
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._secret import Secret
     from securesmtp._settings import Settings
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
@@ -93,7 +94,7 @@ class Slots:
         """Return the link of *slot*, or a new one that is not connected yet."""
         link = slot.link
         if link is not None and link.is_open:
-            link.overall = overall
+            link.connection.overall = overall
             if slot.session is not None and link.is_idle():
                 return link
             link.close()
@@ -102,7 +103,7 @@ class Slots:
         # Set after the login: an interrupt before it leaves a connection that is not used again.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
-        link.overall = overall
+        link.connection.overall = overall
         if self.is_aborted:
             # `close` may have looked for links before this one was there.
             link.abort()
@@ -169,12 +170,7 @@ class Slots:
     def _open(self, slot: Slot) -> Dialogue[Session]:
         self._emit(Connecting(*self.endpoint))
         began = monotonic()
-        try:
-            session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
-        except RefusedError:
-            # EHLO was refused, which leaves the connection usable, but not for anything that we need.
-            slot.close()
-            raise
+        session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
         slot.messages_left = self._settings.max_messages
         with self._closing_on_error(slot):
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
@@ -187,7 +183,7 @@ class Slots:
             return
         began = monotonic()
         if callable(login.password):
-            overall = None if slot.link is None else slot.link.overall
+            overall = None if slot.link is None else slot.link.connection.overall
             fetch = bind(self._fetch_password, login.password, overall, self.leases_of_this_thread())
             login = replace(login, password=fetch)
         with self._closing_on_error(slot):

@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Attempt, Delivery, deferred, deliver
-from securesmtp._protocol.dialogue import Session, is_session_usable
-from securesmtp._protocol.failures import interrupt_error, not_sent_error
+from securesmtp._protocol.failures import interrupt_error, is_session_usable, not_sent_error
 from securesmtp._protocol.replies import is_closing
 from securesmtp._protocol.transaction import Overlap, Partial, Transaction
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
     OutcomeUnknownError,
-    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securesmtp._options import Window
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
     from securesmtp._transport.link import Link
@@ -192,7 +191,7 @@ class OverlappingSender(Generic[J]):
                 raise
             # No reply to this message: even 421 says nothing here about the messages in flight.
             raise not_sent_error(ConnectError(error.args[0], stage=error.stage)) from error
-        started.end = self.link.position
+        started.end = self.link.connection.exchange.position
 
     def _advance_oldest(self) -> None:
         oldest = self._in_flight[0]
@@ -204,7 +203,7 @@ class OverlappingSender(Generic[J]):
                 is_trial = follows and self.support.supported is None
                 overall = Deadline("trial", _TRIAL, job.overall) if is_trial else job.overall
                 self._run(transaction.send_content(), overall)
-                oldest.end = self.link.position
+                oldest.end = self.link.connection.exchange.position
                 if follows:
                     self.support.confirm()
                 return
@@ -223,7 +222,7 @@ class OverlappingSender(Generic[J]):
         job, follows = failed.job, failed.overlap.follows
         # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
         # too.
-        if self.link.is_open or (isinstance(error, RefusedError) and is_session_usable(error)):
+        if self.link.is_open or is_session_usable(error):
             if follows and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
                 # Kept first, because the event may raise.
                 self._sequential.append((job, None))
@@ -265,7 +264,7 @@ class OverlappingSender(Generic[J]):
 
     def _error_after(self, each: _InFlight[J], error: SecureSMTPError) -> SecureSMTPError:
         # What was held back to the end was not written.
-        is_written = each.end <= self.link.written
+        is_written = each.end <= self.link.connection.exchange.written
         result = each.transaction.error_after(error) if is_written else not_sent_error(error)
         result.__cause__ = error
         return result
@@ -283,5 +282,5 @@ class OverlappingSender(Generic[J]):
         self._sequential.clear()
 
     def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
-        self.link.overall = overall
+        self.link.connection.overall = overall
         return self.link.run(dialogue)

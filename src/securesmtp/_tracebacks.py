@@ -1,7 +1,7 @@
 """
 Short tracebacks: an uncaught error shows the caller's line, one line of this library, and no internal frame.
 
-An error that is a result, or may be kept by a log handler, has no frames at all: see `drop_frames`.
+An error that is kept as a result has no frames at all (`drop_frames`).
 
 How it works: `hide_internal_frames` wraps each public method. It removes the library's frames from the error and from
 its causes, and keeps the frames of a callable that the caller passed in, since a bug there must stay visible.

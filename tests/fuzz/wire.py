@@ -63,7 +63,7 @@ class Wire:
     def pending(self) -> int:
         return 0
 
-    def renew(self) -> None:
+    def reset_byte_count(self) -> None:
         """Count nothing: there are no records."""
 
     def send(self, octets: memoryview) -> int:

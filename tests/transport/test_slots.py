@@ -70,15 +70,13 @@ def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     assert slot.is_free
 
 
-def _checking_lock(
-    monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], owner: type[Link | Connection], name: str
-) -> None:
+def _checking_lock(monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], owner: type, name: str) -> None:
     original: Callable[..., object] = getattr(owner, name)
 
-    def checked(link: Link | Connection, *args: Any) -> object:
+    def checked(self: object, *args: Any) -> object:
         assert not any(pool._lock._is_owned() for pool in pools), name  # type: ignore[attr-defined]
         seen.append(name)
-        return original(link, *args)
+        return original(self, *args)
 
     monkeypatch.setattr(owner, name, checked)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo
@@ -82,7 +82,7 @@ class Channel:
         self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
         attempts: Attempts = {}
         try:
-            yield from self._race(in_order_of_attempts(found), attempts)
+            yield from self._race(order_addresses(found), attempts)
         except DeadlineExceededError as error:
             if len(attempts) > 1:
                 error.args = (f"{error.args[0]}: {_answers(attempts)}",)
@@ -99,7 +99,7 @@ class Channel:
         def failed(address: AddressInfo, error: OSError) -> None:
             # Its traceback would keep this frame, and all that called it.
             attempts[address] = error.with_traceback(None)
-            schedule.failed(address)
+            schedule.mark_failed(address)
 
         while True:
             while (address := schedule.next_attempt(time.monotonic())) is not None:

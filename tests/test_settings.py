@@ -449,7 +449,7 @@ def test_the_test_server_has_two_modes() -> None:
 def test_a_connection_closed_before_the_greeting_is_an_error(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """The error says so, and does not wait for a timeout."""
+    """The error is about the connection; it is not a timeout."""
 
     def closes(peer: Peer) -> None:
         peer.close()

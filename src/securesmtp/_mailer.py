@@ -22,6 +22,7 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions_needed
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import Password, as_secret, known_secrets, pick_mechanism
 from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
@@ -30,7 +31,6 @@ from securesmtp._tracebacks import raising_here
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.pool import Place, Pool, Ticket
 from securesmtp._transport.process import current_process
-from securesmtp._transport.stream import OverlappingSender
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.overlap import SendOutcome
     from securesmtp._protocol.sasl import PasswordSource
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.stream import SendOutcome
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
@@ -611,15 +611,16 @@ class SecureMailer:
                     self._tell_fewer(left, what)
 
             window, support = self._settings.window, self._pool.overlap_support
-            OverlappingSender(
-                link=link,
+            sender = OverlappingSender(
+                exchange=link.connection.exchange,
                 session=session,
                 partial=run.partial,
                 window=window,
                 support=support,
                 next_job=take,
                 report=heard,
-            ).run()
+            )
+            link.run(sender.run())
 
         try:
             self._use(first.overall, work, visit)

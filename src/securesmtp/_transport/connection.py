@@ -22,6 +22,7 @@ from securesmtp._protocol.effects import (
     Opened,
     Receive,
     Send,
+    SetDeadline,
     Upgrade,
     compute,
 )
@@ -229,6 +230,8 @@ class Connection:
                 self._check_unsolicited()
                 self._pipelined = False
                 yield from self._write(self.exchange.queue_command(effect.line))
+            case SetDeadline():
+                self.overall = Deadline(effect.limit, effect.seconds, effect.overall)
             case Connect():
                 return (yield from self._open())
             case Upgrade():

@@ -25,7 +25,7 @@ from securesmtp._protocol.dialogue import Session, authenticate, open_session, q
 from securesmtp._protocol.sasl import Password, as_secret
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
-from securesmtp._transport.stream import OverlapSupport
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, RefusedError, SecureSMTPError

@@ -143,8 +143,8 @@ class OverlappingSender(Generic[J]):
                 yield from self._advance_oldest()
             self._report_all(ConnectError("the connection was closed"))
         except _InterruptError as interrupt:
+            # Whoever threw it in raises the interrupt itself.
             self._report_all(interrupt.error)
-            raise interrupt.error from None
         except BaseException as error:
             # A fault of our own, or an interrupt between two effects: it decides no message's outcome.
             self._report_all(interrupt_error(error, Stage.MAIL))

@@ -67,8 +67,11 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "context": (_makes_context, {"_transport/tls.py"}),
     "wrap": (_named("wrap_socket", "wrap_bio"), {"_transport/tls.py"}),
     "write": (_named("sendall", "sendmsg", "sendto", "sendfile", "makefile", "sendmail", "docmd"), set()),
-    "read": (_named("recv", "recv_into", "recvfrom", "recvmsg"), {"_transport/channel.py", "_transport/record.py"}),
-    "send": (_sends, {"_transport/channel.py", "_transport/record.py"}),
+    "read": (
+        _named("recv", "recv_into", "recvfrom", "recvmsg"),
+        {"_transport/channel.py", "_transport/tls_records.py"},
+    ),
+    "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py"}),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), set()),
     "secrets": (_named("reveal"), {"_protocol/sasl/__init__.py", "_protocol/sasl/simple.py"}),

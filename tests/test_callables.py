@@ -32,8 +32,8 @@ from securesmtp import (
     SecureSMTPError,
     SendResult,
 )
-from securesmtp._transport.pool import Gate
-from securesmtp.events import Connecting, tell
+from securesmtp._transport.pool import Waiter
+from securesmtp.events import Connecting, emit
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -248,13 +248,13 @@ def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Ma
         asked.append(1)
         if len(asked) == 1:
             # One that waits, and looks as if it went on to.
-            left.looked = time.monotonic() + 60
-            mine._pool._line.append(left)
+            left.polled_at = time.monotonic() + 60
+            mine._pool._waiters.append(left)
             assert _send(mine) == 250
-            mine._pool._line.remove(left)
+            mine._pool._waiters.remove(left)
         return "secret"
 
-    left = Gate()
+    left = Waiter()
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, max_connections=2, deadline=5)
     assert _send(mine) == 250
 
@@ -355,7 +355,7 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code is not tell.__code__:
+        if frame.f_code is not emit.__code__:
             return None
         left -= event == "line"
         if event == "line" and not left:
@@ -366,11 +366,11 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
     sys.settrace(trace)
     try:
         with suppress(KeyboardInterrupt):
-            tell(Connecting("localhost", 465), told.append)
+            emit(Connecting("localhost", 465), told.append)
     finally:
         sys.settrace(before)
     told.clear()
-    tell(Connecting("localhost", 465), told.append)
+    emit(Connecting("localhost", 465), told.append)
     assert len(told) == 1
 
 

@@ -233,7 +233,7 @@ def test_a_connection_whose_session_did_not_end_is_not_used_again(
     server = serve()
     mine = mailer(server)
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    (link,) = [place.link for place in mine._pool.places if place.link is not None]
+    (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
     assert link is not None
     monkeypatch.setattr(link.connection, "_close_ended", lambda: None)
     with pytest.raises(KeyboardInterrupt):
@@ -357,7 +357,7 @@ def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     monkeypatch.setattr(Connection, "_has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
-    mine._on_event = told.append
+    mine._core.on_event = told.append
     with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
@@ -388,7 +388,7 @@ def test_a_second_interrupt_leaves_a_closed_connection(
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert struck == ["_receive", second]
-    assert not any(place.link is not None and place.link.is_open for place in mine._pool.places)
+    assert not any(slot.link is not None and slot.link.is_open for slot in mine._pool.slots)
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
 
@@ -463,7 +463,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(
             assert content not in [message.content for message in server.accepted], at
         at += 11
     # A line is interrupted where a signal cannot strike, too: a place whose release was kept from it stays taken.
-    mine._pool.drop()
+    mine._pool.slots.close_now()
     assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}

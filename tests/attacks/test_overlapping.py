@@ -19,7 +19,7 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import Answer, Gone, Peer, honest
 from securesmtp import Envelope, Event, Outcome, SecureSMTPError, SendResult, Window
-from securesmtp._many import Job
+from securesmtp._bulk.jobs import Job
 from securesmtp._transport import pool
 from securesmtp.events import ChunkingRefused, Connected, Failed, FellBack, Sent
 
@@ -46,7 +46,7 @@ def told(results: Iterator[SendResult], seconds: float = 15.0) -> list[SendResul
         frame = sys._current_frames().get(thread.ident or 0)
         while frame is not None:
             if isinstance(job := frame.f_locals.get("job"), Job):
-                job.finish(AssertionError("never told"))
+                job.fail(AssertionError("never told"))
                 break
             frame = frame.f_back
         thread.join(1)

@@ -94,7 +94,7 @@ def check(octets: bytes) -> str:
     support = OverlapSupport(lambda _: None)
     if Case.PROVED in case:
         support.confirm()
-    with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+    with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
         link = memory_link(wire, TLSMode.IMPLICIT)
         session = link.run(open_session(TLSMode.IMPLICIT, b"client.example"))
         sender = OverlappingSender(

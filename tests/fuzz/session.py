@@ -63,7 +63,7 @@ def check(octets: bytes) -> str:
     wire = Wire(octets[1:].split(b"|"))
     mode = TLSMode.STARTTLS if Case.STARTTLS in case else TLSMode.IMPLICIT
     error: SecureSMTPError | None = None
-    with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+    with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
         link = memory_link(wire, mode)
         try:
             session = link.run(open_session(mode, b"client.example"))

@@ -12,7 +12,7 @@ from securesmtp._transport.addresses import AddressInfo
 from securesmtp._transport.channel import Channel, Steps
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
-from securesmtp._transport.record import RecordLayer
+from securesmtp._transport.tls_records import RecordLayer
 from securesmtp._values import TLSMode
 
 Said = tuple[Literal["client", "server"], bytes]
@@ -63,7 +63,7 @@ class Wire:
     def pending(self) -> int:
         return 0
 
-    def renew(self) -> None:
+    def reset_byte_count(self) -> None:
         """Count nothing: there are no records."""
 
     def send(self, octets: memoryview) -> int:

@@ -92,7 +92,7 @@ def test_after_a_write_that_failed_nothing_is_written_and_what_came_is_heard(
         ready = [b"220 mx\r\n", b"250-mx\r\n250-" + offer + b"\r\n250 SIZE\r\n"]
         good = b"250 ok\r\n" * (PEOPLE + 1) + (b"354 go\r\n" if offer == b"PIPELINING" else b"")
         wire = Breaking([*ready, *[good, b"250 queued\r\n"] * 3], records, last)
-        with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+        with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
             link = memory_link(wire, TLSMode.IMPLICIT)
             told = send(link, link.run(open_session(TLSMode.IMPLICIT, b"client.example")))
         if not wire.failed:

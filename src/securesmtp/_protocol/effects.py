@@ -115,7 +115,7 @@ class Adapt:
 
     def perform(self) -> Submission:
         """Return the adapted message."""
-        return self.submission.fit(self.capabilities)
+        return self.submission.adapt_to(self.capabilities)
 
 
 class Overall(Protocol):

@@ -55,7 +55,7 @@ class Job(Protocol):
 
 
 class Window(Protocol):
-    """How much may be in flight (`_settings.Window`)."""
+    """How much may be in flight (`_options.Window`)."""
 
     @property
     def messages(self) -> int:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
-from securesmtp._transport.tls import handshake_error, verified, wrap
+from securesmtp._transport.tls import handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo
 from securesmtp.errors import ConnectError, DeadlineExceededError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from securesmtp._settings import Settings
-    from securesmtp._transport.record import RecordLayer
+    from securesmtp._transport.tls_records import RecordLayer
 
 T = TypeVar("T")
 # What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
@@ -82,7 +82,7 @@ class Channel:
         self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
         attempts: Attempts = {}
         try:
-            yield from self._race(in_order_of_attempts(found), attempts)
+            yield from self._race(order_addresses(found), attempts)
         except DeadlineExceededError as error:
             if len(attempts) > 1:
                 error.args = (f"{error.args[0]}: {_answers(attempts)}",)
@@ -99,7 +99,7 @@ class Channel:
         def failed(address: AddressInfo, error: OSError) -> None:
             # Its traceback would keep this frame, and all that called it.
             attempts[address] = error.with_traceback(None)
-            schedule.failed(address)
+            schedule.mark_failed(address)
 
         while True:
             while (address := schedule.next_attempt(time.monotonic())) is not None:
@@ -143,7 +143,7 @@ class Channel:
         """Begin TLS, here and nowhere else; return its evidence."""
         self._records = records = wrap(self._context, self.live(), self._settings.server_name)
         yield from self._handshake(records)
-        return verified(records.tls, self._settings)
+        return verify_session(records.tls, self._settings)
 
     def _handshake(self, records: RecordLayer) -> Steps[None]:
         while True:
@@ -201,7 +201,7 @@ class Channel:
     def note_reply(self) -> None:
         """Note that a reply has come whole: bytes of TLS without one are counted from here."""
         if self._records is not None:
-            self._records.renew()
+            self._records.reset_byte_count()
 
     def acknowledge(self) -> None:
         """Send the acknowledgement of what has come at once."""

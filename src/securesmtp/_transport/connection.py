@@ -231,7 +231,8 @@ class Connection:
                 self._pipelined = False
                 yield from self._write(self.exchange.queue_command(effect.line))
             case SetDeadline():
-                self.overall = Deadline(effect.limit, effect.seconds, effect.overall)
+                # What ended the connection for the message before is not the error of this one.
+                self.overall, self._failure = Deadline(effect.limit, effect.seconds, effect.overall), None
             case Connect():
                 return (yield from self._open())
             case Upgrade():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
     from securesmtp._transport.slot import Slot
-    from securesmtp._transport.slots import Slots
     from securesmtp.events import Event
 
 T = TypeVar("T")
+# What is done on a connection that a send has for itself: on a link, in a slot, in the session that is open there.
+Action: TypeAlias = "Callable[[Link, Slot, Session], Dialogue[T]]"
 
 
 @dataclass(slots=True)
@@ -112,15 +113,6 @@ class Checkout:
     has_slot: bool = False
     session: Session | None = None
 
-    def visit(self, slots: Slots, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]]) -> Dialogue[T]:
-        """Do *work* in the session of *slot*, which is opened first if necessary, and note the session."""
-
-        def note_session(slot: Slot, session: Session) -> Dialogue[T]:
-            self.session = session
-            return (yield from work(slot, session))
-
-        return slots.visit(slot, note_session, ignore_pause=self.ignores_pause)
-
     @property
     def is_unconnected(self) -> bool:
         """Whether a connection was to be opened, and could not be."""
@@ -177,14 +169,18 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def deliver(
-        self, sending: Sending, partial: Partial, slot: Slot, session: Session
-    ) -> Dialogue[tuple[Session, Delivery]]:
-        """Send one message in the session of *slot*."""
-        slot.messages_left -= 1
-        attempt = Attempt()
-        sending.progress = session, attempt
-        return session, (yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt))
+    def action(self, sending: Sending, checkout: Checkout, partial: Partial) -> Action[Receipt]:
+        """Return what to do on a connection to send one message."""
+
+        def action(_: Link, slot: Slot, session: Session) -> Dialogue[Receipt]:
+            checkout.session = session
+            slot.messages_left -= 1
+            attempt = Attempt()
+            sending.progress = session, attempt
+            delivery = yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt)
+            return sending.accept(session, delivery)
+
+        return action
 
     def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
         """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""

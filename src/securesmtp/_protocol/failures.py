@@ -104,3 +104,14 @@ def interrupt_error(interrupt: BaseException, stage: Stage) -> ConnectError:
     error = ConnectError(f"the send was interrupted by {type(interrupt).__name__}", stage=stage, retryable=True)
     error.interrupted = True
     return error
+
+
+def find_interrupt(error: BaseException) -> ConnectError | None:
+    """Return the `interrupt_error` that led to *error*, or None if no interrupt did."""
+    cause: BaseException | None = error
+    # Not through a foreign error: the same object may have ended an earlier message, whose error is its cause.
+    while isinstance(cause, SecureSMTPError):
+        if isinstance(cause, ConnectError) and cause.interrupted:
+            return cause
+        cause = cause.__cause__
+    return None

@@ -107,9 +107,10 @@ def interrupt_error(interrupt: BaseException, stage: Stage) -> ConnectError:
 
 
 def find_interrupt(error: BaseException) -> ConnectError | None:
-    """Return the `interrupt_error` that led to *error*, or None if no interrupt did."""
+    """Return the `interrupt_error` that a dialogue turned into *error*, or None if no interrupt led to it."""
     cause: BaseException | None = error
-    while cause is not None:
+    # Errors that are not ours belong to the caller, and so does what they have for a cause.
+    while isinstance(cause, SecureSMTPError):
         if isinstance(cause, ConnectError) and cause.interrupted:
             return cause
         cause = cause.__cause__

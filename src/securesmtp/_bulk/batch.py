@@ -11,8 +11,8 @@ from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
 from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import Attempt, Delivery
+from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._tracebacks import drop_frames
-from securesmtp._transport.stream import OverlappingSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
     from securesmtp._transport.link import Link
+    from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._transport.slot import Slot
-    from securesmtp._transport.stream import OverlapSupport
 
 
 class Batch:
@@ -51,15 +51,16 @@ class Batch:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()
-        OverlappingSender(
-            link=link,
+        sender = OverlappingSender(
+            exchange=link.connection.exchange,
             session=session,
             partial=run.partial,
             window=run.core.settings.window,
             support=self._support,
             next_job=bind(self._take, slot),
             report=bind(self._report, slot, session),
-        ).run()
+        )
+        link.run(sender.run())
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""

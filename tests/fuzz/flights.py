@@ -23,7 +23,7 @@ from securesmtp._protocol.dialogue import open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._protocol.transaction import Partial
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._values import TLSMode

@@ -107,9 +107,9 @@ def interrupt_error(interrupt: BaseException, stage: Stage) -> ConnectError:
 
 
 def find_interrupt(error: BaseException) -> ConnectError | None:
-    """Return the `interrupt_error` that led to *error*, or None if no interrupt did."""
+    """Return the `interrupt_error` that a dialogue turned into *error*, or None if no interrupt led to it."""
     cause: BaseException | None = error
-    # Not through a foreign error: the same object may have ended an earlier message, whose error is its cause.
+    # Errors that are not ours belong to the caller, and so does what they have for a cause.
     while isinstance(cause, SecureSMTPError):
         if isinstance(cause, ConnectError) and cause.interrupted:
             return cause

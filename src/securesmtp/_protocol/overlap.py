@@ -19,7 +19,7 @@ from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Attempt, Delivery, deferred, deliver
 from securesmtp._protocol.effects import SetDeadline, adapt
 from securesmtp._protocol.failures import find_interrupt, interrupt_error, is_session_usable, not_sent_error
-from securesmtp._protocol.replies import is_closing
+from securesmtp._protocol.replies import is_bad_sequence, is_closing
 from securesmtp._protocol.transaction import Overlap, Partial, Transaction
 from securesmtp._values import Stage
 from securesmtp.errors import (
@@ -227,7 +227,7 @@ class OverlappingSender(Generic[J]):
         # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
         # too.
         if not self.exchange.ended or is_session_usable(error):
-            if follows and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
+            if follows and isinstance(error, SenderRefusedError) and error.reply and is_bad_sequence(error.reply.code):
                 # Kept first, because the event may raise.
                 self._sequential.append((job, None))
                 self.support.rule_out(f'the server replied "{error.reply}"')

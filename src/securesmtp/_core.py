@@ -1,7 +1,7 @@
 """
 What a mailer does except waiting: deadlines, receipts, reports, events, and what an error says of its message.
 
-`SecureMailer` has one `Core`; a mailer that waits in another way needs nothing else from it.
+Each mailer has one `Core`. A mailer that waits in another way, for tasks instead of threads, uses the same one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from securesmtp.events import Event
 
 T = TypeVar("T")
-# What is done on a connection that a send has for itself: on a link, in a slot, in the session that is open there.
+# What a send does on its connection: with the link, the slot and the open session.
 Action: TypeAlias = "Callable[[Link, Slot, Session], Dialogue[T]]"
 
 
@@ -65,7 +65,7 @@ class Sending:
     is_second_login: bool = False
 
     def accept(self, session: Session, delivery: Delivery) -> Receipt:
-        """Return the receipt for *delivery*."""
+        """Make the receipt for *delivery*, keep it and return it."""
         self.receipt = Receipt(
             self.submission.content.message_id,
             self.submission.mail_from.address,
@@ -101,12 +101,12 @@ class Sending:
 @dataclass(slots=True)
 class Checkout:
     """
-    One use of a connection, and how far it came.
+    One use of a connection by a send, and how far it got.
 
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
-        has_slot: Whether its turn to use a connection came.
-        session: The session that it found or opened.
+        has_slot: Whether it got a slot, and may use a connection.
+        session: The session that it found or opened there.
     """
 
     ignores_pause: bool = False
@@ -115,7 +115,7 @@ class Checkout:
 
     @property
     def is_unconnected(self) -> bool:
-        """Whether a connection was to be opened, and could not be."""
+        """Whether it had a slot, but no connection could be opened in it."""
         return self.has_slot and self.session is None
 
 
@@ -126,8 +126,8 @@ class Core:
     Attributes:
         settings: Its arguments.
         on_event: The caller's function for events.
-        memory: The secrets that no reply may show: of all connections and processes, since a server can repeat on one
-            connection what it was told on another.
+        memory: The secrets of all connections, which no reply may show: a server can repeat on one connection what it
+            received on another.
         context: The TLS context, if the caller chose the roots; otherwise the first connection builds it.
         is_closed: Whether it refuses to send.
         last_login_was_lost: Whether the server accepted the last login and then asked for one at each MAIL.

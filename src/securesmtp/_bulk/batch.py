@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._transport.link import Link
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._transport.slot import Slot
 
@@ -47,12 +48,12 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, slot: Slot, link: Link, session: Session) -> None:
-        """Send messages until there are no more now, or the connection has ended."""
+    def send(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
+        """Send messages over the connection of *slot* until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()
         sender = OverlappingSender(
-            exchange=link.connection.exchange,
+            exchange=exchange,
             session=session,
             partial=run.partial,
             window=run.core.settings.window,
@@ -60,7 +61,7 @@ class Batch:
             next_job=bind(self._take, slot),
             report=bind(self._report, slot, session),
         )
-        link.run(sender.run())
+        yield from sender.run()
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""

@@ -425,8 +425,8 @@ class SecureMailer:
         batch = Batch(run, first, pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
 
         def action(slot: Slot, link: Link) -> None:
-            send = bind(batch.send, link.connection.exchange)
-            link.run(batch.checkout.visit(pool.slots, slot, send))
+            deliver = bind(batch.deliver, link.connection.exchange)
+            link.run(batch.checkout.visit(pool.slots, slot, deliver))
 
         with Ending[None]() as ending:
             self._with_connection(first.overall, action, batch.checkout)

@@ -48,7 +48,7 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def send(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
+    def deliver(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
         """Send messages over the connection of *slot* until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()

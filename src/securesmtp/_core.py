@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from securesmtp.events import Event
 
 T = TypeVar("T")
-# What a send does on its connection: with the link, the slot and the open session.
-Action: TypeAlias = "Callable[[Link, Slot, Session], Dialogue[T]]"
+# What a send does on its connection: with the account of it, its slot and the open session.
+Action: TypeAlias = "Callable[[Exchange, Slot, Session], Dialogue[T]]"
 
 
 @dataclass(slots=True)
@@ -172,7 +173,7 @@ class Core:
     def action(self, sending: Sending, checkout: Checkout, partial: Partial) -> Action[Receipt]:
         """Return what to do on a connection to send one message."""
 
-        def action(_: Link, slot: Slot, session: Session) -> Dialogue[Receipt]:
+        def action(_: Exchange, slot: Slot, session: Session) -> Dialogue[Receipt]:
             checkout.session = session
             slot.messages_left -= 1
             attempt = Attempt()
@@ -252,7 +253,7 @@ class Core:
         error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
         if self._has_lost_login(error):
             error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server took the login of this connection, and then asked for one"
+            error.hint = "the server accepted the login of this connection, and then asked for a login"
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""
@@ -260,7 +261,7 @@ class Core:
 
     def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""
-        settings = self.settings
+        settings, plaintext = self.settings, session.plaintext_capabilities
         return ServerReport(
             host=settings.host,
             port=settings.port,
@@ -268,9 +269,7 @@ class Core:
             address=link.connection.channel.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
-            before_tls=None
-            if session.plaintext_capabilities is None
-            else dict(session.plaintext_capabilities.keywords),
+            before_tls=None if plaintext is None else dict(plaintext.keywords),
             after_tls=dict(session.capabilities.keywords),
             mechanisms=session.capabilities.auth,
             mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),

@@ -365,7 +365,8 @@ class SecureMailer:
             checkout.has_slot = True
             link = pool.link(slot, overall, needs)
             try:
-                return link.run(pool.slots.visit(slot, bind(action, link), ignore_pause=checkout.ignores_pause))
+                deliver = bind(action, link.connection.exchange)
+                return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
             except BaseException:
                 # Again, because a second interrupt may have struck in the handling of the first.
                 if not link.is_in_step:

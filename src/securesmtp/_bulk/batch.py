@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
-    from securesmtp._transport.link import Link
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._transport.slot import Slot
 
@@ -48,13 +48,13 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, link: Link, slot: Slot, session: Session) -> Dialogue[None]:
+    def action(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
         self.checkout.session = session
         run.note_connection()
         return OverlappingSender(
-            exchange=link.connection.exchange,
+            exchange=exchange,
             session=session,
             partial=run.partial,
             window=run.core.settings.window,

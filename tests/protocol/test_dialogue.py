@@ -193,7 +193,8 @@ def test_without_tls_nothing_is_sent_and_nobody_is_asked() -> None:
         return PASSWORD
 
     password = Password("user", fetch)
-    played = play(authenticate(Session(None, Capabilities(auth=("PLAIN",))), password))
+    plaintext = Session(None, Capabilities(auth=("PLAIN",)))  # type: ignore[arg-type] # the mistake under test
+    played = play(authenticate(plaintext, password))
     assert played.failure(AuthenticationError).stage is Stage.AUTH
     assert (played.effects, asked) == ([], [])
 

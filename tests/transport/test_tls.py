@@ -210,7 +210,8 @@ def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = link.connection
-        connection.channel.sock, connection._stage, connection._deadline = ours, Stage.RCPT, Deadline("command", 0)
+        connection.channel.sock, connection.limit.stage = ours, Stage.RCPT
+        connection.limit.overall = Deadline("command", 0)
         with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
             link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")

@@ -8,7 +8,6 @@ import hashlib
 import selectors
 import socket
 import ssl
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from typing import Literal, NoReturn, cast
 import certifi
 import pytest
 import trustme
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import Certificate, load_pem_x509_certificate, load_pem_x509_certificates
 
 from certificates import GOOD
 from conftest import Mailer, Serve
@@ -48,6 +48,12 @@ from securesmtp._settings import Settings
 from securesmtp._transport import tls
 from securesmtp._transport.link import Deadline, Link
 from securesmtp._values import TLSInfo, TLSMode
+
+
+def _pin(certificate: Certificate) -> str:
+    """Return the pin of a certificate, by the package cryptography."""
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256/" + base64.b64encode(hashlib.sha256(key).digest()).decode()
 
 
 def _settings(mode: Literal["implicit", "starttls"] = "starttls") -> Settings:
@@ -157,9 +163,13 @@ def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailM
         info = mailer.send(message).tls
     assert (info.mode, info.version, info.server_name, info.trust) == (mode, "TLSv1.3", "localhost", "ca_data")
     assert info.cipher.startswith("TLS_")
-    assert len(bytes.fromhex(info.peer_sha256)) == 32
-    assert info.peer_spki_sha256.startswith("sha256/")
-    assert info.not_after > datetime.now(UTC)
+    leaf = load_pem_x509_certificate(GOOD.certificate.pem_chain)
+    assert info.peer_sha256 == leaf.fingerprint(SHA256()).hex()
+    assert info.peer_spki_sha256 == _pin(leaf)
+    assert info.not_after == leaf.not_valid_after_utc
+    (first, *_, root), roots = info.chain, load_pem_x509_certificates(GOOD.trust)
+    assert first.sha256 == info.peer_sha256
+    assert root.sha256 in {each.fingerprint(SHA256()).hex() for each in roots}
 
 
 def test_a_client_certificate_and_its_key_are_two_files(tmp_path: Path) -> None:
@@ -223,9 +233,8 @@ def test_tls_1_2_is_used_if_the_server_has_nothing_newer(
     issued.configure_cert(context)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     info = mailer(serve(tls=context)).send(message).tls
-    key = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).public_key()
-    digest = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    assert (info.version, info.peer_spki_sha256) == ("TLSv1.2", "sha256/" + base64.b64encode(digest).decode())
+    pin = _pin(load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()))
+    assert (info.version, info.peer_spki_sha256) == ("TLSv1.2", pin)
 
 
 def test_the_default_options_of_openssl_stay() -> None:

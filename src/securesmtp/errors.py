@@ -225,7 +225,7 @@ class CertificateError(TLSError):
 
 
 class DowngradeError(TLSError):
-    """STARTTLS is missing, refused, answered by a wrong code or followed by plaintext: maybe an attack (RFC 3207 §6)."""
+    """STARTTLS is missing, refused, answered by a wrong code or followed by plaintext: maybe an attack (RFC 3207)."""
 
 
 class WrongTLSModeError(TLSError):

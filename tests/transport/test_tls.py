@@ -8,6 +8,7 @@ import hashlib
 import selectors
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from typing import Literal, NoReturn, cast
 import certifi
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -24,7 +26,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import Certificate, load_pem_x509_certificate, load_pem_x509_certificates
+from cryptography.x509 import (
+    Certificate,
+    CertificateRevocationListBuilder,
+    Name,
+    NameAttribute,
+    load_pem_x509_certificate,
+    load_pem_x509_certificates,
+)
+from cryptography.x509.oid import NameOID
 
 from certificates import GOOD
 from conftest import Mailer, Serve
@@ -118,6 +128,43 @@ def test_a_certificate_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(CertificateError, match="cannot be read") as caught:
         tls.verify_session(cast("ssl.SSLObject", sock), _settings())
     assert (caught.value.stage, caught.value.hint) == (Stage.HANDSHAKE, "the server needs a new certificate")
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"version": lambda: None}, "no verified certificate"),
+        ({"version": lambda: "TLSv1.1"}, "no verified certificate"),
+        ({"cipher": lambda: None}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: None}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: b"" if binary_form else {}}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: b"x" if binary_form else {}}, "no verified certificate"),
+        ({"cipher": lambda: ("ECDHE-RSA-AES128-SHA256", "TLSv1.2", 128)}, "cipher suite that was not asked for"),
+    ],
+    ids=["no version", "TLS 1.1", "no cipher", "no certificate", "empty certificate", "no fields", "CBC"],
+)
+def test_a_session_without_the_required_properties_is_refused(changed: dict[str, object], text: str) -> None:
+    """The context rules these out; they are checked again after the handshake."""
+    session = {
+        "session_reused": False,
+        "version": lambda: "TLSv1.3",
+        "cipher": lambda: ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256),
+        "getpeercert": lambda *, binary_form=False: b"x" if binary_form else {"notAfter": ""},
+    }
+    with pytest.raises(TLSError, match=text) as caught:
+        tls.verify_session(cast("ssl.SSLObject", SimpleNamespace(**(session | changed))), _settings())
+    assert (type(caught.value), caught.value.stage) == (TLSError, Stage.HANDSHAKE)
+
+
+def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    """OpenSSL reads a file with a revocation list only, without an error."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer, now = Name([NameAttribute(NameOID.COMMON_NAME, "ca")]), datetime.now(UTC)
+    revoked = CertificateRevocationListBuilder(issuer, now, now + timedelta(days=1)).sign(key, SHA256())
+    (tmp_path / "ca.pem").write_bytes(revoked.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigurationError, match=r"^ca_file '.*ca\.pem' contains no certificate\. ") as caught:
+        SecureMailer("localhost", ca_file=tmp_path / "ca.pem")
+    assert "the CA that signed" in (caught.value.hint or "")
 
 
 def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
 
 def _is_emitting() -> bool:
     """Return whether the calling `emit` runs inside another `emit`, or inside an action that was muted."""
-    # A flag could stay set after a signal (seen: after one Ctrl-C a thread emitted nothing any more); the stack cannot.
+    # A flag could stay set after a signal (seen: after one Ctrl-C a thread was silent forever); the stack cannot.
     # No variable may refer to this function's own frame: that cycle would keep the callers' frames, and the message.
     frame = currentframe()
     frame = frame and frame.f_back

@@ -168,7 +168,7 @@ def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
-    """When the mailer is made, with its own hint; OpenSSL does not ask for the password on the terminal."""
+    """When the mailer is created, with its own hint; OpenSSL does not ask for the password on the terminal."""
     leaf = trustme.CA().issue_cert("me.example")
     certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
     leaf.cert_chain_pems[0].write_to_path(str(certificate))
@@ -189,10 +189,10 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
         (b"25", True, ProtocolError, "out of turn"),
     ],
 )
-def test_what_nobody_asked_for_is_told_with_its_stage(
+def test_an_unsolicited_reply_is_an_error_with_its_stage(
     said: bytes, kind: type[SecureSMTPError], words: str, *, inside: bool
 ) -> None:
-    """In the clear it is an attack, in TLS a goodbye or a fault."""
+    """In plaintext it is an attack; inside TLS the server closes the session or is at fault."""
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     link._tls = cast("TLSInfo", object()) if inside else None
     link._reader.feed(said)
@@ -230,23 +230,23 @@ def test_a_client_certificate_and_its_key_are_two_files(tmp_path: Path) -> None:
         tls.build_context(TLSPolicy(client_cert=tmp_path / "missing.pem", client_key=key))
 
 
-def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no other: the resolver takes None for this machine."""
-    asked: list[object] = []
+def test_only_the_configured_host_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not None, which the resolver takes for this machine."""
+    queries: list[object] = []
 
-    def resolves(host: object, *_: object, **__: object) -> NoReturn:
-        asked.append(host)
+    def fail(host: object, *_: object, **__: object) -> NoReturn:
+        queries.append(host)
         raise socket.gaierror
 
     link = Link(_settings(), tls.build_context(TLSPolicy()))
-    monkeypatch.setattr(socket, "getaddrinfo", resolves)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConnectError):
         link.run(open_session(TLSMode.IMPLICIT, None))
-    assert asked == ["localhost"]
+    assert queries == ["localhost"]
 
 
-def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing comes in the clear, the port says why."""
+def test_a_silent_server_on_port_465_gets_a_hint_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With STARTTLS configured, its silence means that it waits for implicit TLS."""
     link = Link(dataclasses.replace(_settings(), port=465), tls.build_context(TLSPolicy()))
     link._stage = Stage.GREETING
 
@@ -260,8 +260,8 @@ def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPat
     assert "implicit" in (caught.value.hint or "")
 
 
-def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
-    """The stage is that of the effect at hand."""
+def test_an_expired_limit_names_the_stage() -> None:
+    """The stage of the current effect, even if the limit expired before the wait."""
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -53,7 +53,7 @@ def test_a_refused_ehlo_names_local_hostname(  # noqa: PLR0913, PLR0917 -- fixtu
         mine.send(message)
     assert type(caught.value) is (DowngradeError if mode == "starttls" else RefusedError)
     assert caught.value.stage is Stage.EHLO
-    shown = f'the server may not take the name "{name or "[127.0.0.1]"}" in EHLO: pass local_hostname='
+    shown = f'the server may not accept the name "{name or "[127.0.0.1]"}" in EHLO: pass local_hostname='
     assert str(caught.value.hint).startswith(shown) is has_hint
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
+    from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import Password
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
-    from securesmtp._settings import Timeouts, TLSPolicy, Window
     from securesmtp._values import (
         Certificate,
         CertificateReason,
@@ -103,10 +103,13 @@ def __getattr__(name: str) -> object:
             (
                 "securesmtp.errors",
                 "securesmtp._mailer",
+                "securesmtp._options",
+                "securesmtp._report",
                 "securesmtp._values",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",
+                "securesmtp._protocol.sasl",
             ),
         )
         globals()[name] = found = getattr(next(module for module in modules if hasattr(module, name)), name)

@@ -1,6 +1,8 @@
 """
 Short tracebacks: an uncaught error shows the caller's line, one line of this library, and no internal frame.
 
+An error that is kept as a result has no frames at all (`drop_frames`).
+
 How it works: `hide_internal_frames` wraps each public method. It removes the library's frames from the error and from
 its causes, and keeps the frames of a callable that the caller passed in, since a bug there must stay visible.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from functools import wraps
+from traceback import StackSummary
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp.errors import SecureSMTPError
@@ -55,3 +58,30 @@ def _skip_hidden_frames(traceback: TracebackType | None) -> TracebackType | None
 
 def _package(traceback: TracebackType) -> str:
     return str(traceback.tb_frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def drop_frames(error: BaseException) -> None:
+    """
+    Remove the tracebacks of *error* and its causes: their frames hold the whole message in local variables.
+
+    If code of the caller's raised it, a note says where.
+    """
+    seen, waiting = set[int](), [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            note = _raised_at(each.__traceback__)
+            if note and note not in getattr(each, "__notes__", ()):
+                each.add_note(note)
+            each.__traceback__ = None
+            waiting += [inner for inner in (each.__cause__, each.__context__) if inner is not None]
+
+
+def _raised_at(traceback: TracebackType | None) -> str:
+    theirs = []
+    while traceback is not None:
+        if _package(traceback) not in _HIDDEN_PACKAGES:
+            theirs.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return "Raised at:\n" + "".join(StackSummary.extract(theirs).format()).rstrip() if theirs else ""

@@ -21,7 +21,7 @@ from securesmtp import (
     Stage,
     Timeouts,
 )
-from securesmtp._transport.link import Link
+from securesmtp._transport.connection import Connection
 
 
 def _greeted(*replies: bytes) -> object:
@@ -121,15 +121,15 @@ def test_a_refusal_that_a_reset_follows_at_once_is_heard(
         peer.reset()
         gone.set()
 
-    def unread(link: Link) -> bool:
-        found = look(link)
-        if link._stage is Stage.CONTENT:
+    def unread(connection: Connection) -> bool:
+        found = look(connection)
+        if connection._stage is Stage.CONTENT:
             looked.set()
             gone.wait(5)
         return found
 
-    look = Link._unread
-    monkeypatch.setattr(Link, "_unread", unread)
+    look = Connection._has_unread
+    monkeypatch.setattr(Connection, "_has_unread", unread)
     with pytest.raises(DataRefusedError, match="552"):
         mailer(serve(quick)).send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
 

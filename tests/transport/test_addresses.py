@@ -30,6 +30,7 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptSchedule, order_addresses
+from securesmtp._transport.channel import Channel, WaitForAny
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import TLSMode
@@ -133,15 +134,15 @@ def _refusing(host: str) -> Iterator[AddressInfo]:
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """List every socket with which a link starts to connect."""
     started: list[socket.socket] = []
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def begin_and_record(link: Link, info: AddressInfo) -> socket.socket:
+    def begin_and_record(channel: Channel, info: AddressInfo) -> socket.socket:
         try:
-            return begin(link, info)
+            return begin(channel, info)
         finally:
-            started.append(link._connecting[-1])
+            started.append(channel._connecting[-1])
 
-    monkeypatch.setattr(Link, "_begin_connect", begin_and_record)
+    monkeypatch.setattr(Channel, "_begin_attempt", begin_and_record)
     return started
 
 
@@ -192,7 +193,7 @@ def test_silent_addresses_share_one_limit(
         with pytest.raises(DeadlineExceededError) as caught:
             mailer.send(message)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
-    assert "(127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer)" in caught.value.args[0]
+    assert "connect): 127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer" in caught.value.args[0]
     assert queries == [("three.example", 25000)]
     assert len(sockets) == 3
     assert _closed(sockets)
@@ -313,29 +314,27 @@ def test_an_interrupt_leaves_no_socket(
     """Ctrl-C during several attempts closes all of them."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin, ticks = Link._begin_connect, []
+    begin, ticks = Channel._begin_attempt, []
 
-    def interrupted(link: Link, info: AddressInfo) -> socket.socket:
+    def interrupted(channel: Channel, info: AddressInfo) -> socket.socket:
         ticks.append(info)
-        sock = begin(link, info)
+        sock = begin(channel, info)
         if len(ticks) == 2:
             raise KeyboardInterrupt
         return sock
 
-    def aborted(self: Link, stage: Stage) -> None:
+    def waits(link: Link, wanted: WaitForAny) -> list[object]:
         raise KeyboardInterrupt
 
     if during == "start":
-        monkeypatch.setattr(Link, "_begin_connect", interrupted)
+        monkeypatch.setattr(Channel, "_begin_attempt", interrupted)
     else:
-        link._step(Stage.CONNECT, "connect")
-        monkeypatch.setattr(Link, "_step", lambda *_: None)
-        monkeypatch.setattr(Link, "_refuse_if_aborted", aborted)
+        monkeypatch.setattr(Link, "_wait_for_any", waits)
     with pytest.raises(KeyboardInterrupt):
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert len(sockets) == (2 if during == "start" else 1)
     assert _closed(sockets)
-    assert not link._connecting
+    assert not link.connection.channel._connecting
     gc.collect()
 
 
@@ -345,13 +344,13 @@ def test_an_aborted_link_starts_no_further_attempt(
     """An abort from another thread takes effect before the next attempt."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def aborting(link: Link, info: AddressInfo) -> socket.socket:
-        link.abort()
-        return begin(link, info)
+    def aborting(channel: Channel, info: AddressInfo) -> socket.socket:
+        channel.abort()
+        return begin(channel, info)
 
-    monkeypatch.setattr(Link, "_begin_connect", aborting)
+    monkeypatch.setattr(Channel, "_begin_attempt", aborting)
     with pytest.raises(SecureSMTPError, match="abort") as caught:
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert (caught.value.stage, len(sockets)) == (Stage.CONNECT, 1)
@@ -365,7 +364,7 @@ def test_closing_with_abort_ends_a_running_attempt(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _start(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
-    _wait_until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.places))
+    _wait_until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
@@ -379,12 +378,14 @@ def test_closing_with_abort_ends_a_check_that_is_connecting(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _start(mine.check)
-    _wait_until(lambda: any(place.link is not None and place.link._connecting for place in mine._pool.apart))
+    _wait_until(
+        lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots.check_slots)
+    )
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
     assert _closed(sockets)
-    assert not mine._pool.apart
+    assert not mine._pool.slots.check_slots
 
 
 @pytest.mark.parametrize("what", ["send", "check"])
@@ -397,7 +398,7 @@ def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
     def on_event(event: Event) -> None:
         if isinstance(event, Connecting):
             closing.start()
-            _wait_until(lambda: mine._pool._aborted)
+            _wait_until(lambda: mine._pool.slots.is_aborted)
 
     mine = SecureMailer("localhost", 1, timeout=60, on_event=on_event)
     closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
-import selectors
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -54,9 +52,12 @@ from securesmtp import (
     WrongTLSModeError,
 )
 from securesmtp._protocol.dialogue import open_session
+from securesmtp._protocol.exchange import Exchange
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.channel import READ
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.link import Link
 from securesmtp._values import TLSInfo, TLSMode
 
 
@@ -66,8 +67,8 @@ def _pin(certificate: Certificate) -> str:
     return "sha256/" + base64.b64encode(hashlib.sha256(key).digest()).decode()
 
 
-def _settings(mode: Literal["implicit", "starttls"] = "starttls") -> Settings:
-    return SecureMailer("localhost", 1, tls=mode, timeout=1)._settings
+def _settings(mode: Literal["implicit", "starttls"] = "starttls", port: int = 1) -> Settings:
+    return SecureMailer("localhost", port, tls=mode, timeout=1)._settings
 
 
 @pytest.mark.parametrize(
@@ -193,11 +194,11 @@ def test_an_unsolicited_reply_is_an_error_with_its_stage(
     said: bytes, kind: type[SecureSMTPError], words: str, *, inside: bool
 ) -> None:
     """In plaintext it is an attack; inside TLS the server closes the session or is at fault."""
-    link = Link(_settings(), tls.build_context(TLSPolicy()))
-    link._tls = cast("TLSInfo", object()) if inside else None
-    link._reader.feed(said)
+    exchange = Exchange()
+    exchange.tls = cast("TLSInfo", object()) if inside else None
+    exchange.feed(said)
     with pytest.raises(kind, match=words) as caught:
-        link._unsolicited(Stage.RCPT)
+        exchange.refuse_unsolicited(Stage.RCPT)
     assert type(caught.value) is kind
     assert caught.value.stage is Stage.RCPT
 
@@ -247,15 +248,15 @@ def test_only_the_configured_host_is_resolved(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_silent_server_on_port_465_gets_a_hint_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     """With STARTTLS configured, its silence means that it waits for implicit TLS."""
-    link = Link(dataclasses.replace(_settings(), port=465), tls.build_context(TLSPolicy()))
-    link._stage = Stage.GREETING
-
-    def waits(events: int) -> NoReturn:
-        raise ConnectError("gone")
-
-    monkeypatch.setattr(link, "_wait", waits)
-    with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
-        link._wait_for_reply()
+    link = Link(_settings(port=465), tls.build_context(TLSPolicy()))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)
+        link.connection.channel.sock = ours
+        steps = link.connection.greet()
+        assert next(steps) == READ
+        with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
+            steps.throw(ConnectError("gone"))
     assert caught.value.stage is Stage.GREETING
     assert "implicit" in (caught.value.hint or "")
 
@@ -265,9 +266,10 @@ def test_an_expired_limit_names_the_stage() -> None:
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        link.sock, link._stage, link._deadline = ours, Stage.RCPT, Deadline("command", 0)
-        with pytest.raises(DeadlineExceededError, match="in stage rcpt") as caught:
-            link._wait(selectors.EVENT_READ)
+        connection = link.connection
+        connection.channel.sock, connection._stage, connection._deadline = ours, Stage.RCPT, Deadline("command", 0)
+        with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
+            link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")
 
 

@@ -18,7 +18,8 @@ from securesmtp._values import Certificate, CertificateReason, Stage
 from securesmtp.errors import CertificateError
 
 if TYPE_CHECKING:
-    from securesmtp._settings import Settings, TLSPolicy
+    from securesmtp._options import TLSPolicy
+    from securesmtp._settings import Settings
 
 # A certificate as `ssl.SSLSocket.getpeercert` returns it.
 _Fields: TypeAlias = dict[str, Any]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from securesmtp._settings import Settings, TLSPolicy
+    from securesmtp._options import TLSPolicy
+    from securesmtp._settings import Settings
 
 # Forward secrecy and AEAD only (RFC 9325 §4.2). Level 2 refuses RSA below 2048 bits and SHA-1 on every OpenSSL.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"

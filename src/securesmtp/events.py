@@ -38,8 +38,10 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# In characters: of one log line, longer than any that this library writes, and of the Message-ID in it.
-_MAX_LINE, _MAX_ID = 2000, 200
+# Characters of a log line; the lines of this library are shorter.
+_MAX_LINE = 2000
+# Characters of a Message-ID in a log line.
+_MAX_ID = 200
 _LOGGER = logging.getLogger("securesmtp")
 # Without a handler, Python would print warnings to stderr although the application did not configure logging.
 _LOGGER.addHandler(logging.NullHandler())

@@ -182,7 +182,7 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "inside", "kind", "words"),
+    ("sent", "inside_tls", "kind", "text"),
     [
         (b"421 bye\r\n", False, DowngradeError, "out of turn, in the clear"),
         (b"421 bye\r\n", True, ConnectError, "the server closes the session"),
@@ -191,13 +191,13 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_unsolicited_reply_is_an_error_with_its_stage(
-    said: bytes, kind: type[SecureSMTPError], words: str, *, inside: bool
+    sent: bytes, kind: type[SecureSMTPError], text: str, *, inside_tls: bool
 ) -> None:
     """In plaintext it is an attack; inside TLS the server closes the session or is at fault."""
     exchange = Exchange()
-    exchange.tls = cast("TLSInfo", object()) if inside else None
-    exchange.feed(said)
-    with pytest.raises(kind, match=words) as caught:
+    exchange.tls = cast("TLSInfo", object()) if inside_tls else None
+    exchange.feed(sent)
+    with pytest.raises(kind, match=text) as caught:
         exchange.refuse_unsolicited(Stage.RCPT)
     assert type(caught.value) is kind
     assert caught.value.stage is Stage.RCPT
@@ -220,13 +220,22 @@ def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailM
     assert root.sha256 in {each.fingerprint(SHA256()).hex() for each in roots}
 
 
-def test_a_client_certificate_and_its_key_are_two_files(tmp_path: Path) -> None:
-    """Both are loaded; if one cannot be read, the error names the certificate's path."""
-    leaf = trustme.CA().issue_cert("me.example")
+def test_a_client_certificate_and_its_key_are_two_files(
+    serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path
+) -> None:
+    """Both are loaded and used; if one cannot be read, the error names the certificate's path."""
+    clients = trustme.CA()
+    leaf = clients.issue_cert("me.example")
     certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
     leaf.cert_chain_pems[0].write_to_path(str(certificate))
     leaf.private_key_pem.write_to_path(str(key))
-    assert tls.build_context(TLSPolicy(client_cert=certificate, client_key=key)).cert_store_stats()["x509"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    clients.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    policy = TLSPolicy(ca_data=ca.cert_pem.bytes().decode(), client_cert=certificate, client_key=key)
+    with SecureMailer("localhost", serve(tls=context).port, policy=policy) as mailer:
+        assert mailer.send(message).reply.code == 250
     with pytest.raises(ConfigurationError, match=r"client_cert '.*missing\.pem' cannot be used"):
         tls.build_context(TLSPolicy(client_cert=tmp_path / "missing.pem", client_key=key))
 

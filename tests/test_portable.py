@@ -7,7 +7,7 @@ import json
 import pickle
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -72,12 +72,14 @@ def _full(kind: type[SecureSMTPError]) -> SecureSMTPError:
     error.host, error.port, error.message_id = "mx.example", 587, "<1@x.example>"
     extra: dict[str, object] = {
         "address": "no@", "reason": CertificateReason.STRICT, "limit": "final", "recipients": _receipt(1).recipients,
+        "receipt": _receipt(), "interrupted": True,
     }  # fmt: skip
     for name, value in extra.items():
         if hasattr(kind, name):
             setattr(error, name, value)
     # An unknown outcome is never retryable.
     error.retryable = error.outcome is not Outcome.UNKNOWN
+    assert set(vars(error)) >= set(get_type_hints(kind)) - {"outcome"}
     return error
 
 

@@ -68,7 +68,7 @@ def test_no_name_from_the_network_replaces_the_configured_host(
 
 
 def test_a_legacy_ca_is_accepted_on_request(serve: Serve, message: EmailMessage) -> None:
-    """By the only setting that relaxes verification; without it the table has a refusal."""
+    """By the only setting that relaxes verification; the table above has the refusal without it."""
     (row,) = (row for row in TABLE if row.id == "legacy_ca")
     server = serve(tls=row.certificate.context())
     policy = TLSPolicy(ca_data=row.trust.decode("ascii"), allow_legacy_ca=True)

@@ -2,7 +2,7 @@
 Events: what a mailer reports while it works, to ``on_event`` and as one line each to the logger ``securesmtp``.
 
 An event is a frozen value that holds neither a secret nor the message's content. Its `str` is the line that is logged:
-at WARNING for a failure of TLS or of the login, or if a setting cannot be kept; everything else at DEBUG.
+at WARNING if TLS or the login failed, or if the mailer must do without a setting or an extension; otherwise at DEBUG.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
 
     @property
     def url(self) -> str:
-        """Address of the documentation about this error: what it means, why it happens and what to do."""
+        """Address of the documentation that says what this error means, why it happens and what to do."""
         return f"{_TROUBLESHOOTING}#{type(self).__name__.lower()}"
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve, examples
 from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
@@ -32,12 +32,13 @@ from securesmtp import (
     Window,
 )
 from securesmtp._bulk.jobs import Job
+from securesmtp._protocol import overlap
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
-from securesmtp._transport import stream
 from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._workers import in_order
 from securesmtp.events import Failed, FellBack, Sent
 
@@ -168,7 +169,7 @@ WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3
 
 
 @OFFERS
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(
     faults=st.lists(
         st.tuples(st.sampled_from(["MAIL", "RCPT", "CONTENT", "DATA"]), st.sampled_from(WORDS)), max_size=30
@@ -305,12 +306,12 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
 @OFFERS
 @pytest.mark.parametrize("how", ["cut", "reset"])
 def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
-    serve: Serve, mailer: Mailer, offer: Sequence[str], how: str
+    serve: Serve, mailer: Mailer, positions: Positions, offer: Sequence[str], how: str
 ) -> None:
     """At every octet that the server reads: never a lie about what it accepted, and nothing sent twice."""
     whole, script = serve(honest(extensions=offer), overlaps=True), honest(extensions=offer)
     list(mailer(whole, pipelining="session").send_many(mails(4)))
-    for count in range(0, len(whole.secret), 7):
+    for count in positions(len(whole.secret)):
         server = serve(script, overlaps=True, cut_after_read=count, cut_with=how)
         with mailer(server, pipelining="session", max_connections=1) as mine:
             results = list(mine.send_many(mails(4)))
@@ -380,7 +381,7 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have dropped what it was told; the message goes all the same."""
-    monkeypatch.setattr(stream, "_TRIAL", 0.2)
+    monkeypatch.setattr(overlap, "_TRIAL", 0.2)
     events: list[Event] = []
     mine = mailer(
         serve(one_at_a_time(DATA, throws_away), overlaps=True),
@@ -399,9 +400,9 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
     """Neither the first message, nor those behind others once the host has proved to bear it."""
     server = serve(honest(extensions=DATA), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    trial = stream._TRIAL
+    trial = overlap._TRIAL
     for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
-        monkeypatch.setattr(stream, "_TRIAL", limit)
+        monkeypatch.setattr(overlap, "_TRIAL", limit)
         assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
     assert mine._pool.overlap_support.supported
     # Nothing is owed when all was heard, so it is used again.
@@ -595,7 +596,7 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
 @pytest.mark.parametrize(
     ("offer", "where"),
     [
-        (CHUNK, (stream.OverlappingSender, "_advance_oldest")),
+        (CHUNK, (overlap.OverlappingSender, "_advance_oldest")),
         (CHUNK, (Content, "chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
@@ -802,7 +803,7 @@ def silent(peer: Peer, line: bytes) -> bytes:
 def test_what_was_refuted_stays_so() -> None:
     """And is told once."""
     told: list[str] = []
-    support = stream.OverlapSupport(told.append)
+    support = OverlapSupport(told.append)
     support.confirm()
     support.rule_out("no")
     support.rule_out("no again")

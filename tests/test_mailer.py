@@ -198,7 +198,7 @@ def test_the_outcome_is_unknown_when_the_final_reply_never_comes(
 def test_the_outcome_is_true_wherever_the_connection_is_cut(
     serve: Serve, mailer: Mailer, positions: Positions, message: EmailMessage, mode: Mode
 ) -> None:
-    """Cut at many positions of what the server reads: the outcome agrees with what the server accepted."""
+    """Cut at the bytes that the server reads: the outcome agrees with what the server accepted."""
     del message["Bcc"]
     message["Message-ID"] = "<a@b>"
     whole = serve(honest(mode))

@@ -236,7 +236,7 @@ def test_send_bytes_changes_nothing_but_bare_lf(serve: Serve, mailer: Mailer) ->
         pytest.param(b"Subject: x\n\nend\r", "line 3 has a CR", id="cr-at-the-end"),
         pytest.param(b"Subject: x\nBcc: y@example.org\n\n", "line 2 is a Bcc", id="bcc"),
         pytest.param(b"no header", "line 1 is neither", id="no-header"),
-        pytest.param(b"Subject: \xff\n\n", "line 1 is a header that is not UTF-8", id="latin-1-header"),
+        pytest.param(b"Subject: \xff\n\n", "line 1 of the header is not UTF-8", id="latin-1-header"),
     ],
 )
 def test_octets_that_cannot_be_sent_are_refused_with_their_line(data: bytes, match: str) -> None:

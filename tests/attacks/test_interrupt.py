@@ -30,8 +30,9 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
-from securesmtp._transport.link import Link
+from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
+from securesmtp._transport.channel import Steps
+from securesmtp._transport.connection import Connection
 from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
@@ -40,18 +41,18 @@ LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[Effect]:
     """Raise KeyboardInterrupt before (or *after*) effect number *at* is performed; return the list of effects."""
     seen: list[Effect] = []
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    perform = Connection._perform
 
-    def interrupts(link: Link, effect: Effect) -> Answer:
+    def interrupts(connection: Connection, effect: Effect) -> Steps[Answer]:
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
-        answer = perform(link, effect)
+        answer = yield from perform(connection, effect)
         if len(seen) == at + 1:
             raise KeyboardInterrupt
         return answer
 
-    monkeypatch.setattr(Link, "_perform", interrupts)
+    monkeypatch.setattr(Connection, "_perform", interrupts)
     return seen
 
 
@@ -239,9 +240,9 @@ def test_a_connection_whose_dialogue_did_not_end_is_not_used_again(
     server = serve()
     mine = mailer(server)
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    (link,) = [place.link for place in mine._pool.places if place.link is not None]
+    (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
     assert link is not None
-    monkeypatch.setattr(link, "close", lambda: None)
+    monkeypatch.setattr(link.connection, "_close_ended", lambda: None)
     with pytest.raises(KeyboardInterrupt):
         link.run(_raises(KeyboardInterrupt()))
     monkeypatch.undo()
@@ -349,7 +350,7 @@ def test_the_cause_of_an_interrupt_is_kept(serve: Serve, mailer: Mailer, monkeyp
     def interrupts(*_: object) -> None:
         raise SystemExit from first
 
-    monkeypatch.setattr(Link, "_perform", interrupts)
+    monkeypatch.setattr(Connection, "_perform", interrupts)
     with pytest.raises(SystemExit) as caught:
         mailer(serve()).send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert isinstance(caught.value.__cause__, ConnectError)
@@ -362,14 +363,14 @@ def test_an_alarm_before_anything_is_written_is_raised(
     """It strikes while an idle connection is examined; its TimeoutError does not mean that the connection has ended."""
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    monkeypatch.setattr(Link, "_unread", lambda _: signal.raise_signal(signal.SIGALRM))
-    mine._on_event = told.append
+    monkeypatch.setattr(Connection, "_has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
+    mine._core.on_event = told.append
     with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
 
-@pytest.mark.parametrize("second", ["close", "_interrupt"])
+@pytest.mark.parametrize("second", ["_close_ended", "_interrupt"])
 def test_a_second_interrupt_leaves_a_closed_connection(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
@@ -381,20 +382,20 @@ def test_a_second_interrupt_leaves_a_closed_connection(
     struck: list[str] = []
 
     def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
-        def strikes(link: Link, *arguments: object) -> object:
+        def strikes(connection: Connection, *arguments: object) -> object:
             if name not in struck and (name == "_receive" or struck):
                 struck.append(name)
                 raise KeyboardInterrupt
-            return act(link, *arguments)
+            return act(connection, *arguments)
 
         return strikes
 
     for name in ("_receive", second):
-        monkeypatch.setattr(Link, name, once(name, getattr(Link, name)))
+        monkeypatch.setattr(Connection, name, once(name, getattr(Connection, name)))
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert struck == ["_receive", second]
-    assert not any(place.link is not None and place.link.is_open for place in mine._pool.places)
+    assert not any(slot.link is not None and slot.link.is_open for slot in mine._pool.slots)
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
 
@@ -470,7 +471,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(  # noqa: PLR0913, PLR0917 -- fix
             assert content not in [message.content for message in server.accepted], at
         at += lines
     # Tracing also interrupts where a signal cannot: between a call and the release of its slot, which stays in use.
-    mine._pool.drop()
+    mine._pool.slots.close_now()
     assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
@@ -498,15 +499,17 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
 ) -> None:
     """At any step of the sending thread: each message's outcome is reported by one event, and it is true."""
     ids = [f"<{number}@b.example>" for number in range(5)]
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    perform = Connection._perform
     for at in range(4 + len(offer) % stride, 100, stride):
         seen: list[Effect] = []
 
-        def interrupts(link: Link, effect: Effect, at: int = at, seen: list[Effect] = seen) -> Answer:
+        def interrupts(
+            connection: Connection, effect: Effect, at: int = at, seen: list[Effect] = seen
+        ) -> Steps[Answer]:
             seen.append(effect)
             if len(seen) == at + 1 and not after:
                 raise error
-            answer = perform(link, effect)
+            answer = yield from perform(connection, effect)
             if len(seen) == at + 1:
                 raise error
             return answer
@@ -514,8 +517,8 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
         told: list[Event] = []
         server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
         mine = mailer(server, pipelining="session", max_connections=1, on_event=told.append)
-        mine._pool.bearing.prove()
-        monkeypatch.setattr(Link, "_perform", interrupts)
+        mine._pool.overlap_support.confirm()
+        monkeypatch.setattr(Connection, "_perform", interrupts)
         results: list[SendResult] = []
         with suppress(error):
             results.extend(mine.send_many(_mails(5), partial="allow"))

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from securesmtp._protocol.dialogue import (
+from securesmtp._protocol.effects import (
     Answer,
     Block,
+    CommandGroup,
     Connect,
-    Connected,
     Dialogue,
     Effect,
-    Flight,
+    Opened,
     Receive,
     Send,
     Upgrade,
@@ -61,7 +61,7 @@ class Played(Generic[T]):
         written = [
             (effect.line,) if isinstance(effect, Send) else effect.lines
             for effect in self.effects
-            if isinstance(effect, Send | Flight)
+            if isinstance(effect, Send | CommandGroup)
         ]
         return [line.data[:-2] for lines in written for line in lines]
 
@@ -100,14 +100,14 @@ def raw(text: bytes, reader: ReplyReader | None = None) -> RawReply:
     return reply
 
 
-def connected(greeting: bytes = b"220 mx", tls: TLSInfo | None = None) -> Connected:
+def opened(greeting: bytes = b"220 mx", tls: TLSInfo | None = None) -> Opened:
     """Return the answer to `Connect`."""
-    return Connected(raw(greeting), tls, b"[127.0.0.1]")
+    return Opened(raw(greeting), tls, b"[127.0.0.1]")
 
 
 def play(
     dialogue: Dialogue[T],
-    *answers: bytes | Connected | TLSInfo | SecureSMTPError,
+    *answers: bytes | Opened | TLSInfo | SecureSMTPError,
     breaks: Mapping[int, SecureSMTPError] | None = None,
 ) -> Played[T]:
     """Resume *dialogue* with the *answers* until it ends."""
@@ -124,7 +124,7 @@ def play(
             played.effects.append(effect)
             answer = None
             if isinstance(effect, Send):
-                reader.conceal(effect.line)
+                reader.redact(effect.line)
             if failure is None and isinstance(effect, Connect | Receive | Upgrade):
                 given = left.pop(0)
                 if isinstance(given, SecureSMTPError):

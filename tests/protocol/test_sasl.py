@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import examples
 from protocol.play import plain_id
-from securesmtp._protocol.sasl import Password, choose
+from securesmtp._protocol.sasl import Password, start_mechanism
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
@@ -33,8 +33,8 @@ def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
     makers: list[Callable[[], object]] = [
         lambda: Password("user", password),
         lambda: Password("user", Secret(password)),
-        lambda: choose(Password("user", lambda: password), ["PLAIN"]),
-        lambda: choose(Password("user", lambda: Secret(password)), ["PLAIN"]),
+        lambda: start_mechanism(Password("user", lambda: password), ["PLAIN"]),
+        lambda: start_mechanism(Password("user", lambda: Secret(password)), ["PLAIN"]),
     ]
     for make in makers:
         with pytest.raises(ConfigurationError, match="password") as caught:
@@ -46,7 +46,10 @@ def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
 @pytest.mark.parametrize("password", [None, b"hunter2", 1, ["hunter2"]], ids=ascii)
 def test_what_is_no_password_is_refused_by_its_type(password: str) -> None:
     """The error names the type and not the value."""
-    for make in (lambda: Password("user", password), lambda: choose(Password("user", lambda: password), ["LOGIN"])):
+    for make in (
+        lambda: Password("user", password),
+        lambda: start_mechanism(Password("user", lambda: password), ["LOGIN"]),
+    ):
         with pytest.raises(ConfigurationError, match=type(password).__name__) as caught:
             make()
         assert "hunter" not in str(caught.value)
@@ -55,7 +58,7 @@ def test_what_is_no_password_is_refused_by_its_type(password: str) -> None:
 def test_4096_octets_are_not_too_many() -> None:
     """The limit itself is allowed, for both."""
     login = Password("u" * 4096, "ü" * 2048)
-    assert choose(login, ["PLAIN"]).start() == b"\0" + b"u" * 4096 + b"\0" + "ü".encode() * 2048
+    assert start_mechanism(login, ["PLAIN"]).start() == b"\0" + b"u" * 4096 + b"\0" + "ü".encode() * 2048
 
 
 @pytest.mark.parametrize("mechanisms", [[], ["CRAM-MD5"], ["PLAIN", "NTLM"], ["plain"], [""], "PLAIN"], ids=str)
@@ -78,7 +81,7 @@ def test_mechanisms_that_are_not_there_are_refused(mechanisms: list[str]) -> Non
 )
 def test_our_order_decides(mechanisms: list[str] | None, offered: list[str], name: str) -> None:
     """The first that the caller allows and the server offers; the server's order does not matter."""
-    assert choose(Password("user", PASSWORD, mechanisms), offered).name == name
+    assert start_mechanism(Password("user", PASSWORD, mechanisms), offered).name == name
 
 
 @pytest.mark.parametrize(
@@ -96,22 +99,22 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
         return PASSWORD
 
     login = Password("user", fetch, mechanisms)
-    with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, and only PLAIN"):
-        choose(login, offered)
+    with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, but only PLAIN"):
+        start_mechanism(login, offered)
     assert asked == []
 
 
 def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:
     """A flood of mechanisms does not fill the log."""
-    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, and only"):
-        choose(Password("user", PASSWORD), ["X" * 300])
+    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, but only"):
+        start_mechanism(Password("user", PASSWORD), ["X" * 300])
 
 
 def test_a_callable_is_asked_at_each_login() -> None:
     """And not before: a password that changes is fetched anew."""
     passwords = iter(["one", "two"])
     login = Password("user", lambda: next(passwords))
-    assert [choose(login, ["PLAIN"]).start() for _ in range(2)] == [b"\0user\0one", b"\0user\0two"]
+    assert [start_mechanism(login, ["PLAIN"]).start() for _ in range(2)] == [b"\0user\0one", b"\0user\0two"]
 
 
 def test_what_a_callable_raises_is_not_hidden() -> None:
@@ -121,7 +124,7 @@ def test_what_a_callable_raises_is_not_hidden() -> None:
         raise OSError
 
     with pytest.raises(OSError, match=r"^$"):
-        choose(Password("user", broken), ["PLAIN"])
+        start_mechanism(Password("user", broken), ["PLAIN"])
 
 
 _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
@@ -131,7 +134,7 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 @settings(max_examples=examples(200), deadline=None)
 def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
     """RFC 4616: three fields, two NULs, raw UTF-8; once more where it is asked, and nothing else to answer."""
-    mechanism = choose(Password(username, password), ["PLAIN"])
+    mechanism = start_mechanism(Password(username, password), ["PLAIN"])
     initial = mechanism.start()
     assert initial is not None
     assert initial.split(b"\0") == [b"", username.encode(), password.encode()]
@@ -143,7 +146,7 @@ def test_plain_is_name_and_password_as_they_are(username: str, password: str) ->
 @settings(max_examples=examples(200), deadline=None)
 def test_login_is_name_then_password_then_nothing(username: str, password: str, words: list[bytes]) -> None:
     """Whatever the server asks; the third answer and all later ones are None."""
-    mechanism = choose(Password(username, password), ["LOGIN"])
+    mechanism = start_mechanism(Password(username, password), ["LOGIN"])
     assert mechanism.start() is None
     answers = [mechanism.respond(challenge) for challenge in words]
     assert answers == [username.encode(), password.encode(), None, None]

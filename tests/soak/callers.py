@@ -201,7 +201,7 @@ def _be_child(mailer: SecureMailer, numbers: range, writing: int, limit: float) 
 
 def _leave_to_parent(mailer: SecureMailer) -> None:
     """Give up the sockets of the parent's servers, which would never end otherwise; the mailer's own stay."""
-    links = [place.link for pool in mailer._pools.values() for place in pool.places]
+    links = [slot.link for pool in mailer._pools.values() for slot in pool.slots]
     kept = {link.sock.fileno() for link in links if link is not None and link.sock is not None}
     nothing = os.open(os.devnull, os.O_RDWR)
     for path in list(Path("/proc/self/fd").iterdir()):

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
@@ -30,33 +28,14 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.link import Link
-from securesmtp._transport.pool import Gate, State, choose
+from securesmtp._transport.pool import Waiter
 from securesmtp._transport.tls import build_context
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
-LEFT = st.none() | st.integers(-1, 3)
-PLACES = st.lists(st.builds(State, st.booleans(), LEFT, st.floats(0, 100)), max_size=6)
 
 
 def _send(mailer: SecureMailer, **options: float) -> int:
     return mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"], **options).reply.code  # type: ignore[arg-type]
-
-
-@given(PLACES, st.floats(0.1, 100))
-def test_the_youngest_connection_that_may_be_used_is_used(places: list[State], max_idle: float) -> None:
-    """One that is in use never; one that is worn out is closed, and its place taken only where nothing is better."""
-    chosen, worn = choose(places, max_idle)
-    free = {number for number, place in enumerate(places) if place.free}
-    old = {n for n in free if (left := places[n].left) is not None and (left <= 0 or places[n].idle >= max_idle)}
-    good = {n for n in free - old if places[n].left is not None}
-    assert set(worn) == old
-    if chosen is None:
-        assert not free
-    elif good:
-        assert chosen in good
-        assert all(places[chosen].idle <= places[n].idle for n in good)
-    else:
-        assert chosen in free
 
 
 def _holding(release: threading.Event, reached: threading.Event) -> Callable[[Peer, bytes], bytes]:
@@ -224,7 +203,7 @@ def test_an_aborted_connection_is_not_gone_on_with(serve: Serve, mailer: Mailer)
     """Where it was still being opened, the next step says why it ends."""
 
     def password() -> str:
-        (link,) = [place.link for place in mine._pool.places if place.link is not None]
+        (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
         link.abort()
         return "secret"
 
@@ -247,8 +226,8 @@ def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer:
     server = serve()
     mine = mailer(server)
     _send(mine)
-    (link,) = [place.link for place in mine._pool.places if place.link is not None]
-    link._process = (0, 0)
+    (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
+    link.connection.channel._process = (0, 0)
     with pytest.raises(ConnectError, match="forked") as caught:
         _send(mine)
     assert (caught.value.stage, caught.value.retryable) == (Stage.MAIL, True)
@@ -259,12 +238,12 @@ def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer:
 def test_who_comes_later_waits_behind_who_is_in_line(serve: Serve, mailer: Mailer) -> None:
     """Even where a place is free; but not behind a thread that is gone, as an interrupt may leave it there."""
     mine = mailer(serve())
-    left = Gate()
-    mine._pool._line.append(left)
+    left = Waiter()
+    mine._pool._waiters.append(left)
     began = time.monotonic()
     assert _send(mine, deadline=5) == 250
     assert time.monotonic() - began > 0.5
-    left.looked -= 10
+    left.polled_at -= 10
     assert _send(mine, deadline=0.2) == 250
 
 

@@ -30,7 +30,7 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
+from securesmtp._protocol.effects import Answer, Block, IOEffect, Receive, Send
 from securesmtp._transport.channel import Steps
 from securesmtp._transport.connection import Connection
 from securesmtp.events import Failed, Sent, is_interrupt
@@ -38,12 +38,12 @@ from securesmtp.events import Failed, Sent, is_interrupt
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
 
-def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[Effect]:
+def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[IOEffect]:
     """Raise KeyboardInterrupt before (or *after*) effect number *at* is performed; return the list of effects."""
-    seen: list[Effect] = []
+    seen: list[IOEffect] = []
     perform = Connection._perform
 
-    def interrupts(connection: Connection, effect: Effect) -> Steps[Answer]:
+    def interrupts(connection: Connection, effect: IOEffect) -> Steps[Answer]:
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
@@ -501,10 +501,10 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
     ids = [f"<{number}@b.example>" for number in range(5)]
     perform = Connection._perform
     for at in range(4 + len(offer) % stride, 100, stride):
-        seen: list[Effect] = []
+        seen: list[IOEffect] = []
 
         def interrupts(
-            connection: Connection, effect: Effect, at: int = at, seen: list[Effect] = seen
+            connection: Connection, effect: IOEffect, at: int = at, seen: list[IOEffect] = seen
         ) -> Steps[Answer]:
             seen.append(effect)
             if len(seen) == at + 1 and not after:
@@ -597,7 +597,7 @@ def test_an_interrupt_while_a_file_is_read_is_raised(serve: Serve, mailer: Maile
         list(mailer(serve()).send_many([envelope]))
 
 
-def _raises(error: BaseException) -> Generator[Effect, Answer, None]:
+def _raises(error: BaseException) -> Generator[IOEffect, Answer, None]:
     raise error
     yield  # It makes this a generator.
 

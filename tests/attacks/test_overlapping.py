@@ -363,7 +363,7 @@ def test_a_server_that_offers_chunking_and_refuses_bdat_is_sent_data(
     assert sum(bytes(each.secret).count(b"BDAT") for each in server.connections) == 1
     (told,) = [event for event in events if isinstance(event, ChunkingRefused)]
     assert told.reply.code == code
-    assert f"refuses BDAT: {code} 5.5.1 what" in str(told)
+    assert f"refused BDAT: {code} 5.5.1 what" in str(told)
 
 
 @pytest.mark.parametrize("reply", [b"503 no recipients\r\n", b"552 too much\r\n"])

@@ -22,11 +22,12 @@ from securesmtp._protocol.effects import (
     CommandGroup,
     Connect,
     Dialogue,
-    Effect,
+    IOEffect,
     Opened,
     Receive,
     Send,
     Upgrade,
+    compute,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
@@ -50,7 +51,7 @@ TLS = TLSInfo(
 class Played(Generic[T]):
     """What a dialogue did: all that it yielded, and how it ended."""
 
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[IOEffect] = field(default_factory=list)
     values: list[T] = field(default_factory=list)
     error: SecureSMTPError | None = None
     unused: int = 0
@@ -119,7 +120,7 @@ def play(
     reader = ReplyReader()
     try:
         while True:
-            effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
+            effect = compute(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from securesmtp._protocol.effects import adapt
 from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.replies import is_too_many_recipients
 from securesmtp._protocol.transaction import (
@@ -148,7 +149,7 @@ def deliver(
 def _deliver(
     session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[Delivery]:
-    attempt.adapted = adapted = submission.adapt_to(session.capabilities)
+    attempt.adapted = adapted = yield from adapt(submission, session.capabilities)
     max_recipients = session.capabilities.limits.get("RCPTMAX", len(adapted.recipients))
     if len(adapted.recipients) > max_recipients and partial == "raise":
         message = f"the message has {len(adapted.recipients)} recipients; the server takes {max_recipients} at a time"

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, receive, upgrade
+from securesmtp._protocol.effects import Send, connect, fetch_password, receive, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
-from securesmtp._protocol.replies import is_closing, is_login_wanted, is_positive, is_refusal, is_temporary
-from securesmtp._protocol.sasl import Mechanism, Password, start_mechanism
+from securesmtp._protocol.replies import (
+    is_auth_continue,
+    is_closing,
+    is_login_wanted,
+    is_positive,
+    is_refusal,
+    is_temporary,
+)
+from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import AuthenticationError, ConnectError, DowngradeError, ProtocolError, RefusedError
@@ -34,7 +41,7 @@ class Session:
     An open session.
 
     Attributes:
-        tls: The TLS session; None in plaintext.
+        tls: The TLS session.
         capabilities: What the server offers inside TLS.
         plaintext_capabilities: What it offered before STARTTLS: kept to be shown, and used for nothing (RFC 3207 §4.2).
         needs_reset: Whether the server may still have a transaction open, so that the next one starts with RSET.
@@ -42,7 +49,7 @@ class Session:
         chunking_refused: How the server refused BDAT although it offers CHUNKING. From then on DATA is used.
     """
 
-    tls: TLSInfo | None
+    tls: TLSInfo
     capabilities: Capabilities
     plaintext_capabilities: Capabilities | None = None
     needs_reset: bool = False
@@ -69,7 +76,7 @@ def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
         message = f'the greeting is "{greeting}"{_plaintext_note(tls)}'
         raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=is_temporary(greeting.code))
     capabilities, plaintext_capabilities = (yield from ehlo(name or opened.literal, tls)), None
-    if mode is TLSMode.STARTTLS:
+    if mode is TLSMode.STARTTLS or tls is None:
         plaintext_capabilities = capabilities
         tls, capabilities = yield from starttls(name or opened.literal, plaintext_capabilities)
     return Session(tls, capabilities, plaintext_capabilities)
@@ -117,13 +124,15 @@ def starttls(name: bytes, capabilities: Capabilities) -> Dialogue[tuple[TLSInfo,
 
 def authenticate(session: Session, login: Password) -> Dialogue[str]:
     """Log in once, with one mechanism, and return its name. A refusal is final (AUTH-02)."""
-    if session.tls is None:
+    evidence: object = session.tls
+    if evidence is None:  # checked although its type promises it: the password is used here
         message = "a login needs TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
-    mechanism = start_mechanism(login, session.capabilities.auth)
+    name = require_mechanism(login, session.capabilities.auth)
+    mechanism = start_mechanism(name, login.username, (yield from fetch_password(login.password)))
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
-    while (raw := (yield from receive(Stage.AUTH))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
+    while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
         response = response or _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
         if response is None:
             message = f"the server asks for more than {mechanism.name} can answer"

@@ -5,18 +5,26 @@ How it works: a dialogue is a generator that decides what to say and does no I/O
 connection performs it and resumes the dialogue with the answer. If an effect fails, the connection closes and throws
 the error into the dialogue. The dialogue may replace the error (only a transaction knows what became of its message)
 and ends.
+
+A dialogue runs no code of the caller's either. It yields a `Computation` instead, which the connection performs with
+`compute`. What the caller's code raises is thrown into the dialogue, and is no error of the connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
+from securesmtp._protocol.message import Submission
+from securesmtp._protocol.sasl import resolve_password
 from securesmtp._protocol.wire import Line, RawReply
+from securesmtp._secret import Secret
 from securesmtp._values import TLSInfo
 
 if TYPE_CHECKING:
+    from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._values import Stage
 
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
@@ -87,8 +95,50 @@ class Block:
     coalesce: bool = False
 
 
-Effect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block
-Answer: TypeAlias = Opened | RawReply | TLSInfo | bool | None
+@dataclass(frozen=True, slots=True)
+class FetchPassword:
+    """Get the password from *source*, which may be the caller's callable. The answer is a `Secret`."""
+
+    source: Secret | Callable[[], str | Secret] = field(repr=False)
+
+    def perform(self) -> Secret:
+        """Return the password."""
+        return resolve_password(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapt:
+    """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
+
+    submission: Submission = field(repr=False)
+    capabilities: Capabilities
+
+    def perform(self) -> Submission:
+        """Return the adapted message."""
+        return self.submission.adapt_to(self.capabilities)
+
+
+class Overall(Protocol):
+    """A moment by which something must be done (`_transport.deadline.Deadline`)."""
+
+    limit: str
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    """Do what follows by *overall*, and within *seconds* from now, a limit that is named *limit*."""
+
+    overall: Overall | None
+    limit: str = ""
+    seconds: float = inf
+
+
+Computation: TypeAlias = FetchPassword | Adapt
+IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block | SetDeadline
+Effect: TypeAlias = IOEffect | Computation
+Answer: TypeAlias = Opened | RawReply | TLSInfo | Secret | Submission | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -105,6 +155,28 @@ def receive(stage: Stage, limit: Limit = "command") -> Dialogue[RawReply]:
 def upgrade() -> Dialogue[TLSInfo]:
     """Start TLS."""
     return _checked(TLSInfo, (yield Upgrade()))
+
+
+def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:
+    """Return the password from *source*."""
+    return _checked(Secret, (yield FetchPassword(source)))
+
+
+def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:
+    """Return *submission*, adapted to a server that has these *capabilities*."""
+    return _checked(Submission, (yield Adapt(submission, capabilities)))
+
+
+def compute(effect: Effect, dialogue: Dialogue[T]) -> IOEffect:
+    """Return *effect*; while it is a computation, perform it, resume *dialogue*, and take the next effect."""
+    while isinstance(effect, Computation):
+        try:
+            answer = effect.perform()
+        except BaseException as error:  # noqa: BLE001 -- the dialogue handles it, or raises it again
+            effect = dialogue.throw(error)
+        else:
+            effect = dialogue.send(answer)
+    return effect
 
 
 def _checked(kind: type[T], answer: Answer) -> T:

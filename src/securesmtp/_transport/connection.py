@@ -18,11 +18,13 @@ from securesmtp._protocol.effects import (
     CommandGroup,
     Connect,
     Dialogue,
-    Effect,
+    IOEffect,
     Opened,
     Receive,
     Send,
+    SetDeadline,
     Upgrade,
+    compute,
 )
 from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.failures import early_reply_error, interrupt_error, is_session_usable
@@ -128,6 +130,7 @@ class Connection:
         try:
             effect = next(dialogue)
             while True:
+                effect = compute(effect, dialogue)
                 try:
                     answer = yield from self._perform(effect)
                 except OSError as raised:
@@ -209,7 +212,7 @@ class Connection:
 
     # Effects.
 
-    def _perform(self, effect: Effect) -> Steps[Answer]:
+    def _perform(self, effect: IOEffect) -> Steps[Answer]:
         match effect:
             case Receive():
                 self._reply = yield from self._receive(effect)
@@ -227,6 +230,9 @@ class Connection:
                 self._check_unsolicited()
                 self._pipelined = False
                 yield from self._write(self.exchange.queue_command(effect.line))
+            case SetDeadline():
+                # What ended the connection for the message before is not the error of this one.
+                self.overall, self._failure = Deadline(effect.limit, effect.seconds, effect.overall), None
             case Connect():
                 return (yield from self._open())
             case Upgrade():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, overload
 
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
@@ -85,21 +85,6 @@ class Password:
             raise ConfigurationError(message)
 
 
-def start_mechanism(login: Password, offered: Sequence[str]) -> Mechanism:
-    """
-    Return the first mechanism that *login* allows and the server *offered*, with the password.
-
-    Raises:
-        NoUsableMechanismError: There is none. The password callable was not called.
-        ConfigurationError: The callable returned something that is not a password.
-    """
-    name = pick_mechanism(login, offered)
-    if name is None:
-        message = f"the server offers {_listed(offered)}, but only {_listed(_allowed(login))} may be used"
-        raise NoUsableMechanismError(message, stage=Stage.AUTH)
-    return RANKED[name](login.username, _resolve_password(login.password))
-
-
 def known_secrets(login: Password | None) -> tuple[bytes, ...]:
     """Return the password of *login*, unless a callable returns it: then it is not known before the login."""
     return (login.password.reveal().encode(),) if login and isinstance(login.password, Secret) else ()
@@ -110,14 +95,43 @@ def pick_mechanism(login: Password, offered: Sequence[str]) -> str | None:
     return next((name for name in _allowed(login) if name in offered), None)
 
 
+def require_mechanism(login: Password, offered: Sequence[str]) -> str:
+    """
+    Return the name of the first mechanism that *login* allows and the server *offered*.
+
+    Raises:
+        NoUsableMechanismError: There is none.
+    """
+    name = pick_mechanism(login, offered)
+    if name is None:
+        message = f"the server offers {_listed(offered)}, but only {_listed(_allowed(login))} may be used"
+        raise NoUsableMechanismError(message, stage=Stage.AUTH)
+    return name
+
+
+def start_mechanism(name: str, username: str, password: Secret) -> Mechanism:
+    """Return a new exchange of the mechanism *name*."""
+    return RANKED[name](username, password)
+
+
 def _allowed(login: Password) -> tuple[str, ...]:
     return login.mechanisms or tuple(RANKED)
 
 
-def _resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
+def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
+    """
+    Return the password that *source* is or returns.
+
+    Raises:
+        ConfigurationError: A callable returned something that is not a password.
+    """
     return _validated(as_secret(source()) if callable(source) else source)
 
 
+@overload
+def as_secret(password: str | Secret) -> Secret: ...
+@overload
+def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]: ...
 def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
     """Return *password* as a `Secret`, even if it is of a wrong type, unless it is one already or a callable."""
     return password if isinstance(password, Secret) or callable(password) else Secret(password)

@@ -106,6 +106,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp._options",
                 "securesmtp._report",
                 "securesmtp._values",
+                "securesmtp._report",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",

@@ -1,15 +1,15 @@
 """
 What a mailer does except waiting: deadlines, receipts, reports, events, and what an error says of its message.
 
-`SecureMailer` has one `Core`; a mailer that waits in another way needs nothing else from it.
+Each mailer has one `Core`. A mailer that waits in another way, for tasks instead of threads, uses the same one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
-    from securesmtp._transport.slots import Slot
+    from securesmtp._transport.slot import Slot
     from securesmtp.events import Event
+
+T = TypeVar("T")
+# What a send does on its connection: with the account of it, its slot and the open session.
+Action: TypeAlias = "Callable[[Exchange, Slot, Session], Dialogue[T]]"
 
 
 @dataclass(slots=True)
@@ -44,59 +50,64 @@ class Sending:
     Attributes:
         submission: The message.
         started: When its sending began.
-        session: The session it is sent in, once there is one.
-        attempt: What the server has replied so far.
-        is_second_login: Whether it is sent over a new connection because the first one lost its login.
-        is_reported: Whether its event was emitted.
+        progress: The session that it is sent in, and how far it is; None before there is one.
+        error: What has ended its sending, if it was an error.
         receipt: Its receipt, once it was accepted.
+        is_reported: Whether its event was emitted.
+        is_second_login: Whether it is sent over a new connection because the first one lost its login.
     """
 
     submission: Submission
     started: float
-    session: Session | None = None
-    attempt: Attempt = field(default_factory=Attempt)
-    is_second_login: bool = False
-    is_reported: bool = False
+    progress: tuple[Session, Attempt] | None = None
+    error: SecureSMTPError | None = None
     receipt: Receipt | None = None
+    is_reported: bool = False
+    is_second_login: bool = False
 
-    def to_receipt(self, delivery: Delivery) -> Receipt:
-        """Return the receipt for the *delivery*: always the same one."""
-        if self.receipt is None:
-            assert self.session is not None  # noqa: S101 -- interim
-            assert self.session.tls is not None  # noqa: S101 -- interim
-            self.receipt = Receipt(
-                self.submission.content.message_id,
-                self.submission.mail_from.address,
-                delivery.recipients,
-                delivery.replies[-1],
-                self.session.tls,
-                delivery.size,
-                timedelta(seconds=monotonic() - self.started),
-                delivery.replies,
-            )
+    def accept(self, session: Session, delivery: Delivery) -> Receipt:
+        """Make the receipt for *delivery*, keep it and return it."""
+        self.receipt = Receipt(
+            self.submission.content.message_id,
+            self.submission.mail_from.address,
+            delivery.recipients,
+            delivery.replies[-1],
+            session.tls,
+            delivery.size,
+            timedelta(seconds=monotonic() - self.started),
+            delivery.replies,
+        )
         return self.receipt
 
     def error_after(self, interrupt: BaseException) -> SecureSMTPError:
-        """Return the error that says what became of the message when *interrupt* struck."""
-        lost = interrupt_error(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
-        end = self.attempt.result = self.attempt.result_after(lost)
-        if isinstance(end, SecureSMTPError):
-            return end
-        message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
-        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=end.replies[-1])
-        error.outcome, error.receipt = Outcome.ACCEPTED, self.to_receipt(end)
+        """Return the error that says what became of the message if *interrupt* ended its sending now."""
+        if self.error is not None:
+            return self.error
+        lost = interrupt_error(interrupt, Stage.CONNECT if self.progress is None else Stage.MAIL)
+        receipt = self.receipt
+        if receipt is None:
+            if self.progress is None:
+                return lost
+            session, attempt = self.progress
+            result = attempt.result_after(lost)
+            if isinstance(result, SecureSMTPError):
+                return result
+            receipt = self.accept(session, result)
+        message = f'{lost.args[0]} when the server had accepted the message: "{receipt.reply}"'
+        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=receipt.reply)
+        error.outcome, error.receipt = Outcome.ACCEPTED, receipt
         return error
 
 
 @dataclass(slots=True)
 class Checkout:
     """
-    One use of a connection, and how far it came.
+    One use of a connection by a send, and how far it got.
 
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
-        has_slot: Whether its turn to use a connection came.
-        session: The session that it found or opened.
+        has_slot: Whether it got a slot, and may use a connection.
+        session: The session that it found or opened there.
     """
 
     ignores_pause: bool = False
@@ -105,7 +116,7 @@ class Checkout:
 
     @property
     def is_unconnected(self) -> bool:
-        """Whether a connection was to be opened, and could not be."""
+        """Whether it had a slot, but no connection could be opened in it."""
         return self.has_slot and self.session is None
 
 
@@ -116,8 +127,8 @@ class Core:
     Attributes:
         settings: Its arguments.
         on_event: The caller's function for events.
-        memory: The secrets that no reply may show: of all connections and processes, since a server can repeat on one
-            connection what it was told on another.
+        memory: The secrets of all connections, which no reply may show: a server can repeat on one connection what it
+            received on another.
         context: The TLS context, if the caller chose the roots; otherwise the first connection builds it.
         is_closed: Whether it refuses to send.
         last_login_was_lost: Whether the server accepted the last login and then asked for one at each MAIL.
@@ -159,21 +170,24 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def action(self, sending: Sending, partial: Partial) -> Callable[[Slot, Link, Session], Delivery]:
+    def action(self, sending: Sending, checkout: Checkout, partial: Partial) -> Action[Receipt]:
         """Return what to do on a connection to send one message."""
 
-        def action(slot: Slot, link: Link, session: Session) -> Delivery:
+        def action(_: Exchange, slot: Slot, session: Session) -> Dialogue[Receipt]:
+            checkout.session = session
             slot.messages_left -= 1
-            sending.session = session
-            return link.run(deliver(session, sending.submission, partial, self.settings.pipelining, sending.attempt))
+            attempt = Attempt()
+            sending.progress = session, attempt
+            delivery = yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt)
+            return sending.accept(session, delivery)
 
         return action
 
     def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
         """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""
-        if sending.session is None or not self.can_log_in_again(sending.session, error):
+        if sending.progress is None or not self.can_log_in_again(sending.progress[0], error):
             return False
-        sending.attempt, sending.is_second_login = Attempt(), True
+        sending.progress, sending.is_second_login = None, True
         return True
 
     def can_log_in_again(self, session: Session, error: object) -> bool:
@@ -185,32 +199,30 @@ class Core:
         """
         return self._has_lost_login(error) and (session.transactions > 1 or not self.last_login_was_lost)
 
-    def receipt(self, sending: Sending, delivery: Delivery) -> Receipt:
-        """Return the receipt of an accepted message, and emit its event."""
+    def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
+        """Return the *receipt* of an accepted message, and emit its event."""
         self.last_login_was_lost = False
-        receipt = sending.to_receipt(delivery)
         self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         return receipt
 
-    def conclude(self, sending: Sending, end: Delivery | BaseException) -> Receipt | BaseException:
-        """Return the receipt of an accepted message, or how else it came to its *end*; emit its event."""
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> None:
+        """Emit the event of the *end* of a message, and add to an error where it happened and to which message."""
         try:
-            if isinstance(end, Delivery):
-                sending.attempt.result = end
-                return self.receipt(sending, end)
-            if isinstance(end, SecureSMTPError):
+            if isinstance(end, Receipt):
+                self.report_receipt(sending, end)
+            elif isinstance(end, SecureSMTPError):
                 self.record_error(sending, end)
         except BaseException as interrupt:
             self.record_interrupt(sending, interrupt)
             raise
-        self.record_interrupt(sending, end)
-        return end
+        if not isinstance(end, Receipt):
+            self.record_interrupt(sending, end)
 
     def record_error(self, sending: Sending, error: SecureSMTPError) -> None:
         """Add to *error*, which ended a send, where it happened and to which message, and emit its event."""
         if sending.is_second_login and isinstance(error, AuthenticationError):
             self.last_login_was_lost = self._has_lost_login(error)
-        sending.attempt.result, sending.is_reported = error, True
+        sending.error, sending.is_reported = error, True
         self.report_error(error, sending.submission.content.message_id)
 
     def record_interrupt(self, sending: Sending, interrupt: BaseException) -> None:
@@ -241,7 +253,7 @@ class Core:
         error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
         if self._has_lost_login(error):
             error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server took the login of this connection, and then asked for one"
+            error.hint = "the server accepted the login of this connection, and then asked for a login"
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""
@@ -249,8 +261,7 @@ class Core:
 
     def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""
-        settings = self.settings
-        assert session.tls is not None  # noqa: S101 -- interim
+        settings, plaintext = self.settings, session.plaintext_capabilities
         return ServerReport(
             host=settings.host,
             port=settings.port,
@@ -258,9 +269,7 @@ class Core:
             address=link.connection.channel.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
-            before_tls=None
-            if session.plaintext_capabilities is None
-            else dict(session.plaintext_capabilities.keywords),
+            before_tls=None if plaintext is None else dict(plaintext.keywords),
             after_tls=dict(session.capabilities.keywords),
             mechanisms=session.capabilities.auth,
             mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),

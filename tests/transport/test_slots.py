@@ -23,7 +23,8 @@ from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Pool
-from securesmtp._transport.slots import Lease, Slot, Slots, SlotState, pick_slot
+from securesmtp._transport.slot import Lease, Slot, SlotState, pick_slot
+from securesmtp._transport.slots import Slots
 from securesmtp._transport.tls import build_context
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, Sent
 

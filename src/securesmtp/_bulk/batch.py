@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
-from securesmtp._core import Checkout
-from securesmtp._protocol.delivery import Delivery
+from securesmtp._core import Checkout, Sending
+from securesmtp._protocol.delivery import Attempt, Delivery
 from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._tracebacks import drop_frames
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._transport.link import Link
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._transport.overlap_support import OverlapSupport
-    from securesmtp._transport.slots import Slot
+    from securesmtp._transport.slot import Slot
 
 
 class Batch:
@@ -47,26 +48,26 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, slot: Slot, link: Link, session: Session) -> None:
+    def action(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
+        self.checkout.session = session
         run.note_connection()
-        sender = OverlappingSender(
-            exchange=link.connection.exchange,
+        return OverlappingSender(
+            exchange=exchange,
             session=session,
             partial=run.partial,
             window=run.core.settings.window,
             support=self._support,
             next_job=bind(self._take, slot),
             report=bind(self._report, slot, session),
-        )
-        link.run(sender.run())
+        ).run()
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""
         # Those that were sent over the connection were reported.
         while error is not None and (job := self.next_unsent()) is not None:
-            end = self._run.end_of(job, None, error)
+            end = self._run.conclude(Sending(job.submission, job.started), error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
@@ -103,7 +104,9 @@ class Batch:
             drop_frames(end)
             self._resend.append(job)
         else:
-            job.finish(run.end_of(job, session, end))
+            sending = Sending(job.submission, job.started, (session, Attempt()))
+            result = sending.accept(session, end) if isinstance(end, Delivery) else end
+            job.finish(run.conclude(sending, result))
         # Last of all: on_event may raise.
         if left:
             run.emit_fewer(left, end)

@@ -24,7 +24,6 @@ from securesmtp._bulk.rules import (
     judge,
     pause,
 )
-from securesmtp._core import Sending
 from securesmtp._submissions import from_any
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, Receipt, SendResult, Stage
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from email.message import Message
 
-    from securesmtp._core import Checkout, Core
-    from securesmtp._protocol.delivery import Delivery
-    from securesmtp._protocol.dialogue import Session
+    from securesmtp._core import Checkout, Core, Sending
     from securesmtp._protocol.transaction import Partial
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
@@ -201,10 +198,11 @@ class Run:
         settings = self.core.settings
         self.core.emit(FewerConnections(settings.host, settings.port, left, _text(reason)))
 
-    def end_of(self, job: Job, session: Session | None, end: Delivery | BaseException) -> Receipt | BaseException:
-        """Return how `send` would end with *end*, and emit the event; or what on_event raises instead."""
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> Receipt | BaseException:
+        """Emit the event of the *end* of a message, and return it; or what on_event raises instead."""
         with Ending[Receipt | BaseException]() as ending:
-            ending.end = self.core.conclude(Sending(job.submission, job.started, session), end)
+            self.core.conclude(sending, end)
+            ending.end = end
         return ending.end
 
     def refuse(self, job: Job, cause: Exception) -> None:
@@ -219,10 +217,8 @@ class Run:
         if is_login_refusal(cause):
             kind, message = AuthenticationError, "not sent: the login was refused for an earlier message of this run"
         else:
-            failures = self._state.most
-            message = (
-                f"not sent: {failures} connections in a row could not be opened, the last one since: {_text(cause)}"
-            )
+            failures, last = self._state.most, _text(cause)
+            message = f"not sent: {failures} connections in a row could not be opened, the last one because: {last}"
         error = kind(message, stage=getattr(cause, "stage", Stage.AUTH), retryable=is_retryable(cause))
         error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
         error.__cause__ = cause

@@ -41,7 +41,7 @@ class Session:
     An open session.
 
     Attributes:
-        tls: The TLS session; None in plaintext.
+        tls: The TLS session.
         capabilities: What the server offers inside TLS.
         plaintext_capabilities: What it offered before STARTTLS: kept to be shown, and used for nothing (RFC 3207 §4.2).
         needs_reset: Whether the server may still have a transaction open, so that the next one starts with RSET.
@@ -49,7 +49,7 @@ class Session:
         chunking_refused: How the server refused BDAT although it offers CHUNKING. From then on DATA is used.
     """
 
-    tls: TLSInfo | None
+    tls: TLSInfo
     capabilities: Capabilities
     plaintext_capabilities: Capabilities | None = None
     needs_reset: bool = False
@@ -76,7 +76,7 @@ def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
         message = f'the greeting is "{greeting}"{_plaintext_note(tls)}'
         raise ConnectError(message, stage=Stage.GREETING, reply=greeting, retryable=is_temporary(greeting.code))
     capabilities, plaintext_capabilities = (yield from ehlo(name or opened.literal, tls)), None
-    if mode is TLSMode.STARTTLS:
+    if mode is TLSMode.STARTTLS or tls is None:
         plaintext_capabilities = capabilities
         tls, capabilities = yield from starttls(name or opened.literal, plaintext_capabilities)
     return Session(tls, capabilities, plaintext_capabilities)
@@ -124,7 +124,8 @@ def starttls(name: bytes, capabilities: Capabilities) -> Dialogue[tuple[TLSInfo,
 
 def authenticate(session: Session, login: Password) -> Dialogue[str]:
     """Log in once, with one mechanism, and return its name. A refusal is final (AUTH-02)."""
-    if session.tls is None:
+    evidence: object = session.tls
+    if evidence is None:  # checked although its type promises it: the password is used here
         message = "a login needs TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
     name = require_mechanism(login, session.capabilities.auth)

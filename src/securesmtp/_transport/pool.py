@@ -16,10 +16,11 @@ from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.dialogue import Session, quit_session
+from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
-from securesmtp._transport.slots import Lease, Slot, Slots
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import Slots
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
@@ -110,18 +111,6 @@ class Pool:
             self.quit_and_close(slot.link, "message limit")
         return self.slots.link(slot, overall)
 
-    def connection(
-        self,
-        slot: Slot,
-        overall: Deadline | None,
-        needs: Callable[[Session], int] | None = None,
-        *,
-        in_pause: bool = False,
-    ) -> tuple[Link, Session]:
-        """Return the connection of *slot*, or a new one if it has none that can carry what is to be sent."""
-        link = self.link(slot, overall, needs)
-        return link, link.run(self.slots.visit(slot, _return_session, ignore_pause=in_pause))
-
     def check(self, overall: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
         """Open a connection in addition to the others, log in, close it; return the refusal if login was refused."""
         slot = Slot()
@@ -195,8 +184,3 @@ class Pool:
             self._waiters.remove(waiter)
         # A slot may be free for the next waiter, too.
         self.notify()
-
-
-def _return_session(_slot: Slot, session: Session) -> Dialogue[Session]:
-    yield from ()
-    return session

@@ -67,7 +67,7 @@ class Job:
             if isinstance(ours, SecureSMTPError):
                 self._set(SendResult(self.index, message_id, ours.outcome, ours.receipt, end))
             else:
-                self._set(SendResult(self.index, message_id, Outcome.NOT_SENT, error=end))
+                self._set(SendResult(self.index, message_id, Outcome.UNKNOWN, error=end))
         else:
             self._set(end)
 

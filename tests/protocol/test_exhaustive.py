@@ -19,7 +19,7 @@ import pytest
 from protocol.model import Arrival, Chooser, ModelServer, check, connect, drive, enumerate_cases
 from protocol.play import TLS
 from securesmtp import Outcome, Window
-from securesmtp._protocol import failures, overlap, transaction
+from securesmtp._protocol import failures, overlap, progress, transaction
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
@@ -28,7 +28,8 @@ from securesmtp._protocol.dialogue import Session
 from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.overlap import OverlappingSender
-from securesmtp._protocol.transaction import Partial, Progress
+from securesmtp._protocol.progress import Progress
+from securesmtp._protocol.transaction import Partial
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp.errors import SecureSMTPError
 
@@ -203,11 +204,11 @@ def test_what_is_told_is_true_whatever_the_server_does(families: list[Family], d
     assert count(families, deviations) == number
 
 
-def _not_sent(progress: Progress, error: SecureSMTPError) -> SecureSMTPError:
+def _not_sent(_: Progress, error: SecureSMTPError) -> SecureSMTPError:
     return failures.not_sent_error(error)
 
 
-def _unknown(progress: Progress, error: SecureSMTPError) -> SecureSMTPError:
+def _unknown(_: Progress, error: SecureSMTPError) -> SecureSMTPError:
     return failures.outcome_unknown_error(error)
 
 
@@ -234,10 +235,10 @@ def _never(session: Session) -> bool:
 
 
 LIES: dict[str, tuple[object, str, object]] = {
-    "251 to a content accepts it": (transaction, "is_positive", _any_2yz),
+    "251 to a content accepts it": (progress, "is_positive", _any_2yz),
     "whatever was lost was not sent": (Progress, "error_after", _not_sent),
     "whatever was lost is unknown": (Progress, "error_after", _unknown),
-    "an unknown outcome is sent again": (transaction, "outcome_unknown_error", _sent_again),
+    "an unknown outcome is sent again": (progress, "outcome_unknown_error", _sent_again),
     "what is held back was written": (OverlappingSender, "_error_after", _as_if_written),
     "a content is accepted before it was written": (Exchange, "_next_checked", _unchecked),
     "a chunk behind a refused RCPT is refused, whatever its reply": (transaction, "is_refusal", lambda _: True),

@@ -5,6 +5,9 @@ At each command, and at each content, the server gives the right reply, or there
 with and without closing, a wrong positive reply, a malformed one, silence until the time limit, an interrupt while the
 client waits or writes, a cut before or within a reply, or a reply to a content that was not fully sent. Replies arrive
 at once, or when the client waits for them, or byte by byte.
+
+A run has 4,137 cases: every sequence for one message, and every one with a single deviation for two and three messages
+in flight. `pytest -m exhaustive` has 140,333 more, with up to three deviations.
 """
 
 from __future__ import annotations
@@ -192,11 +195,11 @@ THREE_IN_TURN = [family for arrival in ARRIVALS[1:] for family in overlapping(3,
         cases("one, later", LATER, ALL, 4394, complete=True),
         cases("one, large", LARGE, ALL, 1993, complete=True),
         cases("two recipients", TWO_RECIPIENTS, ALL, 17626, complete=True),
-        cases("two in flight", overlapping(2), 3, 0, complete=True),
-        cases("two in flight, later", IN_TURN, 2, 0, complete=True),
-        cases("two in flight, large", overlapping(2, lines=RECORDS), 2, 0, complete=True),
-        cases("three in flight", overlapping(3), 2, 11317, complete=True),
-        cases("three in flight, later", THREE_IN_TURN, 2, 0, complete=True),
+        cases("two in flight", overlapping(2), 3, 66266, complete=True),
+        cases("two in flight, later", IN_TURN, 2, 12928, complete=True),
+        cases("two in flight, large", overlapping(2, lines=RECORDS), 2, 6116, complete=True),
+        cases("three in flight", overlapping(3), 2, 13670, complete=True),
+        cases("three in flight, later", THREE_IN_TURN, 2, 27340, complete=True),
     ],
 )
 def test_what_is_told_is_true_whatever_the_server_does(families: list[Family], deviations: int, number: int) -> None:

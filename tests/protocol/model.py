@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from fuzz.wire import SETTINGS
 from protocol.play import TLS
+from securesmtp._protocol.effects import Computation
 from securesmtp._transport.channel import Channel
 from securesmtp._transport.connection import Connection
 from securesmtp._values import Outcome, TLSMode
@@ -306,7 +307,7 @@ class ModelChannel(Channel):
 def connect(server: ModelServer) -> Connection:
     """Return a connection to *server* that has TLS, and was greeted."""
     connection = Connection(SETTINGS[TLSMode.IMPLICIT], cast("ssl.SSLContext", None))
-    connection.channel = ModelChannel(server)
+    connection.channel = connection.transfer.channel = ModelChannel(server)
     connection.exchange.tls = TLS
     connection.exchange.feed(b"220 mx\r\n")
     assert connection.exchange.next_reply() is not None
@@ -317,15 +318,18 @@ def drive(connection: Connection, server: ModelServer, dialogue: Dialogue[object
     """Run *dialogue* to its end, and return its value; what it raises is raised."""
     steps = connection.run(dialogue)
     try:
-        next(steps)
+        wanted = next(steps)
         while True:
+            if isinstance(wanted, Computation):
+                wanted = steps.send(wanted.perform())
+                continue
             assert not connection.exchange.ended, "the client waits for a connection that has ended"
             try:
                 server.wait()
             except (SecureSMTPError, KeyboardInterrupt) as error:
-                steps.throw(error)
+                wanted = steps.throw(error)
             else:
-                steps.send(None)
+                wanted = steps.send(None)
     except StopIteration as stop:
         return stop.value
 

@@ -7,7 +7,7 @@ client waits or writes, a cut before or within a reply, or a reply to a content 
 at once, or when the client waits for them, or byte by byte.
 
 A run has 4,137 cases: every sequence for one message, and every one with a single deviation for two and three messages
-in flight. `pytest -m exhaustive` has 140,333 more, with up to three deviations.
+in flight. `pytest -m exhaustive` has 150,333 more, with up to three deviations.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from securesmtp._protocol.failures import (
     server_closing_error,
 )
 from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult, read_final_reply, to_recipient
-from securesmtp._protocol.replies import is_closing, is_not_a_command, is_positive, is_refusal
+from securesmtp._protocol.replies import is_closing, is_command_unsupported, is_positive, is_refusal
 from securesmtp._protocol.wire import Line, line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -179,7 +179,7 @@ class Transaction(Progress):
         try:
             return self.require_accepted(self._recipients, reply)
         except DataRefusedError as error:
-            if self._by_chunk and is_not_a_command(reply.code):
+            if self._by_chunk and is_command_unsupported(reply.code):
                 self._session.chunking_refused = reply
                 error.retryable, error.hint = True, _BDAT_REFUSED
             raise

@@ -329,10 +329,11 @@ def test_the_name_of_an_address_object_is_read_as_it_was_given(name: str) -> Non
 
 
 def test_an_encoded_comma_in_a_name_stays_in_the_name() -> None:
-    """It is a separator to nobody (RFC 2047 §5 (3)), and in quotes when it is decoded."""
+    """It separates nothing (RFC 2047 §5 (3)). Python 3.14 leaves it encoded; where it is decoded, it is quoted."""
     made = message()
     made["Reply-To"] = "=?utf-8?q?=2C?= <a@b.example>, c@d.example"
-    assert field(written(made), "Reply-To") == 'Reply-To: "," <a@b.example>, c@d.example\r\n'
+    line = field(written(made), "Reply-To")
+    assert line in {f"Reply-To: {name} <a@b.example>, c@d.example\r\n" for name in ("=?utf-8?q?=2C?=", '","')}
 
 
 @pytest.mark.parametrize("raw", ["attachment; filename=b\xfccher.txt", 'attachment; filename="b\xfccher.txt"'])

@@ -19,7 +19,7 @@ from functools import partial as bind
 from itertools import takewhile
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, quit_session
 from securesmtp._protocol.sasl import Password, hidden
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from securesmtp._settings import Settings
     from securesmtp._values import Reply
     from securesmtp.events import Event
+
+T = TypeVar("T")
 
 # How long a hint that a signal has swallowed delays a waiting send, in seconds.
 _POLL_INTERVAL = 0.2
@@ -192,12 +194,11 @@ class Pool:
         """
         waiter: Waiter | None = None
         try:
-            while (found := self._claim(lease, waiter)) is None:
+            while (found := self._exclusively(bind(self._claim, lease, waiter))) is None:
                 if waiter is None:
                     # Looked at once more before waiting: a slot may have become free meanwhile.
                     waiter = Waiter()
-                    with self._lock:
-                        self._waiters.append(waiter)
+                    self._exclusively(bind(self._waiters.append, waiter))
                 else:
                     left = _POLL_INTERVAL if overall is None else min(_POLL_INTERVAL, overall.left(Stage.CONNECT))
                     waiter.wakeup.acquire(timeout=left)
@@ -214,11 +215,8 @@ class Pool:
         """Note when *slot* was used, and tell of a *link* that did not outlive it, or does not take what it offers."""
         slot.last_used = monotonic()
         refused = None if slot.session is None else slot.session.chunking_refused
-        if refused is not None:
-            with self._lock:
-                first, self._chunking_refused = self._chunking_refused is None, self._chunking_refused or refused
-            if first:
-                self._emit(ChunkingRefused(*self._endpoint, refused))
+        if refused is not None and self._exclusively(bind(self._is_first_refusal, refused)):
+            self._emit(ChunkingRefused(*self._endpoint, refused))
         if not link.is_open:
             self._emit(Closed(*self._endpoint, "error"))
 
@@ -247,11 +245,10 @@ class Pool:
 
     def close_idle(self, slot: Slot, reason: str = "closed by the caller") -> bool:
         """Close the connection of *slot* if nobody has it; return whether there is nothing left to wait for."""
-        with self._lock:
-            if not slot.is_free:
-                # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
-                return slot.is_held_by_this_thread
-            link, slot.link = slot.link, None
+        free, link = self._exclusively(bind(self._detach_if_free, slot))
+        if not free:
+            # This very thread's: a signal handler, or a callable, inside a send, which closes when it is done.
+            return slot.is_held_by_this_thread
         self.quit_and_close(link, reason)
         return True
 
@@ -410,28 +407,48 @@ class Pool:
             link.goodbye(quit_session())
             self._emit(Closed(*self._endpoint, reason))
 
+    def _exclusively(self, do: Callable[[], T]) -> T:
+        """Return what *do* returns, called while no other thread is in here."""
+        # Not `with`: on Python 3.14 an interrupt between its entry and its body leaves the lock taken (CPython 148874).
+        try:
+            self._lock.acquire()
+            return do()
+        finally:
+            try:  # noqa: SIM105 -- `suppress` is Python code: an interrupt in it would leave the lock taken as well
+                self._lock.release()
+            except RuntimeError:
+                # Another thread has it: the interrupt ended the wait for it.
+                pass
+
     def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot, list[tuple[Link | None, str]]] | None:
-        with self._lock:
-            now = monotonic()
-            # Who has a connection already waits for nobody: two that did would wait for each other.
-            inside = any(slot.is_held_by_this_thread for slot in self.slots)
-            # Who comes later than those who wait waits behind them (measured: without, half of the threads starved).
-            ahead = takewhile(lambda other: other is not waiter, self._waiters)
-            if not inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
-                return None
-            picked, expired = pick_slot([slot.state(now) for slot in self.slots], self._settings.max_idle)
-            if picked is not None:
-                closing = [self.slots[number].detach() for number in expired]
-                self.slots[picked].lease = lease
-                return self.slots[picked], closing
+        now = monotonic()
+        # Who has a connection already waits for nobody: two that did would wait for each other.
+        inside = any(slot.is_held_by_this_thread for slot in self.slots)
+        # Who comes later than those who wait waits behind them (measured: without, half of the threads starved).
+        ahead = takewhile(lambda other: other is not waiter, self._waiters)
+        if not inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
+            return None
+        picked, expired = pick_slot([slot.state(now) for slot in self.slots], self._settings.max_idle)
+        if picked is not None:
+            closing = [self.slots[number].detach() for number in expired]
+            self.slots[picked].lease = lease
+            return self.slots[picked], closing
         if inside:
             message = "a send was begun inside a send of the same mailer, and all its connections are in use"
             raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
         return None
 
+    @staticmethod
+    def _detach_if_free(slot: Slot) -> tuple[bool, Link | None]:
+        return (True, slot.detach()[0]) if slot.is_free else (False, None)
+
+    def _is_first_refusal(self, refused: Reply) -> bool:
+        first, self._chunking_refused = self._chunking_refused is None, self._chunking_refused or refused
+        return first
+
     def _stop_waiting(self, waiter: Waiter) -> None:
-        with self._lock, suppress(ValueError):
-            self._waiters.remove(waiter)
+        with suppress(ValueError):
+            self._exclusively(bind(self._waiters.remove, waiter))
         # There may be a slot for the next as well.
         self.notify()
 

@@ -178,11 +178,6 @@ def test_close_waits_for_the_sends_under_way(serve: Serve, mailer: Mailer) -> No
     assert server.secret.endswith(b"QUIT\r\n")
 
 
-def _silent(peer: Peer, line: bytes) -> bytes:
-    peer.sleep_until_peer_closes()
-    return b""
-
-
 @pytest.mark.parametrize(
     ("step", "kind", "outcome"),
     [
@@ -195,7 +190,14 @@ def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixture
     serve: Serve, mailer: Mailer, mode: Mode, step: str, kind: type[SecureSMTPError], outcome: Outcome
 ) -> None:
     """At once, with what is true of each; nothing more is written."""
-    server = serve(honest(mode, replies={step: _silent}))
+    reached = threading.Event()
+
+    def silent(peer: Peer, line: bytes) -> bytes:
+        reached.set()
+        peer.sleep_until_peer_closes()
+        return b""
+
+    server = serve(honest(mode, replies={step: silent}))
     mine = mailer(server, tls=mode, timeout=30)
     errors: list[SecureSMTPError] = []
 
@@ -207,7 +209,7 @@ def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixture
 
     sender = threading.Thread(target=send)
     sender.start()
-    time.sleep(0.3)
+    assert reached.wait(20)
     mine.close(abort=True)
     sender.join(5)
     (error,) = errors

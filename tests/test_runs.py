@@ -404,7 +404,7 @@ def test_a_login_that_is_refused_for_now_pauses_those_of_the_whole_mailer(
     report = mine.check()
     assert report.login is False
     assert server.secret.count(b"AUTH ") == 1
-    monkeypatch.setattr("securesmtp._transport.pool._LOGIN_PAUSE", 0)
+    monkeypatch.setattr("securesmtp._transport.login_pause._LOGIN_PAUSE", 0)
     send()
     assert arrived(server) == [0]
 

@@ -28,8 +28,9 @@ from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
 from securesmtp._shown import escape, quote, withhold
 from securesmtp._tracebacks import raising_here
 from securesmtp._transport.link import Deadline
-from securesmtp._transport.pool import Lease, Pool, Slot
+from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
+from securesmtp._transport.slots import Lease, Slot
 from securesmtp._transport.stream import Stream
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
@@ -192,7 +193,7 @@ class SecureMailer:
     def __del__(self) -> None:
         """Warn of connections that were left open."""
         pool = self.__dict__.get("_pools", {}).get(current_process())
-        if pool is not None and pool.close_now():
+        if pool is not None and pool.slots.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @raising_here
@@ -324,24 +325,11 @@ class SecureMailer:
             SecureSMTPError: There is no verified session; as for `send`.
         """
         self._refuse_if_closed()
-        overall, pool, slot = self._overall(None), self._pool, Slot()
-        refusal: AuthenticationError | None = None
-        slot.lease = Lease()
-        # For close(abort=True).
-        pool.check_slots.append(slot)
-        try:
-            with self._naming(None):
-                link, session = pool.open(slot, overall)
-                try:
-                    pool.log_in(link, session)
-                except AuthenticationError as error:
-                    refusal = error
-                    refusal.host, refusal.port = self._settings.host, self._settings.port
-                    tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
-                finally:
-                    pool.quit_and_close(link, "closed by the caller")
-        finally:
-            pool.check_slots.remove(slot)
+        with self._naming(None):
+            link, session, refusal = self._pool.check(self._overall(None))
+        if refusal is not None:
+            refusal.host, refusal.port = self._settings.host, self._settings.port
+            tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
         return _report(self._settings, link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
@@ -400,9 +388,9 @@ class SecureMailer:
                 try:
                     self._use(overall, work, visit, needs)
                 except AuthenticationError as again:
-                    self._pool.last_login_was_lost = self._has_lost_login(again)
+                    self._pool.slots.last_login_was_lost = self._has_lost_login(again)
                     raise
-            self._pool.last_login_was_lost = False
+            self._pool.slots.last_login_was_lost = False
             return self._receipt(sending)
 
     def _receipt(self, sending: _Sending) -> Receipt:
@@ -455,14 +443,14 @@ class SecureMailer:
     def _may_log_in_again(self, session: Session, error: object) -> bool:
         """Return whether what has met *error* is tried once over a new connection: another server may stand there."""
         # Where no login has been good for a message, one try of one message has shown that a further one is no better.
-        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.last_login_was_lost)
+        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.slots.last_login_was_lost)
 
     def _goes_again(self, session: Session, error: object) -> bool:
         """Return whether what has met *error* among others in flight is sent once more, by itself."""
         lost = self._may_log_in_again(session, error)
         if lost and session.transactions == 1:
             # That is the one further try.
-            self._pool.last_login_was_lost = True
+            self._pool.slots.last_login_was_lost = True
         return lost or may_go_again(error)
 
     def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
@@ -503,7 +491,7 @@ class SecureMailer:
             # First of all, and by a store alone: a signal's exception comes after a call.
             lease.done = True
             if slot is not None and link is not None:
-                pool.mark_used(slot, link)
+                pool.slots.mark_used(slot, link)
             if slot is not None and self._closed:
                 pool.close_idle(slot)
             pool.notify()

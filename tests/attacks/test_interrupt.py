@@ -504,7 +504,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(
             assert content not in [message.content for message in server.accepted], at
         at += 11
     # A line is interrupted where a signal cannot strike, too: a place whose release was kept from it stays taken.
-    mine._pool.close_now()
+    mine._pool.slots.close_now()
     assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}

@@ -374,12 +374,12 @@ def test_closing_with_abort_ends_a_check_that_connects(
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(mine.check)
-    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.check_slots))
+    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots.check_slots))
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
     assert _closed(made)
-    assert not mine._pool.check_slots
+    assert not mine._pool.slots.check_slots
 
 
 @pytest.mark.parametrize("what", ["send", "check"])
@@ -392,7 +392,7 @@ def test_closing_with_abort_ends_an_attempt_that_is_just_about_to_begin(
     def on_event(event: Event) -> None:
         if isinstance(event, Connecting):
             closing.start()
-            _until(lambda: mine._pool._aborted)
+            _until(lambda: mine._pool.slots.is_aborted)
 
     mine = SecureMailer("localhost", 1, timeout=60, on_event=on_event)
     closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)

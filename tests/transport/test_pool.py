@@ -12,8 +12,6 @@ from collections.abc import Callable
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, honest
@@ -30,33 +28,14 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.link import Link
-from securesmtp._transport.pool import SlotState, Waiter, pick_slot
+from securesmtp._transport.pool import Waiter
 from securesmtp._transport.tls import build_context
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
-LEFT = st.none() | st.integers(-1, 3)
-SLOTS = st.lists(st.builds(SlotState, st.booleans(), LEFT, st.floats(0, 100)), max_size=6)
 
 
 def _send(mailer: SecureMailer, **options: float) -> int:
     return mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"], **options).reply.code  # type: ignore[arg-type]
-
-
-@given(SLOTS, st.floats(0.1, 100))
-def test_the_youngest_connection_that_may_be_used_is_used(slots: list[SlotState], max_idle: float) -> None:
-    """One that is in use never; one that is worn out is closed, and its place taken only where nothing is better."""
-    chosen, worn = pick_slot(slots, max_idle)
-    free = {number for number, slot in enumerate(slots) if slot.is_free}
-    old = {n for n in free if (left := slots[n].remaining) is not None and (left <= 0 or slots[n].idle >= max_idle)}
-    good = {n for n in free - old if slots[n].remaining is not None}
-    assert set(worn) == old
-    if chosen is None:
-        assert not free
-    elif good:
-        assert chosen in good
-        assert all(slots[chosen].idle <= slots[n].idle for n in good)
-    else:
-        assert chosen in free
 
 
 def _holding(release: threading.Event) -> Callable[[Peer, bytes], bytes]:

@@ -1,4 +1,4 @@
-"""Which process this is: a connection belongs to the one that made it, and to no child of that."""
+"""Identify the current process: a connection is used only by the process that made it, never by a forked child."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class _Forks:
-    """The forks between the first process of the program and this one."""
+    """The number of forks between the first process of the program and this one."""
 
     count = 0
 
@@ -18,10 +18,10 @@ def _count_fork() -> None:
 
 def current_process() -> tuple[int, int]:
     """
-    Return what tells this process from each one that it was forked from.
+    Return a value that differs from that of every process from which this one was forked.
 
-    A child in a PID namespace of its own may have its parent's number (pid_namespaces(7)), so forks are counted; a fork
-    that Python does not see, such as one by a C library, is told by the number.
+    The number of forks is part of it because a child in a PID namespace of its own may have its parent's PID
+    (pid_namespaces(7)). The PID is, because Python does not notice a fork by a C library.
     """
     return os.getpid(), _Forks.count
 

@@ -1,0 +1,83 @@
+"""Call password callables, each in a thread of its own if the send has a deadline: nothing else can interrupt one."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, cast
+
+from securesmtp._protocol.sasl import hidden
+from securesmtp._values import Stage
+from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from securesmtp._secret import Secret
+    from securesmtp._transport.link import Deadline
+    from securesmtp._transport.slots import Lease
+
+
+class PasswordCalls:
+    """The calls of one mailer's password callables."""
+
+    def __init__(self, most: int) -> None:
+        """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
+        self._running = threading.BoundedSemaphore(most)
+
+    def fetch(self, source: Callable[[], str | Secret], overall: Deadline | None, leases: Sequence[Lease]) -> Secret:
+        """
+        Return the password that *source* gives by *overall*; a later result is dropped.
+
+        What *source* sends is sent from inside the sends that hold *leases*.
+
+        Raises:
+            DeadlineExceededError: It gave none in time.
+        """
+        if overall is None:
+            return _call(source)
+        results: SimpleQueue[Secret | BaseException] = SimpleQueue()
+
+        def run() -> None:
+            thread = threading.get_ident()
+            for lease in leases:
+                lease.threads.add(thread)
+            try:
+                results.put(_call(source))
+            except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
+                results.put(error)
+            finally:
+                for lease in leases:
+                    lease.threads.discard(thread)
+                self._running.release()
+
+        # `left` raises once there is no time left.
+        while not self._running.acquire(timeout=overall.left(Stage.AUTH)):
+            continue
+        thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread can be started, for example while the interpreter shuts down.
+            self._running.release()
+            return _call(source)
+        result = None
+        while result is None:
+            with suppress(Empty):
+                result = results.get(timeout=overall.left(Stage.AUTH))
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def _call(source: Callable[[], str | Secret]) -> Secret:
+    try:
+        # Whatever its type: the caller validates it.
+        return cast("Secret", hidden(source()))
+    except SecureSMTPError as error:
+        # It may describe another message, which was perhaps sent; the message of this send was not.
+        message = f"the password callable raised {type(error).__name__}: {error.args[0]}"
+        kind = ConfigurationError if isinstance(error, ConfigurationError) else AuthenticationError
+        raise kind(message, stage=Stage.AUTH, retryable=error.retryable, hint=error.hint) from error

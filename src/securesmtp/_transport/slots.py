@@ -1,0 +1,319 @@
+"""
+The connections of one mailer: which one a send gets, which one is closed, and what is done on one.
+
+How it works: a mailer has one slot for each connection that it may have. A send claims a slot with a lease, and a slot
+is free once its lease is done. What is said on a connection, from the greeting to the last reply, is one dialogue
+(`Slots.visit`), and the events of the connection are emitted between its effects. Nothing here waits or locks: a pool
+queues the sends, runs the dialogues and calls `Slots.claim` under its lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial as bind
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from securesmtp._protocol.dialogue import Dialogue, Session, authenticate, open_session
+from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.login_pause import LoginPause
+from securesmtp._transport.tls import build_context
+from securesmtp.errors import AuthenticationError, RefusedError
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator, Sequence
+
+    from securesmtp._protocol.redaction import Memory
+    from securesmtp._secret import Secret
+    from securesmtp._settings import Settings
+    from securesmtp._values import Reply
+    from securesmtp.events import Event
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """
+    What `pick_slot` knows of one slot.
+
+    Attributes:
+        is_free: Whether no send has it.
+        remaining: Number of messages that its connection may still carry; None without a connection.
+        idle: Seconds since it was last used.
+    """
+
+    is_free: bool
+    remaining: int | None
+    idle: float
+
+
+def pick_slot(slots: Sequence[SlotState], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
+    """
+    Return the slot to use, or None if none is free, and the free slots whose connection must be closed.
+
+    The most recently used connection comes first, so that connections which are not needed grow old and are closed.
+    """
+    free = [number for number, slot in enumerate(slots) if slot.is_free]
+    expired = tuple(number for number in free if _is_expired(slots[number], max_idle))
+    usable = [number for number in free if slots[number].remaining is not None and number not in expired]
+    if usable:
+        return min(usable, key=lambda number: slots[number].idle), expired
+    return next(iter(free), None), expired
+
+
+def _is_expired(slot: SlotState, max_idle: float) -> bool:
+    return slot.remaining is not None and (slot.remaining <= 0 or slot.idle >= max_idle)
+
+
+class Lease:
+    """One send's claim to a slot; setting `done` releases the slot."""
+
+    __slots__ = ("done", "threads")
+
+    def __init__(self) -> None:
+        """Belong to the current thread; a thread that calls its password callable is added while it does."""
+        self.threads = {threading.get_ident()}
+        # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
+        self.done = False
+
+    @property
+    def is_held_by_this_thread(self) -> bool:
+        """Whether the send runs in the current thread."""
+        return not self.done and threading.get_ident() in self.threads
+
+
+class Slot:
+    """Room for one connection."""
+
+    __slots__ = ("last_used", "lease", "link", "messages_left", "session")
+
+    def __init__(self) -> None:
+        """Start free, without a connection."""
+        self.link: Link | None = None
+        self.session: Session | None = None
+        # Of the mailer's own limit on messages for each connection.
+        self.messages_left = 0
+        self.last_used = 0.0
+        self.lease: Lease | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no send has it."""
+        return self.lease is None or self.lease.done
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has an open connection."""
+        return self.link is not None and self.link.is_open
+
+    @property
+    def remaining(self) -> int:
+        """Number of messages that its connection may still carry: the server may limit them, too (RFC 9422 §4.1)."""
+        return self.messages_left if self.session is None else min(self.messages_left, self.session.room)
+
+    @property
+    def is_held_by_this_thread(self) -> bool:
+        """Whether a send in the current thread has it."""
+        return self.lease is not None and self.lease.is_held_by_this_thread
+
+    def close(self) -> None:
+        """Close its connection, if it has one, without QUIT."""
+        if self.link is not None:
+            self.link.close()
+
+    def detach(self) -> Link | None:
+        """Return its connection, which it no longer has."""
+        link, self.link = self.link, None
+        return link
+
+    def state(self, now: float) -> SlotState:
+        """Return what `pick_slot` needs to know."""
+        return SlotState(self.is_free, self.remaining if self.is_connected else None, now - self.last_used)
+
+
+class Slots:
+    """The slots of one mailer in one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        context: ssl.SSLContext | None,
+        on_event: Callable[[Event], None] | None,
+        memory: Memory,
+        fetch_password: Callable[[Callable[[], str | Secret], Deadline | None, list[Lease]], Secret],
+    ) -> None:
+        """Start with all slots free; without a *context*, the first connection builds one."""
+        self._all = tuple(Slot() for _ in range(settings.max_connections))
+        self._settings = settings
+        self._context = context
+        self._on_event = on_event
+        self._memory = memory
+        self._fetch_password = fetch_password
+        self._pause = LoginPause()
+        # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
+        self._refusals: dict[str, Reply] = {}
+        # Whether the last login was lost at once: over two new connections in a row, MAIL was refused with 530.
+        self.last_login_was_lost = False
+        # Each `check` has a slot of its own, in addition to *max_connections*.
+        self.check_slots: list[Slot] = []
+        # Set by `close(abort=True)`: a connection that is opened later ends at once.
+        self.is_aborted = False
+
+    def __iter__(self) -> Iterator[Slot]:
+        """Iterate over the slots, without those of `check`."""
+        return iter(self._all)
+
+    def claim(self, lease: Lease) -> tuple[Slot | None, list[tuple[Link | None, str]]]:
+        """Give *lease* a slot if one is free; return it, and the expired connections with the reason to close each."""
+        now = monotonic()
+        number, expired = pick_slot([slot.state(now) for slot in self._all], self._settings.max_idle)
+        if number is None:
+            return None, []
+        slots = [self._all[each] for each in expired]
+        closing = [(slot.detach(), "message limit" if slot.remaining <= 0 else "idle") for slot in slots]
+        self._all[number].lease = lease
+        return self._all[number], closing
+
+    def leases_of_this_thread(self) -> list[Lease]:
+        """Return the leases that sends in the current thread hold."""
+        return [slot.lease for slot in self._all if slot.lease is not None and slot.lease.is_held_by_this_thread]
+
+    def is_outgrown(self, slot: Slot, needs: Callable[[Session], int] | None) -> bool:
+        """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""
+        session = slot.session
+        if needs is None or session is None or not session.transactions or needs(session) <= session.room:
+            return False
+        return slot.link is not None and slot.link.is_idle()
+
+    def link(self, slot: Slot, overall: Deadline | None) -> Link:
+        """Return the link of *slot*, or a new one that is not connected yet."""
+        link = slot.link
+        if link is not None and link.is_open:
+            link.overall = overall
+            if slot.session is not None and link.is_idle():
+                return link
+            link.close()
+            self.emit_closed("not usable")
+        context = self._context = self._context or build_context(self._settings.policy)
+        # Set after the login: an interrupt before it leaves a connection that is not used again.
+        slot.session = None
+        link = slot.link = Link(self._settings, context, self._memory)
+        link.overall = overall
+        if self.is_aborted:
+            # `close` may have looked for links before this one was there.
+            link.abort()
+        return link
+
+    def visit(
+        self, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]], *, ignore_pause: bool = False
+    ) -> Dialogue[T]:
+        """
+        Do *work* in the session of *slot*; without a session, connect and log in first.
+
+        Raises:
+            AuthenticationError: The login was refused, or logins are paused and *ignore_pause* is False.
+        """
+        session = slot.session
+        if session is None:
+            if not ignore_pause:
+                self._pause.check()
+            session = yield from self._open(slot)
+            yield from self._log_in(slot, session, ignore_pause=ignore_pause)
+            slot.session = session
+        session.chunking_refused = session.chunking_refused or self._refusals.get("CHUNKING")
+        return (yield from work(slot, session))
+
+    def check(self, slot: Slot) -> Dialogue[tuple[Session, AuthenticationError | None]]:
+        """Connect and log in; return the session, and the refusal if the login was refused."""
+        session = yield from self._open(slot)
+        try:
+            yield from self._log_in(slot, session, ignore_pause=False)
+        except AuthenticationError as refusal:
+            return session, refusal
+        return session, None
+
+    def mark_used(self, slot: Slot, link: Link) -> None:
+        """Note when *slot* was used, and emit what its use has shown: *link* ended, or the server refuses BDAT."""
+        slot.last_used = monotonic()
+        refusal = None if slot.session is None else slot.session.chunking_refused
+        # `setdefault` is atomic: if two threads come at the same time, one of them emits the event.
+        if refusal is not None and not self._refusals and self._refusals.setdefault("CHUNKING", refusal) is refusal:
+            self._emit(ChunkingRefused(*self.endpoint, refusal))
+        if not link.is_open:
+            self.emit_closed("error")
+
+    def close_now(self) -> bool:
+        """Close every connection without QUIT or events; return whether there was one."""
+        links = [slot.link for slot in self._all if slot.link is not None and slot.link.is_open]
+        for link in links:
+            link.close()
+        return bool(links)
+
+    def emit_closed(self, reason: str) -> None:
+        """Emit that a connection was closed, for *reason*."""
+        self._emit(Closed(*self.endpoint, reason))
+
+    def emit_fell_back(self, reason: str) -> None:
+        """Emit that messages no longer overlap, for *reason*."""
+        self._emit(FellBack(*self.endpoint, reason))
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port of the server."""
+        return self._settings.host, self._settings.port
+
+    def _open(self, slot: Slot) -> Dialogue[Session]:
+        self._emit(Connecting(*self.endpoint))
+        began = monotonic()
+        try:
+            session = yield from open_session(self._settings.mode, self._settings.local_hostname)
+        except RefusedError:
+            # EHLO was refused, which leaves the connection usable, but not for anything that we need.
+            slot.close()
+            raise
+        assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
+        slot.messages_left = self._settings.max_messages
+        with self._closing_on_error(slot):
+            self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
+        return session
+
+    def _log_in(self, slot: Slot, session: Session, *, ignore_pause: bool) -> Dialogue[None]:
+        """Log in if there are credentials."""
+        login = self._settings.login
+        if login is None:
+            return
+        began = monotonic()
+        if callable(login.password):
+            overall = None if slot.link is None else slot.link.overall
+            fetch = bind(self._fetch_password, login.password, overall, self.leases_of_this_thread())
+            login = replace(login, password=fetch)
+        with self._closing_on_error(slot):
+            # Another thread's login may have been refused while this one connected.
+            if not ignore_pause:
+                self._pause.check()
+            try:
+                mechanism = yield from authenticate(session, login)
+            except AuthenticationError as error:
+                self._pause.begin(error)
+                raise
+            if ignore_pause:
+                self._pause.end()
+            self._emit(Authenticated(*self.endpoint, mechanism, timedelta(seconds=monotonic() - began)))
+
+    @contextmanager
+    def _closing_on_error(self, slot: Slot) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            slot.close()
+            self.emit_closed("error")
+            raise
+
+    def _emit(self, event: Event) -> None:
+        tell(event, self._on_event)

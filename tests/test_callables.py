@@ -32,6 +32,9 @@ from securesmtp import (
     SecureSMTPError,
     SendResult,
 )
+from securesmtp._secret import Secret
+from securesmtp._transport.link import Deadline
+from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Waiter
 from securesmtp.events import Connecting, tell
 
@@ -89,6 +92,37 @@ def test_a_callable_that_hangs_is_asked_no_more_often_than_there_are_connections
         with pytest.raises(DeadlineExceededError):
             _send(mine, deadline=0.1)
     assert sum(thread.name == "password callable" for thread in threading.enumerate()) == 2
+
+
+def test_an_interrupt_leaves_the_next_send_its_password() -> None:
+    """At whatever line of the call it strikes, even if only one call may run at a time."""
+    calls, left = PasswordCalls(1), 0
+
+    def fetch() -> Secret:
+        return calls.fetch(lambda: "secret", Deadline("deadline", 10), ())
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_globals.get("__name__") != PasswordCalls.__module__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+        return trace
+
+    for at in range(100):
+        left, before = at, sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with suppress(KeyboardInterrupt):
+                fetch()
+        finally:
+            sys.settrace(before)
+        assert fetch().reveal() == "secret", at
+        if left >= 0:
+            return
+    pytest.fail("it has no hundred lines")
 
 
 def test_a_password_that_comes_in_time_is_used(serve: Serve, mailer: Mailer) -> None:

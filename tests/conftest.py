@@ -97,7 +97,7 @@ def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
             watch = Watch(options)
             made = SecureMailer("localhost", server.port, **options)  # type: ignore[arg-type]
             made._submit = watch.watching()(made._submit)  # type: ignore[method-assign]
-            made._receipt = watch.receipt(made._receipt)  # type: ignore[method-assign]
+            made._core.report_receipt = watch.receipt(made._core.report_receipt)  # type: ignore[method-assign]
             made.check = watch.report(made.check)  # type: ignore[method-assign]
             made.send_many = watch.results(made.send_many)  # type: ignore[method-assign]
             stack.callback(lambda: watch.search(caplog.text))

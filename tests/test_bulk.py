@@ -18,9 +18,12 @@ from securesmtp import (
     ProtocolError,
     RefusedError,
     Reply,
+    SecureMailer,
     Stage,
 )
-from securesmtp._bulk import Run, State, Verdict, drop_frames, is_connection_limit, is_full, judge, may_go_again, pause
+from securesmtp._bulk.rules import State, Verdict, can_resend, is_connection_limit, is_full, judge, pause
+from securesmtp._bulk.run import Run
+from securesmtp._tracebacks import drop_frames
 
 REPORT, RETRY, LEAVE = Verdict.REPORT, Verdict.RETRY, Verdict.LEAVE
 
@@ -33,6 +36,11 @@ def _login(code: int, *, paused: bool = False) -> AuthenticationError:
     error = AuthenticationError("no", stage=Stage.AUTH, reply=_reply(code), retryable=code < 500)
     error.__cause__ = AuthenticationError("no", reply=_reply(code)) if paused else None
     return error
+
+
+def _new_run(workers: int, most: int) -> Run:
+    mailer = SecureMailer("localhost", max_connections=workers, max_connect_failures=most)
+    return Run(mailer._core, "raise")
 
 
 NETWORK = [
@@ -107,10 +115,10 @@ def test_the_last_worker_tries_again_where_a_connection_has_worked(error: Except
 
 
 def _run(*errors: Exception, workers: int) -> tuple[list[Verdict], Run]:
-    run = Run("raise", workers, 5)
+    run = _new_run(workers, 5)
     assert [run.enter() for _ in range(workers)] == [True] * workers
     assert not run.enter()
-    return [run.failed(error)[0] for error in errors], run
+    return [run.judge_failure(error)[0] for error in errors], run
 
 
 def test_the_login_that_a_pause_has_kept_back_is_tried_once() -> None:
@@ -119,7 +127,7 @@ def test_the_login_that_a_pause_has_kept_back_is_tried_once() -> None:
     assert verdicts == [LEAVE, RETRY]
     assert run.ended is None
     assert [run.may_log_in(), run.may_log_in()] == [True, False]
-    assert run.failed(_login(454))[0] is REPORT
+    assert run.judge_failure(_login(454))[0] is REPORT
     assert run.ended is not None
     verdicts, run = _run(_login(454, paused=True), _login(454), workers=2)
     assert verdicts == [LEAVE, RETRY]
@@ -136,23 +144,23 @@ def test_a_pause_that_began_before_the_run_is_kept(*, paused: bool) -> None:
 
 def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
     """Its connection has come to the end of its messages, and the server did take its login."""
-    run = Run("raise", 1, 5)
+    run = _new_run(1, 5)
     assert run.enter()
-    run.connected()
-    assert run.failed(_login(454, paused=True))[0] is RETRY
+    run.note_connection()
+    assert run.judge_failure(_login(454, paused=True))[0] is RETRY
     assert run.may_log_in()
 
 
 def test_a_run_goes_on_with_the_workers_that_are_left() -> None:
     """No other takes the place of one that left; one that has nothing to do may come again."""
-    run = Run("raise", 3, 5)
+    run = _new_run(3, 5)
     assert run.enter()
     run.leave()
     assert [run.enter(), run.enter()] == [True, True]
-    assert run.failed(NETWORK[0]) == (LEAVE, 1)
+    assert run.judge_failure(NETWORK[0]) == (LEAVE, 1)
     assert not run.enter()
     assert run.shrink() == 0
-    run = Run("raise", 2, 5)
+    run = _new_run(2, 5)
     assert [run.enter(), run.enter()] == [True, True]
     assert [run.shrink(), run.shrink()] == [1, 0]
     assert not run.enter()
@@ -161,10 +169,10 @@ def test_a_run_goes_on_with_the_workers_that_are_left() -> None:
 @pytest.mark.parametrize("error", [*NETWORK, LookupError("sealed")], ids=repr)
 def test_the_rest_of_a_run_says_why_it_is_not_sent(error: Exception) -> None:
     """As much as is known of the last failure, and retryable where that was."""
-    run = Run("raise", 1, 1)
+    run = _new_run(1, 1)
     assert run.enter()
-    run.failed(error)
-    rest = run.rest()
+    run.judge_failure(error)
+    rest = run.error_after(error)
     assert type(rest) is ConnectError
     assert rest.outcome is Outcome.NOT_SENT
     assert (rest.retryable, rest.reply) == (getattr(error, "retryable", False), getattr(error, "reply", None))
@@ -212,9 +220,9 @@ def test_a_limit_of_connections_is_recognised(code: int, text: str, *, limit: bo
 
 def test_only_what_nobody_can_have_goes_again() -> None:
     """And only where there was a session; the rest is the connection's fault, which `judge` knows."""
-    assert may_go_again(ConnectError("gone", stage=Stage.MAIL))
-    assert not may_go_again(ConnectError("gone", stage=Stage.GREETING))
-    assert not may_go_again(DeadlineExceededError("late", stage=Stage.MAIL))
+    assert can_resend(ConnectError("gone", stage=Stage.MAIL))
+    assert not can_resend(ConnectError("gone", stage=Stage.GREETING))
+    assert not can_resend(DeadlineExceededError("late", stage=Stage.MAIL))
 
 
 def test_frames_are_let_go_through_all_causes() -> None:

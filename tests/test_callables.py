@@ -33,10 +33,10 @@ from securesmtp import (
     SendResult,
 )
 from securesmtp._secret import Secret
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Waiter
-from securesmtp.events import Connecting, tell
+from securesmtp.events import Connecting, emit
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -389,7 +389,7 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code is not tell.__code__:
+        if frame.f_code is not emit.__code__:
             return None
         left -= event == "line"
         if event == "line" and not left:
@@ -400,11 +400,11 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
     sys.settrace(trace)
     try:
         with suppress(KeyboardInterrupt):
-            tell(Connecting("localhost", 465), told.append)
+            emit(Connecting("localhost", 465), told.append)
     finally:
         sys.settrace(before)
     told.clear()
-    tell(Connecting("localhost", 465), told.append)
+    emit(Connecting("localhost", 465), told.append)
     assert len(told) == 1
 
 
@@ -465,7 +465,7 @@ def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) 
     """MAILMAX bounds what is written ahead as well."""
     server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3")), connections=50, overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], RAW)] * 9))
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
     assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [3, 3, 3]
@@ -501,7 +501,7 @@ def test_a_message_that_needs_more_than_is_left_takes_a_new_connection(
     offer = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=1")
     server = serve(honest(extensions=offer), connections=50, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], RAW) for number in (1, 2, 2)]
     results = list(mine.send_many(some, partial="allow"))
     assert [len(result.receipt.accepted) if result.receipt else result.error for result in results] == [1, 2, 2]

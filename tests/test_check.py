@@ -1,4 +1,4 @@
-"""check(): what a server shows, by the same way as a send, and without a mail."""
+"""check(): a report about the server, over the same connection code as a send, without a message."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scripted import Mode, honest
 from securesmtp import AuthenticationError, CertificateError, DowngradeError, SecureMailer
 
 
-def test_a_server_is_described(serve: Serve, mailer: Mailer, mode: Mode) -> None:
-    """Addresses, TLS with its chain, what is offered, and that the login works; no mail is begun."""
+def test_the_report_describes_the_server(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """Addresses, TLS with its chain, extensions, and whether the login works; no MAIL is sent."""
     offers = ("SIZE 1000", "PIPELINING", "LIMITS MAILMAX=5 RCPTMAX=7 RCPTDOMAINMAX=x")
     server = serve(honest(mode, extensions=offers, auth=("me", "secret")))
     report = mailer(server, tls=mode, username="me", password="secret").check()
@@ -35,8 +35,8 @@ def test_a_server_is_described(serve: Serve, mailer: Mailer, mode: Mode) -> None
     assert b"MAIL" not in server.secret
 
 
-def test_what_was_offered_in_the_clear_is_compared(serve: Serve, mailer: Mailer) -> None:
-    """Keywords that only one of the two has are told; with implicit TLS there is nothing to compare."""
+def test_capabilities_before_and_inside_tls_are_compared(serve: Serve, mailer: Mailer) -> None:
+    """The report has the keywords that only one of them has; with implicit TLS there is nothing to compare."""
     server = serve(honest("starttls", extensions=("SIZE",), auth=("me", "secret")))
     report = mailer(server, tls="starttls").check()
     assert report.before_tls is not None
@@ -49,7 +49,7 @@ def test_what_was_offered_in_the_clear_is_compared(serve: Serve, mailer: Mailer)
 
 
 def test_a_refused_login_is_in_the_report(serve: Serve, mailer: Mailer) -> None:
-    """It is what was asked; with the error that a send would raise."""
+    """As a result, not as an exception; with the error that a send would raise."""
     server = serve(honest(auth=("me", "right")))
     report = mailer(server, username="me", password="wrong").check()
     assert report.login is False
@@ -58,8 +58,8 @@ def test_a_refused_login_is_in_the_report(serve: Serve, mailer: Mailer) -> None:
     assert report.mechanism == "PLAIN"
 
 
-def test_no_session_is_an_error_as_in_a_send(serve: Serve, mailer: Mailer) -> None:
-    """Without verified TLS there is nothing to report."""
+def test_without_verified_tls_check_raises_as_a_send_does(serve: Serve, mailer: Mailer) -> None:
+    """There is nothing to report."""
     server = serve(honest("starttls", replies={"EHLO": b"250 mx.test\r\n"}))
     with pytest.raises(DowngradeError) as caught:
         mailer(server, tls="starttls").check()
@@ -68,8 +68,8 @@ def test_no_session_is_an_error_as_in_a_send(serve: Serve, mailer: Mailer) -> No
         untrusting.check()
 
 
-def test_it_needs_no_free_connection(serve: Serve, mailer: Mailer) -> None:
-    """It has one of its own, and leaves the pool as it was."""
+def test_check_needs_no_free_connection(serve: Serve, mailer: Mailer) -> None:
+    """It opens one of its own and leaves the pool unchanged."""
     server = serve()
     mine = mailer(server, max_connections=1)
     mine.send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])

@@ -1,4 +1,4 @@
-"""The errors by themselves: what each of them tells, and where it says more."""
+"""Each error class: its outcome, its text, and the address of its documentation."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def _refused(reason: CertificateReason) -> CertificateError:
 
 
 _CLASSES = [getattr(errors, name) for name in errors.__all__]
-# A certificate is refused for a reason, always.
-EVERY = [kind("failed") for kind in _CLASSES if kind is not CertificateError] + [*map(_refused, CertificateReason)]
+# One of each class; of CertificateError, one for each reason.
+ALL_ERRORS = [kind("failed") for kind in _CLASSES if kind is not CertificateError] + [*map(_refused, CertificateReason)]
 
 
-def test_each_error_has_its_section_and_each_section_its_error() -> None:
-    """The address that an error prints leads to a section on it, with an anchor that the page's author has set."""
+def test_each_error_has_a_section_and_each_section_an_error() -> None:
+    """The address in an error's text leads to an anchor that troubleshooting.md defines."""
     anchors = re.findall(r"^\(([\w-]+)\)=\n+#+ ", TROUBLESHOOTING.read_text("utf-8"), re.MULTILINE)
-    assert sorted(error.url.partition("#")[2] for error in EVERY) == sorted(anchors)
+    assert sorted(error.url.partition("#")[2] for error in ALL_ERRORS) == sorted(anchors)
 
 
-def test_every_error_is_looked_at() -> None:
-    """One that is not public would have no section."""
+def test_every_error_class_is_public() -> None:
+    """A class that is not in `__all__` would have no section."""
 
     def kinds(kind: type[SecureSMTPError]) -> set[type[SecureSMTPError]]:
         return {kind}.union(*map(kinds, kind.__subclasses__()))
@@ -49,11 +49,11 @@ def test_every_error_is_looked_at() -> None:
     assert kinds(SecureSMTPError) == set(_CLASSES)
 
 
-@pytest.mark.parametrize("error", EVERY, ids=lambda error: error.url.partition("#")[2])
-def test_an_error_tells_the_outcome_by_its_kind(error: SecureSMTPError) -> None:
-    """Whoever makes one for a test need not say it; the same after a pickle."""
-    told: dict[type[SecureSMTPError], Outcome] = {
-        # Raised by nobody: it stands for an error of which less is known.
+@pytest.mark.parametrize("error", ALL_ERRORS, ids=lambda error: error.url.partition("#")[2])
+def test_the_class_of_an_error_determines_its_outcome(error: SecureSMTPError) -> None:
+    """So a test that makes an error need not set it; the same after a pickle."""
+    outcomes: dict[type[SecureSMTPError], Outcome] = {
+        # Never raised: it replaces an error of which less is known.
         SecureSMTPError: Outcome.UNKNOWN,
         RefusedError: Outcome.REFUSED,
         SenderRefusedError: Outcome.REFUSED,
@@ -62,7 +62,7 @@ def test_an_error_tells_the_outcome_by_its_kind(error: SecureSMTPError) -> None:
         OutcomeUnknownError: Outcome.UNKNOWN,
     }
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
-    assert again.outcome == error.outcome == told.get(type(error), Outcome.NOT_SENT)
+    assert again.outcome == error.outcome == outcomes.get(type(error), Outcome.NOT_SENT)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_error_tells_the_outcome_by_its_kind(error: SecureSMTPError) -> None:
     ids=["no hint", "hint"],
 )
 def test_the_text_is_one_line_that_ends_with_the_address(hint: str | None, text: str) -> None:
-    """Where, what, what to do and where to read on; the same after a pickle."""
+    """Server, what happened, what to do, and the address of the documentation; the same after a pickle."""
     error = DowngradeError("STARTTLS is missing", hint=hint)
     error.host, error.port = "localhost", 587
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
@@ -83,6 +83,6 @@ def test_the_text_is_one_line_that_ends_with_the_address(hint: str | None, text:
 
 
 def test_the_address_of_a_certificate_error_names_its_reason() -> None:
-    """As it stands in log files for years: the addresses are an interface."""
+    """Log files keep these addresses for years, so they are an interface."""
     error = pickle.loads(pickle.dumps(_refused(CertificateReason.NOT_YET_VALID)))  # noqa: S301 -- our own
     assert error.url.endswith("/troubleshooting.html#certificateerror-not-yet-valid")

@@ -1,4 +1,4 @@
-"""Events: what is told, in which order, without a secret; and what an application's own fault changes."""
+"""Events: which, in which order, and without a secret; an error of the application changes no outcome."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CONNECTING, CONNECTED, SENT, CLOSED = events.Connecting, events.Connected, event
 AUTHENTICATED, FAILED = events.Authenticated, events.Failed
 
 
-def test_a_session_is_told_step_by_step(serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode) -> None:
-    """Connecting, connected, authenticated, sent twice, closed: with what was found, and pickled as it is."""
-    told: list[Event] = []
+def test_a_session_has_an_event_for_each_step(serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode) -> None:
+    """Connecting, connected, authenticated, sent twice, closed; the events can be pickled."""
+    events_seen: list[Event] = []
     server = serve(honest(mode, auth=("me", "secret")))
-    mine = mailer(server, tls=mode, username="me", password="secret", on_event=told.append)
+    mine = mailer(server, tls=mode, username="me", password="secret", on_event=events_seen.append)
     receipts = [mine.send(message), mine.send(message)]
     mine.close()
-    assert [type(event) for event in told] == [CONNECTING, CONNECTED, AUTHENTICATED, SENT, SENT, CLOSED]
-    assert {(event.host, event.port) for event in told} == {("localhost", server.port)}
-    connected, authenticated, *sent, closed = told[1:]
+    assert [type(event) for event in events_seen] == [CONNECTING, CONNECTED, AUTHENTICATED, SENT, SENT, CLOSED]
+    assert {(event.host, event.port) for event in events_seen} == {("localhost", server.port)}
+    connected, authenticated, *sent, closed = events_seen[1:]
     assert isinstance(connected, events.Connected)
     assert connected.tls == receipts[0].tls
     assert isinstance(authenticated, events.Authenticated)
@@ -34,42 +34,42 @@ def test_a_session_is_told_step_by_step(serve: Serve, mailer: Mailer, message: E
     assert [event.receipt for event in sent if isinstance(event, events.Sent)] == receipts
     assert isinstance(closed, events.Closed)
     assert closed.reason == "closed by the caller"
-    assert pickle.loads(pickle.dumps(told)) == told  # noqa: S301 -- its own
-    assert all(str(event).isprintable() and "secret" not in str(event) for event in told)
+    assert pickle.loads(pickle.dumps(events_seen)) == events_seen  # noqa: S301 -- our own
+    assert all(str(event).isprintable() and "secret" not in str(event) for event in events_seen)
 
 
-def test_a_failure_is_told_with_its_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The very one that is raised; the connection that it cost is told as well."""
-    told: list[Event] = []
-    mine = mailer(serve(honest(replies={"DATA": b"250 ok\r\n"})), on_event=told.append)
+def test_a_failure_has_an_event_with_its_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The same object that is raised; the closed connection has an event too."""
+    events_seen: list[Event] = []
+    mine = mailer(serve(honest(replies={"DATA": b"250 ok\r\n"})), on_event=events_seen.append)
     with pytest.raises(SecureSMTPError) as caught:
         mine.send(message)
-    assert [type(event) for event in told] == [CONNECTING, CONNECTED, CLOSED, FAILED]
-    failed = told[-1]
+    assert [type(event) for event in events_seen] == [CONNECTING, CONNECTED, CLOSED, FAILED]
+    failed = events_seen[-1]
     assert isinstance(failed, events.Failed)
     assert failed.error is caught.value
     assert failed.error.message_id
     assert str(failed.error.outcome) in str(failed)
 
 
-def test_a_connection_that_died_is_told(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """Before the new one is opened."""
-    told: list[Event] = []
+def test_a_connection_that_the_server_closed_has_an_event(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """Before the new connection is opened."""
+    events_seen: list[Event] = []
 
     def once(peer: Peer) -> None:
         honest(replies={"QUIT": b"221 bye\r\n", "CONTENT": lambda *_: b"250 ok\r\n421 4.4.2 idle\r\n"})(peer)
 
-    mine = mailer(serve(once), on_event=told.append)
+    mine = mailer(serve(once), on_event=events_seen.append)
     mine.send(message)
     mine.send(message)
-    assert [type(event) for event in told] == [CONNECTING, CONNECTED, SENT, CLOSED, CONNECTING, CONNECTED, SENT]
-    assert "not usable" in str(told[3])
+    assert [type(event) for event in events_seen] == [CONNECTING, CONNECTED, SENT, CLOSED, CONNECTING, CONNECTED, SENT]
+    assert "not usable" in str(events_seen[3])
 
 
-def test_refusals_of_security_are_warnings(
+def test_failures_of_tls_and_login_are_warnings(
     serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All else is logged at DEBUG: an application that asks for nothing hears of attacks only."""
+    """Everything else is logged at DEBUG, so by default an application sees only these."""
     plain = honest("starttls", replies={"EHLO": b"250 mx.test\r\n"})
     with pytest.raises(DowngradeError):
         mailer(serve(plain), tls="starttls").send(message)
@@ -84,41 +84,41 @@ def test_refusals_of_security_are_warnings(
     assert len(caplog.records) > 5
 
 
-def test_a_fault_of_the_application_changes_no_outcome(
+def test_an_error_in_on_event_changes_no_outcome(
     serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The message is sent, the receipt returned, and the fault logged with its traceback."""
+    """The message is sent, the receipt returned, and the error logged with its traceback."""
 
     def faulty(event: Event) -> None:
         raise LookupError(type(event).__name__)
 
     server = serve()
     assert mailer(server, on_event=faulty).send(message).reply.code == 250
-    faults = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(faults) >= 3
-    assert all(record.exc_info for record in faults)
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(logged) >= 3
+    assert all(record.exc_info for record in logged)
 
 
 @pytest.mark.parametrize("check", [False, True], ids=["send", "check"])
-def test_a_refused_login_is_told_and_its_connection_closed(
+def test_a_refused_login_has_an_event_and_closes_its_connection(
     serve: Serve, mailer: Mailer, message: EmailMessage, caplog: pytest.LogCaptureFixture, *, check: bool
 ) -> None:
-    """As many are closed as were opened, and it is a warning, whoever asked."""
-    told: list[Event] = []
-    mine = mailer(serve(honest(auth=("me", "right"))), username="me", password="wrong", on_event=told.append)
+    """The same events and one warning, from send() and from check()."""
+    events_seen: list[Event] = []
+    mine = mailer(serve(honest(auth=("me", "right"))), username="me", password="wrong", on_event=events_seen.append)
     if check:
         assert mine.check().login is False
     else:
         with pytest.raises(AuthenticationError):
             mine.send(message)
-    assert [type(event) for event in told] == [CONNECTING, CONNECTED, CLOSED, FAILED]
+    assert [type(event) for event in events_seen] == [CONNECTING, CONNECTED, CLOSED, FAILED]
     assert [record.levelno for record in caplog.records if "AuthenticationError" in record.getMessage()] == [
         logging.WARNING
     ]
 
 
-def test_an_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The connection is free again when it is told: one is enough."""
+def test_on_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The connection is already free when the event is emitted, so one is enough."""
     replies: list[int] = []
 
     def report(event: Event) -> None:
@@ -134,14 +134,14 @@ def test_an_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) 
     assert replies == [250]
 
 
-def test_what_cannot_be_called_is_refused(serve: Serve, mailer: Mailer) -> None:
-    """When the mailer is made."""
+def test_an_on_event_that_is_not_callable_is_refused(serve: Serve, mailer: Mailer) -> None:
+    """When the mailer is created."""
     with pytest.raises(ConfigurationError, match="on_event"):
         mailer(serve(), on_event="print")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit()], ids=repr)
-def test_what_is_no_exception_has_struck_from_outside(error: BaseException) -> None:
-    """Nobody catches these as an answer of what was called; an error that nobody's handler raised is one."""
+def test_an_exception_outside_the_class_exception_is_an_interrupt(error: BaseException) -> None:
+    """Ctrl-C and the like; an ordinary error that no signal handler raised is not one."""
     assert is_interrupt(error)
     assert not is_interrupt(ValueError())

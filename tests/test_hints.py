@@ -1,4 +1,4 @@
-"""What an error says to do next, where the server's words alone would not lead there."""
+"""Hints: what to do next, where the server's reply does not say it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _mute(peer: Peer, _: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("reply", "hinted"),
+    ("reply", "has_hint"),
     [
         (b"501 5.5.4 Invalid domain name\r\n", True),
         (b"421 4.7.0 Try again later\r\n", True),
@@ -45,20 +45,20 @@ def test_a_refused_ehlo_names_local_hostname(  # noqa: PLR0913, PLR0917 -- fixtu
     reply: bytes,
     name: str | None,
     *,
-    hinted: bool,
+    has_hint: bool,
 ) -> None:
-    """With the name that was refused: RFC 5321 §4.1.4 allows an address literal, and some servers do not."""
+    """The hint shows the refused name: RFC 5321 §4.1.4 allows an address literal, but some servers refuse it."""
     mine = mailer(serve(honest(mode, replies={"EHLO": reply})), tls=mode, local_hostname=name)
     with pytest.raises(SecureSMTPError) as caught:
         mine.send(message)
     assert type(caught.value) is (DowngradeError if mode == "starttls" else RefusedError)
     assert caught.value.stage is Stage.EHLO
-    shown = f'the server may not take the name "{name or "[127.0.0.1]"}" in EHLO: pass local_hostname='
-    assert str(caught.value.hint).startswith(shown) is hinted
+    shown = f'the server may not accept the name "{name or "[127.0.0.1]"}" in EHLO: pass local_hostname='
+    assert str(caught.value.hint).startswith(shown) is has_hint
 
 
 @pytest.mark.parametrize(
-    ("verb", "pipelining", "extensions", "hinted"),
+    ("verb", "pipelining", "extensions", "has_hint"),
     [
         ("MAIL", "message", ("PIPELINING",), True),
         ("RCPT", "message", ("PIPELINING",), True),
@@ -68,43 +68,43 @@ def test_a_refused_ehlo_names_local_hostname(  # noqa: PLR0913, PLR0917 -- fixtu
         ("MAIL", "message", (), False),
     ],
 )
-def test_a_time_limit_behind_commands_in_one_go_names_pipelining(  # noqa: PLR0913 -- fixtures and a row
+def test_a_timeout_after_pipelined_commands_names_pipelining(  # noqa: PLR0913 -- fixtures and a row
     serve: Serve,
     mailer: Mailer,
     verb: str,
     pipelining: Literal["off", "message"],
     extensions: tuple[str, ...],
     *,
-    hinted: bool,
+    has_hint: bool,
 ) -> None:
-    """A server that drops what it has read too early is silent (RFC 2920 §3.2 forbids it, and some do)."""
+    """A server that discards early commands is silent (RFC 2920 §3.2 forbids it, but some servers do it)."""
     server = serve(honest(replies={verb: _mute}, extensions=extensions))
     mine = mailer(server, pipelining=pipelining, deadline=0.5)
     with pytest.raises(DeadlineExceededError) as caught:
         mine.send_bytes(b"Subject: x\r\n\r\nx\r\n", mail_from="a@b.example", recipients=["c@d.example"])
-    assert ('pipelining="off"' in str(caught.value.hint)) is hinted
+    assert ('pipelining="off"' in str(caught.value.hint)) is has_hint
 
 
 @pytest.mark.parametrize(
-    ("extensions", "hinted"),
+    ("extensions", "has_hint"),
     [(("PIPELINING", "CHUNKING"), True), (("PIPELINING",), False)],
-    ids=["chunk in one go", "content after 354"],
+    ids=["pipelined chunk", "content after 354"],
 )
-def test_an_unknown_outcome_names_pipelining_where_that_may_be_why(
+def test_an_unknown_outcome_names_pipelining_if_it_may_be_the_cause(
     serve: Serve,
     mailer: Mailer,
     extensions: tuple[str, ...],
     *,
-    hinted: bool,
+    has_hint: bool,
 ) -> None:
-    """With CHUNKING the whole message is in the write that the server may have dropped; behind a 354 it is not."""
+    """With CHUNKING the server may have discarded the whole message as early data; after a 354 it cannot."""
     server = serve(honest(replies={"CONTENT": _mute}, extensions=extensions))
     with pytest.raises(OutcomeUnknownError) as caught:
         mailer(server, deadline=0.5).send_bytes(
             b"Subject: x\r\n\r\nx\r\n", mail_from="a@b.example", recipients=["c@d.example"]
         )
     assert "the server's log" in str(caught.value.hint)
-    assert ('pipelining="off"' in str(caught.value.hint)) is hinted
+    assert ('pipelining="off"' in str(caught.value.hint)) is has_hint
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_an_unknown_outcome_names_pipelining_where_that_may_be_why(
     [(300, ["c@d.example"]), (1, ["c@d.example", "e@d.example"])],
     ids=["large", "for two, all or none"],
 )
-def test_a_chunk_that_goes_alone_does_not_name_pipelining(
+def test_a_chunk_that_is_sent_alone_does_not_name_pipelining(
     serve: Serve, mailer: Mailer, lines: int, recipients: list[str]
 ) -> None:
-    """It is written when all before it is answered, so its time limit has nothing to do with commands in one go."""
+    """It is written after all replies to the commands before it, so pipelining cannot be the cause."""
     server = serve(honest(replies={"CONTENT": _mute}, extensions=("PIPELINING", "CHUNKING")))
     content = b"Subject: x\r\n\r\n" + (b"y" * 900 + b"\r\n") * lines
     with pytest.raises(OutcomeUnknownError) as caught:
@@ -123,10 +123,8 @@ def test_a_chunk_that_goes_alone_does_not_name_pipelining(
     assert "pipelining" not in str(caught.value.hint)
 
 
-def test_a_limit_before_there_is_a_session_has_its_own_hint(
-    serve: Serve, mailer: Mailer, message: EmailMessage
-) -> None:
-    """There nothing is pipelined."""
+def test_a_timeout_before_the_greeting_names_implicit_tls(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """There nothing is pipelined, but the port may be waiting for TLS."""
     server = serve(lambda peer: peer.sleep_until_peer_closes())
     with pytest.raises(DeadlineExceededError) as caught:
         mailer(server, tls="starttls", timeout=Timeouts(command=0.3)).send(message)

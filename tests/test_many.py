@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from types import FrameType
@@ -32,12 +32,13 @@ from securesmtp import (
     OutcomeUnknownError,
     RecipientsRefusedError,
     SendResult,
-    _many,
+    _workers,
 )
-from securesmtp._many import Backlog, Job, Line, Results, in_order
+from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
+from securesmtp._workers import Backlog, Progress, Results, in_order
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -272,10 +273,10 @@ def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer:
         results, told, left = mine.send_many(mails(6)), list[SendResult](), [at]
 
         def trace(frame: FrameType, what: str, _: object, left: list[int] = left) -> Any:
-            if frame.f_code.co_filename != _many.__file__:
+            if frame.f_code.co_filename != _workers.__file__:
                 return None
             # A signal strikes behind a call, and not between a store and the return behind it.
-            if what == "line" and linecache.getline(_many.__file__, frame.f_lineno).strip() != "return end":
+            if what == "line" and linecache.getline(_workers.__file__, frame.f_lineno).strip() != "return result":
                 left[0] -= 1
                 if left[0] == -1:
                     raise KeyboardInterrupt
@@ -438,15 +439,15 @@ def test_a_thread_whose_start_was_interrupted_is_waited_for_by_what_it_has() -> 
     """Whether it runs cannot be asked; what is under way has its end before the run is over."""
     job = _job()
 
-    class Told:
+    class Ends:
         def get(self, timeout: float) -> None:
             job.end = SendResult(0, None, Outcome.NOT_SENT)
 
-    job.told = Told()  # type: ignore[assignment]
-    line = Line(begun=deque([job]), threads=[threading.Thread(target=print)])
-    line.end()
+    thread = threading.Thread(target=print)
+    progress = Progress(pending=deque([job]), threads=[thread], ends=Ends())  # type: ignore[arg-type]
+    progress.stop()
     assert job.end is not None
-    assert line.threads == []
+    assert progress.threads == []
 
 
 def test_what_an_interrupt_has_found_out_of_a_message_is_its_result() -> None:
@@ -454,9 +455,9 @@ def test_what_an_interrupt_has_found_out_of_a_message_is_its_result() -> None:
     job, known, interrupt = _job(), ConnectError("the send was interrupted"), KeyboardInterrupt()
     interrupt.__cause__, job.end = known, interrupt
 
-    def ended() -> Iterator[Job]:
+    def ended() -> Generator[SendResult]:
         yield from ()
 
-    result = next(Results(ended(), Line(begun=deque([job]))))  # type: ignore[arg-type]
+    result = next(Results(ended(), Progress(pending=deque([job]))))
     assert result.error is known
     assert result.outcome is Outcome.NOT_SENT

@@ -25,8 +25,8 @@ from securesmtp import (
     Outcome,
     SecureSMTPError,
     Window,
-    _bulk,
 )
+from securesmtp._bulk import rules
 from securesmtp._protocol.message import Submission
 from securesmtp.events import FewerConnections
 
@@ -117,7 +117,7 @@ def test_a_server_that_takes_fewer_connections_gets_every_message(
     left = [event.connections for event in fewer]
     assert len(set(left)) == len(left)
     assert set(left) <= {1, 2, 3}
-    assert all("goes on with" in str(event) for event in fewer)
+    assert all("continues with" in str(event) for event in fewer)
 
 
 def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Serve, mailer: Mailer) -> None:
@@ -214,8 +214,8 @@ def test_who_stops_listening_in_an_outage_does_not_wait_for_its_end(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause before the next try ends with the loop."""
-    monkeypatch.setattr("securesmtp._bulk._FIRST_PAUSE", 3600)
-    monkeypatch.setattr("securesmtp._bulk._LONGEST_PAUSE", 3600)
+    monkeypatch.setattr("securesmtp._bulk.rules._FIRST_PAUSE", 3600)
+    monkeypatch.setattr("securesmtp._bulk.rules._LONGEST_PAUSE", 3600)
     away = _greeted(b"421 4.3.2 not yet\r\n")
     server = serve(honest(replies={"MAIL": lambda *_: b"421 bye\r\n" if server.accepted else b"250 ok\r\n"}), away)
     mine = mailer(server, max_connections=1)
@@ -255,7 +255,7 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
     server = serve(honest(extensions=offer, replies={"CONTENT": limited}), overlaps=True)
     options = {"max_connections": 4, "pipelining": pipelining, "on_event": told.append, "window": Window(2)}
     mine = mailer(server, **options)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many(mails(60)))
     assert {result.outcome for result in results} == {ACCEPTED, REFUSED}
     assert all(result.retryable for result in results if result.outcome is REFUSED)
@@ -278,7 +278,7 @@ def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: M
 
     server = serve(honest(extensions=("PIPELINING",), replies={"MAIL": limited, "CONTENT": _slow}), overlaps=True)
     mine = mailer(server, pipelining=pipelining)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many(mails(30)))
     assert {result.outcome for result in results} == {ACCEPTED}
     assert arrived(server) == list(range(30))
@@ -319,7 +319,7 @@ def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
     ]
     server = serve(*scripts, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=3, window=Window(1))
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many(mails(3)))
     assert [result.error for result in results] == [None] * 3
     assert arrived(server) == [0, 1, 2]
@@ -332,7 +332,7 @@ def test_a_message_is_sent_once_more_and_not_for_ever(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, odd: int
 ) -> None:
     """A server that greets each other connection, and ends it at MAIL, gets the same message twice."""
-    monkeypatch.setattr(_bulk, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(rules, "_FIRST_PAUSE", 0.01)
     seen = list[bytes]()
 
     def ends(peer: Peer, line: bytes) -> bytes:
@@ -347,7 +347,7 @@ def test_a_message_is_sent_once_more_and_not_for_ever(
 
     scripts = [talks, *itertools.islice(itertools.cycle([is_away, talks] if odd else [talks, is_away]), 9)]
     mine = mailer(serve(*scripts), pipelining=pipelining, max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     [result] = mine.send_many(mails(1))
     assert result.outcome is NOT_SENT
     assert len(seen) == 2
@@ -624,7 +624,7 @@ def test_results_keep_no_message_alive(
     """The frames of a traceback have it in their local variables: 60 of 1 MiB were 60 MiB."""
     server = serve(honest(extensions=OFFER, replies=replies), connections=200, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=2)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     bad = Envelope("a@b.example", ["c@d.example"], b"Subject: a\rb\r\n\r\n")
     before = [each for each in gc.get_objects() if isinstance(each, Submission)]
     results = list(mine.send_many([*mails(20, 2000), bad]))

@@ -1,4 +1,4 @@
-"""What an uncaught error shows: the caller's line and one of ours."""
+"""What an uncaught error shows: the caller's line and one of this library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIBRARY = Path(securesmtp.__file__).parent
 
 
 def _frames(error: BaseException) -> list[str]:
-    """Return the function of each frame that is shown, with a mark at those of the library."""
+    """Return the function of each frame in the traceback; those of the library have a star."""
     return [
         f"*{frame.name}" if LIBRARY in Path(frame.filename).parents else frame.name
         for frame in traceback.extract_tb(error.__traceback__)
@@ -46,8 +46,8 @@ def _wrong_message(mailer: SecureMailer) -> None:
 
 
 @pytest.mark.parametrize("call", [_send, _check, _wrong_message])
-def test_an_error_shows_the_callers_line_and_one_of_ours(call: Callable[[SecureMailer], None]) -> None:
-    """Not the frames in between, which say less than the stage; the causes are there, and show none of ours."""
+def test_an_error_shows_the_callers_line_and_one_of_the_library(call: Callable[[SecureMailer], None]) -> None:
+    """Not the internal frames, which say less than the error's stage."""
     with SecureMailer("127.0.0.1", 1) as mailer, pytest.raises(SecureSMTPError) as caught:
         call(mailer)
     this, *rest = _frames(caught.value)
@@ -55,8 +55,8 @@ def test_an_error_shows_the_callers_line_and_one_of_ours(call: Callable[[SecureM
     assert rest == [call.__name__, "*public_call"]
 
 
-def test_causes_stay_without_our_frames(serve: Serve, mailer: Mailer) -> None:
-    """The chain is what it was: an unknown outcome, the lost connection."""
+def test_causes_stay_without_internal_frames(serve: Serve, mailer: Mailer) -> None:
+    """An unknown outcome still has the lost connection as its cause."""
 
     def cut(peer: Peer, _: bytes) -> bytes:
         peer.cut()
@@ -75,15 +75,15 @@ def test_causes_stay_without_our_frames(serve: Serve, mailer: Mailer) -> None:
 
 
 def test_openssls_error_stays_as_the_cause(serve: Serve) -> None:
-    """A refused certificate has what OpenSSL said."""
+    """Of a refused certificate."""
     with SecureMailer("localhost", serve().port) as mailer, pytest.raises(CertificateError) as caught:
         _send(mailer)
     assert type(caught.value.__cause__).__name__ == "SSLCertVerificationError"
     assert "public_call" in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_callable_of_the_callers_own_keeps_its_frames(serve: Serve, mailer: Mailer) -> None:
-    """A fault in there is looked for there: below the library, everything is shown."""
+def test_the_callers_own_callable_keeps_its_frames(serve: Serve, mailer: Mailer) -> None:
+    """A bug in it must be visible, so its frames below the library are shown."""
 
     def broken() -> str:
         other = SecureMailer("127.0.0.1", 1)
@@ -98,7 +98,7 @@ def test_a_callable_of_the_callers_own_keeps_its_frames(serve: Serve, mailer: Ma
 
 
 def test_a_refused_login_is_short(serve: Serve, mailer: Mailer) -> None:
-    """The most common error of all."""
+    """The most common error has three frames."""
     mine = mailer(serve(honest(auth=("me", "right"))), username="me", password="wrong")
     with pytest.raises(AuthenticationError) as caught:
         _send(mine)

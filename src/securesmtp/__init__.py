@@ -1,4 +1,4 @@
-"""securesmtp: a message leaves over verified TLS, or it does not leave."""
+"""Submit email over verified TLS, or not at all; start with `SecureMailer`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
+    from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import Password
+    from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
-    from securesmtp._settings import Timeouts, TLSPolicy, Window
     from securesmtp._values import (
         Certificate,
         CertificateReason,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Recipient,
         Reply,
         SendResult,
-        ServerReport,
         Stage,
         TLSInfo,
         TLSMode,
@@ -91,25 +91,28 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """
-    Import the library when the first of its names is used (PEP 562).
+    Import the library when one of its names is first used (PEP 562).
 
-    An application that imports it and sends nothing this time pays for this page alone.
+    ``import securesmtp`` alone loads only this file, so it costs little in a program that sends nothing.
     """
     if name in {"errors", "events"}:
         return import_module(f"securesmtp.{name}")
     if name in __all__:
-        homes = map(
+        modules = map(
             import_module,
             (
                 "securesmtp.errors",
                 "securesmtp._mailer",
+                "securesmtp._options",
                 "securesmtp._values",
+                "securesmtp._report",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",
+                "securesmtp._protocol.sasl",
             ),
         )
-        globals()[name] = found = getattr(next(home for home in homes if hasattr(home, name)), name)
+        globals()[name] = found = getattr(next(module for module in modules if hasattr(module, name)), name)
         return found
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

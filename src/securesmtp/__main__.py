@@ -1,4 +1,4 @@
-"""The command ``securesmtp``, which needs the extra ``cli``."""
+"""The command ``securesmtp``; it needs the extra ``demo``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line, or say what to install."""
+    """Run the command line; if a package is missing, say which extra to install."""
     try:
         from securesmtp._cli import main as run
     except ModuleNotFoundError as error:

@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
-from collections.abc import Iterable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.message import Message
-from email.utils import format_datetime
 from functools import partial as bind
-from secrets import token_hex
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
-from securesmtp._bulk import Run, Verdict, drop_frames, is_connection_limit, may_go_again
-from securesmtp._many import Backlog, Job, Known, in_order
-from securesmtp._protocol.address import reverse_path
-from securesmtp._protocol.content import Content
-from securesmtp._protocol.delivery import Attempt, Delivery, deliver, transactions
-from securesmtp._protocol.dialogue import interrupted
-from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import Password, hidden, known_secrets, mechanism
-from securesmtp._settings import Timeouts, TLSPolicy, Window, seconds, settings
-from securesmtp._shown import escape, quote, withhold
-from securesmtp._tracebacks import raising_here
-from securesmtp._transport.link import Deadline
+from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.jobs import Ending, Job
+from securesmtp._bulk.rules import is_connection_limit
+from securesmtp._bulk.run import Run, Step
+from securesmtp._core import Checkout, Core, Sending
+from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
+from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.sasl import as_secret
+from securesmtp._settings import Settings, as_login
+from securesmtp._shown import withhold
+from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
+from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
-from securesmtp._transport.slots import Lease, Slot
-from securesmtp._transport.stream import Stream
-from securesmtp._transport.tls import build_context
-from securesmtp._values import Envelope, Outcome, Receipt, SendResult, ServerReport, Stage, TLSMode
-from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, FewerConnections, Sent, is_interrupt, tell, telling_no_more
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import only_session
+from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+from securesmtp._workers import Backlog, in_order
+from securesmtp.errors import AuthenticationError, SecureSMTPError
+from securesmtp.events import mute_if_emitting
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from email.headerregistry import Address
+    from email.message import Message
     from types import TracebackType
 
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.sasl import PasswordSource
-    from securesmtp._settings import Settings
+    from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._report import ServerReport
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.link import Link
-    from securesmtp._transport.stream import Heard
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
@@ -75,14 +68,14 @@ class SecureMailer:
         auth: Password | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         policy: TLSPolicy | None = None,
-        timeout: float | Timeouts = Timeouts(),  # noqa: B008 -- frozen
+        timeout: float | Timeouts = TIMEOUTS,
         deadline: float | None = None,
         max_connections: int = 4,
         max_messages: int = 100,
         max_idle: float = 60,
         max_connect_failures: int = 5,
         pipelining: Literal["off", "message", "session"] = "message",
-        window: Window = Window(),  # noqa: B008 -- frozen
+        window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -117,33 +110,21 @@ class SecureMailer:
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
         """
-        # First of all, so that no frame of a traceback holds the string, in whatever argument it is.
-        password = None if password is None else hidden(password)
-        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, at_is_usual=True)
+        # First of all: tracebacks show the arguments, and a secret may be in any of them.
+        password = None if password is None else as_secret(password)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
-        if auth is not None and not isinstance(auth, Password):
-            message, auth = f"auth is a {type(auth).__name__}, not a Password", None
-            raise ConfigurationError(message)
-        if policy is not None and not isinstance(policy, TLSPolicy):
-            message = f"policy is a {type(policy).__name__}, not a TLSPolicy"
-            raise ConfigurationError(message)
-        if (username is None) != (password is None):
-            given, missing = ("username", "password") if password is None else ("password", "username")
-            message = f"there is a {given}, and {missing} is None"
-            hint = "is the variable set that it comes from? without a login, leave both out"
-            raise ConfigurationError(message, hint=hint)
-        if auth is not None and username is not None:
-            message = "pass username and password, or auth, not both"
-            raise ConfigurationError(message)
-        if ca_file is not None and policy is not None:
-            message = "pass ca_file or policy, not both"
-            raise ConfigurationError(message, hint="TLSPolicy has a ca_file")
-        self._settings = settings(
-            host,
-            port,
+        login = as_login(auth)
+        del auth
+        self._settings = Settings(
+            host=host,
+            given_port=port,
             tls=tls,
-            login=auth if username is None or password is None else Password(username, password),
-            policy=policy or TLSPolicy(ca_file=ca_file),
+            username=username,
+            password=password,
+            auth=login,
+            ca_file=ca_file,
+            given_policy=policy,
             timeout=timeout,
             deadline=deadline,
             max_connections=max_connections,
@@ -155,19 +136,9 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
-        if on_event is not None and not callable(on_event):
-            message = f"on_event is a {type(on_event).__name__}, which cannot be called"
-            raise ConfigurationError(message)
-        self._on_event = on_event
-        # Of all connections, and of all processes: a server knows on one what it was told on another.
-        self._memory = Memory()
-        # And before the first login: the server may know it from another process.
-        Redactor(self._memory).add(known_secrets(self._settings.login), b"")
+        self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
-        self._closed = False
-        # The caller's own files are better refused here than at the first mail. certifi's can wait (24 to 47 ms).
-        self._context = build_context(self._settings.policy) if self._settings.policy != TLSPolicy() else None
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
@@ -196,7 +167,7 @@ class SecureMailer:
         if pool is not None and pool.slots.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
-    @raising_here
+    @hide_internal_frames
     def send(
         self,
         message: Message,
@@ -222,10 +193,10 @@ class SecureMailer:
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
-        overall = self._overall(deadline)
-        return self._submit(_from_message(message, mail_from, recipients), partial, overall)
+        overall = self._core.deadline_for(deadline)
+        return self._submit(from_message(message, mail_from, recipients), partial, overall)
 
-    @raising_here
+    @hide_internal_frames
     def send_bytes(
         self,
         data: bytes | BinaryIO,
@@ -248,9 +219,9 @@ class SecureMailer:
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
-        overall = self._overall(deadline)
-        submission = _from_octets(data, mail_from, recipients)
-        # The message is in no frame of a traceback but the caller's own.
+        overall = self._core.deadline_for(deadline)
+        submission = from_octets(data, mail_from, recipients)
+        # A traceback shows local variables.
         del data
         try:
             return self._submit(submission, partial, overall)
@@ -287,32 +258,15 @@ class SecureMailer:
         Raises:
             ConfigurationError: An argument is wrong.
         """
-        _check(partial)
-        self._overall(deadline)
-        self._refuse_if_closed()
-        given: object = messages
-        if isinstance(given, Message | str | bytes) or not isinstance(given, Iterable):
-            message = f"messages is a {type(messages).__name__}, not an iterable of messages"
-            raise ConfigurationError(message, hint="pass a list, or a generator")
-        workers = self._settings.max_connections
-        run = Run(partial, workers, self._settings.max_connect_failures)
+        check_partial(partial)
+        self._core.deadline_for(deadline)
+        self._core.refuse_if_closed()
+        check_messages(messages)
+        run = Run(self._core, partial)
+        worker = mute_if_emitting(bind(self._worker, run))
+        return in_order(run.jobs(messages, deadline), worker, run.most_workers, run.ahead, run.octets)
 
-        def jobs() -> Iterator[Job | Known]:
-            for index, message in enumerate(messages):
-                try:
-                    # Here, in the caller's thread: who goes on to change the message changes the next one.
-                    yield Job(index, _from_any(message), bind(self._overall, deadline))
-                except Exception as error:  # ours, or that of the envelope's own iterable or file
-                    if is_interrupt(error):
-                        raise
-                    drop_frames(error)
-                    yield Known(SendResult(index, None, Outcome.NOT_SENT, error=error))
-
-        ahead = self._settings.window.messages if self._settings.pipelining == "session" else 1
-        octets = 2 * workers * self._settings.window.octets
-        return in_order(jobs(), telling_no_more(bind(self._work, run)), workers, 2 * workers * ahead, octets)
-
-    @raising_here
+    @hide_internal_frames
     def check(self) -> ServerReport:
         """
         Open a connection as a send would, log in where there are credentials, and say what was found.
@@ -324,13 +278,16 @@ class SecureMailer:
         Raises:
             SecureSMTPError: There is no verified session; as for `send`.
         """
-        self._refuse_if_closed()
-        with self._naming(None):
-            link, session, refusal = self._pool.check(self._overall(None))
-        if refusal is not None:
-            refusal.host, refusal.port = self._settings.host, self._settings.port
-            tell(Failed(self._settings.host, self._settings.port, refusal), self._on_event)
-        return _report(self._settings, link, session, refusal)
+        core = self._core
+        core.refuse_if_closed()
+        try:
+            link, session, refusal = self._pool.check(core.deadline_for(None))
+            if refusal is not None:
+                core.report_error(refusal)
+        except SecureSMTPError as error:
+            core.report_error(error)
+            raise
+        return core.report(link, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
         """
@@ -343,448 +300,132 @@ class SecureMailer:
             abort: Do not wait: end the connections in use, so that their sends raise what became of their messages; a
                 `check` that is under way raises, too.
         """
-        self._closed = True
+        self._core.is_closed = True
         pool = self._pools.get(current_process())
         if pool is not None:
             pool.close(abort=abort)
 
     @property
     def _pool(self) -> Pool:
-        process = current_process()
+        process, core = current_process(), self._core
         pool = self._pools.get(process)
         if pool is None:
-            pool = self._pools.setdefault(process, Pool(self._settings, self._context, self._on_event, self._memory))
+            pool = self._pools.setdefault(process, Pool(core.settings, core.context, core.on_event, core.memory))
         return pool
 
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            message = "the mailer is closed"
-            raise ConfigurationError(message, hint="make a new one")
-
-    def _overall(self, deadline: float | None) -> Deadline | None:
-        limit = self._settings.deadline if deadline is None else seconds("deadline", deadline)
-        return None if limit is None else Deadline("deadline", limit)
-
     def _submit(
-        self, submission: Submission, partial: Partial, overall: Deadline | None, visit: _Visit | None = None
+        self, submission: Submission, partial: Partial, overall: Deadline | None, checkout: Checkout | None = None
     ) -> Receipt:
-        _check(partial)
-        sending = _Sending(submission, monotonic())
+        """Send one message and return its receipt; if its connection has lost its login, use another."""
+        check_partial(partial)
+        core, sending = self._core, Sending(submission, monotonic())
+        checkout, deliver = checkout or Checkout(), bind(core.deliver, sending, partial)
+        needs = bind(transactions_needed, len(submission.recipients), partial)
 
-        def work(slot: Slot, link: Link, session: Session) -> None:
-            slot.messages_left -= 1
-            sending.session = session
-            link.run(deliver(session, submission, partial, self._settings.pipelining, sending.attempt))
+        def action(slot: Slot, link: Link) -> Receipt:
+            return sending.accept(*link.run(checkout.visit(self._pool.slots, slot, deliver)))
 
-        visit, needs = visit or _Visit(), bind(transactions, len(submission.recipients), partial)
-        with self._saying(sending):
+        # Nested: an interrupt may strike while an error is recorded.
+        try:
             try:
-                self._use(overall, work, visit, needs)
-            except AuthenticationError as error:
-                if visit.session is None or not self._may_log_in_again(visit.session, error):
-                    raise
-                self._pool.discard_idle()
-                sending.attempt = Attempt()
                 try:
-                    self._use(overall, work, visit, needs)
-                except AuthenticationError as again:
-                    self._pool.slots.last_login_was_lost = self._has_lost_login(again)
-                    raise
-            self._pool.slots.last_login_was_lost = False
-            return self._receipt(sending)
-
-    def _receipt(self, sending: _Sending) -> Receipt:
-        receipt = sending.receipt()
-        self._tell_once(sending, Sent(self._settings.host, self._settings.port, receipt))
-        return receipt
-
-    def _tell_once(self, sending: _Sending, event: Event) -> None:
-        # Before it is told: who is interrupted in on_event is not called again.
-        if not sending.told:
-            sending.told = True
-            tell(event, self._on_event)
-
-    @contextmanager
-    def _saying(self, sending: _Sending) -> Iterator[None]:
-        """Add to whatever ends a send what became of its message, and tell of it."""
-        try:
-            with self._naming(sending.submission.content.message_id, sending):
-                yield
-        except SecureSMTPError:
-            raise
-        except BaseException as interrupt:
-            error = sending.interrupted_by(interrupt)
-            self._place(error, sending.submission.content.message_id)
-            # What the interrupt had for a cause is kept where ours has none.
-            error.__cause__ = error.__cause__ or interrupt.__cause__
-            interrupt.__cause__ = error
-            which = escape(str(error.message_id), 200)
-            interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
-            host, port = self._settings.host, self._settings.port
-            self._tell_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
+                    receipt = self._with_connection(overall, action, checkout, needs)
+                except AuthenticationError as error:
+                    if not core.logs_in_again(sending, error):
+                        raise
+                    self._pool.discard_idle()
+                    receipt = self._with_connection(overall, action, checkout, needs)
+                return core.report_receipt(sending, receipt)
+            except SecureSMTPError as error:
+                core.record_error(sending, error)
+                raise
+        except BaseException as error:
+            core.record_interrupt(sending, error)
             raise
 
-    @contextmanager
-    def _naming(self, message_id: str | None, sending: _Sending | None = None) -> Iterator[None]:
-        """Add to an error where it happened and to which message, and tell of it."""
-        try:
-            yield
-        except SecureSMTPError as error:
-            self._place(error, message_id)
-            if sending is not None:
-                sending.attempt.end, sending.told = error, True
-            tell(Failed(self._settings.host, self._settings.port, error), self._on_event)
-            raise
-
-    def _has_lost_login(self, error: object) -> bool:
-        """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
-        return self._settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL
-
-    def _may_log_in_again(self, session: Session, error: object) -> bool:
-        """Return whether what has met *error* is tried once over a new connection: another server may stand there."""
-        # Where no login has been good for a message, one try of one message has shown that a further one is no better.
-        return self._has_lost_login(error) and (session.transactions > 1 or not self._pool.slots.last_login_was_lost)
-
-    def _goes_again(self, session: Session, error: object) -> bool:
-        """Return whether what has met *error* among others in flight is sent once more, by itself."""
-        lost = self._may_log_in_again(session, error)
-        if lost and session.transactions == 1:
-            # That is the one further try.
-            self._pool.slots.last_login_was_lost = True
-        return lost or may_go_again(error)
-
-    def _place(self, error: SecureSMTPError, message_id: str | None) -> None:
-        error.host, error.port, error.message_id = self._settings.host, self._settings.port, message_id
-        if self._has_lost_login(error):
-            error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server took the login of this connection, and then asked for one"
-
-    def _use(
+    def _with_connection(
         self,
         overall: Deadline | None,
-        work: Callable[[Slot, Link, Session], None],
-        visit: _Visit,
+        action: Callable[[Slot, Link], T],
+        checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
-    ) -> None:
-        """Do *work* on a connection, which is nobody else's meanwhile; it has room for what *work* needs of it."""
-        pool, lease, slot, link = self._pool, Lease(), None, None
-        visit.has_place, visit.session = False, None
+    ) -> T:
+        """Run *action* on a connection, which no other send uses meanwhile; it has room for what *action* needs."""
+        core, pool, lease, slot, link = self._core, self._pool, Lease(), None, None
+        checkout.has_slot, checkout.session = False, None
         try:
             slot = pool.acquire(lease, overall)
-            self._refuse_if_closed()
-            visit.has_place = True
-            link, session = pool.connection(slot, overall, needs, in_pause=visit.in_pause)
-            visit.session = session
+            core.refuse_if_closed()
+            checkout.has_slot = True
+            link = pool.link(slot, overall, needs)
             try:
-                work(slot, link, session)
+                return action(slot, link)
             except BaseException:
-                # Once more, should a second interrupt have struck in the handling of the first.
+                # Again, because a second interrupt may have struck in the handling of the first.
                 if not link.is_in_step:
                     link.close()
                 raise
         except SecureSMTPError as error:
             if slot is not None and is_connection_limit(error):
-                # One too many: closed, and not the next one's.
+                # One too many: it is closed, and not used for the next message.
                 slot.messages_left = 0
             raise
         finally:
-            # First of all, and by a store alone: a signal's exception comes after a call.
+            # First of all, and by an assignment alone: an interrupt strikes after a call.
             lease.done = True
-            if slot is not None and link is not None:
+            if slot is not None and link is not None and checkout.session is not None:
                 pool.slots.mark_used(slot, link)
-            if slot is not None and self._closed:
+            if slot is not None and core.is_closed:
                 pool.close_idle(slot)
             pool.notify()
 
-    def _work(self, run: Run, backlog: Backlog) -> None:
-        """Send what is in the backlog: one message after the other, or many at a time where the host bears it."""
+    def _worker(self, run: Run, backlog: Backlog) -> None:
+        """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""
         if not run.enter():
             return
-        bearing = self._pool.bearing
+        support = self._pool.overlap_support
         while (job := backlog.take(wait=True)) is not None:
-            many = self._settings.pipelining == "session" and run.ended is None and bearing.borne is not False
-            # While one connection tries it, the others go on as ever.
-            trial = many and bearing.borne is None and bearing.trial.acquire(blocking=False)
-            try:
-                leaves = (self._stream if many and (trial or bearing.borne) else self._send_one)(run, job, backlog)
-            finally:
-                if trial:
-                    bearing.trial.release()
+            overlap = run.overlap(support)
+            if overlap is None:
+                leaves = self._send_one(run, job, backlog)
+            else:
+                with overlap:
+                    leaves = self._send_batch(run, job, backlog)
             if leaves:
                 return
         run.leave()
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        visit = _Visit(run.may_log_in())
-        while run.ended is None:
-            try:
-                end: Receipt | BaseException = self._submit(job.submission, run.partial, job.overall, visit)
-            except BaseException as error:  # noqa: BLE001 -- a caller's own is the result, an interrupt raised there
-                end = error
-            if visit.session is not None:
-                run.connected()
-            if isinstance(end, Exception):
-                # Whoever keeps events or log records keeps the errors of all tries.
-                drop_frames(end)
-                if visit.found_none:
-                    return self._not_opened(run, job, end, backlog)
-            left = _shrunk(run, end)
-            if not may_go_again(end) or (job.died and not left):
-                _finish(job, end)
-            elif not left:
-                job.died = True
-                continue
-            else:
-                # It counts as no try: the run has a worker less each time.
-                backlog.put(job)
-            # Last of all, since on_event may raise what ends this worker.
-            if left:
-                self._tell_fewer(left, end)
-            return left > 0
-        self._refuse_rest(run, job)
+        checkout = Checkout(run.may_log_in())
+        while (cause := run.ended) is None:
+            with Ending[Receipt]() as ending:
+                ending.end = self._submit(job.submission, run.partial, job.overall, checkout)
+            step = run.settle(job, ending.end, checkout, backlog.put)
+            if step is not Step.RESEND:
+                return self._leaves(step, run, backlog)
+        run.refuse(job, cause)
         return False
 
-    def _not_opened(self, run: Run, job: Job, error: Exception, backlog: Backlog) -> bool:
-        """Do what the rule says where *job* found no connection; return whether this worker leaves the run."""
-        verdict, left = run.failed(error)
-        if verdict is Verdict.REPORT:
-            _finish(job, error)
-            return False
-        backlog.put(job)
-        if verdict is Verdict.LEAVE:
-            self._tell_fewer(left, error)
-            return True
-        backlog.pause(run.pause)
-        return False
-
-    def _tell_fewer(self, left: int, why: object) -> None:
-        assert isinstance(why, SecureSMTPError)  # noqa: S101 -- the rules look at no other; this is for the type checker
-        reason = str(why.args[0])
-        tell(FewerConnections(self._settings.host, self._settings.port, left, reason), self._on_event)
-
-    def _refuse_rest(self, run: Run, job: Job) -> None:
-        error = run.rest()
-        self._place(error, job.submission.content.message_id)
-        _finish(job, error)
-
-    def _stream(self, run: Run, first: Job, backlog: Backlog) -> bool:
+    def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        waiting, again, visit, leaves = deque([first]), list[Job](), _Visit(run.may_log_in()), False
+        pool = self._pool
+        batch = Batch(run, first, pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
 
-        def work(slot: Slot, link: Link, session: Session) -> None:
-            run.connected()
+        def action(slot: Slot, link: Link) -> None:
+            batch.action(slot, link, link.run(batch.checkout.visit(pool.slots, slot, only_session)))
 
-            def take() -> Job | None:
-                if slot.remaining <= 0 or self._closed or leaves:
-                    return None
-                job = waiting.popleft() if waiting else backlog.take(wait=False)
-                slot.messages_left -= job is not None
-                return job
-
-            def heard(job: Job, what: Heard) -> None:
-                nonlocal leaves
-                left = not leaves and _shrunk(run, what)
-                if left:
-                    # One too many: closed, and not the next one's.
-                    slot.messages_left, leaves = 0, True
-                # Where the worker leaves, it counts as no try: the run has one less each time.
-                if (leaves or not job.died) and self._goes_again(session, what):
-                    job.died = job.died or not leaves
-                    drop_frames(cast("SecureSMTPError", what))
-                    again.append(job)
-                else:
-                    _finish(job, self._ended(job, session, what))
-                if left:
-                    self._tell_fewer(left, what)
-
-            window, bearing = self._settings.window, self._pool.bearing
-            Stream(link, session, partial=run.partial, window=window, bearing=bearing, take=take, tell=heard).run()
-
-        try:
-            self._use(first.overall, work, visit)
-        except BaseException as error:  # noqa: BLE001 -- told as a result, or raised where the result is waited for
-            return self._not_streamed(run, deque([*again, *waiting]), error, backlog, visit) or leaves
-        return self._send_rest(run, deque([*again, *waiting]), backlog, leaves=leaves)
-
-    def _not_streamed(self, run: Run, jobs: deque[Job], error: BaseException, backlog: Backlog, visit: _Visit) -> bool:
-        """Let *error* be the end of *jobs*; return whether this worker leaves the run, since it found no connection."""
-        # What was sent over one was heard of.
-        for job in jobs:
-            end = self._ended(job, None, error)
-            if visit.found_none and isinstance(end, Exception):
-                drop_frames(end)
-                return self._not_opened(run, job, end, backlog)
-            _finish(job, end)
-        return False
-
-    def _send_rest(self, run: Run, jobs: deque[Job], backlog: Backlog, *, leaves: bool) -> bool:
-        """Send each of *jobs* by itself, or give it back where this worker *leaves*; return whether it does."""
-        while jobs and not leaves:
-            leaves = self._send_one(run, jobs.popleft(), backlog)
-        for job in jobs:
-            backlog.put(job)
+        with Ending[None]() as ending:
+            self._with_connection(first.overall, action, batch.checkout)
+            ending.end = None
+        leaves = self._leaves(batch.end(ending.end), run, backlog)
+        while not leaves and (job := batch.next_unsent()) is not None:
+            leaves = self._send_one(run, job, backlog)
+        batch.put_back_unsent()
         return leaves
 
-    def _ended(self, job: Job, session: Session | None, heard: Heard) -> Receipt | BaseException:
-        """Tell of the end of *job* as `send` would, and return it, or what on_event raises instead."""
-        sending = _Sending(job.submission, job.started, session)
-        try:
-            with self._saying(sending):
-                if isinstance(heard, BaseException):
-                    raise heard  # noqa: TRY301 -- `_saying` tells of it
-                sending.attempt.end = heard
-                return self._receipt(sending)
-        except BaseException as raised:  # noqa: BLE001 -- a result, or raised where the result is waited for
-            return raised
-
-
-@dataclass(slots=True)
-class _Sending:
-    """One message on its way, and what is known of it should a foreign exception interrupt that."""
-
-    submission: Submission
-    started: float
-    session: Session | None = None
-    attempt: Attempt = field(default_factory=Attempt)
-    told: bool = False
-    made: Receipt | None = None
-
-    def receipt(self) -> Receipt:
-        """Return what the server said of the message that it has accepted: the same each time."""
-        if self.made is not None:
-            return self.made
-        delivery, session = self.attempt.end, self.session
-        # `open_session` gives no session without TLS, and a dialogue that has ended well a delivery.
-        assert isinstance(delivery, Delivery)  # noqa: S101 -- for the type checker
-        assert session is not None  # noqa: S101 -- the same
-        assert session.tls is not None  # noqa: S101 -- the same
-        self.made = Receipt(
-            self.submission.content.message_id,
-            self.submission.mail_from.address,
-            delivery.recipients,
-            delivery.replies[-1],
-            session.tls,
-            delivery.size,
-            timedelta(seconds=monotonic() - self.started),
-            delivery.replies,
-        )
-        return self.made
-
-    def interrupted_by(self, interrupt: BaseException) -> SecureSMTPError:
-        """Return what became of the message, for the cause of *interrupt*."""
-        lost = interrupted(interrupt, Stage.CONNECT if self.session is None else Stage.MAIL)
-        end = self.attempt.end = self.attempt.lost(lost)
-        if isinstance(end, SecureSMTPError):
-            return end
-        message = f'{lost.args[0]} when the server had accepted the message: "{end.replies[-1]}"'
-        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=end.replies[-1])
-        error.outcome, error.receipt = Outcome.ACCEPTED, self.receipt()
-        return error
-
-
-@dataclass(slots=True)
-class _Visit:
-    """
-    How far a send came with a connection.
-
-    Attributes:
-        in_pause: Whether it logs in even while the mailer pauses logins.
-        has_place: Whether its turn came to use a connection.
-        session: The session that it was given, or opened.
-    """
-
-    in_pause: bool = False
-    has_place: bool = False
-    session: Session | None = None
-
-    @property
-    def found_none(self) -> bool:
-        """Whether it was to open a connection, and could not."""
-        return self.has_place and self.session is None
-
-
-def _shrunk(run: Run, what: object) -> int:
-    """Return how many workers are left of *run* where this one is to leave, since *what* says that it has too many."""
-    return run.shrink() if is_connection_limit(what) else 0
-
-
-def _finish(job: Job, end: Receipt | BaseException) -> None:
-    """Let *job* have its result; what is no Exception is raised where the result is waited for."""
-    job.submission.content.close()
-    if not isinstance(end, Receipt | Exception):
-        job.finish(end)
-        return
-    message_id = job.submission.content.message_id
-    if isinstance(end, Receipt):
-        job.finish(SendResult(job.index, message_id, Outcome.ACCEPTED, end))
-        return
-    drop_frames(end)
-    # Where an exception is not ours, its cause is.
-    ours = end if isinstance(end, SecureSMTPError) else end.__cause__
-    outcome, receipt = (ours.outcome, ours.receipt) if isinstance(ours, SecureSMTPError) else (Outcome.NOT_SENT, None)
-    job.finish(SendResult(job.index, message_id, outcome, receipt, end))
-
-
-def _check(partial: object) -> None:
-    if partial not in ("raise", "allow"):
-        message = f'partial is {quote(partial)}, neither "raise" nor "allow"'
-        raise ConfigurationError(message)
-
-
-def _from_message(
-    message: Message, mail_from: str | Address | None, recipients: Iterable[str | Address] | None
-) -> Submission:
-    return from_message(message, mail_from, recipients, date=_now, token=_token)
-
-
-def _now() -> str:
-    return format_datetime(datetime.now().astimezone())
-
-
-def _token() -> str:
-    return token_hex(16)
-
-
-def _from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address]) -> Submission:
-    reverse, forward = reverse_path(mail_from), envelope_recipients(recipients)
-    if isinstance(data, bytes | bytearray | memoryview):
-        content = Content.from_bytes(bytes(data))
-    elif callable(getattr(data, "read", None)):
-        content = Content.from_file(data)
-    else:
-        message = f"data is a {type(data).__name__}, neither bytes nor a file"
-        raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
-    if not content.size:
-        content.close()
-        message = "the message is empty: it has 0 bytes"
-        raise MessageError(message, hint="a file is read from where it stands: seek(0) goes to its beginning")
-    return Submission(reverse, forward, content)
-
-
-def _from_any(message: Message | Envelope) -> Submission:
-    if not isinstance(message, Envelope):
-        return _from_message(message, None, None)
-    if isinstance(message.content, Message):
-        return _from_message(message.content, message.mail_from, message.recipients)
-    return _from_octets(message.content, message.mail_from, message.recipients)
-
-
-def _report(settings: Settings, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
-    assert session.tls is not None  # noqa: S101 -- open_session gives no session without; this is for the type checker
-    return ServerReport(
-        host=settings.host,
-        port=settings.port,
-        addresses=link.addresses,
-        address=link.address,
-        tls=session.tls,
-        days_left=(session.tls.not_after - datetime.now(UTC)).days,
-        before_tls=None if session.plain is None else dict(session.plain.keywords),
-        after_tls=dict(session.offered.keywords),
-        mechanisms=session.offered.auth,
-        mechanism=None if settings.login is None else mechanism(settings.login, session.offered.auth),
-        size=session.offered.size,
-        limits=session.offered.limits,
-        login=None if settings.login is None else refusal is None,
-        login_error=refusal,
-    )
+    def _leaves(self, step: Step, run: Run, backlog: Backlog) -> bool:
+        """Pause if *step* says so; return whether it makes this worker leave the run."""
+        if step is Step.PAUSE:
+            backlog.pause(run.pause)
+        return step is Step.LEAVE

@@ -1,4 +1,4 @@
-"""The one type that holds a password or a token."""
+"""The only type that holds a password or a token."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NoReturn, final
 @final
 class Secret:
     """
-    A string that does not show itself: not in ``repr``, ``str``, logs, tracebacks or pickles.
+    A string that is never shown in ``repr``, ``str``, logs or tracebacks, and cannot be pickled.
 
-    Two secrets are equal only when they are the same object, so that a comparison tells nothing about the content.
+    Two secrets are equal only if they are the same object, so a comparison reveals nothing about their content.
 
     Args:
         value: The password or token.
@@ -19,11 +19,11 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Keep *value* out of sight."""
+        """Wrap *value*."""
         self._value = value
 
     def reveal(self) -> str:
-        """Return the string itself."""
+        """Return the password or token as a plain string."""
         return self._value
 
     def __repr__(self) -> str:
@@ -31,6 +31,11 @@ class Secret:
         return "Secret(<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied into another process."""
-        message = "a Secret is not pickled: pass a callable that fetches the password where it is needed"
+        """
+        Refuse to be pickled, and so to be copied or sent to another process.
+
+        Raises:
+            TypeError: Always.
+        """
+        message = "a Secret cannot be pickled: pass a callable that fetches the password where it is needed"
         raise TypeError(message)

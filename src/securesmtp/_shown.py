@@ -1,34 +1,39 @@
-"""How an error, an event or a log shows text that others chose: on one line, printable, short, and without secrets."""
+"""How errors, events and logs show text from others: on one line, printable, short, and without secrets."""
 
 from __future__ import annotations
 
 from typing import TypeVar, cast
 
 T = TypeVar("T")
-# What an error or a receipt keeps of a reply: enough to read, too little to fill a log.
+# Characters of a reply that an error or a receipt keeps: enough to read, too few to fill a log.
 KEPT_TEXT = 500
-# What an error quotes of an argument: enough to find it again.
-_QUOTED = 100
-# The text of a key (PEM), a URL with a login, a login in front of a host.
-_MARKS = ("-BEGIN ", "://", "@")
+# Characters of an argument that an error quotes: enough to recognise it.
+_MAX_QUOTED = 100
+# Signs of a secret: the text of a key (PEM), a URL that may have a login; and, with the "@", a login before a host.
+_SIGNS = ("-BEGIN ", "://")
+_SIGNS_WITH_AT = (*_SIGNS, "@")
 
 
 class Withheld:
-    """Stands for an argument that may hold a secret, so that no frame of a traceback has it; it keeps nothing of it."""
+    """Replaces an argument that may contain a secret, so that no frame of a traceback shows it."""
 
-    def __init__(self, mark: str) -> None:
-        """Say by which *mark* it was recognised."""
-        self._mark = mark
+    def __init__(self, sign: str) -> None:
+        """Keep only *sign*, the part by which the secret was recognised."""
+        self._sign = sign
 
     def __repr__(self) -> str:
-        """Return why the argument is not there."""
-        return f'(not shown: it has "{self._mark}" in it, and may hold a secret)'
+        """Return why the argument is not shown."""
+        return f'(not shown: it contains "{self._sign}" and may contain a secret)'
 
 
 def escape(text: bytes | str, limit: int = KEPT_TEXT) -> str:
-    """Return *text* as printable text on one line, cut to *limit* characters (RPL-08: log and terminal injection)."""
+    """
+    Return *text* as one line of printable characters, cut to *limit* characters.
+
+    Text from a server must not inject lines into a log or control a terminal (RPL-08).
+    """
     if isinstance(text, bytes):
-        # Four octets are the most that one character takes: nothing beyond the next one can show.
+        # A character takes at most four bytes, so the rest cannot show.
         text = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     shown = text = text[: limit + 1]
     if not text.isprintable():
@@ -36,13 +41,17 @@ def escape(text: bytes | str, limit: int = KEPT_TEXT) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def quote(argument: object, *, at_is_usual: bool = False) -> str:
-    """Return *argument* for an error about it: its repr, or that it is not shown; an @ may be *at_is_usual* in it."""
-    return escape(repr(withhold(argument, at_is_usual=at_is_usual)), _QUOTED)
+def quote(argument: object, *, allow_at: bool = False) -> str:
+    """Return the repr of *argument* for an error about it, or why it is not shown; see `withhold`."""
+    return escape(repr(withhold(argument, allow_at=allow_at)), _MAX_QUOTED)
 
 
-def withhold(argument: T, *, at_is_usual: bool = False) -> T:
-    """Return *argument*, or a `Withheld` where a password or a key may have come into the wrong place."""
+def withhold(argument: T, *, allow_at: bool = False) -> T:
+    """
+    Return *argument*, or a `Withheld` if it may contain a password or a key that was passed in the wrong place.
+
+    An ``@`` counts as a sign of a login unless *allow_at*, for arguments that are addresses or file names.
+    """
     shown = repr(argument)
-    mark = next((mark for mark in _MARKS[: 3 - at_is_usual] if mark in shown), None)
-    return argument if mark is None or isinstance(argument, Withheld) else cast("T", Withheld(mark))
+    sign = next((sign for sign in (_SIGNS if allow_at else _SIGNS_WITH_AT) if sign in shown), None)
+    return argument if sign is None or isinstance(argument, Withheld) else cast("T", Withheld(sign))

@@ -1,9 +1,17 @@
-"""What an uncaught error shows: the line that called the library, one line of the library, and no frame below it."""
+"""
+Short tracebacks: an uncaught error shows the caller's line, one line of this library, and no internal frame.
+
+An error that is kept as a result has no frames at all (`drop_frames`).
+
+How it works: `hide_internal_frames` wraps each public method. It removes the library's frames from the error and from
+its causes, and keeps the frames of a callable that the caller passed in, since a bug there must stay visible.
+"""
 
 from __future__ import annotations
 
 import sys
 from functools import wraps
+from traceback import StackSummary
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp.errors import SecureSMTPError
@@ -14,11 +22,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_NOT_THE_CALLERS = {__package__, *sys.stdlib_module_names}
+_HIDDEN_PACKAGES = {__package__, *sys.stdlib_module_names}
 
 
-def raising_here(method: Callable[P, T]) -> Callable[P, T]:
-    """Let *method* raise this library's errors without its internal frames; stage and causes say where it was."""
+def hide_internal_frames(method: Callable[P, T]) -> Callable[P, T]:
+    """Wrap *method* so that its `SecureSMTPError` shows no internal frame; ``stage`` and the causes stay."""
 
     @wraps(method)
     def public_call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -26,27 +34,54 @@ def raising_here(method: Callable[P, T]) -> Callable[P, T]:
             return method(*args, **kwargs)
         except SecureSMTPError as error:
             _shorten(error)
-            # They may be the message: the frame of this function is shown.
+            # A debugger shows this frame's variables, and they may contain the message.
             del args, kwargs
-            # Not a bare `raise`: that would leave out this line too.
+            # A bare `raise` would leave out this line too.
             raise error from error.__cause__
 
     return public_call
 
 
 def _shorten(error: BaseException) -> None:
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.__traceback__ = _from_the_callers_own(seen.__traceback__)
-        seen = seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = _skip_hidden_frames(cause.__traceback__)
+        cause = cause.__cause__
 
 
-def _from_the_callers_own(traceback: TracebackType | None) -> TracebackType | None:
-    """Return what a callable of the caller's shows; None where the library called none."""
-    while traceback is not None and _package(traceback) in _NOT_THE_CALLERS:
+def _skip_hidden_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """Return *traceback* from the first frame of the caller's own code; None if there is no such frame."""
+    while traceback is not None and _package(traceback) in _HIDDEN_PACKAGES:
         traceback = traceback.tb_next
     return traceback
 
 
 def _package(traceback: TracebackType) -> str:
     return str(traceback.tb_frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def drop_frames(error: BaseException) -> None:
+    """
+    Remove the tracebacks of *error* and its causes: their frames hold the whole message in local variables.
+
+    If code of the caller's raised it, a note says where.
+    """
+    seen, waiting = set[int](), [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            note = _raised_at(each.__traceback__)
+            if note and note not in getattr(each, "__notes__", ()):
+                each.add_note(note)
+            each.__traceback__ = None
+            waiting += [inner for inner in (each.__cause__, each.__context__) if inner is not None]
+
+
+def _raised_at(traceback: TracebackType | None) -> str:
+    theirs = []
+    while traceback is not None:
+        if _package(traceback) not in _HIDDEN_PACKAGES:
+            theirs.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return "Raised at:\n" + "".join(StackSummary.extract(theirs).format()).rstrip() if theirs else ""

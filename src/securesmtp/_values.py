@@ -1,10 +1,9 @@
-"""What the library tells its callers: frozen values without behaviour of their own."""
+"""The values that this library returns: frozen and without behaviour of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 -- the fields' types are there at run time for who inspects them
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta  # noqa: TC003 -- the same
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,25 +16,27 @@ if TYPE_CHECKING:
     from email.message import Message
     from typing import BinaryIO
 
-# How many refused recipients are named in a receipt's text.
-_NAMED = 3
+# Refused recipients that the text of a receipt names.
+_MAX_NAMED = 3
+# RFC 5321 §4.2.1: 4yz is a transient negative reply.
+_TRANSIENT_CODES = range(400, 500)
 
 
 class Outcome(StrEnum):
-    """What became of the message, as far as anyone can know."""
+    """What became of a message, as far as anyone can know."""
 
     ACCEPTED = "accepted"
-    """The server took it: a well-formed 250 to the content was read."""
+    """The server accepted it: a well-formed 250 reply to the content was read."""
     REFUSED = "refused"
-    """The server said no; it does not have the message."""
+    """The server refused it and does not have the message."""
     NOT_SENT = "not sent"
-    """The server cannot have accepted it: the content was not ended, not begun, or there was no transaction for it."""
+    """The server cannot have accepted it: the content was not fully sent, or was not sent at all."""
     UNKNOWN = "unknown"
-    """The content was ended and no reply to it was read: it may have been accepted (RFC 1047)."""
+    """The content was fully sent and no valid reply to it was read: it may have been accepted (RFC 1047)."""
 
 
 class Stage(StrEnum):
-    """Where in the session something happened, in the order of the session."""
+    """The step of a session at which something happened, in the order of a session."""
 
     CONFIGURATION = "configuration"
     CONNECT = "connect"
@@ -51,41 +52,41 @@ class Stage(StrEnum):
     RSET = "rset"
     QUIT = "quit"
     UNKNOWN = "unknown"
-    """Not known: the error was made from its text alone, as some task queues do."""
+    """Not known: the error was rebuilt from its text alone, as some task queues do."""
 
 
 class TLSMode(StrEnum):
-    """How TLS begins; there is no third way (RFC 8314)."""
+    """How TLS begins (RFC 8314). There is no mode without TLS."""
 
     IMPLICIT = "implicit"
-    """TLS from the first octet; port 465, and every other port but 587, unless said otherwise."""
+    """TLS from the first byte. The default on port 465 and on every port except 587."""
     STARTTLS = "starttls"
-    """One EHLO and one STARTTLS in the clear, then TLS or nothing; port 587 unless said otherwise."""
+    """One EHLO and one STARTTLS in plaintext, then TLS or an error. The default on port 587."""
 
 
 class CertificateReason(StrEnum):
     """Why a server's certificate was refused."""
 
     UNTRUSTED = "untrusted"
-    """Nothing that we trust signed it, or an intermediate certificate was not sent."""
+    """It is not signed by a trusted CA, or the server does not send an intermediate certificate."""
     SELF_SIGNED = "self-signed"
-    """It signed itself, or its chain ends in a root that we do not trust."""
+    """It is self-signed, or its chain ends in a root certificate that is not trusted."""
     EXPIRED = "expired"
-    """Its time, or that of a certificate above it, is over."""
+    """It has expired, or another certificate of its chain has."""
     NOT_YET_VALID = "not yet valid"
-    """Its time has not begun: the server's clock or ours may be wrong."""
+    """It is not valid yet, or another certificate of its chain is not; a clock may be wrong."""
     NAME_MISMATCH = "name mismatch"
     """It is not for this host (RFC 9525)."""
     PURPOSE = "purpose"
-    """It may not be used by a server (extended key usage)."""
+    """A server may not use it (extended key usage)."""
     WEAK_KEY = "weak key"
-    """A key or signature in the chain is below 112 bits of security (RSA below 2048 bits, SHA-1)."""
+    """A key or signature in the chain has less than 112 bits of security (RSA below 2048 bits, SHA-1)."""
     STRICT = "strict"
-    """It breaks a rule of RFC 5280 that is checked strictly on every Python."""
+    """It breaks a rule of RFC 5280 that this library checks strictly on every Python."""
     PIN = "pin"
-    """It is valid, and its key is none of the pinned ones."""
+    """It is valid, but its key is not one of the pinned keys."""
     OTHER = "other"
-    """OpenSSL's own words are in the message."""
+    """Another reason; the error's text quotes OpenSSL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +94,17 @@ class Reply(Portable):
     """
     One reply of the server (RFC 5321 §4.2).
 
-    What repeats the password (6 octets of it in a row, in either case of letters, or a shorter one as a whole word) is
-    replaced in *text* and *raw* by words that say so, over whichever connection of the mailer it was sent. The code,
-    *enhanced* and the rest of the line stay. A password that is a word of the server's own texts so hides much.
+    If the server repeats a password that the mailer sent on any connection (six bytes of it in a row, in upper or lower
+    case, or a shorter password as a whole word), *text* and *raw* have a note in its place. *code*, *enhanced* and the
+    rest of the line stay. A password that is a common word therefore hides much of the server's text.
 
     Attributes:
         code: The three digits, 200 to 599.
-        enhanced: The status code of RFC 3463, such as ``"5.1.1"``, where the server gave a well-formed one.
-        text: The server's words on one line, control characters escaped, 500 characters at the most.
-        raw: The octets of its lines behind the code, joined by LF, 4096 octets at the most.
+        enhanced: The enhanced status code (RFC 3463), such as ``"5.1.1"``; None if the server sent no well-formed one.
+        text: The server's text on one line, control characters escaped, at most 500 characters.
+        raw: The bytes of the reply's lines after the code, joined by LF, at most 4096.
 
-    Of the replies in one receipt or error, 256 KiB of *text* and *raw* are kept so; of each one after those, 96
-    characters and 96 octets.
+    One receipt or error keeps 256 KiB of *text* and *raw*; of each reply after that, 96 characters and 96 bytes.
     """
 
     code: int
@@ -113,20 +113,19 @@ class Reply(Portable):
     raw: bytes = field(repr=False)
 
     def __str__(self) -> str:
-        """Return the code and the words, safe to be logged."""
+        """Return the code and the text, safe to log."""
         return f"{self.code} {self.text}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient(Portable):
     """
-    What the server said of one recipient.
+    One recipient and the server's reply to it.
 
     Attributes:
-        address: The mailbox as it stood in the envelope.
-        accepted: Whether RCPT was answered by 25z, and the content that followed by 250: where no content was sent,
-            False for everyone, whatever *reply* says.
-        reply: The reply to its RCPT, or the one that refused the transaction it stood in.
+        address: The mailbox as it was sent in the envelope.
+        accepted: Whether the server replied 25z to its RCPT and 250 to the content; False if no content was sent.
+        reply: The reply to its RCPT, or the reply that refused its transaction.
     """
 
     address: str
@@ -135,8 +134,8 @@ class Recipient(Portable):
 
     @property
     def retryable(self) -> bool:
-        """Whether the server refused it for now only, by 4xx (RFC 5321 §4.2.1)."""
-        return 400 <= self.reply.code < 500  # noqa: PLR2004
+        """Whether the refusal is temporary: a 4yz reply (RFC 5321 §4.2.1)."""
+        return self.reply.code in _TRANSIENT_CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +144,12 @@ class Certificate(Portable):
     One certificate of a verified chain.
 
     Attributes:
-        subject: Its subject's common name, or the first other attribute where there is none.
-        issuer: The same of who signed it.
+        subject: The common name of its subject; without one, the subject's first attribute.
+        issuer: The same for its issuer, who signed it.
         names: DNS names and IP addresses in its subjectAltName; a CA has none.
-        not_before: When it begins (UTC).
-        not_after: When it ends (UTC).
-        sha256: SHA-256 of it, 64 hexadecimal digits.
+        not_before: Start of its validity (UTC).
+        not_after: End of its validity (UTC).
+        sha256: SHA-256 of its DER form, 64 hexadecimal digits.
     """
 
     subject: str
@@ -164,18 +163,18 @@ class Certificate(Portable):
 @dataclass(frozen=True, slots=True)
 class TLSInfo(Portable):
     """
-    The evidence of one verified TLS session.
+    How one TLS session was verified.
 
     Attributes:
         mode: Implicit TLS or STARTTLS.
         version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
         cipher: The cipher suite, as OpenSSL names it.
-        server_name: The name or address that the certificate was checked against.
-        trust: Whose roots verified it: ``"certifi …"``, ``"ca_file …"``, ``"ca_data"``.
+        server_name: The host name or IP address that the certificate was checked against.
+        trust: The root certificates that were trusted: ``"certifi …"``, ``"ca_file …"`` or ``"ca_data"``.
         peer_sha256: SHA-256 of the server's certificate, 64 hexadecimal digits.
-        peer_spki_sha256: SHA-256 of its public key, in the form that ``TLSPolicy.pins`` takes.
-        not_after: When the certificate ends (UTC).
-        chain: The server's certificate, the intermediate ones, and the root that was trusted.
+        peer_spki_sha256: SHA-256 of its public key, in the form of ``TLSPolicy.pins``.
+        not_after: End of the certificate's validity (UTC).
+        chain: The server's certificate, the intermediate certificates, and the trusted root.
     """
 
     mode: TLSMode
@@ -192,17 +191,17 @@ class TLSInfo(Portable):
 @dataclass(frozen=True, slots=True)
 class Receipt(Portable):
     """
-    The server's receipt for one message: it has taken responsibility for it (RFC 5321 §4.2.5).
+    Proof that the server accepted a message and took responsibility for it (RFC 5321 §4.2.5).
 
     Attributes:
-        message_id: The Message-ID that was sent, or None where raw bytes have none; what is not printable is escaped.
-        mail_from: The reverse-path of the envelope; empty for the null one.
+        message_id: The Message-ID that was sent, unprintable characters escaped; None if raw bytes have none.
+        mail_from: The envelope's sender (reverse-path); empty for the null one.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
-        reply: The reply to the content; most servers put their queue id in its text.
-        replies: All of them, one a transaction: more than one only where the server takes fewer recipients at a time.
-        tls: The evidence of the TLS session that carried the message.
-        size: Octets of the message in CRLF form, before dot-stuffing.
-        elapsed: From the call to the final reply.
+        reply: The reply to the content; on most servers its text contains the queue id.
+        replies: The replies of all transactions. More than one only if the server accepts fewer recipients at a time.
+        tls: How the TLS session that carried the message was verified.
+        size: Bytes of the message with CRLF line ends, before dot-stuffing.
+        elapsed: Time from the call to the final reply.
     """
 
     message_id: str | None
@@ -215,19 +214,17 @@ class Receipt(Portable):
     replies: tuple[Reply, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line: which message was accepted for how many, what the server replied, and who was refused."""
-        refused = [recipient for recipient in self.recipients if not recipient.accepted]
-        line = f"accepted {_message(self.message_id)} for {len(self.accepted)} of {len(self.recipients)} recipients"
-        line += f": {self.reply}"
-        if refused:
-            named = [f"{escape(each.address)} ({each.reply})" for each in refused[:_NAMED]]
-            more = [f"and {len(refused) - _NAMED} more"] * (len(refused) > _NAMED)
-            line += f"; refused: {', '.join(named + more)}"
-        return line
+        """Return one line: the message, the number of recipients, the server's reply, and who was refused."""
+        count = f"{len(self.accepted)} of {len(self.recipients)} recipients"
+        line = f"accepted {_describe_id(self.message_id)} for {count}: {self.reply}"
+        refused = [f"{escape(each.address)} ({each.reply})" for each in self.recipients if not each.accepted]
+        if len(refused) > _MAX_NAMED:
+            refused[_MAX_NAMED:] = [f"and {len(refused) - _MAX_NAMED} more"]
+        return f"{line}; refused: {', '.join(refused)}" if refused else line
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """The addresses that the server accepted."""
+        """The addresses for which the server accepted the message."""
         return tuple(recipient.address for recipient in self.recipients if recipient.accepted)
 
     @property
@@ -239,12 +236,12 @@ class Receipt(Portable):
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """
-    One message for `SecureMailer.send_many` whose envelope is not to be taken from its header.
+    One message for `SecureMailer.send_many` with an explicit sender and recipients instead of those in its header.
 
     Attributes:
-        mail_from: The reverse-path; ``""`` is the null one.
-        recipients: The forward-paths.
-        content: What `SecureMailer.send` takes, or `SecureMailer.send_bytes`.
+        mail_from: The sender (reverse-path); ``""`` is the null one.
+        recipients: The recipients (forward-paths).
+        content: A message as `SecureMailer.send` accepts it, or bytes or a file as `SecureMailer.send_bytes` does.
     """
 
     mail_from: str | Address
@@ -258,14 +255,14 @@ class SendResult(Portable):
     What became of one message of `SecureMailer.send_many`.
 
     Attributes:
-        index: Its place in the input, from 0.
-        message_id: Its Message-ID; None where raw bytes have none, and where the message was refused before it was
-            written out (a wrong address, a broken header).
+        index: Its position in the input, from 0.
+        message_id: Its Message-ID; None if raw bytes have none, or if the message was refused before it was serialised
+            (a wrong address, a broken header).
         outcome: What became of it.
-        receipt: The receipt, where it was accepted.
-        error: What `SecureMailer.send` would have raised, where it was not, a caller's own error from a callable or an
-            iterable too; after a refused login or an outage of the same run, one that says so. Without a traceback,
-            whose frames would keep the message.
+        receipt: The receipt if it was accepted.
+        error: Why it was not accepted: the error that `SecureMailer.send` would have raised, or the exception of your
+            callable or iterable. If the run stopped early (a refused login, an outage), messages not tried have an
+            error that says so. It has no traceback, since the frames would keep the message in memory.
     """
 
     index: int
@@ -275,95 +272,29 @@ class SendResult(Portable):
     error: Exception | None = None
 
     def __str__(self) -> str:
-        """Return one line: which message, what became of it, and why."""
+        """Return one line: the message, its outcome, and why."""
         if self.receipt is not None:
             return f"{self.index}: {self.receipt}"
-        line = f"{self.index}: {self.outcome} {_message(self.message_id)}"
+        line = f"{self.index}: {self.outcome} {_describe_id(self.message_id)}"
         if self.error is not None:
-            line += f", {_error(self.error)}"
+            line += f", {describe_error(self.error)}"
         return line + " (retryable)" * self.retryable
 
     @property
     def retryable(self) -> bool:
         """
-        Whether it was certainly not accepted, and the same try may succeed later.
+        Whether the message was certainly not accepted and sending it again unchanged may succeed.
 
-        What is `Outcome.NOT_SENT` may always be sent again, once the cause is mended.
+        A message that is `Outcome.NOT_SENT` can always be sent again once the cause is fixed.
         """
         return bool(getattr(self.error, "retryable", False))
 
 
-@dataclass(frozen=True, slots=True)
-class ServerReport(Portable):
-    """
-    What a server shows to a mailer: the answer of `SecureMailer.check`.
-
-    Attributes:
-        host: The configured server.
-        port: The configured port.
-        addresses: The IP addresses that the host has, as the resolver gives them.
-        address: The one that was connected to.
-        tls: The evidence of the TLS session, with the verified chain.
-        days_left: Days until the server's certificate ends.
-        before_tls: What EHLO offered in the clear, by keyword; None with implicit TLS.
-        after_tls: What EHLO offered inside TLS, by keyword.
-        mechanisms: The SASL mechanisms that the server offers inside TLS.
-        mechanism: The one that a login would use; None without credentials, or where none fits.
-        size: The most octets of a message that the server takes, where it says so.
-        limits: What it says by LIMITS (RFC 9422).
-        login: Whether the login went well; None without credentials.
-        login_error: Why it did not.
-    """
-
-    host: str
-    port: int
-    addresses: tuple[str, ...]
-    address: str
-    tls: TLSInfo
-    days_left: int
-    before_tls: Mapping[str, str] | None
-    after_tls: Mapping[str, str]
-    mechanisms: tuple[str, ...]
-    mechanism: str | None
-    size: int | None
-    limits: Mapping[str, int]
-    login: bool | None
-    login_error: Exception | None = None
-
-    def __str__(self) -> str:
-        """Return some lines: the server, its TLS and certificate, the login, and what it offers."""
-        login = {None: "not tried", True: f"accepted by {self.mechanism}", False: "refused"}[self.login]
-        if self.login_error is not None:
-            login += f", {_error(self.login_error)}"
-        size = "not said" if self.size is None else f"{self.size} bytes"
-        return "\n".join(
-            (
-                f"server: {self.host}:{self.port} at {self.address}",
-                f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {escape(self.tls.trust)}",
-                f"certificate: for {self.tls.server_name}, {self.days_left} days left",
-                f"login: {login}",
-                f"largest message: {size}",
-                f"offers: {escape(' '.join(self.after_tls))}",
-            )
-        )
-
-    @property
-    def only_before_tls(self) -> frozenset[str]:
-        """The keywords that were offered in the clear only; STARTTLS is one of them by right."""
-        return frozenset(self.before_tls or ()) - frozenset(self.after_tls)
-
-    @property
-    def only_after_tls(self) -> frozenset[str]:
-        """The keywords that are offered inside TLS only."""
-        return frozenset(self.after_tls) - frozenset(self.before_tls or self.after_tls)
+def describe_error(error: Exception) -> str:
+    """Return *error* on one line: its type, and its text if it is this library's own, which never has a secret."""
+    name = type(error).__name__
+    return f"{name}: {escape(str(error.args[0]))}" if isinstance(error, Portable) else name
 
 
-def _message(message_id: str | None) -> str:
+def _describe_id(message_id: str | None) -> str:
     return "a message without Message-ID" if message_id is None else escape(message_id)
-
-
-def _error(error: Exception) -> str:
-    """Return the error for one line: its text if it is ours and so has no secret, else its type alone."""
-    return (
-        f"{type(error).__name__}: {escape(str(error.args[0]))}" if isinstance(error, Portable) else type(error).__name__
-    )

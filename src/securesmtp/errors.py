@@ -1,5 +1,5 @@
 """
-Every error that this library raises on purpose.
+The errors that this library raises.
 
 .. code-block:: none
 
@@ -7,31 +7,33 @@ Every error that this library raises on purpose.
     ├─ ConfigurationError (ValueError)    the caller's mistake
     │   ├─ AddressError                   not an RFC 5321 mailbox
     │   └─ MessageError                   the message cannot be sent as it is
-    ├─ ConnectError (ConnectionError)     DNS, refused, reset, closed, bad greeting
+    ├─ ConnectError (ConnectionError)     no connection: DNS, refused, reset, closed, bad greeting
     ├─ TLSError (ConnectionError)         no verified TLS session
-    │   ├─ CertificateError               .reason says why it was refused
-    │   ├─ DowngradeError                 STARTTLS missing, refused or tampered with
-    │   └─ WrongTLSModeError              plaintext on an implicit port, or the reverse
+    │   ├─ CertificateError               the certificate was refused; .reason says why
+    │   ├─ DowngradeError                 STARTTLS is missing, refused or tampered with
+    │   └─ WrongTLSModeError              plaintext on a port for implicit TLS, or the reverse
     ├─ AuthenticationError                the login was refused
-    │   └─ NoUsableMechanismError         nothing that both sides allow
-    ├─ ProtocolError                      malformed, oversized, unsolicited or out of step
-    ├─ DeadlineExceededError (TimeoutError)   .limit says which
-    ├─ RefusedError                       the server said 4xx or 5xx
-    │   ├─ SenderRefusedError
-    │   ├─ RecipientsRefusedError         .recipients has each one's reply
-    │   └─ DataRefusedError
-    └─ OutcomeUnknownError                it may have been delivered
+    │   └─ NoUsableMechanismError         no mechanism that both sides allow
+    ├─ ProtocolError                      a reply that is malformed, oversized, unsolicited or out of step
+    ├─ DeadlineExceededError (TimeoutError)   timed out; .limit says which limit
+    ├─ RefusedError                       the server replied 4xx or 5xx
+    │   ├─ SenderRefusedError             to MAIL
+    │   ├─ RecipientsRefusedError         to RCPT; .recipients has each recipient's reply
+    │   └─ DataRefusedError               to DATA or the content
+    └─ OutcomeUnknownError                the message may have been delivered
 
-Only `OutcomeUnknownError` stands for a message that may have arrived. It is neither a ``ConnectionError`` nor a
-``TimeoutError``, so that a generic retry on those cannot send a message twice.
+Only `OutcomeUnknownError` means that a message may have been delivered. It is neither a ``ConnectionError`` nor a
+``TimeoutError``, so a generic retry on those cannot send a message twice.
 """
+
+# Longer than 300 lines because this is one tree; most of it is the reference documentation of the errors.
 
 from __future__ import annotations
 
 import smtplib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from securesmtp._portable import Portable, attributes_from, attributes_of
+from securesmtp._portable import Portable, attributes_from_json, attributes_to_json
 from securesmtp._shown import escape
 from securesmtp._values import CertificateReason, Outcome, Receipt, Recipient, Reply, Stage
 
@@ -58,41 +60,39 @@ __all__ = [
     "TLSError",
     "WrongTLSModeError",
 ]
-
-
-# The page with a section on each error. The address is not registered yet: who makes the first release does that.
-_SECTIONS = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
-
-# Of characters: a reply and what is said of it, with room to spare.
-_TEXT = 1500
+E = TypeVar("E", bound="SecureSMTPError")
+# The page with a section on each error. The address must be registered before the first release.
+_TROUBLESHOOTING = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
+# Characters of an error's text: a whole reply and the words around it.
+_MAX_TEXT = 1500
 
 
 class SecureSMTPError(Portable, smtplib.SMTPException):
     """
-    The base of every error of this library, so that ``except smtplib.SMTPException`` goes on to work.
+    Base class of all errors of this library. It is an ``smtplib.SMTPException``, so existing handlers still work.
 
-    Its text is one line that is safe to be logged: what a server said is escaped and cut, and there is never a
-    secret or a part of the message in it. It pickles, and `as_dict` returns it for JSON. The original error, where
-    there is one, is ``__cause__``.
+    Its text is one line that is safe to log: text from the server is escaped and cut, and there is never a secret or a
+    part of the message in it. It can be pickled, and `as_dict` returns it for JSON. If another exception led to it,
+    that is its ``__cause__``.
 
-    An error that was made from ``args`` alone, as some task queues do, has lost its facts: it is not retryable, and its
-    stage is unknown. The outcome is that of its class.
+    An error that was rebuilt from ``args`` alone, as some task queues do, has lost its attributes: it is not retryable,
+    its stage is unknown, and its outcome is that of its class.
 
     Attributes:
-        stage: Where in the session it happened.
+        stage: The step of the session at which it happened.
         outcome: What became of the message.
-        reply: The server's reply, where one led to the error.
-        retryable: Whether the message was certainly not accepted and a later try may succeed.
-        hint: What to do next, where the library knows.
-        host: The configured server, None before there is one.
-        port: The configured port, None before there is one.
-        message_id: The Message-ID of the message concerned; None where raw bytes have none, and where the message was
-            refused before it was written out (a wrong address, a broken header).
-        receipt: What `SecureMailer.send` would have returned, in the one error whose outcome is ACCEPTED: the cause of
-            an exception that interrupted a send after the server had accepted the message; else None.
+        reply: The server's reply that led to the error, if any.
+        retryable: Whether the message was certainly not accepted and sending it again may succeed.
+        hint: What to do next, if the library knows.
+        host: The configured server; None if the error came before there was one.
+        port: The configured port; None if the error came before there was one.
+        message_id: The message's Message-ID; None if raw bytes have none, or if the message was refused before it was
+            serialised (a wrong address, a broken header).
+        receipt: The receipt, in the only error whose outcome is ACCEPTED: it is the ``__cause__`` of an exception that
+            interrupted `SecureMailer.send` after the server had accepted the message. Otherwise None.
     """
 
-    # For a class that says nothing about it: whoever knows less must not claim more.
+    # A class that does not declare its outcome must not claim that the message was not sent.
     outcome: Outcome = Outcome.UNKNOWN
     stage: Stage = Stage.UNKNOWN
     reply: Reply | None
@@ -112,7 +112,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         retryable: bool = False,
         hint: str | None = None,
     ) -> None:
-        """Say what happened in *message*, and what a program needs in the attributes."""
+        """Make an error that says what happened in *message*; the other arguments become attributes."""
         super().__init__(message)
         if stage is not None:
             self.stage = stage
@@ -123,32 +123,29 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
 
     def as_dict(self) -> dict[str, Any]:
         """
-        Return the type, the text without hint, and every attribute, as ``json.dumps`` takes them; not the cause.
+        Return the type, the text without hint, and every attribute, in types that ``json.dumps`` accepts.
 
-        The attributes are those of this class, with ``reply`` and ``recipients`` as dicts.
+        The cause is left out. A class of your own is written as the nearest class of this module.
         """
-        known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
-        return {"type": known.__name__, "message": self.args[0], **attributes_of(self, known)}
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        return {"type": kind.__name__, "message": self.args[0], **attributes_to_json(self, kind)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """
-        Return the error that `as_dict` was called on, of the class that it had.
+        Return the error that `as_dict` was called on, in its own class.
 
-        What is no error of this library becomes a `SecureSMTPError` of unknown outcome.
+        An exception that is not this library's becomes a `SecureSMTPError` with an unknown outcome.
 
         Raises:
-            ValueError: *data* is not what `as_dict` returns, or an error of another kind than this class.
+            ValueError: *data* is not a result of `as_dict`, or the error is not of this class.
         """
         name, message = data.get("type"), data.get("message")
-        found = globals().get(name) if isinstance(name, str) else None
-        kind = found if isinstance(found, type) and issubclass(found, SecureSMTPError) else SecureSMTPError
-        if not issubclass(kind, cls):
-            message = f"a {kind.__name__} is no {cls.__name__}"
-            raise ValueError(message)  # noqa: TRY004 -- one error for whatever is wrong with the data
-        error = kind(message if isinstance(message, str) else f"an error of type {name!r:.100} was raised")
-        for name, value in attributes_from(data, kind).items():
-            # What the class says needs no attribute of its own.
+        error = _class_named(name, cls)(
+            message if isinstance(message, str) else f"an error of type {name!r:.100} was raised"
+        )
+        for name, value in attributes_from_json(data, type(error)).items():
+            # A value that the class already has stays there, as in the original error.
             if value != getattr(error, name):
                 setattr(error, name, value)
         error.retryable = error.retryable and error.outcome in {Outcome.NOT_SENT, Outcome.REFUSED}
@@ -156,18 +153,18 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
 
     @property
     def url(self) -> str:
-        """Where the documentation says what this error means, why it happens and what to do."""
-        return f"{_SECTIONS}#{type(self).__name__.lower()}"
+        """Address of the documentation about this error: what it means, why it happens and what to do."""
+        return f"{_TROUBLESHOOTING}#{type(self).__name__.lower()}"
 
     def __str__(self) -> str:
-        """Return where, what, what to do next and where to read on, on one line."""
+        """Return one line: the server, what happened, what to do next, and the address of the documentation."""
         where = f"{self.host}:{self.port}: " if self.host else ""
         more = f"Hint: {escape(self.hint)} ({self.url})" if self.hint else f"See {self.url}"
-        return f"{where}{escape(str(self.args[0]), _TEXT)}. {more}"
+        return f"{where}{escape(str(self.args[0]), _MAX_TEXT)}. {more}"
 
 
 class ConfigurationError(SecureSMTPError, ValueError):
-    """The caller's mistake; raised before any network use unless a password callable returns the mistake."""
+    """The caller's mistake, found before any network use; a wrong value from a password callable is found later."""
 
     outcome = Outcome.NOT_SENT
     stage = Stage.CONFIGURATION
@@ -175,11 +172,10 @@ class ConfigurationError(SecureSMTPError, ValueError):
 
 class AddressError(ConfigurationError):
     """
-    An address is not a mailbox by the grammar of RFC 5321 §4.1.2, taken exactly as given.
+    An address, exactly as given, is not a mailbox by the grammar of RFC 5321 §4.1.2.
 
     Attributes:
-        address: The text that was refused as a mailbox, as it was given; None where it was no str, or a whole header
-            field was refused.
+        address: The refused text, exactly as given; None if it was not a str, or if a whole header field was refused.
     """
 
     address: str | None = None
@@ -187,19 +183,19 @@ class AddressError(ConfigurationError):
 
 class MessageError(ConfigurationError):
     """
-    The message cannot be sent as it is: a bare CR, a NUL, a line over 998 octets, a broken header, no recipient.
+    The message cannot be sent as it is: a bare CR, a NUL, a line over 998 bytes, a broken header, no recipient.
 
-    The one kind of `ConfigurationError` that can come after the connection was made: when the message needs what
-    this server does not offer (SIZE, 8BITMIME, SMTPUTF8). Then, too, nothing of it was sent, not even MAIL.
+    It can also be raised after the connection was made, if the message needs an extension that this server does not
+    offer (8BITMIME, SMTPUTF8) or exceeds its SIZE. Then, too, nothing of it was sent, not even MAIL.
     """
 
 
 class ConnectError(SecureSMTPError, ConnectionError):
     """
-    There is no connection, or no longer one: DNS, refused, reset, closed, a greeting other than 220.
+    The connection failed or was lost: DNS, refused, reset, closed, a greeting other than 220.
 
     Attributes:
-        interrupted: Whether an exception that is not this library's ended it (Ctrl-C, a task's time limit).
+        interrupted: Whether an exception from outside this library ended it (Ctrl-C, a task's time limit).
     """
 
     outcome = Outcome.NOT_SENT
@@ -207,7 +203,7 @@ class ConnectError(SecureSMTPError, ConnectionError):
 
 
 class TLSError(SecureSMTPError, ConnectionError):
-    """No verified TLS session came about; nothing but EHLO and STARTTLS was written in the clear, if that."""
+    """There is no verified TLS session; at most EHLO and STARTTLS were sent in plaintext."""
 
     outcome = Outcome.NOT_SENT
 
@@ -217,47 +213,47 @@ class CertificateError(TLSError):
     The server's certificate was refused.
 
     Attributes:
-        reason: Why.
+        reason: Why it was refused.
     """
 
     reason: CertificateReason = CertificateReason.OTHER
 
     @property
     def url(self) -> str:
-        """Where the documentation speaks of this reason."""
+        """Address of the documentation about this reason."""
         return f"{super().url}-{self.reason.replace(' ', '-')}"
 
 
 class DowngradeError(TLSError):
-    """STARTTLS was missing, refused, answered wrongly or followed by plaintext: a fault or an attack (RFC 3207 §6)."""
+    """STARTTLS is missing, refused, answered wrongly or followed by plaintext: a fault or an attack (RFC 3207 §6)."""
 
 
 class WrongTLSModeError(TLSError):
-    """The port speaks the other mode: plaintext where implicit TLS was asked for, or the reverse."""
+    """The port uses the other mode: plaintext where implicit TLS was configured, or the reverse."""
 
 
 class AuthenticationError(SecureSMTPError):
-    """The login was refused, or the server asks for one; no other mechanism was tried."""
+    """The login was refused, or the server requires one; no other mechanism was tried."""
 
     outcome = Outcome.NOT_SENT
 
 
 class NoUsableMechanismError(AuthenticationError):
-    """The server offers no mechanism that this library has and the caller allows; no credential was sent."""
+    """The server offers no mechanism that this library supports and you allow; no credential was sent."""
 
 
 class ProtocolError(SecureSMTPError):
-    """The server broke the protocol: a malformed, oversized or unsolicited reply, or a code that is out of step."""
+    """The server broke the protocol: a malformed, oversized or unsolicited reply, or a code that does not fit."""
 
     outcome = Outcome.NOT_SENT
 
 
 class DeadlineExceededError(SecureSMTPError, TimeoutError):
     """
-    A time limit ran out.
+    A time limit expired.
 
     Attributes:
-        limit: The field of `Timeouts` that ran out, or ``"deadline"``.
+        limit: The field of `Timeouts` that expired, or ``"deadline"``.
     """
 
     outcome = Outcome.NOT_SENT
@@ -265,43 +261,53 @@ class DeadlineExceededError(SecureSMTPError, TimeoutError):
 
 
 class RefusedError(SecureSMTPError):
-    """The server refused the message by a 4xx or 5xx reply; it does not have it."""
+    """The server refused the message by a 4xx or 5xx reply and does not have it."""
 
     outcome = Outcome.REFUSED
 
 
 class SenderRefusedError(RefusedError):
-    """MAIL was refused."""
+    """The server refused the sender: its reply to MAIL."""
 
 
 class RecipientsRefusedError(RefusedError):
     """
-    RCPT was refused: for one recipient under ``partial="raise"``, for all under ``partial="allow"``.
+    The server refused recipients: at least one with ``partial="raise"``, all of them with ``partial="allow"``.
 
-    Nobody got the message.
+    The message was delivered to no recipient.
 
     Attributes:
-        recipients: Every recipient with its reply; ``accepted`` is False for all of them.
+        recipients: Every recipient with its reply to RCPT; ``accepted`` is False for all of them.
     """
 
     recipients: tuple[Recipient, ...] = ()
 
 
 class DataRefusedError(RefusedError):
-    """DATA or the content was refused."""
+    """The server refused the message: its reply to DATA or to the content."""
 
 
 class OutcomeUnknownError(SecureSMTPError):
     """
-    The content was ended and no valid reply to it was read: the message may have been delivered (RFC 1047).
+    The content was fully sent and no valid reply to it was read: the message may have been delivered (RFC 1047).
 
     Sending it again may deliver it twice; ``message_id`` lets the receiver (or you) recognise the second copy.
     ``__cause__`` says what went wrong.
 
     Attributes:
-        recipients: Where the message was sent in several transactions, everyone whose outcome is known, the refused
-            ones too; else empty.
+        recipients: Recipients whose outcome is known, accepted or refused, if the message needed several transactions;
+            otherwise empty.
     """
 
     outcome = Outcome.UNKNOWN
     recipients: tuple[Recipient, ...] = ()
+
+
+def _class_named(name: object, base: type[E]) -> type[E]:
+    """Return the error class with this *name*, or `SecureSMTPError` if this module has none."""
+    found = globals().get(name) if isinstance(name, str) else None
+    kind = found if isinstance(found, type) and issubclass(found, SecureSMTPError) else SecureSMTPError
+    if issubclass(kind, base):
+        return kind
+    message = f"a {kind.__name__} is not a {base.__name__}"
+    raise ValueError(message)

@@ -1,8 +1,8 @@
 """
-What a mailer tells while it works: to ``on_event``, and as one line each to the logger ``securesmtp``.
+Events: what a mailer reports while it works, to ``on_event`` and as one line each to the logger ``securesmtp``.
 
-An event is a frozen value without a secret and without the message. Its `str` is the line that is logged, at DEBUG, or
-at WARNING where something was refused for the sake of security, or a setting cannot be held to.
+An event is a frozen value that holds neither a secret nor the message's content. Its `str` is the line that is logged:
+at WARNING for a failure of TLS or of the login, or if a setting cannot be kept; everything else at DEBUG.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# Of characters: more than any line of ours has, and what it shows of a Message-ID, which may have a thousand.
-_LINE, _ID = 2000, 200
+# In characters: of one log line, longer than any that this library writes, and of the Message-ID in it.
+_MAX_LINE, _MAX_ID = 2000, 200
 _LOGGER = logging.getLogger("securesmtp")
-# A library prints nothing where the application has not asked for it.
+# Without a handler, Python would print warnings to stderr although the application did not configure logging.
 _LOGGER.addHandler(logging.NullHandler())
 
 
@@ -59,10 +59,10 @@ class Event:
     port: int
 
     def __str__(self) -> str:
-        """Return one line, safe to be logged."""
-        return escape(f"{self.host}:{self.port} {self._said()}", _LINE)
+        """Return one line that is safe to log."""
+        return escape(f"{self.host}:{self.port} {self._describe()}", _MAX_LINE)
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         return type(self).__name__.lower()
 
 
@@ -74,17 +74,17 @@ class Connecting(Event):
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
     """
-    A verified TLS session was opened, and the server has greeted inside it.
+    A verified TLS session is open, and the server has listed its capabilities inside it.
 
     Attributes:
-        tls: The evidence.
-        elapsed: From the call of connect to the server's capabilities.
+        tls: How the session was verified.
+        elapsed: Time from the start of the connection attempt to the server's capabilities.
     """
 
     tls: TLSInfo
     elapsed: timedelta
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         tls = self.tls
         return f"connected in {self.elapsed.total_seconds():.3f} s: {tls.version} {tls.cipher}, verified by {tls.trust}"
 
@@ -92,99 +92,105 @@ class Connected(Event):
 @dataclass(frozen=True, slots=True)
 class Authenticated(Event):
     """
-    The login went well.
+    The server accepted the login.
 
     Attributes:
         mechanism: The SASL mechanism.
-        elapsed: What it took.
+        elapsed: Duration of the login.
     """
 
     mechanism: str
     elapsed: timedelta
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         return f"authenticated by {self.mechanism} in {self.elapsed.total_seconds():.3f} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Sent(Event):
     """
-    The server took a message.
+    The server accepted a message.
 
     Attributes:
-        receipt: What `SecureMailer.send` returns.
+        receipt: The receipt that `SecureMailer.send` returns.
     """
 
     receipt: Receipt
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         receipt = self.receipt
         people = f"{len(receipt.accepted)} of {len(receipt.recipients)} recipients"
         took = receipt.elapsed.total_seconds()
-        return f"sent {_id(receipt.message_id)} for {people}, {receipt.size} octets in {took:.3f} s: {receipt.reply}"
+        return f"sent {_id(receipt.message_id)} for {people}, {receipt.size} bytes in {took:.3f} s: {receipt.reply}"
 
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
     """
-    A try to send was refused or failed, or its outcome is unknown; or `SecureMailer.check` met what would refuse it.
+    A send was refused, failed or has an unknown outcome; or `SecureMailer.check` found that a send would fail.
 
     Attributes:
-        error: What `SecureMailer.send` raises; ``message_id``, ``outcome`` and ``stage`` are its attributes.
+        error: The error that `SecureMailer.send` raises, with ``message_id``, ``outcome`` and ``stage``.
     """
 
     error: SecureSMTPError
 
-    def _said(self) -> str:
-        error, which = self.error, _id(self.error.message_id)
-        return f"failed {which} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
+    def _describe(self) -> str:
+        error, message_id = self.error, _id(self.error.message_id)
+        return f"failed {message_id} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
 
 
 @dataclass(frozen=True, slots=True)
 class FellBack(Event):
     """
-    The server cannot take ``pipelining="session"``: from here on it is ``"message"``, and nothing is lost by it.
+    The server does not support ``pipelining="session"``, so the mailer uses ``"message"`` from now on.
+
+    No message is lost by this.
 
     Attributes:
-        reason: What it did.
+        reason: What the server did.
     """
 
     reason: str
 
-    def _said(self) -> str:
-        return f'fell back to pipelining="message", since the server cannot take "session": {self.reason}'
+    def _describe(self) -> str:
+        return f'fell back to pipelining="message", because the server does not support "session": {self.reason}'
 
 
 @dataclass(frozen=True, slots=True)
 class FewerConnections(Event):
     """
-    A run of `SecureMailer.send_many` goes on with fewer connections than *max_connections*; no message is lost by it.
+    A run of `SecureMailer.send_many` continues with fewer connections than *max_connections*.
+
+    No message is lost by this.
 
     Attributes:
-        connections: How many are left.
-        reason: What kept a further one from being opened or used.
+        connections: Number of connections left.
+        reason: Why another connection could not be opened or used.
     """
 
     connections: int
     reason: str
 
-    def _said(self) -> str:
-        return f"goes on with {self.connections} connection(s): {self.reason}"
+    def _describe(self) -> str:
+        return f"continues with {self.connections} connection(s): {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkingRefused(Event):
     """
-    The server offers CHUNKING and refuses BDAT: that message was refused, the mailer sends the next ones by DATA.
+    The server offers CHUNKING but refused BDAT; the mailer sends later messages with DATA.
+
+    The message that used BDAT was refused.
 
     Attributes:
-        reply: How it refused the first BDAT.
+        reply: The reply to the first BDAT.
     """
 
     reply: Reply
 
-    def _said(self) -> str:
-        return f"uses DATA from now on, since the server offers CHUNKING and refuses BDAT: {self.reply}"
+    def _describe(self) -> str:
+        return f"uses DATA from now on, because the server offers CHUNKING but refused BDAT: {self.reply}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,75 +199,75 @@ class Closed(Event):
     A connection was closed.
 
     Attributes:
-        reason: Why, in words that do not change: ``"closed by the caller"``, ``"idle"``, ``"message limit"``,
-            ``"not usable"`` (closed by the server, or something was said unasked), ``"error"``.
+        reason: Why; one of these constant texts: ``"closed by the caller"``, ``"idle"``, ``"message limit"``,
+            ``"not usable"`` (closed by the server, or it sent an unsolicited reply), ``"error"``.
     """
 
     reason: str
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         return f"closed: {self.reason}"
 
 
 def _id(message_id: str | None) -> str:
-    return escape(str(message_id), _ID)
+    return escape(str(message_id), _MAX_ID)
 
 
-def tell(event: Event, on_event: Callable[[Event], None] | None) -> None:
+def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
     """
-    Log *event*, and give it to *on_event*, whose errors change nothing of what became of a message.
+    Log *event* and pass it to *on_event*. An error of *on_event* is logged and changes no outcome.
 
-    What happens meanwhile in this thread is not told: a log handler that mails would mail about its own mails. What
-    strikes while *on_event* runs is no error of its own, and is not kept from whoever is to be interrupted.
+    Events that occur in this thread meanwhile are dropped: a log handler that sends mail would otherwise report its own
+    mail. An interrupt that arrives while *on_event* runs (Ctrl-C, a task's time limit) is raised.
     """
-    grave = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
-    grave = grave or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
-    level = logging.WARNING if grave else logging.DEBUG
-    if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_telling():
+    is_warning = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
+    is_warning = is_warning or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
+    level = logging.WARNING if is_warning else logging.DEBUG
+    if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_emitting():
         return
     _LOGGER.log(level, "%s", event)
     if on_event is None:
         return
     try:
         on_event(event)
-    except Exception as error:  # the application's own fault, told where it is looked for
+    except Exception as error:  # the application's own bug
         if is_interrupt(error):
             raise
         _LOGGER.exception("on_event raised")
 
 
-def _is_telling() -> bool:
-    """Return whether `tell` was called from inside of itself, or of what `telling_no_more` has returned."""
-    # The stack cannot be left wrong by a signal, as a flag can (seen: one Ctrl-C, and a thread was never told again).
-    # A name for this very frame would be a cycle, which keeps all that the callers' frames hold.
+def _is_emitting() -> bool:
+    """Return whether the calling `emit` runs inside another `emit`, or inside an action that was muted."""
+    # A flag could stay set after a signal (seen: after one Ctrl-C a thread emitted nothing any more); the stack cannot.
+    # No variable may refer to this function's own frame: that cycle would keep the callers' frames, and the message.
     frame = currentframe()
     frame = frame and frame.f_back
     frame = frame and frame.f_back
-    while frame is not None and frame.f_code not in {tell.__code__, _silently.__code__}:
+    while frame is not None and frame.f_code not in {emit.__code__, _run_muted.__code__}:
         frame = frame.f_back
     return frame is not None
 
 
-def telling_no_more(work: Callable[P, T]) -> Callable[P, T]:
-    """Return *work* for another thread: where it is begun while this one tells, it tells nothing either."""
-    return bind(_silently, work) if _is_telling() else work
+def mute_if_emitting(action: Callable[P, T]) -> Callable[P, T]:
+    """Return *action* for another thread; if the calling thread is emitting an event, *action* emits none."""
+    return bind(_run_muted, action) if _is_emitting() else action
 
 
-def _silently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return work(*args, **kwargs)
+def _run_muted(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return action(*args, **kwargs)
 
 
 def is_interrupt(error: BaseException) -> bool:
     """
-    Return whether *error* is no answer of what was called: it struck from outside.
+    Return whether *error* came from outside the code that raised it, such as Ctrl-C or a task's time limit.
 
-    Every exception that is no `Exception` is one (Ctrl-C, ``SystemExit``, gevent's timeouts). Any other is one where a
-    signal handler of this process raised it, which its traceback shows (Celery's ``SoftTimeLimitExceeded``).
+    True for every exception that is not an `Exception` (``KeyboardInterrupt``, ``SystemExit``, gevent's timeouts), and
+    for one whose traceback contains a signal handler of this process (Celery's ``SoftTimeLimitExceeded``).
     """
     if not isinstance(error, Exception):
         return True
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    # A function or method has its code, a callable object that of its class.
+    # The code of a function or method; of a callable object, the code of its class's `__call__`.
     codes = {getattr(each, "__code__", None) or getattr(type(each).__call__, "__code__", None) for each in handlers}
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code not in codes:

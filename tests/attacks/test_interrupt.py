@@ -30,28 +30,29 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.dialogue import Answer, Block, Effect, Receive, Send
-from securesmtp._transport.link import Link
+from securesmtp._protocol.effects import Answer, Block, IOEffect, Receive, Send
+from securesmtp._transport.channel import Steps
+from securesmtp._transport.connection import Connection
 from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
 
-def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[Effect]:
+def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[IOEffect]:
     """Raise KeyboardInterrupt at the effect of number *at*, before it is performed or *after*; log the effects."""
-    seen: list[Effect] = []
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    seen: list[IOEffect] = []
+    perform = Connection._perform
 
-    def interrupts(link: Link, effect: Effect) -> Answer:
+    def interrupts(connection: Connection, effect: IOEffect) -> Steps[Answer]:
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
-        answer = perform(link, effect)
+        answer = yield from perform(connection, effect)
         if len(seen) == at + 1:
             raise KeyboardInterrupt
         return answer
 
-    monkeypatch.setattr(Link, "_perform", interrupts)
+    monkeypatch.setattr(Connection, "_perform", interrupts)
     return seen
 
 
@@ -276,7 +277,7 @@ def test_a_connection_whose_session_did_not_end_is_not_used_again(
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
     assert link is not None
-    monkeypatch.setattr(link, "close", lambda: None)
+    monkeypatch.setattr(link.connection, "_close_ended", lambda: None)
     with pytest.raises(KeyboardInterrupt):
         link.run(_raises(KeyboardInterrupt()))
     monkeypatch.undo()
@@ -384,7 +385,7 @@ def test_the_cause_that_an_interrupt_has_is_kept(serve: Serve, mailer: Mailer, m
     def interrupts(*_: object) -> None:
         raise SystemExit from first
 
-    monkeypatch.setattr(Link, "_perform", interrupts)
+    monkeypatch.setattr(Connection, "_perform", interrupts)
     with pytest.raises(SystemExit) as caught:
         mailer(serve()).send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert isinstance(caught.value.__cause__, ConnectError)
@@ -397,14 +398,14 @@ def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
     """Where the connection is looked at: its TimeoutError is no sign that this one has ended."""
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    monkeypatch.setattr(Link, "_unread", lambda _: signal.raise_signal(signal.SIGALRM))
-    mine._on_event = told.append
+    monkeypatch.setattr(Connection, "_has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
+    mine._core.on_event = told.append
     with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
 
-@pytest.mark.parametrize("second", ["close", "_interrupt"])
+@pytest.mark.parametrize("second", ["_close_ended", "_interrupt"])
 def test_a_second_interrupt_leaves_a_closed_connection(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
@@ -416,16 +417,16 @@ def test_a_second_interrupt_leaves_a_closed_connection(
     struck: list[str] = []
 
     def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
-        def strikes(link: Link, *arguments: object) -> object:
+        def strikes(connection: Connection, *arguments: object) -> object:
             if name not in struck and (name == "_receive" or struck):
                 struck.append(name)
                 raise KeyboardInterrupt
-            return act(link, *arguments)
+            return act(connection, *arguments)
 
         return strikes
 
     for name in ("_receive", second):
-        monkeypatch.setattr(Link, name, once(name, getattr(Link, name)))
+        monkeypatch.setattr(Connection, name, once(name, getattr(Connection, name)))
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert struck == ["_receive", second]
@@ -531,15 +532,17 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
 ) -> None:
     """At any step of the thread that sends them: each is told of once, by an event, and what is told is so."""
     ids = [f"<{number}@b.example>" for number in range(5)]
-    perform: Callable[[Link, Effect], Answer] = Link._perform
+    perform = Connection._perform
     for at in range(4, 100):
-        seen: list[Effect] = []
+        seen: list[IOEffect] = []
 
-        def interrupts(link: Link, effect: Effect, at: int = at, seen: list[Effect] = seen) -> Answer:
+        def interrupts(
+            connection: Connection, effect: IOEffect, at: int = at, seen: list[IOEffect] = seen
+        ) -> Steps[Answer]:
             seen.append(effect)
             if len(seen) == at + 1 and not after:
                 raise error
-            answer = perform(link, effect)
+            answer = yield from perform(connection, effect)
             if len(seen) == at + 1:
                 raise error
             return answer
@@ -547,8 +550,8 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
         told: list[Event] = []
         server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
         mine = mailer(server, pipelining="session", max_connections=1, on_event=told.append)
-        mine._pool.bearing.prove()
-        monkeypatch.setattr(Link, "_perform", interrupts)
+        mine._pool.overlap_support.confirm()
+        monkeypatch.setattr(Connection, "_perform", interrupts)
         results: list[SendResult] = []
         with suppress(error):
             results.extend(mine.send_many(_mails(5), partial="allow"))
@@ -627,7 +630,7 @@ def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, m
         list(mailer(serve()).send_many([envelope]))
 
 
-def _raises(error: BaseException) -> Generator[Effect, Answer, None]:
+def _raises(error: BaseException) -> Generator[IOEffect, Answer, None]:
     raise error
     yield  # it makes it a generator
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import Answer, Gone, Peer, honest
 from securesmtp import Envelope, Event, Outcome, SecureSMTPError, SendResult, Window
-from securesmtp._many import Job
+from securesmtp._bulk.jobs import Job
 from securesmtp._transport import pool
 from securesmtp.events import ChunkingRefused, Connected, Failed, FellBack, Sent
 
@@ -46,7 +46,7 @@ def told(results: Iterator[SendResult], seconds: float = 15.0) -> list[SendResul
         frame = sys._current_frames().get(thread.ident or 0)
         while frame is not None:
             if isinstance(job := frame.f_locals.get("job"), Job):
-                job.finish(AssertionError("never told"))
+                job.fail(AssertionError("never told"))
                 break
             frame = frame.f_back
         thread.join(1)
@@ -164,7 +164,7 @@ def test_the_rest_of_a_content_that_was_answered_is_not_written(serve: Serve, ma
     server = serve(script, honest(extensions=DATA), overlaps=True)
     server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     mine = mailer(server, pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     told(mine.send_many(Envelope("a@b.example", ["c@d.example"], LONG) for _ in range(2)))
     assert bytes(server.connections[0].secret).count(b"MAIL") == 1
 
@@ -223,7 +223,7 @@ def test_who_closes_the_mailer_in_on_event_waits_for_no_other_who_does(
     server = serve(honest(extensions=CHUNK, replies={"MAIL": slow}), overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=2, on_event=on_event, max_messages=2, window=Window(1))
     some = [Envelope(f"m{n}@b.example", ["c@d.example"], b"Subject: x\r\n\r\n") for n in range(4)]
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     armed.set()
     assert len(told(mine.send_many(some))) == 4
     assert not failures
@@ -316,7 +316,7 @@ def test_what_was_in_flight_behind_a_421_is_heard(serve: Serve, mailer: Mailer) 
         peer.sleep_until_peer_closes()
 
     mine = mailer(serve(script, overlaps=True), pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     results = list(mine.send_many([Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\n")] * 2))
     assert [result.outcome for result in results] == [Outcome.REFUSED, Outcome.ACCEPTED]
 
@@ -349,7 +349,7 @@ def test_a_server_that_offers_chunking_and_refuses_bdat_is_sent_data(
     assert sum(bytes(each.secret).count(b"BDAT") for each in server.connections) == 1
     (told,) = [event for event in events if isinstance(event, ChunkingRefused)]
     assert told.reply.code == code
-    assert f"refuses BDAT: {code} 5.5.1 what" in str(told)
+    assert f"refused BDAT: {code} 5.5.1 what" in str(told)
 
 
 @pytest.mark.parametrize("reply", [b"503 no recipients\r\n", b"552 too much\r\n"])
@@ -398,7 +398,7 @@ def test_replies_that_are_much_longer_than_they_need_be_end_the_connection(serve
 
     server = serve(script, overlaps=True)
     mine = mailer(server, pipelining="session", window=Window(32), max_connections=1, max_messages=1000)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     body = b"Subject: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 400
     people = [f"c{number}@d.example" for number in range(20)]
     results = list(mine.send_many([Envelope("a@b.example", people, body)] * 40, partial="allow"))
@@ -436,7 +436,7 @@ def test_a_flood_while_it_is_written_to_ends_the_connection(  # noqa: PLR0913, P
     server = serve(script, honest(extensions=offer), overlaps=True)
     server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     mine = mailer(server, pipelining=pipelining, max_connections=1, timeout=30)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     to = [f"r{number}@d.example" for number in range(people)]
     body = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" * (size // 2)
     results = list(mine.send_many([Envelope("a@b.example", to, body)] * 3, partial="allow"))

@@ -410,7 +410,7 @@ def test_a_line_of_the_log_is_safe_whatever_the_error_says(caplog: pytest.LogCap
     """One choke point for all of them: an error of the caller's own making, too."""
     error = SecureSMTPError(f"x{NASTY}" * 2000, hint=NASTY * 1000)
     with caplog.at_level(logging.DEBUG, "securesmtp"):
-        securesmtp.events.tell(securesmtp.events.Failed("h", 1, error), None)
+        securesmtp.events.emit(securesmtp.events.Failed("h", 1, error), None)
     for line in (str(error), caplog.records[-1].getMessage()):
         assert line.isprintable()
         assert len(line) < 2500

@@ -21,7 +21,7 @@ from securesmtp import (
     Stage,
     Timeouts,
 )
-from securesmtp._transport.link import Link
+from securesmtp._transport.connection import Connection
 
 
 def _greeted(*replies: bytes) -> object:
@@ -61,7 +61,7 @@ def test_a_flood_inside_tls_is_cut_short(
     ca.issue_cert("localhost").configure_cert(context)
     # More than 1 MiB.
     context.num_tickets = 5000
-    with pytest.raises(ProtocolError, match="records without end") as caught:
+    with pytest.raises(ProtocolError, match="keeps sending TLS records") as caught:
         mailer(serve(honest(mode), tls=context), tls=mode).send(message)
     assert caught.value.stage is (Stage.GREETING if mode == "implicit" else Stage.EHLO)
     assert caught.value.outcome is Outcome.NOT_SENT
@@ -121,15 +121,15 @@ def test_a_refusal_that_a_reset_follows_at_once_is_heard(
         peer.reset()
         gone.set()
 
-    def unread(link: Link) -> bool:
-        found = look(link)
-        if link._stage is Stage.CONTENT:
+    def unread(connection: Connection) -> bool:
+        found = look(connection)
+        if connection._stage is Stage.CONTENT:
             looked.set()
             gone.wait(5)
         return found
 
-    look = Link._unread
-    monkeypatch.setattr(Link, "_unread", unread)
+    look = Connection._has_unread
+    monkeypatch.setattr(Connection, "_has_unread", unread)
     with pytest.raises(DataRefusedError, match="552"):
         mailer(serve(quick)).send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
 

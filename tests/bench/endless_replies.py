@@ -176,7 +176,7 @@ def many(client: Client, port: int, ca_file: str) -> None:
     ) as mailer:  # fmt: skip
         if session:
             # As if it had been tried before.
-            mailer._pool.bearing.prove()
+            mailer._pool.overlap_support.confirm()
         envelopes = [Envelope("a@b.example", to, body)] * (40 if session else 1)
         results = list(mailer.send_many(envelopes, partial="allow"))
         error = next((result.error for result in results if result.error), None)

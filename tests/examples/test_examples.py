@@ -82,7 +82,7 @@ def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
 def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a mail, and without the password."""
     server = enter(WORLDS["normal"])
-    with pytest.raises(SystemExit, match=r"refused, untrusted: .*Hint: pass the CA"):
+    with pytest.raises(SystemExit, match=r"refused, untrusted: .*Hint: pass the root of a private CA"):
         run(monkeypatch, "own_ca.py", "other.pem", "you@example.net")
     assert server.secret == b""
 
@@ -139,7 +139,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         pytest.param("login-later", "later: localhost:", id="login-later"),
         pytest.param("wrong-password", "fix the login: localhost:", id="login"),
         pytest.param("stripped", "do not send, somebody may be on the line: localhost:", id="stripped"),
-        pytest.param("untrusted", "do not send, the certificate is untrusted: pass the CA", id="certificate"),
+        pytest.param("untrusted", "do not send, the certificate is untrusted: pass the root", id="certificate"),
         pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
     ],
 )

@@ -19,11 +19,12 @@ from protocol.play import TLS
 from securesmtp import Outcome, SecureSMTPError, Window
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Delivery
-from securesmtp._protocol.dialogue import Partial, open_session
+from securesmtp._protocol.dialogue import open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
+from securesmtp._protocol.transaction import Partial
 from securesmtp._transport import link as transport
-from securesmtp._transport.link import Deadline
-from securesmtp._transport.stream import Bearing, Stream
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.stream import OverlappingSender, OverlapSupport
 from securesmtp._values import TLSMode
 from securesmtp.errors import TLSError
 
@@ -89,20 +90,20 @@ def check(octets: bytes) -> str:
         assert job.number not in told, "told twice"
         told[job.number] = what
 
-    bearing = Bearing(lambda _: None)
+    support = OverlapSupport(lambda _: None)
     if Case.PROVED in case:
-        bearing.prove()
-    with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+        support.confirm()
+    with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
         link = memory_link(wire, TLSMode.IMPLICIT)
         session = link.run(open_session(TLSMode.IMPLICIT, b"client.example"))
-        Stream(
-            link,
-            session,
+        OverlappingSender(
+            link=link,
+            session=session,
             partial=partial,
             window=Window(1 + (int(case) >> 4)),
-            bearing=bearing,
-            take=lambda: waiting.pop(0) if waiting else None,
-            tell=tell,
+            support=support,
+            next_job=lambda: waiting.pop(0) if waiting else None,
+            report=tell,
         ).run()
     assert wire.closed or not waiting, "it stopped without a reason"
     _check(wire, told, MESSAGES - len(waiting))

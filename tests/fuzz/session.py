@@ -19,9 +19,10 @@ from protocol.play import TLS
 from securesmtp import DataRefusedError, MessageError, Outcome, Password, SecureSMTPError, TLSError
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import deliver
-from securesmtp._protocol.dialogue import authenticate, in_step, open_session, quit_session
+from securesmtp._protocol.dialogue import authenticate, open_session, quit_session
+from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError, OutcomeUnknownError, RefusedError
 
@@ -62,7 +63,7 @@ def check(octets: bytes) -> str:
     wire = Wire(octets[1:].split(b"|"))
     mode = TLSMode.STARTTLS if Case.STARTTLS in case else TLSMode.IMPLICIT
     error: SecureSMTPError | None = None
-    with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+    with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
         link = memory_link(wire, mode)
         try:
             session = link.run(open_session(mode, b"client.example"))
@@ -89,7 +90,7 @@ def _check_end(wire: Wire, error: SecureSMTPError | None, goodbye: Callable[[], 
     usable = not wire.closed
     assert usable or error is not None
     # A refusal in the middle of the content is in step, and closes all the same.
-    assert not usable or error is None or (isinstance(error, RefusedError) and in_step(error))
+    assert not usable or error is None or is_session_usable(error)
     written = len(wire.clear + wire.secret)
     goodbye()
     assert wire.closed

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Literal, cast
 
 from securesmtp import SecureMailer
-from securesmtp._transport.link import Deadline, Link
-from securesmtp._transport.record import RecordLayer
-from securesmtp._values import Stage, TLSMode
+from securesmtp._transport.addresses import AddressInfo
+from securesmtp._transport.channel import Channel, Steps
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.link import Link
+from securesmtp._transport.tls_records import RecordLayer
+from securesmtp._values import TLSMode
 
 Said = tuple[Literal["client", "server"], bytes]
 
@@ -59,7 +63,7 @@ class Wire:
     def pending(self) -> int:
         return 0
 
-    def renew(self) -> None:
+    def reset_byte_count(self) -> None:
         """Count nothing: there are no records."""
 
     def send(self, octets: memoryview) -> int:
@@ -75,21 +79,33 @@ class Wire:
         self.closed = True
 
 
+class MemoryChannel(Channel):
+    """The channel, over a `Wire`."""
+
+    def __init__(self, wire: Wire, mode: TLSMode) -> None:
+        super().__init__(SETTINGS[mode], cast("ssl.SSLContext", None))
+        self._wire_to_be = wire
+
+    def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
+        self.sock = cast("socket.socket", self._wire_to_be)
+        yield from ()
+
+    def _handshake(self, records: RecordLayer) -> Steps[None]:
+        yield from ()
+
+
 class MemoryLink(Link):
     """The link, over a `Wire`."""
 
     wire: Wire
 
-    def _connect(self, host: str, port: int) -> socket.socket:
-        self._step(Stage.CONNECT, "connect")
-        return cast("socket.socket", self.wire)
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        self._drive(self.connection.connect([]))
+        return self.connection.channel.live()
 
-    def _handshake(self, records: RecordLayer) -> None:
-        pass
-
-    def _wait(self, events: int) -> None:
+    def _wait_for_socket(self, events: int) -> None:
         if not self.wire.wait():
-            Deadline(self._deadline.limit, 0).left(self._stage)
+            Deadline(self.connection._limit, 0).left(self.connection._stage)
 
 
 SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in TLSMode}
@@ -98,5 +114,5 @@ SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in
 def memory_link(wire: Wire, mode: TLSMode) -> MemoryLink:
     """Return a link that will find *wire* when it connects."""
     link = MemoryLink(SETTINGS[mode], cast("ssl.SSLContext", None))
-    link.wire = wire
+    link.wire, link.connection.channel = wire, MemoryChannel(wire, mode)
     return link

@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from securesmtp._protocol.dialogue import (
+from securesmtp._protocol.effects import (
     Answer,
     Block,
+    CommandGroup,
     Connect,
-    Connected,
     Dialogue,
-    Effect,
-    Flight,
+    IOEffect,
+    Opened,
     Receive,
     Send,
     Upgrade,
+    compute,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
@@ -50,7 +51,7 @@ TLS = TLSInfo(
 class Played(Generic[T]):
     """What a dialogue did: all that it yielded, and how it ended."""
 
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[IOEffect] = field(default_factory=list)
     values: list[T] = field(default_factory=list)
     error: SecureSMTPError | None = None
     unused: int = 0
@@ -61,7 +62,7 @@ class Played(Generic[T]):
         written = [
             (effect.line,) if isinstance(effect, Send) else effect.lines
             for effect in self.effects
-            if isinstance(effect, Send | Flight)
+            if isinstance(effect, Send | CommandGroup)
         ]
         return [line.data[:-2] for lines in written for line in lines]
 
@@ -100,14 +101,14 @@ def raw(text: bytes, reader: ReplyReader | None = None) -> RawReply:
     return reply
 
 
-def connected(greeting: bytes = b"220 mx", tls: TLSInfo | None = None) -> Connected:
+def opened(greeting: bytes = b"220 mx", tls: TLSInfo | None = None) -> Opened:
     """Return the answer to `Connect`."""
-    return Connected(raw(greeting), tls, b"[127.0.0.1]")
+    return Opened(raw(greeting), tls, b"[127.0.0.1]")
 
 
 def play(
     dialogue: Dialogue[T],
-    *answers: bytes | Connected | TLSInfo | SecureSMTPError,
+    *answers: bytes | Opened | TLSInfo | SecureSMTPError,
     breaks: Mapping[int, SecureSMTPError] | None = None,
 ) -> Played[T]:
     """Resume *dialogue* with the *answers* until it ends."""
@@ -119,7 +120,7 @@ def play(
     reader = ReplyReader()
     try:
         while True:
-            effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
+            effect = compute(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

@@ -17,7 +17,9 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.dialogue import Block, Receive, Session, in_step, interrupted
+from securesmtp._protocol.dialogue import Session
+from securesmtp._protocol.effects import Block, Receive
+from securesmtp._protocol.failures import interrupt_error, is_session_usable
 from securesmtp._protocol.message import Submission
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
@@ -27,7 +29,6 @@ from securesmtp.errors import (
     OutcomeUnknownError,
     ProtocolError,
     RecipientsRefusedError,
-    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -95,7 +96,7 @@ def test_whatever_is_said_at_each_step_the_outcome_is_the_truth(mode: Mode) -> N
         if played.error is not None:
             assert not played.error.retryable or told in {Outcome.NOT_SENT, Outcome.REFUSED}
             # The session goes on where every reply that was asked for was heard.
-            if isinstance(played.error, RefusedError) and in_step(played.error):
+            if is_session_usable(played.error):
                 assert GONE not in answers[: sum(isinstance(effect, Receive) for effect in played.effects)]
     assert seen == set(Outcome)
 
@@ -146,7 +147,7 @@ def test_one_wrong_code_is_one_error(mode: Mode, code: bytes) -> None:
 
 
 @MODES
-@pytest.mark.parametrize("by", [GONE, interrupted(KeyboardInterrupt(), Stage.CONTENT)], ids=["cut", "interrupt"])
+@pytest.mark.parametrize("by", [GONE, interrupt_error(KeyboardInterrupt(), Stage.CONTENT)], ids=["cut", "interrupt"])
 @pytest.mark.parametrize("data", [b"Subject: x\r\n\r\nx\r\n", b"\r\n" + b"y\r\n" * BLOCK + b"x\r\n"], ids=["1", "many"])
 def test_what_ends_it_at_an_effect_is_unknown_from_the_last_block_on(mode: Mode, by: ConnectError, data: bytes) -> None:
     """A block that failed was not written whole; one that was interrupted may have been."""
@@ -158,13 +159,13 @@ def test_what_ends_it_at_an_effect_is_unknown_from_the_last_block_on(mode: Mode,
         played = play(deliver_in(mode, data, attempt), *right, breaks={at: by})
         ended = at > blocks[-1] or (by.interrupted and at == blocks[-1])
         assert outcome(played) is (Outcome.UNKNOWN if ended else Outcome.NOT_SENT), at
-        assert attempt.end is played.error
+        assert attempt.result is played.error
 
 
 @MODES
 def test_what_is_known_of_it_between_two_effects_is_no_less(mode: Mode) -> None:
     """Whoever has to leave a dialogue where it stands asks the attempt: unknown from the last block on."""
-    by = interrupted(SystemExit(), Stage.MAIL)
+    by = interrupt_error(SystemExit(), Stage.MAIL)
     right = [RIGHT[step] + b" x" for step in STEPS[mode]]
     whole = play(deliver_in(mode), *right)
     last = max(number for number, effect in enumerate(whole.effects) if isinstance(effect, Block))
@@ -173,7 +174,7 @@ def test_what_is_known_of_it_between_two_effects_is_no_less(mode: Mode) -> None:
         # What is no error of ours leaves the dialogue as it was.
         with pytest.raises(ZeroDivisionError):
             play(deliver_in(mode, attempt=attempt), *right, breaks={at: ZeroDivisionError()})  # type: ignore[dict-item]
-        end = attempt.lost(by)
+        end = attempt.result_after(by)
         assert isinstance(end, SecureSMTPError)
         assert end.outcome is (Outcome.UNKNOWN if at >= last else Outcome.NOT_SENT)
         assert end is by or end.__cause__ is by
@@ -192,43 +193,43 @@ def test_of_several_transactions_it_is_known_who_has_it() -> None:
     """At every effect: those of a transaction that was accepted, and nobody of the one that is under way."""
     one = [b"250 m", b"250 a", b"550 b", b"354 go", b"250 first"]
     two = [b"250 m", b"250 c", b"354 go", b"250 second"]
-    by = interrupted(SystemExit(), Stage.MAIL)
+    by = interrupt_error(SystemExit(), Stage.MAIL)
     seen = set[tuple[Outcome, int]]()
     for at in range(20):
         attempt = Attempt()
         try:
             _many(attempt, *one, *two, stop=at)
         except ZeroDivisionError:
-            end = attempt.lost(by)
+            end = attempt.result_after(by)
             assert isinstance(end, SecureSMTPError)
             known = end.recipients if isinstance(end, OutcomeUnknownError) else ()
             seen.add((end.outcome, len(known)))
             continue
         break
     assert seen == {(Outcome.NOT_SENT, 0), (Outcome.UNKNOWN, 0), (Outcome.UNKNOWN, 2)}
-    assert isinstance(attempt.end, Delivery)
-    assert attempt.lost(by) is attempt.end
-    assert [each.accepted for each in attempt.end.recipients] == [True, False, True]
+    assert isinstance(attempt.result, Delivery)
+    assert attempt.result_after(by) is attempt.result
+    assert [each.accepted for each in attempt.result.recipients] == [True, False, True]
 
 
 def test_who_was_told_of_before_the_dialogue_ended_is_not_forgotten() -> None:
     """An interrupt may strike when the reply was heard, and before the dialogue has returned."""
     attempt = Attempt()
     _many(attempt, b"250 m", b"250 a", b"552 5.5.3 b", b"354 go", b"250 first", b"550 m", people=2)
-    whole = attempt.end
+    whole = attempt.result
     assert isinstance(whole, Delivery)
     for people, kind in ((2, Delivery), (3, OutcomeUnknownError)):
         early = Attempt((whole.recipients, whole.replies[0]))
-        by = interrupted(SystemExit(), Stage.MAIL)
+        by = interrupt_error(SystemExit(), Stage.MAIL)
         # Before it was looked at, it is what those say that it was said to.
-        assert early.lost(by) is by
-        early.fitted = Submission(
+        assert early.result_after(by) is by
+        early.adapted = Submission(
             Mailbox.parse("a@b.example"),
             tuple(Mailbox.parse(f"r{number}@d.example") for number in range(people)),
             Content.from_bytes(b"\r\nx\r\n"),
         )
         for _ in range(2):
-            end = early.lost(by)
+            end = early.result_after(by)
             assert type(end) is kind
             assert isinstance(end, Delivery | OutcomeUnknownError)
             assert [each.accepted for each in end.recipients] == [True, False]

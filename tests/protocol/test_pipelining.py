@@ -14,9 +14,11 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.dialogue import Block, Flight, Partial, Receive, Session, in_step, interrupted
+from securesmtp._protocol.dialogue import Session
+from securesmtp._protocol.effects import Block, CommandGroup, Receive
+from securesmtp._protocol.failures import interrupt_error, is_session_usable
 from securesmtp._protocol.message import Submission
-from securesmtp._protocol.pipeline import Transaction
+from securesmtp._protocol.transaction import Partial, Transaction
 from securesmtp._values import Outcome, Reply, Stage
 from securesmtp.errors import (
     AuthenticationError,
@@ -57,7 +59,9 @@ def said(
 
 def flights(played: Played[Delivery]) -> list[list[bytes]]:
     """Return the verbs of each flight."""
-    return [[line.data.split()[0] for line in effect.lines] for effect in played.effects if isinstance(effect, Flight)]
+    return [
+        [line.data.split()[0] for line in effect.lines] for effect in played.effects if isinstance(effect, CommandGroup)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -114,15 +118,16 @@ def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
     assert played.commands[-1] == b"BDAT %d LAST" % len(whole)
     assert played.content == whole
     assert b"DATA" not in played.commands
-    assert [effect.stage for effect in played.effects if isinstance(effect, Flight)] == [Stage.MAIL, Stage.CONTENT][
-        : len(shape)
-    ]
+    assert [effect.stage for effect in played.effects if isinstance(effect, CommandGroup)] == [
+        Stage.MAIL,
+        Stage.CONTENT,
+    ][: len(shape)]
     # Nothing follows it.
-    assert not any(effect.more for effect in played.effects if isinstance(effect, Block))
+    assert not any(effect.coalesce for effect in played.effects if isinstance(effect, Block))
 
 
 @pytest.mark.parametrize(
-    ("offered", "answers", "kind", "stage", "left_open"),
+    ("offered", "answers", "kind", "stage", "needs_reset"),
     [
         (DATA, [b"450 m", b"503 r", b"503 d"], SenderRefusedError, Stage.MAIL, True),
         (DATA, [b"250 m", NO, b"503 d"], RecipientsRefusedError, Stage.RCPT, True),
@@ -135,23 +140,23 @@ def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
     ],
 )
 def test_a_refusal_in_a_flight_leaves_the_session_in_step(
-    offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], stage: Stage, *, left_open: bool
+    offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], stage: Stage, *, needs_reset: bool
 ) -> None:
     """Every reply is heard; the next flight begins with RSET where a transaction is open, and only then."""
     session = Session(TLS, Capabilities(offered))
     played = said(offered, 1, *answers, session=session)
     error = played.failure(kind)
     assert isinstance(error, RefusedError)
-    assert in_step(error)
+    assert is_session_usable(error)
     assert (error.outcome, error.stage) == (Outcome.REFUSED, stage)
-    assert session.left_open is left_open
+    assert session.needs_reset is needs_reset
     # Where DATA was accepted for nobody, an empty content ends it.
     assert (played.content == b".\r\n") is (offered == DATA and b"354 go" in answers and NO in answers)
     body = [b"354 go", b"250 ok"] if offered == DATA else [b"250 ok"]
-    after = said(offered, 1, *[b"250 reset"] * left_open, b"250 m", b"250 r", *body, session=session)
+    after = said(offered, 1, *[b"250 reset"] * needs_reset, b"250 m", b"250 r", *body, session=session)
     assert [reply.text for reply in after.value.replies] == ["ok"]
-    assert flights(after)[0][:2] == ([b"RSET", b"MAIL"] if left_open else [b"MAIL", b"RCPT"])
-    assert not session.left_open
+    assert flights(after)[0][:2] == ([b"RSET", b"MAIL"] if needs_reset else [b"MAIL", b"RCPT"])
+    assert not session.needs_reset
 
 
 @pytest.mark.parametrize("code", [b"530", b"535", b"538"])
@@ -174,7 +179,7 @@ def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: 
     error = said(offered, 1, *answers).failure(RecipientsRefusedError)
     assert error.outcome is Outcome.REFUSED
     assert isinstance(error, RefusedError)
-    assert not in_step(error)
+    assert not is_session_usable(error)
     # Why the session cannot go on.
     cause = error.__cause__
     if answers[-1] is GONE:
@@ -195,7 +200,7 @@ def test_a_421_behind_a_refusal_ends_the_session(
     """The refusal stays true, and nothing more is written or heard (RFC 5321 §3.8)."""
     error = said(offered, 1, *answers, b"421 bye").failure(RecipientsRefusedError)
     assert isinstance(error, RefusedError)
-    assert not in_step(error)
+    assert not is_session_usable(error)
 
 
 @pytest.mark.parametrize("end", [b"250 accepted", b"354 what", b"251 x", GONE])
@@ -212,16 +217,16 @@ def test_of_an_empty_content_for_nobody_nobody_has_anything() -> None:
     """With DATA the content waits for the replies: the refusal of the sender stands, whatever comes then."""
     answers = [NO, b"250 r", b"354 go"]
     said(DATA, 1, *answers, GONE).failure(SenderRefusedError)
-    by = interrupted(KeyboardInterrupt(), Stage.CONTENT)
+    by = interrupt_error(KeyboardInterrupt(), Stage.CONTENT)
     for error, breaks in ((by, {4: by}), (None, {4: ZeroDivisionError()}), (None, {5: ZeroDivisionError()})):
         attempt, session = Attempt(), Session(TLS, Capabilities(DATA))
         with nullcontext() if error else pytest.raises(ZeroDivisionError):
             play(deliver(session, mail(1), "raise", "message", attempt), *answers, breaks=breaks)  # type: ignore[arg-type]
-        assert type(attempt.lost(by)) is SenderRefusedError
+        assert type(attempt.result_after(by)) is SenderRefusedError
     transaction = Transaction(Session(TLS, Capabilities(DATA)), mail(1), "raise")
-    assert play(transaction.open()).error is None
-    assert play(transaction.write(), *answers).error is None
-    assert type(transaction.lost(GONE)) is SenderRefusedError
+    assert play(transaction.send_envelope()).error is None
+    assert play(transaction.send_content(), *answers).error is None
+    assert type(transaction.error_after(GONE)) is SenderRefusedError
 
 
 @pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])
@@ -247,7 +252,7 @@ def test_what_is_out_of_step_in_a_flight_tells_no_lie(
 @pytest.mark.parametrize("code", [b"450", b"421"])
 def test_a_reset_that_is_refused_in_a_flight_ends_the_session(code: bytes) -> None:
     """RSET cannot be refused: whose replies follow is not known."""
-    session = Session(TLS, Capabilities(DATA), left_open=True)
+    session = Session(TLS, Capabilities(DATA), needs_reset=True)
     error = said(DATA, 1, code + b" no", session=session).failure(ConnectError)
     assert (error.stage, error.outcome) == (Stage.RSET, Outcome.NOT_SENT)
 
@@ -256,7 +261,7 @@ def test_a_reset_that_is_refused_in_a_flight_ends_the_session(code: bytes) -> No
 def test_a_reset_that_is_refused_before_a_chunk_leaves_it_to_the_reply_to_that(code: bytes) -> None:
     """The old transaction may have taken the recipient and the chunk."""
     for end, kind in ((b"554 no", ConnectError), (b"250 ok", OutcomeUnknownError), (GONE, OutcomeUnknownError)):
-        session = Session(TLS, Capabilities(CHUNK), left_open=True)
+        session = Session(TLS, Capabilities(CHUNK), needs_reset=True)
         error = said(CHUNK, 1, code + b" no", b"250 m", b"250 r", end, session=session).failure(kind)
         assert kind is not ConnectError or (error.stage, error.outcome) == (Stage.RSET, Outcome.NOT_SENT)
 
@@ -264,7 +269,7 @@ def test_a_reset_that_is_refused_before_a_chunk_leaves_it_to_the_reply_to_that(c
 @pytest.mark.parametrize("at", range(3))
 def test_a_421_in_a_flight_is_the_end_of_it(at: int) -> None:
     """Before the content was written: it may be tried again (RFC 5321 §3.8)."""
-    session = Session(TLS, Capabilities(DATA), left_open=True)
+    session = Session(TLS, Capabilities(DATA), needs_reset=True)
     answers = [b"250 reset", b"250 m", b"250 r"][:at]
     error = said(DATA, 1, *answers, b"421 bye", session=session).failure(ConnectError)
     assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
@@ -275,7 +280,7 @@ def test_a_421_before_a_chunk_that_is_refused_is_the_end_of_it(at: int) -> None:
     """The reply to the chunk proves that nobody has it, and the connection is not used again."""
     answers = [b"250 reset", b"250 m", b"250 r", b"554 no"]
     answers[at] = b"421 bye"
-    session = Session(TLS, Capabilities(CHUNK), left_open=True)
+    session = Session(TLS, Capabilities(CHUNK), needs_reset=True)
     error = said(CHUNK, 1, *answers, session=session).failure(ConnectError)
     assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
 
@@ -306,9 +311,9 @@ def test_a_message_whose_connection_ends_is_not_sent_until_its_content_was_ended
     bye = ConnectError("the server closes the session", reply=Reply(421, None, "bye", b"bye"))
     transaction = Transaction(Session(TLS, Capabilities(DATA)), mail(1), "raise")
     outcomes = []
-    for act, answers in ((transaction.open, []), (transaction.write, [b"250 m", b"250 r", b"354 go"])):
+    for act, answers in ((transaction.send_envelope, []), (transaction.send_content, [b"250 m", b"250 r", b"354 go"])):
         assert play(act(), *answers).error is None
-        told = [transaction.lost(error) for error in (GONE, bye)]
+        told = [transaction.error_after(error) for error in (GONE, bye)]
         outcomes += [error.outcome for error in told]
         # What it was that ended the connection is said.
         assert all(cause.args[0] in str(error) for cause, error in zip((GONE, bye), told, strict=True))
@@ -353,8 +358,8 @@ def test_success_is_every_right_answer(
         assert any(accepted) if partial == "allow" else all(accepted)
         assert [r.accepted for r in played.value.recipients] == accepted
         assert heard == people + 2 + (offered == DATA)
-    elif isinstance(played.error, RefusedError) and in_step(played.error):
-        commands = sum(len(effect.lines) for effect in played.effects if isinstance(effect, Flight))
+    elif is_session_usable(played.error):
+        commands = sum(len(effect.lines) for effect in played.effects if isinstance(effect, CommandGroup))
         data = [effect for effect in played.effects if isinstance(effect, Block)]
         lone = b"DATA" in played.commands and bool(data)
         # Each reply that was asked for was heard (PIPE-05).
@@ -403,7 +408,7 @@ def test_what_is_known_of_a_message_meanwhile_has_the_budget_too() -> None:
     gc.collect()
     before = {id(one) for one in gc.get_objects() if isinstance(one, Reply)}
     played = play(deliver(session, mail(3000), "allow", "off", attempt), *answers)
-    assert attempt.end is played.value
+    assert attempt.result is played.value
     replies = [one for one in gc.get_objects() if isinstance(one, Reply) and id(one) not in before]
     assert len(replies) >= 6000
     assert sum(len(reply.text) + len(reply.raw) for reply in replies) < (1 << 19) + 6000 * 2 * 96
@@ -422,13 +427,13 @@ def test_short_replies_are_kept_whole_however_many_there_are() -> None:
 def test_a_chunk_that_did_not_leave_whole_is_not_sent(refused: bytes, kind: type[SecureSMTPError]) -> None:
     """The link says so; replies that came before the end are heard, and no octet of a content is written any more."""
     transaction = Transaction(Session(TLS, Capabilities(CHUNK)), mail(1), "raise")
-    opening = transaction.open()
-    assert isinstance(opening.send(None), Flight)
+    opening = transaction.send_envelope()
+    assert isinstance(opening.send(None), CommandGroup)
     assert isinstance(opening.send(None), Block)
     with pytest.raises(StopIteration):
         opening.send(True)  # noqa: FBT003 -- what a link answers
-    assert not transaction.ended
-    played = play(transaction.write(), refused, GONE)
+    assert not transaction.is_fully_sent
+    played = play(transaction.send_content(), refused, GONE)
     assert type(played.error) is kind
     assert played.error.outcome is not Outcome.UNKNOWN
     assert not played.content

@@ -10,13 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.play import plain_id
-from securesmtp._protocol.sasl import Password, choose
+from protocol.play import TLS, plain_id, play
+from securesmtp._protocol.capabilities import Capabilities
+from securesmtp._protocol.dialogue import Session, authenticate
+from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, resolve_password, start_mechanism
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 
 PASSWORD = "correct horse"
+
+
+def started(login: Password, offered: list[str]) -> Mechanism:
+    """Start the mechanism that a login uses."""
+    return start_mechanism(require_mechanism(login, offered), login.username, resolve_password(login.password))
 
 
 @pytest.mark.parametrize("username", ["", "a\0b", "a\ud800", "u" * 4097, "ü" * 2049, None, b"user"], ids=plain_id)
@@ -32,8 +39,8 @@ def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
     makers: list[Callable[[], object]] = [
         lambda: Password("user", password),
         lambda: Password("user", Secret(password)),
-        lambda: choose(Password("user", lambda: password), ["PLAIN"]),
-        lambda: choose(Password("user", lambda: Secret(password)), ["PLAIN"]),
+        lambda: started(Password("user", lambda: password), ["PLAIN"]),
+        lambda: started(Password("user", lambda: Secret(password)), ["PLAIN"]),
     ]
     for make in makers:
         with pytest.raises(ConfigurationError, match="password") as caught:
@@ -45,7 +52,10 @@ def test_a_password_that_cannot_be_sent_is_refused(password: str) -> None:
 @pytest.mark.parametrize("password", [None, b"hunter2", 1, ["hunter2"]], ids=ascii)
 def test_what_is_no_password_is_refused_by_its_type(password: str) -> None:
     """The error names the type and not the value."""
-    for make in (lambda: Password("user", password), lambda: choose(Password("user", lambda: password), ["LOGIN"])):
+    for make in (
+        lambda: Password("user", password),
+        lambda: started(Password("user", lambda: password), ["LOGIN"]),
+    ):
         with pytest.raises(ConfigurationError, match=type(password).__name__) as caught:
             make()
         assert "hunter" not in str(caught.value)
@@ -54,7 +64,7 @@ def test_what_is_no_password_is_refused_by_its_type(password: str) -> None:
 def test_4096_octets_are_not_too_many() -> None:
     """The limit itself is allowed, for both."""
     login = Password("u" * 4096, "ü" * 2048)
-    assert choose(login, ["PLAIN"]).start() == b"\0" + b"u" * 4096 + b"\0" + "ü".encode() * 2048
+    assert started(login, ["PLAIN"]).start() == b"\0" + b"u" * 4096 + b"\0" + "ü".encode() * 2048
 
 
 @pytest.mark.parametrize("mechanisms", [[], ["CRAM-MD5"], ["PLAIN", "NTLM"], ["plain"], [""], "PLAIN"], ids=str)
@@ -77,7 +87,7 @@ def test_mechanisms_that_are_not_there_are_refused(mechanisms: list[str]) -> Non
 )
 def test_our_order_decides(mechanisms: list[str] | None, offered: list[str], name: str) -> None:
     """The first that the caller allows and the server offers; the server's order does not matter."""
-    assert choose(Password("user", PASSWORD, mechanisms), offered).name == name
+    assert started(Password("user", PASSWORD, mechanisms), offered).name == name
 
 
 @pytest.mark.parametrize(
@@ -95,22 +105,24 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
         return PASSWORD
 
     login = Password("user", fetch, mechanisms)
-    with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, and only PLAIN"):
-        choose(login, offered)
-    assert asked == []
+    session = Session(TLS, Capabilities(auth=tuple(offered)))
+    played = play(authenticate(session, login))
+    with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, but only PLAIN"):
+        played.value  # noqa: B018 -- raises its error
+    assert (asked, played.effects) == ([], [])
 
 
 def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:
     """A flood of mechanisms does not fill the log."""
-    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, and only"):
-        choose(Password("user", PASSWORD), ["X" * 300])
+    with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, but only"):
+        started(Password("user", PASSWORD), ["X" * 300])
 
 
 def test_a_callable_is_asked_at_each_login() -> None:
     """And not before: a password that changes is fetched anew."""
     passwords = iter(["one", "two"])
     login = Password("user", lambda: next(passwords))
-    assert [choose(login, ["PLAIN"]).start() for _ in range(2)] == [b"\0user\0one", b"\0user\0two"]
+    assert [started(login, ["PLAIN"]).start() for _ in range(2)] == [b"\0user\0one", b"\0user\0two"]
 
 
 def test_what_a_callable_raises_is_not_hidden() -> None:
@@ -120,7 +132,7 @@ def test_what_a_callable_raises_is_not_hidden() -> None:
         raise OSError
 
     with pytest.raises(OSError, match=r"^$"):
-        choose(Password("user", broken), ["PLAIN"])
+        started(Password("user", broken), ["PLAIN"])
 
 
 _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
@@ -130,7 +142,7 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 @settings(max_examples=200, deadline=None)
 def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
     """RFC 4616: three fields, two NULs, raw UTF-8; once more where it is asked, and nothing else to answer."""
-    mechanism = choose(Password(username, password), ["PLAIN"])
+    mechanism = started(Password(username, password), ["PLAIN"])
     initial = mechanism.start()
     assert initial is not None
     assert initial.split(b"\0") == [b"", username.encode(), password.encode()]
@@ -142,7 +154,7 @@ def test_plain_is_name_and_password_as_they_are(username: str, password: str) ->
 @settings(max_examples=200, deadline=None)
 def test_login_is_name_then_password_then_nothing(username: str, password: str, words: list[bytes]) -> None:
     """Whatever the server asks; the third answer and all later ones are None."""
-    mechanism = choose(Password(username, password), ["LOGIN"])
+    mechanism = started(Password(username, password), ["LOGIN"])
     assert mechanism.start() is None
     answers = [mechanism.respond(challenge) for challenge in words]
     assert answers == [username.encode(), password.encode(), None, None]

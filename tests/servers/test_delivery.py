@@ -82,7 +82,7 @@ def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good recipient and one bad.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
-    assert mailer._pool.bearing.borne is True
+    assert mailer._pool.overlap_support.supported is True
     arrived = {
         (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
     }

@@ -1,4 +1,4 @@
-"""A host with several addresses (RFC 8305): the rule by itself, and what the link makes of it on loopback."""
+"""A host with several addresses (RFC 8305): the rule by itself, and real connections on loopback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from securesmtp import (
     TLSPolicy,
 )
 from securesmtp._protocol.dialogue import open_session
-from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptSchedule, in_order_of_attempts
+from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptSchedule, order_addresses
+from securesmtp._transport.channel import Channel, WaitForAny
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import TLSMode
@@ -53,44 +54,42 @@ def _info(host: str, port: int = 25, name: str = "") -> AddressInfo:
     ],
     ids=["none", "IPv6 first", "IPv4 first", "repeated", "too many"],
 )
-def test_families_take_turns_in_the_resolvers_order(found: list[str], tried: list[str]) -> None:
-    """RFC 8305 §4; each once, and a forged answer with thousands of addresses makes a bounded number of attempts."""
+def test_families_alternate_in_the_resolvers_order(found: list[str], tried: list[str]) -> None:
+    """RFC 8305 §4; each address once, and a forged DNS response with thousands of addresses is cut."""
     addresses = [_info(host, name="canonical" if index == 0 else "") for index, host in enumerate(found)]
-    assert [info[4][0] for info in in_order_of_attempts(addresses)] == tried
+    assert [info[4][0] for info in order_addresses(addresses)] == tried
 
 
-def test_a_silent_attempt_is_overtaken_after_the_delay() -> None:
-    """RFC 8305 §5: 250 ms, and not before; a failed attempt is not waited for."""
+def test_the_next_attempt_starts_after_the_delay_or_a_failure() -> None:
+    """RFC 8305 §5: after 250 ms and not before, or at once when the newest attempt failed."""
     schedule = AttemptSchedule(["a", "b", "c", "d"])
     assert (schedule.delay(10.0), schedule.next_attempt(10.0)) == (0.0, "a")
     assert schedule.next_attempt(10.0) is None
     assert schedule.delay(10.1) == pytest.approx(0.15)
     assert schedule.next_attempt(10.24) is None
     assert schedule.next_attempt(10.25) == "b"
-    # That of "b" is still under way, and has its delay.
-    schedule.failed("a")
+    # The newest attempt, "b", has not failed.
+    schedule.mark_failed("a")
     assert schedule.next_attempt(10.3) is None
-    schedule.failed("b")
+    schedule.mark_failed("b")
     assert schedule.next_attempt(10.3) == "c"
     assert schedule.delay(11.0) == 0.0
     assert schedule.next_attempt(11.0) == "d"
     assert schedule.delay(11.0) is None
-    schedule.failed("d")
+    schedule.mark_failed("d")
     assert (schedule.next_attempt(99.0), schedule.delay(99.0)) == (None, None)
 
 
 @given(st.integers(0, 8), st.lists(st.tuples(st.integers(0, 512), st.booleans()), max_size=60))
-def test_every_address_is_tried_once_in_order_and_never_two_within_the_delay(
-    count: int, steps: list[tuple[int, bool]]
-) -> None:
-    """Whatever fails when (RFC 8305 §5): two attempts within the delay need a failure in between."""
+def test_each_address_is_tried_once_and_never_two_within_the_delay(count: int, steps: list[tuple[int, bool]]) -> None:
+    """In order, whatever fails when (RFC 8305 §5): two attempts within the delay need a failure in between."""
     schedule, now = AttemptSchedule(range(count)), 0.0
     tried: list[tuple[int, float]] = []
     failed_since = True
     for passed, fails in steps:
         now += passed / 1024
         if fails and tried:
-            schedule.failed(tried[-1][0])
+            schedule.mark_failed(tried[-1][0])
             failed_since = True
         address = schedule.next_attempt(now)
         if address is not None:
@@ -99,14 +98,14 @@ def test_every_address_is_tried_once_in_order_and_never_two_within_the_delay(
             tried.append((address, now))
             failed_since = False
         else:
-            # What the driver waits for is when there is something to do.
+            # The caller waits for this long, and not for nothing.
             delay = schedule.delay(now)
             assert delay is None if len(tried) == count else 0 < (delay or 0) <= ATTEMPT_DELAY
 
 
 @pytest.fixture
 def silent() -> Iterator[list[AddressInfo]]:
-    """Listen at three addresses with a full queue: SYN is not answered there."""
+    """Listen at three addresses with a full backlog, so that a SYN gets no reply."""
     with ExitStack() as stack:
         infos = []
         for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
@@ -118,14 +117,14 @@ def silent() -> Iterator[list[AddressInfo]]:
                 filler.settimeout(0)
                 filler.connect_ex(full.getsockname())
             infos.append(_info(*full.getsockname()))
-        # Until the kernel has the first of them in the queue.
+        # Time for the kernel to put the first of them into the backlog.
         time.sleep(0.05)
         yield infos
 
 
 @contextmanager
 def _refusing(host: str) -> Iterator[AddressInfo]:
-    """Hold a port where nobody listens."""
+    """Reserve a port on which nothing listens."""
     with socket.socket() as free:
         free.bind((host, 0))
         yield _info(*free.getsockname())
@@ -133,17 +132,17 @@ def _refusing(host: str) -> Iterator[AddressInfo]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
-    """List every socket with which a link begins to connect."""
+    """List every socket with which a link starts to connect."""
     sockets: list[socket.socket] = []
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def remembered(link: Link, info: AddressInfo) -> socket.socket:
+    def remembered(channel: Channel, info: AddressInfo) -> socket.socket:
         try:
-            return begin(link, info)
+            return begin(channel, info)
         finally:
-            sockets.append(link._connecting[-1])
+            sockets.append(channel._connecting[-1])
 
-    monkeypatch.setattr(Link, "_begin_connect", remembered)
+    monkeypatch.setattr(Channel, "_begin_attempt", remembered)
     return sockets
 
 
@@ -155,10 +154,10 @@ def _closed(sockets: list[socket.socket]) -> bool:
     return all(sock.fileno() == -1 for sock in sockets)
 
 
-def test_a_silent_address_delays_the_next_and_nothing_else(
+def test_a_silent_address_costs_one_delay(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
-    """RFC 8305: two silent addresses cost two delays, not two thirds of the limit, which is a minute here."""
+    """RFC 8305: two silent addresses cost two delays, not two thirds of the time limit of a minute."""
     server = serve()
     _resolve(monkeypatch, *silent[:2], _info("127.0.0.1", server.port), silent[2])
     mine = mailer(server, timeout=Timeouts(connect=60))
@@ -175,7 +174,7 @@ def test_a_silent_address_delays_the_next_and_nothing_else(
 def test_silent_addresses_share_one_limit(
     message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
-    """One limit for all of them (TMO-01); the error says what each address answered, and no socket stays open."""
+    """One limit for all of them (TMO-01); the error reports each address, and no socket stays open."""
     with (
         _refusing("127.0.0.4") as refusing,
         SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.8)) as mailer,
@@ -190,28 +189,28 @@ def test_silent_addresses_share_one_limit(
         with pytest.raises(DeadlineExceededError) as caught:
             mailer.send(message)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
-    assert "(127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer)" in caught.value.args[0]
+    assert "connect): 127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer" in caught.value.args[0]
     assert asked == [("three.example", 25000)]
     assert len(made) == 3
     assert _closed(made)
 
 
-def test_one_silent_address_is_a_time_limit_as_it_always_was(
+def test_the_error_for_one_silent_address_does_not_repeat_the_address(
     message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
 ) -> None:
-    """Nothing is added: the host stands for it."""
+    """The error names the host."""
     _resolve(monkeypatch, silent[0])
     with SecureMailer("one.example", timeout=Timeouts(connect=0.3)) as mailer, pytest.raises(TimeoutError) as caught:
         mailer.send(message)
     assert "127.0.0.1" not in str(caught.value)
 
 
-def test_the_error_says_what_each_address_answered(
+def test_the_error_reports_each_address(
     message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
 ) -> None:
-    """With the hint for the one that refused, though another family cannot be used at all."""
+    """With the hint for a refused connection, although IPv6 is unreachable."""
     with _refusing("127.0.0.1") as one, _refusing("127.0.0.2") as two, SecureMailer("two.example") as mailer:
-        # Of a family that the system knows and cannot route: documentation addresses (RFC 3849).
+        # An IPv6 address for documentation, which is not routed (RFC 3849).
         _resolve(monkeypatch, one, _info("2001:db8::1"), two)
         monkeypatch.setattr(socket.socket, "connect", _without_ipv6(socket.socket.connect))
         with pytest.raises(ConnectError) as caught:
@@ -227,8 +226,8 @@ def test_the_error_says_what_each_address_answered(
     assert _closed(made)
 
 
-def test_the_answers_of_addresses_keep_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame keeps what called it, and so the message, for as long as somebody keeps the error."""
+def test_errors_of_addresses_keep_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback keeps the callers' frames, and so the message, as long as the error exists."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, _info("127.0.0.1", 1), _info("2001:db8::1"))
     monkeypatch.setattr(socket.socket, "connect", _without_ipv6(socket.socket.connect))
@@ -247,8 +246,10 @@ def _without_ipv6(connect: object) -> object:
     return refuse
 
 
-def test_one_address_is_an_error_as_it_always_was(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the address, which the configured host stands for; a name without any says so."""
+def test_the_error_for_one_address_does_not_repeat_the_address(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the host; a host name without an address has an error of its own."""
     with _refusing("127.0.0.1") as one, SecureMailer("one.example") as mailer:
         _resolve(monkeypatch, one)
         with pytest.raises(ConnectError) as caught:
@@ -261,10 +262,10 @@ def test_one_address_is_an_error_as_it_always_was(message: EmailMessage, monkeyp
         assert (caught.value.hint, caught.value.__cause__) == (None, None)
 
 
-def test_two_addresses_that_answer_in_one_tick_leave_one_connection(
+def test_two_addresses_that_connect_at_once_leave_one_connection(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
 ) -> None:
-    """The first in order wins, the other is closed: a race of two winners leaked a socket elsewhere."""
+    """The first in order wins and the other is closed; another client leaked a socket here."""
     server, other = serve(), serve()
     monkeypatch.setattr("securesmtp._transport.addresses.ATTEMPT_DELAY", 0.0)
     _resolve(monkeypatch, _info("127.0.0.1", server.port), _info("127.0.0.1", other.port))
@@ -276,27 +277,28 @@ def test_two_addresses_that_answer_in_one_tick_leave_one_connection(
 def test_attempts_overlap_from_one_source_port(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
 ) -> None:
-    """Bound by the caller: the silent attempt before it still has it."""
+    """The source port is configured; the silent attempt still uses it when the next one starts."""
     with socket.socket() as free:
         free.bind(("127.0.0.9", 0))
         source = free.getsockname()
-    callers: list[object] = []
+    sources: list[object] = []
 
     def script(peer: Peer) -> None:
-        callers.append(peer.sock.getpeername())
+        sources.append(peer.sock.getpeername())
         honest()(peer)
 
     server = serve(script)
     _resolve(monkeypatch, silent[0], _info("127.0.0.1", server.port))
     mailer(server, source_address=source).send(message)
-    assert callers == [source]
+    assert sources == [source]
 
 
-def test_a_source_address_of_the_other_family_fails_for_its_address_alone(
+def test_a_source_address_of_the_other_family_fails_for_one_address_only(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next address is tried at once."""
+    """The next address is tried at once, without the delay."""
     server = serve()
+    monkeypatch.setattr("securesmtp._transport.addresses.ATTEMPT_DELAY", 1000.0)
     _resolve(monkeypatch, _info("::1", server.port), _info("127.0.0.1", server.port))
     assert mailer(server, source_address=("127.0.0.2", 0)).send(message).reply.code == 250
 
@@ -305,76 +307,74 @@ def test_a_source_address_of_the_other_family_fails_for_its_address_alone(
 def test_an_interrupt_leaves_no_socket(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket], strikes: str
 ) -> None:
-    """Ctrl-C while attempts are under way closes them all."""
+    """Ctrl-C during several attempts closes all of them."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin, ticks = Link._begin_connect, []
+    begin, ticks = Channel._begin_attempt, []
 
-    def interrupted(link: Link, info: AddressInfo) -> socket.socket:
+    def interrupted(channel: Channel, info: AddressInfo) -> socket.socket:
         ticks.append(info)
-        sock = begin(link, info)
+        sock = begin(channel, info)
         if len(ticks) == 2:
             raise KeyboardInterrupt
         return sock
 
-    def aborted(self: Link, stage: Stage) -> None:
+    def waits(link: Link, wanted: WaitForAny) -> list[object]:
         raise KeyboardInterrupt
 
     if strikes == "start":
-        monkeypatch.setattr(Link, "_begin_connect", interrupted)
+        monkeypatch.setattr(Channel, "_begin_attempt", interrupted)
     else:
-        link._step(Stage.CONNECT, "connect")
-        monkeypatch.setattr(Link, "_step", lambda *_: None)
-        monkeypatch.setattr(Link, "_refuse_if_aborted", aborted)
+        monkeypatch.setattr(Link, "_wait_for_any", waits)
     with pytest.raises(KeyboardInterrupt):
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert len(made) == (2 if strikes == "start" else 1)
     assert _closed(made)
-    assert not link._connecting
+    assert not link.connection.channel._connecting
     gc.collect()
 
 
-def test_an_aborted_link_begins_no_further_attempt(
+def test_an_aborted_link_starts_no_further_attempt(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
-    """Between two attempts, from another thread."""
+    """An abort from another thread takes effect before the next attempt."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
     _resolve(monkeypatch, *silent)
-    begin = Link._begin_connect
+    begin = Channel._begin_attempt
 
-    def aborting(link: Link, info: AddressInfo) -> socket.socket:
-        link.abort()
-        return begin(link, info)
+    def aborting(channel: Channel, info: AddressInfo) -> socket.socket:
+        channel.abort()
+        return begin(channel, info)
 
-    monkeypatch.setattr(Link, "_begin_connect", aborting)
+    monkeypatch.setattr(Channel, "_begin_attempt", aborting)
     with pytest.raises(SecureSMTPError, match="abort") as caught:
         link.run(open_session(TLSMode.IMPLICIT, None))
     assert (caught.value.stage, len(made)) == (Stage.CONNECT, 1)
     assert _closed(made)
 
 
-def test_closing_with_abort_ends_an_attempt_that_is_under_way(
+def test_closing_with_abort_ends_a_running_attempt(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
-    """Of a server that does not answer at all; the send says so, long before its limit (issue 12, 16)."""
+    """At a silent server: the send fails with the right error, long before its time limit (issue 12, 16)."""
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
-    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots))
+    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
     assert _closed(made)
 
 
-def test_closing_with_abort_ends_a_check_that_connects(
+def test_closing_with_abort_ends_a_check_that_is_connecting(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
 ) -> None:
-    """Its connection is its own, beside those of the sends (issue 12, 16)."""
+    """A check has a connection of its own, outside the pool's (issue 12, 16)."""
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _started(mine.check)
-    _until(lambda: any(slot.link is not None and slot.link._connecting for slot in mine._pool.slots.check_slots))
+    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots.check_slots))
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
@@ -383,10 +383,10 @@ def test_closing_with_abort_ends_a_check_that_connects(
 
 
 @pytest.mark.parametrize("what", ["send", "check"])
-def test_closing_with_abort_ends_an_attempt_that_is_just_about_to_begin(
+def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket], what: str
 ) -> None:
-    """The certificates are loaded before the first one, which takes its time: there is no socket yet to be ended."""
+    """While the certificates are loaded there is no socket yet that could be closed."""
     _resolve(monkeypatch, silent[0])
 
     def on_event(event: Event) -> None:

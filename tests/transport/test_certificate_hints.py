@@ -1,4 +1,4 @@
-"""What a refused chain says about the certificate that is at fault, where it is not the server's own."""
+"""The error for a refused chain names the certificate at fault, which is not always the server's own."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def _chain(root: Times, intermediate: Times, leaf: Times) -> tuple[_Signed, _Sig
     return first, second, _Signed("the server", second, leaf, ca=False)
 
 
-def _served(leaf: _Signed, *above: _Signed) -> ServerCertificate:
+def _certificate(leaf: _Signed, *above: _Signed) -> ServerCertificate:
     key = leaf.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return ServerCertificate("made", b"".join(each.pem for each in (leaf, *above)), key)
+    return ServerCertificate("chain", b"".join(each.pem for each in (leaf, *above)), key)
 
 
-def _refusal(serve: Serve, shown: ServerCertificate, policy: TLSPolicy, mode: Mode = "implicit") -> CertificateError:
-    server = serve(honest(mode), tls=shown.context())
+def _refusal(serve: Serve, sent: ServerCertificate, policy: TLSPolicy, mode: Mode = "implicit") -> CertificateError:
+    server = serve(honest(mode), tls=sent.context())
     with (
         SecureMailer("localhost", server.port, tls=mode, policy=policy, timeout=5) as mailer,
         pytest.raises(CertificateError) as caught,
@@ -73,63 +73,63 @@ def _refusal(serve: Serve, shown: ServerCertificate, policy: TLSPolicy, mode: Mo
 
 
 @pytest.mark.parametrize(
-    ("times", "reason", "told", "hint"),
+    ("times", "reason", "text", "hint"),
     [
         ((LONG, OVER, LONG), "expired", "the intermediate certificate 'The Intermediate' expired on Jan  2", "replace"),
         ((OVER, LONG, LONG), "expired", "the root certificate 'The Root' expired on Jan  2 03:04:05 2020", "replace"),
         ((LONG, LONG, OVER), "expired", "the certificate expired on Jan  2 03:04:05 2020", "a new certificate"),
-        ((LONG, EARLY, LONG), "not yet valid", "the intermediate certificate 'The Intermediate' begins on", "clock"),
-        ((LONG, LONG, EARLY), "not yet valid", "the certificate begins on Jan  2 03:04:05 2990", "clock"),
+        ((LONG, EARLY, LONG), "not yet valid", "the intermediate certificate 'The Intermediate' is not valid", "clock"),
+        ((LONG, LONG, EARLY), "not yet valid", "the certificate is not valid before Jan  2 03:04:05 2990", "clock"),
     ],
-    ids=["intermediate", "root", "leaf", "intermediate that begins later", "leaf that begins later"],
+    ids=["intermediate expired", "root expired", "leaf expired", "intermediate not yet valid", "leaf not yet valid"],
 )  # fmt: skip
-def test_a_certificate_that_is_out_of_its_time_is_named(
-    serve: Serve, times: tuple[Times, Times, Times], reason: str, told: str, hint: str
+def test_an_expired_or_not_yet_valid_certificate_is_named(
+    serve: Serve, times: tuple[Times, Times, Times], reason: str, text: str, hint: str
 ) -> None:
-    """With its own date, not the leaf's (RFC 5280 §6.1.3 checks each of the path)."""
+    """With its own date, not the leaf's: RFC 5280 §6.1.3 checks every certificate of the chain."""
     root, intermediate, leaf = _chain(*times)
-    error = _refusal(serve, _served(leaf, intermediate), TLSPolicy(ca_data=root.pem.decode()))
+    error = _refusal(serve, _certificate(leaf, intermediate), TLSPolicy(ca_data=root.pem.decode()))
     assert error.reason is CertificateReason(reason)
-    assert error.args[0].startswith(told)
+    assert error.args[0].startswith(text)
     assert hint in (error.hint or "")
 
 
 @pytest.mark.parametrize("sends", ["leaf", "intermediate", "root"])
-def test_an_intermediate_alone_is_no_trust_and_the_error_says_so(
+def test_an_intermediate_alone_is_not_trusted_and_the_error_says_so(
     serve: Serve, mode: Mode, tmp_path: Path, sends: str
 ) -> None:
-    """Whatever the server sends: the chain must end in a root that is trusted (RFC 5280 §6.1)."""
+    """Whatever the server sends, the chain must end in a trusted root (RFC 5280 §6.1)."""
     root, intermediate, leaf = _chain(LONG, LONG, LONG)
     above = {"leaf": (), "intermediate": (intermediate,), "root": (intermediate, root)}[sends]
     file = tmp_path / "ca.pem"
     file.write_bytes(intermediate.pem)
-    error = _refusal(serve, _served(leaf, *above), TLSPolicy(ca_file=file), mode)
+    error = _refusal(serve, _certificate(leaf, *above), TLSPolicy(ca_file=file), mode)
     assert error.reason in {CertificateReason.UNTRUSTED, CertificateReason.SELF_SIGNED}
     assert error.args[0].startswith(
-        "ca_file has the intermediate certificate 'The Intermediate' but not 'The Root', which signed it"
+        "ca_file has the intermediate certificate 'The Intermediate' but not the certificate of its issuer 'The Root'"
     )
-    assert error.hint == "add the root certificate above it to ca_file"
-    # In addition to certifi's roots it is no root either, and with its root it is trusted.
-    error = _refusal(serve, _served(leaf, *above), TLSPolicy(extra_ca_file=file), mode)
+    assert error.hint == "add the root certificate of that chain to ca_file"
+    # As extra_ca_file it is not a root either. Together with its root it is trusted.
+    error = _refusal(serve, _certificate(leaf, *above), TLSPolicy(extra_ca_file=file), mode)
     assert error.args[0].startswith("extra_ca_file has the intermediate certificate")
     file.write_bytes(intermediate.pem + root.pem)
-    server = serve(honest(mode), tls=_served(leaf, *above).context())
+    server = serve(honest(mode), tls=_certificate(leaf, *above).context())
     with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_file=file), timeout=5) as mailer:
         assert len(mailer.check().tls.chain) == 3
 
 
 @pytest.mark.parametrize("stranger", [False, True], ids=["no intermediate", "another root"])
-def test_a_chain_that_does_not_reach_what_is_trusted_is_told_as_before(serve: Serve, *, stranger: bool) -> None:
-    """There, what you trust is a root, and the server or the name of the host is not right."""
+def test_a_chain_that_does_not_end_in_a_trusted_root_is_refused(serve: Serve, *, stranger: bool) -> None:
+    """The server does not send its intermediate certificate, or its root is another one."""
     root, intermediate, leaf = _chain(LONG, LONG, LONG)
     trusted = _Signed("Another Root", None, LONG) if stranger else root
-    error = _refusal(serve, _served(leaf, *[intermediate] * stranger), TLSPolicy(ca_data=trusted.pem.decode()))
-    assert "nobody whom you trust" in error.args[0]
+    error = _refusal(serve, _certificate(leaf, *[intermediate] * stranger), TLSPolicy(ca_data=trusted.pem.decode()))
+    assert "not signed by a trusted CA" in error.args[0]
     assert "intermediates" in (error.hint or "")
 
 
-def test_a_dns_name_that_looks_like_the_address_is_told_as_what_it_is(serve: Serve) -> None:
-    """Not for 127.0.0.1, but for '127.0.0.1' helps nobody: an address is an iPAddress (RFC 9525 §6.4)."""
+def test_an_ip_address_as_a_dns_name_is_explained(serve: Serve) -> None:
+    """An IP address counts only as iPAddress (RFC 9525 §6.4); "not for X, but for X" would help nobody."""
     (row,) = (row for row in TABLE if row.id == "dns_name_that_looks_like_an_ip")
     policy = TLSPolicy(ca_data=row.trust.decode(), server_hostname=row.host)
     error = _refusal(serve, row.certificate, policy)
@@ -138,7 +138,7 @@ def test_a_dns_name_that_looks_like_the_address_is_told_as_what_it_is(serve: Ser
     assert error.hint == "the server needs a certificate with that IP address in subjectAltName"
 
 
-def test_other_names_are_told_as_before(serve: Serve) -> None:
-    """A host that is a name, and is not among them."""
+def test_a_wrong_host_name_is_reported_with_the_certificates_names(serve: Serve) -> None:
+    """So that a person sees which server replied."""
     error = _refusal(serve, GOOD.certificate, TLSPolicy(ca_data=GOOD.trust.decode(), server_hostname="mail.example"))
     assert error.args[0].startswith("the certificate is not for mail.example, but for 'localhost', '127.0.0.1'")

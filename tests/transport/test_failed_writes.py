@@ -18,7 +18,7 @@ from securesmtp._protocol.delivery import Delivery, deliver
 from securesmtp._protocol.dialogue import Session, open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._transport import link as transport
-from securesmtp._transport.stream import Bearing, Stream
+from securesmtp._transport.stream import OverlappingSender, OverlapSupport
 from securesmtp._values import TLSMode
 
 # So long that a flight and its content are several records.
@@ -61,16 +61,16 @@ def _alone(link: MemoryLink, session: Session) -> list[Delivery | BaseException]
 
 def _in_flight(link: MemoryLink, session: Session) -> list[Delivery | BaseException]:
     waiting, told = [Job(number, _submission(number)) for number in range(3)], list[Delivery | BaseException]()
-    bearing = Bearing(lambda _: None)
-    bearing.prove()
-    Stream(
-        link,
-        session,
+    support = OverlapSupport(lambda _: None)
+    support.confirm()
+    OverlappingSender(
+        link=link,
+        session=session,
         partial="allow",
         window=Window(3),
-        bearing=bearing,
-        take=lambda: waiting.pop(0) if waiting else None,
-        tell=lambda _, what: told.append(what),
+        support=support,
+        next_job=lambda: waiting.pop(0) if waiting else None,
+        report=lambda _, what: told.append(what),
     ).run()
     return told
 
@@ -90,7 +90,7 @@ def test_after_a_write_that_failed_nothing_is_written_and_what_came_is_heard(
         ready = [b"220 mx\r\n", b"250-mx\r\n250-" + offer + b"\r\n250 SIZE\r\n"]
         good = b"250 ok\r\n" * (PEOPLE + 1) + (b"354 go\r\n" if offer == b"PIPELINING" else b"")
         wire = Breaking([*ready, *[good, b"250 queued\r\n"] * 3], records, last)
-        with mock.patch.multiple(transport, wrap=wire.wrap, verified=lambda *_: TLS):
+        with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
             link = memory_link(wire, TLSMode.IMPLICIT)
             told = send(link, link.run(open_session(TLSMode.IMPLICIT, b"client.example")))
         if not wire.failed:

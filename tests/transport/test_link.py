@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -22,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from conftest import Mailer, Positions, Serve
-from scripted import Connection, Ending, Mode, Peer, honest, up_to_content
+from scripted import Connection as Seen
+from scripted import Ending, Mode, Peer, honest, up_to_content
 from securesmtp import (
     AuthenticationError,
     ConfigurationError,
@@ -40,10 +40,16 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
-from securesmtp._protocol.dialogue import Block, Dialogue, Flight, Receive, hear, reset
-from securesmtp._protocol.wire import RawReply, line
+from securesmtp._protocol.dialogue import expect_reply, reset
+from securesmtp._protocol.effects import Block, CommandGroup, Dialogue, Receive
+from securesmtp._protocol.exchange import Exchange
+from securesmtp._protocol.wire import Line, RawReply, line
 from securesmtp._transport import process
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._transport.addresses import AddressInfo
+from securesmtp._transport.channel import Channel, Steps
+from securesmtp._transport.connection import Connection
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Stage, TLSInfo
 from securesmtp.events import Closed, Event
@@ -57,24 +63,28 @@ def _link() -> Link:
 
 @pytest.mark.parametrize("octets", [b"MAIL FROM:<a@b>\r\n", b"AUTH PLAIN x\r\n", b"QUIT\r\n", b"EHLO x\r\nMAIL\r\n"])
 def test_the_gate_lets_nothing_but_ehlo_and_starttls_pass_in_the_clear(octets: bytes) -> None:
-    """Whatever calls it (STLS-01)."""
+    """Whatever is queued (STLS-01)."""
+    exchange = Exchange()
     with pytest.raises(TLSError, match="in the clear"):
-        _link().send(octets)
+        exchange.release(exchange.queue_command(Line(octets)))
 
 
-def test_the_gate_lets_ehlo_pass_once(serve: Serve) -> None:
-    """A closed link says so; a second EHLO in the clear is refused before that."""
-    link = _link()
-    with pytest.raises(ConnectError, match="closed"):
-        link.send(b"EHLO x\r\n")
+@pytest.mark.parametrize("octets", [b"EHLO x\r\n", b"STARTTLS\r\n"])
+def test_the_gate_lets_each_command_pass_once(octets: bytes) -> None:
+    """A second EHLO in the clear would repeat what a first one was told; TLS alone begins anew."""
+    exchange = Exchange()
+    line = exchange.queue_command(Line(octets))
+    exchange.release(line)
+    exchange.written += len(line)
     with pytest.raises(TLSError, match="in the clear"):
-        link.send(b"EHLO x\r\n")
+        exchange.release(exchange.queue_command(Line(octets)))
 
 
 def test_no_stock_command_is_written() -> None:
     """Every command of smtplib comes through putcmd."""
     link = _link()
-    for command in (link.noop, link.rset, lambda: link.docmd("MAIL"), link.starttls, link.quit, lambda: link.data("x")):
+    written = (lambda: link.docmd("MAIL"), lambda: link.data("x"), lambda: link.send(b"NOOP"))
+    for command in (link.noop, link.rset, link.starttls, link.quit, *written):
         with pytest.raises(NotImplementedError):
             command()
 
@@ -269,7 +279,7 @@ def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
     with pytest.raises(ConnectError, match="closed") as caught:
         link.run(reset())
     assert caught.value.retryable
-    with socket.socket() as link.sock:
+    with socket.socket() as link.connection.channel.sock:
         link.abort()
         with pytest.raises(ConnectError, match="abort") as caught:
             link.run(reset())
@@ -287,7 +297,7 @@ def test_a_goodbye_that_fails_is_silent() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.settimeout(0)
-        link.sock, link._in_step, link._awaited = ours, True, 0
+        _pretend_idle(link, ours)
         link.goodbye(fails())
     assert not link.is_open
 
@@ -308,7 +318,7 @@ def test_a_limit_that_has_run_out_says_where() -> None:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
     link = _link()
-    link.overall = Deadline("deadline", 0)
+    link.connection.overall = Deadline("deadline", 0)
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
@@ -400,13 +410,13 @@ def test_an_answer_in_the_midst_of_the_last_block_is_none_to_the_content(
         peer.send(words)
         told.wait(10)
 
-    def narrow(link: Link, host: str, port: int) -> socket.socket:
-        sock = connect(link, host, port)
+    def narrow(channel: Channel, info: AddressInfo) -> socket.socket:
+        sock = connect(channel, info)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return sock
 
-    connect = Link._connect
-    monkeypatch.setattr(Link, "_connect", narrow)
+    connect = Channel._begin_attempt
+    monkeypatch.setattr(Channel, "_begin_attempt", narrow)
     server, events = serve(script), list[Event]()
     server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     mine = mailer(server, on_event=events.append)
@@ -438,7 +448,7 @@ def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
 OFFERS = {"lockstep": (), "DATA": ("PIPELINING",), "BDAT": ("PIPELINING", "CHUNKING")}
 
 
-def octets_before_the_content(log: Connection, who: str) -> int:
+def octets_before_the_content(log: Seen, who: str) -> int:
     """Return how much *who* says before the client writes the turn in which the content of `RAW` ends."""
     before = 0
     for turn in log.turns:
@@ -569,14 +579,14 @@ def test_a_flight_is_written_while_its_replies_are_read(
         peer.send(b"250 queued\r\n")
         peer.sleep_until_peer_closes()
 
-    def narrow(link: Link, host: str, port: int) -> socket.socket:
-        sock = connect(link, host, port)
+    def narrow(channel: Channel, info: AddressInfo) -> socket.socket:
+        sock = connect(channel, info)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         return sock
 
-    connect = Link._connect
-    monkeypatch.setattr(Link, "_connect", narrow)
+    connect = Channel._begin_attempt
+    monkeypatch.setattr(Channel, "_begin_attempt", narrow)
     content = b"\r\n" * 30000
     server = serve(wordy)
     # Before the connection is made: a window that was once offered is not taken back.
@@ -592,12 +602,12 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
     heard: list[bytes] = []
     waiting = threading.Event()
 
-    def full(link: Link, host: str, port: int) -> socket.socket:
-        sock = connect(link, host, port)
+    def full(channel: Channel) -> Steps[TLSInfo]:
+        sock = channel.live()
         with suppress(BlockingIOError):
             while True:
                 junk.append(sock.send(b"x" * 65536))
-        return sock
+        return begin_tls(channel)
 
     def waits_for(link: Link, events: int) -> None:
         waits.append(events)
@@ -613,9 +623,9 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
                 left -= len(connection.recv(min(left, 1 << 20)))
             heard.append(connection.recv(2))
 
-    connect, wait = Link._connect, Link._wait
-    monkeypatch.setattr(Link, "_connect", full)
-    monkeypatch.setattr(Link, "_wait", waits_for)
+    begin_tls, wait = Channel.begin_tls, Link._wait_for_socket
+    monkeypatch.setattr(Channel, "begin_tls", full)
+    monkeypatch.setattr(Link, "_wait_for_socket", waits_for)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=listen)
         thread.start()
@@ -633,8 +643,16 @@ def _ends() -> tuple[Link, socket.socket]:
     link = _link()
     ours, theirs = socket.socketpair()
     ours.settimeout(0)
-    link.sock, link._stage = ours, Stage.CONTENT
+    link.connection.channel.sock = ours
+    link.connection.exchange.tls = cast("TLSInfo", object())
+    link.connection._stage = Stage.CONTENT
     return link, theirs
+
+
+def _pretend_idle(link: Link, sock: socket.socket) -> None:
+    """Make *link* one that has answered everything, over *sock*."""
+    link.connection.channel.sock, link.connection._ended_cleanly = sock, True
+    link.connection.exchange._command_ends.clear()
 
 
 @pytest.mark.parametrize("kind", ["deadline", "abort"])
@@ -645,44 +663,44 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     with theirs:
         theirs.send(words)
         if kind == "deadline":
-            link.overall = Deadline("deadline", 0)
+            link.connection.overall = Deadline("deadline", 0)
         else:
             link.abort()
         if words.endswith(b"\n"):
-            assert link.run(hear(Stage.CONTENT, "final")).text == "queued"
+            assert link.run(expect_reply(Stage.CONTENT, "final")).text == "queued"
         else:
             with pytest.raises(SecureSMTPError, match=kind):
-                link.run(hear(Stage.CONTENT, "final"))
+                link.run(expect_reply(Stage.CONTENT, "final"))
     assert not link.is_open
 
 
 def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is heard of a connection that is given up has a limit of its own."""
     link, theirs = _ends()
-    link._awaited, link._ends = 100, deque([0] * 100)
+    link.connection.exchange._command_ends.extend([0] * 99)
     now = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
     with theirs:
         theirs.send(b"250 ok\r\n" * 5000)
-        link._give_up(ConnectError("gone"))
+        link.connection._fail(ConnectError("gone"))
     assert next(now) < 10
 
 
 @pytest.mark.parametrize("words", [b"334 " + b"x" * 8000, b"250 " + b"x" * 2000], ids=["334", "250"])
 def test_what_is_kept_of_the_replies_in_flight_counts_all_of_it(words: bytes) -> None:
     """A 334 has its text twice: what it asks is kept as it came (issue 12, 1)."""
-    link = _link()
-    link._awaited, link._ends = 200, deque([0] * 200)
-    link._stage = Stage.MAIL
+    exchange = Exchange()
+    exchange._command_ends.extend([0] * 199)
 
     def flood() -> None:
         for _ in range(200):
-            link._reader.feed(words + b"\r\n")
-            link._collect()
+            exchange.feed(words + b"\r\n")
+            exchange.keep_early_replies()
 
     with pytest.raises(ProtocolError, match="longer than any server needs"):
         flood()
-    assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in link._heard) < (1 << 18) + 200 * 256 + 12288
+    kept = exchange._early._replies
+    assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in kept) < (1 << 18) + 200 * 256 + 12288
 
 
 @pytest.mark.parametrize("words", [b"535 5.7.8 no\r\n", b"421 4.3.2 bye\r\n"])
@@ -701,13 +719,13 @@ def test_an_answer_to_a_line_that_did_not_leave_whole_is_the_last(
         peer.send(words)
         told.wait(10)
 
-    def narrow(link: Link, host: str, port: int) -> socket.socket:
-        sock = connect(link, host, port)
+    def narrow(channel: Channel, info: AddressInfo) -> socket.socket:
+        sock = connect(channel, info)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
         return sock
 
-    connect = Link._connect
-    monkeypatch.setattr(Link, "_connect", narrow)
+    connect = Channel._begin_attempt
+    monkeypatch.setattr(Channel, "_begin_attempt", narrow)
     server = serve(script)
     server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     mine = mailer(server, username="me", password="p" * 4096, timeout=20)
@@ -722,8 +740,8 @@ def test_nothing_is_written_behind_what_did_not_leave_whole() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.settimeout(0)
-        link.sock, link._in_step, link._awaited = ours, True, 0
-        link.position, link.written = 100, 60
+        _pretend_idle(link, ours)
+        link.connection.exchange.position, link.connection.exchange.written = 100, 60
         assert not link.is_idle()
         with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
             link.run(reset())
@@ -737,15 +755,15 @@ def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatc
     server = serve(honest(extensions=()))
     count = 0
 
-    def forks(link: Link, record: memoryview) -> int:
+    def forks(connection: Connection, record: memoryview) -> int:
         nonlocal count
-        count += link._stage is Stage.CONTENT
+        count += connection._stage is Stage.CONTENT
         if count == (1 if at == "once" else 2):
             process._count_fork()
-        return write(link, record)
+        return write(connection, record)
 
-    write = Link._write
-    monkeypatch.setattr(Link, "_write", forks)
+    write = Connection._write_record
+    monkeypatch.setattr(Connection, "_write_record", forks)
     monkeypatch.setattr(process._Forks, "count", 0)
     with pytest.raises(ConnectError, match="forked") as caught:
         mailer(server).send_bytes(RAW * 2000, mail_from="a@b.example", recipients=["c@d.example"])
@@ -757,10 +775,10 @@ def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: 
     """What is out of turn is seen at the next record, not kept until all of it is written (issue 12, 1)."""
     link, theirs = _ends()
     # As after a login: nothing is owed.
-    link._awaited, link._ends, link._tls = 0, deque(), cast("TLSInfo", object())
+    link.connection.exchange._command_ends.clear()
 
     def dialogue() -> Dialogue[list[int]]:
-        yield Flight((line(b"RCPT"),) * 3, Stage.RCPT)
+        yield CommandGroup((line(b"RCPT"),) * 3, Stage.RCPT)
         theirs.send(b"550 no\r\n" * replies)
         yield Block(b"x" * 40000)
         codes = []
@@ -774,5 +792,5 @@ def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: 
         else:
             with pytest.raises(ProtocolError, match="out of turn"):
                 link.run(dialogue())
-            assert link.written <= 16384
+            assert link.connection.exchange.written <= 16384
     link.close()

@@ -226,7 +226,7 @@ def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer:
     mine = mailer(server)
     _send(mine)
     (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
-    link._process = (0, 0)
+    link.connection.channel._process = (0, 0)
     with pytest.raises(ConnectError, match="forked") as caught:
         _send(mine)
     assert (caught.value.stage, caught.value.retryable) == (Stage.MAIL, True)

@@ -13,15 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
-from protocol.play import TLS, connected, play, raw
+from protocol.play import TLS, opened, play, raw
 from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
-from securesmtp._protocol.dialogue import Answer, Dialogue, Session, reset
+from securesmtp._protocol.dialogue import Session, reset
+from securesmtp._protocol.effects import Answer, Dialogue
 from securesmtp._protocol.redaction import Memory
+from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Pool
-from securesmtp._transport.slots import Lease, Slot, Slots, SlotState, pick_slot
+from securesmtp._transport.slot import Lease, Slot, SlotState, pick_slot
+from securesmtp._transport.slots import Slots
 from securesmtp._transport.tls import build_context
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, Sent
 
@@ -67,15 +70,15 @@ def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     assert slot.is_free
 
 
-def _checking_lock(monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], name: str) -> None:
-    original: Callable[..., object] = getattr(Link, name)
+def _checking_lock(monkeypatch: pytest.MonkeyPatch, pools: list[Pool], seen: list[str], owner: type, name: str) -> None:
+    original: Callable[..., object] = getattr(owner, name)
 
-    def checked(link: Link, *args: Any) -> object:
+    def checked(self: object, *args: Any) -> object:
         assert not any(pool._lock._is_owned() for pool in pools), name  # type: ignore[attr-defined]
         seen.append(name)
-        return original(link, *args)
+        return original(self, *args)
 
-    monkeypatch.setattr(Link, name, checked)
+    monkeypatch.setattr(owner, name, checked)
 
 
 def test_nothing_is_read_or_written_under_the_lock(
@@ -89,8 +92,9 @@ def test_nothing_is_read_or_written_under_the_lock(
         assert not any(pool._lock._is_owned() for pool in pools), event  # type: ignore[attr-defined]
         seen.append(type(event).__name__)
 
-    for name in ("run", "goodbye", "is_idle", "close", "abort"):
-        _checking_lock(monkeypatch, pools, seen, name)
+    for name in ("run", "goodbye", "is_idle", "abort"):
+        _checking_lock(monkeypatch, pools, seen, Link, name)
+    _checking_lock(monkeypatch, pools, seen, Connection, "close")
     mine = mailer(serve(connections=10), max_messages=2, on_event=on_event)
     pools.append(mine._pool)
     for _ in range(5):
@@ -145,7 +149,7 @@ def _rset(_slot: Slot, session: Session) -> Dialogue[Session]:
     return session
 
 
-GREETED = (connected(tls=TLS), b"250-mx\n250-CHUNKING\n250 AUTH PLAIN")
+GREETED = (opened(tls=TLS), b"250-mx\n250-CHUNKING\n250 AUTH PLAIN")
 
 
 def test_a_visit_connects_and_logs_in_only_without_a_session() -> None:
@@ -198,7 +202,7 @@ def test_a_check_returns_a_refused_login_with_the_session() -> None:
     events: list[Event] = []
     slots = _slots(events)
     session, refusal = play(slots.check(Slot()), *GREETED, b"535 5.7.8 no").value
-    assert session.offered.auth == ("PLAIN",)
+    assert session.capabilities.auth == ("PLAIN",)
     assert refusal is not None
     assert [type(event) for event in events] == [Connecting, Connected, Closed]
     assert play(slots.check(Slot()), *GREETED, b"235 ok").value[1] is None

@@ -31,13 +31,14 @@ from securesmtp import (
     Stage,
     Window,
 )
-from securesmtp._many import Job, in_order
+from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._transport import stream
-from securesmtp._transport.link import Deadline
+from securesmtp._transport.deadline import Deadline
+from securesmtp._workers import in_order
 from securesmtp.events import Failed, FellBack, Sent
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
@@ -269,7 +270,7 @@ def take(peer: Peer, content: bytes) -> None:
     ("script", "unknown", "why"),
     [
         pytest.param(one_at_a_time(DATA, refuses), [], '"503 pipelined after', id="refuses what is pipelined"),
-        pytest.param(one_at_a_time(DATA, throws_away), [], "the limit command=1 s", id="throws it away"),
+        pytest.param(one_at_a_time(DATA, throws_away), [], "timed out after 1 s", id="throws it away"),
         pytest.param(one_at_a_time(CHUNK, closes), [0], "the server closed", id="closes"),
         pytest.param(one_at_a_time(DATA, closes), [0], "the server closed", id="closes behind DATA"),
     ],
@@ -390,7 +391,7 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     )
     assert {result.outcome for result in mine.send_many(mails(3))} == {ACCEPTED}
     assert [event.reason for event in events if isinstance(event, FellBack)] == [
-        "the limit trial=0.2 s ran out in stage mail"
+        "timed out after 0.2 s waiting for the reply to MAIL (limit: trial)"
     ]
 
 
@@ -402,7 +403,7 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
     for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
         monkeypatch.setattr(stream, "_TRIAL", limit)
         assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
-    assert mine._pool.bearing.borne
+    assert mine._pool.overlap_support.supported
     # Nothing is owed when all was heard, so it is used again.
     assert len(server.connections) == 1
 
@@ -424,7 +425,7 @@ def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written
     told.set()
     errors = [str(result.error) for result in results if result.outcome is UNKNOWN]
     assert errors
-    assert all("the limit deadline=0.5 s ran out" in error for error in errors)
+    assert all("timed out after 0.5 s" in error and "limit: deadline" in error for error in errors)
 
 
 def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Serve, mailer: Mailer) -> None:
@@ -594,7 +595,7 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
 @pytest.mark.parametrize(
     ("offer", "where"),
     [
-        (CHUNK, (stream.Stream, "_hear")),
+        (CHUNK, (stream.OverlappingSender, "_advance_oldest")),
         (CHUNK, (Content, "chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
@@ -787,7 +788,7 @@ def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offe
     server = serve(honest(extensions=offer, replies={at: silent}), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     (result,) = mine.send_many(mails(1), deadline=0.3)
-    assert "the limit deadline=0.3 s" in str(result.error)
+    assert "timed out after 0.3 s" in str(result.error)
     # Of another port than this one, which has greeted.
     assert "implicit" not in str(result.error)
 
@@ -801,12 +802,12 @@ def silent(peer: Peer, line: bytes) -> bytes:
 def test_what_was_refuted_stays_so() -> None:
     """And is told once."""
     told: list[str] = []
-    bearing = stream.Bearing(told.append)
-    bearing.prove()
-    bearing.refute("no")
-    bearing.refute("no again")
-    bearing.prove()
-    assert (bearing.borne, told) == (False, ["no"])
+    support = stream.OverlapSupport(told.append)
+    support.confirm()
+    support.rule_out("no")
+    support.rule_out("no again")
+    support.confirm()
+    assert (support.supported, told) == (False, ["no"])
 
 
 def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve, mailer: Mailer) -> None:
@@ -932,7 +933,7 @@ def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
 
     def left(limit: Deadline, stage: Stage) -> float:
         if over.is_set():
-            limit._at = 0.0
+            limit.at = 0.0
         return measured(limit, stage)
 
     measured = Deadline.left
@@ -963,7 +964,7 @@ def test_a_fault_of_the_callers_own_ends_its_message_alone(
     monkeypatch.setattr(Submission, "fit", fits)
     server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    mine._pool.bearing.prove()
+    mine._pool.overlap_support.confirm()
     raw = b"Subject: x\r\n\r\nx\r\n"
     some = [Envelope("a@b.example", ["c@d.example", "e@d.example"][:number], raw) for number in (1, 2, 1)]
     results = list(mine.send_many(some, partial="allow"))

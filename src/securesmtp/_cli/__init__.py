@@ -1,4 +1,4 @@
-"""The command line: thin, and the only place that prints."""
+"""The command line: a thin layer over the library, and the only place that prints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 @click.group()
 @click.version_option(package_name="securesmtp")
 def cli() -> None:
-    """Submit mail over verified TLS, or not at all."""
+    """Submit email over verified TLS, or not at all."""
 
 
 cli.add_command(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return its exit code: 0 for success, 1 for a failure, 2 for wrong arguments."""
     try:
         return int(cli.main(arguments, standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -1,7 +1,8 @@
-"""``securesmtp demo``: two real mails and two real refusals on loopback."""
+"""``securesmtp demo``: send two messages and show two refusals, all on loopback."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 from email import message_from_bytes, policy
@@ -22,40 +23,36 @@ if TYPE_CHECKING:
 
 @click.command()
 def demo() -> int:
-    """Send two mails to a throw-away server on this machine, then show two refusals."""
+    """Send two messages to a temporary server on this machine, then show two attacks that fail."""
     console = Console(highlight=False)
-    mail = EmailMessage()
-    mail["From"] = "Ada <ada@example.org>"
-    mail["To"] = "Grace <grace@example.org>"
-    mail["Bcc"] = "hidden@example.org"
-    mail["Subject"] = "Verified TLS, or not at all ✓"
-    mail.set_content("Dear Grace,\n\n.this line begins with a dot, and arrives with one.\n\nAda\n")
-    equal = _sent(console, "implicit", mail) and _sent(console, "starttls", mail)
-    refused = _untrusted(console, mail) and _stripped(console, mail)
-    if not (equal and refused):
-        console.print("[bold red]This is not what was to be shown: please report it.[/]")
+    message = EmailMessage()
+    message["From"] = "Ada <ada@example.org>"
+    message["To"] = "Grace <grace@example.org>"
+    message["Bcc"] = "hidden@example.org"
+    message["Subject"] = "Verified TLS, or not at all ✓"
+    message.set_content("Dear Grace,\n\n.this line begins with a dot, and arrives with one.\n\nAda\n")
+    sent = _show_sent(console, "implicit", message) and _show_sent(console, "starttls", message)
+    refused = _show_untrusted_certificate(console, message) and _show_stripped_starttls(console, message)
+    if not (sent and refused):
+        console.print("[bold red]The demonstration did not work as expected: please report it.[/]")
         return 1
-    console.print("[bold green]Two mails arrived as they were sent; two were not let out.[/]")
+    console.print("[bold green]Two messages arrived exactly as they were sent; two attacks got nothing.[/]")
     return 0
 
 
-def _sent(console: Console, mode: Literal["implicit", "starttls"], mail: EmailMessage) -> bool:
-    with LocalServer(mode, username="ada", password="correct horse") as server:  # noqa: S106 -- it lives as long as the demo
-        own = TLSPolicy(ca_data=server.ca_pem)
+def _show_sent(console: Console, mode: Literal["implicit", "starttls"], message: EmailMessage) -> bool:
+    password = secrets.token_urlsafe()
+    with LocalServer(mode, username="ada", password=password) as server:
+        trust = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(
-            server.host,
-            server.port,
-            tls=mode,
-            username="ada",
-            password="correct horse",  # noqa: S106
-            policy=own,
+            server.host, server.port, tls=mode, username="ada", password=password, policy=trust
         ) as mailer:
-            receipt = mailer.send(mail)
+            receipt = mailer.send(message)
         (received,) = server.messages
     arrived = message_from_bytes(received.content, policy=policy.default)
     equal = (
-        arrived.get_content().splitlines() == mail.get_content().splitlines()
-        and arrived["Subject"] == mail["Subject"]
+        arrived.get_content().splitlines() == message.get_content().splitlines()
+        and arrived["Subject"] == message["Subject"]
         and arrived["Bcc"] is None
     )
     console.print(Panel(_table(receipt, received, equal=equal), title=f"sent, mode {mode}", border_style="green"))
@@ -82,20 +79,20 @@ def _table(receipt: Receipt, received: Received, *, equal: bool) -> Table:
     return table
 
 
-def _untrusted(console: Console, mail: EmailMessage) -> bool:
+def _show_untrusted_certificate(console: Console, message: EmailMessage) -> bool:
     with LocalServer() as server, SecureMailer(server.host, server.port) as mailer:
-        return _refused(console, "a certificate that nobody vouches for", mailer, mail) and not server.messages
+        return _show_refused(console, "a certificate without a trusted CA", mailer, message) and not server.messages
 
 
-def _stripped(console: Console, mail: EmailMessage) -> bool:
+def _show_stripped_starttls(console: Console, message: EmailMessage) -> bool:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_strip, args=(listener,), daemon=True).start()
+        threading.Thread(target=_serve_without_starttls, args=(listener,), daemon=True).start()
         with SecureMailer("localhost", listener.getsockname()[1], tls="starttls") as mailer:
-            return _refused(console, "STARTTLS taken out on the way", mailer, mail)
+            return _show_refused(console, "STARTTLS removed by an attacker in between", mailer, message)
 
 
-def _strip(listener: socket.socket) -> None:
-    """Answer as a server does whose STARTTLS was taken out by somebody in between."""
+def _serve_without_starttls(listener: socket.socket) -> None:
+    """Reply as a server from whose capabilities an attacker removed STARTTLS."""
     connection, _ = listener.accept()
     with connection:
         connection.sendall(b"220 localhost ESMTP\r\n")
@@ -104,9 +101,9 @@ def _strip(listener: socket.socket) -> None:
         connection.recv(1024)
 
 
-def _refused(console: Console, title: str, mailer: SecureMailer, mail: EmailMessage) -> bool:
+def _show_refused(console: Console, title: str, mailer: SecureMailer, message: EmailMessage) -> bool:
     try:
-        mailer.send(mail)
+        mailer.send(message)
     except SecureSMTPError as error:
         text = f"[bold]{type(error).__name__}[/], outcome: {error.outcome}\n"
         console.print(Panel(text + str(error).replace("[", r"\["), title=f"refused: {title}", border_style="red"))

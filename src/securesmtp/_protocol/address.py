@@ -215,12 +215,12 @@ def _a_label(label: str) -> str:
 
 
 def _refused(address: object, why: str) -> AddressError:
-    address = withhold(address, at_is_usual=True)
+    address = withhold(address, allow_at=True)
     bare = _bare(address) if isinstance(address, str) else None
     hint = 'pass the bare mailbox, such as "user@example.org", without display name, comment or brackets'
     hint = hint if bare is None else f"pass the bare mailbox: {bare!r}"
     hint = 'for the empty reverse-path of automatic replies, pass mail_from=""' if address == "<>" else hint
-    error = AddressError(f"{quote(address, at_is_usual=True)} {why}", hint=hint)
+    error = AddressError(f"{quote(address, allow_at=True)} {why}", hint=hint)
     error.address = address if isinstance(address, str) else None
     return error
 

@@ -233,7 +233,7 @@ def _texts(message: EmailMessage, field: str) -> list[str]:
 
 
 def _shown(message: EmailMessage, field: str) -> str:
-    return quote(", ".join(_texts(message, field)), at_is_usual=True)
+    return quote(", ".join(_texts(message, field)), allow_at=True)
 
 
 def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:

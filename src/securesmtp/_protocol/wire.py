@@ -136,6 +136,10 @@ class ReplyReader:
             raise ProtocolError(message)
         self._buffer += octets
 
+    def clear(self) -> None:
+        """Forget what was fed and is no whole reply, and begin between two replies."""
+        self._buffer, self._lines, self._octets = bytearray(), [], 0
+
     def conceal(self, sent: Line) -> None:
         """Recognise the secrets of *sent* in later replies, in base64 and decoded; only hashes of them are kept."""
         if sent.secrets:

@@ -1,1 +1,1 @@
-"""How the octets travel: TLS and the connection."""
+"""How bytes travel: connections, TLS and the pool."""

@@ -1,8 +1,8 @@
 """
-Which of a host's addresses is tried next, and when (RFC 8305 "Happy Eyeballs"): the rule, without clock and socket.
+Which of a host's addresses to try next, and when: the rule of "Happy Eyeballs" (RFC 8305), without clock or socket.
 
-How it works: attempts overlap. The next address is tried when the newest attempt has failed, or was silent for the
-Connection Attempt Delay; the first attempt that connects wins, and whoever drives the rule closes the others.
+How it works: attempts overlap. The next address is tried when the newest attempt has failed, or when it has not
+connected within the Connection Attempt Delay. The first attempt that connects wins; the caller closes the others.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 T = TypeVar("T")
-# What `socket.getaddrinfo` gives for each address: family, kind, protocol, canonical name, socket address.
+# One result of `socket.getaddrinfo`: family, type, protocol, canonical name, socket address.
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
-# RFC 8305 §5 recommends this, in seconds.
+# Seconds, as RFC 8305 §5 recommends.
 ATTEMPT_DELAY = 0.25
-# Each attempt that is under way holds a socket, and a forged answer of the resolver may have thousands of addresses.
+# Each attempt holds a socket, and a forged DNS response may have thousands of addresses.
 _MAX_ADDRESSES = 32
 
 
-def in_order_of_attempts(found: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Return the addresses to try, once each, in the resolver's order but with the families in turn (RFC 8305 §4)."""
+def order_addresses(found: Iterable[AddressInfo]) -> list[AddressInfo]:
+    """Return the addresses to try, each once: in the resolver's order, with alternating families (RFC 8305 §4)."""
     families: dict[int, list[AddressInfo]] = {}
-    # The canonical name is at the first one only, and not for us (ID-01).
+    # Without the canonical name: only the first result has it, and it must not be used (ID-01).
     for family, kind, protocol, _, address in dict.fromkeys((*each[:3], "", each[4]) for each in found):
         families.setdefault(family, []).append((family, kind, protocol, "", address))
-    in_turn = chain.from_iterable(zip_longest(*families.values()))
-    return [each for each in in_turn if each is not None][:_MAX_ADDRESSES]
+    alternating = chain.from_iterable(zip_longest(*families.values()))
+    return [each for each in alternating if each is not None][:_MAX_ADDRESSES]
 
 
 class AttemptSchedule(Generic[T]):
-    """When to try which address; the caller tells what failed, and passes the seconds of one monotonic clock."""
+    """When to try which address. The caller reports failures and passes the seconds of one monotonic clock."""
 
     def __init__(self, addresses: Sequence[T]) -> None:
-        """Try *addresses* in this order, the first of them at once."""
+        """Schedule *addresses* in this order, the first of them at once."""
         self._waiting = deque(addresses)
         self._newest: T | None = None
         self._next_at = float("-inf")
 
     def next_attempt(self, now: float) -> T | None:
-        """Return the address to try at *now*; None if it is too early, or none is left."""
+        """Return the address to try at *now*; None if it is too early or no address is left."""
         if not self._waiting or now < self._next_at:
             return None
         self._newest, self._next_at = self._waiting.popleft(), now + ATTEMPT_DELAY
         return self._newest
 
-    def failed(self, address: T) -> None:
-        """Note that the attempt at *address* failed; if it is the newest one, the next is due at once."""
+    def mark_failed(self, address: T) -> None:
+        """Record that the attempt at *address* failed; if it is the newest attempt, the next one is due at once."""
         if address == self._newest:
             self._next_at = float("-inf")
 
     def delay(self, now: float) -> float | None:
-        """Return the seconds from *now* until the next attempt is due; None if none is left."""
+        """Return the seconds from *now* until the next attempt is due; None if no address is left."""
         return max(0.0, self._next_at - now) if self._waiting else None

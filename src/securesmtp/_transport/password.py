@@ -8,7 +8,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
-from securesmtp._protocol.sasl import hidden
+from securesmtp._protocol.sasl import as_secret
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from securesmtp._secret import Secret
-    from securesmtp._transport.link import Deadline
-    from securesmtp._transport.slots import Lease
+    from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.slot import Lease
 
 # How often a send that may not call yet polls, in seconds.
 _POLL_INTERVAL = 0.05
@@ -98,7 +98,7 @@ def _start(thread: threading.Thread) -> bool:
 def _call(source: Callable[[], str | Secret]) -> Secret:
     try:
         # Whatever its type: the caller validates it.
-        return cast("Secret", hidden(source()))
+        return cast("Secret", as_secret(source()))
     except SecureSMTPError as error:
         # It may describe another message, which was perhaps sent; the message of this send was not.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"

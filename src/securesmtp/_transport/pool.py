@@ -17,10 +17,11 @@ from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._protocol.dialogue import Dialogue, Session, quit_session
+from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.password import PasswordCalls
-from securesmtp._transport.slots import Lease, Slot, Slots
-from securesmtp._transport.stream import Bearing
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import Slots
+from securesmtp._transport.stream import OverlapSupport
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError
 
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
-    from securesmtp._transport.link import Deadline, Link
+    from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
 T = TypeVar("T")
@@ -67,7 +70,7 @@ class Pool:
     ) -> None:
         """Start without connections; without a *context*, the first connection builds one."""
         self.slots = Slots(settings, context, on_event, memory, PasswordCalls(settings.max_connections).fetch)
-        self.bearing = Bearing(self.slots.emit_fell_back)
+        self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
         self._lock = threading.RLock()
         self._waiters: deque[Waiter] = deque()
 
@@ -109,18 +112,6 @@ class Pool:
         if self.slots.is_outgrown(slot, needs):
             self.quit_and_close(slot.link, "message limit")
         return self.slots.link(slot, overall)
-
-    def connection(
-        self,
-        slot: Slot,
-        overall: Deadline | None,
-        needs: Callable[[Session], int] | None = None,
-        *,
-        in_pause: bool = False,
-    ) -> tuple[Link, Session]:
-        """Return the connection of *slot*, or a new one if it has none that can carry what is to be sent."""
-        link = self.link(slot, overall, needs)
-        return link, link.run(self.slots.visit(slot, _return_session, ignore_pause=in_pause))
 
     def check(self, overall: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
         """Open a connection in addition to the others, log in, close it; return the refusal if login was refused."""
@@ -210,8 +201,3 @@ class Pool:
 
 def _detach_if_free(slot: Slot) -> tuple[bool, Link | None]:
     return (True, slot.detach()) if slot.is_free else (False, None)
-
-
-def _return_session(_slot: Slot, session: Session) -> Dialogue[Session]:
-    yield from ()
-    return session

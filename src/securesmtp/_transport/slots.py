@@ -1,140 +1,41 @@
 """
-The connections of one mailer: which one a send gets, which one is closed, and what is done on one.
+The connections of one mailer, and what is done on one of them.
 
-How it works: a mailer has one slot for each connection that it may have. A send claims a slot with a lease, and a slot
-is free once its lease is done. What is said on a connection, from the greeting to the last reply, is one dialogue
-(`Slots.visit`), and the events of the connection are emitted between its effects. Nothing here waits or locks: a pool
-queues the sends, runs the dialogues and calls `Slots.claim` under its lock.
+How it works: a mailer has one slot for each connection that it may have. What is said on a connection, from the
+greeting to the last reply, is one dialogue (`Slots.visit`), and the events of the connection are emitted between its
+effects. Nothing here waits or locks: a pool queues the sends, runs the dialogues, and holds its lock for `Slots.claim`.
 """
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._protocol.dialogue import Dialogue, Session, authenticate, open_session
-from securesmtp._transport.link import Deadline, Link
+from securesmtp._protocol.dialogue import Session, authenticate, open_session
+from securesmtp._transport.link import Link
 from securesmtp._transport.login_pause import LoginPause
+from securesmtp._transport.slot import Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
-from securesmtp.errors import AuthenticationError, RefusedError
-from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, tell
+from securesmtp.errors import AuthenticationError
+from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.redaction import Memory
     from securesmtp._secret import Secret
     from securesmtp._settings import Settings
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SlotState:
-    """
-    What `pick_slot` knows of one slot.
-
-    Attributes:
-        is_free: Whether no send has it.
-        remaining: Number of messages that its connection may still carry; None without a connection.
-        idle: Seconds since it was last used.
-    """
-
-    is_free: bool
-    remaining: int | None
-    idle: float
-
-
-def pick_slot(slots: Sequence[SlotState], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
-    """
-    Return the slot to use, or None if none is free, and the free slots whose connection must be closed.
-
-    The most recently used connection comes first, so that connections which are not needed grow old and are closed.
-    """
-    free = [number for number, slot in enumerate(slots) if slot.is_free]
-    expired = tuple(number for number in free if _is_expired(slots[number], max_idle))
-    usable = [number for number in free if slots[number].remaining is not None and number not in expired]
-    if usable:
-        return min(usable, key=lambda number: slots[number].idle), expired
-    return next(iter(free), None), expired
-
-
-def _is_expired(slot: SlotState, max_idle: float) -> bool:
-    return slot.remaining is not None and (slot.remaining <= 0 or slot.idle >= max_idle)
-
-
-class Lease:
-    """One send's claim to a slot; setting `done` releases the slot."""
-
-    __slots__ = ("done", "threads")
-
-    def __init__(self) -> None:
-        """Belong to the current thread; a thread that calls its password callable is added while it does."""
-        self.threads = {threading.get_ident()}
-        # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
-        self.done = False
-
-    @property
-    def is_held_by_this_thread(self) -> bool:
-        """Whether the send runs in the current thread."""
-        return not self.done and threading.get_ident() in self.threads
-
-
-class Slot:
-    """Room for one connection."""
-
-    __slots__ = ("last_used", "lease", "link", "messages_left", "session")
-
-    def __init__(self) -> None:
-        """Start free, without a connection."""
-        self.link: Link | None = None
-        self.session: Session | None = None
-        # Of the mailer's own limit on messages for each connection.
-        self.messages_left = 0
-        self.last_used = 0.0
-        self.lease: Lease | None = None
-
-    @property
-    def is_free(self) -> bool:
-        """Whether no send has it."""
-        return self.lease is None or self.lease.done
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether it has an open connection."""
-        return self.link is not None and self.link.is_open
-
-    @property
-    def remaining(self) -> int:
-        """Number of messages that its connection may still carry: the server may limit them, too (RFC 9422 §4.1)."""
-        return self.messages_left if self.session is None else min(self.messages_left, self.session.room)
-
-    @property
-    def is_held_by_this_thread(self) -> bool:
-        """Whether a send in the current thread has it."""
-        return self.lease is not None and self.lease.is_held_by_this_thread
-
-    def close(self) -> None:
-        """Close its connection, if it has one, without QUIT."""
-        if self.link is not None:
-            self.link.close()
-
-    def detach(self) -> Link | None:
-        """Return its connection, which it no longer has."""
-        link, self.link = self.link, None
-        return link
-
-    def state(self, now: float) -> SlotState:
-        """Return what `pick_slot` needs to know."""
-        return SlotState(self.is_free, self.remaining if self.is_connected else None, now - self.last_used)
 
 
 class Slots:
@@ -158,8 +59,6 @@ class Slots:
         self._pause = LoginPause()
         # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
         self._refusals: dict[str, Reply] = {}
-        # Whether the last login was lost at once: over two new connections in a row, MAIL was refused with 530.
-        self.last_login_was_lost = False
         # Each `check` has a slot of its own, in addition to *max_connections*.
         self.check_slots: list[Slot] = []
         # Set by `close(abort=True)`: a connection that is opened later ends at once.
@@ -187,7 +86,7 @@ class Slots:
     def is_outgrown(self, slot: Slot, needs: Callable[[Session], int] | None) -> bool:
         """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""
         session = slot.session
-        if needs is None or session is None or not session.transactions or needs(session) <= session.room:
+        if needs is None or session is None or not session.transactions or needs(session) <= session.transactions_left:
             return False
         return slot.link is not None and slot.link.is_idle()
 
@@ -195,7 +94,7 @@ class Slots:
         """Return the link of *slot*, or a new one that is not connected yet."""
         link = slot.link
         if link is not None and link.is_open:
-            link.overall = overall
+            link.connection.overall = overall
             if slot.session is not None and link.is_idle():
                 return link
             link.close()
@@ -204,7 +103,7 @@ class Slots:
         # Set after the login: an interrupt before it leaves a connection that is not used again.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
-        link.overall = overall
+        link.connection.overall = overall
         if self.is_aborted:
             # `close` may have looked for links before this one was there.
             link.abort()
@@ -271,13 +170,7 @@ class Slots:
     def _open(self, slot: Slot) -> Dialogue[Session]:
         self._emit(Connecting(*self.endpoint))
         began = monotonic()
-        try:
-            session = yield from open_session(self._settings.mode, self._settings.local_hostname)
-        except RefusedError:
-            # EHLO was refused, which leaves the connection usable, but not for anything that we need.
-            slot.close()
-            raise
-        assert session.tls is not None  # noqa: S101 -- open_session gives none without; this is for the type checker
+        session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
         slot.messages_left = self._settings.max_messages
         with self._closing_on_error(slot):
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
@@ -290,7 +183,7 @@ class Slots:
             return
         began = monotonic()
         if callable(login.password):
-            overall = None if slot.link is None else slot.link.overall
+            overall = None if slot.link is None else slot.link.connection.overall
             fetch = bind(self._fetch_password, login.password, overall, self.leases_of_this_thread())
             login = replace(login, password=fetch)
         with self._closing_on_error(slot):
@@ -316,4 +209,10 @@ class Slots:
             raise
 
     def _emit(self, event: Event) -> None:
-        tell(event, self._on_event)
+        emit(event, self._on_event)
+
+
+def only_session(_slot: Slot, session: Session) -> Dialogue[Session]:
+    """Return *session* from `Slots.visit`, which then only opens it."""
+    yield from ()
+    return session

@@ -1,32 +1,31 @@
 """
-Many messages in flight over one connection, and the truth of each when it ends (RFC 2920, RFC 3030).
+Many messages in flight over one connection, and the true outcome of each when the connection ends (RFC 2920, RFC 3030).
 
-Theory of operation: one thread fills the window, then hears the oldest transaction, and so on; the link reads while it
-writes, so neither side can wait for the other (RFC 2920 §3.1). Whether a server bears this cannot be asked. So the
-first overlap is a trial: nothing but the opening of one message is written behind the content of another. A server that
-answers 503, drops it, or closes has been told no content that it could have kept (SERVERS.md: Haraka, chasquid,
-Courier, Dovecot); from then on there is one message at a time.
+How it works: the sender fills the window, reads the result of the oldest transaction, and repeats. The link reads while
+it writes, so client and server cannot wait for each other (RFC 2920 §3.1). No server says whether it supports this. So
+the first overlap is a trial: only the envelope of one message is written behind the content of another. A server that
+replies 503, drops the envelope or closes has received no content that it could have kept (SERVERS.md: Haraka, chasquid,
+Courier, Dovecot). From then on, one message is sent at a time.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
-from securesmtp._protocol.delivery import Attempt, Delivery, deliver, too_many
-from securesmtp._protocol.dialogue import in_step, interrupted
-from securesmtp._protocol.pipeline import Transaction, not_sent
+from securesmtp._protocol.delivery import Attempt, Delivery, deferred, deliver
+from securesmtp._protocol.failures import interrupt_error, is_session_usable, not_sent_error
 from securesmtp._protocol.replies import is_closing
-from securesmtp._transport.link import Deadline
+from securesmtp._protocol.transaction import Overlap, Partial, Transaction
+from securesmtp._transport.deadline import Deadline
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
     OutcomeUnknownError,
-    RefusedError,
     SecureSMTPError,
     SenderRefusedError,
 )
@@ -34,17 +33,18 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._protocol.dialogue import Dialogue, Partial, Session
+    from securesmtp._options import Window
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.message import Submission
-    from securesmtp._settings import Window
     from securesmtp._transport.link import Link
 
-# How long a server may be silent in the trial, in seconds, before it is taken for one that dropped what it was told.
+# Seconds that a server may be silent in the trial before it is assumed to have dropped the envelope.
 _TRIAL = 10.0
 
 
 class Job(Protocol):
-    """One message that is to be sent, and the limit for it."""
+    """One message to send, and its time limit."""
 
     @property
     def submission(self) -> Submission:
@@ -52,226 +52,235 @@ class Job(Protocol):
 
     @property
     def overall(self) -> Deadline | None:
-        """When it is to be over."""
+        """When its sending must be done."""
 
 
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
-# The caller's own errors, too: of a header factory, or a file.
-Heard: TypeAlias = Delivery | BaseException
+# An error of the caller's own too, of a header factory or a file for example.
+SendOutcome: TypeAlias = Delivery | BaseException
 
 
-class Bearing:
+class OverlapSupport:
     """
-    Whether the host bears transactions that overlap: not known until one connection has tried.
+    Whether the host supports overlapping transactions: unknown until one connection has tried.
 
     Attributes:
-        borne: None for not known yet.
+        supported: None while unknown.
         trial: Held by the one connection that tries.
     """
 
-    def __init__(self, on_refuted: Callable[[str], None]) -> None:
-        """Know nothing; *on_refuted* is told once why not."""
-        self.borne: bool | None = None
+    def __init__(self, on_ruled_out: Callable[[str], None]) -> None:
+        """Know nothing. *on_ruled_out* is called once, with the reason, if the host does not support it."""
+        self.supported: bool | None = None
         self.trial = threading.Lock()
-        self._on_refuted = on_refuted
+        self._on_ruled_out = on_ruled_out
         self._lock = threading.Lock()
 
-    def prove(self) -> None:
-        """It does, as far as is known."""
+    def confirm(self) -> None:
+        """Note that a trial went well."""
         with self._lock:
-            if self.borne is None:
-                self.borne = True
+            if self.supported is None:
+                self.supported = True
 
-    def refute(self, why: str) -> None:
-        """It does not, and is not asked again."""
+    def rule_out(self, reason: str) -> None:
+        """Note that the host does not support it; it is not tried again."""
         with self._lock:
-            first, self.borne = self.borne is not False, False
-        if first:
-            self._on_refuted(why)
+            is_first, self.supported = self.supported is not False, False
+        if is_first:
+            self._on_ruled_out(reason)
 
 
 @dataclass(slots=True)
-class _Flying(Generic[J]):
+class _InFlight(Generic[J]):
     job: J
     transaction: Transaction
-    behind: bool
-    # Where it ends among the octets of the connection.
+    overlap: Overlap
+    # Stream offset at which it ends.
     end: int = 0
 
 
-class Stream(Generic[J]):
-    """One connection, and what is in flight over it."""
+@dataclass(kw_only=True, repr=False, eq=False)
+class OverlappingSender(Generic[J]):
+    """
+    Send many messages over one connection.
 
-    def __init__(  # noqa: PLR0913 -- all of it is what the mailer has at hand
-        self,
-        link: Link,
-        session: Session,
-        *,
-        partial: Partial,
-        window: Window,
-        bearing: Bearing,
-        take: Callable[[], J | None],
-        tell: Callable[[J, Heard], None],
-    ) -> None:
-        """*take* gives the next message, or None where there is none now; *tell* hears what became of each, once."""
-        self._link, self._session, self._partial, self._window = link, session, partial, window
-        self._bearing, self._take, self._tell = bearing, take, tell
-        self._flying: deque[_Flying[J]] = deque()
-        # Those that overlap with nothing, with what was said of them already.
-        self._alone: deque[tuple[J, Delivery | None]] = deque()
-        self._most = session.offered.limits.get("RCPTMAX", 1 << 30)
+    Attributes:
+        link: The connection.
+        session: The session on it.
+        partial: Whether a refused recipient forbids the content.
+        window: How much may be in flight.
+        support: Whether the host supports overlapping.
+        next_job: Return the next message, or None if there is none now.
+        report: Receives the outcome of each message, once.
+    """
+
+    link: Link
+    session: Session
+    partial: Partial
+    window: Window
+    support: OverlapSupport
+    next_job: Callable[[], J | None]
+    report: Callable[[J, SendOutcome], None]
+    _in_flight: deque[_InFlight[J]] = field(init=False, default_factory=deque)
+    # Messages to be sent without overlap, each with the delivery of its first transaction if there was one.
+    _sequential: deque[tuple[J, Delivery | None]] = field(init=False, default_factory=deque)
 
     def run(self) -> None:
-        """Send until there is no message left, or no connection."""
+        """Send until there are no more messages, or the connection has ended."""
         try:
-            while self._link.is_open:
-                self._fill()
-                if self._flying:
-                    self._hear()
-                elif self._alone:
-                    self._deliver(*self._alone.popleft())
+            while self.link.is_open:
+                self._fill_window()
+                if self._in_flight:
+                    self._advance_oldest()
+                elif self._sequential:
+                    self._send_sequentially(*self._sequential.popleft())
                 else:
                     return
-            # Found ended before another was written: what has come until then is heard.
-            while self._flying:
-                self._hear()
-            self._lose(ConnectError("the connection was closed"))
+            # The connection ended before another message was written: read what came until then.
+            while self._in_flight:
+                self._advance_oldest()
+            self._report_all(ConnectError("the connection was closed"))
         except BaseException as error:
-            # No answer to anything: an interrupt, or a fault of our own.
-            self._lose(interrupted(error, Stage.MAIL))
+            # An interrupt, or a fault of our own: it decides no message's outcome.
+            self._report_all(interrupt_error(error, Stage.MAIL))
             raise
 
-    def _fill(self) -> None:
-        while not self._alone and self._has_room() and (job := self._take()) is not None:
+    def _fill_window(self) -> None:
+        while not self._sequential and self._has_room() and (job := self.next_job()) is not None:
             try:
-                self._begin(job)
+                self._start(job)
             except BaseException as error:
-                # What was begun is told with the others.
-                if self._flying and self._flying[-1].job is job:
+                # A message that was started is reported with the others.
+                if self._in_flight and self._in_flight[-1].job is job:
                     raise
-                self._tell(job, error)
+                self.report(job, error)
 
     def _has_room(self) -> bool:
-        return self._link.is_open and (
-            not self._flying
+        return self.link.is_open and (
+            not self._in_flight
             or (
-                self._bearing.borne is not False
-                and self._flying[-1].transaction.ended
-                and len(self._flying) < self._window.messages
-                and sum(each.transaction.content.octets for each in self._flying) < self._window.octets
+                self.support.supported is not False
+                and self._in_flight[-1].transaction.is_fully_sent
+                and len(self._in_flight) < self.window.messages
+                and sum(each.transaction.content.octets for each in self._in_flight) < self.window.octets
             )
         )
 
-    def _begin(self, job: J) -> None:
-        fitted = job.submission.fit(self._session.offered)
-        behind = bool(self._flying)
-        apart = behind and self._bearing.borne is None
-        # A large one is not tried with: its writing may outlast the trial, and it would be written twice.
-        large = apart and fitted.content.octets > BLOCK
-        if large or "PIPELINING" not in self._session.offered or len(fitted.recipients) > self._most:
-            self._alone.append((job, None))
+    def _start(self, job: J) -> None:
+        capabilities = self.session.capabilities
+        adapted = job.submission.fit(capabilities)
+        follows = bool(self._in_flight)
+        is_trial = follows and self.support.supported is None
+        # A large message is not used for the trial: writing it may outlast the trial, and it would be written twice.
+        is_large = is_trial and adapted.content.octets > BLOCK
+        has_many = len(adapted.recipients) > capabilities.limits.get("RCPTMAX", 1 << 30)
+        if is_large or has_many or "PIPELINING" not in capabilities:
+            self._sequential.append((job, None))
             return
-        transaction = Transaction(self._session, fitted, self._partial, behind=behind, apart=apart, more=True)
-        flying = _Flying(job, transaction, behind)
-        # First: whatever strikes while it is written, it is told.
-        self._flying.append(flying)
+        overlap = Overlap(follows=follows, hold_chunk=is_trial, coalesce=True)
+        transaction = Transaction(self.session, adapted, self.partial, overlap)
+        started = _InFlight(job, transaction, overlap)
+        # Before the write, so that an interrupt in it is reported for this message too.
+        self._in_flight.append(started)
         try:
-            self._run(transaction.open(), job.overall)
+            self._run(transaction.send_envelope(), job.overall)
         except SecureSMTPError as error:
-            self._flying.pop()
-            if not self._flying:
+            self._in_flight.pop()
+            if not self._in_flight:
                 raise
-            # It answers nothing: not even a 421 says here what became of those that are in flight.
-            raise not_sent(ConnectError(error.args[0], stage=error.stage)) from error
-        flying.end = self._link.position
+            # No reply to this message: even 421 says nothing here about the messages in flight.
+            raise not_sent_error(ConnectError(error.args[0], stage=error.stage)) from error
+        started.end = self.link.connection.exchange.position
 
-    def _hear(self) -> None:
-        oldest = self._flying[0]
-        job, transaction = oldest.job, oldest.transaction
+    def _advance_oldest(self) -> None:
+        oldest = self._in_flight[0]
+        job, transaction, follows = oldest.job, oldest.transaction, oldest.overlap.follows
         try:
-            if transaction.ended:
-                answered = self._run(transaction.final(), job.overall)
+            if transaction.is_fully_sent:
+                recipients, reply = self._run(transaction.read_result(), job.overall)
             else:
-                trial = oldest.behind and self._bearing.borne is None
-                self._run(transaction.write(), Deadline("trial", _TRIAL, job.overall) if trial else job.overall)
-                oldest.end = self._link.position
-                if oldest.behind:
-                    self._bearing.prove()
+                is_trial = follows and self.support.supported is None
+                overall = Deadline("trial", _TRIAL, job.overall) if is_trial else job.overall
+                self._run(transaction.send_content(), overall)
+                oldest.end = self.link.connection.exchange.position
+                if follows:
+                    self.support.confirm()
                 return
         except SecureSMTPError as error:
-            self._flying.popleft()
-            self._failed(oldest, error)
+            self._in_flight.popleft()
+            self._handle_failure(oldest, error)
             return
-        recipients, reply = answered
         delivery = Delivery(recipients, (reply,), transaction.content.size)
-        self._flying.popleft()
-        if too_many(recipients):
-            self._alone.append((job, delivery))
+        self._in_flight.popleft()
+        if deferred(recipients):
+            self._sequential.append((job, delivery))
         else:
-            self._tell(job, delivery)
+            self.report(job, delivery)
 
-    def _failed(self, oldest: _Flying[J], error: SecureSMTPError) -> None:
-        job, transaction = oldest.job, oldest.transaction
-        # A refusal that came before the connection ended says nothing of those behind it: they are heard as well.
-        if self._link.is_open or (isinstance(error, RefusedError) and in_step(error)):
-            if oldest.behind and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
-                # First of all: what is told of it may raise.
-                self._alone.append((job, None))
-                self._bearing.refute(f'it answers "{error.reply}"')
+    def _handle_failure(self, failed: _InFlight[J], error: SecureSMTPError) -> None:
+        job, follows = failed.job, failed.overlap.follows
+        # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
+        # too.
+        if self.link.is_open or is_session_usable(error):
+            if follows and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
+                # Kept first, because the event may raise.
+                self._sequential.append((job, None))
+                self.support.rule_out(f'the server replied "{error.reply}"')
             else:
-                self._tell(job, error)
+                self.report(job, error)
             return
         cause = error.__cause__ if isinstance(error.__cause__, SecureSMTPError) else error
         if isinstance(error, OutcomeUnknownError):
-            error = self._lost(oldest, cause)
-        # What was overlapping for the first time when the connection ended, for whatever reason, is the reason.
-        refuted = self._bearing.borne is None and (oldest.behind or bool(self._flying))
-        # A server that has dropped the opening is silent; a message whose own time has run out is not tried again.
-        if refuted and isinstance(error, DeadlineExceededError) and error.limit != "deadline":
-            error = transaction.lost(error)
-        self._tell(job, error)
-        # Behind a 421 there may be replies to what was in flight; they alone say what became of it.
+            error = self._error_after(failed, cause)
+        # If the connection dies during the trial, assume that overlapping caused it.
+        is_ruled_out = self.support.supported is None and (follows or bool(self._in_flight))
+        # A server that dropped the envelope is silent. But a message whose own deadline expired is not sent again.
+        if is_ruled_out and isinstance(error, DeadlineExceededError) and error.limit != "deadline":
+            error = failed.transaction.error_after(error)
+        self.report(job, error)
+        # After a 421, replies to what was in flight may still come; only they say what became of those messages.
         if cause.reply is None or not is_closing(cause.reply.code):
-            self._lose(cause)
-        if refuted:
-            self._bearing.refute(cause.args[0])
+            self._report_all(cause)
+        if is_ruled_out:
+            self.support.rule_out(cause.args[0])
 
-    def _deliver(self, job: J, begun: Delivery | None) -> None:
-        attempt = Attempt(None if begun is None else (begun.recipients, begun.replies[0]))
+    def _send_sequentially(self, job: J, first: Delivery | None) -> None:
+        attempt = Attempt(None if first is None else (first.recipients, first.replies[0]))
         try:
-            dialogue = deliver(self._session, job.submission, self._partial, "message", attempt)
-            heard: Heard = self._run(dialogue, job.overall)
+            dialogue = deliver(self.session, job.submission, self.partial, "message", attempt)
+            outcome: SendOutcome = self._run(dialogue, job.overall)
         except SecureSMTPError as error:
-            heard = error
+            outcome = error
         except BaseException as error:
-            if attempt.fitted is not None:
-                self._tell(job, attempt.lost(interrupted(error, Stage.MAIL)))
+            if attempt.adapted is not None:
+                self.report(job, attempt.result_after(interrupt_error(error, Stage.MAIL)))
                 raise
-            # The caller's own; where some have it already, that is what is told.
-            heard = begun or error
-        self._tell(job, heard)
-        if isinstance(heard, SecureSMTPError) and not self._link.is_open:
-            self._lose(heard)
+            # The caller's own error. If some recipients have the message already, report that instead.
+            outcome = first or error
+        self.report(job, outcome)
+        if isinstance(outcome, SecureSMTPError) and not self.link.is_open:
+            self._report_all(outcome)
 
-    def _lost(self, each: _Flying[J], error: SecureSMTPError) -> SecureSMTPError:
+    def _error_after(self, each: _InFlight[J], error: SecureSMTPError) -> SecureSMTPError:
         # What was held back to the end was not written.
-        lost = each.transaction.lost(error) if each.end <= self._link.written else not_sent(error)
-        lost.__cause__ = error
-        return lost
+        is_written = each.end <= self.link.connection.exchange.written
+        result = each.transaction.error_after(error) if is_written else not_sent_error(error)
+        result.__cause__ = error
+        return result
 
-    def _lose(self, error: SecureSMTPError) -> None:
-        """Tell of each that was in flight what became of it when nothing more is heard."""
-        for each in self._flying:
-            answered = each.transaction.answered
-            delivery = answered and Delivery(answered[0], (answered[1],), each.transaction.content.size)
-            self._tell(each.job, delivery or self._lost(each, error))
-        self._flying.clear()
-        for job, begun in self._alone:
-            # Where some have it already, the others were refused for now, and each of them is told so.
-            self._tell(job, begun or not_sent(error))
-        self._alone.clear()
+    def _report_all(self, error: SecureSMTPError) -> None:
+        """Report the outcome of each message in flight when *error* has ended the connection."""
+        for each in self._in_flight:
+            result = each.transaction.result
+            delivery = result and Delivery(result[0], (result[1],), each.transaction.content.size)
+            self.report(each.job, delivery or self._error_after(each, error))
+        self._in_flight.clear()
+        for job, first in self._sequential:
+            # If some recipients have the message, the others have a temporary refusal.
+            self.report(job, first or not_sent_error(error))
+        self._sequential.clear()
 
     def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
-        self._link.overall = overall
-        return self._link.run(dialogue)
+        self.link.connection.overall = overall
+        return self.link.run(dialogue)

@@ -1,4 +1,4 @@
-"""PLAIN (RFC 4616) and LOGIN (its older, server-first kin): the password itself, which is why only TLS carries them."""
+"""PLAIN (RFC 4616) and the older LOGIN. Both send the password itself, which is safe only inside TLS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """PLAIN: one message from the client, in raw UTF-8 (RFC 4616 §2 leaves the preparation to the server)."""
+    """PLAIN: one message from the client, in unprepared UTF-8 (RFC 4616 §2 has the server prepare it)."""
 
     name: ClassVar[str] = "PLAIN"
 
@@ -17,7 +17,7 @@ class Plain:
         """Log in as *username*."""
         self._username = username
         self._password = password
-        self._asked = False
+        self._has_responded = False
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
@@ -28,14 +28,16 @@ class Plain:
         """Return the initial response."""
         return f"\0{self._username}\0{self._password.reveal()}".encode()
 
-    def respond(self, challenge: bytes | None) -> bytes | None:  # noqa: ARG002 -- PLAIN has one thing to say
-        """Return the same once more, for a server that does not take it together with AUTH, then None."""
-        first, self._asked = not self._asked, True
-        return self.start() if first else None
+    def respond(self, _challenge: bytes | None, /) -> bytes | None:
+        """Return the initial response again, once, for a server that ignores it in AUTH."""
+        if self._has_responded:
+            return None
+        self._has_responded = True
+        return self.start()
 
 
 class Login:
-    """LOGIN: the server asks for the name, then for the password, in words that differ and do not matter."""
+    """LOGIN: the server asks for the username and then for the password. How it words that varies, so it is ignored."""
 
     name: ClassVar[str] = "LOGIN"
 
@@ -43,19 +45,22 @@ class Login:
         """Log in as *username*."""
         self._username = username
         self._password = password
-        self._asked = 0
+        self._username_sent = self._password_sent = False
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """The password; the name is none, and stands in many a reply."""
+        """The password; the username is not secret, and many replies contain it."""
         return (self._password.reveal().encode(),)
 
     def start(self) -> None:
-        """Return None: the server speaks first."""
+        """Return None, because the server sends the first challenge."""
 
-    def respond(self, challenge: bytes | None) -> bytes | None:  # noqa: ARG002 -- servers word it as they like
-        """Return the name, then the password, then None."""
-        self._asked += 1
-        if self._asked == 1:
+    def respond(self, _challenge: bytes | None, /) -> bytes | None:
+        """Return the username, then the password, then None."""
+        if not self._username_sent:
+            self._username_sent = True
             return self._username.encode()
-        return self._password.reveal().encode() if self._asked == 2 else None  # noqa: PLR2004 -- name, password
+        if not self._password_sent:
+            self._password_sent = True
+            return self._password.reveal().encode()
+        return None

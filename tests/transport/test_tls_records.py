@@ -1,4 +1,4 @@
-"""TLS a step at a time: what one call reads, and what is written of a record."""
+"""TLS in bounded steps: how much one call reads, and how a record is written."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from securesmtp import ProtocolError, TLSPolicy
-from securesmtp._transport import record
-from securesmtp._transport.record import RecordLayer
+from securesmtp._transport import tls_records
 from securesmtp._transport.tls import build_context, wrap
+from securesmtp._transport.tls_records import RecordLayer
 
 STEP = 16384
-# More than may come, at about 250 octets each.
+# More than the limit, at about 250 bytes each.
 TICKETS = 1500
 
 
 class _Server:
-    """The other end, which does only what it is told; what it has to say is kept until it is fetched."""
+    """The server end of TLS; its output is returned, and the test decides when to send it."""
 
     def __init__(self, sock: socket.socket, ca: trustme.CA, tickets: int) -> None:
         self.sock = sock
@@ -35,31 +35,31 @@ class _Server:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def hear(self) -> None:
-        """Take what the client wrote so far."""
+    def read_socket(self) -> None:
+        """Read everything that the client has written so far."""
         with suppress(BlockingIOError):
-            while octets := self.sock.recv(65536):
-                self._incoming.write(octets)
+            while data := self.sock.recv(65536):
+                self._incoming.write(data)
 
     def handshake(self) -> bytes:
-        """Go on with the handshake, and return what is to be said."""
-        self.hear()
+        """Continue the handshake, and return the bytes to send."""
+        self.read_socket()
         with suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
         return self._outgoing.read()
 
     def read(self) -> bytes:
-        """Return what came for the application."""
-        self.hear()
-        heard = b""
+        """Return the application data received so far."""
+        self.read_socket()
+        received = b""
         with suppress(ssl.SSLWantReadError):
-            while octets := self.tls.read(65536):
-                heard += octets
-        return heard
+            while data := self.tls.read(65536):
+                received += data
+        return received
 
-    def seal(self, octets: bytes) -> bytes:
-        """Return these in a record."""
-        self.tls.write(octets)
+    def encrypt(self, data: bytes) -> bytes:
+        """Return one record with *data*."""
+        self.tls.write(data)
         return self._outgoing.read()
 
 
@@ -68,12 +68,12 @@ Ends = tuple[RecordLayer, socket.socket, _Server]
 
 @pytest.fixture
 def ends(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Ends]:
-    """Make both ends, with nothing said; the server will send tickets where it is told to."""
+    """Return both ends before the handshake; the test's parameter is the number of session tickets to send."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for sock in (ours, theirs):
             sock.settimeout(0)
-            # Room for all the tickets.
+            # Room for all tickets.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
         context = build_context(TLSPolicy(ca_data=ca.cert_pem.bytes().decode()))
         yield wrap(context, ours, "localhost"), ours, _Server(theirs, ca, getattr(request, "param", 0))
@@ -82,8 +82,8 @@ def ends(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Ends]:
 with_tickets = pytest.mark.parametrize("ends", [pytest.param(TICKETS, id="tickets")], indirect=True)
 
 
-def _shaken(ends: Ends) -> bytes:
-    """Do the handshake, and return the tickets that the server would send after it."""
+def _do_handshake(ends: Ends) -> bytes:
+    """Complete the handshake, and return the tickets that the server would send after it."""
     records, _, server = ends
     with pytest.raises(ssl.SSLWantReadError):
         records.do_handshake()
@@ -93,7 +93,7 @@ def _shaken(ends: Ends) -> bytes:
 
 
 def _fill(sock: socket.socket) -> int:
-    """Write until nothing more fits, and return how much that was."""
+    """Write until the socket accepts no more, and return the number of bytes."""
     count = 0
     with suppress(BlockingIOError):
         while True:
@@ -108,9 +108,9 @@ def _drain(sock: socket.socket, count: int) -> None:
 
 @with_tickets
 def test_one_call_reads_the_socket_once(ends: Ends) -> None:
-    """Whatever the records are, and however many: in between somebody looks at the limit."""
+    """Whatever the records are and however many: the caller checks its time limit between two calls."""
     records, ours, server = ends
-    flood = _shaken(ends)[: 4 * STEP]
+    flood = _do_handshake(ends)[: 4 * STEP]
     server.sock.sendall(flood)
     with pytest.raises(ssl.SSLWantReadError):
         records.recv(STEP)
@@ -118,11 +118,11 @@ def test_one_call_reads_the_socket_once(ends: Ends) -> None:
 
 
 def test_a_handshake_reads_the_socket_once(ends: Ends) -> None:
-    """Its messages may be long too, and come in many records."""
+    """A handshake message may be long too, and arrive in many records."""
     records, ours, server = ends
     with pytest.raises(ssl.SSLWantReadError):
         records.do_handshake()
-    # The beginning of a message of 60 000 octets, a certificate's kind, in four records.
+    # The beginning of a handshake message of 60 000 bytes, like one with certificates, in four records.
     server.sock.sendall((b"\x16\x03\x03\x3f\xfb" + b"\x02\x00\xea\x60".ljust(0x3FFB, b"\0")) * 4)
     with pytest.raises(ssl.SSLError):
         records.do_handshake()
@@ -130,35 +130,36 @@ def test_a_handshake_reads_the_socket_once(ends: Ends) -> None:
 
 
 @with_tickets
-def test_a_whole_reply_ends_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is counted is what comes up to it, and who parses replies says when that is."""
+def test_a_complete_reply_restarts_the_count(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are counted per reply; the caller, which parses replies, says when one is complete."""
     records, _, server = ends
-    flood = _shaken(ends) + server.seal(b"250 one\r\n")
-    # The handshake counts, and as much as is allowed is.
-    monkeypatch.setattr(record, "_MAX_BARREN", records._barren + len(flood))
+    flood = _do_handshake(ends) + server.encrypt(b"250 one\r\n")
+    # The handshake counts too; exactly the limit is allowed.
+    monkeypatch.setattr(tls_records, "_MAX_BYTES_PER_REPLY", records._bytes_since_reply + len(flood))
     server.sock.sendall(flood)
-    heard = b""
-    while not heard:
+    received = b""
+    while not received:
         with suppress(ssl.SSLWantReadError):
-            heard = records.recv(STEP)
+            received = records.recv(STEP)
+    assert received == b"250 one\r\n"
     for _ in range(4):
-        records.renew()
-        server.sock.sendall(server.seal(b"x" * (STEP // 2)))
+        records.reset_byte_count()
+        server.sock.sendall(server.encrypt(b"x" * (STEP // 2)))
         assert records.recv(STEP) == b"x" * (STEP // 2)
-    monkeypatch.setattr(record, "_MAX_BARREN", records._barren)
-    server.sock.sendall(server.seal(b"x"))
-    with pytest.raises(ProtocolError, match="no whole reply"):
+    monkeypatch.setattr(tls_records, "_MAX_BYTES_PER_REPLY", records._bytes_since_reply)
+    server.sock.sendall(server.encrypt(b"x"))
+    with pytest.raises(ProtocolError, match="without a complete reply"):
         records.recv(STEP)
 
 
 class _KeyUpdates:
-    """The server's records, sealed here (RFC 8446 §5.2, §7.2): no server of Python asks for a key update."""
+    """The server's records, encrypted here (RFC 8446 §5.2, §7.2): Python's `ssl` cannot request a key update."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._begin()
+        self._derive_keys()
 
-    def _begin(self) -> None:
+    def _derive_keys(self) -> None:
         self._aead, self._iv, self._count = AESGCM(self._expand(b"key", 32)), self._expand(b"iv", 12), 0
 
     def _expand(self, label: bytes, size: int) -> bytes:
@@ -166,130 +167,132 @@ class _KeyUpdates:
         info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
         return HKDFExpand(SHA384(), size, info).derive(self._secret)
 
-    def seal(self, octets: bytes, kind: int = 0x17) -> bytes:
-        """Return one record; of the application, unless it is of another *kind*."""
+    def encrypt(self, data: bytes, content_type: int = 0x17) -> bytes:
+        """Return one record with *data*, by default of type application_data."""
         nonce = (int.from_bytes(self._iv, "big") ^ self._count).to_bytes(12, "big")
         self._count += 1
-        header = b"\x17\x03\x03" + (len(octets) + 17).to_bytes(2, "big")
-        return header + self._aead.encrypt(nonce, octets + bytes((kind,)), header)
+        header = b"\x17\x03\x03" + (len(data) + 17).to_bytes(2, "big")
+        return header + self._aead.encrypt(nonce, data + bytes((content_type,)), header)
 
-    def update(self, *, answered: bool) -> bytes:
-        """Return a key update, which the client has to answer or not (RFC 8446 §4.6.3)."""
-        sealed = self.seal(b"\x18\0\0\x01" + bytes((answered,)), 0x16)
+    def key_update(self, *, update_requested: bool) -> bytes:
+        """Return a KeyUpdate message; the client must respond to it if *update_requested* (RFC 8446 §4.6.3)."""
+        record = self.encrypt(b"\x18\0\0\x01" + bytes((update_requested,)), 0x16)
         self._secret = self._expand(b"traffic upd", 48)
-        self._begin()
-        return sealed
+        self._derive_keys()
+        return record
 
 
 def _key_updates(ends: Ends, folder: Path) -> _KeyUpdates:
     _, _, server = ends
     server.tls.context.keylog_filename = str(folder / "keys")
-    _shaken(ends)
+    _do_handshake(ends)
     assert server.tls.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
-    words = (line.split() for line in (folder / "keys").read_text().splitlines())
-    (secret,) = (bytes.fromhex(line[2]) for line in words if line[0] == "SERVER_TRAFFIC_SECRET_0")
+    lines = (line.split() for line in (folder / "keys").read_text().splitlines())
+    (secret,) = (bytes.fromhex(line[2]) for line in lines if line[0] == "SERVER_TRAFFIC_SECRET_0")
     return _KeyUpdates(secret)
 
 
-def test_one_byte_of_a_reply_in_between_ends_no_count(ends: Ends, tmp_path: Path) -> None:
-    """Key updates without end, and a byte of a reply now and then: a server must not go on so for ever."""
+def test_one_byte_of_a_reply_does_not_restart_the_count(ends: Ends, tmp_path: Path) -> None:
+    """A server cannot continue forever with key updates and now and then one byte of a reply."""
     records, _, server = ends
     updates = _key_updates(ends, tmp_path)
-    heard = b""
+    received = b""
 
     def read() -> None:
-        nonlocal heard
-        while len(heard) < 1000:
-            server.sock.sendall(b"".join(updates.update(answered=False) for _ in range(100)) + updates.seal(b"2"))
-            heard += records.recv(STEP)
+        nonlocal received
+        while len(received) < 1000:
+            server.sock.sendall(
+                b"".join(updates.key_update(update_requested=False) for _ in range(100)) + updates.encrypt(b"2")
+            )
+            received += records.recv(STEP)
 
-    with pytest.raises(ProtocolError, match="no whole reply"):
+    with pytest.raises(ProtocolError, match="without a complete reply"):
         read()
-    assert 10 < len(heard) < 200
+    assert 10 < len(received) < 200
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["reads none", "reads them"])
-@pytest.mark.parametrize("sealed", [False, True], ids=["between records", "in a record"])
-def test_answers_that_nobody_reads_are_bounded(ends: Ends, tmp_path: Path, *, reads: bool, sealed: bool) -> None:
-    """A key update has to be answered (RFC 8446 §4.6.3); who reads no answers must not fill the memory with them."""
+@pytest.mark.parametrize("in_record", [False, True], ids=["between records", "in a record"])
+def test_unread_tls_responses_are_bounded(ends: Ends, tmp_path: Path, *, reads: bool, in_record: bool) -> None:
+    """A key update requires a response (RFC 8446 §4.6.3); a server that reads none must not fill the memory."""
     records, ours, server = ends
     updates = _key_updates(ends, tmp_path)
-    if sealed:
-        _blocked(ends, memoryview(bytes(STEP)))
+    if in_record:
+        _start_record(ends, memoryview(bytes(STEP)))
     elif not reads:
         _fill(ours)
-    most, heard = 0, b""
+    most, received = 0, b""
 
-    def ask() -> None:
-        nonlocal heard, most
+    def request_updates() -> None:
+        nonlocal received, most
         for _ in range(100):
             server.sock.sendall(
-                b"".join(updates.update(answered=True) for _ in range(100)) + updates.seal(b"250 ok\r\n")
+                b"".join(updates.key_update(update_requested=True) for _ in range(100)) + updates.encrypt(b"250 ok\r\n")
             )
-            heard += records.recv(STEP)
-            # As who has read a reply does.
-            records.renew()
+            received += records.recv(STEP)
+            # As the caller does after each reply.
+            records.reset_byte_count()
             most = max(most, records._outgoing.pending + len(records._unsent))
             if reads:
-                server.hear()
-                if sealed:
+                server.read_socket()
+                if in_record:
                     with suppress(BlockingIOError):
-                        records.send(records._sealed)
+                        records.send(records._pending_plaintext)
 
     if reads:
-        ask()
-        assert heard == b"250 ok\r\n" * 100
+        request_updates()
+        assert received == b"250 ok\r\n" * 100
     else:
         with pytest.raises(ProtocolError, match="reads none of them"):
-            ask()
+            request_updates()
     assert most < 1 << 17
 
 
-def test_after_a_write_that_failed_nothing_is_written(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the rest, nor an answer, nor an alert; and what has come is read all the same (RFC 5321 §3.8)."""
+def test_nothing_is_written_after_a_failed_write(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rest, no TLS response, no alert; data that has arrived is still read (RFC 5321 §3.8)."""
     records, ours, server = ends
-    _shaken(ends)
-    server.sock.sendall(server.seal(b"250 ok\r\n") + server.seal(b"421 bye\r\n")[:-1] + b"\0")
+    _do_handshake(ends)
+    server.sock.sendall(server.encrypt(b"250 ok\r\n") + server.encrypt(b"421 bye\r\n")[:-1] + b"\0")
     writes: list[int] = []
 
     class Broken:
-        """The socket, whose other end is gone for what is written."""
+        """A socket that can be read but not written."""
 
         def recv(self, size: int) -> bytes:
             return ours.recv(size)
 
-        def send(self, octets: memoryview) -> int:
-            writes.append(len(octets))
+        def send(self, data: memoryview) -> int:
+            writes.append(len(data))
             raise BrokenPipeError
 
     monkeypatch.setattr(records, "_sock", Broken())
     for _ in range(2):
         with pytest.raises(BrokenPipeError):
             records.send(memoryview(b"NOOP\r\n"))
-        records._sealed = memoryview(b"")
+        records._pending_plaintext = memoryview(b"")
     assert records.recv(STEP) == b"250 ok\r\n"
-    # It makes an alert, which is not written.
+    # OpenSSL makes an alert, which is not written.
     with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|record layer failure"):
         records.recv(STEP)
     assert len(writes) == 1
 
 
-def test_a_part_of_a_record_hides_nothing_that_waits_in_the_socket(ends: Ends) -> None:
-    """What is here may be half a record: the other half is read at once, so that all that has come is heard."""
+def test_a_partial_record_is_completed_from_the_socket(ends: Ends) -> None:
+    """If the buffer holds half a record, the same call reads the other half, so no received data is missed."""
     records, _, server = ends
-    _shaken(ends)
-    one, two = server.seal(b"250 one\r\n"), server.seal(b"250 two\r\n")
+    _do_handshake(ends)
+    one, two = server.encrypt(b"250 one\r\n"), server.encrypt(b"250 two\r\n")
     server.sock.sendall(one + two[:-3])
     assert records.recv(STEP) == b"250 one\r\n"
     server.sock.sendall(two[-3:])
     assert records.recv(STEP) == b"250 two\r\n"
 
 
-def test_what_waits_here_is_told(ends: Ends) -> None:
-    """No `select` sees it: two records that came together, and half of one that was read."""
+def test_pending_counts_buffered_bytes(ends: Ends) -> None:
+    """`select` does not see them: a second record that arrived with the first, and the unread half of a record."""
     records, _, server = ends
-    _shaken(ends)
-    server.sock.sendall(server.seal(b"250 one\r\n") + server.seal(b"250 two\r\n"))
+    _do_handshake(ends)
+    server.sock.sendall(server.encrypt(b"250 one\r\n") + server.encrypt(b"250 two\r\n"))
     assert (records.recv(STEP), records.pending() > 0) == (b"250 one\r\n", True)
     assert (records.recv(4), records.pending()) == (b"250 ", 5)
     assert (records.recv(STEP), records.pending()) == (b"two\r\n", 0)
@@ -297,28 +300,28 @@ def test_what_waits_here_is_told(ends: Ends) -> None:
         records.recv(STEP)
 
 
-def test_a_handshake_waits_where_the_socket_takes_no_more(ends: Ends) -> None:
-    """And goes on with the rest of what it had to say."""
+def test_a_handshake_waits_until_the_socket_accepts_more(ends: Ends) -> None:
+    """Then it continues with the rest of its output."""
     records, ours, server = ends
     junk = _fill(ours)
     for _ in range(2):
         with pytest.raises(BlockingIOError):
             records.do_handshake()
     _drain(server.sock, junk)
-    _shaken(ends)
+    _do_handshake(ends)
 
 
-def test_a_record_is_sealed_once_however_often_it_is_tried(ends: Ends) -> None:
-    """And nothing else is taken for it."""
+def test_a_record_is_encrypted_once_however_often_it_is_tried(ends: Ends) -> None:
+    """Other data is refused until it is completely written."""
     records, ours, server = ends
-    _shaken(ends)
+    _do_handshake(ends)
     junk = _fill(ours)
     line = memoryview(b"NOOP\r\n")
     for _ in range(2):
         with pytest.raises(BlockingIOError):
             records.send(line)
     for other in (memoryview(b"QUIT\r\n"), line[:-1]):
-        with pytest.raises(ValueError, match="not written whole"):
+        with pytest.raises(ValueError, match="not completely written"):
             records.send(other)
     _drain(server.sock, junk)
     assert records.send(line) == len(line)
@@ -326,12 +329,12 @@ def test_a_record_is_sealed_once_however_often_it_is_tried(ends: Ends) -> None:
     assert server.read() == b"NOOP\r\nRSET\r\n"
 
 
-def test_a_record_is_written_whole_where_the_socket_takes_it_in_parts(ends: Ends) -> None:
-    """What is told as written, the server can read."""
+def test_a_record_is_completed_when_the_socket_accepts_it_in_parts(ends: Ends) -> None:
+    """The server can read everything that `send` reports as written."""
     records, ours, server = ends
-    _shaken(ends)
+    _do_handshake(ends)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    heard, waited = b"", 0
+    received, waited = b"", 0
     block = memoryview(bytes(range(256)) * (STEP // 256))
     for _ in range(3):
         sent = 0
@@ -340,29 +343,29 @@ def test_a_record_is_written_whole_where_the_socket_takes_it_in_parts(ends: Ends
                 sent = records.send(block)
             except BlockingIOError:
                 waited += 1
-                heard += server.read()
+                received += server.read()
         assert sent == STEP
-    heard += server.read()
+    received += server.read()
     assert waited
-    assert heard == bytes(block) * 3
+    assert received == bytes(block) * 3
 
 
-def _blocked(ends: Ends, data: memoryview) -> None:
-    """Begin to write a record for which there is no room, and make some."""
+def _start_record(ends: Ends, data: memoryview) -> None:
+    """Write part of a record until the socket blocks, then make room in it."""
     records, ours, server = ends
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with pytest.raises(BlockingIOError):
         records.send(data)
-    server.hear()
+    server.read_socket()
 
 
 @pytest.mark.parametrize("ends", [pytest.param(3, id="three tickets")], indirect=True)
 @pytest.mark.parametrize("broken", [False, True], ids=["tickets", "a broken record"])
-def test_nothing_but_send_writes_the_rest_of_a_record(ends: Ends, *, broken: bool) -> None:
-    """Or the server would have what nobody counted as written."""
+def test_only_send_writes_the_rest_of_a_record(ends: Ends, *, broken: bool) -> None:
+    """Otherwise the server could receive data that was not counted as written."""
     records, _, server = ends
-    tickets = _shaken(ends)
-    _blocked(ends, memoryview(bytes(STEP)))
+    tickets = _do_handshake(ends)
+    _start_record(ends, memoryview(bytes(STEP)))
     server.sock.sendall(tickets[:-1] + b"\0" if broken else tickets)
     with pytest.raises(ssl.SSLError):
         records.recv(STEP)
@@ -370,24 +373,24 @@ def test_nothing_but_send_writes_the_rest_of_a_record(ends: Ends, *, broken: boo
         server.sock.recv(1)
 
 
-def test_a_record_is_written_when_its_own_end_is(ends: Ends) -> None:
-    """Whatever TLS has to say after it can wait."""
+def test_a_record_counts_as_written_without_the_tls_messages_after_it(ends: Ends) -> None:
+    """TLS's own messages after the record can wait."""
     records, _, server = ends
-    _shaken(ends)
+    _do_handshake(ends)
     block = memoryview(bytes(STEP))
-    _blocked(ends, block)
-    # As TLS leaves the answer to a key update, which no server of Python asks for.
+    _start_record(ends, block)
+    # Like the response to a key update.
     records._outgoing.write(b"more")
-    heard, sent = b"", 0
+    received, sent = b"", 0
     while not sent:
         with suppress(BlockingIOError):
             sent = records.send(block)
-        heard += server.read()
-    assert (heard, records._outgoing.pending) == (bytes(block), 4)
+        received += server.read()
+    assert (received, records._outgoing.pending) == (bytes(block), 4)
 
 
-def test_a_record_comes_behind_what_tls_had_to_say_before(ends: Ends) -> None:
-    """The end of a handshake that did not fit."""
+def test_a_record_follows_earlier_tls_messages(ends: Ends) -> None:
+    """Such as the end of a handshake that the socket did not accept yet."""
     records, ours, server = ends
     with pytest.raises(ssl.SSLWantReadError):
         records.do_handshake()
@@ -404,34 +407,32 @@ def test_a_record_comes_behind_what_tls_had_to_say_before(ends: Ends) -> None:
     assert server.read() == line
 
 
-def test_a_failure_is_told_to_the_server(ends: Ends) -> None:
-    """By TLS's alert, which its log may show."""
+def test_a_failure_is_reported_to_the_server(ends: Ends) -> None:
+    """By a TLS alert, which its log may show."""
     records, _, server = ends
-    _shaken(ends)
-    server.sock.sendall(server.seal(b"250 ok\r\n")[:-1] + b"\0")
+    _do_handshake(ends)
+    server.sock.sendall(server.encrypt(b"250 ok\r\n")[:-1] + b"\0")
     with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|record layer failure"):
         records.recv(STEP)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert bad record mac"):
         server.read()
 
 
-def test_the_failure_is_what_is_raised_where_the_alert_cannot_be_written(
-    ends: Ends,
-) -> None:
-    """The server is gone, or reads no more."""
+def test_the_failure_is_raised_even_if_the_alert_cannot_be_written(ends: Ends) -> None:
+    """The server is gone or no longer reads."""
     records, ours, server = ends
-    _shaken(ends)
+    _do_handshake(ends)
     _fill(ours)
-    server.sock.sendall(server.seal(b"250 ok\r\n")[:-1] + b"\0")
+    server.sock.sendall(server.encrypt(b"250 ok\r\n")[:-1] + b"\0")
     with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|record layer failure"):
         records.recv(STEP)
 
 
-def test_an_end_in_the_middle_is_an_error(ends: Ends) -> None:
-    """RFC 8446 §6.1: without close_notify it may be somebody's cut; however often it is asked."""
+def test_an_end_without_close_notify_is_an_error(ends: Ends) -> None:
+    """Every time: an attacker may have cut the connection (RFC 8446 §6.1)."""
     records, _, server = ends
-    _shaken(ends)
-    server.sock.sendall(server.seal(b"250 ok\r\n"))
+    _do_handshake(ends)
+    server.sock.sendall(server.encrypt(b"250 ok\r\n"))
     server.sock.shutdown(socket.SHUT_WR)
     assert records.recv(STEP) == b"250 ok\r\n"
     for _ in range(2):
@@ -440,12 +441,12 @@ def test_an_end_in_the_middle_is_an_error(ends: Ends) -> None:
 
 
 @with_tickets
-def test_tickets_without_end_are_an_error(ends: Ends) -> None:
-    """By themselves, and long before a limit of time."""
+def test_endless_tickets_are_an_error(ends: Ends) -> None:
+    """By their size alone, long before a time limit."""
     records, _, server = ends
-    server.sock.sendall(_shaken(ends))
+    server.sock.sendall(_do_handshake(ends))
     for _ in range((1 << 18) // STEP - 1):
         with suppress(ssl.SSLWantReadError):
             records.recv(STEP)
-    with pytest.raises(ProtocolError, match="without end"):
+    with pytest.raises(ProtocolError, match="keeps sending TLS records"):
         records.recv(STEP)

@@ -1,0 +1,119 @@
+"""The messages of a run that one connection carries, several of them in flight at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial as bind
+from typing import TYPE_CHECKING
+
+from securesmtp._bulk.jobs import Job
+from securesmtp._bulk.rules import can_resend
+from securesmtp._bulk.run import Step
+from securesmtp._core import Checkout, Sending
+from securesmtp._protocol.delivery import Attempt, Delivery
+from securesmtp._tracebacks import drop_frames
+from securesmtp._transport.stream import OverlappingSender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securesmtp._bulk.run import Run
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._transport.link import Link
+    from securesmtp._transport.slot import Slot
+    from securesmtp._transport.stream import OverlapSupport
+
+
+class Batch:
+    """
+    One worker's use of one connection.
+
+    Attributes:
+        checkout: How far it got with the connection.
+        leaves: Whether the worker ends after it, because the server has too many connections.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        first: Job,
+        support: OverlapSupport,
+        next_job: Callable[[], Job | None],
+        put_back: Callable[[Job], None],
+    ) -> None:
+        """Start with *first*; *next_job* returns a further one, or None if there is none now."""
+        self.checkout = Checkout(run.may_log_in())
+        self.leaves = False
+        self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
+        self._waiting, self._resend = deque([first]), deque[Job]()
+
+    def action(self, slot: Slot, link: Link, session: Session) -> None:
+        """Send messages until there are no more now, or the connection has ended."""
+        run = self._run
+        run.note_connection()
+        OverlappingSender(
+            link=link,
+            session=session,
+            partial=run.partial,
+            window=run.core.settings.window,
+            support=self._support,
+            next_job=bind(self._take, slot),
+            report=bind(self._report, slot, session),
+        ).run()
+
+    def end(self, error: BaseException | None) -> Step:
+        """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""
+        # Those that were sent over the connection were reported.
+        while error is not None and (job := self.next_unsent()) is not None:
+            end = self._run.conclude(Sending(job.submission, job.started), error)
+            if self.checkout.is_unconnected and isinstance(end, Exception):
+                drop_frames(end)
+                return self._run.settle_unconnected(job, end, self._put_back)
+            job.finish(end)
+        return Step.LEAVE if self.leaves else Step.CONTINUE
+
+    def next_unsent(self) -> Job | None:
+        """Return a message that is to be sent by itself, or None if there are no more."""
+        unsent = self._resend or self._waiting
+        return unsent.popleft() if unsent else None
+
+    def put_back_unsent(self) -> None:
+        """Leave the unsent messages to other workers."""
+        while (job := self.next_unsent()) is not None:
+            self._put_back(job)
+
+    def _take(self, slot: Slot) -> Job | None:
+        if slot.remaining <= 0 or self.leaves or self._run.core.is_closed:
+            return None
+        job = self._waiting.popleft() if self._waiting else self._next_job()
+        slot.messages_left -= job is not None
+        return job
+
+    def _report(self, slot: Slot, session: Session, job: Job, end: Delivery | BaseException) -> None:
+        run = self._run
+        left = 0 if self.leaves else run.shrink_after(end)
+        if left:
+            # No message goes over this connection any more: it is one too many.
+            slot.messages_left, self.leaves = 0, True
+        # A worker that leaves counts as no try: the run has one less each time.
+        may_resend = self.leaves or not job.was_resent
+        if not isinstance(end, Delivery) and may_resend and self._can_resend(session, end):
+            job.was_resent = job.was_resent or not self.leaves
+            drop_frames(end)
+            self._resend.append(job)
+        else:
+            sending = Sending(job.submission, job.started, (session, Attempt()))
+            result = sending.accept(session, end) if isinstance(end, Delivery) else end
+            job.finish(run.conclude(sending, result))
+        # Last of all: on_event may raise.
+        if left:
+            run.emit_fewer(left, end)
+
+    def _can_resend(self, session: Session, error: BaseException) -> bool:
+        """Return whether a message that met *error* among others in flight is sent once more, by itself."""
+        core = self._run.core
+        is_login_lost = core.can_log_in_again(session, error)
+        if is_login_lost and session.transactions == 1:
+            # That is the one further try.
+            core.last_login_was_lost = True
+        return is_login_lost or can_resend(error)

@@ -1,0 +1,239 @@
+"""
+One run of `send_many`: what becomes of each of its messages, and how many workers it has.
+
+Nothing here waits: a worker asks what to do next, and does it, in a thread or otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from enum import Enum
+from functools import partial as bind
+from typing import TYPE_CHECKING
+
+from securesmtp._bulk.jobs import Ending, InvalidInput, Job
+from securesmtp._bulk.rules import (
+    State,
+    Verdict,
+    can_resend,
+    is_connection_limit,
+    is_login_refusal,
+    is_retryable,
+    judge,
+    pause,
+)
+from securesmtp._submissions import from_any
+from securesmtp._tracebacks import drop_frames
+from securesmtp._values import Outcome, Receipt, SendResult, Stage
+from securesmtp.errors import AuthenticationError, ConnectError, SecureSMTPError
+from securesmtp.events import FewerConnections, is_interrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from email.message import Message
+
+    from securesmtp._core import Checkout, Core, Sending
+    from securesmtp._protocol.transaction import Partial
+    from securesmtp._transport.stream import OverlapSupport
+    from securesmtp._values import Envelope
+
+
+class Step(Enum):
+    """What a worker does next."""
+
+    RESEND = "it sends the same message again"
+    CONTINUE = "it takes the next message"
+    PAUSE = "it waits, and then takes the next message"
+    LEAVE = "it ends"
+
+
+class Run:
+    """
+    One call of `send_many`: how many workers it has, and what has ended it, if anything has.
+
+    Attributes:
+        core: The mailer's.
+        partial: What to do when some recipients are refused.
+        ended: Why the remaining messages are not sent; None while they are.
+        most_workers: How many workers it may have.
+        ahead: How many messages it reads ahead of the results that were yielded.
+        octets: How many octets of them, beyond one message for each worker.
+    """
+
+    def __init__(self, core: Core, partial: Partial) -> None:
+        """Start without a worker."""
+        self.core = core
+        self.partial = partial
+        self.ended: Exception | None = None
+        settings = core.settings
+        window = settings.window.messages if settings.pipelining == "session" else 1
+        self.most_workers = settings.max_connections
+        self.ahead = 2 * self.most_workers * window
+        self.octets = 2 * self.most_workers * settings.window.octets
+        self._lock = threading.Lock()
+        self._allowed = settings.max_connections
+        self._state = State(0, settings.max_connect_failures)
+
+    def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[Job | InvalidInput]:
+        """Make a job of each message, when it is asked for."""
+        for index, message in enumerate(messages):
+            try:
+                # In the caller's thread: a caller that changes the object afterwards changes the next message.
+                yield Job(index, from_any(message), bind(self.core.deadline_for, deadline))
+            except Exception as error:  # ours, or that of the envelope's own iterable or file
+                if is_interrupt(error):
+                    raise
+                drop_frames(error)
+                yield InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
+
+    def enter(self) -> bool:
+        """Add a worker, and return whether there is room for it."""
+        with self._lock:
+            room = self._state.workers < self._allowed
+            if room:
+                self._state = replace(self._state, workers=self._state.workers + 1)
+            return room
+
+    def leave(self) -> None:
+        """Take back a worker that has nothing more to do."""
+        with self._lock:
+            self._state = replace(self._state, workers=self._state.workers - 1)
+
+    def note_connection(self) -> None:
+        """Note that a worker has a session."""
+        state = self._state
+        # Mostly nothing is new: a lock for each small message would show (measured).
+        if not state.worked or state.failures or state.refused or state.untried:
+            with self._lock:
+                self._state = replace(self._state, worked=True, failures=0, refused=False, untried=False)
+
+    def may_log_in(self) -> bool:
+        """Return whether the worker that asks logs in even while the mailer pauses logins: once."""
+        if not self._state.may_log_in:
+            return False
+        # It is the last worker: no other one asks.
+        with self._lock:
+            self._state = replace(self._state, may_log_in=False)
+        return True
+
+    @property
+    def pause(self) -> float:
+        """How long the last worker waits before it tries again, in seconds."""
+        return pause(self._state.failures)
+
+    def overlap(self, support: OverlapSupport) -> AbstractContextManager[None] | None:
+        """Return what to hold while messages overlap, or None if they must not: only one connection at a time tries."""
+        if self.core.settings.pipelining != "session" or self.ended is not None or support.supported is False:
+            return None
+        if support.supported:
+            return nullcontext()
+        return _releasing(support.trial) if support.trial.acquire(blocking=False) else None
+
+    def settle(
+        self, job: Job, end: Receipt | BaseException, checkout: Checkout, put_back: Callable[[Job], None]
+    ) -> Step:
+        """Give *job* its result, or *put_back* in the backlog; return what its worker does next."""
+        if checkout.session is not None:
+            self.note_connection()
+        if isinstance(end, Exception):
+            # Handlers of events and log records may keep the errors of all tries.
+            drop_frames(end)
+            if checkout.is_unconnected:
+                return self.settle_unconnected(job, end, put_back)
+        left = self.shrink_after(end)
+        if not can_resend(end) or (job.was_resent and not left):
+            job.finish(end)
+        elif not left:
+            job.was_resent = True
+            return Step.RESEND
+        else:
+            # It counts as no try: the run has a worker less each time.
+            put_back(job)
+        if not left:
+            return Step.CONTINUE
+        # Last of all: on_event may raise, which ends this worker.
+        self.emit_fewer(left, end)
+        return Step.LEAVE
+
+    def settle_unconnected(self, job: Job, error: Exception, put_back: Callable[[Job], None]) -> Step:
+        """Do what the rule says when no connection could be opened for *job*; return what its worker does next."""
+        verdict, left = self.judge_failure(error)
+        if verdict is Verdict.REPORT:
+            job.finish(error)
+            return Step.CONTINUE
+        put_back(job)
+        if verdict is Verdict.RETRY:
+            return Step.PAUSE
+        self.emit_fewer(left, error)
+        return Step.LEAVE
+
+    def judge_failure(self, error: Exception) -> tuple[Verdict, int]:
+        """Return what to do after *error*, which kept a worker from a session, and how many workers are left."""
+        with self._lock:
+            verdict, self._state = judge(error, self._state)
+            if verdict is Verdict.LEAVE:
+                self._allowed = self._state.workers
+            if self._state.has_ended and self.ended is None:
+                self.ended = error
+            return verdict, self._state.workers
+
+    def shrink_after(self, end: object) -> int:
+        """Let a worker leave if *end* says that there are too many; return how many are left, 0 if it stays."""
+        return self.shrink() if is_connection_limit(end) else 0
+
+    def shrink(self) -> int:
+        """Let a worker leave, unless it is the last; return how many are left, 0 if it stays."""
+        with self._lock:
+            left = self._state.workers - 1
+            if left:
+                self._allowed = left
+                self._state = replace(self._state, workers=left)
+            return left
+
+    def emit_fewer(self, left: int, reason: object) -> None:
+        """Emit that the run goes on with fewer connections."""
+        settings = self.core.settings
+        self.core.emit(FewerConnections(settings.host, settings.port, left, _text(reason)))
+
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> Receipt | BaseException:
+        """Emit the event of the *end* of a message, and return it; or what on_event raises instead."""
+        with Ending[Receipt | BaseException]() as ending:
+            self.core.conclude(sending, end)
+            ending.end = end
+        return ending.end
+
+    def refuse(self, job: Job, cause: Exception) -> None:
+        """Give *job* the error of a message that is not sent because *cause* has ended the run."""
+        error = self.error_after(cause)
+        self.core.annotate(error, job.submission.content.message_id)
+        job.finish(error)
+
+    def error_after(self, cause: Exception) -> SecureSMTPError:
+        """Return the error of a message that is not sent because *cause* has ended the run."""
+        kind: type[SecureSMTPError] = ConnectError
+        if is_login_refusal(cause):
+            kind, message = AuthenticationError, "not sent: the login was refused for an earlier message of this run"
+        else:
+            failures = self._state.most
+            message = (
+                f"not sent: {failures} connections in a row could not be opened, the last one since: {_text(cause)}"
+            )
+        error = kind(message, stage=getattr(cause, "stage", Stage.AUTH), retryable=is_retryable(cause))
+        error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
+        error.__cause__ = cause
+        return error
+
+
+@contextmanager
+def _releasing(lock: threading.Lock) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _text(error: object) -> str:
+    return str(error.args[0]) if isinstance(error, SecureSMTPError) else type(error).__name__

@@ -1,0 +1,295 @@
+"""
+What a mailer does except waiting: deadlines, receipts, reports, events, and what an error says of its message.
+
+`SecureMailer` has one `Core`; a mailer that waits in another way needs nothing else from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from securesmtp._options import TLSPolicy, seconds
+from securesmtp._protocol.delivery import Attempt, Delivery, deliver
+from securesmtp._protocol.failures import interrupt_error
+from securesmtp._protocol.redaction import Memory, Redactor
+from securesmtp._protocol.sasl import known_secrets, pick_mechanism
+from securesmtp._report import ServerReport
+from securesmtp._shown import escape
+from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.tls import build_context
+from securesmtp._values import Outcome, Receipt, Stage
+from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
+from securesmtp.events import Failed, Sent, emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.transaction import Partial
+    from securesmtp._settings import Settings
+    from securesmtp._transport.link import Link
+    from securesmtp._transport.slot import Slot
+    from securesmtp._transport.slots import Slots
+    from securesmtp.events import Event
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Sending:
+    """
+    One message while it is sent, and what is known of it if an interrupt strikes.
+
+    Attributes:
+        submission: The message.
+        started: When its sending began.
+        progress: The session that it is sent in, and how far it is; None before there is one.
+        error: What has ended its sending, if it was an error.
+        receipt: Its receipt, once it was accepted.
+        is_reported: Whether its event was emitted.
+        is_second_login: Whether it is sent over a new connection because the first one lost its login.
+    """
+
+    submission: Submission
+    started: float
+    progress: tuple[Session, Attempt] | None = None
+    error: SecureSMTPError | None = None
+    receipt: Receipt | None = None
+    is_reported: bool = False
+    is_second_login: bool = False
+
+    def accept(self, session: Session, delivery: Delivery) -> Receipt:
+        """Return the receipt for *delivery*."""
+        self.receipt = Receipt(
+            self.submission.content.message_id,
+            self.submission.mail_from.address,
+            delivery.recipients,
+            delivery.replies[-1],
+            session.tls,
+            delivery.size,
+            timedelta(seconds=monotonic() - self.started),
+            delivery.replies,
+        )
+        return self.receipt
+
+    def error_after(self, interrupt: BaseException) -> SecureSMTPError:
+        """Return the error that says what became of the message if *interrupt* ended its sending now."""
+        if self.error is not None:
+            return self.error
+        lost = interrupt_error(interrupt, Stage.CONNECT if self.progress is None else Stage.MAIL)
+        receipt = self.receipt
+        if receipt is None:
+            if self.progress is None:
+                return lost
+            session, attempt = self.progress
+            result = attempt.result_after(lost)
+            if isinstance(result, SecureSMTPError):
+                return result
+            receipt = self.accept(session, result)
+        message = f'{lost.args[0]} when the server had accepted the message: "{receipt.reply}"'
+        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=receipt.reply)
+        error.outcome, error.receipt = Outcome.ACCEPTED, receipt
+        return error
+
+
+@dataclass(slots=True)
+class Checkout:
+    """
+    One use of a connection, and how far it came.
+
+    Attributes:
+        ignores_pause: Whether it logs in even while the mailer pauses logins.
+        has_slot: Whether its turn to use a connection came.
+        session: The session that it found or opened.
+    """
+
+    ignores_pause: bool = False
+    has_slot: bool = False
+    session: Session | None = None
+
+    def visit(self, slots: Slots, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]]) -> Dialogue[T]:
+        """Do *work* in the session of *slot*, which is opened first if necessary, and note the session."""
+
+        def note_session(slot: Slot, session: Session) -> Dialogue[T]:
+            self.session = session
+            return (yield from work(slot, session))
+
+        return slots.visit(slot, note_session, ignore_pause=self.ignores_pause)
+
+    @property
+    def is_unconnected(self) -> bool:
+        """Whether a connection was to be opened, and could not be."""
+        return self.has_slot and self.session is None
+
+
+class Core:
+    """
+    The part of a mailer that does not wait.
+
+    Attributes:
+        settings: Its arguments.
+        on_event: The caller's function for events.
+        memory: The secrets that no reply may show: of all connections and processes, since a server can repeat on one
+            connection what it was told on another.
+        context: The TLS context, if the caller chose the roots; otherwise the first connection builds it.
+        is_closed: Whether it refuses to send.
+        last_login_was_lost: Whether the server accepted the last login and then asked for one at each MAIL.
+    """
+
+    def __init__(self, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
+        """
+        Check what can be checked without the network.
+
+        Raises:
+            ConfigurationError: *on_event* cannot be called, or a file of the policy cannot be used.
+        """
+        if on_event is not None and not callable(on_event):
+            message = f"on_event is a {type(on_event).__name__}, which cannot be called"
+            raise ConfigurationError(message)
+        self.settings = settings
+        self.on_event = on_event
+        self.memory = Memory()
+        # Before the first login: the server may know the password from another process.
+        Redactor(self.memory).add(known_secrets(settings.login), b"")
+        # The caller's own files are better refused here than at the first message. certifi's can wait (24 to 47 ms).
+        self.context = build_context(settings.policy) if settings.policy != TLSPolicy() else None
+        self.is_closed = False
+        self.last_login_was_lost = False
+
+    def refuse_if_closed(self) -> None:
+        """
+        Check that the mailer is open.
+
+        Raises:
+            ConfigurationError: It is closed.
+        """
+        if self.is_closed:
+            message = "the mailer is closed"
+            raise ConfigurationError(message, hint="make a new one")
+
+    def deadline_for(self, deadline: float | None) -> Deadline | None:
+        """Return the deadline of one send, which begins now: *deadline* if it is given, else the mailer's."""
+        limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
+        return None if limit is None else Deadline("deadline", limit)
+
+    def deliver(
+        self, sending: Sending, partial: Partial, slot: Slot, session: Session
+    ) -> Dialogue[tuple[Session, Delivery]]:
+        """Send one message in the session of *slot*."""
+        slot.messages_left -= 1
+        attempt = Attempt()
+        sending.progress = session, attempt
+        return session, (yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt))
+
+    def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
+        """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""
+        if sending.progress is None or not self.can_log_in_again(sending.progress[0], error):
+            return False
+        sending.progress, sending.is_second_login = None, True
+        return True
+
+    def can_log_in_again(self, session: Session, error: object) -> bool:
+        """
+        Return whether a message that met *error* is tried once more over a new connection, with a new login.
+
+        Another server may answer there. But if the last login was lost too, one retry of one message has shown that
+        another is no better.
+        """
+        return self._has_lost_login(error) and (session.transactions > 1 or not self.last_login_was_lost)
+
+    def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
+        """Return the *receipt* of an accepted message, and emit its event."""
+        self.last_login_was_lost = False
+        self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
+        return receipt
+
+    def conclude(self, sending: Sending, end: Receipt | BaseException) -> None:
+        """Emit the event of the *end* of a message, and add to an error where it happened and to which message."""
+        try:
+            if isinstance(end, Receipt):
+                self.report_receipt(sending, end)
+            elif isinstance(end, SecureSMTPError):
+                self.record_error(sending, end)
+        except BaseException as interrupt:
+            self.record_interrupt(sending, interrupt)
+            raise
+        if not isinstance(end, Receipt):
+            self.record_interrupt(sending, end)
+
+    def record_error(self, sending: Sending, error: SecureSMTPError) -> None:
+        """Add to *error*, which ended a send, where it happened and to which message, and emit its event."""
+        if sending.is_second_login and isinstance(error, AuthenticationError):
+            self.last_login_was_lost = self._has_lost_login(error)
+        sending.error, sending.is_reported = error, True
+        self.report_error(error, sending.submission.content.message_id)
+
+    def record_interrupt(self, sending: Sending, interrupt: BaseException) -> None:
+        """
+        Add to *interrupt* what became of the message: as its cause, in a note and in an event.
+
+        An error of ours says it by itself.
+        """
+        if isinstance(interrupt, SecureSMTPError):
+            return
+        error = sending.error_after(interrupt)
+        self.annotate(error, sending.submission.content.message_id)
+        # The interrupt's own cause is kept if our error has none.
+        error.__cause__ = error.__cause__ or interrupt.__cause__
+        interrupt.__cause__ = error
+        which = escape(str(error.message_id), 200)
+        interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
+        host, port = self.settings.host, self.settings.port
+        self._emit_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
+
+    def report_error(self, error: SecureSMTPError, message_id: str | None = None) -> None:
+        """Add to *error* where it happened and to which message, and emit its event."""
+        self.annotate(error, message_id)
+        self.emit(Failed(self.settings.host, self.settings.port, error))
+
+    def annotate(self, error: SecureSMTPError, message_id: str | None) -> None:
+        """Add to *error* where it happened and to which message."""
+        error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
+        if self._has_lost_login(error):
+            error.args = (f'the login was lost: "{error.reply}"',)
+            error.hint = "the server took the login of this connection, and then asked for one"
+
+    def emit(self, event: Event) -> None:
+        """Log *event*, and pass it to the caller's function."""
+        emit(event, self.on_event)
+
+    def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
+        """Return what `check` has found; *refusal* is how the login was refused, if it was."""
+        settings = self.settings
+        return ServerReport(
+            host=settings.host,
+            port=settings.port,
+            addresses=link.connection.channel.addresses,
+            address=link.connection.channel.address,
+            tls=session.tls,
+            days_left=(session.tls.not_after - datetime.now(UTC)).days,
+            before_tls=None
+            if session.plaintext_capabilities is None
+            else dict(session.plaintext_capabilities.keywords),
+            after_tls=dict(session.capabilities.keywords),
+            mechanisms=session.capabilities.auth,
+            mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),
+            size=session.capabilities.size,
+            limits=session.capabilities.limits,
+            login=None if settings.login is None else refusal is None,
+            login_error=refusal,
+        )
+
+    def _emit_once(self, sending: Sending, event: Event) -> None:
+        # Marked first: if an interrupt strikes in on_event, it is not called again.
+        if not sending.is_reported:
+            sending.is_reported = True
+            self.emit(event)
+
+    def _has_lost_login(self, error: object) -> bool:
+        """Return whether the server asks for a login over a connection that has one (530 to MAIL, RFC 4954 §6)."""
+        return self.settings.login is not None and isinstance(error, AuthenticationError) and error.stage is Stage.MAIL

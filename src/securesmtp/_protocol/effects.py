@@ -1,0 +1,168 @@
+"""
+What a dialogue may ask of its connection, and typed helpers to ask for it.
+
+How it works: a dialogue is a generator that decides what to say and does no I/O. It yields one effect at a time; the
+connection performs it and resumes the dialogue with the answer. If an effect fails, the connection closes and throws
+the error into the dialogue. The dialogue may replace the error (only a transaction knows what became of its message)
+and ends.
+
+A dialogue runs no code of the caller's either. It yields a `Computation` instead, which the connection performs with
+`compute`. What the caller's code raises is thrown into the dialogue, and is no error of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from securesmtp._protocol.message import Submission
+from securesmtp._protocol.sasl import resolve_password
+from securesmtp._protocol.wire import Line, RawReply
+from securesmtp._secret import Secret
+from securesmtp._values import TLSInfo
+
+if TYPE_CHECKING:
+    from securesmtp._protocol.capabilities import Capabilities
+    from securesmtp._values import Stage
+
+Limit: TypeAlias = Literal["command", "data", "block", "final"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open the connection, in implicit mode with TLS, and read the greeting. The answer is `Opened`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """
+    The answer to `Connect`.
+
+    Attributes:
+        greeting: The server's first reply.
+        tls: The TLS session, in implicit mode.
+        literal: Our own address as an address literal, for EHLO.
+    """
+
+    greeting: RawReply
+    tls: TLSInfo | None
+    literal: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write one command line."""
+
+    line: Line
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class CommandGroup:
+    """Write these commands and a block that follows them in one go (RFC 2920); read each reply with a `Receive`."""
+
+    lines: tuple[Line, ...]
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Read one reply within the time limit. The answer is a `RawReply`."""
+
+    stage: Stage
+    limit: Limit = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Start TLS. The answer is its `TLSInfo`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """
+    Write one block of the content; with *coalesce*, in one go with the group that may follow it (RFC 2920 §3.1).
+
+    The answer is True if it was not written whole and replies are waiting that say why: nothing more can be written.
+
+    Its repr shows nothing of the message, because it is in the frames of a traceback.
+    """
+
+    data: bytes = field(repr=False)
+    coalesce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPassword:
+    """Get the password from *source*, which may be the caller's callable. The answer is a `Secret`."""
+
+    source: Secret | Callable[[], str | Secret] = field(repr=False)
+
+    def perform(self) -> Secret:
+        """Return the password."""
+        return resolve_password(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapt:
+    """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
+
+    submission: Submission = field(repr=False)
+    capabilities: Capabilities
+
+    def perform(self) -> Submission:
+        """Return the adapted message."""
+        return self.submission.fit(self.capabilities)
+
+
+Computation: TypeAlias = FetchPassword | Adapt
+IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block
+Effect: TypeAlias = IOEffect | Computation
+Answer: TypeAlias = Opened | RawReply | TLSInfo | Secret | Submission | bool | None
+Dialogue: TypeAlias = Generator[Effect, Answer, T]
+
+
+def connect() -> Dialogue[Opened]:
+    """Open the connection."""
+    return _checked(Opened, (yield Connect()))
+
+
+def receive(stage: Stage, limit: Limit = "command") -> Dialogue[RawReply]:
+    """Read one reply, whatever its code."""
+    return _checked(RawReply, (yield Receive(stage, limit)))
+
+
+def upgrade() -> Dialogue[TLSInfo]:
+    """Start TLS."""
+    return _checked(TLSInfo, (yield Upgrade()))
+
+
+def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:
+    """Return the password from *source*."""
+    return _checked(Secret, (yield FetchPassword(source)))
+
+
+def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:
+    """Return *submission*, adapted to a server that has these *capabilities*."""
+    return _checked(Submission, (yield Adapt(submission, capabilities)))
+
+
+def compute(effect: Effect, dialogue: Dialogue[T]) -> IOEffect:
+    """Return *effect*; while it is a computation, perform it, resume *dialogue*, and take the next effect."""
+    while isinstance(effect, Computation):
+        try:
+            answer = effect.perform()
+        except BaseException as error:  # noqa: BLE001 -- the dialogue handles it, or raises it again
+            effect = dialogue.throw(error)
+        else:
+            effect = dialogue.send(answer)
+    return effect
+
+
+def _checked(kind: type[T], answer: Answer) -> T:
+    if not isinstance(answer, kind):
+        message = f"the connection answered an effect with {type(answer).__name__}, not {kind.__name__}"
+        raise TypeError(message)
+    return answer

@@ -1,0 +1,349 @@
+"""
+One message for one group of recipients, in as few writes as possible (RFC 2920, RFC 3030).
+
+How it works: a transaction has three steps. `send_envelope` writes MAIL and RCPT, and with them DATA or the whole
+content as a chunk, if no reply can forbid the content. `send_content` reads the replies to the envelope and writes the
+content if that was not done yet. `read_result` reads the final reply. The next transaction may send its envelope as
+soon as the content of this one is written. Replies come in the order of the commands, so the next reply always belongs
+to the oldest transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from securesmtp._protocol.commands import mail_command, rcpt_command
+from securesmtp._protocol.content import BLOCK, EMPTY
+from securesmtp._protocol.dialogue import Session, expect_reply, reset, send_command
+from securesmtp._protocol.effects import Block, CommandGroup, receive
+from securesmtp._protocol.failures import (
+    keep_session,
+    not_sent_error,
+    outcome_unknown_error,
+    recipients_error,
+    refusal_error,
+    server_closing_error,
+)
+from securesmtp._protocol.replies import is_closing, is_not_a_command, is_positive, is_refusal
+from securesmtp._protocol.wire import KEPT_BEYOND, KEPT_IN_ALL, Line, line
+from securesmtp._values import Recipient, Reply, Stage
+from securesmtp.errors import (
+    AuthenticationError,
+    ConnectError,
+    DataRefusedError,
+    ProtocolError,
+    RefusedError,
+    SecureSMTPError,
+    SenderRefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from securesmtp._protocol.address import Mailbox
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.message import Submission
+
+Partial: TypeAlias = Literal["raise", "allow"]
+# The reply for each recipient, and the reply that accepted the content.
+TransactionResult: TypeAlias = tuple[tuple[Recipient, ...], Reply]
+
+_BDAT_REFUSED = "the server offers CHUNKING but refused BDAT; if you send the message again, this mailer uses DATA"
+
+
+class Progress:
+    """
+    What is known about one transaction at any moment, for code that has to end it there.
+
+    Attributes:
+        is_fully_sent: Whether all of the content may have been written. From then on only the reply to the content
+            says what became of it; neither a lost connection nor the reply to another command does.
+        result: What the server replied, once it has accepted the content.
+    """
+
+    is_fully_sent = False
+    result: TransactionResult | None = None
+
+    def write_content(self, blocks: Iterable[bytes], *, coalesce: bool = False) -> Dialogue[None]:
+        """Write the content; with *coalesce*, what follows may go in one write with its end."""
+        last = None
+        # Wrapped at once, so that a traceback with local variables shows nothing of the message.
+        for block in map(Block, blocks):
+            if last is not None:
+                yield last
+            last = block
+        end = Block(last.data if last else b"", coalesce)
+        # Set before the write, because an interrupt may come after it.
+        self.is_fully_sent = True
+        try:
+            is_lost = yield end
+        except SecureSMTPError as error:
+            # The block may have been written before the interrupt.
+            if isinstance(error, ConnectError) and error.interrupted:
+                raise self.error_after(error) from error
+            # A block that failed was not written whole. So the TLS record with its end was not either, and no part of a
+            # record can be decrypted (RFC 8446 §5.2).
+            self.is_fully_sent = False
+            raise
+        # Not written whole either, but there are replies to read that say why.
+        self.is_fully_sent = not is_lost
+
+    def require_accepted(self, recipients: tuple[Recipient, ...], reply: Reply) -> TransactionResult:
+        """Keep and return the result if *reply* accepts the content, and raise the refusal if it does not."""
+        if not is_positive(Stage.CONTENT, reply.code):
+            raise keep_session(refusal_error(DataRefusedError, Stage.CONTENT, reply))
+        self.result = recipients, reply
+        return self.result
+
+    def error_after(self, error: SecureSMTPError) -> SecureSMTPError:
+        """Return the error for the message if *error* ended the connection before its result was read."""
+        return outcome_unknown_error(error) if self.is_fully_sent else not_sent_error(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """
+    How a transaction overlaps with others on the connection.
+
+    Attributes:
+        follows: Whether another transaction before it is in flight.
+        hold_chunk: Do not send the chunk with the envelope.
+        coalesce: Let what follows go in one write with the end of the content.
+    """
+
+    follows: bool = False
+    hold_chunk: bool = False
+    coalesce: bool = False
+
+
+_NO_OVERLAP = Overlap()
+
+
+class Transaction(Progress):
+    """
+    One message on its way to a server that offers PIPELINING.
+
+    Attributes:
+        content: The content of the message.
+    """
+
+    def __init__(
+        self, session: Session, submission: Submission, partial: Partial, overlap: Overlap = _NO_OVERLAP
+    ) -> None:
+        """
+        Write nothing yet.
+
+        Args:
+            session: The session.
+            submission: The message, adapted to the server.
+            partial: Whether a refused recipient forbids the content.
+            overlap: How it overlaps with other transactions.
+        """
+        self.content = submission.content
+        self._session, self._submission, self._partial = session, submission, partial
+        self._coalesce = overlap.coalesce
+        self._by_chunk = session.can_chunk
+        # RFC 3030 §2: a refused chunk leaves its transaction open, and the next one would become a part of it.
+        self._starts_with_reset = session.needs_reset or (overlap.follows and self._by_chunk)
+        # An accepted DATA cannot be taken back, nor can a chunk. So they wait for the replies if all recipients or none
+        # are to get the message. Nothing large is uploaded that may be refused.
+        self._with_envelope = partial == "allow" or len(submission.recipients) == 1
+        if self._by_chunk:
+            self._with_envelope = self._with_envelope and not overlap.hold_chunk and self.content.octets <= BLOCK
+        self._recipients: tuple[Recipient, ...] = ()
+        self._refusal: SecureSMTPError | None = None
+
+    def send_envelope(self) -> Dialogue[None]:
+        """Write the envelope in one group."""
+        lines = [line(b"RSET")] if self._starts_with_reset else []
+        lines.append(mail_command(self._submission, self._session.capabilities))
+        lines += map(rcpt_command, self._submission.recipients)
+        if self._with_envelope:
+            lines.append(self._bdat() if self._by_chunk else line(b"DATA"))
+        self._session.transactions += 1
+        self._session.needs_reset = False
+        yield CommandGroup(tuple(lines), Stage.MAIL)
+        if self._with_envelope and self._by_chunk:
+            yield from self.write_content((b"".join(self.content.chunk()),), coalesce=self._coalesce)
+
+    def send_content(self) -> Dialogue[None]:
+        """
+        Read the replies to the envelope, and write the content.
+
+        Raises:
+            RefusedError: The server refused the message.
+        """
+        is_expected = False
+        try:
+            yield from self._read_envelope_replies()
+        except SecureSMTPError as error:
+            if self._refusal is None or (error.reply is not None and is_closing(error.reply.code)):
+                raise
+            raise self._refusal from error
+        if not self._by_chunk and (self._with_envelope or self._refusal is None):
+            if self._with_envelope:
+                reply = yield from expect_reply(Stage.DATA, "data")
+            else:
+                reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
+            is_expected = is_positive(Stage.DATA, reply.code)
+            if not is_expected and self._refusal is None:
+                self._refusal = refusal_error(DataRefusedError, Stage.DATA, reply)
+        if self._refusal is not None:
+            self._session.needs_reset = True
+            if not is_expected:
+                raise keep_session(self._refusal)
+        if self._by_chunk:
+            yield CommandGroup((self._bdat(),), Stage.CONTENT)
+            yield from self.write_content(self.content.chunk(), coalesce=self._coalesce)
+        else:
+            # After 354 the server waits for content. A content that no recipient may get is empty (RFC 2920 §3.1).
+            blocks = self.content.blocks() if self._refusal is None else (EMPTY,)
+            yield from self.write_content(blocks, coalesce=self._coalesce)
+
+    def read_result(self) -> Dialogue[TransactionResult]:
+        """
+        Read all replies that are still due.
+
+        Raises:
+            RefusedError: The server refused the message.
+            OutcomeUnknownError: The message may have been delivered.
+        """
+        try:
+            if self._with_envelope and self._by_chunk:
+                yield from self._read_envelope_replies()
+            reply = yield from read_final_reply()
+        except RefusedError:
+            raise
+        except SecureSMTPError as error:
+            raise self.error_after(error) from error
+        if self._by_chunk:
+            self._session.needs_reset = is_refusal(reply.code) or self._refusal is not None
+        if self._refusal is None:
+            return self._result_of_content(reply)
+        # The envelope was refused, so the content must be refused too.
+        if not is_refusal(reply.code):
+            message = "the server accepted the content although it had refused the message"
+            contradiction = ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+            raise self.error_after(contradiction) from contradiction
+        if is_closing(reply.code):
+            raise self._refusal from server_closing_error(reply, Stage.CONTENT)
+        raise keep_session(self._refusal)
+
+    def _result_of_content(self, reply: Reply) -> TransactionResult:
+        try:
+            return self.require_accepted(self._recipients, reply)
+        except DataRefusedError as error:
+            if self._by_chunk and is_not_a_command(reply.code):
+                self._session.chunking_refused = reply
+                error.retryable, error.hint = True, _BDAT_REFUSED
+            raise
+
+    def error_after(self, error: SecureSMTPError) -> SecureSMTPError:
+        """Return the error for the message if *error* ended the connection before its result was read."""
+        # With DATA, a refused message is an empty content: whatever becomes of it, nobody gets the message. A chunk is
+        # the message itself, and a server that refused the envelope may still accept it.
+        is_empty = self.is_fully_sent and not self._by_chunk
+        return self._refusal if is_empty and self._refusal else super().error_after(error)
+
+    def _bdat(self) -> Line:
+        return line(b"BDAT", b"%d" % self.content.octets, b"LAST")
+
+    def _read_envelope_replies(self) -> Dialogue[None]:
+        """Read the replies up to the last recipient's, and keep what forbids the content."""
+        if self._starts_with_reset:
+            _, self._refusal = yield from self._read_envelope_reply(Stage.RSET)
+        reply, error = yield from self._read_envelope_reply(Stage.MAIL)
+        if not is_positive(Stage.MAIL, reply.code):
+            self._refusal = self._refusal or error or refusal_error(SenderRefusedError, Stage.MAIL, reply)
+        results, budget, last_error = list[Recipient](), ReplyBudget(), None
+        for mailbox in self._submission.recipients:
+            reply, error = yield from self._read_envelope_reply(Stage.RCPT)
+            results.append(to_recipient(mailbox, budget.cut(reply)))
+            last_error = last_error or error
+        self._recipients = tuple(results)
+        refusal = recipients_error(results, allow_some=self._partial == "allow")
+        self._refusal = self._refusal or (refusal and last_error) or refusal
+
+    def _read_envelope_reply(self, stage: Stage) -> Dialogue[tuple[Reply, SecureSMTPError | None]]:
+        """Return the next reply, and the error that it means for the message if no later reply decides otherwise."""
+        try:
+            return (yield from expect_reply(stage)), None
+        except (AuthenticationError, ConnectError) as error:
+            # After its content was written, all replies to a transaction are read: a server was seen to reply 421 to
+            # RCPT and then accept the chunk behind it.
+            if error.reply is None or (not self.is_fully_sent and isinstance(error, ConnectError)):
+                raise
+            return error.reply, error
+
+
+class ReplyBudget:
+    """The memory for the replies in one receipt: all of their text up to `KEPT_IN_ALL`, then a part of each."""
+
+    def __init__(self) -> None:
+        """Start with the whole budget."""
+        self._left = KEPT_IN_ALL
+
+    def cut(self, reply: Reply) -> Reply:
+        """Return *reply*, or once the budget is used up the start of it; the codes are kept in any case."""
+        self._left -= len(reply.text) + len(reply.raw)
+        if self._left >= 0:
+            return reply
+        text = reply.text if len(reply.text) <= KEPT_BEYOND else reply.text[: KEPT_BEYOND - 1] + "…"
+        return Reply(reply.code, reply.enhanced, text, reply.raw[:KEPT_BEYOND])
+
+
+def run_pipelined(transaction: Transaction) -> Dialogue[TransactionResult]:
+    """Send one message in as few writes as possible, and return its result."""
+    yield from transaction.send_envelope()
+    if not transaction.is_fully_sent:
+        yield from transaction.send_content()
+    return (yield from transaction.read_result())
+
+
+def run_lockstep(
+    session: Session, submission: Submission, partial: Partial, progress: Progress
+) -> Dialogue[TransactionResult]:
+    """Send one message and wait for the reply to each command before the next one."""
+    session.transactions += 1
+    reply = yield from send_command(mail_command(submission, session.capabilities), Stage.MAIL)
+    if not is_positive(Stage.MAIL, reply.code):
+        raise keep_session(refusal_error(SenderRefusedError, Stage.MAIL, reply))
+    recipients, budget = list[Recipient](), ReplyBudget()
+    for mailbox in submission.recipients:
+        reply = yield from send_command(rcpt_command(mailbox), Stage.RCPT)
+        recipients.append(to_recipient(mailbox, budget.cut(reply)))
+    if refusal := recipients_error(recipients, allow_some=partial == "allow"):
+        yield from _abort_transaction(refusal)
+    reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
+    if not is_positive(Stage.DATA, reply.code):
+        yield from _abort_transaction(refusal_error(DataRefusedError, Stage.DATA, reply))
+    yield from progress.write_content(submission.content.blocks())
+    try:
+        reply = yield from read_final_reply()
+    except SecureSMTPError as error:
+        raise outcome_unknown_error(error) from error
+    return progress.require_accepted(tuple(recipients), reply)
+
+
+def _abort_transaction(refusal: RefusedError) -> Dialogue[None]:
+    """Abort the transaction and raise *refusal*; if that fails, the failure is its cause."""
+    try:
+        yield from reset()
+    except SecureSMTPError as error:
+        raise refusal from error
+    raise keep_session(refusal)
+
+
+def read_final_reply() -> Dialogue[Reply]:
+    """Return the reply to the content: 250 or a refusal."""
+    reply = (yield from receive(Stage.CONTENT, "final")).reply()
+    if not is_positive(Stage.CONTENT, reply.code) and not is_refusal(reply.code):
+        message = f'the server replied "{reply}" to the content'
+        raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)
+    return reply
+
+
+def to_recipient(mailbox: Mailbox, reply: Reply) -> Recipient:
+    """Return the result for one recipient."""
+    return Recipient(mailbox.address, is_positive(Stage.RCPT, reply.code), reply)

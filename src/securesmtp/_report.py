@@ -1,0 +1,75 @@
+"""The result of `SecureMailer.check`: what a server offers, and whether the login works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from securesmtp._portable import Portable
+from securesmtp._shown import escape
+from securesmtp._values import TLSInfo, describe_error
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport(Portable):
+    """
+    What `SecureMailer.check` found out about a server.
+
+    Attributes:
+        host: The configured server.
+        port: The configured port.
+        addresses: The IP addresses of the host, in the resolver's order.
+        address: The IP address of the connection.
+        tls: How the TLS session was verified, with the verified chain.
+        days_left: Whole days until the server's certificate expires.
+        before_tls: What EHLO offered in plaintext, by keyword; None with implicit TLS.
+        after_tls: What EHLO offered inside TLS, by keyword.
+        mechanisms: The SASL mechanisms that the server offers inside TLS.
+        mechanism: The mechanism that a login would use; None without credentials, or if none is usable.
+        size: Bytes of the largest message that the server accepts; None if it names no limit.
+        limits: The numbers in its LIMITS extension, by name (RFC 9422).
+        login: Whether the login succeeded; None without credentials.
+        login_error: Why the login failed.
+    """
+
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+    address: str
+    tls: TLSInfo
+    days_left: int
+    before_tls: Mapping[str, str] | None
+    after_tls: Mapping[str, str]
+    mechanisms: tuple[str, ...]
+    mechanism: str | None
+    size: int | None
+    limits: Mapping[str, int]
+    login: bool | None
+    login_error: Exception | None = None
+
+    def __str__(self) -> str:
+        """Return six lines: the server, its TLS and certificate, the login, and what it offers."""
+        login = {None: "not tried", True: f"accepted by {self.mechanism}", False: "refused"}[self.login]
+        if self.login_error is not None:
+            login += f", {describe_error(self.login_error)}"
+        size = "no limit given" if self.size is None else f"{self.size} bytes"
+        return "\n".join(
+            (
+                f"server: {self.host}:{self.port} at {self.address}",
+                f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {escape(self.tls.trust)}",
+                f"certificate: for {self.tls.server_name}, {self.days_left} days left",
+                f"login: {login}",
+                f"largest message: {size}",
+                f"offers: {escape(' '.join(self.after_tls))}",
+            )
+        )
+
+    @property
+    def only_before_tls(self) -> frozenset[str]:
+        """The keywords that were offered in plaintext only; STARTTLS is normally one of them."""
+        return frozenset(self.before_tls or ()) - frozenset(self.after_tls)
+
+    @property
+    def only_after_tls(self) -> frozenset[str]:
+        """The keywords that were offered inside TLS only."""
+        return frozenset(self.after_tls) - frozenset(self.before_tls or self.after_tls)

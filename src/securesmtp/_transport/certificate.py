@@ -1,0 +1,207 @@
+"""
+Certificates: reading the verified chain and the pinned key, and what a refused certificate means.
+
+How a refusal is explained: OpenSSL gives one error code for the whole chain. From the certificates that the server sent
+and the trusted ones, the chain is rebuilt here for the message only, to name the certificate that is at fault.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from securesmtp._shown import escape
+from securesmtp._values import Certificate, CertificateReason, Stage
+from securesmtp.errors import CertificateError
+
+if TYPE_CHECKING:
+    from securesmtp._options import TLSPolicy
+    from securesmtp._settings import Settings
+
+# A certificate as `ssl.SSLSocket.getpeercert` returns it.
+_Fields: TypeAlias = dict[str, Any]
+# What happened, and what to do.
+_Explanation: TypeAlias = tuple[str, str | None]
+
+# `_ssl.ENCODING_DER`.
+_DER = 2
+# The tag of the optional field version [0] (RFC 5280 §4.1).
+_VERSION_TAG = 0xA0
+# Certificates of a chain that are looked at for a message: real chains have three or four.
+_MAX_CHAIN = 8
+# Names of a certificate that a message lists, and characters of each.
+_MAX_NAMES, _MAX_NAME = 10, 100
+
+# X509_V_ERR_* in OpenSSL's x509_vfy.h.
+_REASONS = {
+    2: CertificateReason.UNTRUSTED,
+    9: CertificateReason.NOT_YET_VALID,
+    10: CertificateReason.EXPIRED,
+    18: CertificateReason.SELF_SIGNED,
+    19: CertificateReason.SELF_SIGNED,
+    20: CertificateReason.UNTRUSTED,
+    21: CertificateReason.UNTRUSTED,
+    26: CertificateReason.PURPOSE,
+    62: CertificateReason.NAME_MISMATCH,
+    64: CertificateReason.NAME_MISMATCH,
+    66: CertificateReason.WEAK_KEY,
+    67: CertificateReason.WEAK_KEY,
+    68: CertificateReason.WEAK_KEY,
+}
+# From X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN on: the checks of X509_V_FLAG_X509_STRICT.
+_STRICT = range(79, 95)
+_TEXTS = {
+    CertificateReason.UNTRUSTED: "the certificate is not signed by a trusted CA",
+    CertificateReason.SELF_SIGNED: "the certificate is self-signed, or its chain ends in a root that is not trusted",
+    CertificateReason.EXPIRED: "the certificate, or one above it in its chain, has expired",
+    CertificateReason.NOT_YET_VALID: "the certificate, or one above it in its chain, is not valid yet",
+    CertificateReason.PURPOSE: "the certificate may not be used by a server",
+    CertificateReason.WEAK_KEY: "a key or signature in the certificate's chain is too weak",
+    CertificateReason.STRICT: "the certificate's chain violates RFC 5280",
+}
+_HINTS = {
+    CertificateReason.UNTRUSTED: "pass the root of a private CA as ca_file; the server must send its intermediates",
+    CertificateReason.SELF_SIGNED: "pass the root certificate of its CA as ca_file",
+    CertificateReason.EXPIRED: "the server needs a new certificate, or this machine's clock is wrong",
+    CertificateReason.NOT_YET_VALID: "check the clock of this machine and of the server",
+    CertificateReason.PURPOSE: "the server needs a certificate with serverAuth in its extended key usage",
+    CertificateReason.WEAK_KEY: "the server needs a key of RSA 2048 bits, P-256 or better, signed with SHA-256",
+    CertificateReason.STRICT: "issue the private CA's certificate again without this, or pass allow_legacy_ca=True",
+}
+
+
+def verified_chain(tls: ssl.SSLObject) -> tuple[Certificate, ...]:
+    """Return the chain that OpenSSL verified, from the server's certificate to the root."""
+    # Public since 3.13, but only as bytes that the standard library cannot parse; the private call exists on all.
+    certificates = getattr(getattr(tls, "_sslobj", None), "get_verified_chain", lambda: None)()
+    return tuple(_certificate(each.get_info(), each.public_bytes(_DER)) for each in certificates or ())
+
+
+def parse_time(text: object) -> datetime:
+    """Return a time of a certificate, such as ``Jan  2 03:04:05 2030 GMT``, in UTC."""
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(text)), UTC)
+
+
+def extract_public_key(certificate: bytes) -> bytes:
+    """Return the SubjectPublicKeyInfo of a DER certificate (RFC 5280 §4.1): the bytes that a pin is a hash of."""
+    outer, _ = _content(certificate, 0)
+    start, end = _content(certificate, outer)
+    # The version may be left out; then serialNumber, signature, issuer, validity, subject.
+    for _ in range(6 if certificate[start] == _VERSION_TAG else 5):
+        _, start = _content(certificate, start)
+    _, end = _content(certificate, start)
+    return certificate[start:end]
+
+
+def refused_certificate(
+    error: ssl.SSLCertVerificationError, tls: ssl.SSLObject, settings: Settings
+) -> CertificateError:
+    """Return our error for a certificate that OpenSSL refused: which one, why, and what to do."""
+    code = error.verify_code
+    reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
+    text, hint = _explain(reason, *_rebuild_chain(tls), settings)
+    refused = CertificateError(f"{text} (OpenSSL: {error.verify_message})", stage=Stage.HANDSHAKE, hint=hint)
+    refused.reason = reason
+    return refused
+
+
+def _content(der: bytes, at: int) -> tuple[int, int]:
+    """Return start and end of the content of the DER element at *at* (X.690 §8.1)."""
+    length, start = der[at + 1], at + 2
+    if length & 0x80:
+        size = length & 0x7F
+        length, start = int.from_bytes(der[start : start + size], "big"), start + size
+    return start, start + length
+
+
+def _certificate(fields: _Fields, der: bytes) -> Certificate:
+    subject, issuer = (_common_name(fields.get(which, ())) for which in ("subject", "issuer"))
+    names = tuple(escape(str(name)) for _, name in fields.get("subjectAltName", ()))
+    begins, ends = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
+    return Certificate(subject, issuer, names, begins, ends, hashlib.sha256(der).hexdigest())
+
+
+def _common_name(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
+    attributes = [pair for part in name for pair in part]
+    found = [value for key, value in attributes if key == "commonName"] + [value for _, value in attributes]
+    # Escaped: anyone can put anything into a certificate.
+    return escape(found[0]) if found else ""
+
+
+def _explain(
+    reason: CertificateReason, chain: list[_Fields], trusted: list[_Fields], settings: Settings
+) -> _Explanation:
+    text, hint = _TEXTS.get(reason, "the certificate was refused"), _HINTS.get(reason)
+    match reason:
+        case CertificateReason.EXPIRED | CertificateReason.NOT_YET_VALID:
+            return _explain_dates(chain, hint) or (text, hint)
+        case CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED:
+            return _explain_missing_root(chain[1:], trusted, settings.policy) or (text, hint)
+        case CertificateReason.NAME_MISMATCH:
+            return _explain_names(chain[0] if chain else {}, settings.server_name)
+    return text, hint
+
+
+def _explain_dates(chain: list[_Fields], hint: str | None) -> _Explanation | None:
+    """Name the certificate that has expired or is not valid yet, with the date; None if none is found."""
+    now = datetime.now(UTC)
+    for each in chain:
+        has_expired = parse_time(each["notAfter"]) < now
+        if has_expired or parse_time(each["notBefore"]) > now:
+            date = f"expired on {each['notAfter']}" if has_expired else f"is not valid before {each['notBefore']}"
+            if each is chain[0]:
+                return f"the certificate {date}", hint
+            kind = "root" if each["subject"] == each["issuer"] else "intermediate"
+            text = f"the {kind} certificate {_quote_name(each, 'subject')} {date}"
+            return text, "the server or its CA must replace it, or this machine's clock is wrong"
+    return None
+
+
+def _explain_missing_root(above: list[_Fields], trusted: list[_Fields], policy: TLSPolicy) -> _Explanation | None:
+    """Name the intermediate certificate that is trusted without its root; None if there is none."""
+    for each in above:
+        if each in trusted and each["subject"] != each["issuer"]:
+            arguments = [name for name in ("ca_file", "ca_data", "extra_ca_file") if getattr(policy, name) is not None]
+            source, name, issuer = " and ".join(arguments), _quote_name(each, "subject"), _quote_name(each, "issuer")
+            text = f"{source} has the intermediate certificate {name} but not the certificate of its issuer {issuer}"
+            return text, f"add the root certificate of that chain to {source}"
+    return None
+
+
+def _explain_names(leaf: _Fields, host: str) -> _Explanation:
+    """List the names that the certificate is for, so that a person sees which server replied."""
+    names = leaf.get("subjectAltName", ())
+    if ("DNS", host) in names:
+        text = f"the certificate has {host} as a DNS name, not as an IP address"
+        return text, "the server needs a certificate with that IP address in subjectAltName"
+    # Escaped and cut: anyone can put anything into a certificate.
+    shown = ", ".join(f"'{escape(str(name), _MAX_NAME)}'" for _, name in names[:_MAX_NAMES]) or "no name at all"
+    text = f"the certificate is not for {host}, but for {shown}"
+    return text, "if that is the server that you mean, use one of its names as host"
+
+
+def _quote_name(certificate: _Fields, which: str) -> str:
+    attributes = dict(pair for part in certificate[which] for pair in part)
+    # By repr: anyone can put anything into a certificate.
+    return repr(attributes.get("commonName", ", ".join(attributes.values()))[:_MAX_NAME])
+
+
+def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
+    """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
+    # After a failed handshake no public call returns the chain on 3.11 and 3.12. Some certificates cannot be decoded.
+    with suppress(ValueError, OSError):
+        sent = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
+        shown, trusted = [each.get_info() for each in sent or ()], tls.context.get_ca_certs()
+        chain = shown[:1]
+        # In the order in which OpenSSL searches: the trusted certificates first.
+        for _ in range(_MAX_CHAIN):
+            chain += [each for each in (*trusted, *shown) if each not in chain and _is_issuer(each, chain)][:1]
+        return chain, trusted
+    return [], []
+
+
+def _is_issuer(issuer: _Fields, chain: list[_Fields]) -> bool:
+    return bool(chain) and issuer.get("subject") == chain[-1].get("issuer")

@@ -1,0 +1,287 @@
+"""
+One socket that never blocks, in the clear and then in TLS: connect, begin TLS, read what has come, write what fits.
+
+How it works: nothing here waits. Whatever takes time is a generator of steps that yields what is to be waited for; a
+driver waits, in a thread or in a task, and resumes it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from securesmtp._protocol.content import BLOCK
+from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
+from securesmtp._transport.process import current_process
+from securesmtp._transport.tls import handshake_error, verify_session, wrap
+from securesmtp._values import Stage, TLSInfo
+from securesmtp.errors import ConnectError, DeadlineExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from securesmtp._settings import Settings
+    from securesmtp._transport.tls_records import RecordLayer
+
+T = TypeVar("T")
+# What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
+READ, WRITE = 1, 2
+_CHUNK = 16384
+# The error where no answer came yet.
+Attempts: TypeAlias = dict[AddressInfo, OSError | None]
+HINTS: dict[type[OSError], str] = {
+    ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
+    socket.gaierror: "is the host's name right?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForAny:
+    """Wait until one of *sockets* can be written, or *delay* seconds: resumed with those that can."""
+
+    sockets: tuple[socket.socket, ...]
+    delay: float | None
+
+
+Steps: TypeAlias = Generator[Any, Any, T]
+
+
+class Channel:
+    """
+    The bytes of one connection.
+
+    Attributes:
+        sock: What is waited for; None where there is no connection.
+        addresses: Those that the host's name stands for.
+        address: The one that is connected to.
+    """
+
+    def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
+        """Be closed."""
+        self.sock: socket.socket | None = None
+        self.addresses: tuple[str, ...] = ()
+        self.address = ""
+        self._settings, self._context = settings, context
+        self._records: RecordLayer | None = None
+        self._process = current_process()
+        self._aborted = False
+        # The sockets whose attempts to connect are under way, for `abort`.
+        self._connecting: list[socket.socket] = []
+
+    # Begin.
+
+    def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
+        """Connect to the first of the addresses *found* that answers (RFC 8305)."""
+        found = list(found)
+        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+        attempts: Attempts = {}
+        try:
+            yield from self._race(order_addresses(found), attempts)
+        except DeadlineExceededError as error:
+            if len(attempts) > 1:
+                error.args = (f"{error.args[0]}: {_answers(attempts)}",)
+            raise
+        finally:
+            # All but the winner, whatever ends the race.
+            while self._connecting:
+                if (sock := self._connecting.pop()) is not self.sock:
+                    sock.close()
+
+    def _race(self, addresses: list[AddressInfo], attempts: Attempts) -> Steps[None]:
+        schedule, waiting = AttemptSchedule(addresses), dict[socket.socket, AddressInfo]()
+
+        def failed(address: AddressInfo, error: OSError) -> None:
+            # Its traceback would keep this frame, and all that called it.
+            attempts[address] = error.with_traceback(None)
+            schedule.mark_failed(address)
+
+        while True:
+            while (address := schedule.next_attempt(time.monotonic())) is not None:
+                attempts[address] = None
+                try:
+                    waiting[self._begin_attempt(address)] = address
+                except OSError as error:
+                    failed(address, error)
+            # After an attempt has begun: `abort` may have come when there was no socket to shut down.
+            self.refuse_if_aborted()
+            if not waiting:
+                raise _unreachable(attempts)
+            for sock in (yield WaitForAny(tuple(waiting), schedule.delay(time.monotonic()))):
+                address, code = waiting.pop(sock), sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    self.sock, self.address = sock, str(address[4][0])
+                    return
+                sock.close()
+                failed(address, OSError(code, os.strerror(code)))
+
+    def _begin_attempt(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        sock = socket.socket(family, kind, protocol)
+        self._connecting.append(sock)
+        sock.settimeout(0)
+        source = self._settings.source_address
+        if source is not None:
+            # Two attempts may be under way from the one port that the caller chose.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source[1] != 0)
+            sock.bind(source)
+        # A group and its content are two writes: the second must not wait for the first's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
+        with suppress(OSError, AttributeError):  # not every system has it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
+        with suppress(BlockingIOError):  # under way
+            sock.connect(address)
+        return sock
+
+    def begin_tls(self) -> Steps[TLSInfo]:
+        """Begin TLS, here and nowhere else; return its evidence."""
+        self._records = records = wrap(self._context, self.live(), self._settings.server_name)
+        yield from self._handshake(records)
+        return verify_session(records.tls, self._settings)
+
+    def _handshake(self, records: RecordLayer) -> Steps[None]:
+        while True:
+            self._refuse_if_forked()
+            try:
+                return records.do_handshake()
+            except BlockingIOError:
+                wanted = WRITE
+            except ssl.SSLWantReadError:
+                wanted = READ
+            except ssl.SSLEOFError:
+                raise
+            except ssl.SSLError as error:
+                raise handshake_error(error, records.tls, self._settings) from error
+            yield wanted
+
+    # Bytes.
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether bytes were read from the socket that wait in TLS, where no poll sees them."""
+        return self._records is not None and self._records.pending() > 0
+
+    def read(self) -> bytes | None:
+        """
+        Return what has come, at most 16 KiB; None where nothing has.
+
+        Raises:
+            ConnectError: The server has closed the connection, or there is none.
+            OSError: The connection failed.
+        """
+        try:
+            data = self._wire().recv(_CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        if not data:
+            self.refuse_if_aborted()
+            message = "the server closed the connection"
+            raise ConnectError(message, retryable=True)
+        return data
+
+    def write(self, record: memoryview) -> int:
+        """
+        Write *record*, of at most 16 KiB, and return how much of it has left: 0 where there is no room now.
+
+        Raises:
+            ConnectError: There is no connection.
+            OSError: The connection failed; the server has no part of a TLS record (RFC 8446 §5.1).
+        """
+        try:
+            return self._wire().send(record)
+        except BlockingIOError:
+            return 0
+
+    def note_reply(self) -> None:
+        """Note that a reply has come whole: bytes of TLS without one are counted from here."""
+        if self._records is not None:
+            self._records.reset_byte_count()
+
+    def acknowledge(self) -> None:
+        """Send the acknowledgement of what has come at once."""
+        # A server's small writes wait for it (measured: 43 of 46 ms of a login to Postfix).
+        with suppress(OSError, AttributeError):  # not every system has it
+            self.live().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def live(self) -> socket.socket:
+        """
+        Return the socket.
+
+        Raises:
+            ConnectError: There is none.
+        """
+        if self.sock is None:
+            message = "the connection is closed"
+            raise ConnectError(message, retryable=True)
+        return self.sock
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it belongs to the process that this one was forked from."""
+        return self._process != current_process()
+
+    def _wire(self) -> socket.socket | RecordLayer:
+        """Return what is read and written: nothing but TLS, from the moment that it began."""
+        sock = self.live()
+        self._refuse_if_forked()
+        return self._records or sock
+
+    def _refuse_if_forked(self) -> None:
+        # Two writers would use one TLS nonce twice (seen on the wire), and what a second reader takes, the parent waits
+        # for in vain (seen: accepted, and unknown to the parent).
+        if self.is_foreign:
+            message = "the connection belongs to the process that this one was forked from"
+            raise ConnectError(message, retryable=True)
+
+    # End.
+
+    def close(self) -> None:
+        """Close the socket; nothing is sent."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
+    def abort(self) -> None:
+        """End the connection from another thread: whatever waits for it meets its end, and its owner closes it."""
+        self._aborted = True
+        for sock in (*self._connecting, self.sock):
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def refuse_if_aborted(self) -> None:
+        """
+        Return only if `abort` was not called.
+
+        Raises:
+            ConnectError: It was.
+        """
+        if self._aborted:
+            message = "the connection was ended by close(abort=True)"
+            raise ConnectError(message, retryable=True)
+
+
+def describe(error: OSError) -> str:
+    """Return *error* in words."""
+    return error.strerror or type(error).__name__
+
+
+def _unreachable(attempts: Attempts) -> ConnectError:
+    """Return the error for a host none of whose addresses could be connected to."""
+    errors = [error for error in attempts.values() if error is not None]
+    what = _answers(attempts) if len(attempts) > 1 else ", ".join(map(describe, errors)) or "the name has no address"
+    hint = HINTS[ConnectionRefusedError] if ConnectionRefusedError in map(type, errors) else None
+    ours = ConnectError(f"the connection failed: {what}", stage=Stage.CONNECT, retryable=True, hint=hint)
+    ours.__cause__ = errors[-1] if errors else None
+    return ours
+
+
+def _answers(attempts: Attempts) -> str:
+    answers = {info: "no answer" if error is None else describe(error) for info, error in attempts.items()}
+    return "; ".join(f"{address[0]}: {words}" for (*_, address), words in answers.items())

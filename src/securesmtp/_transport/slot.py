@@ -1,0 +1,117 @@
+"""
+One slot for a connection, and the rule that picks the slot for a send.
+
+A send claims a slot with a lease, and the slot is free once the lease is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._transport.link import Link
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """
+    What `pick_slot` knows of one slot.
+
+    Attributes:
+        is_free: Whether no send has it.
+        remaining: Number of messages that its connection may still carry; None without a connection.
+        idle: Seconds since it was last used.
+    """
+
+    is_free: bool
+    remaining: int | None
+    idle: float
+
+
+def pick_slot(slots: Sequence[SlotState], max_idle: float) -> tuple[int | None, tuple[int, ...]]:
+    """
+    Return the slot to use, or None if none is free, and the free slots whose connection must be closed.
+
+    The most recently used connection comes first, so that connections which are not needed grow old and are closed.
+    """
+    free = [number for number, slot in enumerate(slots) if slot.is_free]
+    expired = tuple(number for number in free if _is_expired(slots[number], max_idle))
+    usable = [number for number in free if slots[number].remaining is not None and number not in expired]
+    if usable:
+        return min(usable, key=lambda number: slots[number].idle), expired
+    return next(iter(free), None), expired
+
+
+def _is_expired(slot: SlotState, max_idle: float) -> bool:
+    return slot.remaining is not None and (slot.remaining <= 0 or slot.idle >= max_idle)
+
+
+class Lease:
+    """One send's claim to a slot; setting `done` releases the slot."""
+
+    __slots__ = ("done", "threads")
+
+    def __init__(self) -> None:
+        """Belong to the current thread; a thread that calls its password callable is added while it does."""
+        self.threads = {threading.get_ident()}
+        # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
+        self.done = False
+
+    @property
+    def is_held_by_this_thread(self) -> bool:
+        """Whether the send runs in the current thread."""
+        return not self.done and threading.get_ident() in self.threads
+
+
+class Slot:
+    """Room for one connection."""
+
+    __slots__ = ("last_used", "lease", "link", "messages_left", "session")
+
+    def __init__(self) -> None:
+        """Start free, without a connection."""
+        self.link: Link | None = None
+        self.session: Session | None = None
+        # Of the mailer's own limit on messages for each connection.
+        self.messages_left = 0
+        self.last_used = 0.0
+        self.lease: Lease | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no send has it."""
+        return self.lease is None or self.lease.done
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has an open connection."""
+        return self.link is not None and self.link.is_open
+
+    @property
+    def remaining(self) -> int:
+        """Number of messages that its connection may still carry: the server may limit them, too (RFC 9422 §4.1)."""
+        return self.messages_left if self.session is None else min(self.messages_left, self.session.transactions_left)
+
+    @property
+    def is_held_by_this_thread(self) -> bool:
+        """Whether a send in the current thread has it."""
+        return self.lease is not None and self.lease.is_held_by_this_thread
+
+    def close(self) -> None:
+        """Close its connection, if it has one, without QUIT."""
+        if self.link is not None:
+            self.link.close()
+
+    def detach(self) -> Link | None:
+        """Return its connection, which it no longer has."""
+        link, self.link = self.link, None
+        return link
+
+    def state(self, now: float) -> SlotState:
+        """Return what `pick_slot` needs to know."""
+        return SlotState(self.is_free, self.remaining if self.is_connected else None, now - self.last_used)

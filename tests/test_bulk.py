@@ -1,4 +1,4 @@
-"""The rules of a run, without a server: what a failure to connect leads to, how far is read ahead, what is let go."""
+"""The rules of a run, without a server: failures to connect, reading ahead, resending, dropped frames."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ STATES = st.builds(State, st.integers(1, 9), st.integers(1, 9), st.booleans())
 
 @given(st.sampled_from(NETWORK + TEMPORARY), STATES)
 def test_a_worker_leaves_while_there_are_others(error: Exception, state: State) -> None:
-    """And the last one never; none of them ends the run."""
+    """The last one never leaves, and none of these failures ends the run."""
     verdict, after = judge(error, state)
     assert (verdict is LEAVE) is (state.workers > 1)
     assert after.workers == max(1, state.workers - 1)
@@ -73,7 +73,7 @@ def test_a_worker_leaves_while_there_are_others(error: Exception, state: State) 
 
 @given(st.lists(st.sampled_from(NETWORK + TEMPORARY + PERMANENT + CALLERS), min_size=30, max_size=30), STATES)
 def test_a_run_without_a_connection_ends(errors: list[Exception], state: State) -> None:
-    """Whatever the errors are: each makes a worker leave or counts, and the last try of a login is one."""
+    """Each failure makes a worker leave or counts, and the login of the last worker is tried once."""
     tries = 0
     for error in errors:
         tries += 1
@@ -87,7 +87,7 @@ def test_a_run_without_a_connection_ends(errors: list[Exception], state: State) 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_refused_login_ends_the_run_at_once(error: Exception, workers: int) -> None:
-    """Other connections or not: accounts are locked for wrong passwords."""
+    """However many workers there are: accounts are locked for wrong passwords."""
     verdict, after = judge(error, State(workers, 5, worked=True))
     assert (verdict, after.has_ended) == (REPORT, True)
 
@@ -95,7 +95,7 @@ def test_a_refused_login_ends_the_run_at_once(error: Exception, workers: int) ->
 @pytest.mark.parametrize("error", CALLERS, ids=repr)
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_callers_own_error_is_the_result(error: Exception, workers: int) -> None:
-    """Nobody would hear of it otherwise; and a callable that fails each time is not asked for each message."""
+    """It is reported, and a callable that always fails is not called for each message."""
     state = State(workers, 2, worked=True)
     verdict, state = judge(error, state)
     assert (verdict, state.has_ended, state.workers) == (REPORT, False, workers)
@@ -104,8 +104,8 @@ def test_a_callers_own_error_is_the_result(error: Exception, workers: int) -> No
 
 
 @pytest.mark.parametrize("error", NETWORK, ids=repr)
-def test_the_last_worker_tries_again_where_a_connection_has_worked(error: Exception) -> None:
-    """Up to the limit; where none ever has, the first message says so."""
+def test_the_last_worker_tries_again_if_a_connection_has_worked(error: Exception) -> None:
+    """It tries up to the limit. If no connection has ever worked, the first message gets the error."""
     verdicts, state = [], State(1, 3, worked=True)
     while not state.has_ended:
         verdict, state = judge(error, state)
@@ -121,8 +121,8 @@ def _run(*errors: Exception, workers: int) -> tuple[list[Verdict], Run]:
     return [run.judge_failure(error)[0] for error in errors], run
 
 
-def test_the_login_that_a_pause_has_kept_back_is_tried_once() -> None:
-    """Of two connections one was too many, and its refusal came first: the other may be good."""
+def test_a_login_that_a_pause_has_prevented_is_tried_once() -> None:
+    """One of two connections was too many and was refused first: the login of the other may succeed."""
     verdicts, run = _run(_login(454), _login(454, paused=True), workers=2)
     assert verdicts == [LEAVE, RETRY]
     assert run.ended is None
@@ -135,7 +135,7 @@ def test_the_login_that_a_pause_has_kept_back_is_tried_once() -> None:
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_pause_that_began_before_the_run_is_kept(*, paused: bool) -> None:
-    """And where each login was tried, none is tried again."""
+    """If each login was tried, none is tried again either."""
     verdicts, run = _run(_login(454, paused=paused), _login(454, paused=paused), workers=2)
     assert verdicts == [LEAVE, REPORT]
     assert run.ended is not None
@@ -143,7 +143,7 @@ def test_a_pause_that_began_before_the_run_is_kept(*, paused: bool) -> None:
 
 
 def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
-    """Its connection has come to the end of its messages, and the server did take its login."""
+    """Its last connection has reached its message limit, and the server had accepted its login."""
     run = _new_run(1, 5)
     assert run.enter()
     run.note_connection()
@@ -152,7 +152,7 @@ def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
 
 
 def test_a_run_goes_on_with_the_workers_that_are_left() -> None:
-    """No other takes the place of one that left; one that has nothing to do may come again."""
+    """A worker that left is not replaced; one that had nothing to do may enter again."""
     run = _new_run(3, 5)
     assert run.enter()
     run.leave()
@@ -167,8 +167,8 @@ def test_a_run_goes_on_with_the_workers_that_are_left() -> None:
 
 
 @pytest.mark.parametrize("error", [*NETWORK, LookupError("sealed")], ids=repr)
-def test_the_rest_of_a_run_says_why_it_is_not_sent(error: Exception) -> None:
-    """As much as is known of the last failure, and retryable where that was."""
+def test_messages_after_the_end_of_a_run_say_why_they_are_not_sent(error: Exception) -> None:
+    """They have the reply and hint of the last failure, and are retryable if it was."""
     run = _new_run(1, 1)
     assert run.enter()
     run.judge_failure(error)
@@ -181,8 +181,8 @@ def test_the_rest_of_a_run_says_why_it_is_not_sent(error: Exception) -> None:
 
 
 @given(st.integers(1, 50))
-def test_pauses_grow_and_have_an_end(failures: int) -> None:
-    """They give a server that is started again some seconds."""
+def test_pauses_grow_up_to_a_limit(failures: int) -> None:
+    """A server that restarts gets some seconds."""
     assert 0 < pause(failures) <= pause(failures + 1) <= 8
 
 
@@ -190,7 +190,7 @@ def test_pauses_grow_and_have_an_end(failures: int) -> None:
 def test_each_worker_may_have_a_message_of_any_size(
     messages: int, held: int, workers: int, ahead: int, most: int
 ) -> None:
-    """Beyond that, neither messages nor octets exceed what may be read ahead."""
+    """Beyond that, neither messages nor bytes exceed what may be read ahead."""
     full = is_full(messages, held, workers, ahead, most)
     assert full or messages < ahead
     assert full or messages < workers or held < most
@@ -211,22 +211,22 @@ def test_each_worker_may_have_a_message_of_any_size(
         (550, "too many connections", False),
     ],
 )
-def test_a_limit_of_connections_is_recognised(code: int, text: str, *, limit: bool) -> None:
-    """By 432 (a large provider's) or by its words, where it is for now."""
+def test_a_connection_limit_is_recognised(code: int, text: str, *, limit: bool) -> None:
+    """By the code 432 (of a large provider), or by its text in a temporary refusal."""
     assert is_connection_limit(DataRefusedError("no", reply=_reply(code, text))) is limit
     assert not is_connection_limit(None)
     assert not is_connection_limit(ConnectError("too many connections"))
 
 
-def test_only_what_nobody_can_have_goes_again() -> None:
-    """And only where there was a session; the rest is the connection's fault, which `judge` knows."""
+def test_only_a_message_that_was_certainly_not_accepted_is_resent() -> None:
+    """And only if there was a session; `judge` decides about the other failures."""
     assert can_resend(ConnectError("gone", stage=Stage.MAIL))
     assert not can_resend(ConnectError("gone", stage=Stage.GREETING))
     assert not can_resend(DeadlineExceededError("late", stage=Stage.MAIL))
 
 
-def test_frames_are_let_go_through_all_causes() -> None:
-    """Where they are a ring as well; the note of where it was is not written twice."""
+def test_frames_are_dropped_from_all_causes() -> None:
+    """Even if the causes form a cycle; the note that says where it was raised is added once."""
     first, second = LookupError("first"), ConnectError("second")
     for _ in range(2):
         for error in (first, second):

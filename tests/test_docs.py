@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import getpass
+import json
 import logging
 import os
 import queue
@@ -167,6 +168,42 @@ def test_the_pages_code_runs_as_printed(page: str, example_net: SecureMailer) ->
     _run(page, example_net)
 
 
+def test_the_readmes_receipt_is_what_its_program_prints(
+    example_net: SecureMailer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole program prints the line that stands above it, but for the id and the server's words."""
+    _run("README.md", example_net)
+    shown, _ = _shown("README.md")
+    assert _shape(capsys.readouterr().out) == _shape(shown)
+
+
+def test_the_readmes_figures_are_the_measured_ones() -> None:
+    """Each number of its picture's description and of its table is in measured.json, which `nox -s bench` writes."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    measured = json.loads((ROOT / "docs/explanation/speed/measured.json").read_text("utf-8"))
+    rates = {
+        case["name"].removeprefix("one connection, "): {
+            client: f"{1 / took['seconds']:.3g}" for client, took in case["clients"].items()
+        }
+        for case in measured["cases"]
+        if case["name"].startswith("one connection")
+    }
+    chunking, pipelining = rates["CHUNKING"], rates["PIPELINING"]
+    columns = ("smtplib", "nodemailer", "securesmtp", "securesmtp, session")
+    for offered, found in (("PIPELINING and CHUNKING", chunking), ("PIPELINING", pipelining)):
+        assert f"| {offered} | {' | '.join(found[client] for client in columns)} |" in readme
+    (described,) = re.findall(r"!\[([^]]+)\]\(docs/explanation/speed/short.svg\)", readme)
+    described = " ".join(described.split())
+    for label, client in {
+        "securesmtp": "securesmtp",
+        'with pipelining="session"': "securesmtp, session",
+        "nodemailer": "nodemailer",
+        "smtplib": "smtplib",
+        "aiosmtplib": "aiosmtplib",
+    }.items():
+        assert re.search(rf"\b{re.escape(label)} {re.escape(chunking[client])}\b", described)
+
+
 def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nobody signed the certificate, in these words, and without asking for the password."""
     trustme.CA().cert_pem.write_to_path("other.pem")
@@ -174,7 +211,7 @@ def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pyt
     monkeypatch.setattr(getpass, "getpass", lambda: pytest.fail("the password was asked for"))
     with pytest.raises(CertificateError) as caught:
         _run("README.md", example_net)
-    (shown,) = _shown("README.md")
+    _, shown = _shown("README.md")
     assert f"{type(caught.value).__module__}.{type(caught.value).__name__}: {caught.value}" == " ".join(shown.split())
 
 
@@ -275,9 +312,10 @@ def test_each_promise_names_tests_that_exist() -> None:
     page = (ROOT / "docs/explanation/security-model.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     assert named - TESTS == set()
-    promised, _, rest = page.partition("## What is not promised")
-    for promise in promised.partition("## What is promised")[2].split("\n\n")[1:]:
-        assert not promise.strip() or "*Tests:* `test_" in promise
+    promised, _, rest = page.partition("\n## What is not promised\n")
+    promises = promised.partition("\n## Promises\n")[2].split("\n### ")[1:]
+    assert promises
+    assert [promise for promise in promises if "\n*Tests:* `test_" not in promise] == []
     assert "MTA-STS" in rest
 
 

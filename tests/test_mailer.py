@@ -39,7 +39,7 @@ PLAINTEXT = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
 
 
 def test_a_message_arrives_in_both_modes(serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode) -> None:
-    """What the server accepts is the message, for To and Bcc, without a Bcc field; the receipt says so."""
+    """The server accepts the message for To and Bcc, without a Bcc field, and the receipt agrees."""
     server = serve(honest(mode, auth=("me", "pässwörd")))
     receipt = mailer(server, tls=mode, username="me", password=lambda: "pässwörd").send(message)
     (accepted,) = server.accepted
@@ -90,7 +90,7 @@ def test_a_refusal_is_an_error_with_its_outcome(  # noqa: PLR0913, PLR0917 -- fi
     error: type[SecureSMTPError],
     outcome: Outcome,
 ) -> None:
-    """Each step's refusal has its own error, which tells the outcome and pickles."""
+    """The refusal at each step has its own error class, which has the outcome and can be pickled."""
     server = serve(honest(replies=replies))
     with pytest.raises(error) as caught:
         mailer(server).send(message)
@@ -100,7 +100,7 @@ def test_a_refusal_is_an_error_with_its_outcome(  # noqa: PLR0913, PLR0917 -- fi
     assert str(told) == str(caught.value)
 
 
-def test_partial_allow_delivers_to_the_rest(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+def test_partial_allow_sends_to_the_others(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """With partial="allow" the receipt says who was refused."""
 
     def rcpt(peer: Peer, line: bytes) -> bytes:
@@ -128,7 +128,7 @@ def test_starttls_that_is_not_offered_is_a_downgrade(serve: Serve, mailer: Maile
 
 
 def test_a_forged_line_after_the_220_is_refused(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """Octets that follow STARTTLS's 220 in the clear end the session."""
+    """Bytes that follow the 220 to STARTTLS in plaintext end the session."""
 
     def injects(peer: Peer) -> None:
         peer.send(b"220 mx.test\r\n")
@@ -159,7 +159,7 @@ def test_a_plaintext_server_on_an_implicit_port_is_recognised(
 
 
 def test_an_untrusted_certificate_is_refused(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """With certifi's roots the test server is nobody's."""
+    """None of certifi's roots has signed the test server's certificate."""
     with pytest.raises(CertificateError, match="ca_file"):
         mailer(serve(), policy=TLSPolicy()).send(message)
 
@@ -183,7 +183,7 @@ def test_login_is_used_where_plain_is_not_allowed(serve: Serve, mailer: Mailer, 
 def test_the_outcome_is_unknown_when_the_final_reply_never_comes(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """A deadline after the content's end cannot tell whether it was accepted."""
+    """A deadline that passes after the end of the content does not say whether the message was accepted."""
 
     def silent(peer: Peer, content: bytes) -> bytes:
         peer.sleep_until_peer_closes()
@@ -195,10 +195,10 @@ def test_the_outcome_is_unknown_when_the_final_reply_never_comes(
     assert caught.value.message_id
 
 
-def test_the_outcome_is_the_truth_wherever_the_connection_is_cut(
+def test_the_outcome_is_true_wherever_the_connection_is_cut(
     serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode
 ) -> None:
-    """Cut at every octet that the server reads: never a lie about what it accepted."""
+    """Cut at every seventh byte that the server reads: the outcome agrees with what the server accepted."""
     del message["Bcc"]
     message["Message-ID"] = "<a@b>"
     whole = serve(honest(mode))
@@ -216,7 +216,7 @@ def test_the_outcome_is_the_truth_wherever_the_connection_is_cut(
 
 
 def test_send_bytes_changes_nothing_but_bare_lf(serve: Serve, mailer: Mailer) -> None:
-    """Octets and files arrive as they are, LF as CRLF."""
+    """Bytes and files arrive as they are, except that LF becomes CRLF."""
     server = serve()
     mine = mailer(server)
     raw = b"Subject: x\n\n.dot\n..\n" + b"y" * 998 + b"\nend"
@@ -236,11 +236,11 @@ def test_send_bytes_changes_nothing_but_bare_lf(serve: Serve, mailer: Mailer) ->
         pytest.param(b"Subject: x\n\nend\r", "line 3 has a CR", id="cr-at-the-end"),
         pytest.param(b"Subject: x\nBcc: y@example.org\n\n", "line 2 is a Bcc", id="bcc"),
         pytest.param(b"no header", "line 1 is neither", id="no-header"),
-        pytest.param(b"Subject: \xff\n\n", "line 1 is a header that is not UTF-8", id="latin-1-header"),
+        pytest.param(b"Subject: \xff\n\n", "line 1 of the header is not UTF-8", id="latin-1-header"),
     ],
 )
-def test_octets_that_cannot_be_sent_are_refused_with_their_line(data: bytes, match: str) -> None:
-    """Nothing is connected to: the port is closed."""
+def test_bytes_that_cannot_be_sent_are_refused_with_their_line(data: bytes, match: str) -> None:
+    """No connection is opened: the port is closed."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(MessageError, match=match):
         mine.send_bytes(data, mail_from="a@example.org", recipients=["b@example.org"])
 
@@ -250,8 +250,8 @@ def test_octets_that_cannot_be_sent_are_refused_with_their_line(data: bytes, mat
     ["", "a", "a@", "@b", "a b@c", "a@b> SIZE=1", "a@b\r\nRSET", "<a@b>", "x <a@b>", "a@b, c@d", "a@b\0", "a\u2028@b",
      "@r:a@b", "(c)a@b", '"x@evil> y"@good', "a@[1.2.3]", "a@-b", "x" * 253 + "@b", "a@" + "b" * 300, "a@b。c"],
 )  # fmt: skip
-def test_what_is_not_a_mailbox_is_refused(address: str) -> None:
-    """Nothing is connected to, and nothing is repaired."""
+def test_an_invalid_address_is_refused(address: str) -> None:
+    """No connection is opened, and no address is repaired."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(AddressError):
         mine.send_bytes(b"\n", mail_from="a@example.org", recipients=[address])
 
@@ -265,14 +265,14 @@ def test_what_is_not_a_mailbox_is_refused(address: str) -> None:
         {"username": "me", "password": "a\0b"},
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_refused_when_the_mailer_is_made(options: dict[str, object]) -> None:
-    """The caller's mistakes do not wait for the first mail."""
+def test_a_wrong_argument_is_refused_by_the_constructor(options: dict[str, object]) -> None:
+    """A mistake is found before the first message."""
     with pytest.raises(ConfigurationError):
         SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
 
 
 def test_a_closed_mailer_refuses_to_send(message: EmailMessage) -> None:
-    """As a closed file does; a run of many is refused at the call, not message by message."""
+    """`send_many` refuses at the call, not message by message."""
     mine = SecureMailer("localhost", 1)
     mine.close()
     uses: list[Callable[[], object]] = [lambda: mine.send(message), lambda: mine.send_many([message]), mine.check]

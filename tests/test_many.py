@@ -1,4 +1,4 @@
-"""send_many: in order, lazily, over the pool; one bad message stops no other, and nothing is sent twice."""
+"""send_many: results in order, input read lazily, one bad message does not stop the others, nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcom
 
 
 def mails(count: int) -> Iterator[Envelope]:
-    """Write mails whose subject is their number."""
+    """Return messages whose subject is their number."""
     for number in range(count):
         yield Envelope(
             "a@b.example", ["c@d.example"], b"Subject: %d\r\nMessage-ID: <%d@x>\r\n\r\nx\r\n" % (number, number)
@@ -60,7 +60,7 @@ def _threads() -> set[threading.Thread]:
 
 
 def test_results_come_in_the_order_of_the_messages(serve: Serve, mailer: Mailer) -> None:
-    """Whatever is done first; each message arrives once, over no more connections than are allowed."""
+    """Even if a later one is sent first; each arrives once, over no more connections than are allowed."""
 
     def uneven(peer: Peer, content: bytes) -> bytes:
         time.sleep(0.01 if _number(content) % 3 == 0 else 0)
@@ -78,7 +78,7 @@ def test_results_come_in_the_order_of_the_messages(serve: Serve, mailer: Mailer)
 
 
 def test_the_input_is_read_only_a_little_ahead(serve: Serve, mailer: Mailer) -> None:
-    """An endless one will do: at most twice as many as there are connections are begun and not told."""
+    """An endless input works: at most twice as many messages as connections are read ahead of the results."""
     read = 0
 
     def endless() -> Iterator[Envelope]:
@@ -96,7 +96,7 @@ def test_the_input_is_read_only_a_little_ahead(serve: Serve, mailer: Mailer) -> 
 
 
 def test_one_bad_message_stops_no_other(serve: Serve, mailer: Mailer) -> None:
-    """Each result has what `send` would have raised; a file is read, an object sent with its own envelope."""
+    """Each result has what `send` would have raised; files, objects and envelopes are sent."""
     bad = b"550 5.7.1 no\r\n"
     replies = {
         "RCPT": lambda _, line: bad if b"nobody" in line else b"250 ok\r\n",
@@ -137,8 +137,8 @@ def test_one_bad_message_stops_no_other(serve: Serve, mailer: Mailer) -> None:
     assert any(message.mail_from == b"MAIL FROM:<x@b.example>" for message in server.accepted)
 
 
-def test_a_message_is_taken_when_it_is_read(serve: Serve, mailer: Mailer) -> None:
-    """Who goes on with the same object changes the next one, not the one before (MSG-08)."""
+def test_a_message_is_copied_when_it_is_read(serve: Serve, mailer: Mailer) -> None:
+    """A caller that changes the object afterwards changes the next message only (MSG-08)."""
 
     def reused() -> Iterator[EmailMessage]:
         mail = EmailMessage()
@@ -154,8 +154,8 @@ def test_a_message_is_taken_when_it_is_read(serve: Serve, mailer: Mailer) -> Non
     assert sorted(subjects) == sorted(b"Subject: %d" % number for number in range(20))
 
 
-def test_what_the_iterable_raises_comes_after_the_results(serve: Serve, mailer: Mailer) -> None:
-    """Nothing of what was begun is lost, and nothing is left running."""
+def test_an_error_of_the_iterable_is_raised_after_the_results(serve: Serve, mailer: Mailer) -> None:
+    """No result is lost, and no thread is left running."""
 
     def raises() -> Iterator[Envelope]:
         yield from mails(7)
@@ -173,8 +173,8 @@ def test_what_the_iterable_raises_comes_after_the_results(serve: Serve, mailer: 
     assert _threads() == set()
 
 
-def test_who_stops_listening_leaves_no_half_message(serve: Serve, mailer: Mailer) -> None:
-    """What is under way is finished, what was not begun is dropped, and the mailer is as before."""
+def test_leaving_the_loop_early_leaves_no_half_message(serve: Serve, mailer: Mailer) -> None:
+    """Messages that are being sent are finished, the others are dropped, and the mailer is usable."""
     server = serve()
     mine = mailer(server, max_connections=2)
     for result in mine.send_many(mails(100)):
@@ -189,10 +189,8 @@ def test_who_stops_listening_leaves_no_half_message(serve: Serve, mailer: Mailer
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_what_the_end_of_a_loop_kept_from_the_caller_can_be_read_afterwards(
-    serve: Serve, mailer: Mailer, pipelining: str
-) -> None:
-    """What was under way has its result, what was read and not begun was not sent, and nothing more is read."""
+def test_results_can_be_read_after_leaving_the_loop(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Messages that were being sent have their result, the others are NOT_SENT, and no more are read."""
     server = serve(honest(extensions=("PIPELINING",)), overlaps=True)
     mine = mailer(server, max_connections=2, pipelining=pipelining)
     read: list[Envelope] = []
@@ -218,15 +216,15 @@ def test_what_the_end_of_a_loop_kept_from_the_caller_can_be_read_afterwards(
     assert _threads() == set()
 
 
-def test_a_run_that_was_never_begun_has_nothing_to_tell(serve: Serve, mailer: Mailer) -> None:
-    """Closed before its first result, nothing is read."""
+def test_a_run_closed_before_its_first_result_reads_nothing(serve: Serve, mailer: Mailer) -> None:
+    """Its iterable is not touched."""
     results = mailer(serve()).send_many(mails(3))
     results.close()  # type: ignore[attr-defined] # as a generator's
     assert list(results) == []
 
 
-def test_what_the_iterable_raised_is_raised_after_an_interrupt_too(serve: Serve, mailer: Mailer) -> None:
-    """Behind the results that the interrupt kept from the caller."""
+def test_an_error_of_the_iterable_is_raised_after_an_interrupt_too(serve: Serve, mailer: Mailer) -> None:
+    """It comes after the results that the interrupt kept from the caller."""
 
     def raises() -> Iterator[Envelope]:
         yield from mails(2)
@@ -265,7 +263,7 @@ def _interrupted_when_it_waits(go: threading.Event) -> Iterator[None]:
 
 @pytest.mark.parametrize("step", thorough(7, 1))
 def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer: Mailer, step: int) -> None:
-    """Each message that was read has one result, before or after, and each that was accepted is told as accepted."""
+    """Each message that was read has one result, before or after it, and each accepted one is ACCEPTED."""
     server = serve(connections=5000)
     mine = mailer(server, max_connections=2)
     for at in itertools.count(0, step):
@@ -275,7 +273,7 @@ def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer:
         def trace(frame: FrameType, what: str, _: object, left: list[int] = left) -> Any:
             if frame.f_code.co_filename != _workers.__file__:
                 return None
-            # A signal strikes behind a call, and not between a store and the return behind it.
+            # A signal strikes after a call, and not between an assignment and the return after it.
             if what == "line" and linecache.getline(_workers.__file__, frame.f_lineno).strip() != "return result":
                 left[0] -= 1
                 if left[0] == -1:
@@ -301,8 +299,8 @@ def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer:
     assert at > 100
 
 
-def test_of_what_a_thread_had_in_hand_when_it_ended_nothing_is_claimed() -> None:
-    """It may have been accepted; of what nobody had, it is known that it was not sent."""
+def test_a_message_whose_thread_ended_has_an_unknown_outcome() -> None:
+    """It may have been accepted. Messages that no thread had taken are certainly not sent."""
     sender = Mailbox.parse("a@b.example")
     jobs = [Job(number, Submission(sender, (), Content.from_bytes(b"")), lambda: None) for number in range(3)]
 
@@ -318,7 +316,7 @@ def test_of_what_a_thread_had_in_hand_when_it_ended_nothing_is_claimed() -> None
 
 
 def _dies(times: int, at: str, then: bytes = b"") -> Callable[[Peer, bytes], bytes]:
-    """Answer at this step by the end of the connection, so many times."""
+    """End the connection at this step, so many *times*, or reply with *then*."""
     left = [None] * times
 
     def answer(peer: Peer, line: bytes) -> bytes:
@@ -336,7 +334,7 @@ def _dies(times: int, at: str, then: bytes = b"") -> Callable[[Peer, bytes], byt
 @pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("then", [b"", b"421 4.3.2 restarting\r\n"], ids=["cut", "421"])
 def test_a_message_whose_connection_died_is_sent_once_more(serve: Serve, mailer: Mailer, at: str, then: bytes) -> None:
-    """Once: nobody can have it. When the second connection dies as well, the error is told."""
+    """It was certainly not accepted. If the second connection dies as well, the error is the result."""
     server = serve(honest(replies={at: _dies(1, at, then)}))
     (result,) = mailer(server).send_many(mails(1))
     assert result.outcome is ACCEPTED
@@ -349,7 +347,7 @@ def test_a_message_whose_connection_died_is_sent_once_more(serve: Serve, mailer:
 
 
 def test_a_message_whose_outcome_is_unknown_is_never_sent_again(serve: Serve, mailer: Mailer) -> None:
-    """It may have arrived, and here it has: once (MSG-05)."""
+    """It may have arrived, and here it did: once (MSG-05)."""
     server = serve(honest(replies={"CONTENT": _dies(1, "CONTENT")}))
     results = list(mailer(server, max_connections=1).send_many(mails(3)))
     assert [result.outcome for result in results] == [UNKNOWN, ACCEPTED, ACCEPTED]
@@ -358,16 +356,16 @@ def test_a_message_whose_outcome_is_unknown_is_never_sent_again(serve: Serve, ma
     assert [_number(message.content) for message in server.accepted] == [0, 1, 2]
 
 
-def test_a_connection_that_cannot_be_made_is_not_tried_twice(serve: Serve, mailer: Mailer) -> None:
-    """It did not die, it never was."""
+def test_a_connection_that_cannot_be_opened_is_not_tried_twice(serve: Serve, mailer: Mailer) -> None:
+    """Only a message whose connection was open before is sent again."""
     server = serve(honest(replies={"GREETING": b"421 4.3.2 not now\r\n"}))
     (result,) = mailer(server).send_many(mails(1))
     assert result.outcome is NOT_SENT
     assert len(server.connections) == 1
 
 
-def test_a_refused_login_is_the_last_of_a_run(serve: Serve, mailer: Mailer) -> None:
-    """Fifty messages are not fifty wrong passwords; the next run may try again."""
+def test_a_refused_login_ends_a_run(serve: Serve, mailer: Mailer) -> None:
+    """Fifty messages do not make fifty wrong logins; the next run tries again."""
     server = serve(honest(auth=("me", "right")), connections=100)
     mine = mailer(server, username="me", password="wrong", max_connections=2)
     results = list(mine.send_many(mails(50)))
@@ -378,8 +376,8 @@ def test_a_refused_login_is_the_last_of_a_run(serve: Serve, mailer: Mailer) -> N
     assert len(server.connections) <= 3
 
 
-def test_what_a_password_callable_raises_is_in_the_result(serve: Serve, mailer: Mailer) -> None:
-    """As it is; the others are tried."""
+def test_an_error_of_a_password_callable_is_the_result(serve: Serve, mailer: Mailer) -> None:
+    """It is not wrapped, and the other messages are tried."""
     asked = itertools.count()
 
     def password() -> str:
@@ -396,8 +394,8 @@ def test_what_a_password_callable_raises_is_in_the_result(serve: Serve, mailer: 
     ]
 
 
-def test_the_deadline_is_each_messages_own(serve: Serve, mailer: Mailer) -> None:
-    """A slow one does not take it from the next."""
+def test_each_message_has_its_own_deadline(serve: Serve, mailer: Mailer) -> None:
+    """A slow message leaves the next one its full time."""
     asked = itertools.count()
 
     def slow(peer: Peer, line: bytes) -> bytes:
@@ -423,8 +421,8 @@ def test_arguments_are_checked_at_the_call(serve: Serve, mailer: Mailer) -> None
         mine.send_many(EmailMessage())  # type: ignore[arg-type]
 
 
-def test_what_nobody_has_taken_is_dropped_when_who_listens_has_gone() -> None:
-    """And each thread hears that there is no more."""
+def test_a_closed_backlog_drops_what_no_worker_has_taken() -> None:
+    """Each thread learns that there are no more jobs."""
     backlog, content = Backlog(), Content.from_bytes(b"")
     backlog.put(Job(0, Submission(Mailbox.parse("a@b.example"), (), content), lambda: None))
     backlog.close()
@@ -464,8 +462,8 @@ def _job() -> Job:
     return Job(0, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None, started=1.0)
 
 
-def test_a_thread_whose_start_was_interrupted_is_waited_for_by_what_it_has() -> None:
-    """Whether it runs cannot be asked; what is under way has its end before the run is over."""
+def test_a_thread_whose_start_was_interrupted_is_waited_for_by_its_job() -> None:
+    """Whether it runs is not known; but its job has an end before the run is over."""
     job = _job()
 
     class Ends:
@@ -479,8 +477,8 @@ def test_a_thread_whose_start_was_interrupted_is_waited_for_by_what_it_has() -> 
     assert progress.threads == []
 
 
-def test_what_an_interrupt_has_found_out_of_a_message_is_its_result() -> None:
-    """Its cause is ours, and about this message."""
+def test_the_error_that_an_interrupt_carries_is_the_result() -> None:
+    """The cause of the interrupt is an error of ours about this message."""
     job, known, interrupt = _job(), ConnectError("the send was interrupted"), KeyboardInterrupt()
     interrupt.__cause__, job.end = known, interrupt
 

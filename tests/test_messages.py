@@ -1,4 +1,4 @@
-"""EmailMessage to envelope and octets, seen from the wire."""
+"""From EmailMessage to envelope and content, as the server receives them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _mail(**fields: str) -> EmailMessage:
 def test_the_envelope_comes_from_the_header(
     serve: Serve, mailer: Mailer, mail: EmailMessage, mail_from: str, recipients: list[str]
 ) -> None:
-    """By the one documented rule; Bcc and non-ASCII domains never reach the wire."""
+    """By the documented rule; Bcc and non-ASCII domains are never transmitted."""
     server = serve()
     mailer(server).send(mail)
     wire = server.secret
@@ -89,10 +89,8 @@ def test_the_envelope_comes_from_the_header(
                      "resent more than once", id="resent-twice"),
     ],
 )  # fmt: skip
-def test_a_message_that_does_not_tell_its_envelope_is_refused(
-    mail: EmailMessage, error: type[Exception], match: str
-) -> None:
-    """Nothing is connected to: the port is closed."""
+def test_a_message_without_an_envelope_is_refused(mail: EmailMessage, error: type[Exception], match: str) -> None:
+    """No connection is opened: the port is closed."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(error, match=match):
         mine.send(mail)
 
@@ -107,10 +105,10 @@ def test_a_message_that_does_not_tell_its_envelope_is_refused(
         pytest.param(None, None, None, id="a-field"),
     ],
 )
-def test_whose_address_was_refused_is_told(
+def test_an_address_error_says_whose_address_it_is(
     mail_from: str | None, recipients: list[str] | None, refused: str | None
 ) -> None:
-    """So that a program tells its own wrong sender from a stranger's wrong recipient; recipients come first."""
+    """A program can tell its own wrong sender from a wrong recipient; recipients are checked first."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(AddressError) as caught:
         mine.send(_mail(From="me;you@example.org"), mail_from=mail_from, recipients=recipients)
     assert caught.value.address == refused
@@ -118,8 +116,8 @@ def test_whose_address_was_refused_is_told(
 
 
 @pytest.mark.parametrize("kind", ["send", "send_bytes", "send_many"])
-def test_the_null_reverse_path_is_sent_where_it_is_given(serve: Serve, mailer: Mailer, kind: str) -> None:
-    """RFC 3834 §3.3, RFC 8098 §3: nobody answers an automatic reply. The Message-ID has the domain of From."""
+def test_a_null_reverse_path_is_sent(serve: Serve, mailer: Mailer, kind: str) -> None:
+    """As for automatic replies (RFC 3834 §3.3, RFC 8098 §3). The Message-ID has the domain of From."""
     server, mail = serve(), _mail(Auto_Submitted="auto-replied")
     mine, to = mailer(server), ["you@example.org"]
     if kind == "send":
@@ -136,8 +134,8 @@ def test_the_null_reverse_path_is_sent_where_it_is_given(serve: Serve, mailer: M
     assert re.findall(rb"MAIL FROM:(<.*?>)", server.secret) == [b"<>"]
 
 
-def test_a_test_server_takes_the_null_reverse_path() -> None:
-    """So that a program's automatic replies can be tested."""
+def test_the_test_server_accepts_the_null_reverse_path() -> None:
+    """A program's automatic replies can be tested."""
     with LocalServer() as server:
         with SecureMailer(server.host, server.port, policy=TLSPolicy(ca_data=server.ca_pem)) as mine:
             mine.send(_mail(), mail_from="")
@@ -145,7 +143,7 @@ def test_a_test_server_takes_the_null_reverse_path() -> None:
 
 
 def test_an_address_object_is_an_address(serve: Serve, mailer: Mailer) -> None:
-    """Its mailbox stands in the envelope; the display name does not."""
+    """Its mailbox is in the envelope; the display name is not."""
     server = serve()
     receipt = mailer(server).send(
         _mail(), mail_from=Address("Me", "a..b", "example.org"), recipients=[Address("You", "y", "bücher.example")]
@@ -155,8 +153,8 @@ def test_an_address_object_is_an_address(serve: Serve, mailer: Mailer) -> None:
     assert b"RCPT TO:<y@xn--bcher-kva.example>" in server.secret
 
 
-def test_the_older_messages_are_sent(serve: Serve, mailer: Mailer) -> None:
-    """What most programs build; each as it is to be read, none of them changed."""
+def test_older_message_classes_are_sent(serve: Serve, mailer: Mailer) -> None:
+    """Each arrives with its text, and none of them is changed."""
     mixed = MIMEMultipart()
     mixed["From"], mixed["To"] = "Jörg <me@example.org>", formataddr(("Müller, J", "you@example.org"))
     mixed["Subject"], mixed["Bcc"] = cast("str", Header("Grüße", "utf-8")), "c@example.org"
@@ -181,14 +179,14 @@ def test_the_older_messages_are_sent(serve: Serve, mailer: Mailer) -> None:
     assert body.get_content() == "Grüße\n"
 
 
-def test_one_older_message_is_not_many() -> None:
-    """A Message can be iterated over: its field names would be taken for messages."""
+def test_one_message_is_not_an_iterable_of_messages() -> None:
+    """A Message is iterable too: its field names would be taken for messages."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(ConfigurationError, match="iterable of messages"):
         mine.send_many(MIMEText("x"))  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_recipients_that_are_one_string_are_refused() -> None:
-    """They would be taken letter by letter."""
+    """It would be taken letter by letter."""
     with SecureMailer("localhost", 1) as mine, pytest.raises(ConfigurationError, match="list"):
         mine.send(_mail(), recipients="you@example.org")
 
@@ -203,7 +201,7 @@ def test_recipients_that_are_one_string_are_refused() -> None:
     ],
 )
 def test_no_header_line_is_injected(serve: Serve, mailer: Mailer, name: str, value: str) -> None:
-    """Refused, or encoded so that it is no line of its own: on every Python (MSG-03)."""
+    """A value is refused, or encoded so that it makes no line of its own (MSG-03)."""
     server = serve()
     mail = _mail()
     try:
@@ -220,7 +218,7 @@ def test_no_header_line_is_injected(serve: Serve, mailer: Mailer, name: str, val
 
 
 def test_content_is_encoded_for_a_server_without_8bitmime(serve: Serve, mailer: Mailer) -> None:
-    """An object is encoded again, raw octets are refused before MAIL (EXT-02)."""
+    """An object is encoded again, raw bytes are refused before MAIL (EXT-02)."""
     server = serve(honest(extensions=()))
     mail = _mail()
     mail.set_content("ä\n", cte="8bit")
@@ -235,7 +233,7 @@ def test_content_is_encoded_for_a_server_without_8bitmime(serve: Serve, mailer: 
 
 
 def test_8bit_content_is_declared(serve: Serve, mailer: Mailer) -> None:
-    """RFC 6152: BODY=8BITMIME stands on MAIL, and SIZE is exact."""
+    """MAIL has BODY=8BITMIME (RFC 6152), and SIZE is exact."""
     server = serve(honest(extensions=("8BITMIME", "SIZE 1000")))
     raw = "\r\nä\r\n".encode()
     mailer(server).send_bytes(raw, mail_from="a@b.example", recipients=["c@d.example"])
@@ -243,15 +241,15 @@ def test_8bit_content_is_declared(serve: Serve, mailer: Mailer) -> None:
 
 
 def test_a_message_over_the_servers_size_is_refused_before_mail(serve: Serve, mailer: Mailer) -> None:
-    """RFC 1870 §6.1: nothing is uploaded in vain (EXT-01)."""
+    """The content is not uploaded (RFC 1870 §6.1, EXT-01)."""
     server = serve(honest(extensions=("SIZE 10",)))
     with pytest.raises(MessageError, match="takes 10"):
         mailer(server).send(_mail())
     assert b"MAIL" not in server.secret
 
 
-def test_smtputf8_is_used_where_it_is_needed_and_offered(serve: Serve, mailer: Mailer) -> None:
-    """A non-ASCII local part, in UTF-8; refused before MAIL elsewhere (EXT-03)."""
+def test_smtputf8_is_used_if_needed_and_offered(serve: Serve, mailer: Mailer) -> None:
+    """A non-ASCII local part is sent as UTF-8, or refused before MAIL (EXT-03)."""
     mail = _mail(Cc="jürgen@example.org", Subject="Grüße")
     server = serve(honest(extensions=("8BITMIME", "SMTPUTF8")))
     mailer(server).send(mail)
@@ -264,7 +262,7 @@ def test_smtputf8_is_used_where_it_is_needed_and_offered(serve: Serve, mailer: M
 
 
 def test_the_callers_message_is_not_changed(serve: Serve, mailer: Mailer) -> None:
-    """Not even boundaries of parts are filled in."""
+    """Not even the boundaries of its parts are filled in."""
     mail = _mail(Bcc="c@example.org")
     mail.add_attachment(b"x", maintype="a", subtype="b")
     before = list(mail.items()), [list(part.items()) for part in mail.iter_parts()]

@@ -1,4 +1,4 @@
-"""Runs of send_many against servers that take few connections, or go away: no message is lost, and none sent twice."""
+"""Runs of send_many against servers with few connections, or outages: no message is lost, none is sent twice."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
 
 
 def mails(count: int, size: int = 0) -> Iterator[Envelope]:
-    """Write mails whose subject is their number."""
+    """Return messages whose subject is their number."""
     for number in range(count):
         data = b"Subject: %d\r\nMessage-ID: <%d@x>\r\n\r\n" % (number, number)
         yield Envelope("a@b.example", ["c@d.example"], data + b"x" * 70 * (size > 0) + b"\r\n" * (size // 2))
 
 
 def arrived(server: ScriptedServer) -> list[int]:
-    """Return the numbers of the mails that the server accepted, each as often as it was."""
+    """Return the numbers of the messages that the server accepted, each as often as it did."""
     return sorted(int(each.content.split(b"\r\n")[0].removeprefix(b"Subject: ")) for each in server.accepted)
 
 
 class Room:
-    """A server that takes so many connections at the same time."""
+    """A server with a limit of simultaneous connections."""
 
     def __init__(self, room: int, refuse: Callable[[Peer], object] | None, script: Script) -> None:
-        """Play *script* while there is room; a further connection is played to *refuse*, or waits in silence."""
+        """Run *script* while there is room; run *refuse* for a further connection, or let it wait."""
         self._free, self._refuse, self._script = threading.Semaphore(room), refuse, script
 
     def __call__(self, peer: Peer) -> None:
@@ -58,7 +58,7 @@ class Room:
             if self._refuse is not None:
                 self._refuse(peer)
                 return
-            # As one that serves one after the other: the client waits for TLS.
+            # Like a server that serves one client at a time: the others wait for TLS.
             while not self._free.acquire(timeout=0.05):
                 if peer._server.stopping.is_set():
                     return
@@ -100,10 +100,10 @@ FEW: dict[str, Callable[[Peer], object] | None] = {
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize("room", [1, 2])
 @pytest.mark.parametrize("how", FEW)
-def test_a_server_that_takes_fewer_connections_gets_every_message(
+def test_a_server_with_fewer_connections_gets_every_message(
     serve: Serve, mailer: Mailer, how: str, room: int, pipelining: str
 ) -> None:
-    """A message that waits for a connection that cannot be opened is sent over another one (PITFALLS O11)."""
+    """A message whose connection cannot be opened is sent over another one (PITFALLS O11)."""
     told: list[Event] = []
     good = honest(auth=("me", "secret"), replies={"CONTENT": _slow}, extensions=OFFER)
     server = serve(Room(room, FEW[how], good), connections=100, overlaps=True)
@@ -112,7 +112,7 @@ def test_a_server_that_takes_fewer_connections_gets_every_message(
     assert [(result.index, result.outcome) for result in results] == [(number, ACCEPTED) for number in range(30)]
     assert arrived(server) == list(range(30))
     fewer = [event for event in told if isinstance(event, FewerConnections)]
-    # One more, where the mailer paused logins before the good connection had made its own.
+    # One more if the mailer paused logins before the good connection had logged in.
     assert len(server.connections) <= 4 + ("login" in how)
     left = [event.connections for event in fewer]
     assert len(set(left)) == len(left)
@@ -120,8 +120,8 @@ def test_a_server_that_takes_fewer_connections_gets_every_message(
     assert all("continues with" in str(event) for event in fewer)
 
 
-def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Serve, mailer: Mailer) -> None:
-    """A deadline that ends a wait in vain for a second connection costs no message: the first one works."""
+def test_a_deadline_does_not_run_while_a_message_has_no_connection(serve: Serve, mailer: Mailer) -> None:
+    """A deadline that passes while a second connection cannot be opened costs no message: the first one works."""
     server = serve(Room(1, None, honest(replies={"CONTENT": _slow})))
     results = list(mailer(server, max_connections=3).send_many(mails(20), deadline=0.5))
     assert {result.outcome for result in results} == {ACCEPTED}
@@ -130,7 +130,7 @@ def test_the_time_of_a_message_does_not_run_while_it_has_no_connection(serve: Se
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """Hold a port where nobody listens."""
+    """Reserve a port on which no server listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -138,10 +138,10 @@ def closed_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize(("workers", "failures"), [(1, 1), (1, 3), (4, 5)])
-def test_a_server_that_is_not_there_is_not_tried_for_each_message(
+def test_an_unreachable_server_is_not_tried_for_each_message(
     serve: Serve, mailer: Mailer, pipelining: str, workers: int, failures: int
 ) -> None:
-    """After some failures in a row the rest is not sent, may be sent later, and says why."""
+    """After some failures in a row, the remaining messages are not sent, are retryable, and say why."""
     told: list[Event] = []
     server = serve()
     mine = mailer(
@@ -166,7 +166,7 @@ def test_a_server_that_is_not_there_is_not_tried_for_each_message(
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_server_that_goes_away_in_a_run_ends_it(serve: Serve, mailer: Mailer, pipelining: str, workers: int) -> None:
-    """What was accepted is told as that, what nobody has as not sent, and nothing arrives twice."""
+    """Accepted messages are ACCEPTED, the others NOT_SENT, and none arrives twice."""
     told: list[Event] = []
     lock = threading.Lock()
 
@@ -174,7 +174,7 @@ def test_a_server_that_goes_away_in_a_run_ends_it(serve: Serve, mailer: Mailer, 
         with lock:
             if len(server.accepted) < 20:
                 return b"250 ok\r\n"
-        # Nobody listens any more.
+        # The server no longer listens.
         threading.Thread(target=server.stop).start()
         server._acceptor.join()
         peer.reset()
@@ -197,7 +197,7 @@ def test_a_server_that_goes_away_in_a_run_ends_it(serve: Serve, mailer: Mailer, 
 
 
 def test_a_short_outage_costs_no_message(serve: Serve, mailer: Mailer) -> None:
-    """A connection of this run has just worked: the message waits, and the next connection takes it."""
+    """A connection of this run has just worked: the message waits for the next connection."""
 
     def dies(peer: Peer, line: bytes) -> bytes:
         return b"421 4.3.2 restarting\r\n" if len(server.accepted) == 3 else b"250 ok\r\n"
@@ -210,7 +210,7 @@ def test_a_short_outage_costs_no_message(serve: Serve, mailer: Mailer) -> None:
     assert len(server.connections) == 4
 
 
-def test_who_stops_listening_in_an_outage_does_not_wait_for_its_end(
+def test_leaving_the_loop_in_an_outage_does_not_wait_for_its_end(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause before the next try ends with the loop."""
@@ -234,10 +234,10 @@ def test_who_stops_listening_in_an_outage_does_not_wait_for_its_end(
     "reply", [b"432 4.3.2 Concurrent connections limit exceeded\r\n", b"421 4.7.0 Too many SMTP sessions\r\n"]
 )
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
+def test_a_connection_limit_after_the_content_makes_a_run_use_fewer(
     serve: Serve, mailer: Mailer, pipelining: str, reply: bytes
 ) -> None:
-    """A large provider says it to the content: that message is refused for now, the others go over fewer (O11)."""
+    """A large provider says so after the content: that message is refused temporarily, the others are sent (O11)."""
     told: list[Event] = []
     busy, lock = set[int](), threading.Lock()
 
@@ -250,7 +250,7 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
         time.sleep(0.01)
         return b"250 ok\r\n"
 
-    # By chunk, a 421 leaves what was in flight behind it unknown.
+    # With BDAT, a 421 leaves the messages in flight behind it unknown.
     offer = OFFER if reply.startswith(b"432") else ("PIPELINING",)
     server = serve(honest(extensions=offer, replies={"CONTENT": limited}), overlaps=True)
     options = {"max_connections": 4, "pipelining": pipelining, "on_event": told.append, "window": Window(2)}
@@ -261,13 +261,13 @@ def test_a_limit_of_connections_that_is_told_late_makes_a_run_use_fewer(
     assert all(result.retryable for result in results if result.outcome is REFUSED)
     assert 0 < sum(result.outcome is REFUSED for result in results) <= 4
     assert arrived(server) == [result.index for result in results if result.outcome is ACCEPTED]
-    # The third and the fourth, or the third alone where it was refused before the fourth had begun.
+    # The third and the fourth, or only the third if it was refused before the fourth began.
     assert min(event.connections for event in told if isinstance(event, FewerConnections)) == 2
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """421 to MAIL, no content written: it goes over a connection that works, not over a further one."""
+def test_a_connection_limit_at_mail_costs_no_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """After 421 to MAIL no content was written: it is sent over a connection that works, not over a new one."""
     first: list[Peer] = []
     lock = threading.Lock()
 
@@ -286,10 +286,8 @@ def test_a_limit_of_connections_at_mail_costs_no_message(serve: Serve, mailer: M
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
-    serve: Serve, mailer: Mailer, pipelining: str
-) -> None:
-    """A message whose second connection is one too many as well goes over the third, which works."""
+def test_a_message_that_meets_a_connection_limit_twice_is_sent(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """If its second connection is one too many as well, it is sent over the third, which works."""
     limit, once, twice = b"421 4.7.0 too many concurrent connections\r\n", threading.Event(), threading.Event()
     begun = itertools.count()
 
@@ -308,7 +306,7 @@ def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
         return limit
 
     def waits(_: Peer, content: bytes) -> bytes:
-        # The message of the other connection is to come here.
+        # So that the message of the other connection comes here.
         assert once.wait(5)
         time.sleep(0.1)
         return b"250 ok\r\n"
@@ -328,10 +326,10 @@ def test_a_limit_of_connections_costs_no_message_though_two_have_met_it(
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize("odd", [0, 1])
-def test_a_message_is_sent_once_more_and_not_for_ever(
+def test_a_message_is_resent_once_only(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, odd: int
 ) -> None:
-    """A server that greets each other connection, and ends it at MAIL, gets the same message twice."""
+    """A server that greets every other connection, and ends it at MAIL, gets the same MAIL twice."""
     monkeypatch.setattr(rules, "_FIRST_PAUSE", 0.01)
     seen = list[bytes]()
 
@@ -355,10 +353,10 @@ def test_a_message_is_sent_once_more_and_not_for_ever(
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize(("reply", "retryable"), [(b"454 4.7.0 too many\r\n", True), (b"535 5.7.8 wrong\r\n", False)])
-def test_the_rest_of_a_run_says_whether_the_login_may_be_tried_later(
+def test_messages_after_a_refused_login_say_whether_it_may_be_tried_later(
     serve: Serve, mailer: Mailer, pipelining: str, reply: bytes, *, retryable: bool
 ) -> None:
-    """454 to AUTH is for now, 535 is not; the server's words, host and port stand in each result (RFC 4954 §6)."""
+    """454 to AUTH is temporary, 535 is not; each result has the server's reply, host and port (RFC 4954 §6)."""
     server = serve(honest(auth=("me", "secret"), replies={"AUTH": reply}), connections=100)
     mine = mailer(server, username="me", password="secret", max_connections=2, pipelining=pipelining)
     results = list(mine.send_many(mails(50)))
@@ -373,10 +371,10 @@ def test_the_rest_of_a_run_says_whether_the_login_may_be_tried_later(
     assert server.secret.count(b"AUTH ") <= 3
 
 
-def test_a_login_that_is_refused_for_now_pauses_those_of_the_whole_mailer(
+def test_a_temporarily_refused_login_pauses_the_logins_of_the_whole_mailer(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each further one would make it worse: threads hear of the first refusal, and of when it is tried again (O12)."""
+    """Each further one would make it worse: all threads get the first refusal, and when to try again (O12)."""
     answers = iter([b"454 4.7.0 Too many login attempts\r\n"])
     server = serve(honest(auth=("me", "secret"), replies={"AUTH": lambda *_: next(answers, b"235 ok\r\n")}))
     mine = mailer(server, username="me", password="secret")
@@ -415,8 +413,8 @@ def _forgetful(peer: Peer, line: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pipelining", ["off", "message"])
-def test_a_login_that_was_lost_is_made_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """530 to MAIL over a connection that has logged in: nobody has the message, and a new connection takes it (O13)."""
+def test_a_lost_login_is_repeated(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """530 to MAIL after a login: the message was not accepted, and is sent over a new connection (O13)."""
     server = serve(honest(auth=("me", "secret"), replies={"MAIL": _forgetful}, extensions=OFFER))
     asked: list[int] = []
 
@@ -432,8 +430,8 @@ def test_a_login_that_was_lost_is_made_again(serve: Serve, mailer: Mailer, pipel
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_run_makes_a_login_that_was_lost_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """In a run as well."""
+def test_a_run_repeats_a_lost_login(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """`send_many` does it as well."""
     server = serve(honest(auth=("me", "secret"), replies={"MAIL": _forgetful}), connections=50, overlaps=True)
     mine = mailer(server, username="me", password="secret", pipelining=pipelining, max_connections=1)
     results = list(mine.send_many(mails(5)))
@@ -441,8 +439,8 @@ def test_a_run_makes_a_login_that_was_lost_again(serve: Serve, mailer: Mailer, p
     assert arrived(server) == list(range(5))
 
 
-def test_the_other_connections_are_not_tried_when_one_has_lost_its_login(serve: Serve, mailer: Mailer) -> None:
-    """The server has forgotten theirs, too: what was logged in before is closed, and a new one opened."""
+def test_a_lost_login_closes_the_other_idle_connections(serve: Serve, mailer: Mailer) -> None:
+    """The server has forgotten their logins too: they are closed, and a new one is opened."""
     both = threading.Barrier(2)
 
     def together(peer: Peer, content: bytes) -> bytes:
@@ -465,8 +463,8 @@ def test_the_other_connections_are_not_tried_when_one_has_lost_its_login(serve: 
 
 
 @pytest.mark.parametrize("pipelining", ["off", "message"])
-def test_a_login_that_was_lost_at_once_is_made_again(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """530 to the first MAIL of a connection that has logged in, as behind a balancer: another one may be good."""
+def test_a_login_that_was_lost_at_once_is_repeated(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """530 to the first MAIL after a login, as behind a load balancer: a new connection may work."""
 
     def mail(peer: Peer, line: bytes) -> bytes:
         return b"530 5.7.0 log in\r\n" if len(server.connections) == 1 else b"250 ok\r\n"
@@ -479,8 +477,8 @@ def test_a_login_that_was_lost_at_once_is_made_again(serve: Serve, mailer: Maile
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_a_login_that_is_never_good_for_a_message_says_so(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """Not "pass username and password", which the caller did; and it is made again for one message, not for each."""
+def test_a_login_that_is_lost_for_each_message_says_so(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """It does not say "pass username and password", and the login is repeated for one message, not for each."""
     server = serve(honest(auth=("me", "secret"), replies={"MAIL": b"530 5.7.0 log in\r\n"}), connections=50)
     mine = mailer(server, username="me", password="secret", pipelining=pipelining)
     with pytest.raises(AuthenticationError, match="the login was lost") as caught:
@@ -500,7 +498,7 @@ def test_a_login_that_is_never_good_for_a_message_says_so(serve: Serve, mailer: 
 def test_threads_that_cannot_be_started_lose_no_result(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, started: int
 ) -> None:
-    """Those that there are do the work; where there is none, who waits for the results does it."""
+    """The running ones do the work; without any, the thread that reads the results does."""
     server = serve()
     mine = mailer(server)
     start, left = threading.Thread.start, [None] * started
@@ -545,10 +543,10 @@ else:
 
 
 @pytest.mark.parametrize("begins", [True, False])
-def test_an_interrupt_in_the_start_of_a_thread_leaves_none_behind(
+def test_an_interrupt_in_the_start_of_a_thread_leaves_no_thread_behind(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, *, begins: bool
 ) -> None:
-    """The message that it sends has its end before the interrupt is raised, and the interrupt has a note of it."""
+    """Its message is finished before the interrupt is raised, and the interrupt has a note about it."""
     start, threads = threading.Thread.start, list[threading.Thread]()
 
     def struck(thread: threading.Thread) -> None:
@@ -572,14 +570,14 @@ def test_an_interrupt_in_the_start_of_a_thread_leaves_none_behind(
     (thread,) = threads
     assert not thread.is_alive()
     monkeypatch.undo()
-    # Who had not taken it when the run was left does not send it.
+    # A worker that had not taken it when the run ended does not send it.
     notes = getattr(caught.value, "__notes__", [])
     assert len(notes) == len(server.accepted) <= begins
 
 
 @pytest.mark.parametrize("when", ["thread", "atexit"])
-def test_a_run_at_the_end_of_the_process_is_told(serve: Serve, ca_file: Path, when: str) -> None:
-    """In a thread that outlives the main thread, and in atexit, where an executor takes no more work."""
+def test_a_run_at_the_end_of_the_process_has_its_results(serve: Serve, ca_file: Path, when: str) -> None:
+    """In a thread that outlives the main thread, and in atexit, where executors accept no more work."""
     server = serve()
     command = [sys.executable, "-c", _LATE, str(server.port), str(ca_file), when]
     ended = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
@@ -587,15 +585,15 @@ def test_a_run_at_the_end_of_the_process_is_told(serve: Serve, ca_file: Path, wh
     assert arrived(server) == list(range(9))
 
 
-def test_results_that_nobody_takes_do_not_keep_the_process_from_its_end(serve: Serve, ca_file: Path) -> None:
-    """Its threads wait for more, and for nothing else."""
+def test_unread_results_do_not_keep_the_process_alive(serve: Serve, ca_file: Path) -> None:
+    """The threads of a run are daemons."""
     command = [sys.executable, "-c", _LATE, str(serve().port), str(ca_file), "left"]
     subprocess.run(command, timeout=30, capture_output=True, check=True)
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_the_input_is_read_only_a_few_octets_ahead(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """Beyond one message for each connection, no more than the window's octets for twice as many."""
+def test_the_input_is_read_only_a_few_bytes_ahead(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Beyond one message for each connection, no more than twice the window's bytes for each."""
     read = 0
 
     def large() -> Iterator[Envelope]:
@@ -621,7 +619,7 @@ def test_the_input_is_read_only_a_few_octets_ahead(serve: Serve, mailer: Mailer,
 def test_results_keep_no_message_alive(
     serve: Serve, mailer: Mailer, pipelining: str, replies: dict[str, bytes]
 ) -> None:
-    """The frames of a traceback have it in their local variables: 60 of 1 MiB were 60 MiB."""
+    """The frames of a traceback keep it in local variables: 60 messages of 1 MiB took 60 MiB."""
     server = serve(honest(extensions=OFFER, replies=replies), connections=200, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=2)
     mine._pool.overlap_support.confirm()
@@ -635,8 +633,8 @@ def test_results_keep_no_message_alive(
     assert all(result.error is not None and result.error.__traceback__ is None for result in results)
 
 
-def test_an_error_of_the_callers_own_says_where_it_was_raised(serve: Serve, mailer: Mailer) -> None:
-    """Though its traceback is gone."""
+def test_a_callers_own_error_says_where_it_was_raised(serve: Serve, mailer: Mailer) -> None:
+    """Its traceback is gone, but it has a note."""
 
     def password() -> str:
         raise LookupError("the vault is sealed")

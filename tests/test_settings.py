@@ -1,4 +1,4 @@
-"""What a mailer is made of: each wrong argument is refused before the network, each right one is heeded."""
+"""The arguments of a mailer: wrong ones are refused before any connection, valid ones take effect."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from securesmtp.testing import LocalServer
     ],
 )  # fmt: skip
 def test_a_policy_that_contradicts_itself_is_refused(policy: dict[str, str]) -> None:
-    """When it is made."""
+    """As soon as it is created."""
     with pytest.raises(ConfigurationError):
         TLSPolicy(**policy)  # type: ignore[arg-type]
 
@@ -90,7 +90,7 @@ def test_a_policy_that_contradicts_itself_is_refused(policy: dict[str, str]) -> 
     ],
 )
 def test_a_wrong_argument_is_refused(options: dict[str, object]) -> None:
-    """And the password is in no frame of the traceback that is ours."""
+    """No frame of this library in the traceback has the password."""
     with pytest.raises(ConfigurationError) as caught:
         SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
     frames = [entry for entry in caught.traceback if "securesmtp" in str(entry.path) and "tests" not in str(entry.path)]
@@ -125,7 +125,7 @@ def test_the_port_decides_the_mode_unless_it_is_given(
 
 
 def test_the_final_limit_cannot_be_short() -> None:
-    """Giving up on the final reply makes duplicates (RFC 5321 §4.5.3.2.6)."""
+    """Giving up early on the final reply causes duplicates (RFC 5321 §4.5.3.2.6)."""
     with pytest.raises(ConfigurationError, match="deadline"):
         Timeouts(final=59)
     assert Timeouts.rfc5321().command == 300
@@ -178,7 +178,7 @@ def test_the_host_that_is_looked_up_is_the_one_that_is_verified(  # noqa: PLR091
 def test_a_host_in_unicode_needs_a_certificate_for_its_a_label(
     serve: Serve, ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another certificate is refused, and the error says which name it was to have."""
+    """Another certificate is refused, and the error says which name is required."""
     look_up = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: look_up("127.0.0.1", *rest, **more))
     with (
@@ -206,8 +206,8 @@ def test_a_host_in_unicode_needs_a_certificate_for_its_a_label(
         pytest.param({"policy": TLSPolicy(ca_data="ca.pem")}, "ca_data cannot be used", "ca_file", id="path as data"),
     ],
 )
-def test_a_hint_says_how_to_mend_an_argument(options: dict[str, object], said: str, hint: str) -> None:
-    """What new users met: a variable that is not set, a number that is a text, the wrong form of the right thing."""
+def test_a_hint_says_how_to_fix_an_argument(options: dict[str, object], said: str, hint: str) -> None:
+    """Mistakes of new users: a variable that is not set, a number as text, the wrong form of the right value."""
     with pytest.raises(ConfigurationError) as caught:
         SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
     assert said in caught.value.args[0]
@@ -215,7 +215,7 @@ def test_a_hint_says_how_to_mend_an_argument(options: dict[str, object], said: s
 
 
 def test_arguments_of_a_send_are_checked_first(message: EmailMessage) -> None:
-    """Nothing is connected to: the port is closed."""
+    """No connection is opened: the port is closed."""
     with SecureMailer("localhost", 1) as mailer:
         with pytest.raises(ConfigurationError, match="partial"):
             mailer.send(message, partial="some")  # type: ignore[arg-type]
@@ -226,8 +226,8 @@ def test_arguments_of_a_send_are_checked_first(message: EmailMessage) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", io.BytesIO(), bytearray()], ids=["bytes", "file", "bytearray"])
-def test_content_of_no_octets_is_refused(data: bytes | io.BytesIO) -> None:
-    """A file that was written and is still at its end would be an empty message; nothing is connected to."""
+def test_empty_content_is_refused(data: bytes | io.BytesIO) -> None:
+    """A file that was just written is at its end, and would be an empty message. No connection is opened."""
     with SecureMailer("localhost", 1) as mailer:
         with pytest.raises(MessageError, match=r"0 bytes.*seek\(0\)"):
             mailer.send_bytes(data, mail_from="a@b.example", recipients=["c@d.example"])
@@ -235,8 +235,8 @@ def test_content_of_no_octets_is_refused(data: bytes | io.BytesIO) -> None:
     assert isinstance(result.error, MessageError)
 
 
-def test_a_file_is_read_from_where_it_stands(serve: Serve, mailer: Mailer) -> None:
-    """Who goes to its beginning sends all of it."""
+def test_a_file_is_read_from_its_current_position(serve: Serve, mailer: Mailer) -> None:
+    """After seek(0) all of it is sent."""
     server = serve()
     file = io.BytesIO()
     file.write(b"Subject: x\r\n\r\n")
@@ -246,7 +246,7 @@ def test_a_file_is_read_from_where_it_stands(serve: Serve, mailer: Mailer) -> No
 
 
 def test_the_deadline_counts_while_another_thread_sends(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """Whoever waits for its turn is not kept beyond it."""
+    """A send that waits for a connection is not kept longer."""
     inside, leave = threading.Event(), threading.Event()
 
     def password() -> str:
@@ -267,10 +267,10 @@ def test_the_deadline_counts_while_another_thread_sends(serve: Serve, mailer: Ma
     assert len(server.accepted) == 1
 
 
-def test_a_raising_password_callable_is_the_callers_own_error(
+def test_an_error_of_a_password_callable_is_raised_as_it_is(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """It comes out as it is, nothing more is written, and the mailer is usable again."""
+    """Nothing more is written, and the mailer stays usable."""
     answers: Iterator[Exception | str] = iter([KeyError("vault"), "right"])
 
     def password() -> str:
@@ -287,10 +287,10 @@ def test_a_raising_password_callable_is_the_callers_own_error(
     assert b"AUTH" not in server.connections[0].secret
 
 
-def test_a_client_certificate_is_shown_where_it_is_asked_for(
+def test_a_client_certificate_is_shown_if_the_server_asks(
     serve: Serve, ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage
 ) -> None:
-    """And an extra CA counts in addition."""
+    """An extra CA is trusted in addition."""
     own = ca.issue_cert("client.example")
     own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -304,8 +304,8 @@ def test_a_client_certificate_is_shown_where_it_is_asked_for(
         mailer.send(message)
 
 
-def test_an_encrypted_client_key_is_refused_without_a_question(ca: trustme.CA, tmp_path: Path) -> None:
-    """OpenSSL would ask at the terminal."""
+def test_an_encrypted_client_key_is_refused_without_a_prompt(ca: trustme.CA, tmp_path: Path) -> None:
+    """OpenSSL would ask for a passphrase at the terminal."""
     from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 -- this test's own
         BestAvailableEncryption,
         Encoding,
@@ -366,20 +366,22 @@ def test_an_empty_password_from_a_callable_is_refused(serve: Serve, mailer: Mail
 
 
 def test_no_common_mechanism_sends_no_credential(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The callable is not even asked."""
+    """The password callable is not called."""
     server = serve(honest(extensions=("AUTH CRAM-MD5",)))
     with pytest.raises(AuthenticationError, match="CRAM-MD5"):
         mailer(server, username="me", password=lambda: pytest.fail("asked")).send(message)
 
 
 def test_the_commands_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the changelog has a place for what comes."""
+    """The changelog has a section for unreleased changes."""
     assert main(["--version"]) == 0
     assert version("securesmtp") in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without the extra there is no click, and no traceback."""
+def test_the_command_names_the_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the extra, click is missing: the command says so without a traceback."""
     monkeypatch.setitem(sys.modules, "click", None)
     for name in [name for name in sys.modules if name.startswith("securesmtp._cli")]:
         monkeypatch.delitem(sys.modules, name)
@@ -390,16 +392,16 @@ def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsy
     assert "its extra 'demo'" in capsys.readouterr().err
 
 
-def test_the_throw_away_server_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra that brings it, not only the module."""
+def test_the_test_server_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra, not only the missing module."""
     monkeypatch.setitem(sys.modules, "trustme", None)
     monkeypatch.delitem(sys.modules, "securesmtp.testing")
     with pytest.raises(ModuleNotFoundError, match="its extra 'testing'"):
         importlib.import_module("securesmtp.testing")
 
 
-def test_a_mistake_at_the_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """2, as everywhere, and no traceback."""
+def test_a_wrong_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """It exits with 2, without a traceback."""
     assert main(["nothing"]) == 2
     assert "No such command" in capsys.readouterr().err
 
@@ -408,10 +410,10 @@ def test_a_mistake_at_the_command_line_has_its_exit_code(capsys: pytest.CaptureF
     ("login", "told"), [({}, "username"), ({"username": "me", "password": "wrong"}, "535")], ids=["none", "wrong"]
 )
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_the_throw_away_server_wants_its_login(
+def test_the_test_server_requires_its_login(
     mode: Mode, message: EmailMessage, login: dict[str, Any], told: str
 ) -> None:
-    """So that a program under test cannot forget it."""
+    """A program under test cannot forget to log in."""
     with LocalServer(mode, username="me", password="right") as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with (
@@ -423,8 +425,8 @@ def test_the_throw_away_server_wants_its_login(
         assert server.messages == []
 
 
-def test_the_throw_away_server_refuses_on_request(message: EmailMessage) -> None:
-    """One recipient, with a real reply; the error says where the replies are and what would send to the rest."""
+def test_the_test_server_refuses_on_request(message: EmailMessage) -> None:
+    """It refuses one recipient; the error says where the replies are and how to send to the others."""
     with LocalServer(refuse=["blind@example.org"]) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(server.host, server.port, policy=policy) as mailer:
@@ -438,16 +440,16 @@ def test_the_throw_away_server_refuses_on_request(message: EmailMessage) -> None
     assert receipt.refused == ("blind@example.org",)
 
 
-def test_the_throw_away_server_has_two_modes() -> None:
-    """No third one by a slip."""
+def test_the_test_server_has_two_modes() -> None:
+    """Any other mode is refused."""
     with pytest.raises(ValueError, match="ssl"):
         LocalServer("ssl")  # type: ignore[arg-type]
 
 
-def test_a_greeting_that_never_comes_is_not_waited_for_in_vain(
+def test_a_connection_closed_before_the_greeting_is_an_error(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """A connection that is closed before the greeting is named as such."""
+    """The error is about the connection; it is not a timeout."""
 
     def closes(peer: Peer) -> None:
         peer.close()

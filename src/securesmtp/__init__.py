@@ -104,6 +104,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp.errors",
                 "securesmtp._mailer",
                 "securesmtp._options",
+                "securesmtp._report",
                 "securesmtp._values",
                 "securesmtp._report",
                 "securesmtp._secret",

@@ -1,4 +1,10 @@
-"""`SecureMailer`: the one object that an application makes, shares and closes."""
+"""
+`SecureMailer`: the object that an application creates, shares between threads and closes.
+
+Here are its signature, and the few lines that wait: for a slot, for a connection, for messages in a backlog. Whatever
+does not wait is in `_core` and `_bulk`. More than half of the file's lines are the public arguments and docstrings, so
+it is longer than 300 lines.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +56,14 @@ T = TypeVar("T")
 @final
 class SecureMailer:
     """
-    Submits mail to one server over verified TLS, or not at all.
+    Sends mail to one server over verified TLS, or not at all.
 
-    It connects at the first send and keeps the connection for the next. Threads may share it, and have up to
-    *max_connections* of them. Nothing is retried but where `send_many` says so: an error says what became of the
-    message and whether a later try may succeed.
+    It connects at the first send and keeps the connection for the next one. Threads can share it; together they use up
+    to *max_connections* connections. It retries nothing, except where `send_many` says so: an error says what became of
+    the message and whether a later try may succeed.
     """
 
-    def __init__(  # noqa: PLR0913 -- the whole configuration stands in one place, by keyword
+    def __init__(  # noqa: PLR0913 -- the whole configuration in one place, by keyword
         self,
         host: str,
         port: int | None = None,
@@ -84,33 +90,35 @@ class SecureMailer:
         Check everything that can be checked without the network.
 
         Args:
-            host: Name or IP address; the certificate must be for it. A name in Unicode stands for its A-labels (IDNA
-                2008), which is what the resolver is asked for and the certificate must have.
+            host: Name or IP address; the certificate must be for it. A name in Unicode is converted to A-labels (IDNA
+                2008), which the resolver is asked for and the certificate must have.
             port: 465 for implicit TLS and 587 for STARTTLS unless given.
-            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314); unless given, ``"starttls"`` for port 587 alone.
+            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314). Unless given, port 587 means ``"starttls"``, any other
+                ``"implicit"``.
             username: Short for ``auth=Password(username, password)``.
-            password: A str, a `Secret`, or a callable that is asked at each login, after TLS was verified.
-            auth: How to log in; None for not at all.
+            password: A str, a `Secret`, or a callable that is called at each login, after TLS was verified.
+            auth: How to log in; None for no login.
             ca_file: Short for ``policy=TLSPolicy(ca_file=…)``.
-            policy: Whom to trust; certifi's roots unless it says otherwise.
-            timeout: Seconds for each step but `Timeouts.final`, or all of them as `Timeouts`.
+            policy: Which servers to trust: by default those with a certificate from one of certifi's roots.
+            timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
             deadline: Seconds for one whole send.
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
-            max_messages: How many are sent over one connection, or fewer where the server says so (RFC 9422).
-            max_idle: Seconds after which a connection that nobody used is not used again.
-            max_connect_failures: How many connections in a row may fail to open before `send_many` gives up the rest.
-            pipelining: ``"message"`` writes the commands of one message in one go where the server offers it (RFC 2920,
-                RFC 3030), ``"off"`` one command a round trip. ``"session"`` has `send_many` write messages before the
-                ones before them are answered; for servers that can take it, as Postfix, Exim and Sendmail can.
-            window: How much of that may be unanswered over one connection.
-            local_hostname: What EHLO says; our address unless given. Never looked up.
+            max_messages: How many messages are sent over one connection; fewer if the server says so (RFC 9422).
+            max_idle: Seconds after which an unused connection is not used again.
+            max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
+            pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
+                RFC 3030); ``"off"`` waits for the reply to each command. With ``"session"``, `send_many` writes
+                messages before the server has replied to earlier ones; use it for servers that support it, such as
+                Postfix, Exim and Sendmail.
+            window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
+            local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
-            on_event: Is called with each event of `securesmtp.events`, in the thread that causes it.
+            on_event: Called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
             ConfigurationError: An argument is wrong; the message says which.
         """
-        # First of all: tracebacks show the arguments, and a secret may be in any of them.
+        # First, because an error report shows these variables, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
@@ -142,13 +150,13 @@ class SecureMailer:
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
-        made = self.__dict__.get("_settings")
-        # In a traceback of `__init__` it may be shown before it is made.
-        return f"<SecureMailer {made.host}:{made.port} {made.mode}>" if made else "<SecureMailer>"
+        # Missing if a traceback of `__init__` shows the object.
+        settings = self.__dict__.get("_settings")
+        return f"<SecureMailer {settings.host}:{settings.port} {settings.mode}>" if settings else "<SecureMailer>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be copied or pickled: two of it would share connections, and a password is not pickled."""
-        message = "a SecureMailer is not copied or pickled: make one in each process, and share it between threads"
+        """Refuse to be copied or pickled: a copy would share the connections, and pickles must not hold a password."""
+        message = "a SecureMailer cannot be copied or pickled: create one in each process, and share it between threads"
         raise TypeError(message)
 
     def __enter__(self) -> Self:
@@ -162,7 +170,7 @@ class SecureMailer:
         self.close()
 
     def __del__(self) -> None:
-        """Warn of connections that were left open."""
+        """Warn about connections that were left open."""
         pool = self.__dict__.get("_pools", {}).get(current_process())
         if pool is not None and pool.slots.close_now():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
@@ -178,17 +186,18 @@ class SecureMailer:
         deadline: float | None = None,
     ) -> Receipt:
         """
-        Submit *message* and return the server's receipt.
+        Send *message* and return the server's receipt.
 
-        Bcc is never transmitted; Date and Message-ID are filled in where they are missing; *message* is not changed.
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing; *message* is not changed.
 
         Args:
             message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.
-            mail_from: The reverse-path; from Sender, else the single From, unless given. ``""`` is the null
-                reverse-path of automatic replies and notifications, which nobody may answer (RFC 5321 §4.5.5).
-            recipients: The forward-paths; from To, Cc and Bcc unless given (Resent fields, where there are any).
-            partial: ``"raise"`` delivers to nobody when one recipient is refused, ``"allow"`` to the rest.
-            deadline: Seconds for this send, in place of the mailer's.
+            mail_from: The reverse-path; by default from Sender, or the single address of From. ``""`` is the null
+                reverse-path of automatic replies and notifications, which nobody may reply to (RFC 5321 §4.5.5).
+            recipients: The forward-paths; by default from To, Cc and Bcc (or their Resent fields, if there are any).
+            partial: If the server refuses some of the recipients, ``"raise"`` sends the message to nobody,
+                ``"allow"`` to the others.
+            deadline: Seconds for this send, instead of the mailer's.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
@@ -207,10 +216,10 @@ class SecureMailer:
         deadline: float | None = None,
     ) -> Receipt:
         """
-        Submit a message that is octets already, and change nothing of it but bare LF, which becomes CRLF.
+        Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
 
         Args:
-            data: The message, or a file in binary mode, which is read from where it stands to its end.
+            data: The message, or a file in binary mode, which is read from its current position to its end.
             mail_from: The reverse-path; ``""`` as for `send`.
             recipients: The forward-paths.
             partial: As for `send`.
@@ -221,7 +230,7 @@ class SecureMailer:
         """
         overall = self._core.deadline_for(deadline)
         submission = from_octets(data, mail_from, recipients)
-        # A traceback shows local variables.
+        # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:
             return self._submit(submission, partial, overall)
@@ -232,28 +241,28 @@ class SecureMailer:
         self, messages: Iterable[Message | Envelope], *, partial: Partial = "raise", deadline: float | None = None
     ) -> Iterator[SendResult]:
         """
-        Submit each of *messages* over all the connections there may be, and yield what became of each, in their order.
+        Send each of *messages* over up to *max_connections* connections, and yield the result of each, in order.
 
-        The iterable is read only a little ahead of your loop (twice *max_connections*, and with ``"session"`` as many
-        times that as the window has messages; beyond one message for each connection, no more than twice
-        *max_connections* times ``Window.octets``), so any number of messages will do. One bad message does not stop the
-        others. A message that was certainly not accepted because its connection died is sent once more; one whose
-        outcome is unknown never is.
+        The iterable may be of any length, because it is read only a little ahead of your loop: twice *max_connections*
+        messages, and with ``"session"`` that times ``Window.messages``; beyond one message for each connection, no more
+        bytes than twice *max_connections* times ``Window.octets``. One bad message does not stop the others. If a
+        connection dies and its message was certainly not accepted, the message is sent once more. A message whose
+        outcome is unknown is never sent again.
 
-        A server that takes fewer connections than *max_connections* costs no message: those that wait for a connection
-        that cannot be opened are sent over the others. After a refused login, or *max_connect_failures* connections
-        in a row that could not be opened, the rest is not sent. A password callable and *on_event* are called in
-        threads of its own; at the end of the process, where none can be started, in yours.
+        If the server accepts fewer connections than *max_connections*, no message is lost: the other connections send
+        those of a connection that could not be opened. After a refused login, or if *max_connect_failures* connections
+        in a row could not be opened, the remaining messages are not sent. A password callable and *on_event* are called
+        in threads of `send_many`, or in yours if no thread can be started, as at the end of the process.
 
-        What the iterable raises is raised after the results of all that was read before. Leaving the loop early, by an
-        interrupt too, waits until the messages that are under way are sent, and sends no more. Who has kept the
-        iterator reads on, after its ``close()`` where the loop was left by ``break``: it has the other results.
+        An error of the iterable is raised after the results of all messages before it. If you leave the loop early, or
+        an interrupt does, the messages that are being sent are finished and no more are sent. The iterator still has
+        their results: keep it, call its ``close()`` after a ``break``, and read on.
 
         Args:
-            messages: As for `send`, or an `Envelope` where the addresses are not those of the header.
+            messages: As for `send`, or an `Envelope` if the addresses are not those of the header.
             partial: As for `send`.
-            deadline: Seconds for each message, from when its sending begins; a wait in vain for a connection that could
-                not be opened is not counted where another one sends it.
+            deadline: Seconds for each message, from when its sending begins. Time spent on a connection that could not
+                be opened does not count if another connection sends the message.
 
         Raises:
             ConfigurationError: An argument is wrong.
@@ -269,11 +278,10 @@ class SecureMailer:
     @hide_internal_frames
     def check(self) -> ServerReport:
         """
-        Open a connection as a send would, log in where there are credentials, and say what was found.
+        Connect as a send would, log in if there are credentials, and return what was found. No mail is sent.
 
-        The connection is its own, in addition to *max_connections*, and the mailer's *deadline* bounds it. No mail is
-        sent. A login that is refused is in the report; all else that would keep a message from being sent is raised as
-        `send` would raise it.
+        It uses a connection of its own, in addition to *max_connections*, for no longer than the mailer's *deadline*. A
+        refused login is in the report; anything else that would keep a message from being sent is raised.
 
         Raises:
             SecureSMTPError: There is no verified session; as for `send`.
@@ -291,14 +299,14 @@ class SecureMailer:
 
     def close(self, *, abort: bool = False) -> None:
         """
-        Refuse what is sent later, wait for the sends that are under way, say goodbye and close; twice is fine.
+        Refuse further sends, wait for the current ones, and close the connections with QUIT. Calling it twice is fine.
 
-        Called inside of a send, by a signal or a callable that has interrupted it, it waits for none: each closes its
-        connection itself, when it is done.
+        If it is called inside a send, by a signal handler or a callable, it does not wait: each send closes its own
+        connection when it is done.
 
         Args:
-            abort: Do not wait: end the connections in use, so that their sends raise what became of their messages; a
-                `check` that is under way raises, too.
+            abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
+                `check` raises too.
         """
         self._core.is_closed = True
         pool = self._pools.get(current_process())
@@ -316,25 +324,13 @@ class SecureMailer:
     def _submit(
         self, submission: Submission, partial: Partial, overall: Deadline | None, checkout: Checkout | None = None
     ) -> Receipt:
-        """Send one message and return its receipt; if its connection has lost its login, use another."""
+        """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(submission, monotonic())
-        checkout, deliver = checkout or Checkout(), bind(core.deliver, sending, partial)
-        needs = bind(transactions_needed, len(submission.recipients), partial)
-
-        def action(slot: Slot, link: Link) -> Receipt:
-            return sending.accept(*link.run(checkout.visit(self._pool.slots, slot, deliver)))
-
-        # Nested: an interrupt may strike while an error is recorded.
+        # Nested, because an interrupt may strike while an error is recorded.
         try:
             try:
-                try:
-                    receipt = self._with_connection(overall, action, checkout, needs)
-                except AuthenticationError as error:
-                    if not core.logs_in_again(sending, error):
-                        raise
-                    self._pool.discard_idle()
-                    receipt = self._with_connection(overall, action, checkout, needs)
+                receipt = self._deliver(sending, partial, overall, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 core.record_error(sending, error)
@@ -342,6 +338,23 @@ class SecureMailer:
         except BaseException as error:
             core.record_interrupt(sending, error)
             raise
+
+    def _deliver(self, sending: Sending, partial: Partial, overall: Deadline | None, checkout: Checkout) -> Receipt:
+        """Send one message over a connection; if that has lost its login, over a new one."""
+        core, pool = self._core, self._pool
+        deliver = bind(core.deliver, sending, partial)
+        needs = bind(transactions_needed, len(sending.submission.recipients), partial)
+
+        def action(slot: Slot, link: Link) -> Receipt:
+            return sending.accept(*link.run(checkout.visit(pool.slots, slot, deliver)))
+
+        try:
+            return self._with_connection(overall, action, checkout, needs)
+        except AuthenticationError as error:
+            if not core.logs_in_again(sending, error):
+                raise
+            pool.discard_idle()
+            return self._with_connection(overall, action, checkout, needs)
 
     def _with_connection(
         self,
@@ -403,7 +416,7 @@ class SecureMailer:
                 ending.end = self._submit(job.submission, run.partial, job.overall, checkout)
             step = run.settle(job, ending.end, checkout, backlog.put)
             if step is not Step.RESEND:
-                return self._leaves(step, run, backlog)
+                return self._follow(step, run, backlog)
         run.refuse(job, cause)
         return False
 
@@ -418,14 +431,14 @@ class SecureMailer:
         with Ending[None]() as ending:
             self._with_connection(first.overall, action, batch.checkout)
             ending.end = None
-        leaves = self._leaves(batch.end(ending.end), run, backlog)
+        leaves = self._follow(batch.end(ending.end), run, backlog)
         while not leaves and (job := batch.next_unsent()) is not None:
             leaves = self._send_one(run, job, backlog)
         batch.put_back_unsent()
         return leaves
 
-    def _leaves(self, step: Step, run: Run, backlog: Backlog) -> bool:
-        """Pause if *step* says so; return whether it makes this worker leave the run."""
+    def _follow(self, step: Step, run: Run, backlog: Backlog) -> bool:
+        """Do what *step* says after a message; return whether this worker leaves the run."""
         if step is Step.PAUSE:
             backlog.pause(run.pause)
         return step is Step.LEAVE

@@ -1,4 +1,4 @@
-"""The examples find what they need in the environment, and their modules on the path."""
+"""Set up the environment that the examples read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def enter(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Enter]:
-    """Start the server of a world, and configure the examples for it; nothing that is logged has a password."""
+    """Start the server of a world, and configure the examples for it; no log line has a password."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.chdir(tmp_path)
     trustme.CA().cert_pem.write_to_path("other.pem")

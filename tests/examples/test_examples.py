@@ -1,4 +1,4 @@
-"""Each example, run as a program with real TLS to a mail server."""
+"""Run each example as a program, with real TLS to a mail server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = Path(configured.__file__).parent
 
 
 def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
-    """Run the example as a program."""
+    """Run the example *name* as a program."""
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setattr(getpass, "getpass", lambda: PASSWORD)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
 
 @pytest.fixture
 def mail() -> EmailMessage:
-    """Write a mail to one."""
+    """Return a message to one recipient."""
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "me@example.com", "you@example.net", "Hello"
     message["Message-ID"] = "<once@example.com>"
@@ -41,10 +41,18 @@ def mail() -> EmailMessage:
     return message
 
 
-def test_each_example_is_run_here() -> None:
-    """None is left out: what another file adds is a failure until it is run, here or in test_web.py."""
-    tested = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    assert [path.name for path in EXAMPLES.glob("*.py") if path.stem not in tested] == []
+def test_each_example_has_a_test() -> None:
+    """A new example fails this test until a test of this folder runs it, or an example that is run imports it."""
+    examples = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.py")}
+    pending = [path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    untested = set(examples)
+    while pending:
+        source = pending.pop()
+        named = set(re.findall(r'^(?:import|from) (\w+)|"(\w+)\.py"', source, re.MULTILINE))
+        found = {name for pair in named for name in pair} & untested
+        untested -= found
+        pending += [examples[name] for name in found]
+    assert untested == set()
 
 
 MODES = pytest.mark.parametrize("mode", ["normal", "starttls"], ids=["implicit", "starttls"])
@@ -61,7 +69,7 @@ MODES = pytest.mark.parametrize("mode", ["normal", "starttls"], ids=["implicit",
         pytest.param("unknown_outcome.py", ["you@example.net", "log"], "accepted: 250", id="unknown_outcome"),
     ],
 )
-def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+def test_each_example_sends_a_message(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     enter: Enter,
     ca_file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -71,7 +79,7 @@ def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     shown: str,
     mode: str,
 ) -> None:
-    """As its first line says, and it says so; over the mode of TLS that is configured."""
+    """The server accepts it for the recipient, over the configured TLS mode, and the program prints the result."""
     server = enter(WORLDS[mode])
     Path("ca.pem").write_bytes(ca_file.read_bytes())
     run(monkeypatch, name, *arguments)
@@ -80,7 +88,7 @@ def test_a_mail_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
 
 
 def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a mail, and without the password."""
+    """own_ca.py prints the reason; the server gets neither a message nor the password."""
     server = enter(WORLDS["normal"])
     with pytest.raises(SystemExit, match=r"refused, untrusted: .*Hint: pass the root of a private CA"):
         run(monkeypatch, "own_ca.py", "other.pem", "you@example.net")
@@ -88,10 +96,10 @@ def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @MODES
-def test_a_pin_that_was_shown_is_accepted_and_another_is_not(
+def test_the_shown_pin_is_accepted_and_another_is_refused(
     enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
-    """One of several is enough."""
+    """pins.py accepts a server if one of several pins is its own, and refuses it if none is."""
     enter(WORLDS[mode])
     run(monkeypatch, "pins.py")
     pin = capsys.readouterr().out.strip()
@@ -103,7 +111,7 @@ def test_a_pin_that_was_shown_is_accepted_and_another_is_not(
 
 
 def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
-    """Accepted, refused for now, refused for good, broken, unknown: each address is in one list."""
+    """Accepted, refused temporarily or permanently, a wrong address, unknown: each address is in one list."""
 
     def rcpt(peer: Peer, line: bytes) -> bytes:
         return {b"later": b"451 4.7.1 later\r\n", b"never": b"550 5.1.1 no\r\n"}.get(line[9:14], b"250 ok\r\n")
@@ -125,7 +133,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "advice"),
     [
         pytest.param("normal", "accepted: 250 2.0.0 queued", id="accepted"),
         pytest.param("recipient-refused", f"never, refused for you@example.net: 550 5.1.1 {WORDS}", id="recipient"),
@@ -143,15 +151,15 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
     ],
 )
-def test_each_kind_of_error_is_told_apart(enter: Enter, mail: EmailMessage, name: str, told: str) -> None:
-    """What a server can do wrong."""
+def test_each_fault_of_a_server_gets_its_advice(enter: Enter, mail: EmailMessage, name: str, advice: str) -> None:
+    """handle_errors.py says what to do about each thing that a server can do wrong."""
     enter(WORLDS[name])
     with configured.open_mailer() as mailer:
-        assert handle_errors.send(mailer, mail).startswith(told)
+        assert handle_errors.send(mailer, mail).startswith(advice)
 
 
-def test_each_mistake_of_ours_is_told_apart(enter: Enter, mail: EmailMessage) -> None:
-    """What is found before anything is sent."""
+def test_each_mistake_of_the_program_gets_its_advice(enter: Enter, mail: EmailMessage) -> None:
+    """handle_errors.py names what to fix, and nothing was sent: the server has no connection."""
     server = enter(WORLDS["normal"])
     with configured.open_mailer() as mailer:
         mail.replace_header("To", "you")
@@ -164,8 +172,10 @@ def test_each_mistake_of_ours_is_told_apart(enter: Enter, mail: EmailMessage) ->
     assert server.connections == []
 
 
-def test_a_time_limit_is_told_apart(serve: Serve, mailer: Mailer, mail: EmailMessage) -> None:
-    """Before the end of the content it is no unknown outcome."""
+def test_a_deadline_that_expires_before_the_content_means_later(
+    serve: Serve, mailer: Mailer, mail: EmailMessage
+) -> None:
+    """handle_errors.py does not report it as an unknown outcome."""
 
     def waits(peer: Peer, line: bytes) -> bytes:
         peer.sleep_until_peer_closes()
@@ -192,19 +202,31 @@ OTHER = "cleanup[177]: 0BE5C28A358: message-id=<other@example.com>"
         pytest.param((READ, "cleanup[177]: F2C6D28A32C: milter-reject: END-OF-MESSAGE from x"), False, id="refused"),
         pytest.param((READ, QUEUED), True, id="accepted"),
         pytest.param((READ, OTHER, QUEUED), True, id="accepted, others in between"),
-        pytest.param((QUEUED, READ), False, id="the queue id was another message's"),
-        pytest.param((READ, OTHER.replace("0BE5C28A358", "F2C6D28A32C"), QUEUED), False, id="and is again"),
-        pytest.param((READ.replace("once@", "at.once@"), QUEUED), False, id="an id that ends alike"),
+        pytest.param((QUEUED, READ), False, id="the queue id was used before"),
+        pytest.param(
+            (READ, OTHER.replace("0BE5C28A358", "F2C6D28A32C"), QUEUED),
+            False,
+            id="the queue id is used again",
+        ),
+        pytest.param((READ.replace("once@", "at.once@"), QUEUED), False, id="an id with the same end"),
         pytest.param((READ, QUEUED.replace("qmgr", "pickup")), False, id="another program's line"),
-        pytest.param((READ, f"smtpd[9]: NOQUEUE: reject: helo=</{QUEUED}>"), False, id="a client says so"),
-        pytest.param((READ, f"cleanup[9]: 0BE5C28A358: message-id=</{QUEUED}>"), False, id="another id says so"),
-        pytest.param((f"smtpd[9]: NOQUEUE: reject: helo=</{READ}", QUEUED), False, id="a client says whose id it is"),
-        pytest.param((READ, "smtpd[9]: F2C6D28A32C: client=x[192.0.2.1]", QUEUED), False, id="again, without an id"),
-        pytest.param((READ, "pickup[9]: F2C6D28A32C: uid=0 from=<root>", QUEUED), False, id="again, of this machine"),
+        pytest.param((READ, f"smtpd[9]: NOQUEUE: reject: helo=</{QUEUED}>"), False, id="forged in a HELO"),
+        pytest.param((READ, f"cleanup[9]: 0BE5C28A358: message-id=</{QUEUED}>"), False, id="forged in a Message-ID"),
+        pytest.param((f"smtpd[9]: NOQUEUE: reject: helo=</{READ}", QUEUED), False, id="both forged"),
+        pytest.param(
+            (READ, "smtpd[9]: F2C6D28A32C: client=x[192.0.2.1]", QUEUED),
+            False,
+            id="used again by a client",
+        ),
+        pytest.param(
+            (READ, "pickup[9]: F2C6D28A32C: uid=0 from=<root>", QUEUED),
+            False,
+            id="used again by this machine",
+        ),
     ],
 )
-def test_an_acceptance_is_read_from_a_log(lines: tuple[str, ...], *, accepted: bool) -> None:
-    """Postfix names the Message-ID before it accepts the message (RFC 5321 §4.2.5); test_delivery.py has a real log."""
+def test_only_the_line_of_qmgr_is_an_acceptance(lines: tuple[str, ...], *, accepted: bool) -> None:
+    """Postfix logs the Message-ID before it accepts the message (RFC 5321 §4.2.5); test_delivery.py has a real log."""
     log = _log(*lines).splitlines(keepends=True)
     assert unknown_outcome.was_accepted("<once@example.com>", log) is accepted
     rfc3339 = [line.replace("Nov 26 23:19:13", "2026-11-26T23:19:13.123456+00:00") for line in log]
@@ -212,16 +234,16 @@ def test_an_acceptance_is_read_from_a_log(lines: tuple[str, ...], *, accepted: b
 
 
 @pytest.mark.parametrize(
-    ("log", "told", "copies"),
+    ("log", "printed", "copies"),
     [
         pytest.param(_log(READ), "accepted the second time: 250", 2, id="not-accepted-in-the-log"),
         pytest.param(_log(READ, QUEUED), "it had arrived", 1, id="accepted-in-the-log"),
     ],
 )
-def test_what_may_have_arrived_is_looked_for_first(
-    enter: Enter, mail: EmailMessage, log: str, told: str, copies: int
+def test_a_second_copy_is_sent_only_if_the_log_has_no_first(
+    enter: Enter, mail: EmailMessage, log: str, printed: str, copies: int
 ) -> None:
-    """A second copy goes out when the log has no first one, and it has the same Message-ID."""
+    """And the second copy has the same Message-ID."""
     cut = [True]
 
     def content(peer: Peer, octets: bytes) -> bytes:
@@ -233,18 +255,18 @@ def test_what_may_have_arrived_is_looked_for_first(
     server = enter(World({"CONTENT": content}, {}))
     Path("mail.log").write_text(log, "ascii")
     with configured.open_mailer() as mailer:
-        assert unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0).startswith(told)
+        assert unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0).startswith(printed)
     server.joined()
     ids = [message_from_bytes(accepted.content)["Message-ID"] for accepted in server.accepted]
     assert ids == ["<once@example.com>"] * copies
 
 
-def test_a_second_unknown_outcome_is_told(enter: Enter, mail: EmailMessage) -> None:
-    """Nobody sends a third time."""
+def test_a_second_unknown_outcome_is_raised(enter: Enter, mail: EmailMessage) -> None:
+    """unknown_outcome.py does not send a third time."""
     server = enter(WORLDS["cut"])
     Path("mail.log").touch()
     with configured.open_mailer() as mailer, pytest.raises(OutcomeUnknownError):
         unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0)
-    # It may note a message after its client has seen the cut.
+    # The server may record a message after its client has seen the cut.
     server.joined()
     assert len(server.accepted) == 2

@@ -50,7 +50,7 @@ def post(
     headers: Mapping[str, str] = JSON,
     where: tuple[str, str] = ("POST", "/send-email"),
 ) -> Answer:
-    """Post to the route; what comes back is JSON, and nothing of the server's or the program's is in it."""
+    """Post to the route; the response is JSON, and shows nothing of the mail server or the program."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(*where, body, headers)
@@ -71,7 +71,7 @@ def fastapi() -> Iterator[int]:
     """Run the application as uvicorn does, in a thread."""
     server = uvicorn.Server(uvicorn.Config(web_fastapi.app, log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        # It listens already: who comes before the application is there waits.
+        # It listens already, so a request before the application starts waits.
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
@@ -83,7 +83,7 @@ def fastapi() -> Iterator[int]:
 
 @contextmanager
 def flask() -> Iterator[int]:
-    """Run the application as `flask run` does, in a thread, and end it as the end of the process would."""
+    """Run the application as `flask run` does, in a thread; call its exit functions at the end."""
     with ExitStack() as at_exit:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(atexit, "register", at_exit.callback)
@@ -106,8 +106,8 @@ def web(request: pytest.FixtureRequest) -> Web:
     return chosen
 
 
-def test_a_mail_is_sent(enter: Enter, web: Web) -> None:
-    """It arrives from the configured sender, all over one connection, which is closed properly at the end."""
+def test_a_message_is_sent(enter: Enter, web: Web) -> None:
+    """Its sender is the configured one; two messages use one connection, which ends with QUIT."""
     server = enter(WORLDS["normal"])
     with web() as port:
         for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_mail_is_sent(enter: Enter, web: Web) -> None:
 def test_each_failure_has_its_status(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     enter: Enter, web: Web, caplog: pytest.LogCaptureFixture, name: str, status: int, logged: str
 ) -> None:
-    """The client learns whether to try again, and the log has the error with the server's words."""
+    """The status and Retry-After say whether to try again; the log has the error with the server's words."""
     server = enter(WORLDS[name])
     with web() as port:
         answer = post(port, json.dumps(MAIL).encode())
@@ -152,15 +152,15 @@ def test_each_failure_has_its_status(  # noqa: PLR0913, PLR0917 -- fixtures and 
     assert (answer.retry_after is not None) == (status == 503)
     assert answer.body.keys() == {"error"}
     assert answer.body["error"].startswith("unknown: " if status == 504 else "not sent: ")
-    # One try: a cut one has arrived, and no other has.
+    # One try: after a cut, the message has arrived; otherwise it has not.
     assert len(server.accepted) == (status == 504)
     (line,) = (record for record in caplog.records if record.name == "send_email")
     assert line.levelno == (logging.ERROR if status == 500 else logging.WARNING)
     assert re.search(logged, f"{line.getMessage()} {line.exc_text}")
 
 
-def test_a_slow_mail_server_holds_up_no_other_request(enter: Enter, web: Web) -> None:
-    """While one request waits for its 250, the next is answered."""
+def test_a_slow_mail_server_does_not_block_other_requests(enter: Enter, web: Web) -> None:
+    """While one request waits for its 250, the next one gets its response."""
     asked, answered = threading.Event(), threading.Event()
 
     def content(peer: Peer, octets: bytes) -> bytes:
@@ -196,7 +196,7 @@ BAD = {
     "display-name": json.dumps(MAIL | {"to": "You <you@example.net>"}).encode(),
     "no-address": json.dumps(MAIL | {"to": "you"}).encode(),
     "empty-address": json.dumps(MAIL | {"to": ""}).encode(),
-    # What `email` answers with IndexError and AttributeError.
+    # `email` raises IndexError and AttributeError for these.
     "one-quote": json.dumps(MAIL | {"to": '"'}).encode(),
     "no-group": json.dumps(MAIL | {"to": ':a;"\t>-;'}).encode(),
     **{f"without-{field}": json.dumps(MAIL | {field: None}).encode() for field in MAIL},
@@ -207,7 +207,7 @@ BAD = {
 
 @pytest.fixture(scope="module", params=[fastapi, flask], ids=["fastapi", "flask"])
 def without_mail(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Start a web server whose mail server is down: what gets as far as that is answered with 503."""
+    """Start a web server whose mail server is down: a request that gets as far as that has status 503."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in WORLDS["down"].environment(DOWN, "").items():
             patch.setenv(variable, value)
@@ -218,8 +218,10 @@ def without_mail(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
-def test_a_bad_request_gets_no_further(without_mail: int, caplog: pytest.LogCaptureFixture, body: bytes) -> None:
-    """It is 400, whatever is wrong with it; nothing turns to the mail server, and no operator to the log."""
+def test_a_bad_request_is_400_and_nothing_more(
+    without_mail: int, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    """The mailer is not called (it would be 503), and the log has no line above INFO."""
     caplog.set_level(logging.INFO)
     answer = post(without_mail, body)
     assert (answer.status, answer.retry_after, list(answer.body)) == (400, None, ["error"])
@@ -230,16 +232,16 @@ def test_a_bad_request_gets_no_further(without_mail: int, caplog: pytest.LogCapt
     ("where", "status"), [(("GET", "/send-email"), 405), (("POST", "/elsewhere"), 404)], ids=["method", "path"]
 )
 def test_what_the_framework_refuses_has_the_same_form(without_mail: int, where: tuple[str, str], status: int) -> None:
-    """A client need not know which of the two has answered."""
+    """404 and 405 are JSON too, with the key "error"."""
     answer = post(without_mail, b"", where=where)
     assert (answer.status, answer.retry_after, list(answer.body)) == (status, None, ["error"])
 
 
 @pytest.mark.parametrize("module", [web_fastapi, web_flask], ids=["fastapi", "flask"])
-def test_what_nobody_foresaw_has_the_same_form(
+def test_a_bug_has_the_same_form(
     enter: Enter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: ModuleType
 ) -> None:
-    """The client learns that it is a fault of ours, the log which."""
+    """The client gets 500, and the log has the exception."""
     enter(WORLDS["normal"])
     monkeypatch.setattr(module, "send_email", lambda *_: 1 // 0)
     with (fastapi if module is web_fastapi else flask)() as port:
@@ -253,8 +255,8 @@ def test_a_request_beyond_the_limit_is_not_read(without_mail: int) -> None:
     assert post(without_mail, b"", JSON | {"Content-Length": str((1 << 20) + 1)}).status == 413
 
 
-def test_a_request_that_does_not_say_its_length_is_bounded(enter: Enter) -> None:
-    """In chunks: exactly the limit is read, and is no JSON; one byte more is a 413. Flask reads no more by itself."""
+def test_a_request_without_a_length_is_bounded(enter: Enter) -> None:
+    """In chunks: exactly the limit is read, and is not JSON; one byte more is 413. Flask itself reads no more."""
     enter(WORLDS["normal"])
     with fastapi() as port:
         for size, status in (1 << 20, 400), ((1 << 20) + 1, 413):
@@ -263,8 +265,10 @@ def test_a_request_that_does_not_say_its_length_is_bounded(enter: Enter) -> None
 
 
 @pytest.mark.parametrize("field", ["to", "subject"])
-def test_a_long_field_costs_no_work(without_mail: int, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
-    """It is refused by its length: the email package, whose work grows with the square of it, does not see it."""
+def test_a_long_field_does_not_reach_the_email_package(
+    without_mail: int, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """It is refused by its length, because the email package's work grows with the square of it."""
     seen = []
 
     def record(_: object, name: str, value: str) -> None:
@@ -275,18 +279,16 @@ def test_a_long_field_costs_no_work(without_mail: int, monkeypatch: pytest.Monke
     assert all(length < 1000 for _, length in seen)
 
 
-def test_a_form_is_no_json(without_mail: int) -> None:
-    """Nor does what another site's form may send count, whose content type is not JSON's."""
+def test_only_the_content_type_of_json_is_accepted(without_mail: int) -> None:
+    """A form on another site can send JSON text, but not with this content type."""
     body = json.dumps(MAIL).encode()
     assert post(without_mail, body).status == 503
     assert post(without_mail, body, {"Content-Type": "text/plain"}).status == 400
 
 
 @pytest.mark.parametrize("address", ["nobody", "Me <me@example.com>", ""])
-def test_a_sender_that_is_no_address_is_found_at_the_start(
-    enter: Enter, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
-    """It is the operator's mistake: else each request would be answered as the client's."""
+def test_a_wrong_sender_is_found_at_the_start(enter: Enter, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """It is the operator's mistake; otherwise each request would get 400, as if the client were wrong."""
     enter(WORLDS["normal"])
     monkeypatch.setenv("MAIL_FROM", address)
     with pytest.raises(Exception, match=r"."), flask():
@@ -295,7 +297,7 @@ def test_a_sender_that_is_no_address_is_found_at_the_start(
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children be ended by SIGINT: a background job of a script ignores it, and children inherit that."""
+    """Let SIGINT end child processes: a background job of a script ignores it, and children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -304,7 +306,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("command", re.findall(r"^python -m (.*)", PAGE, re.MULTILINE), ids=["fastapi", "flask"])
 def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
-    """As the page says, with the password in a file; the mail server is told goodbye when the process is ended."""
+    """The page's commands run with the password in a file; when the process ends, the mail server gets QUIT."""
     server = enter(WORLDS["normal"])
     secret = tmp_path / "password"
     secret.write_text(f"{PASSWORD}\n", "ascii")
@@ -321,8 +323,8 @@ def test_the_commands_serve(enter: Enter, tmp_path: Path, command: str) -> None:
         last_resort.start()
         try:
             assert process.stderr is not None
-            said = iter(process.stderr.readline, "")
-            port = next(int(found[1]) for line in said if (found := re.search(r"on http://127\.0\.0\.1:(\d+)", line)))
+            lines = iter(process.stderr.readline, "")
+            port = next(int(found[1]) for line in lines if (found := re.search(r"on http://127\.0\.0\.1:(\d+)", line)))
             assert post(port, json.dumps(MAIL).encode()).status == 200
             assert post(port, BAD["newline-in-the-subject"]).status == 400
             process.send_signal(signal.SIGINT)

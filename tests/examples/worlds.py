@@ -1,4 +1,4 @@
-"""Mail servers named for what is wrong with them, as the environment that the examples are configured by."""
+"""Mail servers, each named for its fault, and the environment variables that configure the examples for them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import NamedTuple
 from scripted import Answer, Mode, Peer, Script, ScriptedServer, honest
 
 PASSWORD, WRONG = "s3cret-pa55phrase", "wr0ng-pa55phrase"
-# What each server says where it says no; no client may read it.
+# The text of every refusal; no client may see it.
 WORDS = "zebra"
-# Nobody listens there, on loopback.
+# No program listens on this port of loopback.
 DOWN = 1
 
 
 def _cut(peer: Peer, content: bytes) -> bytes:
-    """Take the message, and end the connection before the reply."""
+    """Accept the message, and cut the connection before the reply."""
     peer.cut()
     return b"250 2.0.0 queued\r\n"
 
 
-def _says(**replies: bytes) -> dict[str, Answer]:
+def _refuses(**replies: bytes) -> dict[str, Answer]:
     return {verb: b"%s %s\r\n" % (code, WORDS.encode()) for verb, code in replies.items()}
 
 
 class World(NamedTuple):
-    """What the server says, and what is configured in another way than it should be."""
+    """The server's replies, and the variables that differ from the right ones."""
 
     replies: Mapping[str, Answer]
     changed: Mapping[str, str]
 
     @property
     def mode(self) -> Mode:
-        """How the port begins."""
+        """The TLS mode."""
         return "starttls" if self.changed.get("SMTP_TLS") == "starttls" else "implicit"
 
     def script(self) -> Script:
-        """Return what the server plays."""
+        """Return the server's script."""
         return honest(self.mode, auth=("me", PASSWORD), replies=self.replies)
 
     def environment(self, port: int, ca_file: str) -> dict[str, str]:
-        """Return the variables."""
+        """Return the environment variables for the examples."""
         return {
             "SMTP_HOST": "localhost",
             "SMTP_PORT": str(port),
@@ -59,17 +59,17 @@ Enter = Callable[[World], ScriptedServer]
 WORLDS = {
     "normal": World({}, {}),
     "starttls": World({}, {"SMTP_TLS": "starttls"}),
-    "recipient-refused": World(_says(RCPT=b"550 5.1.1"), {}),
-    "sender-refused": World(_says(MAIL=b"550 5.7.1"), {}),
-    "content-refused": World(_says(CONTENT=b"554 5.7.1"), {}),
-    "later": World(_says(RCPT=b"451 4.7.1"), {}),
-    "busy": World(_says(GREETING=b"421 4.3.2"), {}),
-    "greeting-refused": World(_says(GREETING=b"554 5.7.1"), {}),
-    "out-of-step": World(_says(MAIL=b"354"), {}),
-    "login-later": World(_says(AUTH=b"454 4.7.0"), {}),
+    "recipient-refused": World(_refuses(RCPT=b"550 5.1.1"), {}),
+    "sender-refused": World(_refuses(MAIL=b"550 5.7.1"), {}),
+    "content-refused": World(_refuses(CONTENT=b"554 5.7.1"), {}),
+    "later": World(_refuses(RCPT=b"451 4.7.1"), {}),
+    "busy": World(_refuses(GREETING=b"421 4.3.2"), {}),
+    "greeting-refused": World(_refuses(GREETING=b"554 5.7.1"), {}),
+    "out-of-step": World(_refuses(MAIL=b"354"), {}),
+    "login-later": World(_refuses(AUTH=b"454 4.7.0"), {}),
     "wrong-password": World({}, {"SMTP_PASSWORD": WRONG}),
     "no-password-file": World({}, {"SMTP_PASSWORD_FILE": "/nowhere/password"}),
-    # Python's `email` takes it.
+    # Python's `email` accepts it, the library does not.
     "wrong-sender": World({}, {"MAIL_FROM": "me@under_score.example"}),
     "stripped": World({"EHLO": b"250-mx.test\r\n250 AUTH PLAIN\r\n"}, {"SMTP_TLS": "starttls"}),
     "untrusted": World({}, {"SMTP_CA_FILE": "other.pem"}),

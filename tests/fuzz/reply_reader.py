@@ -66,7 +66,7 @@ def _read(pieces: list[bytes], secrets: tuple[wire.Line, ...]) -> tuple[list[Raw
     """Return the replies, the error's text, and whether octets are left over; only `ProtocolError` is caught."""
     reader, replies = ReplyReader(), []
     for secret in secrets:
-        reader.conceal(secret)
+        reader.redact(secret)
     try:
         for piece in pieces:
             reader.feed(piece)

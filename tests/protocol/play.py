@@ -125,7 +125,7 @@ def play(
             played.effects.append(effect)
             answer = None
             if isinstance(effect, Send):
-                reader.conceal(effect.line)
+                reader.redact(effect.line)
             if failure is None and isinstance(effect, Connect | Receive | Upgrade):
                 given = left.pop(0)
                 if isinstance(given, SecureSMTPError):

@@ -415,7 +415,7 @@ def test_mail_has_the_parameters_that_are_needed(
         (mail("\nü".encode()), {"SMTPUTF8": ""}, "8BITMIME"),
         (mail("S: ü\n".encode()), {"8BITMIME": ""}, "SMTPUTF8"),
         (mail(b"\nx", "ü@a.example"), {"8BITMIME": ""}, "SMTPUTF8"),
-        (mail(b"\nx"), {"SIZE": "2"}, "3 octets"),
+        (mail(b"\nx"), {"SIZE": "2"}, "3 bytes"),
     ],
 )
 def test_what_does_not_fit_is_not_begun(submission: Submission, offered: dict[str, str], match: str) -> None:

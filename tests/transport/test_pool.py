@@ -266,7 +266,7 @@ def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None
 @pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_mailer_is_not_copied(use: Callable[[object], object]) -> None:
     """A copy would share the connections, and close them."""
-    with pytest.raises(TypeError, match="make one in each process"):
+    with pytest.raises(TypeError, match="create one in each process"):
         use(SecureMailer("localhost"))
 
 

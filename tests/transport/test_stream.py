@@ -952,16 +952,16 @@ def test_a_fault_of_the_callers_own_ends_its_message_alone(
 ) -> None:
     """A message is written out anew for each server; what the caller's own code raises then is its result."""
     calls: list[Submission] = []
-    fit = Submission.fit
+    adapt_to = Submission.adapt_to
 
-    def fits(submission: Submission, offered: Capabilities) -> Submission:
+    def adapt_or_fail(submission: Submission, capabilities: Capabilities) -> Submission:
         # The second time is when its turn to go alone has come.
         calls.append(submission)
         if len(submission.recipients) == 2 and len([each for each in calls if each is submission]) == 2:
             raise OSError("the caller's file is gone")
-        return fit(submission, offered)
+        return adapt_to(submission, capabilities)
 
-    monkeypatch.setattr(Submission, "fit", fits)
+    monkeypatch.setattr(Submission, "adapt_to", adapt_or_fail)
     server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     mine._pool.overlap_support.confirm()

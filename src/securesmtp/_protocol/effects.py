@@ -114,7 +114,7 @@ class Adapt:
 
     def perform(self) -> Submission:
         """Return the adapted message."""
-        return self.submission.fit(self.capabilities)
+        return self.submission.adapt_to(self.capabilities)
 
 
 Computation: TypeAlias = FetchPassword | Adapt

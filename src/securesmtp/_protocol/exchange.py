@@ -132,7 +132,7 @@ class Exchange:
 
     def queue_command(self, line: Line) -> memoryview:
         """Return the bytes of one command that is sent alone, and owed its reply from now on."""
-        self._reader.conceal(line)
+        self._reader.redact(line)
         self.position += len(line.data)
         self._command_ends, self._unflushed = deque([self.position]), 0
         return memoryview(line.data)

@@ -1,21 +1,28 @@
 """
-Header fields of a message, read and written: each as one field, and as it was signed where it is signed.
+Read and write the header fields of a message: each is exactly one field, and a signed one stays as it was signed.
 
-The email package's own parser gets a field only within bounds, and its folder none: see `folding`.
+The email package parses a field only if it is short enough, and never folds one: see `folding`.
 """
 
 from __future__ import annotations
 
 import re
-from email.headerregistry import AddressHeader, BaseHeader, Group, HeaderRegistry
+from email.headerregistry import BaseHeader, Group, HeaderRegistry
 from email.policy import SMTP, EmailPolicy
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 from securesmtp._protocol.address import ascii_domain
-from securesmtp._protocol.address_fields import address_field, is_unreadable, phrase, read_addresses
+from securesmtp._protocol.address_fields import (
+    AddressList,
+    format_address_field,
+    format_phrase,
+    is_address_list,
+    is_unreadable,
+    read_addresses,
+)
 from securesmtp._protocol.content import MAX_LINE
-from securesmtp._protocol.encoded_words import text_field
-from securesmtp._protocol.folding import MIN_LINE, fold, joined, mime_field, too_long, unfolded
+from securesmtp._protocol.encoded_words import format_text_field
+from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -24,232 +31,234 @@ if TYPE_CHECKING:
 
 ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
-# The last ones are text to Python, and lists of addresses to those who read them (RFC 8098 §2.1).
+# Python treats the others as text, but their readers expect lists of addresses (RFC 8098 §2.1).
 _ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT)) | {
     "disposition-notification-to", "return-receipt-to", "errors-to", "mail-followup-to", "mail-reply-to",
-    # Of an attached message. What is sent has no Bcc.
+    # These occur in attached messages. A message that is sent has no Bcc.
     "bcc", "resent-reply-to", "delivered-to", "apparently-to", "envelope-to", "x-original-to", "x-envelope-to",
     "x-envelope-from",
 }  # fmt: skip
-# Stands for a large payload while the rest is serialised.
-# Display names beside which there is room for the name of a long field.
-_PHRASE = 60
-# An address in which no character has another meaning in a header. To parse it costs a third of a message's time.
+# Room for an encoded display name, even if the name of the field is long.
+_PHRASE_ROOM = 60
+# An address of characters without a special meaning. Parsing it would take a third of the time for a message.
 _SIMPLE = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+")
 _NAME = re.compile(r"[!-9;-~]+")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# One field and its folded continuations, as they must stand on the wire (RFC 5322 §2.2).
+# One field and its continuation lines (RFC 5322 §2.2).
 _FIELD = re.compile(r"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
-# Writes a header object as the one line that was parsed.
+# Returns a header object as the one line that was parsed.
 _ONE_LINE = EmailPolicy(utf8=True, max_line_length=None)
-_STOCK = HeaderRegistry()
-_AddressList = _STOCK["To"]
+_REGISTRY = HeaderRegistry()
 
 
-def field_groups(message: Message, field: str) -> tuple[list[Group], bool]:
-    """Return the addresses of all fields of this name, and whether each field is a list of addresses."""
+def read_groups(message: Message, field: str) -> tuple[list[Group], bool]:
+    """Return the addresses of all fields named *field*, and whether each of these is a valid list of addresses."""
     groups: list[Group] = []
     is_valid = True
     for name, value in message.raw_items():
         if name.lower() == field.lower():
-            if isinstance(value, AddressHeader):
+            if is_address_list(value):
                 found, is_list = list(value.groups), not is_unreadable(value)
             else:
-                found, is_list = _read(field, _text(str(value)))
+                found, is_list = read_addresses(field, _unfold_source(str(value)))
             groups += found
             is_valid = is_valid and is_list
     return groups, is_valid
 
 
-def _read(name: str, text: str) -> tuple[list[Group], bool]:
-    return read_addresses(name, text, lambda piece: cast("AddressHeader", _AddressList(name, piece)))
-
-
 def _read_at_once(name: str, text: str) -> tuple[list[Group], bool]:
-    header = cast("AddressHeader", _AddressList(name, text))
-    return list(header.groups), not is_unreadable(header)
+    value = AddressList(name, text)
+    return list(value.groups), not is_unreadable(value)
 
 
-def _text(source: str) -> str:
-    """Return a parsed field unfolded; raw octets that are no UTF-8 stay surrogates in it."""
-    unfolded = _LINE_END.sub("", source)
-    return (
-        unfolded if source.isascii() else unfolded.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    )
+def _unfold_source(source: str) -> str:
+    """Return the value of a parsed field on one line; raw bytes that are not UTF-8 stay surrogates in it."""
+    line = _LINE_END.sub("", source)
+    return line if line.isascii() else line.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
-def _not_one_field(name: str) -> MessageError:
-    text = f"the header field {name[:80]!r} would become more than one field, or none"
-    return MessageError(text, hint="take line ends and control characters out of its name and value")
+def is_header_object(value: object) -> TypeGuard[BaseHeader]:
+    """Return whether *value* was set by a program. A field of a parsed message is a str without ``fold``."""
+    return hasattr(value, "fold")
 
 
-def _not_same_addresses(name: str) -> MessageError:
-    text = f"the header field {name} cannot be written so that it is read as the same addresses"
+def _not_one_field_error(name: str) -> MessageError:
+    text = f"the header field {name[:80]!r} would not be exactly one field"
+    return MessageError(text, hint="remove line ends and control characters from its name and value")
+
+
+def _other_addresses_error(name: str) -> MessageError:
+    text = f"the header field {name} cannot be written in a form that is read as the same addresses"
     return MessageError(text, hint="use simpler display names")
 
 
-def changed(text: str) -> MessageError:
-    hint = "pass the octets that were signed to send_bytes; or take the signature out, if it need not hold"
-    return MessageError(text, hint=hint)
+def signature_error(text: str) -> MessageError:
+    """Return the error for a message that cannot be sent exactly as it was signed."""
+    return MessageError(text, hint="pass the signed bytes to send_bytes; or remove the signature if you do not need it")
 
 
 class CheckedPolicy(EmailPolicy):
-    """A policy under which each field is one field (CVE-2024-6923, CVE-2026-1299: on older Pythons it can be two)."""
+    """Write each field as exactly one field; older Pythons can write two (CVE-2024-6923, CVE-2026-1299)."""
 
-    # Which fields are signed, and whether all that is here is: as the body of a message, or as a part of one. They are
-    # written as they stand, or not at all.
+    # The fields that a DKIM signature covers; they are written as they are, or refused.
     signed_fields: frozenset[str] = frozenset()
+    # Whether all that is written now is signed: as the body of the message, or as a part of it.
     signed: Literal["", "body", "part"] = ""
-    # Whether this is in a message that is attached.
+    # Whether it is in an attached message.
     attached = False
 
     def but(self, **changes: object) -> CheckedPolicy:
-        """Return this policy with these attributes."""
-        return self.clone(**changes)  # type: ignore[arg-type] # typeshed knows Python's own attributes alone
+        """Return a copy of this policy with other values of these attributes."""
+        return self.clone(**changes)  # type: ignore[arg-type] # typeshed knows only Python's own attributes
 
     def fold_binary(self, name: str, value: str) -> bytes:
-        """Return the folded field, or refuse what is more than one."""
+        """
+        Return the folded field.
+
+        Raises:
+            MessageError: It would not be exactly one field, or not the field that was signed.
+        """
         if not _NAME.fullmatch(name):
-            raise _not_one_field(name)
-        folded = self._set_field(name, value) if hasattr(value, "fold") else self._source_field(name, value)
+            raise _not_one_field_error(name)
+        folded = self._format_object(name, value) if is_header_object(value) else self._format_source(name, value)
         if (self.signed or name.lower() in self.signed_fields) and not self._is_as_signed(name, value, folded):
-            raise changed(f"the header field {name} is signed, and cannot be written as it was signed")
+            raise signature_error(f"the header field {name} is signed, and cannot be written as it was signed")
         if self.utf8 or self.attached or folded.isascii():
-            # A local part has no ASCII form: where it is attached it stays as it is, in UTF-8 (RFC 6532).
+            # A non-ASCII local part has no ASCII form. In an attached message it stays UTF-8 (RFC 6532).
             return folded.encode("utf-8", "surrogateescape")
         try:
             return folded.encode("ascii", "surrogateescape")
         except UnicodeEncodeError:
             pass
-        # Out here, so that the error is not its context: it holds the text of the message.
-        text = f"the header field {name} has an address with a local part that is not ASCII"
-        raise MessageError(text, hint="use an ASCII local part: this field cannot be written in another way")
+        # Raised outside of the handler, because the context of the error would show the text of the message.
+        text = f"the header field {name} has an address with a non-ASCII local part"
+        raise MessageError(text, hint="use an ASCII local part: it has no other form in this field")
 
-    def _is_as_signed(self, name: str, value: str, folded: str) -> bool:
-        """Return whether *folded* is what a program that signed the field had before it."""
+    def _is_as_signed(self, name: str, value: object, folded: str) -> bool:
+        """Return whether *folded* is the field that the signing program had before it."""
         lines = _LINE_END.split(folded)
-        if not hasattr(value, "fold"):
-            # A part is signed before it is one, and then a program that builds it may have it folded.
-            longest = MIN_LINE if self.signed == "part" else MAX_LINE
+        if not is_header_object(value):
+            # A part is signed before it is part of this message; the program that signed it may have folded it.
+            longest = PREFERRED_LINE if self.signed == "part" else MAX_LINE
             return lines == [*_LINE_END.split(f"{name}: {value}"), ""] and max(map(len, lines)) <= longest
-        header = cast("BaseHeader", value)
-        line = header.fold(policy=_ONE_LINE).removesuffix("\n")
+        line = value.fold(policy=_ONE_LINE).removesuffix("\n")
         if self.signed == "body":
-            return line.isascii() and len(line) <= MAX_LINE and folded == header.fold(policy=SMTP)
-        # Relaxed signatures of a header do not see where it is folded (RFC 6376 §3.4.2).
+            return line.isascii() and len(line) <= MAX_LINE and folded == value.fold(policy=SMTP)
+        # A relaxed DKIM signature ignores where a header field is folded (RFC 6376 §3.4.2).
         return line.isascii() and (lines == [line, ""] or (not self.signed and "".join(lines) == line))
 
     @property
     def _limit(self) -> int:
-        return cast("int", self.max_line_length)
+        return self.max_line_length or MAX_LINE
 
-    def _set_field(self, name: str, value: str) -> str:
-        """Return a field that a program set: a header object, which was parsed then."""
+    def _format_object(self, name: str, value: BaseHeader) -> str:
+        """Return a field that a program set; Python parsed its value at that time."""
         if getattr(type(value), "fold", None) is not BaseHeader.fold:
-            return self._own_field(name, value)
+            return self._fold_with_own_class(name, value)
         text = str(value)
-        if isinstance(value, AddressHeader):
-            return self._address_field(name, value, text)
-        if len(name) + len(text) <= MIN_LINE - 2 and text.isascii() and text.isprintable() and "=?" not in text:
-            return joined([f"{name}: {text}" if text else f"{name}:"])
+        if is_address_list(value):
+            return self._format_address_object(name, value, text)
+        if len(name) + len(text) <= PREFERRED_LINE - 2 and text.isascii() and text.isprintable() and "=?" not in text:
+            return join_lines([f"{name}: {text}" if text else f"{name}:"])
         if _LINE_END.search(text):
-            raise _not_one_field(name)
-        parameters = cast("Mapping[str, str] | None", getattr(value, "params", None))
+            raise _not_one_field_error(name)
+        parameters: Mapping[str, str] | None = getattr(value, "params", None)
         if parameters is not None:
-            return mime_field(name, text.partition(";")[0].strip(), parameters, limit=self._limit, utf8=self.utf8)
+            media_type = text.partition(";")[0].strip()
+            return format_mime_field(name, media_type, parameters, limit=self._limit, utf8=self.utf8)
         if not text.isascii() and name.lower() in _ADDRESS_NAMES:
-            return self._address_list(name, text)
-        return text_field(name, text, limit=self._limit, utf8=self.utf8)
+            return self._format_address_text(name, text)
+        return format_text_field(name, text, limit=self._limit, utf8=self.utf8)
 
-    def _source_field(self, name: str, value: str) -> str:
-        """Return a field of a parsed message: as it stands, unless it is too long or not ASCII."""
+    def _format_source(self, name: str, value: str) -> str:
+        """Return a field of a parsed message: unchanged, unless it is too long or not ASCII."""
         lines = _LINE_END.split(value)
         if not all(line.startswith((" ", "\t")) for line in lines[1:]):
-            raise _not_one_field(name)
+            raise _not_one_field_error(name)
         if not (self.signed or self.attached or name.lower() in self.signed_fields):
-            # RFC 5322 §3.2.2: no line is nothing but white space; some readers end the header there.
+            # RFC 5322 §3.2.2 forbids lines of nothing but white space; some readers end the header there.
             lines = [lines[0], *(line for line in lines[1:] if line.strip())]
         if value.isascii():
             longest = max(len(name) + 2 + len(lines[0]), *map(len, lines))
             if longest <= {"long": self._limit, "none": MAX_LINE}.get(self.refold_source, 0):
-                return joined([f"{name}: {lines[0]}", *lines[1:]])
+                return join_lines([f"{name}: {lines[0]}", *lines[1:]])
         if self._has_own_class(name):
-            return self._own_field(name, self.header_factory(name, "".join(lines)))
+            return self._fold_with_own_class(name, self.header_factory(name, "".join(lines)))
         if value.isascii():
             if self.refold_source == "none":
-                raise too_long(name)
+                raise too_long_error(name)
             return fold(name, "".join(lines), self._limit)
         try:
-            return self._encoded_source(name, _text(value))
+            return self._encode_source(name, _unfold_source(value))
         except MessageError:
-            # What cannot be encoded is not ours to refuse where it is attached: it stays as it is.
+            # A field of an attached message that cannot be encoded stays as it is.
             if not self.attached:
                 raise
-        return joined([f"{name}: {lines[0]}", *lines[1:]])
+        return join_lines([f"{name}: {lines[0]}", *lines[1:]])
 
-    def _encoded_source(self, name: str, text: str) -> str:
+    def _encode_source(self, name: str, text: str) -> str:
         lowered = name.lower()
         if lowered in _ADDRESS_NAMES:
-            return self._address_list(name, text)
+            return self._format_address_text(name, text)
         if lowered in {"content-type", "content-disposition"}:
-            return self._set_field(name, _STOCK(name, text))
-        return text_field(name, text, limit=self._limit, utf8=self.utf8, is_source=True)
+            return self._format_object(name, _REGISTRY(name, text))
+        return format_text_field(name, text, limit=self._limit, utf8=self.utf8, is_source=True)
 
     def _has_own_class(self, name: str) -> bool:
-        """Return whether the caller's policy has a class for these fields that folds them in its own way."""
+        """Return whether the caller's policy has a header class with its own ``fold`` for fields of this name."""
         return getattr(cast("HeaderRegistry", self.header_factory)[name], "fold", None) is not BaseHeader.fold
 
-    def _own_field(self, name: str, value: object) -> str:
-        folded = cast("BaseHeader", value).fold(policy=self)
-        parsed = _FIELD.fullmatch(folded)
-        if not parsed or parsed[1] != name:
-            raise _not_one_field(name)
+    def _fold_with_own_class(self, name: str, value: BaseHeader) -> str:
+        folded = value.fold(policy=self)
+        match = _FIELD.fullmatch(folded)
+        if not match or match[1] != name:
+            raise _not_one_field_error(name)
         return folded
 
-    def _address_field(self, name: str, value: AddressHeader, text: str) -> str:
+    def _format_address_object(self, name: str, value: AddressList, text: str) -> str:
         groups = value.groups
-        if not value.defects and _is_plain(groups, text):  # type: ignore[attr-defined] # typeshed lacks it
+        if not value.defects and _is_simple(groups, text):
             return fold(name, text, self._limit)
-        source = cast("BaseHeader", value).fold(policy=_ONE_LINE).partition(":")[2].strip()
-        # What was parsed is written as it was, if it still means the same: encoded-words have been decoded in it.
+        # The text that was parsed is written again if it still means the same: Python decoded encoded-words in it.
+        source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
-            # A list that is none reads as the email package read it, if it is short enough for that.
-            found, is_list = _read(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
-            # Python writes an Address without the quotes that its local part needs for dots alone, and decodes the name
-            # in it, though it was never encoded.
-            is_same = _spoken_to(found) == _spoken_to(groups) and _names(found) == _names(groups)
-            if is_same if is_list else is_unreadable(value) and _spoken_to(found) == _spoken_to(groups):
+            # A text that is no valid list is compared as the email package reads it, if it is short enough for that.
+            found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
+            # Names may differ, because Python decodes the name of an Address that was never encoded; addresses may
+            # differ, because it forgets the quotes of a local part such as "a..b".
+            is_same = _mailboxes(found) == _mailboxes(groups) and _names(found) == _names(groups)
+            if is_same if is_list else is_unreadable(value) and _mailboxes(found) == _mailboxes(groups):
                 return fold(name, source, self._limit)
         if is_unreadable(value):
-            return self._unreadable(name, source)
-        return self._checked_addresses(name, groups)
+            return self._format_unreadable(name, source)
+        return self._format_groups(name, groups)
 
-    def _address_list(self, name: str, text: str) -> str:
-        groups, is_list = _read(name, text)
-        return self._checked_addresses(name, groups) if is_list else self._unreadable(name, text)
+    def _format_address_text(self, name: str, text: str) -> str:
+        groups, is_list = read_addresses(name, text)
+        return self._format_groups(name, groups) if is_list else self._format_unreadable(name, text)
 
-    def _unreadable(self, name: str, text: str) -> str:
-        # "Undisclosed recipients" is no address, and can be taken for none.
+    def _format_unreadable(self, name: str, text: str) -> str:
+        # Text such as "Undisclosed recipients" is no address, and no reader takes it for one.
         if set(text) & set('()<>[]:;@\\,."'):
-            raise _not_same_addresses(name)
-        return fold(name, phrase(text, _PHRASE, utf8=self.utf8), self._limit)
+            raise _other_addresses_error(name)
+        return fold(name, format_phrase(text, _PHRASE_ROOM, utf8=self.utf8), self._limit)
 
-    def _checked_addresses(self, name: str, groups: Iterable[Group]) -> str:
-        """Return the field if it reads as the addresses of *groups* do."""
-        written = address_field(name, groups, limit=self._limit, utf8=self.utf8)
-        found, _ = _read(name, unfolded(written))
-        if _spoken_to(found) != _spoken_to(groups):
-            raise _not_same_addresses(name)
-        return written
+    def _format_groups(self, name: str, groups: Iterable[Group]) -> str:
+        """Return the field if it is read as the addresses of *groups*."""
+        field = format_address_field(name, groups, limit=self._limit, utf8=self.utf8)
+        found, _ = read_addresses(name, unfold(field))
+        if _mailboxes(found) != _mailboxes(groups):
+            raise _other_addresses_error(name)
+        return field
 
 
-def _is_plain(groups: Iterable[Group], text: str) -> bool:
-    """Return whether *text* is nothing but these addresses, so simple that they read as they stand."""
+def _is_simple(groups: Iterable[Group], text: str) -> bool:
+    """Return whether *text* is nothing but these addresses, and none of them has a special character."""
     specs = [address.addr_spec for group in groups for address in group.addresses]
     return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
 
 
-def _spoken_to(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
+def _mailboxes(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:
     return [
         (group.display_name is not None, [_ascii_spec(address.addr_spec) for address in group.addresses])
         for group in groups

@@ -1,22 +1,18 @@
-"""A message in; envelope and octets out. The caller's object is never changed (RFC 5322, RFC 6531)."""
+"""Turn a message into an envelope and the bytes to send; complete its header (RFC 5322, RFC 6531)."""
 
 from __future__ import annotations
 
-import copy
-import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from email.errors import MissingHeaderBodySeparatorDefect
-from email.header import Header
 from email.headerregistry import Address, Group
 from email.message import EmailMessage, Message
-from email.policy import EmailPolicy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
-from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, field_groups
-from securesmtp._protocol.serialising import check_bounds, check_signed, guarded, serialised
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
+from securesmtp._protocol.message_copy import copy_message
+from securesmtp._protocol.serialising import check_bounds, check_signed, serialise, translate_email_errors
 from securesmtp._shown import quote
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError
@@ -27,28 +23,20 @@ if TYPE_CHECKING:
     from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._protocol.content import Content
 
-# RFC 5322 §3.6: what these hold is not optional. Some servers refuse a message that has one of them empty.
-_NEVER_EMPTY = frozenset(
-    name.lower()
-    for name in (*ADDRESS_FIELDS, *RESENT, "Date", "Message-ID", "Resent-Date", "Resent-Message-ID", "In-Reply-To",
-                 "References", "Keywords")
-)  # fmt: skip
-_FOLD = re.compile(r"\r?\n(?=[ \t])")
-_LINE_END = re.compile(r"[\r\n]")
-_HOW_ADDRESSES = "write user@example.org, several with commas between; or pass mail_from and recipients"
-_HOW_MESSAGE = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
+_ADDRESSES_HINT = "write user@example.org, and commas between several addresses; or pass mail_from and recipients"
+_MESSAGE_HINT = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """
-    One message with its envelope, checked as far as it can be before the server is known.
+    One message with its envelope. All checks that do not depend on the server have passed.
 
     Attributes:
         mail_from: The reverse-path.
         recipients: The forward-paths, each once.
-        content: The octets for a server with 8BITMIME.
-        message: The copy that they were made from, or None where the caller gave octets.
+        content: The bytes for a server with 8BITMIME.
+        message: The copy of the message that *content* was made from, or None if the caller passed bytes.
     """
 
     mail_from: Mailbox
@@ -58,30 +46,31 @@ class Submission:
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether an address or the header cannot be written in ASCII (RFC 6531 §3.2)."""
+        """Whether an address or the header has no ASCII form (RFC 6531 §3.2)."""
         return self.content.utf8_header or any(m.needs_smtputf8 for m in (self.mail_from, *self.recipients))
 
-    def fit(self, offered: Capabilities) -> Submission:
+    def adapt_to(self, capabilities: Capabilities) -> Submission:
         """
-        Return the message as this server takes it.
+        Return the message in a form that this server accepts.
 
         Raises:
-            MessageError: It does not take it (RFC 1870, RFC 6152, RFC 6531); nothing of it was written.
+            MessageError: There is no such form (RFC 1870, RFC 6152, RFC 6531); nothing was written to the server.
         """
-        fitted = self
-        if self.needs_smtputf8 and "SMTPUTF8" not in offered:
+        adapted = self
+        if self.needs_smtputf8 and "SMTPUTF8" not in capabilities:
             message = "the message has a non-ASCII address or header, and the server does not offer SMTPUTF8"
             raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
-        if not self.content.is_ascii and "8BITMIME" not in offered:
+        if not self.content.is_ascii and "8BITMIME" not in capabilities:
             if self.message is not None:
-                fitted = replace(self, content=serialised(self.message, utf8=False, cte_type="7bit"))
-            if not fitted.content.is_ascii:
-                message = "the message has non-ASCII octets, and the server does not offer 8BITMIME"
+                adapted = replace(self, content=serialise(self.message, utf8=False, cte_type="7bit"))
+            if not adapted.content.is_ascii:
+                message = "the message has non-ASCII bytes, and the server does not offer 8BITMIME"
                 raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
-        if offered.size is not None and fitted.content.size > offered.size:
-            message = f"the message has {fitted.content.size} octets, and the server takes {offered.size}"
-            raise MessageError(message, stage=Stage.MAIL, hint="send a link in place of the attachment")
-        return fitted
+        size, limit = adapted.content.size, capabilities.size
+        if limit is not None and size > limit:
+            message = f"the message has {size} bytes, and the server accepts at most {limit}"
+            raise MessageError(message, stage=Stage.MAIL, hint="send a link instead of the attachment")
+        return adapted
 
 
 def from_message(
@@ -93,27 +82,27 @@ def from_message(
     token: Callable[[], str],
 ) -> Submission:
     """
-    Return *message* with its envelope: as given, else from its header.
+    Return *message* with its envelope, which is taken from its header unless *mail_from* and *recipients* are given.
 
-    The reverse-path is Sender, else the single address of From; the forward-paths are To, Cc and Bcc, each address
-    once. Where there are Resent fields, they alone count (RFC 5322 §3.6.6). What *date* returns, and a Message-ID of
-    what *token* returns, are filled in where the message has none; fields that may not be empty and are, are left out.
+    The reverse-path is Sender, else the only address of From. The forward-paths are the addresses of To, Cc and Bcc,
+    each once. If there are Resent fields, only those count (RFC 5322 §3.6.6). If the message has no Date, it is the
+    result of *date*; if it has no Message-ID, it is made from the result of *token*.
 
     Raises:
-        AddressError: An address is not a mailbox.
-        MessageError: The message cannot be sent as it is, or does not tell its envelope.
+        AddressError: An address is not a valid mailbox.
+        MessageError: The message cannot be sent as it is, or its header does not determine the envelope.
     """
     given: object = message
     if not isinstance(given, Message):
         text = f"the message is a {type(message).__name__}, not an EmailMessage or another email.message.Message"
-        hint = "set_content() and the like return None: pass the message itself" if given is None else _HOW_MESSAGE
+        hint = "set_content() and the like return None: pass the message itself" if given is None else _MESSAGE_HINT
         raise MessageError(text, hint=hint)
-    # Outside of what reads the message: an error of the caller's own iterable is the caller's.
-    given_recipients = None if recipients is None else envelope_recipients(recipients)
-    return guarded(lambda: _submission(message, mail_from, given_recipients, date, token))
+    # Not inside of translate_email_errors: an error of the caller's own iterable is not about the message.
+    mailboxes = None if recipients is None else envelope_recipients(recipients)
+    return translate_email_errors(lambda: _create_submission(message, mail_from, mailboxes, date, token))
 
 
-def _submission(
+def _create_submission(
     message: Message,
     mail_from: str | Address | None,
     recipients: tuple[Mailbox, ...] | None,
@@ -122,57 +111,56 @@ def _submission(
 ) -> Submission:
     check_bounds(message)
     if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
-        text = "the header of the message is broken: its rest, Bcc perhaps, would be sent as text"
-        raise MessageError(text, hint="mend the line that is no header field")
-    copied = _copied(_modern(message))
-    _drop_empty(copied)
-    prefix = _prefix(copied) if mail_from is None or recipients is None else ""
+        text = "a line of the header is not a header field: the rest, perhaps a Bcc, would be sent as text"
+        raise MessageError(text, hint="fix the line that is not a header field")
+    copied = copy_message(message)
+    prefix = _resent_prefix(copied) if mail_from is None or recipients is None else ""
     reverse = reverse_path(mail_from) if mail_from is not None else _sender(copied, prefix)
-    forward = _once(_recipients(copied, prefix)) if recipients is None else recipients
+    forward = _unique(_recipients(copied, prefix)) if recipients is None else recipients
     authors = _addresses(copied, "From")
     if not authors:
         text = "the message has no From"
         raise MessageError(text, hint="set it (RFC 5322 §3.6.2)")
     # The null reverse-path has no domain.
-    domain = reverse.domain or _mailbox("From", authors[0]).domain
-    _complete(copied, date, lambda: f"<{token()}@{domain}>")
+    domain = reverse.domain or _parse_mailbox("From", authors[0]).domain
+    _complete_header(copied, date, lambda: f"<{token()}@{domain}>")
     check_signed(message, copied)
-    fields = _present(copied, ADDRESS_FIELDS)
+    fields = _existing(copied, ADDRESS_FIELDS)
     utf8 = any(not address.username.isascii() for field in fields for address in _non_ascii_addresses(copied, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
-    return Submission(reverse, forward, serialised(copied, utf8=utf8, cte_type="8bit"), copied)
+    return Submission(reverse, forward, serialise(copied, utf8=utf8, cte_type="8bit"), copied)
 
 
 def envelope_recipients(addresses: Iterable[str | Address]) -> tuple[Mailbox, ...]:
     """
-    Return *addresses* as mailboxes, each once, in their order.
+    Return *addresses* as mailboxes, each once, in the same order.
 
     Raises:
-        AddressError: One is not a mailbox.
-        ConfigurationError: It is one str, which would be taken letter by letter.
-        MessageError: There is none.
+        AddressError: One of them is not a valid mailbox.
+        ConfigurationError: *addresses* is one str, or not iterable.
+        MessageError: There are none.
     """
     if isinstance(addresses, str | bytes) or not isinstance(addresses, Iterable):
         text = f"recipients is a {type(addresses).__name__}, not a list of addresses"
         raise ConfigurationError(text, hint="pass a list of addresses")
-    return _once(map(Mailbox.parse, addresses))
+    return _unique(map(Mailbox.parse, addresses))
 
 
-def _once(mailboxes: Iterable[Mailbox]) -> tuple[Mailbox, ...]:
-    once: dict[bytes, Mailbox] = {}
+def _unique(mailboxes: Iterable[Mailbox]) -> tuple[Mailbox, ...]:
+    unique: dict[bytes, Mailbox] = {}
     for mailbox in mailboxes:
-        once.setdefault(mailbox.encoded, mailbox)
-    if not once:
+        unique.setdefault(mailbox.encoded, mailbox)
+    if not unique:
         text = "the message has no recipient"
         raise MessageError(text, hint="set To, Cc or Bcc, or pass recipients=[…]")
-    return tuple(once.values())
+    return tuple(unique.values())
 
 
 def _sender(message: EmailMessage, prefix: str) -> Mailbox:
     for field in (f"{prefix}Sender", f"{prefix}From"):
         addresses = _envelope_addresses(message, field)
         if len(addresses) == 1:
-            return _mailbox(field, addresses[0])
+            return _parse_mailbox(field, addresses[0])
         if addresses:
             text = f"{field} has {len(addresses)} addresses"
             raise MessageError(text, hint=f"set {prefix}Sender (RFC 5322 §3.6.2), or pass mail_from")
@@ -182,21 +170,21 @@ def _sender(message: EmailMessage, prefix: str) -> Mailbox:
 
 def _recipients(message: EmailMessage, prefix: str) -> list[Mailbox]:
     fields = [f"{prefix}{field}" for field in ("To", "Cc", "Bcc")]
-    return [_mailbox(field, address) for field in fields for address in _envelope_addresses(message, field)]
+    return [_parse_mailbox(field, address) for field in fields for address in _envelope_addresses(message, field)]
 
 
-def _mailbox(field: str, address: Address) -> Mailbox:
+def _parse_mailbox(field: str, address: Address) -> Mailbox:
     try:
         return Mailbox.parse(address)
     except AddressError as error:
         error.args = (f"{field}: {error.args[0]}",)
-        error.hint = _HOW_ADDRESSES
+        error.hint = _ADDRESSES_HINT
         raise
 
 
-def _prefix(message: EmailMessage) -> str:
-    names = [name.lower() for name in message.keys()]  # noqa: SIM118 -- a message iterates otherwise
-    # Who resent last stands first by RFC 5322 §3.6.6, and last where a program added it: no guess about who gets mail.
+def _resent_prefix(message: EmailMessage) -> str:
+    names = [name.lower() for name, _ in message.raw_items()]
+    # RFC 5322 §3.6.6 puts the latest Resent fields first, many programs put them last. The library does not guess.
     if any(names.count(field.lower()) > 1 for field in (*RESENT, "Resent-Date")):
         text = "the message was resent more than once"
         raise MessageError(text, hint="pass mail_from and recipients")
@@ -204,25 +192,25 @@ def _prefix(message: EmailMessage) -> str:
 
 
 def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
-    groups, is_list = field_groups(message, field)
+    groups, is_list = read_groups(message, field)
     if not is_list:
         text = f"{field} is not a list of addresses: {_shown(message, field)}"
-        raise AddressError(text, hint=_HOW_ADDRESSES)
+        raise AddressError(text, hint=_ADDRESSES_HINT)
     return _addresses(message, field, groups)
 
 
 def _addresses(message: EmailMessage, field: str, groups: list[Group] | None = None) -> list[Address]:
-    groups = field_groups(message, field)[0] if groups is None else groups
+    groups = read_groups(message, field)[0] if groups is None else groups
     addresses = [address for group in groups for address in group.addresses]
-    # A list of str is set without a word, and read without an address.
+    # Python accepts a list of str as value, and then has no address in it.
     if not all(isinstance(address, Address) for address in addresses):
-        text = f"{field} is set to a list of something else than Address objects: {_shown(message, field)}"
+        text = f"{field} is set to a list, but not of Address objects: {_shown(message, field)}"
         raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
     return addresses
 
 
 def _non_ascii_addresses(message: EmailMessage, field: str) -> list[Address]:
-    """Return the addresses of *field* if any is not ASCII: to parse a field costs a third of a message's time."""
+    """Return the addresses of *field* if it has non-ASCII text; parsing every field takes a third of the time."""
     if all(map(str.isascii, _texts(message, field))):
         return []
     return [address for address in _addresses(message, field) if address.domain]
@@ -236,13 +224,13 @@ def _shown(message: EmailMessage, field: str) -> str:
     return quote(", ".join(_texts(message, field)), allow_at=True)
 
 
-def _present(message: EmailMessage, fields: Iterable[str]) -> list[str]:
+def _existing(message: EmailMessage, fields: Iterable[str]) -> list[str]:
     names = {name.lower() for name, _ in message.raw_items()}
     return [field for field in fields if field.lower() in names]
 
 
-def _complete(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> None:
-    """Change *message*, a copy, into what is to be sent."""
+def _complete_header(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> None:
+    """Remove Bcc from *message*, which is our copy; add Date and Message-ID; convert domains to ASCII."""
     del message["Bcc"], message["Resent-Bcc"]
     for field in ("Date", "Resent-Date"):
         for value in message.get_all(field, []):
@@ -251,12 +239,12 @@ def _complete(message: EmailMessage, date: Callable[[], str], message_id: Callab
                 raise MessageError(text, hint="set it to a datetime.datetime, or leave it out")
     if "Date" not in message:
         message["Date"] = date()
-    # Not read: which Message-IDs the email package can parse depends on the Python (measured, 3.11 and 3.13).
+    # Its value is not parsed: which Message-IDs the email package can parse depends on the Python version.
     if "Message-ID" not in message:
         message["Message-ID"] = message_id()
-    for field in _present(message, (*ADDRESS_FIELDS, *RESENT)):
+    for field in _existing(message, (*ADDRESS_FIELDS, *RESENT)):
         if any(not address.domain.isascii() for address in _non_ascii_addresses(message, field)):
-            groups = [_ascii_group(group) for group in field_groups(message, field)[0]]
+            groups = [_ascii_group(group) for group in read_groups(message, field)[0]]
             del message[field]
             message[field] = groups
 
@@ -265,65 +253,6 @@ def _ascii_group(group: Group) -> Group | Address:
     try:
         addresses = [Address(a.display_name, a.username, ascii_domain(a.domain)) for a in group.addresses]
     except ValueError:
-        text = "an address in the header has a domain that is not a domain name"
+        text = "an address in the header has an invalid domain"
         raise MessageError(text) from None
     return Group(group.display_name, tuple(addresses)) if group.display_name else addresses[0]
-
-
-def _modern(message: Message) -> EmailMessage:
-    """
-    Return *message* as one of the new kind: itself, or another one with its fields and its payload.
-
-    ``MIMEText`` and what ``message_from_bytes`` makes by default keep any field as often and with any value as the
-    caller sets it; an EmailMessage does not, so neither does this.
-    """
-    if isinstance(message, EmailMessage) and isinstance(cast("object", message.policy), EmailPolicy):
-        return message
-    modern = EmailMessage()
-    vars(modern).update(vars(message), policy=modern.policy)
-    for name, count in Counter(name.title() for name, _ in message.raw_items()).items():
-        if count > 1 and modern.policy.header_max_count(name):
-            text = f"the message has {count} {name} fields"
-            raise MessageError(text, hint=f'set it once: del message["{name}"] comes before the next one')
-    for name, value in message.raw_items():
-        if _LINE_END.search(_FOLD.sub("", _text(name, value))):
-            text = f"the header field {name[:80]!r} has a line end in its value"
-            raise MessageError(text, hint="take line ends out of it")
-    return modern
-
-
-def _text(name: str, value: object) -> str:
-    """Return the *value* of a field as text: a Header of the old API knows no fold of the new one."""
-    if not isinstance(value, str | Header):
-        text = f"the header field {name[:80]!r} is a {type(value).__name__}, not a str"
-        raise MessageError(text, hint="set it to a str, or leave it out")
-    return value if isinstance(value, str) else str(value)
-
-
-def _drop_empty(message: EmailMessage) -> None:
-    fields = list(message.raw_items())
-    if any(_is_left_out(name, value) for name, value in fields):
-        _set_fields(message, [(name, value) for name, value in fields if not _is_left_out(name, value)])
-
-
-def _is_left_out(name: str, value: str) -> bool:
-    # ", ".join() of nothing but empty strings is a list of nobody as well.
-    return name.lower() in _NEVER_EMPTY and not value.replace(",", "").strip()
-
-
-def _copied(message: EmailMessage) -> EmailMessage:
-    # The generator sets boundaries and the like on what it is given: every part is copied, no payload is.
-    copied = copy.copy(message)
-    fields = [(name, value if hasattr(value, "fold") else _text(name, value)) for name, value in message.raw_items()]
-    _set_fields(copied, fields)
-    if message.is_multipart():
-        parts = cast("list[EmailMessage]", message.get_payload())
-        copied.set_payload([_copied(part) for part in parts])
-    return copied
-
-
-def _set_fields(message: EmailMessage, fields: Iterable[tuple[str, str]]) -> None:
-    # To delete the fields one by one would take quadratic time.
-    message._headers = []  # type: ignore[attr-defined] # noqa: SLF001 -- there is no public way
-    for name, value in fields:
-        message.set_raw(name, value)

@@ -1,15 +1,15 @@
 """
-What a server repeats of our secrets is cut out of its words, before anybody can show them (AUTH-08).
+Redact secrets that a server repeats in its replies, before anyone can show them (AUTH-08).
 
-How it works: every 6 bytes in a row of a secret are remembered by their hash, as they are and in base64 at each of the
-three places where a secret can begin in it. A reply is hashed in the same way: all of its lines in one piece, in one
-case and without blanks, so that neither case, blanks nor line ends hide an echo. What matches is cut out, and the rest
-stays. A secret that is shorter is looked for as a whole word, since its letters are in every text.
+How it works: a hash is kept of every 6 consecutive bytes of a secret (an n-gram). The same is done for its base64, once
+for each of the three offsets at which a secret can start in base64. A reply is hashed in the same way: all its lines
+joined, case-folded and without white space, so that neither case, spaces nor line ends hide a secret. Matching text is
+redacted, and the rest stays. A secret shorter than 6 bytes is redacted only as a whole word, because its letters occur
+in any text.
 
-No secret is kept here. The hash is Python's own, which is fast enough for every reply (a message has dozens of them in
-a second), behind a random key of each mailer, since PYTHONHASHSEED can make Python's own key known. So what a traceback
-could show of it does not tell the 6 bytes. Whoever reads the memory of the process has the key, and no need of it: the
-password is there as well.
+No secret is kept here, only hashes. They are Python's own `hash`, which is fast enough for every reply, over a random
+key for each mailer, because PYTHONHASHSEED can make Python's own key known. So a traceback that shows the hashes does
+not reveal the 6 bytes. Someone who can read the memory of the process finds the key, but also the password itself.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# So many bytes of a secret in a row are no accident.
+# This many consecutive bytes of a secret do not match by accident.
 _NGRAM = 6
-# Of a token that changes with each login, a mailer remembers the last ones; a connection remembers its own.
+# A mailer remembers this many secrets, for tokens that change with each login; a connection remembers all it has sent.
 _KEPT = 4
-# A line with more of it is left out whole, so that a reply does not grow by what stands for it.
-_MOST_CUTS = 8
-# A reply with more of it says nothing else: no time is spent on where each of it stands.
-_MOST_HITS = 1000
-REDACTED = b"(left out: it repeats what was sent to log in)"
+# A line with more redactions is redacted as a whole: the placeholders would make the reply much longer.
+_MAX_CUTS = 8
+# A reply with more matches is nothing but repeated secrets: all of it is redacted, without finding each place.
+_MAX_HITS = 1000
+REDACTED = b"(redacted: repeats what was sent to log in)"
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=]+")
+# Letters and digits; every byte of a non-ASCII character counts as one.
+_IN_WORD = re.compile(rb"[A-Za-z0-9\x80-\xff]*")
+# Marks: b is base64, x is other matching text, a space is white space, a dot is everything else.
 _CUT = re.compile(rb"[bx](?:[bx ]*[bx])?")
-# What we act on in the answer to EHLO stays, whatever the password is: redaction changes only what is shown.
+# Keywords of EHLO that the library acts on are never redacted, whatever the password is.
 _KEYWORD = re.compile(
     rb"(?<![\w-])(?:STARTTLS|AUTH|PLAIN|LOGIN|8BITMIME|SMTPUTF8|SIZE|PIPELINING|CHUNKING|LIMITS|MAILMAX|RCPTMAX)(?![\w-])",
     re.IGNORECASE,
@@ -45,7 +48,14 @@ _KEYWORD = re.compile(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Fingerprint:
-    """The hashes of what no reply is to be seen to repeat: of runs, of runs of its base64, and of a short one whole."""
+    """
+    The hashes of the secrets of one login.
+
+    Attributes:
+        plain: Of the n-grams of each secret.
+        encoded: Of the n-grams of their base64.
+        words: Of each secret that is shorter than an n-gram.
+    """
 
     plain: frozenset[int]
     encoded: frozenset[int]
@@ -54,66 +64,66 @@ class _Fingerprint:
 
 class Memory:
     """
-    What one mailer has sent to log in: the fingerprints of the last secrets that differed.
+    The fingerprints of the last few different secrets that a mailer has sent, on any connection.
 
-    Threads share it without a lock, which a fork could leave locked: each store and each copy is one step.
+    Threads share it without a lock, because a fork could copy a locked lock: each read and each write is atomic.
     """
 
     __slots__ = ("_next", "_slots", "key")
 
     def __init__(self) -> None:
-        """Know of nothing."""
+        """Start without any fingerprint, and with a random key."""
         self.key = token_bytes(16)
         self._slots: list[_Fingerprint | None] = [None] * _KEPT
         self._next = count()
 
-    def remember(self, made: _Fingerprint) -> None:
-        """Keep *made*, and forget the oldest."""
-        if made not in self._slots:
-            self._slots[next(self._next) % _KEPT] = made
+    def remember(self, fingerprint: _Fingerprint) -> None:
+        """Keep *fingerprint*, and forget the oldest one."""
+        if fingerprint not in self._slots:
+            self._slots[next(self._next) % _KEPT] = fingerprint
 
-    def known(self) -> list[_Fingerprint]:
-        """Return what is remembered."""
+    def fingerprints(self) -> list[_Fingerprint]:
+        """Return all that are remembered."""
         return [each for each in tuple(self._slots) if each]
 
 
 class Redactor:
-    """Cuts out of the replies on one connection what repeats a secret of it, or of its mailer's other connections."""
+    """Redact the replies on one connection: its own secrets, and those of the mailer's other connections."""
 
     __slots__ = ("_memory", "_own")
 
     def __init__(self, memory: Memory | None = None) -> None:
-        """Know what is in the *memory* of the mailer."""
+        """Start with the fingerprints in the *memory* of the mailer."""
         self._memory = memory or Memory()
-        # A mailer forgets; a connection goes on to know what was sent over it.
+        # A mailer forgets old secrets; a connection remembers all that were sent on it.
         self._own: list[_Fingerprint] = []
 
     def add(self, secrets: Iterable[bytes], token: bytes) -> None:
-        """Recognise *secrets* from now on, and the *token* that was written with them in it."""
-        plain, encoded, words = set[int](), set(self._ngram_hashes(_folded(token.rstrip(b"=")))), set[int]()
-        for secret in filter(_folded, secrets):
+        """Redact *secrets* from now on, and the base64 *token* in which they were sent."""
+        plain, encoded, words = set[int](), set(self._ngram_hashes(_fold(token.rstrip(b"=")))), set[int]()
+        for secret in filter(_fold, secrets):
             whole = base64.b64encode(secret).rstrip(b"=")
             for form, ngrams in ((secret, plain), (whole, encoded)):
-                folded = _folded(form)
+                folded = _fold(form)
                 ngrams.update(self._ngram_hashes(folded))
                 if len(folded) < _NGRAM:
                     words.update(self._ngram_hashes(folded, len(folded)))
-            for before in range(3):
-                encoded.update(self._ngram_hashes(_folded(_in_base64(secret, before))))
-        made = _Fingerprint(frozenset(plain), frozenset(encoded), frozenset(words))
-        self._memory.remember(made)
-        self._own.append(made)
+            for offset in range(3):
+                encoded.update(self._ngram_hashes(_fold(_base64_inside(secret, offset))))
+        fingerprint = _Fingerprint(frozenset(plain), frozenset(encoded), frozenset(words))
+        self._memory.remember(fingerprint)
+        self._own.append(fingerprint)
 
     def redact(self, lines: tuple[bytes, ...], prefix: re.Pattern[bytes]) -> tuple[bytes, ...]:
-        """Return *lines* of one reply without what repeats a secret; the *prefix* of the first stays, on each line."""
-        known = {*self._own, *self._memory.known()}
+        """Return the *lines* of one reply without secrets; a *prefix* that starts the first line stays on each line."""
+        known = {*self._own, *self._memory.fingerprints()}
         if not known:
             return lines
-        # Only the same: each line could have other digits of a password in it.
-        head = found[0] if (found := prefix.match(lines[0])) else b""
+        # The same text on each line: a different enhanced code on each could spell the digits of a password.
+        head = match[0] if (match := prefix.match(lines[0])) else b""
         starts = [len(head) * text.startswith(head) for text in lines]
         joined = b"".join(text[start:] for text, start in zip(lines, starts, strict=True))
-        folded = _folded(joined)
+        folded = _fold(joined)
         ngrams = self._ngram_hashes(folded)
         words = frozenset[int]().union(*(each.words for each in known))
         hits = [
@@ -124,11 +134,11 @@ class Redactor:
             for at, value in enumerate(ngrams)
             if value in hashes
         ]
-        if len(hits) > _MOST_HITS:
+        if len(hits) > _MAX_HITS:
             return tuple(text[:start] + REDACTED for text, start in zip(lines, starts, strict=True))
         if words:
             short = [(width, self._ngram_hashes(folded, width)) for width in range(1, _NGRAM)]
-            hits += [(at, width, b"w") for width, found in short for at, value in enumerate(found) if value in words]
+            hits += [(at, width, b"w") for width, hashes in short for at, value in enumerate(hashes) if value in words]
         return _cut(lines, starts, joined, hits) if hits else lines
 
     def _ngram_hashes(self, folded: bytes, width: int = _NGRAM) -> list[int]:
@@ -139,8 +149,8 @@ class Redactor:
 def _cut(
     lines: tuple[bytes, ...], starts: Sequence[int], joined: bytes, hits: Iterable[tuple[int, int, bytes]]
 ) -> tuple[bytes, ...]:
-    """Return *lines* without what *hits* says of their *joined* text: where in its folded form, how much, and what."""
-    places, marks = _places(joined)
+    """Return *lines* without the *hits*: each has its position in the folded *joined* text, its length and its kind."""
+    places, marks = _map_folded(joined)
     edges, at = {0}, 0
     for text, start in zip(lines, starts, strict=True):
         at += len(text) - start
@@ -155,7 +165,7 @@ def _cut(
     for text, start in zip(lines, starts, strict=True):
         body, mark = text[start:], marks[at : at + len(text) - start]
         at += len(body)
-        # The characters at the seam of an encoded secret are in part of it.
+        # The first and last base64 character of a secret also encode its neighbours: redact the whole run of base64.
         for run in _BASE64.finditer(body):
             if b"b" in mark[run.start() : run.end()]:
                 mark[run.start() : run.end()] = b"b" * len(run[0])
@@ -168,7 +178,7 @@ def _cut(
 
 def _without(body: bytes, mark: bytes) -> bytes:
     cuts = list(_CUT.finditer(mark))
-    if len(cuts) > _MOST_CUTS:
+    if len(cuts) > _MAX_CUTS:
         return REDACTED
     shown, at = b"", 0
     for cut in cuts:
@@ -176,31 +186,31 @@ def _without(body: bytes, mark: bytes) -> bytes:
     return shown + body[at:]
 
 
-def _places(text: bytes) -> tuple[list[tuple[int, int]], bytearray]:
-    """Return for each byte of the folded *text* where its character stands, and *text* with its blanks alone."""
+def _map_folded(text: bytes) -> tuple[list[tuple[int, int]], bytearray]:
+    """Return the start and end in *text* of each byte's character after folding, and marks for white space only."""
     places, marks, at = list[tuple[int, int]](), bytearray(b"." * len(text)), 0
     for character in text.decode("utf-8", "surrogateescape"):
         end = at + (1 if character.isascii() else len(character.encode("utf-8", "surrogateescape")))
         if character.isspace():
             marks[at:end] = b" " * (end - at)
         else:
-            places += [(at, end)] * (1 if character.isascii() else len(_folded(text[at:end])))
+            places += [(at, end)] * (1 if character.isascii() else len(_fold(text[at:end])))
         at = end
     return places, marks
 
 
 def _is_edge(text: bytes, at: int, edges: set[int]) -> bool:
-    """Return whether a word may begin or end here: at the end of a line, or beside what is no letter and no digit."""
-    return at in edges or not all(octet >= 0x80 or chr(octet).isalnum() for octet in text[at - 1 : at + 1])  # noqa: PLR2004
+    """Return whether a word may begin or end here: at a line end, or next to a byte that is no letter or digit."""
+    return at in edges or not _IN_WORD.fullmatch(text[at - 1 : at + 1])
 
 
-def _in_base64(octets: bytes, before: int) -> bytes:
-    # Where so many octets stand before it: without the characters that its neighbours are in as well.
-    encoded = base64.b64encode(b"\0" * before + octets).rstrip(b"=")
-    return encoded[(before * 8 + 5) // 6 : len(encoded) - bool((before + len(octets)) % 3)]
+def _base64_inside(secret: bytes, offset: int) -> bytes:
+    # The base64 of a longer text with *secret* at *offset*, without the characters that also encode its neighbours.
+    encoded = base64.b64encode(b"\0" * offset + secret).rstrip(b"=")
+    return encoded[(offset * 8 + 5) // 6 : len(encoded) - bool((offset + len(secret)) % 3)]
 
 
-def _folded(octets: bytes) -> bytes:
-    # In any case, beyond ASCII as well ("ß" is "SS" in capitals), and whatever blanks stand between.
-    text = octets.decode("utf-8", "surrogateescape").upper().casefold()
+def _fold(data: bytes) -> bytes:
+    # Upper case first, because casefold() alone keeps some letters apart whose capitals are equal (such as dotless i).
+    text = data.decode("utf-8", "surrogateescape").upper().casefold()
     return "".join(text.split()).encode("utf-8", "surrogateescape")

@@ -1,24 +1,26 @@
 """
-Which reply code means what at which step, and what follows from it for the message: one table, and its predicates.
+What each reply code means at each stage, and what follows for the message: one table and its predicates.
 
-RFC 5321 §4.3.2 lists codes for each command, and has a client judge any other by its first digit: 5yz and 4yz refuse
-what was asked, whatever their second digit. A positive reply is held to more, since to believe a wrong one is worse:
+RFC 5321 §4.3.2 lists codes for each command, and a client judges any other code by its first digit: 4yz and 5yz are
+refusals, whatever their second digit. A positive reply must match exactly, because believing a wrong one does more
+harm:
 
 ============  =========  ==============================================================================================
-step          positive   any other 2yz or 3yz is out of step: the connection is closed, and the message is
+stage         positive   after any other 2yz or 3yz the connection is closed, and the message is
 ============  =========  ==============================================================================================
 greeting      220        not sent
-EHLO          250        not sent: its lines are read as capabilities
-STARTTLS      220        not sent: nothing but 220 begins TLS (RFC 3207 §4)
-AUTH          235        not sent: nothing but 235 is a login (RFC 4954 §6)
-MAIL, RSET    250        not sent: 251 speaks of a recipient, so the replies have shifted
-RCPT          25z        not sent: 25z is the mail system's "yes", which 214 and 235 are not (RFC 5321 §4.2.1)
-DATA          354        not sent: a content is written to a server that waits for it, and to no other
-content       250        unknown: 251 to it may be the reply to a RCPT, and nobody's promise to deliver
+EHLO          250        not sent: the lines of this reply are read as capabilities
+STARTTLS      220        not sent: only 220 starts TLS (RFC 3207 §4)
+AUTH          235        not sent: only 235 is a successful login (RFC 4954 §6)
+MAIL, RSET    250        not sent: 251 is about a recipient, so the replies no longer match the commands
+RCPT          25z        not sent: 25z is the mail system's "yes"; 214 and 235 are not (RFC 5321 §4.2.1)
+DATA          354        not sent: content is written only to a server that is waiting for it
+content       250        unknown: 251 may be the reply to a RCPT, and promises no delivery
 ============  =========  ==============================================================================================
 
-Once the end of a content was written, only its own reply says that it was refused: whatever is out of step then, in the
-opening that went along with it too, leaves the outcome unknown. 421 refuses like 4yz, and ends the session.
+Once the content was fully sent, only the reply to the content can refuse it. Any unexpected reply after that leaves the
+outcome unknown, even a reply to an envelope command that was sent together with the content. 421 is a temporary
+refusal, and the server closes the connection after it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,17 @@ from securesmtp._values import Stage
 if TYPE_CHECKING:
     from securesmtp._values import Reply
 
+# RFC 5321 §4.2.3. Half a reply: the other half comes after the content.
+START_MAIL_INPUT = 354
+# RFC 4954 §4: the text is a SASL challenge in base64, and the server waits for the response.
+AUTH_CONTINUE = 334
+# RFC 5321 §3.8: the server closes the connection after this reply.
+SERVICE_CLOSING = 421
+# Not in an RFC: Exchange refuses with it when an account has too many connections.
+TOO_MANY_CONNECTIONS = 432
+# RFC 5321 §4.2.3.
+BAD_SEQUENCE = 503
+
 _POSITIVE: dict[Stage, frozenset[int]] = {
     Stage.GREETING: frozenset({220}),
     Stage.EHLO: frozenset({250}),
@@ -38,50 +51,73 @@ _POSITIVE: dict[Stage, frozenset[int]] = {
     Stage.MAIL: frozenset({250}),
     Stage.RCPT: frozenset(range(250, 260)),
     Stage.RSET: frozenset({250}),
-    Stage.DATA: frozenset({354}),
+    Stage.DATA: frozenset({START_MAIL_INPUT}),
     Stage.CONTENT: frozenset({250}),
 }
-# RFC 4954 §6. To RCPT they refuse one recipient.
-_LOGIN_WANTED = frozenset({530, 535, 538})
-# RFC 5321 §4.2.1: what was asked is not known, not implemented, or not in its place.
-_NOT_A_COMMAND = frozenset({500, 502, 503})
+# RFC 5321 §4.2.1.
+_TEMPORARY = range(400, 500)
+_REFUSALS = range(400, 600)
+# RFC 4954 §6. As a reply to RCPT, they refuse one recipient.
+_LOGIN_REQUIRED = frozenset({530, 535, 538})
+# RFC 5321 §4.2.3: not recognised, not implemented, or not allowed at this point.
+_NOT_A_COMMAND = frozenset({500, 502, BAD_SEQUENCE})
 
 
 def is_positive(stage: Stage, code: int) -> bool:
-    """Return whether *code* says that what was asked at *stage* was done."""
+    """Return whether *code* means that the command of *stage* succeeded."""
     return code in _POSITIVE[stage]
 
 
 def is_refusal(code: int) -> bool:
-    """Return whether *code* refuses what was asked, for now or for good (RFC 5321 §4.2.1)."""
-    return code >= 400  # noqa: PLR2004
+    """Return whether *code* refuses the command, temporarily or permanently (RFC 5321 §4.2.1)."""
+    return code in _REFUSALS
 
 
 def is_temporary(code: int) -> bool:
-    """Return whether *code* refuses for now only (RFC 5321 §4.2.1)."""
-    return 400 <= code < 500  # noqa: PLR2004
+    """Return whether *code* refuses the command temporarily (RFC 5321 §4.2.1)."""
+    return code in _TEMPORARY
 
 
 def is_closing(code: int) -> bool:
-    """Return whether the server closes the connection (RFC 5321 §3.8)."""
-    return code == 421  # noqa: PLR2004
+    """Return whether the server closes the connection after *code* (RFC 5321 §3.8)."""
+    return code == SERVICE_CLOSING
+
+
+def is_start_mail_input(code: int) -> bool:
+    """Return whether the server now waits for the content of a message (RFC 5321 §4.1.1.4)."""
+    return code == START_MAIL_INPUT
+
+
+def is_auth_continue(code: int) -> bool:
+    """Return whether the server now waits for a SASL response (RFC 4954 §4)."""
+    return code == AUTH_CONTINUE
+
+
+def is_bad_sequence(code: int) -> bool:
+    """Return whether the server does not allow the command at this point of the session (RFC 5321 §4.2.3)."""
+    return code == BAD_SEQUENCE
+
+
+def is_too_many_connections(code: int) -> bool:
+    """Return whether the account has too many connections open; some servers say this with other codes, in words."""
+    return code == TOO_MANY_CONNECTIONS
 
 
 def is_login_wanted(stage: Stage, code: int) -> bool:
-    """Return whether the server takes no mail from a client that has not logged in."""
-    return stage is Stage.MAIL and code in _LOGIN_WANTED
+    """Return whether the server requires a login before it accepts a message."""
+    return stage is Stage.MAIL and code in _LOGIN_REQUIRED
 
 
 def is_not_a_command(code: int) -> bool:
-    """Return whether the server does not know a command that it offered, or does not take it."""
+    """Return whether the server does not support a command that it advertised, or does not allow it at this point."""
     return code in _NOT_A_COMMAND
 
 
 def is_too_many_recipients(reply: Reply) -> bool:
     """
-    Return whether a recipient is refused because the transaction has enough, and is taken in another one.
+    Return whether *reply* refuses a recipient only because the transaction is full: another transaction may take it.
 
-    RFC 5321 §4.5.3.1.10: 452, and 552 from servers that go by RFC 821. With another enhanced code it is the storage or
-    the mailbox that is full (RFC 3463 §3.3, §3.6).
+    RFC 5321 §4.5.3.1.10 says 452; servers that follow RFC 821 say 552. Any other enhanced code means that the storage
+    or the mailbox is full (RFC 3463 §3.3, §3.6).
     """
     return (reply.code, reply.enhanced) in {(452, None), (452, "4.5.3"), (552, None), (552, "5.5.3")}

@@ -1,8 +1,8 @@
 """
-A message written as octets, within bounds, and as it was signed.
+Turn a message into bytes: in linear time, and as it was signed.
 
-The email package is given nothing that it takes quadratic time for: `check_bounds` comes before the first of its
-parsers, and `header_fields` writes the header in place of its folder.
+The email package takes quadratic time for some messages. `check_bounds` refuses those before its parsers see them, and
+`header_fields` writes the header instead of its own folding.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from securesmtp._protocol.content import BLOCK, MAX_HEADER, MAX_LINE, Content
-from securesmtp._protocol.folding import MIN_LINE
-from securesmtp._protocol.header_fields import CheckedPolicy, changed
+from securesmtp._protocol.folding import PREFERRED_LINE
+from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
@@ -26,20 +26,26 @@ if TYPE_CHECKING:
     from email.policy import EmailPolicy
 
 T = TypeVar("T")
-# Bounds of one message: Postfix looks into parts no deeper (mime_nesting_limit); nobody needs as many of the others.
+# Postfix does not look at parts that are nested deeper (mime_nesting_limit).
 _MAX_NESTING = 100
+# More than any real message has.
 _MAX_PARTS = 10_000
-# The email package parses these of each part, and takes quadratic time for it. A filename of 255 characters fits.
+# The email package takes quadratic time to parse Content-Type and the like. A filename of 255 characters fits.
 _MAX_MIME_FIELD = 4096
 _MAX_PARAMETERS = 100
-# Stands for a large payload while the rest is serialised.
-_PLACE = "securesmtp: here a payload is put in"
+# Replaces a large payload while the rest of the message is serialised.
+_PLACEHOLDER = "securesmtp: a payload is put in here"
 
 
-def guarded(work: Callable[[], T]) -> T:
-    """Return what *work* returns; what the email package raises for messages that it cannot handle is our error."""
+def translate_email_errors(action: Callable[[], T]) -> T:
+    """
+    Return the result of *action*.
+
+    Raises:
+        MessageError: The email package raised an error, because it cannot handle the message.
+    """
     try:
-        return work()
+        return action()
     except SecureSMTPError:
         raise
     except (
@@ -51,20 +57,20 @@ def guarded(work: Callable[[], T]) -> T:
         NameError,
         RecursionError,
         ArithmeticError,
-    ) as e:
-        # All of these were seen (hypothesis, parsed headers of random characters).
-        fault = type(e).__name__
-    # Out here, so that it is neither cause nor context: a UnicodeEncodeError holds the text of the message.
-    text = f"the message cannot be read or serialised ({fault} in Python's email package)"
+    ) as error:
+        # All of these were seen, for parsed headers of random characters.
+        kind = type(error).__name__
+    # Raised outside of the handler, because the context of the error would show the text of the message.
+    text = f"the message cannot be read or serialised ({kind} in Python's email package)"
     raise MessageError(text)
 
 
 def check_bounds(message: Message) -> None:
     """
-    Refuse what the email package would take quadratic time for, before it reads any of it.
+    Refuse a message for which the email package would take quadratic time, before it parses any of it.
 
     Raises:
-        MessageError: There are too many parts, too deep; or a header, or one field of it, is too long.
+        MessageError: It has too many parts, they are nested too deep, or a header or one of its fields is too long.
     """
     parts, level = 0, [message]
     for _ in range(_MAX_NESTING + 1):
@@ -74,41 +80,47 @@ def check_bounds(message: Message) -> None:
             raise MessageError(text)
         for part in level:
             _check_header(part)
-        level = [child for part in level if part.is_multipart() for child in cast("list[Message]", part.get_payload())]
+        level = [child for part in level for child in subparts(part)]
         if not level:
             return
     text = f"the parts of the message are nested more than {_MAX_NESTING} deep"
     raise MessageError(text)
 
 
+def subparts(part: Message) -> list[Message]:
+    """Return the parts directly inside of *part*."""
+    payload: object = part.get_payload()
+    return payload if isinstance(payload, list) else []
+
+
 def _check_header(part: Message) -> None:
     size = 0
     for name, value in part.raw_items():
         length = len(str(value))
-        # With what stands between and behind them: a field of one character is work as well.
+        # Count colon, space and line end: a million fields of one character are a lot of work, too.
         size += len(name) + length + len(": \r\n")
         if size > MAX_HEADER:
-            text = f"the header is longer than {MAX_HEADER} octets, with the field {name[:80]!r}"
+            text = f"the header is longer than {MAX_HEADER} bytes, including the field {name[:80]!r}"
             raise MessageError(text)
-        if length > MIN_LINE and not hasattr(value, "fold") and name.lower().startswith("content-"):
+        if length > PREFERRED_LINE and not is_header_object(value) and name.lower().startswith("content-"):
             text = str(value)
             if length > _MAX_MIME_FIELD or max(text.count(";"), text.count('"') // 2) > _MAX_PARAMETERS:
-                bounds = f"{_MAX_MIME_FIELD} characters or {_MAX_PARAMETERS} parameters"
-                text = f"the header field {name[:80]!r} has more than {bounds}"
+                limits = f"{_MAX_MIME_FIELD} characters or {_MAX_PARAMETERS} parameters"
+                text = f"the header field {name[:80]!r} has more than {limits}"
                 raise MessageError(text)
 
 
 def _is_parsed(part: Message) -> bool:
-    """Return whether a multipart was parsed: Python loses octets of it, such as blanks behind a boundary."""
+    """Return whether a multipart was parsed; then Python has lost bytes of it, such as spaces after a boundary."""
     return part.epilogue is not None or bool(part.defects)
 
 
-def signed_fields(message: Message) -> frozenset[str]:
+def find_signed_fields(message: Message) -> frozenset[str]:
     """
-    Return the names of the fields that a DKIM signature covers, in lower case; none if there is none (RFC 6376 §3.5).
+    Return the names of the fields that a DKIM signature covers, in lower case (RFC 6376 §3.5).
 
     Raises:
-        MessageError: It was parsed, and it is not known whether the signature still holds.
+        MessageError: The message was parsed, so the signature may no longer match.
     """
     names: set[str] = set()
     for name, value in message.raw_items():
@@ -116,96 +128,94 @@ def signed_fields(message: Message) -> frozenset[str]:
             continue
         tags = dict(tag.partition("=")[::2] for tag in "".join(str(value).split()).split(";"))
         header = tags.get("c", "").partition("/")[0]
-        # Python's parser keeps neither the blanks behind a colon nor those behind a boundary. A simple signature sees
-        # them, and any signature sees in a part whether "Content-Type:" has a blank (RFC 6376 §3.4.4).
+        # Python's parser drops spaces after a colon and after a boundary. A simple signature covers the former in the
+        # header; any signature covers both in the body, such as after "Content-Type:" in a part (RFC 6376 §3.4.4).
         is_exact = header != "relaxed" or (message.is_multipart() and _is_parsed(message))
-        if is_exact and not hasattr(value, "fold"):
-            text = "the message has a DKIM-Signature, and was parsed: what it signs may have been changed"
-            raise changed(text)
+        if is_exact and not is_header_object(value):
+            text = "the message has a DKIM-Signature and was parsed: the signed text may have changed"
+            raise signature_error(text)
         names |= {"dkim-signature", *tags.get("h", "").lower().split(":")}
     return frozenset(names)
 
 
 def check_signed(message: Message, prepared: Message) -> None:
     """
-    Refuse a message of which a field is signed that *prepared*, its copy, has otherwise.
+    Check that *prepared*, the copy of *message* that is sent, has all signed fields unchanged.
 
     Raises:
-        MessageError: There is one.
+        MessageError: A signed field differs.
     """
-    if signed := signed_fields(message):
-        before, after = _by_name(message), _by_name(prepared)
+    if signed := find_signed_fields(message):
+        before, after = _values_by_name(message), _values_by_name(prepared)
         for name in sorted(signed):
             if before.get(name) != after.get(name):
-                text = f"the header field {name[:80]!r} is signed, and must be changed to send the message"
-                raise changed(text)
+                text = f"the header field {name[:80]!r} is signed, but must be changed to send the message"
+                raise signature_error(text)
 
 
-def _by_name(message: Message) -> dict[str, list[str]]:
-    """Return the values of the fields by name: to look for each name among all fields would take quadratic time."""
+def _values_by_name(message: Message) -> dict[str, list[str]]:
+    # One pass over the header: `get_all` for each name would take quadratic time.
     values: dict[str, list[str]] = {}
     for name, value in message.raw_items():
         values.setdefault(name.lower(), []).append(str(value))
     return values
 
 
-def serialised(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
+def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
     """
-    Return the octets of *message*.
+    Return the bytes of *message*.
 
     Args:
-        message: A copy of ours; boundaries are set in it.
+        message: Our own copy, because boundaries are set in it.
         utf8: Whether the header may be UTF-8 (RFC 6532).
-        cte_type: ``"7bit"`` re-encodes parts that are not ASCII.
+        cte_type: ``"7bit"`` to re-encode parts that are not ASCII, else ``"8bit"``.
 
     Raises:
         MessageError: It cannot be written as it is.
     """
     theirs = cast("EmailPolicy", message.policy)
-    signed = signed_fields(message)
+    signed = find_signed_fields(message)
     policy = CheckedPolicy(
         linesep="\r\n",
         utf8=utf8,
         cte_type=cte_type,
-        # Above 998 no server need take it.
-        max_line_length=max(MIN_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
+        # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
+        max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
         refold_source="none" if signed else theirs.refold_source,
         header_factory=theirs.header_factory,
     ).but(signed_fields=signed)
-    guarded(lambda: _check_boundaries(message, ()))
-    pieces = guarded(lambda: _pieces(message, policy))
+    translate_email_errors(lambda: _check_boundaries(message, ()))
+    pieces = translate_email_errors(lambda: _pieces(message, policy))
     try:
         return Content.from_pieces(pieces)
     except MessageError as error:
-        raise _with_part(message, error) from None
+        raise _name_part(message, error) from None
 
 
 def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:
-    """Refuse a text with the boundary of a multipart around it, which would be one part more (RFC 2046 §5.1.1)."""
+    """Refuse a text that contains the boundary of an enclosing multipart: it would add a part (RFC 2046 §5.1.1)."""
     if part.is_multipart():
-        # Where there is none, Python makes one up.
+        # If it has no boundary, Python generates one.
         if part.get_content_maintype() == "multipart" and (boundary := part.get_boundary()):
             enclosing = (*enclosing, boundary)
-        for child in cast("list[Message]", part.get_payload()):
+        for child in subparts(part):
             _check_boundaries(child, enclosing)
         return
     payload = part.get_payload()
-    # First as a plain text: a pattern takes a second for 25 MB.
+    # The plain search comes first, because the pattern takes a second for 25 MB.
     found = [each for each in enclosing if isinstance(payload, str) and f"--{each}" in payload]
     if any(re.search(rf"^--{re.escape(each)}(?:--)?[ \t\r]*$", str(payload), re.MULTILINE) for each in found):
-        text = "the text of a part has a line that is the boundary of the parts"
-        raise MessageError(
-            text, hint="set no boundary: one that is in no text is made up; or encode the part as base64"
-        )
+        text = "the text of a part contains the boundary of an enclosing multipart as a line"
+        raise MessageError(text, hint="set no boundary, so that Python generates one; or encode the part as base64")
 
 
-def _with_part(message: Message, error: MessageError) -> MessageError:
-    """Return *error* with the part that a line too long or a NUL is in, and how to re-encode it."""
+def _name_part(message: Message, error: MessageError) -> MessageError:
+    """Return *error* with the name of the part that has the long line or the NUL, and code that re-encodes it."""
     for number, part in enumerate(message.walk()):
-        # Not get_payload(): it decodes, and a line is measured in octets.
+        # get_payload() decodes, but the limit is for bytes.
         payload = vars(part)["_payload"]
-        octets = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
-        if b"\0" in octets or max(map(len, octets.split(b"\n"))) > MAX_LINE:
+        data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+        if b"\0" in data or max(map(len, data.split(b"\n"))) > MAX_LINE:
             filename = part.get_filename()
             shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
             text = f"{error.args[0]}, in the part {shown}"
@@ -218,34 +228,34 @@ def _with_part(message: Message, error: MessageError) -> MessageError:
 
 
 def _pieces(message: EmailMessage, policy: CheckedPolicy) -> tuple[bytes | str, ...]:
-    """Return *message* as it is written, each large payload as the str that it is: no copy is made of it."""
-    large = [part for part in message.walk() if _is_large(part.get_payload())]
-    payloads = [cast("str", part.get_payload()) for part in large]
+    """Return *message* in pieces; each large payload is a piece of its own, the same str, so that it is not copied."""
+    large = [(part, payload) for part in message.walk() if _is_large(payload := part.get_payload())]
     try:
-        for part in large:
-            part.set_payload(_PLACE)
-        between = _flattened(message, policy).split(_PLACE.encode("ascii"))
+        for part, _ in large:
+            part.set_payload(_PLACEHOLDER)
+        between = _flatten(message, policy).split(_PLACEHOLDER.encode("ascii"))
     finally:
-        for part, payload in zip(large, payloads, strict=True):
+        for part, payload in large:
             part.set_payload(payload)
     if len(between) != len(large) + 1:
-        # The words are in the message itself.
-        return (_flattened(message, policy),)
+        # The placeholder also occurs in the message.
+        return (_flatten(message, policy),)
+    payloads = [payload for _, payload in large]
     return tuple(piece for pair in zip_longest(between, payloads, fillvalue="") for piece in pair)
 
 
-def _is_large(payload: object) -> bool:
+def _is_large(payload: object) -> TypeGuard[str]:
     return isinstance(payload, str) and len(payload) > BLOCK and payload.isascii() and "\r" not in payload
 
 
-def _flattened(message: EmailMessage, policy: CheckedPolicy) -> bytes:
+def _flatten(message: EmailMessage, policy: CheckedPolicy) -> bytes:
     buffer = io.BytesIO()
     _Generator(buffer, mangle_from_=False, policy=policy).flatten(message)
     return buffer.getvalue()
 
 
 class _Generator(BytesGenerator):
-    """Python's own, but for one write of a text, and for what is signed or attached."""
+    """Write a text in one step, and keep signed and attached parts as they are."""
 
     policy: CheckedPolicy
 
@@ -254,25 +264,25 @@ class _Generator(BytesGenerator):
 
     def _dispatch(self, msg: Message) -> None:
         policy = self.policy
-        self.policy = self._below(msg)
+        self.policy = self._policy_inside(msg)
         try:
             super()._dispatch(msg)  # type: ignore[misc] # typeshed lacks it
         finally:
             self.policy = policy
 
-    def _below(self, part: Message) -> CheckedPolicy:
-        """Return the policy for what is in *part*."""
+    def _policy_inside(self, part: Message) -> CheckedPolicy:
+        """Return the policy for everything inside of *part*."""
         if self.policy.signed_fields:
             return self.policy.but(signed="body", signed_fields=frozenset())
         if part.is_multipart():
             kind = part.get_content_type()
             if kind == "multipart/signed":
                 if _is_parsed(part):
-                    text = "the message has a signed part (multipart/signed), and was parsed: it may have been changed"
-                    raise changed(text)
+                    text = "the message has a signed part (multipart/signed) and was parsed: the part may have changed"
+                    raise signature_error(text)
                 return self.policy.but(signed="part", refold_source="none")
             if part.get_content_maintype() == "message":
-                # What is attached is not ours to fold anew.
+                # An attached message keeps its line ends.
                 return self.policy.but(attached=True, refold_source="none")
         return self.policy
 
@@ -282,8 +292,8 @@ class _Generator(BytesGenerator):
     def _handle_text(self, msg: Message) -> None:
         is_kept = bool(self.policy.signed) or self.policy.attached
         if self.policy.cte_type == "7bit" and is_kept and not str(msg.get_payload()).isascii():
-            text = "a part that is signed or attached has non-ASCII octets, and the server does not offer 8BITMIME"
-            raise changed(text)
+            text = "a part that is signed or attached has non-ASCII bytes, and the server does not offer 8BITMIME"
+            raise signature_error(text)
         super()._handle_text(msg)  # type: ignore[misc] # typeshed lacks it
 
     _writeBody = _handle_text  # noqa: N815 -- Python's name

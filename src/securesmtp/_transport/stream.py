@@ -169,7 +169,7 @@ class OverlappingSender(Generic[J]):
 
     def _start(self, job: J) -> None:
         capabilities = self.session.capabilities
-        adapted = job.submission.fit(capabilities)
+        adapted = job.submission.adapt_to(capabilities)
         follows = bool(self._in_flight)
         is_trial = follows and self.support.supported is None
         # A large message is not used for the trial: writing it may outlast the trial, and it would be written twice.

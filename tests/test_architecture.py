@@ -79,6 +79,17 @@ RULES: dict[str, tuple[Found, set[str]]] = {
 }
 
 
+def test_a_lease_is_released_first_and_by_one_assignment() -> None:
+    """An interrupt strikes after a call: with one before the assignment, the slot might never become free."""
+    first = [
+        ast.unparse(node.finalbody[0])
+        for tree in MODULES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and any("lease.done" in ast.unparse(each) for each in node.finalbody)
+    ]
+    assert first == ["lease.done = True"]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_each_thing_is_done_in_one_place(rule: str) -> None:
     """No second path: neither called, nor named to be called later, nor imported, nor looked up by `getattr`."""

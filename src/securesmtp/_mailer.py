@@ -28,7 +28,6 @@ from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease, Slot
-from securesmtp._transport.slots import only_session
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
@@ -426,7 +425,8 @@ class SecureMailer:
         batch = Batch(run, first, pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
 
         def action(slot: Slot, link: Link) -> None:
-            batch.action(slot, link, link.run(batch.checkout.visit(pool.slots, slot, only_session)))
+            deliver = bind(batch.deliver, link.connection.exchange)
+            link.run(batch.checkout.visit(pool.slots, slot, deliver))
 
         with Ending[None]() as ending:
             self._with_connection(first.overall, action, batch.checkout)

@@ -21,10 +21,11 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Delivery
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
+from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._protocol.transaction import Partial
-from securesmtp._transport import link as transport
+from securesmtp._transport import channel as transport
 from securesmtp._transport.deadline import Deadline
-from securesmtp._transport.stream import OverlappingSender, OverlapSupport
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._values import TLSMode
 from securesmtp.errors import TLSError
 
@@ -96,15 +97,16 @@ def check(octets: bytes) -> str:
     with mock.patch.multiple(transport, wrap=wire.wrap, verify_session=lambda *_: TLS):
         link = memory_link(wire, TLSMode.IMPLICIT)
         session = link.run(open_session(TLSMode.IMPLICIT, b"client.example"))
-        OverlappingSender(
-            link=link,
+        sender = OverlappingSender(
+            exchange=link.connection.exchange,
             session=session,
             partial=partial,
             window=Window(1 + (int(case) >> 4)),
             support=support,
             next_job=lambda: waiting.pop(0) if waiting else None,
             report=tell,
-        ).run()
+        )
+        link.run(sender.run())
     assert wire.closed or not waiting, "it stopped without a reason"
     _check(wire, told, MESSAGES - len(waiting))
     return " ".join(sorted({_outcome(what).value for what in told.values()}))

@@ -17,8 +17,9 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import Delivery, deliver
 from securesmtp._protocol.dialogue import Session, open_session
 from securesmtp._protocol.message import Submission, envelope_recipients
-from securesmtp._transport import link as transport
-from securesmtp._transport.stream import OverlappingSender, OverlapSupport
+from securesmtp._protocol.overlap import OverlappingSender
+from securesmtp._transport import channel as transport
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._values import TLSMode
 
 # So long that a flight and its content are several records.
@@ -63,15 +64,16 @@ def _in_flight(link: MemoryLink, session: Session) -> list[Delivery | BaseExcept
     waiting, told = [Job(number, _submission(number)) for number in range(3)], list[Delivery | BaseException]()
     support = OverlapSupport(lambda _: None)
     support.confirm()
-    OverlappingSender(
-        link=link,
+    sender = OverlappingSender(
+        exchange=link.connection.exchange,
         session=session,
         partial="allow",
         window=Window(3),
         support=support,
         next_job=lambda: waiting.pop(0) if waiting else None,
         report=lambda _, what: told.append(what),
-    ).run()
+    )
+    link.run(sender.run())
     return told
 
 

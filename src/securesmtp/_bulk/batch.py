@@ -11,17 +11,18 @@ from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
 from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import Attempt, Delivery
+from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._tracebacks import drop_frames
-from securesmtp._transport.stream import OverlappingSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securesmtp._bulk.run import Run
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._transport.link import Link
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
+    from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._transport.slot import Slot
-    from securesmtp._transport.stream import OverlapSupport
 
 
 class Batch:
@@ -47,19 +48,20 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, slot: Slot, link: Link, session: Session) -> None:
-        """Send messages until there are no more now, or the connection has ended."""
+    def deliver(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
+        """Send messages over the connection of *slot* until there are no more now, or the connection has ended."""
         run = self._run
         run.note_connection()
-        OverlappingSender(
-            link=link,
+        sender = OverlappingSender(
+            exchange=exchange,
             session=session,
             partial=run.partial,
             window=run.core.settings.window,
             support=self._support,
             next_job=bind(self._take, slot),
             report=bind(self._report, slot, session),
-        ).run()
+        )
+        yield from sender.run()
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from securesmtp._core import Checkout, Core, Sending
     from securesmtp._protocol.transaction import Partial
-    from securesmtp._transport.stream import OverlapSupport
+    from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
 
 

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 from securesmtp._protocol.effects import Send, connect, fetch_password, receive, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
-from securesmtp._protocol.replies import is_closing, is_login_wanted, is_positive, is_refusal, is_temporary
+from securesmtp._protocol.replies import (
+    is_auth_continue,
+    is_closing,
+    is_login_wanted,
+    is_positive,
+    is_refusal,
+    is_temporary,
+)
 from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
@@ -125,7 +132,7 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
     mechanism = start_mechanism(name, login.username, (yield from fetch_password(login.password)))
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
-    while (raw := (yield from receive(Stage.AUTH))).code == 334:  # noqa: PLR2004 -- RFC 4954 §4
+    while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
         response = response or _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
         if response is None:
             message = f"the server asks for more than {mechanism.name} can answer"

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import resolve_password
@@ -117,8 +118,25 @@ class Adapt:
         return self.submission.adapt_to(self.capabilities)
 
 
+class Overall(Protocol):
+    """A moment by which something must be done (`_transport.deadline.Deadline`)."""
+
+    limit: str
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    """Do what follows by *overall*, and within *seconds* from now, a limit that is named *limit*."""
+
+    overall: Overall | None
+    limit: str = ""
+    seconds: float = inf
+
+
 Computation: TypeAlias = FetchPassword | Adapt
-IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block
+IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
 Answer: TypeAlias = Opened | RawReply | TLSInfo | Secret | Submission | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]

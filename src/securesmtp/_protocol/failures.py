@@ -104,3 +104,14 @@ def interrupt_error(interrupt: BaseException, stage: Stage) -> ConnectError:
     error = ConnectError(f"the send was interrupted by {type(interrupt).__name__}", stage=stage, retryable=True)
     error.interrupted = True
     return error
+
+
+def find_interrupt(error: BaseException) -> ConnectError | None:
+    """Return the `interrupt_error` that a dialogue turned into *error*, or None if no interrupt led to it."""
+    cause: BaseException | None = error
+    # Errors that are not ours belong to the caller, and so does what they have for a cause.
+    while isinstance(cause, SecureSMTPError):
+        if isinstance(cause, ConnectError) and cause.interrupted:
+            return cause
+        cause = cause.__cause__
+    return None

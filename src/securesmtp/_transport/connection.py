@@ -22,6 +22,7 @@ from securesmtp._protocol.effects import (
     Opened,
     Receive,
     Send,
+    SetDeadline,
     Upgrade,
     compute,
 )
@@ -229,6 +230,9 @@ class Connection:
                 self._check_unsolicited()
                 self._pipelined = False
                 yield from self._write(self.exchange.queue_command(effect.line))
+            case SetDeadline():
+                # What ended the connection for the message before is not the error of this one.
+                self.overall, self._failure = Deadline(effect.limit, effect.seconds, effect.overall), None
             case Connect():
                 return (yield from self._open())
             case Upgrade():

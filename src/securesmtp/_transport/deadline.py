@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from securesmtp._values import Stage
 from securesmtp.errors import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from securesmtp._protocol.effects import Overall
 
 _WAITING: dict[Stage, str] = {
     Stage.CONNECT: "connecting to the server",
@@ -20,7 +24,7 @@ class Deadline:
 
     __slots__ = ("at", "limit", "seconds")
 
-    def __init__(self, limit: str, seconds: float, overall: Deadline | None = None) -> None:
+    def __init__(self, limit: str, seconds: float, overall: Overall | None = None) -> None:
         """Begin now; *overall*, where it is sooner, takes over."""
         self.limit, self.seconds, self.at = limit, seconds, time.monotonic() + seconds
         if overall is not None and overall.at < self.at:

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._values import Stage
@@ -97,8 +97,8 @@ def _start(thread: threading.Thread) -> bool:
 
 def _call(source: Callable[[], str | Secret]) -> Secret:
     try:
-        # Whatever its type: the caller validates it.
-        return cast("Secret", as_secret(source()))
+        # If it returns a callable, the caller refuses that.
+        return as_secret(source())
     except SecureSMTPError as error:
         # It may describe another message, which was perhaps sent; the message of this send was not.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"

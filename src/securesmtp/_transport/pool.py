@@ -18,10 +18,10 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.dialogue import quit_session
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.slot import Lease, Slot
 from securesmtp._transport.slots import Slots
-from securesmtp._transport.stream import OverlapSupport
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError
 

@@ -210,9 +210,3 @@ class Slots:
 
     def _emit(self, event: Event) -> None:
         emit(event, self._on_event)
-
-
-def only_session(_slot: Slot, session: Session) -> Dialogue[Session]:
-    """Return *session* from `Slots.visit`, which then only opens it."""
-    yield from ()
-    return session

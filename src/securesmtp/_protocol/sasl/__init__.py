@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, overload
 
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
@@ -128,6 +128,10 @@ def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
     return _validated(as_secret(source()) if callable(source) else source)
 
 
+@overload
+def as_secret(password: str | Secret) -> Secret: ...
+@overload
+def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]: ...
 def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
     """Return *password* as a `Secret`, even if it is of a wrong type, unless it is one already or a callable."""
     return password if isinstance(password, Secret) or callable(password) else Secret(password)

@@ -32,12 +32,13 @@ from securesmtp import (
     Window,
 )
 from securesmtp._bulk.jobs import Job
+from securesmtp._protocol import overlap
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
-from securesmtp._transport import stream
 from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._workers import in_order
 from securesmtp.events import Failed, FellBack, Sent
 
@@ -380,7 +381,7 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have dropped what it was told; the message goes all the same."""
-    monkeypatch.setattr(stream, "_TRIAL", 0.2)
+    monkeypatch.setattr(overlap, "_TRIAL", 0.2)
     events: list[Event] = []
     mine = mailer(
         serve(one_at_a_time(DATA, throws_away), overlaps=True),
@@ -399,9 +400,9 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
     """Neither the first message, nor those behind others once the host has proved to bear it."""
     server = serve(honest(extensions=DATA), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
-    trial = stream._TRIAL
+    trial = overlap._TRIAL
     for limit, count in ((1e-9, 1), (trial, 3), (1e-9, 3)):
-        monkeypatch.setattr(stream, "_TRIAL", limit)
+        monkeypatch.setattr(overlap, "_TRIAL", limit)
         assert {result.outcome for result in mine.send_many(mails(count))} == {ACCEPTED}
     assert mine._pool.overlap_support.supported
     # Nothing is owed when all was heard, so it is used again.
@@ -595,7 +596,7 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
 @pytest.mark.parametrize(
     ("offer", "where"),
     [
-        (CHUNK, (stream.OverlappingSender, "_advance_oldest")),
+        (CHUNK, (overlap.OverlappingSender, "_advance_oldest")),
         (CHUNK, (Content, "chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
@@ -802,7 +803,7 @@ def silent(peer: Peer, line: bytes) -> bytes:
 def test_what_was_refuted_stays_so() -> None:
     """And is told once."""
     told: list[str] = []
-    support = stream.OverlapSupport(told.append)
+    support = OverlapSupport(told.append)
     support.confirm()
     support.rule_out("no")
     support.rule_out("no again")

@@ -1,26 +1,26 @@
 """
 Many messages in flight over one connection, and the true outcome of each when the connection ends (RFC 2920, RFC 3030).
 
-How it works: the sender fills the window, reads the result of the oldest transaction, and repeats. The link reads while
-it writes, so client and server cannot wait for each other (RFC 2920 §3.1). No server says whether it supports this. So
-the first overlap is a trial: only the envelope of one message is written behind the content of another. A server that
-replies 503, drops the envelope or closes has received no content that it could have kept (SERVERS.md: Haraka, chasquid,
-Courier, Dovecot). From then on, one message is sent at a time.
+How it works: the sender is one long dialogue. It fills the window, reads the result of the oldest transaction, and
+repeats. The connection reads while it writes, so client and server cannot wait for each other (RFC 2920 §3.1). After
+the connection has ended, the sender goes on reading the replies that came before. No server says whether it supports
+overlapping transactions. So the first overlap is a trial: only the envelope of one message is written behind the
+content of another. A server that replies 503, drops the envelope or closes has received no content that it could have
+kept (SERVERS.md: Haraka, chasquid, Courier, Dovecot). From then on, one message is sent at a time.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.delivery import Attempt, Delivery, deferred, deliver
-from securesmtp._protocol.failures import interrupt_error, is_session_usable, not_sent_error
-from securesmtp._protocol.replies import is_closing
+from securesmtp._protocol.effects import SetDeadline, adapt
+from securesmtp._protocol.failures import find_interrupt, interrupt_error, is_session_usable, not_sent_error
+from securesmtp._protocol.replies import is_bad_sequence, is_closing
 from securesmtp._protocol.transaction import Overlap, Partial, Transaction
-from securesmtp._transport.deadline import Deadline
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
@@ -33,11 +33,10 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._options import Window
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.effects import Dialogue, Overall
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
-    from securesmtp._transport.link import Link
 
 # Seconds that a server may be silent in the trial before it is assumed to have dropped the envelope.
 _TRIAL = 10.0
@@ -51,8 +50,32 @@ class Job(Protocol):
         """The message."""
 
     @property
-    def overall(self) -> Deadline | None:
+    def overall(self) -> Overall | None:
         """When its sending must be done."""
+
+
+class Window(Protocol):
+    """How much may be in flight (`_options.Window`)."""
+
+    @property
+    def messages(self) -> int:
+        """The number of messages."""
+
+    @property
+    def octets(self) -> int:
+        """The bytes of their contents."""
+
+
+class OverlapSupport(Protocol):
+    """Whether the host supports overlapping transactions (`_transport.overlap_support.OverlapSupport`)."""
+
+    supported: bool | None
+
+    def confirm(self) -> None:
+        """Note that a trial went well."""
+
+    def rule_out(self, reason: str) -> None:
+        """Note that the host does not support it."""
 
 
 J = TypeVar("J", bound=Job)
@@ -61,34 +84,12 @@ T = TypeVar("T")
 SendOutcome: TypeAlias = Delivery | BaseException
 
 
-class OverlapSupport:
-    """
-    Whether the host supports overlapping transactions: unknown until one connection has tried.
+class _InterruptError(BaseException):
+    """An interrupt that ended the connection: it passes the handlers that decide one message's outcome."""
 
-    Attributes:
-        supported: None while unknown.
-        trial: Held by the one connection that tries.
-    """
-
-    def __init__(self, on_ruled_out: Callable[[str], None]) -> None:
-        """Know nothing. *on_ruled_out* is called once, with the reason, if the host does not support it."""
-        self.supported: bool | None = None
-        self.trial = threading.Lock()
-        self._on_ruled_out = on_ruled_out
-        self._lock = threading.Lock()
-
-    def confirm(self) -> None:
-        """Note that a trial went well."""
-        with self._lock:
-            if self.supported is None:
-                self.supported = True
-
-    def rule_out(self, reason: str) -> None:
-        """Note that the host does not support it; it is not tried again."""
-        with self._lock:
-            is_first, self.supported = self.supported is not False, False
-        if is_first:
-            self._on_ruled_out(reason)
+    def __init__(self, error: ConnectError) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class OverlappingSender(Generic[J]):
     Send many messages over one connection.
 
     Attributes:
-        link: The connection.
+        exchange: The account of the connection.
         session: The session on it.
         partial: Whether a refused recipient forbids the content.
         window: How much may be in flight.
@@ -115,7 +116,7 @@ class OverlappingSender(Generic[J]):
         report: Receives the outcome of each message, once.
     """
 
-    link: Link
+    exchange: Exchange
     session: Session
     partial: Partial
     window: Window
@@ -126,30 +127,33 @@ class OverlappingSender(Generic[J]):
     # Messages to be sent without overlap, each with the delivery of its first transaction if there was one.
     _sequential: deque[tuple[J, Delivery | None]] = field(init=False, default_factory=deque)
 
-    def run(self) -> None:
+    def run(self) -> Dialogue[None]:
         """Send until there are no more messages, or the connection has ended."""
         try:
-            while self.link.is_open:
-                self._fill_window()
+            while not self.exchange.ended:
+                yield from self._fill_window()
                 if self._in_flight:
-                    self._advance_oldest()
+                    yield from self._advance_oldest()
                 elif self._sequential:
-                    self._send_sequentially(*self._sequential.popleft())
+                    yield from self._send_sequentially(*self._sequential.popleft())
                 else:
                     return
             # The connection ended before another message was written: read what came until then.
             while self._in_flight:
-                self._advance_oldest()
+                yield from self._advance_oldest()
             self._report_all(ConnectError("the connection was closed"))
+        except _InterruptError as interrupt:
+            # Whoever threw it in raises the interrupt itself.
+            self._report_all(interrupt.error)
         except BaseException as error:
-            # An interrupt, or a fault of our own: it decides no message's outcome.
+            # A fault of our own, or an interrupt between two effects: it decides no message's outcome.
             self._report_all(interrupt_error(error, Stage.MAIL))
             raise
 
-    def _fill_window(self) -> None:
+    def _fill_window(self) -> Dialogue[None]:
         while not self._sequential and self._has_room() and (job := self.next_job()) is not None:
             try:
-                self._start(job)
+                yield from self._start(job)
             except BaseException as error:
                 # A message that was started is reported with the others.
                 if self._in_flight and self._in_flight[-1].job is job:
@@ -157,7 +161,7 @@ class OverlappingSender(Generic[J]):
                 self.report(job, error)
 
     def _has_room(self) -> bool:
-        return self.link.is_open and (
+        return not self.exchange.ended and (
             not self._in_flight
             or (
                 self.support.supported is not False
@@ -167,9 +171,9 @@ class OverlappingSender(Generic[J]):
             )
         )
 
-    def _start(self, job: J) -> None:
+    def _start(self, job: J) -> Dialogue[None]:
         capabilities = self.session.capabilities
-        adapted = job.submission.adapt_to(capabilities)
+        adapted = yield from adapt(job.submission, capabilities)
         follows = bool(self._in_flight)
         is_trial = follows and self.support.supported is None
         # A large message is not used for the trial: writing it may outlast the trial, and it would be written twice.
@@ -184,26 +188,26 @@ class OverlappingSender(Generic[J]):
         # Before the write, so that an interrupt in it is reported for this message too.
         self._in_flight.append(started)
         try:
-            self._run(transaction.send_envelope(), job.overall)
+            yield from self._run(transaction.send_envelope(), SetDeadline(job.overall))
         except SecureSMTPError as error:
             self._in_flight.pop()
             if not self._in_flight:
                 raise
             # No reply to this message: even 421 says nothing here about the messages in flight.
             raise not_sent_error(ConnectError(error.args[0], stage=error.stage)) from error
-        started.end = self.link.connection.exchange.position
+        started.end = self.exchange.position
 
-    def _advance_oldest(self) -> None:
+    def _advance_oldest(self) -> Dialogue[None]:
         oldest = self._in_flight[0]
         job, transaction, follows = oldest.job, oldest.transaction, oldest.overlap.follows
         try:
             if transaction.is_fully_sent:
-                recipients, reply = self._run(transaction.read_result(), job.overall)
+                recipients, reply = yield from self._run(transaction.read_result(), SetDeadline(job.overall))
             else:
                 is_trial = follows and self.support.supported is None
-                overall = Deadline("trial", _TRIAL, job.overall) if is_trial else job.overall
-                self._run(transaction.send_content(), overall)
-                oldest.end = self.link.connection.exchange.position
+                deadline = SetDeadline(job.overall, "trial", _TRIAL) if is_trial else SetDeadline(job.overall)
+                yield from self._run(transaction.send_content(), deadline)
+                oldest.end = self.exchange.position
                 if follows:
                     self.support.confirm()
                 return
@@ -222,8 +226,8 @@ class OverlappingSender(Generic[J]):
         job, follows = failed.job, failed.overlap.follows
         # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
         # too.
-        if self.link.is_open or is_session_usable(error):
-            if follows and isinstance(error, SenderRefusedError) and error.reply and error.reply.code == 503:  # noqa: PLR2004
+        if not self.exchange.ended or is_session_usable(error):
+            if follows and isinstance(error, SenderRefusedError) and error.reply and is_bad_sequence(error.reply.code):
                 # Kept first, because the event may raise.
                 self._sequential.append((job, None))
                 self.support.rule_out(f'the server replied "{error.reply}"')
@@ -245,13 +249,18 @@ class OverlappingSender(Generic[J]):
         if is_ruled_out:
             self.support.rule_out(cause.args[0])
 
-    def _send_sequentially(self, job: J, first: Delivery | None) -> None:
+    def _send_sequentially(self, job: J, first: Delivery | None) -> Dialogue[None]:
         attempt = Attempt(None if first is None else (first.recipients, first.replies[0]))
+        outcome: SendOutcome
         try:
             dialogue = deliver(self.session, job.submission, self.partial, "message", attempt)
-            outcome: SendOutcome = self._run(dialogue, job.overall)
+            outcome = yield from self._run(dialogue, SetDeadline(job.overall))
         except SecureSMTPError as error:
             outcome = error
+        except _InterruptError as interrupt:
+            is_started = attempt.adapted is not None
+            self.report(job, attempt.result_after(interrupt.error) if is_started or first is None else first)
+            raise
         except BaseException as error:
             if attempt.adapted is not None:
                 self.report(job, attempt.result_after(interrupt_error(error, Stage.MAIL)))
@@ -259,12 +268,12 @@ class OverlappingSender(Generic[J]):
             # The caller's own error. If some recipients have the message already, report that instead.
             outcome = first or error
         self.report(job, outcome)
-        if isinstance(outcome, SecureSMTPError) and not self.link.is_open:
+        if isinstance(outcome, SecureSMTPError) and self.exchange.ended:
             self._report_all(outcome)
 
     def _error_after(self, each: _InFlight[J], error: SecureSMTPError) -> SecureSMTPError:
         # What was held back to the end was not written.
-        is_written = each.end <= self.link.connection.exchange.written
+        is_written = each.end <= self.exchange.written
         result = each.transaction.error_after(error) if is_written else not_sent_error(error)
         result.__cause__ = error
         return result
@@ -281,6 +290,15 @@ class OverlappingSender(Generic[J]):
             self.report(job, first or not_sent_error(error))
         self._sequential.clear()
 
-    def _run(self, dialogue: Dialogue[T], overall: Deadline | None) -> T:
-        self.link.connection.overall = overall
-        return self.link.run(dialogue)
+    def _run(self, dialogue: Dialogue[T], deadline: SetDeadline) -> Dialogue[T]:
+        """Run the *dialogue* of one message, as the connection would run it if it were alone."""
+        try:
+            yield deadline
+            return (yield from dialogue)
+        except BaseException as error:
+            if not is_session_usable(error):
+                self.exchange.end(error if isinstance(error, SecureSMTPError) else None)
+            interrupt = find_interrupt(error)
+            if interrupt is not None:
+                raise _InterruptError(interrupt) from None
+            raise

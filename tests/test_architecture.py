@@ -58,6 +58,17 @@ def _holds_cr(node: ast.AST) -> bool:
     return (isinstance(value, str) and "\r" in value) or (isinstance(value, bytes) and b"\r" in value)
 
 
+def _waits_for_threads(node: ast.AST) -> bool:
+    waiting = {"Thread", "Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier"}
+    match node:
+        case ast.Attribute(value=ast.Name(id="threading"), attr=name):
+            return name in waiting
+        case ast.ImportFrom(module="threading" | "queue") | ast.alias(name="queue"):
+            return True
+        case _:
+            return False
+
+
 RULES: dict[str, tuple[Found, set[str]]] = {
     # The header's fields are folded, and the content's lines ended, before `content.py` frames them.
     "crlf": (
@@ -75,6 +86,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), set()),
     "secrets": (_named("reveal"), {"_protocol/sasl/__init__.py", "_protocol/sasl/simple.py"}),
+    # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
+    "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py"}),
     "wait": (_named("sleep", "select", "poll", "PollSelector"), {"_transport/link.py", "_transport/pool.py"}),
 }
 
@@ -119,6 +132,10 @@ def test_each_thing_is_done_in_one_place(rule: str) -> None:
         ("environment", "from os import environ"),
         ("environment", 'os.getenv("SSL_CERT_FILE")'),
         ("secrets", "password.reveal()"),
+        ("threads", "threading.Thread(target=worker)"),
+        ("threads", "from threading import Event"),
+        ("threads", "from queue import SimpleQueue"),
+        ("threads", "import queue"),
         ("wait", "from time import sleep"),
     ],
 )

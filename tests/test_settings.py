@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from securesmtp import (
     TLSPolicy,
 )
 from securesmtp._cli import main
+from securesmtp._settings import Settings
 from securesmtp.testing import LocalServer
 
 
@@ -96,6 +98,13 @@ def test_a_wrong_argument_is_refused(options: dict[str, object]) -> None:
     frames = [entry for entry in caught.traceback if "securesmtp" in str(entry.path) and "tests" not in str(entry.path)]
     password = options.get("password")
     assert not any(value is password for frame in frames for value in frame.locals.values() if isinstance(value, str))
+
+
+def test_each_argument_of_a_mailer_is_an_argument_of_its_settings() -> None:
+    """A mailer checks none itself, and forgets none; two have another name there."""
+    renamed = {"port": "given_port", "policy": "given_policy"}
+    arguments = [renamed.get(name, name) for name in signature(SecureMailer).parameters if name != "on_event"]
+    assert sorted(arguments) == sorted(signature(Settings).parameters)
 
 
 def test_the_ports_are_those_of_submission() -> None:

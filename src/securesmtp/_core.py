@@ -1,7 +1,7 @@
 """
 What a mailer does except waiting: deadlines, receipts, reports, events, and what an error says of its message.
 
-`SecureMailer` has one `Core`; a mailer that waits in another way needs nothing else from it.
+Each mailer has one `Core`. A mailer that waits in another way, for tasks instead of threads, uses the same one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
     from securesmtp._transport.link import Link
     from securesmtp._transport.slot import Slot
-    from securesmtp._transport.slots import Slots
     from securesmtp.events import Event
 
 T = TypeVar("T")
+# What a send does on its connection: with the account of it, its slot and the open session.
+Action: TypeAlias = "Callable[[Exchange, Slot, Session], Dialogue[T]]"
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Sending:
     is_second_login: bool = False
 
     def accept(self, session: Session, delivery: Delivery) -> Receipt:
-        """Return the receipt for *delivery*."""
+        """Make the receipt for *delivery*, keep it and return it."""
         self.receipt = Receipt(
             self.submission.content.message_id,
             self.submission.mail_from.address,
@@ -100,30 +102,21 @@ class Sending:
 @dataclass(slots=True)
 class Checkout:
     """
-    One use of a connection, and how far it came.
+    One use of a connection by a send, and how far it got.
 
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
-        has_slot: Whether its turn to use a connection came.
-        session: The session that it found or opened.
+        has_slot: Whether it got a slot, and may use a connection.
+        session: The session that it found or opened there.
     """
 
     ignores_pause: bool = False
     has_slot: bool = False
     session: Session | None = None
 
-    def visit(self, slots: Slots, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]]) -> Dialogue[T]:
-        """Do *work* in the session of *slot*, which is opened first if necessary, and note the session."""
-
-        def note_session(slot: Slot, session: Session) -> Dialogue[T]:
-            self.session = session
-            return (yield from work(slot, session))
-
-        return slots.visit(slot, note_session, ignore_pause=self.ignores_pause)
-
     @property
     def is_unconnected(self) -> bool:
-        """Whether a connection was to be opened, and could not be."""
+        """Whether it had a slot, but no connection could be opened in it."""
         return self.has_slot and self.session is None
 
 
@@ -134,8 +127,8 @@ class Core:
     Attributes:
         settings: Its arguments.
         on_event: The caller's function for events.
-        memory: The secrets that no reply may show: of all connections and processes, since a server can repeat on one
-            connection what it was told on another.
+        memory: The secrets of all connections, which no reply may show: a server can repeat on one connection what it
+            received on another.
         context: The TLS context, if the caller chose the roots; otherwise the first connection builds it.
         is_closed: Whether it refuses to send.
         last_login_was_lost: Whether the server accepted the last login and then asked for one at each MAIL.
@@ -177,14 +170,18 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def deliver(
-        self, sending: Sending, partial: Partial, slot: Slot, session: Session
-    ) -> Dialogue[tuple[Session, Delivery]]:
-        """Send one message in the session of *slot*."""
-        slot.messages_left -= 1
-        attempt = Attempt()
-        sending.progress = session, attempt
-        return session, (yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt))
+    def action(self, sending: Sending, checkout: Checkout, partial: Partial) -> Action[Receipt]:
+        """Return what to do on a connection to send one message."""
+
+        def action(_: Exchange, slot: Slot, session: Session) -> Dialogue[Receipt]:
+            checkout.session = session
+            slot.messages_left -= 1
+            attempt = Attempt()
+            sending.progress = session, attempt
+            delivery = yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt)
+            return sending.accept(session, delivery)
+
+        return action
 
     def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
         """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""
@@ -256,7 +253,7 @@ class Core:
         error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
         if self._has_lost_login(error):
             error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server took the login of this connection, and then asked for one"
+            error.hint = "the server accepted the login of this connection, and then asked for a login"
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""
@@ -264,7 +261,7 @@ class Core:
 
     def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""
-        settings = self.settings
+        settings, plaintext = self.settings, session.plaintext_capabilities
         return ServerReport(
             host=settings.host,
             port=settings.port,
@@ -272,9 +269,7 @@ class Core:
             address=link.connection.channel.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
-            before_tls=None
-            if session.plaintext_capabilities is None
-            else dict(session.plaintext_capabilities.keywords),
+            before_tls=None if plaintext is None else dict(plaintext.keywords),
             after_tls=dict(session.capabilities.keywords),
             mechanisms=session.capabilities.auth,
             mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),

@@ -17,7 +17,7 @@ from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending, Job
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
-from securesmtp._core import Checkout, Core, Sending
+from securesmtp._core import Action, Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
@@ -27,7 +27,7 @@ from securesmtp._submissions import check_messages, check_partial, from_message,
 from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
-from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slot import Lease
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Password, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
-    from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
@@ -340,25 +339,20 @@ class SecureMailer:
 
     def _deliver(self, sending: Sending, partial: Partial, overall: Deadline | None, checkout: Checkout) -> Receipt:
         """Send one message over a connection; if that has lost its login, over a new one."""
-        core, pool = self._core, self._pool
-        deliver = bind(core.deliver, sending, partial)
+        core, action = self._core, self._core.action(sending, checkout, partial)
         needs = bind(transactions_needed, len(sending.submission.recipients), partial)
-
-        def action(slot: Slot, link: Link) -> Receipt:
-            return sending.accept(*link.run(checkout.visit(pool.slots, slot, deliver)))
-
         try:
             return self._with_connection(overall, action, checkout, needs)
         except AuthenticationError as error:
             if not core.logs_in_again(sending, error):
                 raise
-            pool.discard_idle()
+            self._pool.discard_idle()
             return self._with_connection(overall, action, checkout, needs)
 
     def _with_connection(
         self,
         overall: Deadline | None,
-        action: Callable[[Slot, Link], T],
+        action: Action[T],
         checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
     ) -> T:
@@ -371,7 +365,8 @@ class SecureMailer:
             checkout.has_slot = True
             link = pool.link(slot, overall, needs)
             try:
-                return action(slot, link)
+                deliver = bind(action, link.connection.exchange)
+                return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
             except BaseException:
                 # Again, because a second interrupt may have struck in the handling of the first.
                 if not link.is_in_step:
@@ -421,15 +416,9 @@ class SecureMailer:
 
     def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        pool = self._pool
-        batch = Batch(run, first, pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
-
-        def action(slot: Slot, link: Link) -> None:
-            deliver = bind(batch.deliver, link.connection.exchange)
-            link.run(batch.checkout.visit(pool.slots, slot, deliver))
-
+        batch = Batch(run, first, self._pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
         with Ending[None]() as ending:
-            self._with_connection(first.overall, action, batch.checkout)
+            self._with_connection(first.overall, batch.action, batch.checkout)
             ending.end = None
         leaves = self._follow(batch.end(ending.end), run, backlog)
         while not leaves and (job := batch.next_unsent()) is not None:

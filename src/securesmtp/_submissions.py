@@ -72,7 +72,7 @@ def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: It
     if not content.size:
         content.close()
         message = "the message is empty: it has 0 bytes"
-        raise MessageError(message, hint="a file is read from where it stands: seek(0) goes to its beginning")
+        raise MessageError(message, hint="a file is read from its current position: seek(0) goes to its beginning")
     return Submission(reverse, forward, content)
 
 

@@ -48,11 +48,12 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def deliver(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
-        """Send messages over the connection of *slot* until there are no more now, or the connection has ended."""
+    def action(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
+        """Send messages until there are no more now, or the connection has ended."""
         run = self._run
+        self.checkout.session = session
         run.note_connection()
-        sender = OverlappingSender(
+        return OverlappingSender(
             exchange=exchange,
             session=session,
             partial=run.partial,
@@ -60,8 +61,7 @@ class Batch:
             support=self._support,
             next_job=bind(self._take, slot),
             report=bind(self._report, slot, session),
-        )
-        yield from sender.run()
+        ).run()
 
     def end(self, error: BaseException | None) -> Step:
         """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""

@@ -217,10 +217,8 @@ class Run:
         if is_login_refusal(cause):
             kind, message = AuthenticationError, "not sent: the login was refused for an earlier message of this run"
         else:
-            failures = self._state.most
-            message = (
-                f"not sent: {failures} connections in a row could not be opened, the last one since: {_text(cause)}"
-            )
+            failures, last = self._state.most, _text(cause)
+            message = f"not sent: {failures} connections in a row could not be opened, the last one because: {last}"
         error = kind(message, stage=getattr(cause, "stage", Stage.AUTH), retryable=is_retryable(cause))
         error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
         error.__cause__ = cause

@@ -1,8 +1,8 @@
 """
-What is checked before a change is taken: `nox` runs it all, `nox -s lint` one part.
+The checks that a change must pass: `nox` runs all of them, `nox -s lint` one.
 
-The wheel is built once (from the sdist, so that the sdist is complete) and is what the tests, the types and the docs
-are run against; the source tree is never imported by them.
+The wheel is built once, from the sdist, which shows that the sdist is complete. Tests, types and docs use the installed
+wheel; only `quick` and `mutants` use the source tree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import nox
 
 nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
-# A Python that is missing is skipped; uv would download it.
+# Skip a missing Python; uv would download it.
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.sessions = ["wheel", "lint", "typing", "tests", "coverage", "exhaustive", "docs", "site"]
@@ -27,19 +27,21 @@ nox.options.sessions = ["wheel", "lint", "typing", "tests", "coverage", "exhaust
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-# The newest ones may be missing: Debian stable does not have them, and `nox -s pythons` runs the suite on those.
+# The Python on which `.ci/run` has run the suite already, by the README's own command.
+TESTED = os.environ.get("SECURESMTP_TESTED")
+# Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
-# The tests wait more than they compute: two workers for each core of a small machine.
+# Tests also wait, so a small machine has two workers per core.
 PYTEST = ("pytest", "-n", "4")
 
 
 def group(name: str) -> list[str]:
-    """Return the requirements of a dependency group (PEP 735), which not every installer knows by name."""
+    """Return the requirements of a dependency group (PEP 735); not every installer supports groups by name."""
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
 def wheel(session: nox.Session) -> str:
-    """Return the wheel: the one that SECURESMTP_WHEEL names (`.ci/run` does), else one that is built now, once."""
+    """Return the wheel that SECURESMTP_WHEEL names (`.ci/run` sets it); without it, build one for this run."""
     if "SECURESMTP_WHEEL" not in os.environ:
         folder = tempfile.mkdtemp(prefix="securesmtp-wheel-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -50,39 +52,40 @@ def wheel(session: nox.Session) -> str:
 
 
 def keep_wheel(folder: Path) -> Path:
-    """Make the wheel in *folder* the one that every later session of this run installs, and return it."""
+    """Make every later session of this run install the wheel in *folder*; return it."""
     (built,) = folder.glob("*.whl")
     os.environ["SECURESMTP_WHEEL"] = str(built.resolve())
     return built
 
 
 def install_wheel(session: nox.Session, extra: str, *groups: str) -> None:
-    """Install the wheel with *extra* and the requirements of *groups*; never the source tree."""
-    # Reinstalled even where the version is the same: a kept environment would else go on to use yesterday's.
+    """Install the wheel with *extra* and the requirements of *groups*."""
+    # Reinstall the same version, too: a reused environment would keep yesterday's wheel.
     built = wheel(session)
     session.install(f"{built}[{extra}]", *(requirement for name in groups for requirement in group(name)))
     session.install("--force-reinstall", "--no-deps", built)
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=[version for version in PYTHONS if version != TESTED])
 def tests(session: nox.Session) -> None:
-    """Run the suite on the installed wheel; coverage, of the oldest and the newest Python, is kept for `coverage`."""
+    """Run the suite on the installed wheel; the oldest and the newest Python write data for `coverage`."""
     install_wheel(session, "demo", "test")
-    # Between them it would cost a minute, and see nothing that these two do not.
+    # The Pythons between them run no line that these two do not, and coverage costs a minute each.
     measured = session.python in {PRESENT[0], PRESENT[-1]}
     session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *session.posargs)
 
 
 @nox.session
 def exhaustive(session: nox.Session) -> None:
-    """Run what each run of the suite only samples: a session cut at every octet, and more random servers."""
+    """Run completely what each run of the suite samples: every byte position and step, all of hypothesis's examples."""
     install_wheel(session, "demo", "test")
-    session.run(*PYTEST, "-m", "exhaustive", *session.posargs)
+    select = ("-m", "exhaustive or hypothesis", "--hypothesis-profile=complete")
+    session.run(*PYTEST, *select, *session.posargs)
 
 
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
-    """Check in half a minute, on the source tree: style, imports, types, and the tests that need no server."""
+    """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
     mypy = [requirement for requirement in group("typing") if requirement.startswith("mypy")]
     session.install("--editable", ".[demo]", *group("lint"), *group("test"), *mypy)
     session.run("ruff", "check")
@@ -94,7 +97,7 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Put together what the runs of `tests` covered, and fail under 100 % of lines and branches."""
+    """Combine the coverage data of `tests`, and fail below 100 % of lines and branches."""
     session.install("coverage>=7.10")
     session.run("coverage", "combine")
     session.run("coverage", "report")
@@ -102,7 +105,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, the direction of imports, spelling and the metadata."""
+    """Check style, import layers, spelling and metadata."""
     session.install(*group("lint"), *PYPROJECT["project"]["dependencies"])
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -113,11 +116,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: ours and the tests' with mypy, the public names as another checker sees them with pyright."""
+    """Check the types of library and tests with mypy, and the public names with pyright as well."""
     install_wheel(session, "demo", "typing")
     session.run("mypy")
     session.run("pyright", "--pythonpath", f"{session.bin}/python")
-    # In a folder of its own, so that it is the installed package which is judged.
+    # In an empty folder, so that pyright checks the installed package.
     with session.chdir(session.create_tmp()):
         python = f"{session.bin}/python"
         session.run("pyright", "--pythonpath", python, "--ignoreexternal", "--verifytypes", "securesmtp")
@@ -125,7 +128,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the pages, every warning and every dead reference an error, and run their examples."""
+    """Build the pages and run their examples; every warning and dead reference is an error."""
     install_wheel(session, "demo", "docs")
     for builder in ("html", "doctest"):
         session.run(
@@ -136,9 +139,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Look at every page in Debian's Chromium: links, console, accessibility; pictures of phone and desktop."""
+    """Open every page in Debian's Chromium: check links, console and accessibility, take screenshots."""
     if shutil.which("chromium") is None:
-        missing = "there is no chromium: tests/site/install puts it on a Debian machine"
+        missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
     session.install(*group("site"))
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
@@ -147,39 +150,39 @@ def site(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """
-    Measure beside other clients, and draw it; nothing fails by a number here. `nox -s bench -- --quick` is short.
+    Measure this library and other clients, and draw the results; no number makes it fail.
 
-    Words are for `bench.speed`. What the pages show is written only where it is said: `nox -s bench -- --pages`.
+    `nox -s bench -- --quick` is short; `--pages` updates the figures in docs/; other arguments go to `bench.speed`.
     """
     install_wheel(session, "demo", "bench")
     env = {"PYTHONPATH": str(HERE / "tests")}
     modules = Path(session.create_tmp()).resolve()
-    # npm is not everywhere; without it, nodemailer is named as left out.
+    # Without npm, nodemailer is left out, and named as such.
     if shutil.which("npm"):
         session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
-    words = [word for word in session.posargs if word != "--pages"]
-    shown = HERE / "docs/explanation/speed" if words != session.posargs else modules
-    measured, installed = str(shown / "measured.json"), str(modules / "node_modules")
-    session.run("python", "-m", "bench.speed", "--node-modules", installed, "--out", measured, *words, env=env)
-    session.run("python", "-m", "bench.plots", measured, str(shown), env=env)
-    with (shown / "flights.txt").open("w") as flights:
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else modules
+    measured, installed = str(target / "measured.json"), str(modules / "node_modules")
+    session.run("python", "-m", "bench.speed", "--node-modules", installed, "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.plots", measured, str(target), env=env)
+    with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
-    if "--quick" not in words:
+    if "--quick" not in arguments:
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Look for inputs that break a rule, a minute for each target; `nox -s fuzz -- -max_total_time=600` for longer."""
+    """Fuzz each target for a minute, or longer: `nox -s fuzz -- -max_total_time=600`."""
     install_wheel(session, "demo", "fuzz")
     for target in ("flights", "reply_reader", "session"):
-        # What was learnt is kept beside the environment, and the next run begins with it.
-        learnt = Path(session.create_tmp()) / target
-        learnt.mkdir(exist_ok=True)
+        # The corpus that a run finds is kept, and the next run starts with it.
+        corpus = Path(session.create_tmp()) / target
+        corpus.mkdir(exist_ok=True)
         session.run(
             *("python", "-m", "fuzz.run", target, "-max_total_time=60", "-print_final_stats=1", *session.posargs),
-            *(f"-artifact_prefix={learnt}-", str(learnt)),
+            *(f"-artifact_prefix={corpus}-", str(corpus)),
             env={"PYTHONPATH": str(HERE / "tests")},
         )
 
@@ -187,35 +190,35 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """
-    Change the library in one place after the other, and list the changes that no test notices; no gate.
+    List the mutations of the library that no test notices; they do not make the session fail.
 
-    Words are files (`src/securesmtp/_protocol/wire.py`) or mutmut's own patterns; without any, all of it is run.
+    Arguments are files (`src/securesmtp/_protocol/wire.py`) or mutmut's own patterns; without any, everything is run.
     """
-    # The source tree, and not the wheel: mutmut imports its own copy of it from mutants/.
+    # The source tree, not the wheel: mutmut imports its own copy from mutants/.
     dependencies, extras = PYPROJECT["project"]["dependencies"], PYPROJECT["project"]["optional-dependencies"]
     session.install(*dependencies, *extras["cli"], *extras["testing"], *group("mutants"))
-    said = [word.removeprefix("src/").removesuffix(".py").replace("/", ".") for word in session.posargs]
-    said = [name.removesuffix(".__init__") for name in said]
-    names = [f"{name}.*" if word.endswith(".py") else name for word, name in zip(session.posargs, said, strict=True)]
+    modules = [word.removeprefix("src/").removesuffix(".py").replace("/", ".") for word in session.posargs]
+    modules = [name.removesuffix(".__init__") for name in modules]
+    names = [f"{name}.*" if word.endswith(".py") else name for word, name in zip(session.posargs, modules, strict=True)]
     slow = ("tests/transport/", "tests/attacks/")
-    # What is said without I/O is tested without I/O, in seconds; only the transport needs servers.
+    # `_protocol` does no I/O, so its own tests are enough, and take seconds.
     fast = names and all(name.startswith("securesmtp._protocol") for name in names)
     env = {"PYTEST_ADDOPTS": " ".join(f"--deselect={folder}" for folder in slow)} if fast else {}
-    # For the interpreters that tests start: here the package is not installed. A folder that is made later is not seen.
+    # For child processes, because the package is not installed here. The folder must exist before Python starts.
     copy = HERE / "mutants" / "src"
     copy.mkdir(parents=True, exist_ok=True)
     env["PYTHONPATH"] = str(copy)
     session.run("mutmut", "run", "--max-children", "1", *names, env=env, silent=True)
-    # What an earlier run left is shown as well, until the source changes: mutants/ is kept.
-    left = str(session.run("mutmut", "results", silent=True)).split()
-    for word, state in itertools.pairwise(left):
+    # mutants/ is kept, so the results of earlier runs are shown as well, until the source changes.
+    results = str(session.run("mutmut", "results", silent=True)).split()
+    for word, state in itertools.pairwise(results):
         if state == "survived":
             session.run("mutmut", "show", word.removesuffix(":"))
 
 
 @nox.session
 def pythons(session: nox.Session) -> None:
-    """Run the suite on Pythons that Debian stable does not have, as root; `tests/pythons/install` fetches them."""
+    """Run the suite, as root, on Pythons that Debian stable lacks; `tests/pythons/install` installs them."""
     built = wheel(session)
     requirements = Path(session.create_tmp()) / "requirements.txt"
     requirements.write_text("\n".join(group("test")) + "\n")
@@ -226,7 +229,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(name="wheel")
 def wheel_session(session: nox.Session) -> None:
-    """Build sdist and wheel into dist/, and check what is in them."""
+    """Build sdist and wheel into dist/, and check their contents."""
     session.install(*group("release"))
     shutil.rmtree(HERE / "dist", ignore_errors=True)
     session.run("python", "-m", "build", silent=True)
@@ -237,8 +240,8 @@ def wheel_session(session: nox.Session) -> None:
     names = zipfile.ZipFile(built).namelist()
     if "securesmtp/py.typed" not in names:
         session.error("securesmtp/py.typed is not in the wheel")
-    if strangers := [name for name in names if not name.startswith("securesmtp")]:
-        session.error(f"not ours in the wheel: {strangers}")
+    if unexpected := [name for name in names if not name.startswith("securesmtp")]:
+        session.error(f"unexpected files in the wheel: {unexpected}")
 
 
 @nox.session(venv_backend="none")
@@ -249,6 +252,6 @@ def trace(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Push many messages through a real Postfix over a network that breaks; `nox -s soak -- --messages 20000`."""
+    """Send many messages through a real Postfix over a failing network; `nox -s soak -- --messages 20000`."""
     install_wheel(session, "demo", "test")
     session.run("python", "-m", "soak.soak", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})

@@ -1,4 +1,4 @@
-"""Sphinx: `nox -s docs` builds this with every warning as an error, from the installed package."""
+"""Configure Sphinx. `nox -s docs` builds the pages from the installed package, with every warning as an error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
-# The signatures name types that are imported for type checkers only, and autodoc looks them up. Taking them in is safe:
-# lint's "no cycles" counts these imports too.
+# autodoc needs the types in the signatures, which are imported for type checkers only. Importing them is safe: the lint
+# rule "no cycles" counts these imports too.
 typing.TYPE_CHECKING = True
 import securesmtp  # noqa: E402 -- see above
 
@@ -27,7 +27,7 @@ copyright = f"2026, {author}"  # noqa: A001 -- Sphinx wants this name
 release = version = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]
-# A table that a page includes is no page.
+# The tables in explanation/speed are included by a page.
 exclude_patterns = ["_build", "examples", "explanation/speed/*.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -40,11 +40,11 @@ html_js_files = [("site.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 templates_path = ["_templates"]
 html_show_sourcelink = False
-# One page has every name in an order that says something.
+# The reference is one page with every name, in an order that makes sense.
 html_use_index = False
 html_domain_indices = False
 
-# `Name` in a docstring is one of ours, and a dead one is an error.
+# `Name` in a docstring links to a name of this library; a dead link is an error.
 default_role = "py:obj"
 add_module_names = False
 maximum_signature_line_length = 88
@@ -53,14 +53,14 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# The network is not asked: python.inv has the names of the standard library that are used here, as plain text.
+# No network: python.inv has the names of the standard library that are used here, as plain text.
 intersphinx_mapping = {"python": ("https://docs.python.org/3", "python.inv")}
 
 
 def resolve_public_name(
     app: Sphinx, environment: BuildEnvironment, node: pending_xref, content: TextElement
 ) -> Element | None:
-    """Lead `securesmtp._values.Reply` to where `Reply` is described, and `Reply.code` to its class."""
+    """Link `securesmtp._values.Reply` to the description of `Reply`, and `Reply.code` to that of its class."""
     domain = environment.domains.python_domain
     page = node.get("refdoc", "")
     for name in reversed(node.get("reftarget", "").split(".")):
@@ -79,26 +79,26 @@ def read_google_sections(  # noqa: PLR0913, PLR0917 -- Sphinx calls it so
     """
     Turn "Args:" and the like into fields, as the extension napoleon does.
 
-    That extension also takes the words before a colon in an enum member's docstring for a type, hence not it itself.
+    Not with the extension itself: in the docstring of an enum member, it takes the words before a colon for a type.
     """
     if what != "attribute":
-        # "Attributes:" as a list of fields: a dataclass's own fields would else be described twice.
+        # "Attributes:" becomes a list of fields. Otherwise the fields of a dataclass would be described twice.
         config = Config(napoleon_use_ivar=True)
         lines[:] = GoogleDocstring(lines, config, app, what, name, thing, options).lines()
 
 
 def leave_out_how_errors_are_made(_: Sphinx, what: str, *__: object) -> tuple[str, None] | None:
-    """An error is caught by who reads the page, and raised by the library alone."""
+    """Leave out the signatures of errors: readers catch errors, and do not make them."""
     return ("", None) if what == "exception" else None
 
 
 def leave_out_private_bases(_: Sphinx, __: str, ___: object, ____: object, bases: list[type]) -> None:
-    """What a private base class gives stands with the class itself."""
+    """Leave out private base classes: their members are shown with the class itself."""
     bases[:] = [base for base in bases if not base.__module__.startswith("securesmtp._")]
 
 
 def setup(app: Sphinx) -> None:
-    """Register what stands above."""
+    """Register the functions above."""
     app.connect("autodoc-process-signature", leave_out_how_errors_are_made)
     app.connect("autodoc-process-bases", leave_out_private_bases)
     app.connect("autodoc-process-docstring", read_google_sections)

@@ -1,7 +1,7 @@
 """
-Judge what a client wrote, from a server's log alone: the invariants of the design, over every scenario of the suite.
+Check what a client wrote against the design's invariants, from a server's log alone.
 
-It knows nothing of the library. `conftest.serve` runs it on each connection of each scripted server.
+It does not use the library. The fixture `serve` runs it on each connection of each scripted server of the suite.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from itertools import pairwise
 
 from scripted import Connection, ScriptedServer, Turn
 
-# Invariant 1: all that may ever be written in the clear.
+# Invariant 1: everything that may be written in plaintext.
 _PLAIN = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
-# Invariant 6: all that may ever be a command inside TLS; a caller's string stands between < and >, once.
+# Invariant 6: every command that may be written inside TLS; a caller's string is only ever between < and >, once.
 _PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x1f\x7f]+)@[\[\]A-Za-z0-9.:-]+>'
 _COMMANDS = {
     b"EHLO": re.compile(rb"EHLO [!-~]+"),
@@ -27,7 +27,7 @@ _COMMANDS = {
     b"QUIT": re.compile(rb"QUIT"),
 }
 _CHALLENGED = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
-# What may be said next after each command, by the first digit (or the whole code) of its reply.
+# What may follow each command, by the first digits of its reply.
 _NEXT = {
     (b"EHLO", b"250"): {b"AUTH", b"MAIL", b"QUIT"},
     (b"AUTH", b"334"): {b"challenged"},
@@ -49,8 +49,8 @@ _NEXT = {
     (b"content", b"5"): {b"MAIL", b"RSET", b"QUIT"},
     (b"RSET", b"250"): {b"MAIL", b"QUIT"},
 }
-# What may be said next after each command before its reply is heard, where transactions overlap. Behind a chunk there
-# is RSET: it may have been refused, and its transaction be open (RFC 3030 §2).
+# What may follow each command before its reply arrives, where transactions overlap. RSET follows a chunk because the
+# chunk may have been refused, which leaves its transaction open (RFC 3030 §2).
 _OVERLAPPING = {
     b"MAIL": {b"RCPT"},
     b"RCPT": {b"RCPT", b"DATA", b"BDAT", b"RSET", b"MAIL", b"QUIT"},
@@ -59,8 +59,8 @@ _OVERLAPPING = {
     b"content": {b"RSET", b"MAIL", b"QUIT"},
     b"RSET": {b"MAIL", b"QUIT"},
 }
-# What may stand behind a command in the same flight (RFC 2920 §3.1, RFC 3030 §4.2).
-_FLIGHT = {b"RSET": {b"MAIL"}, b"MAIL": {b"RCPT"}, b"RCPT": {b"RCPT", b"DATA", b"BDAT"}}
+# What may follow a command in the same group (RFC 2920 §3.1, RFC 3030 §4.2).
+_GROUP = {b"RSET": {b"MAIL"}, b"MAIL": {b"RCPT"}, b"RCPT": {b"RCPT", b"DATA", b"BDAT"}}
 _REPLY = re.compile(rb"(?:([2-5][0-9][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-9][0-9]))(?: [^\r\n]*)?\r\n")
 _SMUGGLED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
@@ -69,15 +69,15 @@ def audit(server: ScriptedServer) -> None:
     """Fail if a client of *server* broke an invariant."""
     for log in server.connections:
         plain = bytes(log.plain)
-        # A server that stops reading in the middle of a line has seen the beginning of a legal one.
-        assert _PLAIN.fullmatch(plain) or _begins(plain), f"in the clear: {plain!r}"
+        # If the server stopped reading in the middle of a line, what it read must be the beginning of a legal one.
+        assert _PLAIN.fullmatch(plain) or _begins(plain), f"in plaintext: {plain!r}"
         (_audit_overlapping if server.overlaps else _audit_session)(log)
 
 
 def _audit_overlapping(log: Connection) -> None:
-    """Read all that was written in its order, each command with its reply, whenever that came (RFC 2920 §3.1)."""
+    """Check all commands in order, each against the reply to the one before, whenever that came (RFC 2920 §3.1)."""
     said, heard = bytes(log.secret), b"".join(bytes(t.octets) for t in log.turns if t.encrypted and t.who == "server")
-    # The greeting, which answers nothing, is inside TLS where nothing was said before it.
+    # In implicit TLS the first reply is the greeting, which belongs to no command.
     replies = [b"", *_replies(heard)[0][not log.plain :]]
     allowed = {b"EHLO"}
     while said:
@@ -96,7 +96,7 @@ def _audit_overlapping(log: Connection) -> None:
             assert not _SMUGGLED.search(chunk.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the chunk"
         verb = b"AUTH" if verb == b"challenged" else verb
         known = (_NEXT[verb, code[:n]] for n in (3, 2, 1) if (verb, code[:n]) in _NEXT)
-        # Without PIPELINING such a server is told one command after the other.
+        # Without PIPELINING, each command follows the reply to the one before.
         allowed = _OVERLAPPING.get(verb, set()) | next(known, set())
 
 
@@ -112,15 +112,14 @@ def _audit_session(log: Connection) -> None:
         logins += kinds.count(b"AUTH")
         assert logins <= 1, "a second login on one connection"
         replies, rest = _replies(answer)
-        # A server that says more than it was asked may be one reply ahead for the rest of the session: where its next
-        # words come late, nobody can tell which command they answer.
+        # After more replies than commands, nobody can tell which command a later reply belongs to.
         if len(replies) > len(kinds) or (len(replies) == len(kinds) and rest):
             return
         if due:
-            # A chunk was on its way before anything was heard.
+            # The rest of a chunk, begun before any reply.
             allowed = {b"chunk"}
             continue
-        # Invariant 8: after 421, a malformed reply or one that is out of step, nothing.
+        # Invariant 8: after 421, or a malformed or missing reply, nothing is written.
         whole = len(replies) == len(kinds) and b"421" not in replies
         last, code = (
             b"AUTH" if kinds[-1] == b"challenged" else kinds[-1].replace(b"chunk", b"BDAT"),
@@ -129,12 +128,12 @@ def _audit_session(log: Connection) -> None:
         following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
         allowed = following if whole else set()
         if kinds[-1] == b"content" and not said.endswith(b".\r\n"):
-            # A refusal in the middle: what was on its way already still comes.
+            # Refused in the middle: what the client had already written still arrives.
             allowed = {b"rest"}
 
 
 def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes]]:
-    """Yield what the client said inside TLS, each time with what the server said then."""
+    """Yield what the client wrote inside TLS, each time with what the server replied."""
     inside = [turn for turn in log.turns if turn.encrypted]
     for said, answer in pairwise([*inside, Turn("server", encrypted=True)]):
         if said.who == "client":
@@ -142,30 +141,31 @@ def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _replies(answer: bytes) -> tuple[list[bytes], bytes]:
-    """Return the codes of the well-formed replies in *answer*, and what is left."""
-    codes = []
-    while found := _REPLY.match(answer):
-        codes.append(answer[:3])
-        answer = answer[found.end() :]
-    return codes, answer
+    """Return the codes of the well-formed replies at the start of *answer*, and what follows them."""
+    codes, start = [], 0
+    # By offset: to cut off each of a thousand long replies copies the rest a thousand times.
+    while found := _REPLY.match(answer, start):
+        codes.append(answer[start : start + 3])
+        start = found.end()
+    return codes, answer[start:]
 
 
 def _kinds(said: bytes, allowed: set[bytes], due: int) -> tuple[list[bytes], int]:
-    """Return what a client's turn consists of, and how many octets of a chunk are still to come."""
+    """Return what a client's turn consists of, and how many octets of a chunk are still missing."""
     if allowed == {b"chunk"}:
-        assert len(said) <= due, f"something behind the chunk: {said[due:][:200]!r}"
+        assert len(said) <= due, f"octets after the chunk: {said[due:][:200]!r}"
         assert not _SMUGGLED.search(said.removesuffix(b"\r").removeprefix(b"\n")), "a bare CR, LF or a NUL in the chunk"
         return [b"chunk"], due - len(said)
     kinds = [_kind(said, allowed)]
-    while kinds[-1] in _FLIGHT and b"\r\n" in said:
+    while kinds[-1] in _GROUP and b"\r\n" in said:
         said = said.partition(b"\r\n")[2]
         if not said:
             return kinds, 0
-        kinds.append(_kind(said, _FLIGHT[kinds[-1]]))
+        kinds.append(_kind(said, _GROUP[kinds[-1]]))
     if kinds[-1] == b"BDAT" and b"\r\n" in said:
         command, _, chunk = said.partition(b"\r\n")
         size = int(command.split(b" ")[1])
-        assert len(chunk) <= size, f"something behind the chunk: {chunk[size:][:200]!r}"
+        assert len(chunk) <= size, f"octets after the chunk: {chunk[size:][:200]!r}"
         return kinds, size - len(chunk)
     return kinds, 0
 
@@ -176,24 +176,24 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
         return b"rest"
     if allowed == {b"content"}:
         end = (b"\r\n" + said).find(b"\r\n.\r\n")
-        assert end < 0 or end + 3 == len(said), f"something behind the content: {said[end:][:200]!r}"
-        # A cut in the middle of a CRLF leaves its CR.
+        assert end < 0 or end + 3 == len(said), f"octets after the content: {said[end:][:200]!r}"
+        # A cut in the middle of a CRLF leaves a CR at the end.
         assert not _SMUGGLED.search(said.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the content"
         return b"content"
     line, ended, rest = said.partition(b"\r\n")
     if allowed == {b"challenged"}:
         assert not rest, f"more than one line at a time: {said[:200]!r}"
-        assert _CHALLENGED.fullmatch(line), "an answer to a challenge that is not base64"
+        assert _CHALLENGED.fullmatch(line), "a response to a challenge that is not base64"
         return b"challenged"
     verb = line.split(b" ")[0]
     if ended:
-        assert verb in _COMMANDS, f"no command of ours: {said[:200]!r}"
+        assert verb in _COMMANDS, f"not a command of this library: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
         assert len(line) + 2 <= 512, f"longer than a command may be: {said[:200]!r}"
-        assert not rest or verb in _FLIGHT or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
+        assert not rest or verb in _GROUP or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:
-        # What is cut may be the beginning of more than one: "R" is RSET's and RCPT's.
+        # A cut line may be the beginning of several commands: "R" of RSET and of RCPT.
         begun = {known for known in _COMMANDS if known.startswith(verb) or verb.startswith(known)}
         verb = next(iter((begun & allowed) or begun), b"")
-    assert verb in allowed, f"{said[:200]!r} where only {allowed} may be said"
+    assert verb in allowed, f"{said[:200]!r} where only {allowed} may follow"
     return verb

@@ -1,7 +1,7 @@
 """
-Make the server certificates of the tests, good ones and one for each defect, fresh in memory.
+Make the tests' server certificates in memory: good ones, and one for each defect.
 
-`TABLE` says for each what a careful client has to find: REQUIREMENTS.md ID-01 to ID-08 and 3.1.
+`TABLE` says what a careful client must find in each of them (ID-01 to ID-08).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SRV_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.7")
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
-    """What a server shows: its chain, leaf first, and the leaf's key, both PEM."""
+    """What a server presents, in PEM: its chain, leaf first, and the leaf's key."""
 
     name: str
     pem_chain: bytes
@@ -47,7 +47,7 @@ class ServerCertificate:
         """Make a new server context, TLS 1.2 or later, which loads even a weak key."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Level 2 would refuse to load RSA 1024; it is the client's to refuse.
+        # Level 2 would refuse to load RSA 1024, which the client must refuse.
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "server.pem")
@@ -59,7 +59,7 @@ class ServerCertificate:
         """Make a server context that speaks nothing newer than TLS 1.1."""
         context = self.context()
         with warnings.catch_warnings():
-            # Deprecated is what it is to be.
+            # Python warns that TLS 1.1 is deprecated, which is the reason to test it.
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = ssl.TLSVersion.TLSv1_1
             context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -75,7 +75,7 @@ class ServerCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One certificate, what the client trusts, whom it asks for, and what it has to find."""
+    """One certificate, the client's trusted roots, the host it connects to, and what it must find."""
 
     id: str
     certificate: ServerCertificate
@@ -99,7 +99,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _shown(name: str, leaf: trustme.LeafCert, *, whole: bool = True) -> ServerCertificate:
-    """Take a leaf from trustme, with its intermediates or without."""
+    """Convert a leaf made by trustme, with or without its intermediates."""
     chain = [blob.bytes() for blob in leaf.cert_chain_pems]
     return ServerCertificate(name, b"".join(chain if whole else chain[:1]), leaf.private_key_pem.bytes())
 
@@ -110,7 +110,7 @@ def _issuer(ca: trustme.CA) -> _Issuer:
     return _Issuer(x509.load_pem_x509_certificate(ca.cert_pem.bytes()), key)
 
 
-def _signed(  # noqa: PLR0913 - keyword-only; each is a defect that trustme rightly cannot make
+def _signed(  # noqa: PLR0913 - keyword-only; each is a defect that trustme does not make
     name: str,
     *names: x509.GeneralName,
     issuer: _Issuer | None,
@@ -119,7 +119,7 @@ def _signed(  # noqa: PLR0913 - keyword-only; each is a defect that trustme righ
     usage: ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     key_identifiers: bool = True,
 ) -> ServerCertificate:
-    """Sign a leaf by hand; without an issuer by its own key."""
+    """Sign a leaf with cryptography; without an issuer, with its own key."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name)
     signer = key if issuer is None else issuer.key
@@ -148,7 +148,7 @@ def _signed(  # noqa: PLR0913 - keyword-only; each is a defect that trustme righ
 
 
 def _legacy_ca() -> _Issuer:
-    """Make a CA as OpenSSL's oldest recipes do: no key identifiers, no key usage."""
+    """Make a CA like old OpenSSL recipes do: without key identifiers and key usage."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateBuilder(
         subject_name=_name("legacy CA"),
@@ -162,12 +162,12 @@ def _legacy_ca() -> _Issuer:
 
 
 def _ia5_string(text: str) -> bytes:
-    """Encode as DER; short form, so up to 127 characters."""
+    """Encode up to 127 characters as DER (short form)."""
     return bytes((0x16, len(text))) + text.encode("ascii")
 
 
 def _table() -> Sequence[Row]:
-    """Make every certificate and say what is expected of it."""
+    """Make every certificate, with what a client must find."""
     ca = trustme.CA()
     stranger = trustme.CA()
     intermediate = ca.create_child_ca()
@@ -191,7 +191,7 @@ def _table() -> Sequence[Row]:
         expected: Expected,
         host: str = "localhost",
         trusted: bytes = trust,
-        id: str = "",  # noqa: A002 - the row's own word
+        id: str = "",  # noqa: A002 - the field's name
     ) -> Row:
         return Row(id or certificate.name, certificate, trusted, host, expected)
 
@@ -225,7 +225,7 @@ def _table() -> Sequence[Row]:
         row(nul_in_name, "name_mismatch"),
         row(_shown("a_label", ca.issue_cert("xn--bcher-kva.example")), "ok", "xn--bcher-kva.example"),
         row(_signed("underscore", x509.DNSName("mail_relay.test"), issuer=hand), "ok", "mail_relay.test"),
-        # OpenSSL's wildcard stands for letters, digits and hyphens.
+        # In OpenSSL a wildcard matches letters, digits and hyphens only.
         row(wildcard, "name_mismatch", "mail_relay.example.test", id="wildcard_underscore"),
         row(_signed("srv_only", service, issuer=hand), "name_mismatch", "mail.example.test"),
         row(_signed("client_only_eku", localhost, issuer=hand, usage=ExtendedKeyUsageOID.CLIENT_AUTH), "purpose"),

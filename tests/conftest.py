@@ -1,4 +1,4 @@
-"""What every test may use: a CA of this run, server contexts, and honest servers."""
+"""Fixtures for all tests: a CA, TLS contexts, scripted servers, mailers; and how much of a family each run tries."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from audit import audit
 from leaks import Watch
@@ -23,19 +24,30 @@ Mailer = Callable[..., SecureMailer]
 Positions = Callable[[int], list[int]]
 
 
+# A busy machine is no reason to fail, so there is no deadline. `nox -s exhaustive` selects "complete".
+settings.register_profile("sampled", deadline=None, max_examples=100)
+settings.register_profile("complete", deadline=None, max_examples=300)
+settings.load_profile("sampled")
+
+
 def thorough(fast: int, complete: int) -> list[object]:
-    """Return two amounts of work as parameters: the one of each run, and the one of `pytest -m exhaustive`."""
+    """Return two amounts of work as parameters: for every run, and for `pytest -m exhaustive`."""
     return [pytest.param(fast, id="sampled"), pytest.param(complete, id="complete", marks=pytest.mark.exhaustive)]
 
 
+def examples(complete: int) -> int:
+    """Return how many examples a property tries: a third of *complete*; all with `--hypothesis-profile=complete`."""
+    return complete * settings().max_examples // 300
+
+
 def unmeasured() -> dict[str, str]:
-    """Return the environment for a child process that coverage does not measure, nor import its own modules into."""
+    """Return the environment of a child process in which coverage does not start."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="session")
 def ca() -> trustme.CA:
-    """Make the CA that the tests' mailers trust."""
+    """Make the CA that the mailers trust."""
     return trustme.CA()
 
 
@@ -49,7 +61,7 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server_tls(ca: trustme.CA) -> ssl.SSLContext:
-    """Make the context of a server that is what it says."""
+    """Make the TLS context of a server with a valid certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
@@ -57,27 +69,34 @@ def server_tls(ca: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture(params=["implicit", "starttls"])
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """Run the test in both modes."""
+    """Run the test in both TLS modes."""
     chosen: Mode = request.param
     return chosen
 
 
-@pytest.fixture(params=thorough(7, 1))
+@pytest.fixture(params=thorough(13, 1))
 def positions(request: pytest.FixtureRequest) -> Positions:
-    """Choose where a session of so many octets is cut: at every seventh octet and at the last, or at every octet."""
-    step: int = request.param
-    return lambda octets: sorted({*range(0, octets, step), octets - 1})
+    """Choose where to cut a session of so many octets: at every 13th octet and the last, or at every octet."""
+    stride: int = request.param
+    return lambda octets: sorted({*range(0, octets, stride), octets - 1})
+
+
+@pytest.fixture(params=thorough(3, 1))
+def stride(request: pytest.FixtureRequest) -> int:
+    """Choose how many cases of a family to try: every third, or all."""
+    chosen: int = request.param
+    return chosen
 
 
 @pytest.fixture
 def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
-    """Start scripted servers that end with the test, and audit what their clients wrote."""
+    """Start scripted servers that stop at the end of the test, and audit what their clients wrote."""
     with ExitStack() as stack:
 
         def start(*scripts: Script, **options: object) -> ScriptedServer:
             options.setdefault("tls", server_tls)
             server = ScriptedServer(*scripts or (honest(),), **options)  # type: ignore[arg-type]
-            # Called when the server has stopped: last in, first out.
+            # Registered first, so it runs last: when the server has stopped.
             stack.callback(audit, server)
             return stack.enter_context(server)
 
@@ -86,7 +105,7 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
 
 @pytest.fixture
 def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
-    """Make mailers for scripted servers; they are closed with the test, and what they raise and log has no password."""
+    """Make mailers for scripted servers; fail if anything they raise, return or log has a password."""
     caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:
 
@@ -108,11 +127,11 @@ def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
 
 @pytest.fixture
 def message() -> EmailMessage:
-    """Write a mail."""
-    mail = EmailMessage()
-    mail["From"] = "me@example.org"
-    mail["To"] = "you@example.org"
-    mail["Bcc"] = "blind@example.org"
-    mail["Subject"] = "Grüße"
-    mail.set_content("Hello\n.leading dot\n")
-    return mail
+    """Return a message with a Bcc, a non-ASCII subject and a line that starts with a dot."""
+    made = EmailMessage()
+    made["From"] = "me@example.org"
+    made["To"] = "you@example.org"
+    made["Bcc"] = "blind@example.org"
+    made["Subject"] = "Grüße"
+    made.set_content("Hello\n.leading dot\n")
+    return made

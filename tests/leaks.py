@@ -1,7 +1,7 @@
 """
-Search what an error shows, or could show in a log or an error report, for a password.
+Search for passwords in everything an error shows, or could show in a log or an error report.
 
-`conftest.mailer` does it for every error that any test provokes, and for what was logged meanwhile.
+The fixture `mailer` does this for every error, receipt and report of a test, and for its log.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def shown(error: BaseException) -> str:
             for value in link.tb_frame.f_locals.values():
                 try:
                     found.append(repr(value))
-                except AttributeError:  # not made yet
+                except AttributeError:  # The object's __init__ has not finished.
                     continue
         link = link.tb_next
     return "\n".join([*found, *(shown(inner) for inner in (error.__cause__, error.__context__) if inner is not None)])
 
 
-def octets(receipt: Receipt) -> str:
-    """Return what its replies were, which their repr is without."""
+def raw_replies(receipt: Receipt) -> str:
+    """Return the raw text of a receipt's replies, which its repr omits."""
     replies = [*receipt.replies, *(each.reply for each in receipt.recipients)]
     return "\n".join(reply.raw.decode("utf-8", "replace") for reply in replies)
 
@@ -44,60 +44,60 @@ def _folded(text: str) -> str:
 
 
 def forms(password: str, username: str) -> list[str]:
-    """Return *password* as it is, in base64, and as AUTH PLAIN writes it, but for the padding."""
-    octets = password.encode()
-    token = b64encode(f"\0{username}\0".encode() + octets).decode().rstrip("=")
-    # The name's part of it is no secret; the two octets of base64 on the seam depend on both.
+    """Return *password* as it is, in base64, and as AUTH PLAIN sends it, without padding."""
+    encoded = password.encode()
+    token = b64encode(f"\0{username}\0".encode() + encoded).decode().rstrip("=")
+    # The username is not secret; two letters of the base64 depend on both, so they are skipped, too.
     start = (len(username.encode()) + 2) * 4 // 3
-    return [password, b64encode(octets).decode().rstrip("="), token[start + 2 :]]
+    return [password, b64encode(encoded).decode().rstrip("="), token[start + 2 :]]
 
 
 class Watch:
-    """The passwords of one mailer, and the search for them in what it raises."""
+    """The passwords of one mailer, and the search for them in what it raises and returns."""
 
     def __init__(self, options: dict[str, object]) -> None:
-        """Take the password from a mailer's *options*; a callable is replaced by one that remembers."""
+        """Read the password from a mailer's *options*; replace a password callable by one that records its values."""
         self.passwords: list[str] = []
         self.username = str(options.get("username", ""))
         given = options.get("password")
         if callable(given):
-            options["password"] = self._remembering(given)
+            options["password"] = self._recording(given)
         elif isinstance(auth := options.get("auth"), Password):
             self.username, given = auth.username, auth.password
         if isinstance(given, str | Secret):
-            self._remember(given)
+            self._record(given)
 
-    def _remember(self, password: object) -> None:
+    def _record(self, password: object) -> None:
         self.passwords.append(password.reveal() if isinstance(password, Secret) else str(password))
 
-    def _remembering(self, given: Callable[[], object]) -> Callable[[], object]:
-        def ask() -> object:
+    def _recording(self, given: Callable[[], object]) -> Callable[[], object]:
+        def fetch() -> object:
             password = given()
-            self._remember(password)
+            self._record(password)
             return password
 
-        return ask
+        return fetch
 
     def search(self, text: str) -> None:
-        """Fail if a password is in *text*, in any form and case, and whatever blanks stand between."""
+        """Fail if a password is in *text*, in any form and case, with or without white space in between."""
         text = _folded(text.replace(repr(Secret("")), ""))
         for password in self.passwords:
-            # A word of one letter is everywhere.
+            # Forms of up to three letters occur by chance.
             leaked = [form for form in forms(password, self.username) if len(form) > 3 and _folded(form) in text]
             assert not leaked, f"the password is shown as {leaked}"
 
     def receipt(self, make: Callable[..., Receipt]) -> Callable[..., Receipt]:
-        """Return *make* with a search of each receipt that it makes."""
+        """Return *make* with a search of each receipt it returns."""
 
         def call(*arguments: object) -> Receipt:
             found = make(*arguments)
-            self.search(repr(found) + octets(found))
+            self.search(repr(found) + raw_replies(found))
             return found
 
         return call
 
     def report(self, check: Callable[[], ServerReport]) -> Callable[[], ServerReport]:
-        """Return *check* with a search of its report, and of what it raises."""
+        """Return *check* with a search of its report and of its exceptions."""
 
         def call() -> ServerReport:
             with self.watching():
@@ -110,11 +110,11 @@ class Watch:
         return call
 
     def results(self, send_many: Callable[..., Iterator[SendResult]]) -> Callable[..., Iterator[SendResult]]:
-        """Return *send_many* with a search of each result, its error, and of what it raises."""
+        """Return *send_many* with a search of each result, its error, and of its exceptions."""
         watch = self
 
         class Searched:
-            """The results, each searched when it is told; they can be closed, and read on after an interrupt."""
+            """An iterator over the results that searches each; like the original, it survives an interrupt."""
 
             def __init__(self, results: Iterator[SendResult]) -> None:
                 self._results = results
@@ -132,7 +132,7 @@ class Watch:
 
             def close(self) -> None:
                 with watch.watching():
-                    self._results.close()  # type: ignore[attr-defined] # as a generator's
+                    self._results.close()  # type: ignore[attr-defined]  # generators have it
 
         def call(*arguments: object, **options: object) -> Iterator[SendResult]:
             with self.watching():
@@ -142,7 +142,7 @@ class Watch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Search whatever is raised."""
+        """Search any exception that leaves the block."""
         try:
             yield
         except BaseException as error:

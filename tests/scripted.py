@@ -1,7 +1,7 @@
 r"""
-Play an SMTP server from a script, on a real loopback socket with real TLS, and log what the client wrote.
+Run an SMTP server from a script, on a real loopback socket with real TLS, and log what the client wrote.
 
-A script is a plain function over a `Peer`; the server runs it once for each connection:
+A script is a function that takes a `Peer`; the server calls it once for each connection:
 
     def injects(peer: Peer) -> None:
         peer.send(b"220 mx.test ESMTP\r\n")
@@ -15,9 +15,9 @@ A script is a plain function over a `Peer`; the server runs it once for each con
         ...                                     # the client talks to server.port
     assert server.plain == b"EHLO ...\r\nSTARTTLS\r\n" and server.secret == b""
 
-A client that goes away ends its script: that is an outcome, noted in `Connection.client`. An expectation that fails
-while the client is still there, a client that does nothing for `timeout` seconds, and a mistake in the script itself
-are failures, raised in the test by `check()` and at the end of the `with` block.
+A client that leaves ends its script; `Connection.client` says how. These are failures, raised in the test by `check()`
+and at the end of the `with` block: an expectation that fails while the client is connected, a client that does nothing
+for `timeout` seconds, and an exception in the script itself.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from typing import Literal, NoReturn, Self, TypeVar
 Chunking = Literal["whole", "by_line", "by_byte"]
 Ending = Literal["close", "cut", "reset"]
 Mode = Literal["implicit", "starttls"]
-# What it returns is of no interest, so that a lambda will do.
+# The return value is ignored, so that a lambda will do.
 Script = Callable[["Peer"], object]
-# What an honest server answers to a verb: fixed bytes, or a function of the peer and the line (or content).
+# An honest server's reply to a verb: fixed bytes, or a function of the peer and the line (or content).
 Answer = bytes | Callable[["Peer", bytes], bytes]
 
 _T = TypeVar("_T")
@@ -52,25 +52,25 @@ _T = TypeVar("_T")
 _CHUNK = 65536
 # The first octet of a TLS handshake record; no SMTP command begins with it.
 _HANDSHAKE_RECORD = 0x16
-# How long the end of the `with` block waits for a client that keeps its connection open, before it is cut off.
+# Seconds that the end of the `with` block waits for clients to leave, before it cuts them off.
 _GRACE = 1.0
 
 
 class Unexpected(AssertionError):  # noqa: N818 - reads better where it is caught
-    """The client did something else than the script expects."""
+    """The client did something other than the script expects."""
 
 
 class Gone(Exception):  # noqa: N818 - an outcome, not an error
-    """The client ended the connection, or left the protocol of the script."""
+    """The client ended the connection, or sent TLS where the script expects plaintext, or the reverse."""
 
 
 class _Cut(Exception):  # noqa: N818 - an outcome, not an error
-    """The server ended the connection at the octet at which it was told to."""
+    """The server ended the connection at the configured octet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One message that the server took responsibility for; `content` is unstuffed, `wire` is as it was written."""
+    """One message that the server accepted; `content` is without dot-stuffing, `wire` is as the client wrote it."""
 
     mail_from: bytes
     recipients: tuple[bytes, ...]
@@ -80,7 +80,7 @@ class Accepted:
 
 @dataclass(slots=True)
 class Turn:
-    """What one side said before the other spoke again."""
+    """What one side wrote before the other wrote again."""
 
     who: Literal["client", "server"]
     octets: bytearray = field(default_factory=bytearray)
@@ -94,31 +94,31 @@ class Connection:
     plain: bytearray = field(default_factory=bytearray)
     """Octets received before TLS."""
     raw: bytearray = field(default_factory=bytearray)
-    """TLS records (a ClientHello and what follows) that came while the script spoke plaintext."""
+    """TLS records (a ClientHello and what follows) that came while the script expected plaintext."""
     secret: bytearray = field(default_factory=bytearray)
     """Octets received inside TLS, decrypted."""
     late: bytearray = field(default_factory=bytearray)
-    """Those of the above that were read after the server had ended its side."""
+    """The octets of the above that were read after the server had closed its side."""
     written: int = 0
-    """How many octets the server wrote, before and inside TLS, without TLS's own."""
+    """Number of octets that the server wrote, before and inside TLS, not counting those of TLS itself."""
     turns: list[Turn] = field(default_factory=list)
-    """Both sides in the order in which this side saw them, without TLS records in the clear."""
+    """What both sides wrote, in the order in which the server saw it, without unexpected TLS records."""
     accepted: list[Accepted] = field(default_factory=list)
     encrypted: bool = False
     client: str = "open"
     """How the client ended: open, eof, close_notify, reset, client_hello, plaintext, or "tls: " and the reason."""
     finished: bool = False
-    """Whether the script ran to its last line."""
+    """True if the script ran to its end."""
     failure: Exception | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
     def read(self) -> int:
-        """How many octets the server read, before and inside TLS, without TLS's own."""
+        """Number of octets that the server read, before and inside TLS, not counting those of TLS itself."""
         return len(self.plain) + len(self.raw) + len(self.secret)
 
     def said(self, who: Literal["client", "server"], data: bytes) -> None:
-        """Log octets as a part of the session."""
+        """Append octets to the turns of the session."""
         if not self.turns or (self.turns[-1].who, self.turns[-1].encrypted) != (who, self.encrypted):
             self.turns.append(Turn(who, encrypted=self.encrypted))
         self.turns[-1].octets += data
@@ -140,8 +140,8 @@ class Peer:
     """
     The script's end of one connection; every operation has the server's timeout.
 
-    TLS is done in memory: `SSLSocket.unwrap`, the way to say close_notify, reads as well, and throws away what the
-    client has written meanwhile, which would be missing in the log.
+    TLS is done in memory, because `SSLSocket.unwrap`, which sends close_notify, also reads, and discards what the
+    client has written meanwhile: that would be missing in the log.
     """
 
     def __init__(self, sock: socket.socket, log: Connection, server: ScriptedServer) -> None:
@@ -156,13 +156,13 @@ class Peer:
 
     @property
     def raw(self) -> bytes:
-        """The TLS records that came while the script spoke plaintext."""
+        """The TLS records that came while the script expected plaintext."""
         return bytes(self.log.raw)
 
     # Writing
 
     def send(self, data: bytes) -> None:
-        """Write these octets, in pieces as the server's `chunking` says."""
+        """Write these octets, in pieces according to the server's `chunking`."""
         limit = self._server.cut_after_written
         cut = limit is not None and self.log.written + len(data) >= limit
         if cut and limit is not None:
@@ -173,14 +173,14 @@ class Peer:
             self._cut_here()
 
     def drip(self, data: bytes, interval: float) -> None:
-        """Write one octet each `interval` seconds."""
+        """Write one octet every `interval` seconds."""
         for octet in data:
             self.send(bytes((octet,)))
             if self._server.stopping.wait(interval):
                 raise Gone
 
     def _write(self, data: bytes) -> None:
-        # Before it is written: the client may answer at once, and the test look.
+        # Logged before it is written, because the client may react, and the test check the log, at once.
         self.log.said("server", data)
         self.log.written += len(data)
         with self._faults():
@@ -194,7 +194,7 @@ class Peer:
     # Reading
 
     def expect(self, prefix: bytes) -> bytes:
-        """Read one line, which has to begin with `prefix` in any case, and return it."""
+        """Read one line, which must begin with `prefix` in upper or lower case, and return it."""
         line = self.read_line()
         if not line.upper().startswith(prefix.upper()):
             message = f"expected a line that begins with {prefix!r}, got {line!r}"
@@ -206,10 +206,10 @@ class Peer:
         return self._take(self._find(b"\r\n"))[:-2]
 
     def read_data(self) -> bytes:
-        """Read message content and return it as it was written, still stuffed, with the final `.` CRLF."""
+        """Read message content and return it as it was written: dot-stuffed, with the final `.` CRLF."""
         while len(self._buffer) < len(b".\r\n"):
             self._receive_more()
-        # An empty content has no CRLF of its own before the final dot: that of the DATA line counts.
+        # Before the final dot of an empty content, the CRLF of the DATA line counts.
         if self._buffer.startswith(b".\r\n"):
             return self._take(len(b".\r\n"))
         return self._take(self._find(b"\r\n.\r\n"))
@@ -221,13 +221,13 @@ class Peer:
         return self._take(count)
 
     def read_some(self) -> bytes:
-        """Read what is there, at least one octet: the way to look at a ClientHello."""
+        """Read what has arrived, at least one octet; use it to look at a ClientHello."""
         if not self._buffer:
             self._receive()
         return self._take(len(self._buffer))
 
     def expect_silence(self, seconds: float) -> None:
-        """Wait, and fail if the client writes anything meanwhile."""
+        """Wait that long, and fail if the client writes anything meanwhile."""
         if not self._buffer:
             try:
                 self._receive(seconds)
@@ -267,18 +267,18 @@ class Peer:
         if not data:
             self._gone("eof" if self.tls is None else "close_notify")
         self.log.note(data, late=self._ended)
-        # At once, before the script can answer what it has just read.
+        # Before the script can reply to what was just read.
         if limit is not None and self.log.read >= limit:
             self._cut_here()
         self._buffer += data
 
     def _receive_more(self) -> None:
         self._receive()
-        # To look for a line in a ClientHello would end by timeout; who wants to see one calls `read_some`.
+        # A ClientHello has no line end: waiting for one would only time out. `read_some` reads a ClientHello.
         if self.log.raw:
             self._gone("client_hello")
 
-    # TLS and the end
+    # TLS and closing
 
     def start_tls(self) -> None:
         """Do the server's side of the handshake."""
@@ -287,7 +287,7 @@ class Peer:
             message = "this server has no TLS context"
             raise ValueError(message)
         if self._buffer:
-            message = f"octets came in the clear before the handshake was due: {bytes(self._buffer)!r}"
+            message = f"octets came in plaintext before the handshake: {bytes(self._buffer)!r}"
             raise Unexpected(message)
         tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         with self._faults():
@@ -302,21 +302,21 @@ class Peer:
         self.log.encrypted = True
 
     def _step(self, step: Callable[[], _T]) -> _T:
-        """Take one step of TLS, with as many octets as it asks for."""
+        """Perform one TLS operation; feed it as many octets as it needs."""
         while True:
             try:
                 return step()
             except ssl.SSLWantReadError:
                 pass
             finally:
-                # Also tickets after a handshake, and the alert after a failure.
+                # Also sends the tickets after a handshake and the alert after a failure.
                 self._flush()
             self._feed(self.sock.recv(_CHUNK))
 
     def _flush(self) -> None:
-        # Even a send of nothing takes the news of a reset, which the next read is to report.
+        # Even an empty send would consume the error of a reset, which the next read must report.
         if self._outgoing.pending:
-            # A client that is gone already will be noticed by the next read, which still finds what it wrote.
+            # If the client has left, the next read notices, and still gets what it wrote.
             with contextlib.suppress(OSError):
                 self.sock.sendall(self._outgoing.read())
 
@@ -327,22 +327,22 @@ class Peer:
             self._incoming.write_eof()
 
     def close(self) -> None:
-        """End as a good server does: close_notify inside TLS, then FIN."""
+        """Close like a good server: close_notify inside TLS, then FIN."""
         if self.tls is not None:
-            # To say close_notify is wanted here, not to wait for the client's.
+            # Sends our close_notify; the client's is not waited for.
             with contextlib.suppress(ssl.SSLError):
                 self.tls.unwrap()
             self._flush()
         self.cut()
 
     def cut(self) -> None:
-        """End by FIN alone, as one who cuts the line inside TLS would; what still arrives is logged."""
+        """Close by FIN alone, like an attacker who cuts the connection; what still arrives is logged."""
         self._ended = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """End by RST."""
+        """Close by RST."""
         self._ended = True
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -361,13 +361,13 @@ class Peer:
         try:
             yield
         except TimeoutError:
-            # Where the test hangs, or the library in it.
+            # Shows where the test hangs, or the library in it.
             main = sys._current_frames()[threading.main_thread().ident or 0]
             where = "".join(traceback.format_stack(main)[-12:])
             message = f"the client did nothing that the script could go on with; it wrote {self.log.read} octets"
             raise Unexpected(f"{message}; the main thread:\n{where}") from None
         except ssl.SSLZeroReturnError:
-            # Python says so only when the server has ended, too.
+            # Python raises this only when the server has closed its side, too.
             self._gone("close_notify")
         except ssl.SSLError as error:
             # Python 3.11.2 raises the base class (measured).
@@ -377,7 +377,7 @@ class Peer:
             self._gone("reset")
 
     def play(self, script: Script) -> None:
-        """Run the script on this connection, note how it ended, and read what still arrives."""
+        """Run the script on this connection, record how it ended, and read what still arrives."""
         try:
             script(self)
             self.log.finished = True
@@ -396,7 +396,7 @@ class Peer:
             self.log.done.set()
 
     def _linger(self) -> None:
-        # To close with octets unread would send RST where FIN was wanted, and would leave them out of the log.
+        # Closing with unread octets would send RST instead of FIN, and leave them out of the log.
         with contextlib.suppress(Unexpected):
             self.sleep_until_peer_closes()
 
@@ -421,18 +421,19 @@ class ScriptedServer:
         Listen, and accept at once.
 
         Args:
-            scripts: What to play on the first, second ... connection; the last one is for all that follow.
-            chunking: In which pieces every `send` is written.
-            timeout: For each operation on a socket.
-            connections: After so many the port is closed.
-            cut_after_read: End each connection when so many octets were read, before they are answered.
-            cut_after_written: End each connection when so many octets were written.
-            cut_with: How: close (close_notify, FIN), cut (FIN) or reset (RST).
-            host: Where to listen.
-            overlaps: For the audit: whether clients may write what follows a message before it is answered.
+            scripts: The scripts of the first, second ... connection; the last one is for all that follow.
+            tls: The server's TLS context.
+            chunking: The pieces in which each `send` is written.
+            timeout: Seconds for each operation on a socket.
+            connections: The port is closed after this number of connections.
+            cut_after_read: End each connection after this number of octets was read, before replying to them.
+            cut_after_written: End each connection after this number of octets was written.
+            cut_with: How to end it: close (close_notify, FIN), cut (FIN) or reset (RST).
+            host: The address to listen at.
+            overlaps: For the audit: True if clients may send the next message before the reply to the last.
         """
         if tls is not None:
-            # Debian's Python ignores it, and then a cut cannot be told from close_notify.
+            # Debian's Python sets this option, and then a cut looks like close_notify.
             tls.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self.tls, self.chunking, self.timeout, self.host = tls, chunking, timeout, host
         self.cut_after_read, self.cut_after_written, self.cut_with = cut_after_read, cut_after_written, cut_with
@@ -456,7 +457,7 @@ class ScriptedServer:
 
     @property
     def raw(self) -> bytes:
-        """The TLS records that all connections received while their scripts spoke plaintext."""
+        """The TLS records that all connections received while their scripts expected plaintext."""
         return b"".join(log.raw for log in self.connections)
 
     @property
@@ -466,11 +467,11 @@ class ScriptedServer:
 
     @property
     def accepted(self) -> list[Accepted]:
-        """The messages that were accepted, which is the truth that a client's outcome is compared with."""
+        """All accepted messages: the truth with which a client's outcomes are compared."""
         return [message for log in self.connections for message in log.accepted]
 
     def joined(self, timeout: float | None = None) -> None:
-        """Wait until all clients that have connected are gone and their scripts are over; fail if it takes too long."""
+        """Wait until all connected clients have left and their scripts have ended; fail if it takes too long."""
         self._knock()
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         for number, log in enumerate(tuple(self.connections)):
@@ -485,7 +486,7 @@ class ScriptedServer:
                 raise log.failure
 
     def stop(self) -> None:
-        """Accept no more, and cut off the clients that are still there."""
+        """Close the port, and cut off the clients that are still connected."""
         self.stopping.set()
         self._knock()
         self._acceptor.join(self.timeout)
@@ -522,7 +523,7 @@ class ScriptedServer:
                     if self.stopping.is_set():
                         return
                     continue
-                # A piece of an answer is to leave now, not when the one before is acknowledged.
+                # Each piece of a reply must be sent at once, not when the one before is acknowledged.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 log = Connection()
                 peer = Peer(sock, log, self)
@@ -532,8 +533,8 @@ class ScriptedServer:
                 threading.Thread(target=peer.play, args=(script,), daemon=True).start()
 
     def _knock(self) -> None:
-        # Connections are accepted in the order of their arrival: when ours is, all that came before it are in the log.
-        # When nobody listens any more, the port may be another server's, or the knock's own (seen: a stall of 30 s).
+        # Connections are accepted in order of arrival: when ours has been, all earlier ones are in the log.
+        # Once the listener has closed, the port may belong to another server or to the knock itself (seen: 30 s lost).
         if not self._acceptor.is_alive():
             return
         with contextlib.suppress(OSError), socket.socket(self._listener.family) as knock:
@@ -545,7 +546,7 @@ class ScriptedServer:
 
 
 def up_to_content(peer: Peer) -> None:
-    """Begin as a good server in implicit TLS does, up to the 354; of the content nothing is read yet."""
+    """Play a good server with implicit TLS up to its 354; no content is read."""
     peer.start_tls()
     peer.send(b"220 mx.test\r\n")
     for reply in (b"250 mx.test\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
@@ -561,13 +562,14 @@ def honest(
     replies: Mapping[str, Answer] | None = None,
 ) -> Script:
     """
-    Make the script of a correct server for any number of transactions, which logs what it accepts.
+    Return the script of a correct server for any number of transactions, which logs what it accepts.
 
     Args:
-        extensions: What EHLO answers, besides STARTTLS before TLS and AUTH PLAIN LOGIN where `auth` is given.
-        auth: The username and password that are right; without, a login is neither offered nor needed.
-        replies: By verb, or GREETING, or CONTENT for the answer to the whole message: what to say instead. The server
-            goes by what it says: a recipient that is answered with 5xx is not in the transaction.
+        mode: When TLS begins.
+        extensions: The EHLO reply, besides STARTTLS before TLS, and AUTH PLAIN LOGIN if `auth` is given.
+        auth: The right username and password; without them, a login is neither offered nor needed.
+        replies: Replies to send instead, by verb, or GREETING, or CONTENT for the final reply to a message. The server
+            acts accordingly: a recipient that gets a 5xx reply is not in the transaction.
     """
 
     def script(peer: Peer) -> None:
@@ -577,7 +579,7 @@ def honest(
 
 
 class _Honest:
-    """One session of an honest server: what it said decides what it does next."""
+    """One session of an honest server; the replies it sends decide what it does next."""
 
     def __init__(
         self,
@@ -650,7 +652,7 @@ class _Honest:
         reply = self.say("STARTTLS", b"220 2.0.0 go\r\n", line)
         if reply.startswith(b"220"):
             self.peer.start_tls()
-            # RFC 3207, 4.2: what was said in the clear is void.
+            # RFC 3207 §4.2: forget what came in plaintext.
             self.forget()
         return reply
 
@@ -701,7 +703,7 @@ class _Honest:
         if not reply.startswith(b"354"):
             return reply
         wire = self.peer.read_data()
-        # The end mark goes; its CRLF belongs to the content's last line.
+        # Remove the final dot; the CRLF before it belongs to the content.
         content = (b"\r\n" + wire[: -len(b".\r\n")]).replace(b"\r\n.", b"\r\n")[2:]
         return self.finish(content, wire)
 
@@ -713,15 +715,15 @@ class _Honest:
         return self.say("BDAT", b"250 2.0.0 ok\r\n", line)
 
     def drop_chunk(self, verb: str, line: bytes) -> bytes:
-        # RFC 3030, 4.2: the octets of a refused BDAT come all the same.
+        # RFC 3030 §4.2: the octets of a refused BDAT still come.
         return self.peer.read_exactly(int(line.split(b" ")[1])) if verb == "BDAT" else b""
 
     def finish(self, content: bytes, wire: bytes, *, chunk: bool = False) -> bytes:
         reply = self.decide("CONTENT", b"250 2.0.0 queued\r\n", content)
         if reply.startswith(b"2") and self.mail_from is not None:
-            # Before the reply is written: whoever cuts the line in between has an accepted message all the same.
+            # Before the reply is written: if the connection is cut in between, the message was accepted.
             self.peer.log.accepted.append(Accepted(self.mail_from, tuple(self.recipients), content, wire))
-        # RFC 3030, 2: a chunk that was refused leaves its transaction open.
+        # RFC 3030 §2: a refused chunk leaves its transaction open.
         if reply.startswith(b"2") or not chunk:
             self.forget()
         self.chunks = []

@@ -1,4 +1,4 @@
-"""The pages' code: each block is run as printed, or says on the page why it is not."""
+"""Run each block of code in README and docs as printed, or find the reason on the page why it is not run."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
-# What is shown and not run: output, settings, and what Sphinx is told (it runs "doctest" itself).
+# Shown, not run: output, settings, and directives of Sphinx (which runs "doctest" itself).
 SHOWN = {"none", "text", "ini", "json"}
 SHOWN |= {"{doctest}", "{eval-rst}", "{image}", "{include}", "{literalinclude}", "{toctree}"}
 
 
 class Block(NamedTuple):
-    """A fenced block with the comment right above it, if there is one."""
+    """A fenced block, and the text of the comment right above it."""
 
     language: str
     code: str
@@ -69,12 +69,12 @@ TESTS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_each_block_is_run_or_says_why_not(name: str) -> None:
     """
-    Above it stands `<!-- not run: WHY -->`, `<!-- run by: TEST -->`, or in the README `<!-- run: NAME -->`.
+    A comment above says `<!-- not run: WHY -->`, `<!-- run by: TEST -->`, or in the README `<!-- run: NAME -->`.
 
-    The last is what `.ci/run` does. Python without any of them is run below.
+    `.ci/run` runs the last kind. Python without a comment is run by `test_each_page_runs_as_printed`.
     """
     language, _, mark = BLOCKS[name]
-    assert language in SHELL | SHOWN | {"python"}, "mark it as one of these, or say here what it is"
+    assert language in SHELL | SHOWN | {"python"}, "use one of these languages, or add it above"
     match mark.split(": ", 1):
         case "not run", why:
             assert why
@@ -88,20 +88,20 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_code_stands_in_fences(page: Path) -> None:
-    """Where it is found above: neither between colons nor in reStructuredText."""
+def test_all_code_is_in_fences(page: Path) -> None:
+    """Code in colon fences or reStructuredText would not be found, and so not be run."""
     elsewhere = re.compile(r"^ *(:{3,} *\{?|\.\. +)(code|sourcecode|testcode|python|sh\b)", re.MULTILINE)
     assert elsewhere.search(page.read_text("utf-8")) is None
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_each_block_is_python(name: str) -> None:
-    """With nothing left out that would not compile."""
+def test_each_python_block_compiles(name: str) -> None:
+    """Also the blocks that are not run."""
     compile(PYTHON[name].code, name, "exec")
 
 
 def _undefined(code: str, names: dict[str, Any]) -> set[str]:
-    """Return what the code reads and nobody has defined; a branch that was not taken counts, too."""
+    """Return the names that the code reads and nothing defines, also in branches that were not taken."""
     tables = [symtable.symtable(code, "page", "exec")]
     for table in tables:
         tables += table.get_children()
@@ -114,12 +114,12 @@ def _undefined(code: str, names: dict[str, Any]) -> set[str]:
 
 
 def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
-    """Run a page's blocks one after the other, and return what they have defined."""
-    # What pages take for granted: the reader's log and queue.
+    """Run a page's blocks in order, and return the names that they define."""
+    # The pages assume a log and a queue of the reader's.
     names: dict[str, Any] = {"log": logging.getLogger(page), "queue": queue.SimpleQueue()}
     for name, block in PYTHON.items():
         if name.startswith(f"{page}-") and not block.mark:
-            # The page's own is closed at the end of its `with`.
+            # The page may have defined its own, which its `with` has closed.
             names["mailer"] = mailer
             exec(compile(block.code, name, "exec"), names)  # noqa: S102 -- our own page
             assert _undefined(block.code, names) == set()
@@ -127,7 +127,7 @@ def _run(page: str, mailer: SecureMailer) -> dict[str, Any]:
 
 
 def _shown(page: str) -> list[str]:
-    """Return what a page shows as output."""
+    """Return the blocks of output on a page."""
     return [block.code for name, block in BLOCKS.items() if name.startswith(f"{page}-") and block.language == "text"]
 
 
@@ -139,7 +139,7 @@ def _refuse_nobody(peer: Peer, line: bytes) -> bytes:
 def example_net(
     serve: Serve, ca: trustme.CA, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SecureMailer]:
-    """Have the pages' servers on loopback, with certificates that a public CA signed, and the reader's files here."""
+    """Serve the pages' hosts on loopback, with certificates of a "public" CA; make the files that the pages read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("*.example.com", "*.example.net", "*.example.org", "*.corp.example").configure_cert(context)
     server = serve(honest(auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
@@ -163,15 +163,15 @@ def example_net(
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("page", sorted({name.rpartition("-")[0] for name, block in PYTHON.items() if not block.mark}))
-def test_the_pages_code_runs_as_printed(page: str, example_net: SecureMailer) -> None:
-    """With a mailer that is there already, and with no name that a reader would miss later."""
+def test_each_page_runs_as_printed(page: str, example_net: SecureMailer) -> None:
+    """Its blocks run in order, given a mailer, and read no name that the page does not define."""
     _run(page, example_net)
 
 
 def test_the_readmes_receipt_is_what_its_program_prints(
     example_net: SecureMailer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole program prints the line that stands above it, but for the id and the server's words."""
+    """The whole program prints the receipt that the README shows, except for the id and the server's words."""
     _run("README.md", example_net)
     shown, _ = _shown("README.md")
     assert _shape(capsys.readouterr().out) == _shape(shown)
@@ -205,7 +205,7 @@ def test_the_readmes_figures_are_the_measured_ones() -> None:
 
 
 def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When nobody signed the certificate, in these words, and without asking for the password."""
+    """If no trusted CA signed the certificate: with this error, and without asking for the password."""
     trustme.CA().cert_pem.write_to_path("other.pem")
     monkeypatch.setattr(certifi, "where", lambda: "other.pem")
     monkeypatch.setattr(getpass, "getpass", lambda: pytest.fail("the password was asked for"))
@@ -219,7 +219,7 @@ def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pyt
 def local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[tuple[LocalServer, SecureMailer]]:
-    """Start a server that refuses nobody@example.net, with a mailer for it; what a page changes is undone."""
+    """Start a server that refuses nobody@example.net, and make a mailer for it; undo what a page changes."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG, "securesmtp")
     with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
@@ -229,8 +229,8 @@ def local(
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureMailer]) -> None:
-    """What may have arrived is told, and not sent; each other message is sent once, a broken one to nobody."""
+def test_a_broken_run_continues_from_its_journal(local: tuple[LocalServer, SecureMailer]) -> None:
+    """What may have arrived is returned, not sent; the rest is sent once, except a message with a bad address."""
     server, mailer = local
     names = _run(MANY, mailer)
     addresses, journal = [f"{number}@example.net" for number in range(20)], Path("broken.txt")
@@ -249,29 +249,29 @@ def test_a_run_that_broke_goes_on_where_it_was(local: tuple[LocalServer, SecureM
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("fault", ["the login", "the port"])
-def test_a_run_that_failed_sends_all_when_it_is_mended(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
-    """What nobody has is not done: after a wrong password or an outage, the next run sends it."""
-    server, mended = local
-    names = _run(MANY, mended)
+def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
+    """After a wrong password or an outage nothing was delivered, so the journal leaves nothing out."""
+    server, fixed = local
+    names = _run(MANY, fixed)
     addresses, journal = [f"{number}@example.net" for number in range(12)], Path("failed.txt")
     server.messages.clear()
-    # Nobody listens on port 1 of loopback.
+    # No program listens on port 1 of loopback.
     port, password = (1, "secret") if fault == "the port" else (server.port, "wrong")
     policy = TLSPolicy(ca_data=server.ca_pem)
     with SecureMailer(server.host, port, username="me", password=password, policy=policy) as broken:
         names["mailer"] = broken
         assert names["run"](names["newsletters"](addresses), journal) == []
     assert server.messages == []
-    names["mailer"] = mended
+    names["mailer"] = fixed
     assert names["run"](names["newsletters"](addresses), journal) == []
     assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses)
 
 
 @pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_what_is_watched_is_what_happens(
+def test_the_pages_counter_and_log_are_as_printed(
     local: tuple[LocalServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The page's counter counts, and its log has the lines that are logged, but for names and numbers."""
+    """The counter counts each outcome, and the log has the printed lines, except for names and numbers."""
     server, watched = local
     names = _run(WATCH_IT, watched)
     caplog.clear()
@@ -291,12 +291,12 @@ def test_what_is_watched_is_what_happens(
 
 
 def _shape(line: str) -> str:
-    """Leave out who, what the server said, and every number."""
+    """Replace hosts, addresses, the server's words and numbers."""
     return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
 
 
 def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
-    """In a file of the reader's, beside what it tests."""
+    """In a test file of its own, with the program that it tests."""
     (block,) = (each for each in PYTHON.values() if each.mark == "run by: test_the_fixture_works_as_printed")
     (tmp_path / "test_mail.py").write_text(block.code, "utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -308,7 +308,7 @@ def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
 
 
 def test_each_promise_names_tests_that_exist() -> None:
-    """And the page says what is not promised: relays' DANE and MTA-STS among it (POL-01)."""
+    """Each promise names a test, and MTA-STS is among what is not promised (POL-01)."""
     page = (ROOT / "docs/explanation/security-model.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     assert named - TESTS == set()
@@ -320,5 +320,5 @@ def test_each_promise_names_tests_that_exist() -> None:
 
 
 def test_each_requirement_is_named_by_a_test() -> None:
-    """`nox -s trace` prints what they are about."""
+    """`nox -s trace` prints what each requirement is."""
     assert missing(ROOT / "tests") == []

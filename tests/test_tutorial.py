@@ -1,4 +1,4 @@
-"""The tutorial, done by a reader who takes it to the letter; only the installation is there already."""
+"""Do what the tutorial says, file by file and command by command; only the installation is left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import securesmtp
 
-# In another folder, too, it is this very package.
+# The reader works in another folder; it must still import this package.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(securesmtp.__file__).parents[1])}
 PAGE = (Path(__file__).parent.parent / "docs/tutorial.md").read_text("utf-8")
 FILES = dict(
@@ -23,17 +23,17 @@ SHOWN = re.findall(r"^```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def _shape(text: str) -> str:
-    """Leave out what differs from one run to the next: ports, message ids, dates."""
+    """Replace what differs from run to run: ports, message ids, dates."""
     return re.sub(r"(?<=^localhost:)\d+|<\w{32}(?=@)|(?<=^Date: ).*", "_", text, flags=re.MULTILINE)
 
 
-def test_the_tutorial_shows_what_its_reader_sees(tmp_path: Path) -> None:
-    """Each file is written, each command run in order, and each output is the one that is printed there."""
+def test_the_tutorials_outputs_are_as_printed(tmp_path: Path) -> None:
+    """Write each file, run each command in order, and compare each output with the page."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "utf-8")
     first, *others = COMMANDS
     seen = []
-    # The terminals of the page: the server keeps the first one.
+    # As on the page, the server runs until the end, in a terminal of its own.
     with subprocess.Popen(
         [sys.executable, "-u", first],
         cwd=tmp_path,

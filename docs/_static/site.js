@@ -1,4 +1,4 @@
-// What the theme leaves to be wished by those who use a keyboard, a screen reader or a phone; `nox -s site` checks it.
+// Fix what the theme lacks for keyboards, screen readers and phones; `nox -s site` checks the result.
 for (const element of document.querySelectorAll("pre, .table-wrapper")) {
   element.tabIndex = 0; // it may scroll
 }
@@ -12,7 +12,7 @@ for (const caption of document.querySelectorAll(".caption[role=heading]")) {
   caption.setAttribute("aria-level", "2");
 }
 for (const list of document.querySelectorAll(".sig > dl")) {
-  // A signature over several lines is no list of definitions.
+  // A signature over several lines is not a list of definitions.
   const lines = [...list.children].map((line) => {
     const block = document.createElement("span");
     block.append(...line.childNodes);

@@ -20,7 +20,7 @@ log = logging.getLogger("send_email")
 
 
 class Answer(NamedTuple):
-    """The response to the client, which learns nothing of the server or the login."""
+    """The response to the client; it says nothing about mail server or login."""
 
     body: dict[str, str]
     status: int
@@ -39,22 +39,22 @@ UNKNOWN = Answer(
     504,
     {},
 )
-# Characters; Python's `email` needs seconds for a very long one.
+# In characters. Python's `email` needs seconds for a very long subject.
 MAX_SUBJECT = 500
-# Bytes of a request. The frameworks refuse a longer one with 413.
+# In bytes. The frameworks refuse a longer request with 413.
 MAX_REQUEST = 1 << 20
-# 500 is this service's fault, 400 the client's; everything else is a warning.
+# Our own faults are errors, the client's are not; everything else is a warning.
 LEVELS = {500: logging.ERROR, 400: logging.INFO}
 
 
 def start_log() -> None:
-    """Log to stderr with time and level, unless somebody has set up logging already."""
+    """Log to stderr with time and level, unless logging is set up already."""
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(format=line, level=logging.INFO)
 
 
 def refusal(status: int, allow: str | None = None) -> Answer:
-    """Return what the framework refuses by itself, such as 404, in the same form."""
+    """Return the response to what the framework itself refuses, such as 404."""
     if status == BAD.status:
         return BAD
     if status == BROKEN.status:
@@ -65,7 +65,7 @@ def refusal(status: int, allow: str | None = None) -> Answer:
 
 
 def answer(error: SecureSMTPError, to: str) -> Answer:
-    """Return the response to the client, who asked to send to *to*."""
+    """Return the response to a client that wanted to send to *to*."""
     match error:
         case OutcomeUnknownError():
             return UNKNOWN
@@ -77,7 +77,7 @@ def answer(error: SecureSMTPError, to: str) -> Answer:
             return LATER
         case RefusedError() | ConnectError() | ProtocolError():
             return REFUSED
-    # The login, the certificate, the settings: nothing that the client could change.
+    # The login, the certificate or the settings: the client cannot change them.
     return BROKEN
 
 
@@ -85,11 +85,10 @@ def send_email(
     mailer: SecureMailer, sender: str, to: str, subject: str, body: str
 ) -> Answer:
     """
-    Send one mail and return the answer.
+    Send one message and return the response.
 
-    The sender is never the client's to choose. Whom your service writes to, and for
-    whom, is yours to limit before this is called (a login, a list, a rate): else it
-    is an open relay.
+    The client cannot choose the sender. Before you call this, limit who may send, and
+    to whom (a login, a list, a rate). Otherwise your service is an open relay.
     """
     if len(subject) > MAX_SUBJECT:
         log.info("the subject has %d characters", len(subject))
@@ -97,24 +96,24 @@ def send_email(
     message = EmailMessage()
     message["From"] = sender
     try:
-        # Checked first: `email` needs seconds for a long `to`, of quotes for example.
+        # Checked first, because `email` needs seconds for thousands of quotes in `to`.
         message["To"], message["Subject"] = validate_address(to), subject
         message.set_content(body)
     except Exception as error:
-        # AddressError; ValueError for a line end in the subject; what else `email` has.
+        # AddressError, ValueError for a line end in the subject, or a bug in `email`.
         log.info("the request makes no message: %s", type(error).__name__)
         return BAD
     try:
-        # To this one address, whatever else could be read out of the field.
+        # To this one address only, whatever else the field may seem to contain.
         mailer.send(message, mail_from=sender, recipients=[to])
     except SecureSMTPError as error:
-        # Its text is one line without secrets; the client gets none of it.
+        # Its text is one line without secrets. The client does not get it.
         response = answer(error, to)
         level = LEVELS.get(response.status, logging.WARNING)
         log.log(level, "%s for %s: %s", type(error).__name__, error.message_id, error)
         return response
     except Exception:
-        # What our own password function raises; it is asked before anything is sent.
+        # Our own password function failed; it is called before anything is sent.
         log.exception("no password")
         return BROKEN
     return SENT

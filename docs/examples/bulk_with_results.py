@@ -1,5 +1,5 @@
 """
-Send to many, and know what became of each.
+Send many messages, and see what became of each.
 
 `python bulk_with_results.py one@example.net two@example.net`
 """
@@ -13,7 +13,7 @@ from securesmtp import Outcome, SecureMailer
 
 
 def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
-    """Make one message for each address, when it is wanted."""
+    """Make one message for each address, when it is needed."""
     for number, address in enumerate(addresses):
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = sender(), address, "News"
@@ -24,7 +24,7 @@ def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
 
 
 def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]:
-    """Return the addresses by what to do about them."""
+    """Send to all addresses; return them by what you must do next."""
     todo: dict[str, list[str]] = {
         "nothing": [],
         "send again": [],

@@ -1,4 +1,4 @@
-"""A mailer and a sender from the environment, for the other examples."""
+"""Read the mailer's settings from the environment, for the other examples."""
 
 import os
 from email.headerregistry import Address
@@ -8,7 +8,7 @@ from securesmtp import SecureMailer, TLSMode
 
 
 def password() -> str:
-    """Return the password, from a file where there is one; asked for at each login."""
+    """Return the password, from a file if one is set. Called at each login."""
     path = os.environ.get("SMTP_PASSWORD_FILE")
     if path is None:
         return os.environ["SMTP_PASSWORD"]
@@ -21,14 +21,14 @@ def open_mailer() -> SecureMailer:
     return SecureMailer(
         os.environ["SMTP_HOST"],
         int(port) if port else None,
-        tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
+        tls=TLSMode(mode) if mode else None,  # None: STARTTLS only for port 587
         username=os.environ["SMTP_USERNAME"],
         password=password,
         ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
-        deadline=45,  # seconds for one send: less than those who call us wait
+        deadline=45,  # in seconds, for one send; shorter than our callers wait
     )
 
 
 def sender() -> str:
-    """Return who the mail is from; raise when that is no address."""
+    """Return the sender; raise an exception if it is not an address."""
     return Address(addr_spec=os.environ["MAIL_FROM"]).addr_spec

@@ -1,4 +1,4 @@
-"""Tell the failures apart: `python handle_errors.py you@example.net`."""
+"""Handle each kind of error: `python handle_errors.py you@example.net`."""
 
 import sys
 from email.message import EmailMessage
@@ -25,10 +25,10 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
     """Return what became of the message, and what to do."""
     try:
         receipt = mailer.send(message)
-    # It may have arrived. All other errors say that it has not.
+    # It may have arrived. After every other error, it has not.
     except OutcomeUnknownError as error:
         return f"unknown: look for {error.message_id} in the server's log first"
-    # This program must fix these; nothing was sent.
+    # Mistakes of this program. Nothing was sent.
     except AddressError as error:
         return f"fix the address: {error}"
     except MessageError as error:
@@ -39,7 +39,7 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
     except CertificateError as error:
         return f"do not send, the certificate is {error.reason}: {error.hint}"
     except TLSError as error:
-        return f"do not send, somebody may be on the line: {error}"
+        return f"do not send, there may be an attacker: {error}"
     except AuthenticationError as error:
         return f"{'later' if error.retryable else 'fix the login'}: {error}"
     # The server refused it.
@@ -49,7 +49,7 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
         return f"{when}, refused for {no}: {error.reply}"
     except RefusedError as error:
         return f"{'later' if error.retryable else 'never'}, refused: {error.reply}"
-    # The server or the way to it has a fault.
+    # The server or the network has a fault.
     except (ConnectError, DeadlineExceededError) as error:
         return f"{'later' if error.retryable else 'ask who runs the server'}: {error}"
     except ProtocolError as error:

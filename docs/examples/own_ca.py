@@ -21,7 +21,7 @@ port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
 with SecureMailer(
     os.environ["SMTP_HOST"],
     int(port) if port else None,  # None: 465, or 587 for STARTTLS
-    tls=TLSMode(mode) if mode else None,  # None: STARTTLS for 587 alone
+    tls=TLSMode(mode) if mode else None,  # None: STARTTLS only for port 587
     username=os.environ["SMTP_USERNAME"],
     password=getpass,
     ca_file=ca_file,  # instead of the public CAs

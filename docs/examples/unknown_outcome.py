@@ -1,8 +1,8 @@
 """
-Send again what may have arrived, without a second copy that nobody recognises.
+After an unknown outcome, search the server's log before you send again.
 
-`python unknown_outcome.py you@example.net /var/log/mail.log`, on the server's machine,
-or with a copy of its log, which must be Postfix's.
+`python unknown_outcome.py you@example.net /var/log/mail.log`, on the machine of the
+mail server, or with a copy of its log. The log must be Postfix's.
 """
 
 import re
@@ -17,19 +17,19 @@ from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 
-# Host and program of a line, behind either form of its time. Only this far is a line
-# the log's own: what follows may repeat what a client has said.
+# The beginning of a line: time (in either form), host and program. Only this part is
+# surely Postfix's own: the rest may repeat what a client sent.
 _POSTFIX = r"(?:\w{3} [ \d]\d \S+|\S+) \S+ postfix[\w/-]*/"
-# Postfix's cleanup writes the Message-ID when it has read the header, so before the
-# message is accepted. The line of qmgr comes when it is in the queue.
+# Postfix's cleanup logs the Message-ID when it has read the header, which is before
+# the message is accepted. qmgr logs its line when the message is in the queue.
 _HEADER_READ = re.compile(_POSTFIX + r"cleanup\[\d+\]: (\w+): message-id=(.*)")
 _IN_THE_QUEUE = re.compile(_POSTFIX + r"qmgr\[\d+\]: (\w+): from=<")
-# A queue id is used again when its message is gone.
+# A queue id can be used again for another message.
 _BEGUN = re.compile(_POSTFIX + r"(?:smtpd|pickup)\[\d+\]: (\w+): (?:client|uid)=")
 
 
 def was_accepted(message_id: str, log: Iterable[str]) -> bool:
-    """Return whether Postfix has put the message into its queue."""
+    """Return whether Postfix has accepted the message."""
     ours: set[str] = set()
     for line in log:
         if begun := _BEGUN.match(line):
@@ -45,25 +45,25 @@ def was_accepted(message_id: str, log: Iterable[str]) -> bool:
 def send(
     mailer: SecureMailer, message: EmailMessage, log: Path, wait: float = 60
 ) -> str:
-    """Send, and once more if the log has no acceptance of it after *wait* s."""
+    """Send; if the outcome is unknown, wait, search the log, and perhaps send again."""
     try:
         return f"accepted: {mailer.send(message).reply}"
     except OutcomeUnknownError as error:
         print("it may have arrived:", error)
-        # The server may still be at it.
+        # The server may not be finished with it yet.
         time.sleep(wait)
     with log.open(encoding="utf-8", errors="replace") as lines:
         if was_accepted(message["Message-ID"], lines):
             return "it had arrived"
-    # The same Message-ID: if the log was wrong, the receiver can tell it is a copy.
-    # What this raises is for the caller: of a third time, a person decides.
+    # The same Message-ID: if the first copy arrived after all, the second can be
+    # recognised. If this raises an error, do not try a third time by program.
     return f"accepted the second time: {mailer.send(message).reply}"
 
 
 if __name__ == "__main__":
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = sender(), sys.argv[1], "Hello"
-    # Before the first try: where there is none, each send would make another.
+    # Set it before the first try. Otherwise each send makes a new one.
     message["Message-ID"] = make_msgid(domain=sender().rpartition("@")[2])
     message.set_content("Once is enough.")
     with open_mailer() as mailer:

@@ -30,7 +30,7 @@ class Mail(BaseModel):
 
 
 class Bound:
-    """Refuse a long request by its Content-Length, or else while it is read."""
+    """Refuse a long request, by its Content-Length or while it is read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -64,24 +64,24 @@ app.add_middleware(Bound)
 
 @app.exception_handler(RequestValidationError)
 def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Answer as to any bad request: FastAPI's own 422 repeats what the client sent."""
+    """Return 400: FastAPI's own response, 422, repeats what the client sent."""
     return JSONResponse(*BAD)
 
 
 @app.exception_handler(HTTPException)
 def refuse_by_http(request: Request, error: HTTPException) -> JSONResponse:
-    """Answer what is not for this route: 404, 405."""
+    """Return FastAPI's own refusals, such as 404 and 405, in our form."""
     allow = (error.headers or {}).get("Allow")
     return JSONResponse(*refusal(error.status_code, allow))
 
 
 @app.exception_handler(Exception)
 def admit(request: Request, error: Exception) -> JSONResponse:
-    """Answer what nobody has foreseen; the server logs it."""
+    """Return 500 after a bug; the server logs the exception."""
     return JSONResponse(*BROKEN)
 
 
-# No "async": FastAPI runs it in a thread, where it may wait for the mail server.
+# Not "async": FastAPI runs it in a thread, so it may wait for the mail server.
 @app.post("/send-email")
 def send(mail: Mail, request: Request) -> JSONResponse:
     state = request.state

@@ -1,7 +1,7 @@
 """
 POST /send-email with Flask: `flask --app web_flask run`.
 
-Other WSGI servers are given `web_flask:create_app()`.
+For other WSGI servers, use `web_flask:create_app()`.
 """
 
 import atexit
@@ -27,7 +27,7 @@ def create_app() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
     mail_from = sender()
     mailer = open_mailer()
-    # When the process ends: say goodbye to the mail server.
+    # Close the connections properly when the process ends.
     atexit.register(mailer.close)
 
     @app.post("/send-email")
@@ -35,13 +35,13 @@ def create_app() -> Flask:
         try:
             given = request.get_json(silent=True)
         except RecursionError:
-            return BAD  # a hundred thousand brackets
+            return BAD  # JSON that is nested too deep
         match given:
             case {"to": str(to), "subject": str(subject), "body": str(body)}:
                 return send_email(mailer, mail_from, to, subject, body)
         return BAD
 
-    # 404, 405, and 500 for whatever is not foreseen, which Flask has logged.
+    # 404, 405, and 500 after a bug, which Flask logs.
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Answer:
         return refusal(error.code or 500, dict(error.get_headers()).get("Allow"))

@@ -1,4 +1,4 @@
-"""Somebody between us and the server, before TLS: nothing is sent in the clear, or because of what is said there."""
+"""An attacker between client and server before TLS: no message in plaintext, and no plaintext reply has any effect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OFFER = b"250-mx.test\r\n250 STARTTLS\r\n"
 
 
 def _says(*replies: bytes, hello: bytes = b"220 mx.test ESMTP\r\n") -> Script:
-    """Play a server that says *hello*, and answers what comes with *replies* in turn, in the clear; then it waits."""
+    """Play a plaintext server that sends *hello*, then one of *replies* for each line that comes; then it waits."""
 
     def script(peer: Peer) -> None:
         peer.send(hello)
@@ -50,7 +50,7 @@ def _hangs_up(*replies: bytes) -> Script:
     return script
 
 
-# Each row: what the server does, what the client may have written, and what its caller is told.
+# Each row: what the server does, what the client may write, and the caller's error.
 TABLE: dict[str, tuple[Script, bytes, type[SecureSMTPError]]] = {
     "STARTTLS not offered": (_says(b"250-mx.test\r\n250 AUTH PLAIN\r\n"), EHLO, DowngradeError),
     "STARTTLS misspelt": (_says(b"250-mx.test\r\n250 XTARTTLS\r\n"), EHLO, DowngradeError),
@@ -89,7 +89,7 @@ TABLE: dict[str, tuple[Script, bytes, type[SecureSMTPError]]] = {
     "a 220 to STARTTLS before it was asked": (_says(OFFER + b"220 go\r\n"), EHLO, DowngradeError),
     "a fragment behind the offer": (_says(OFFER + b"2"), EHLO, DowngradeError),
 }
-# What follows the 220 to STARTTLS in the clear.
+# Plaintext that follows the 220 to STARTTLS.
 INJECTED = {
     "a whole line": b"250 injected\r\n",
     "an EHLO reply": b"250-mx.test\r\n250 AUTH PLAIN LOGIN\r\n",
@@ -104,7 +104,7 @@ INJECTED = {
 
 @pytest.mark.parametrize("case", TABLE)
 def test_nothing_is_sent_without_tls(serve: Serve, mailer: Mailer, message: EmailMessage, case: str) -> None:
-    """The error says so, the connection is closed, and no second one is tried (STLS-01, STLS-02, CMD-07, TLS-01)."""
+    """The error names the cause; the connection is closed, no other is opened (STLS-01, STLS-02, CMD-07, TLS-01)."""
     script, written, error = TABLE[case]
     server = serve(script)
     mine = mailer(server, tls="starttls", username="me", password="secret", timeout=0.5)
@@ -113,7 +113,7 @@ def test_nothing_is_sent_without_tls(serve: Serve, mailer: Mailer, message: Emai
     assert type(caught.value) is error
     assert caught.value.outcome is Outcome.NOT_SENT
     server.joined()
-    # A server that spoke before its turn may be noticed before or after EHLO is on its way.
+    # A server that spoke too early may be noticed before or after EHLO is written.
     assert server.plain in ({written, written + EHLO} if written == b"" and error is DowngradeError else {written})
     assert (server.secret, len(server.connections)) == (b"", 1)
 
@@ -123,9 +123,9 @@ def test_nothing_is_sent_without_tls(serve: Serve, mailer: Mailer, message: Emai
 def test_plaintext_behind_the_220_is_not_used(
     serve: Serve, mailer: Mailer, message: EmailMessage, octets: bytes, chunking: Chunking
 ) -> None:
-    """In the same segment or in a later one: it ends the session (STLS-03, STLS-06; CVE-2011-0411)."""
+    """It ends the session, in the same segment as the 220 or in a later one (STLS-03, STLS-06; CVE-2011-0411)."""
     server = serve(_says(OFFER, b"220 go\r\n" + octets), chunking=chunking)
-    # Fewer octets than a TLS record's head, when they come late, are waited for like one: until the limit.
+    # Late octets that are shorter than the header of a TLS record end by the time limit: the rest never comes.
     short = (DeadlineExceededError,) if chunking == "by_line" and len(octets) < 5 else ()
     with pytest.raises((TLSError, *short)) as caught:
         mailer(server, tls="starttls", timeout=1).send(message)
@@ -136,7 +136,7 @@ def test_plaintext_behind_the_220_is_not_used(
 
 
 def test_a_multi_line_220_begins_tls(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """One reply, however many lines it has (STLS-02)."""
+    """It is one reply, however many lines it has (STLS-02)."""
     server = serve(honest("starttls", replies={"STARTTLS": b"220-ready\r\n220 go\r\n"}))
     assert mailer(server, tls="starttls").send(message).reply.code == 250
 
@@ -152,7 +152,7 @@ def test_a_multi_line_220_begins_tls(serve: Serve, mailer: Mailer, message: Emai
     ids=["little", "a login and a size", "everything else", "lower case"],
 )
 def test_what_was_said_before_tls_changes_nothing_after_it(serve: Serve, mailer: Mailer, offer: bytes) -> None:
-    """The octets inside TLS are the same, to the last one (invariant 3, STLS-04, STLS-05)."""
+    """The client writes the same inside TLS, whatever was offered in plaintext (invariant 3, STLS-04, STLS-05)."""
 
     def script(peer: Peer) -> None:
         peer.send(b"220 mx.test ESMTP\r\n")
@@ -162,7 +162,7 @@ def test_what_was_said_before_tls_changes_nothing_after_it(serve: Serve, mailer:
         peer.send(b"220 go\r\n")
         peer.start_tls()
         peer.expect(b"EHLO")
-        # STARTTLS inside TLS is passed over.
+        # STARTTLS inside TLS is ignored.
         peer.send(b"250-mx.test\r\n250-STARTTLS\r\n250-AUTH LOGIN PLAIN\r\n250 SIZE 1000\r\n")
         peer.expect(b"AUTH PLAIN")
         peer.send(b"235 welcome\r\n")
@@ -193,7 +193,7 @@ def test_plaintext_on_the_implicit_port_is_recognised(serve: Serve, mailer: Mail
 
 
 def test_tls_on_the_starttls_port_is_recognised(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """Both wait for the other; the hint names the other mode, and nothing was written."""
+    """Client and server wait for each other; the hint names the other mode, and nothing was written."""
     server = serve(lambda peer: peer.sleep_until_peer_closes())
     with pytest.raises(DeadlineExceededError, match='tls="implicit"'):
         mailer(server, tls="starttls", timeout=0.3).send(message)
@@ -201,8 +201,10 @@ def test_tls_on_the_starttls_port_is_recognised(serve: Serve, mailer: Mailer, me
     assert server.plain == b""
 
 
-def test_a_failed_handshake_leaves_nothing_to_go_on_with(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The next send begins anew, with TLS (STLS-08)."""
+def test_after_a_failed_handshake_the_next_send_starts_over(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """On a new connection, with TLS (STLS-08)."""
     server = serve(_says(OFFER, b"220 go\r\n250 injected\r\n"), honest("starttls"))
     mine = mailer(server, tls="starttls")
     with pytest.raises(DowngradeError):

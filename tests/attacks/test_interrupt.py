@@ -1,4 +1,4 @@
-"""KeyboardInterrupt, or what a callable raises, at every step: nothing more is written, no half message is taken."""
+"""KeyboardInterrupt and exceptions of callables at every step: nothing is written after, nothing half accepted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import securesmtp
-from conftest import Mailer, Serve, unmeasured
+from conftest import Mailer, Serve, thorough, unmeasured
 from scripted import Mode, Peer, honest
 from securesmtp import (
     ConnectError,
@@ -39,7 +39,7 @@ LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
 
 def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[IOEffect]:
-    """Raise KeyboardInterrupt at the effect of number *at*, before it is performed or *after*; log the effects."""
+    """Raise KeyboardInterrupt before (or *after*) effect number *at* is performed; return the list of effects."""
     seen: list[IOEffect] = []
     perform = Connection._perform
 
@@ -59,14 +59,21 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> li
 @pytest.mark.parametrize("offer", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["lockstep", "DATA", "BDAT"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fixtures and a row
-    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, mode: Mode, *, after: bool, offer: tuple[str, ...]
+    serve: Serve,
+    mailer: Mailer,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+    stride: int,
+    *,
+    after: bool,
+    offer: tuple[str, ...],
 ) -> None:
-    """No QUIT, no RSET, no dot behind it; and the mailer sends the next message on a new connection (MSG-07)."""
+    """No QUIT, no RSET, no dot follows; and the mailer sends the next message on a new connection (MSG-07)."""
 
     def send(mine: SecureMailer) -> None:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
 
-    for at in range(100):
+    for at in range(len(offer) % stride, 100, stride):
         told: list[Event] = []
         server = serve(honest(mode, extensions=offer, auth=("me", "secret")))
         mine = mailer(server, tls=mode, username="me", password="secret", on_event=told.append)
@@ -77,9 +84,9 @@ def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fi
             except KeyboardInterrupt as interrupt:
                 ours = _what_is_told(interrupt, told)
             else:
-                assert at == len(seen)
+                assert at >= len(seen)
                 return
-        # What the server took before the interrupt is a whole message, or none.
+        # The server accepted a whole message before the interrupt, or none.
         ended = isinstance(seen[-1], Receive) or (after and isinstance(seen[-1], Block))
         before = len(seen) - 1 if not after else len(seen)
         written = [effect.line.data for effect in seen[:before] if isinstance(effect, Send)]
@@ -96,7 +103,7 @@ def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fi
             assert [message.content for message in first.accepted] in ([[], [LONG]] if ended else [[]])
             assert ours.outcome is not Outcome.NOT_SENT or not first.accepted
         final = isinstance(seen[-1], Receive) and seen[-1].stage is Stage.CONTENT
-        # A reply that was read is not lost, and unknown is what may have been written to its end.
+        # A reply that was read is reported; the outcome is unknown only if the content may have been fully sent.
         assert (ours.outcome is Outcome.ACCEPTED) == (final and after)
         assert ours.outcome is not Outcome.UNKNOWN or any(isinstance(effect, Block) for effect in seen)
         assert ours.outcome is not Outcome.NOT_SENT or not final
@@ -105,7 +112,7 @@ def test_an_interrupt_at_any_step_leaves_no_half_message(  # noqa: PLR0913 -- fi
 
 
 def _what_is_told(interrupt: BaseException, told: Sequence[Event]) -> SecureSMTPError:
-    """Return our error behind *interrupt*, which the note, the event and the receipt agree with."""
+    """Return our error, the cause of *interrupt*; its note, its event and its receipt say the same."""
     ours = interrupt.__cause__
     assert isinstance(ours, SecureSMTPError)
     (note,) = interrupt.__notes__
@@ -122,7 +129,7 @@ def _what_is_told(interrupt: BaseException, told: Sequence[Event]) -> SecureSMTP
 
 
 class SoftTimeLimitExceeded(Exception):  # noqa: N818 -- as Celery has it
-    """What a task queue raises in a signal handler: no interrupt by its kind."""
+    """What a task queue raises in a signal handler: an ordinary Exception."""
 
 
 INTERRUPTS = pytest.mark.parametrize(
@@ -132,7 +139,7 @@ INTERRUPTS = pytest.mark.parametrize(
 
 @contextmanager
 def _alarms(error: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
-    """Make SIGALRM an interrupt."""
+    """Raise *error* on SIGALRM."""
 
     def interrupt(*_: object) -> None:
         raise error
@@ -160,17 +167,17 @@ signal.signal(signal.SIGALRM, interrupt)
 struck = 0
 for _ in range(200):
     try:
-        # Struck once at the most, and inside of this block alone.
+        # At most one interrupt, and only inside this block.
         armed = True
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
-        # Bounded: an interrupt that strikes in a finalizer is printed, not raised.
+        # Bounded, because an interrupt in a finalizer is printed, not raised.
         for _ in range(20):
             mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
         armed = False
     except KeyboardInterrupt:
         struck += 1
 armed = False
-# One that strikes when Python has put back the system's own handler ends the process.
+# An alarm after Python has restored the system's own handler would end the process.
 signal.setitimer(signal.ITIMER_REAL, 0)
 replies = []
 
@@ -190,9 +197,9 @@ assert replies == [250] * 4, replies
 
 
 def test_a_storm_of_interrupts_leaves_the_mailer_to_others(serve: Serve, ca_file: Path) -> None:
-    """Wherever they strike, the lock among them: another thread's turn comes."""
+    """Wherever the interrupts strike, also in the pool's lock: other threads can still send."""
     server = serve(connections=5000)
-    # In a process of its own, without coverage: its tracer has locks that an interrupt keeps (seen as a hang).
+    # In a separate process, without coverage: an interrupt can leave the tracer's locks held (seen as a hang).
     command = [sys.executable, "-c", _STORM, str(server.port), str(ca_file)]
     subprocess.run(command, timeout=60, check=True, env=unmeasured())
 
@@ -240,7 +247,7 @@ def test_a_lock_that_is_interrupted_while_it_is_taken_is_left_to_others(
 
 
 def test_a_waiting_send_that_is_interrupted_leaves_the_turn_to_the_next(serve: Serve, mailer: Mailer) -> None:
-    """The one that sends wakes the one that waits, not the one that has gone."""
+    """A finished send wakes a thread that still waits, not the one that was interrupted."""
     sending, go = threading.Event(), threading.Event()
 
     def slow(peer: Peer, content: bytes) -> bytes:
@@ -268,10 +275,10 @@ def test_a_waiting_send_that_is_interrupted_leaves_the_turn_to_the_next(serve: S
     assert replies == [250, 250]
 
 
-def test_a_connection_whose_session_did_not_end_is_not_used_again(
+def test_a_connection_whose_dialogue_did_not_end_is_not_used_again(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second interrupt, in the handling of the first, leaves it open; the next message takes another one."""
+    """A second interrupt while the first is handled may leave it open; the next message takes another one."""
     server = serve()
     mine = mailer(server)
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
@@ -293,7 +300,7 @@ def test_a_connection_whose_session_did_not_end_is_not_used_again(
 def test_whatever_a_signal_handler_raises_leaves_with_what_became_of_the_message(  # noqa: PLR0913, PLR0917 -- a row
     serve: Serve, mailer: Mailer, error: type[BaseException], offer: tuple[str, ...], step: str, outcome: Outcome
 ) -> None:
-    """A time limit of the caller's strikes while the server thinks: no error of the connection's (TimeoutError too)."""
+    """A caller's time limit strikes during a wait for a reply; even TimeoutError is not taken for the connection's."""
 
     def slow(peer: Peer, line: bytes) -> bytes:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -306,7 +313,7 @@ def test_whatever_a_signal_handler_raises_leaves_with_what_became_of_the_message
         mine.send_bytes(LONG[:100], mail_from="a@b.example", recipients=["c@d.example"])
     go.set()
     if offer[1:]:
-        # The chunk was on its way with the recipient.
+        # The chunk was written together with RCPT.
         outcome = Outcome.UNKNOWN
     assert type(caught.value) is error
     ours = _what_is_told(caught.value, told)
@@ -317,7 +324,7 @@ def test_whatever_a_signal_handler_raises_leaves_with_what_became_of_the_message
 
 @INTERRUPTS
 def test_what_strikes_in_on_event_is_not_swallowed(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
-    """It is no fault of the callable's, which is logged and passed over; the receipt is not lost."""
+    """An exception of the callable itself is logged and ignored; an interrupt is raised, and has the receipt."""
     told: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -332,12 +339,12 @@ def test_what_strikes_in_on_event_is_not_swallowed(serve: Serve, mailer: Mailer,
     assert ours.outcome is Outcome.ACCEPTED
     assert ours.receipt is not None
     assert ours.receipt.reply == ours.reply
-    # Its connection is fine: what was read was read whole.
+    # The connection is usable: the whole reply was read.
     assert mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"]).reply.code == 250
 
 
-def test_what_strikes_in_on_event_of_a_failure_is_told_with_that(serve: Serve, mailer: Mailer) -> None:
-    """A refusal stays one, and is told once."""
+def test_an_interrupt_in_on_event_of_a_failure_keeps_that_outcome(serve: Serve, mailer: Mailer) -> None:
+    """A refusal stays a refusal, and has one event."""
     told: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -352,7 +359,7 @@ def test_what_strikes_in_on_event_of_a_failure_is_told_with_that(serve: Serve, m
 
 
 class Handler:
-    """Signal handlers of each kind that Python takes, which raise what is no interrupt by its kind."""
+    """Signal handlers of each kind that Python accepts; they raise an ordinary Exception."""
 
     def __call__(self, *_: object) -> None:
         raise LookupError
@@ -364,8 +371,8 @@ class Handler:
 @pytest.mark.parametrize(
     "handler", [Handler(), Handler().method, lambda *_: Handler()()], ids=["object", "method", "def"]
 )
-def test_an_interrupt_is_known_by_the_handler_that_raised_it(handler: Callable[..., None]) -> None:
-    """Whatever kind of callable that is; what a callable raises by itself is no interrupt."""
+def test_an_interrupt_is_recognised_by_the_handler_that_raised_it(handler: Callable[..., None]) -> None:
+    """Every kind of handler is recognised; an exception from other code is not an interrupt."""
     before = signal.signal(signal.SIGALRM, handler)
     try:
         with pytest.raises(LookupError) as caught:
@@ -378,8 +385,8 @@ def test_an_interrupt_is_known_by_the_handler_that_raised_it(handler: Callable[.
         signal.signal(signal.SIGALRM, before)
 
 
-def test_the_cause_that_an_interrupt_has_is_kept(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind ours."""
+def test_the_cause_of_an_interrupt_is_kept(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes the cause of our error, which becomes the cause of the interrupt."""
     first = ValueError("why")
 
     def interrupts(*_: object) -> None:
@@ -392,10 +399,10 @@ def test_the_cause_that_an_interrupt_has_is_kept(serve: Serve, mailer: Mailer, m
     assert caught.value.__cause__.__cause__ is first
 
 
-def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
+def test_an_alarm_before_anything_is_written_is_raised(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the connection is looked at: its TimeoutError is no sign that this one has ended."""
+    """It strikes while an idle connection is examined; its TimeoutError does not mean that the connection has ended."""
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     monkeypatch.setattr(Connection, "_has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
@@ -409,7 +416,7 @@ def test_an_alarm_that_strikes_before_anything_is_written_is_raised(
 def test_a_second_interrupt_leaves_a_closed_connection(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
-    """In the handling of the first, wherever; and what became of the message is told all the same."""
+    """It strikes while the first is handled; the outcome of the message is reported all the same."""
     server, told = serve(), list[Event]()
     mine = mailer(server, on_event=told.append)
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
@@ -437,25 +444,26 @@ def test_a_second_interrupt_leaves_a_closed_connection(
 _HERE = str(Path(securesmtp.__file__).parent)
 
 
+@pytest.mark.parametrize("lines", thorough(29, 7))
 @pytest.mark.parametrize(
     ("first", "offer"),
     [(0, ()), (1, ("PIPELINING",)), (2, ("PIPELINING", "CHUNKING"))],
     ids=["lockstep", "DATA", "BDAT"],
 )
-def test_an_interrupt_at_any_line_tells_no_lie(
-    request: pytest.FixtureRequest, serve: Serve, mailer: Mailer, first: int, offer: tuple[str, ...]
+def test_an_interrupt_at_any_line_tells_no_lie(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    request: pytest.FixtureRequest, serve: Serve, mailer: Mailer, first: int, offer: tuple[str, ...], lines: int
 ) -> None:
     """
-    In whatever frame of ours it strikes: who has it is not told that it was not sent, and a receipt is not lost.
+    Whichever line of ours it strikes: a delivered message is not reported as not sent, and no receipt is lost.
 
-    Only in the few lines around the whole, before the message is known and when the receipt is returned, is nothing
-    added to it; the receipt has been told by then. Each eleventh line, for the time it takes (all of them were run).
+    Our error is missing only from an interrupt in the few lines around the whole call: before the message is read, and
+    when the receipt is returned, after its event. Each run tries every 29th line; all of them were run once.
     """
     server = serve(honest(extensions=offer), connections=5000, timeout=60)
     told: list[Event] = []
     mine = mailer(server, on_event=told.append)
     at, outcomes = first, set[Outcome | None]()
-    # What other tests have left is not to be collected, and struck, within this one's lines.
+    # Finalizers of other tests' objects must not run, and be interrupted, inside this test's lines.
     gc.disable()
     request.addfinalizer(gc.enable)
     while True:
@@ -474,8 +482,8 @@ def test_an_interrupt_at_any_line_tells_no_lie(
             return trace
 
         def apart(content: bytes = content) -> Iterator[object]:
-            # Struck at the end of an `except`, where no signal strikes, CPython goes on to handle what it caught: a
-            # generator has that for itself, and no later test finds it.
+            # An exception that tracing raises at the end of an `except` leaves CPython handling the caught one. In a
+            # generator that state is the generator's own, so no later test sees it.
             yield mine.send_bytes(content, mail_from="a@b.example", recipients=["c@d.example"])
 
         before = sys.gettrace()
@@ -494,7 +502,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(
         if done:
             break
         sent = [event for event in told if isinstance(event, Sent)]
-        # The server may still be reading: what is not sent is not there when the next one has been answered.
+        # The server may still be reading. Once it has replied to the next message, it has read all of this one.
         if outcome is Outcome.NOT_SENT:
             mine.send_bytes(b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
             assert content not in [message.content for message in server.accepted], at
@@ -503,8 +511,8 @@ def test_an_interrupt_at_any_line_tells_no_lie(
         if outcome is None and not sent:
             mine.send_bytes(b"Subject: x\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
             assert content not in [message.content for message in server.accepted], at
-        at += 11
-    # A line is interrupted where a signal cannot strike, too: a place whose release was kept from it stays taken.
+        at += lines
+    # Tracing also interrupts where a signal cannot: between a call and the release of its slot, which stays in use.
     mine._pool.slots.close_now()
     assert sys.exception() is None
     assert at > 300
@@ -513,7 +521,7 @@ def test_an_interrupt_at_any_line_tells_no_lie(
 
 def _mails(count: int) -> list[Envelope]:
     text = b"Message-ID: <%d@b.example>\r\n\r\nx\r\n"
-    # The third is for more than are taken at a time, so that it goes alone.
+    # The third has more recipients than RCPTMAX allows, so it is sent alone, in two transactions.
     to = [["c@d.example"] if number != 2 else ["c@d.example", "e@d.example", "f@d.example"] for number in range(count)]
     return [Envelope("a@b.example", to[number], text % number) for number in range(count)]
 
@@ -521,19 +529,20 @@ def _mails(count: int) -> list[Envelope]:
 @pytest.mark.parametrize("offer", [("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["DATA", "BDAT"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", [SystemExit, LookupError])
-def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtures and a row
+def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     serve: Serve,
     mailer: Mailer,
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
     offer: tuple[str, ...],
+    stride: int,
     *,
     after: bool,
 ) -> None:
-    """At any step of the thread that sends them: each is told of once, by an event, and what is told is so."""
+    """At any step of the sending thread: each message's outcome is reported by one event, and it is true."""
     ids = [f"<{number}@b.example>" for number in range(5)]
     perform = Connection._perform
-    for at in range(4, 100):
+    for at in range(4 + len(offer) % stride, 100, stride):
         seen: list[IOEffect] = []
 
         def interrupts(
@@ -565,14 +574,14 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
                 assert event.error.message_id is not None
                 last.setdefault(event.error.message_id, event.error.outcome)
         for message_id in ids:
-            # None: nobody began it.
+            # None: it was never started.
             outcome = last.get(message_id)
             assert taken.count(message_id) <= 2 - (message_id != ids[2]), "two copies"
             if outcome is Outcome.ACCEPTED:
                 assert message_id in taken
             elif outcome is not Outcome.UNKNOWN:
                 assert message_id not in taken, (at, message_id, outcome)
-        # Each final reply that was read is told, also where the interrupt struck behind it.
+        # Each final reply that was read is reported, also if the interrupt struck right after it.
         heard = [
             effect for effect in seen[: at + after] if isinstance(effect, Receive) and effect.stage is Stage.CONTENT
         ]
@@ -587,10 +596,10 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913 -- fixtur
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-def test_the_results_that_an_interrupt_keeps_from_the_caller_are_in_its_notes(
+def test_results_that_the_caller_did_not_get_are_in_the_interrupts_notes(
     serve: Serve, mailer: Mailer, pipelining: str
 ) -> None:
-    """What is under way is sent to its end, and told by events; the interrupt says of each what became of it."""
+    """Messages in flight are finished and have their events; the interrupt's notes have each one's outcome."""
 
     def slow(peer: Peer, line: bytes) -> bytes:
         if not go.is_set():
@@ -610,15 +619,15 @@ def test_the_results_that_an_interrupt_keeps_from_the_caller_are_in_its_notes(
     assert sent == [f"<{number}@b.example>" for number in range(len(server.accepted))]
     notes = [f"securesmtp: result {number}, message {message_id}: accepted" for number, message_id in enumerate(sent)]
     assert caught.value.__notes__ == notes[len(results) :]
-    # And the iterator has them still, with those that nobody began.
+    # The iterator still has these results, and those of the messages that were not started.
     results.extend(run)
     assert [result.index for result in results] == list(range(len(results)))
     assert [result.message_id for result in results if result.receipt] == sent
     assert {result.outcome for result in results[len(sent) :]} <= {Outcome.NOT_SENT}
 
 
-def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, mailer: Mailer) -> None:
-    """A signal that strikes where the caller's file is read is not the message's fault."""
+def test_an_interrupt_while_a_file_is_read_is_raised(serve: Serve, mailer: Mailer) -> None:
+    """It is not the result of the message whose file it is."""
 
     class File(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -632,11 +641,11 @@ def test_an_interrupt_while_a_message_is_read_is_no_result_of_it(serve: Serve, m
 
 def _raises(error: BaseException) -> Generator[IOEffect, Answer, None]:
     raise error
-    yield  # it makes it a generator
+    yield  # It makes this a generator.
 
 
 class Raises(io.RawIOBase):
-    """A file that raises in the middle."""
+    """A file that raises when the second half is read."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -654,7 +663,7 @@ class Raises(io.RawIOBase):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is gone"), ValueError("odd")], ids=repr)
 def test_a_file_that_raises_sends_nothing(serve: Serve, mailer: Mailer, error: BaseException) -> None:
-    """It is read to its end before anything is written; its own error reaches the caller (MSG-08)."""
+    """A file is read to its end before anything is written; its own error reaches the caller (MSG-08)."""
     server = serve()
     mine = mailer(server)
     with pytest.raises(type(error)) as caught:
@@ -666,7 +675,7 @@ def test_a_file_that_raises_sends_nothing(serve: Serve, mailer: Mailer, error: B
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), LookupError("nobody")], ids=repr)
 def test_recipients_that_raise_send_nothing(serve: Serve, mailer: Mailer, error: BaseException) -> None:
-    """A generator is read to its end before the connection is made."""
+    """A generator is read to its end before a connection is opened."""
 
     def recipients() -> object:
         yield "c@d.example"

@@ -1,4 +1,4 @@
-"""Servers that misbehave at the login: one attempt, one mechanism, bounded, and never in the clear."""
+"""Servers that misbehave during the login: one attempt with one mechanism, bounded, never in plaintext."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME, PASSWORD = base64.b64encode(b"me"), base64.b64encode(b"secret")
 
 
 def _login(offer: bytes, *answers: bytes) -> Script:
-    """Play a server in TLS that offers *offer*, and gives *answers* one by one."""
+    """Play a server in TLS that announces *offer*, and sends *answers* one by one."""
 
     def script(peer: Peer) -> None:
         peer.start_tls()
@@ -45,7 +45,7 @@ SENT_PLAIN = [b"AUTH PLAIN " + TOKEN]
 SENT_LOGIN = [b"AUTH LOGIN", NAME, PASSWORD]
 ASK = b"334 " + base64.b64encode(b"Username:") + b"\r\n"
 NO = b"535 no\r\n"
-# Each row: what is offered, what is answered, what was written for the login, and what the caller is told.
+# Each row: the EHLO offer, the server's replies, what the client writes for the login, and the caller's error.
 TABLE: dict[str, tuple[bytes, list[bytes], list[bytes], type[SecureSMTPError]]] = {
     "refused": (BOTH, [b"535 5.7.8 no\r\n"], SENT_PLAIN, AuthenticationError),
     "refused for now": (BOTH, [b"454 4.7.0 later\r\n"], SENT_PLAIN, AuthenticationError),
@@ -81,7 +81,7 @@ TABLE: dict[str, tuple[bytes, list[bytes], list[bytes], type[SecureSMTPError]]] 
 
 @pytest.mark.parametrize("case", TABLE)
 def test_a_login_is_tried_once(serve: Serve, mailer: Mailer, case: str) -> None:
-    """No other mechanism, no second attempt, no answer beyond the exchange (AUTH-02, AUTH-04, AUTH-05, AUTH-06)."""
+    """No other mechanism, no second attempt, no response beyond the exchange (AUTH-02, AUTH-04, AUTH-05, AUTH-06)."""
     offer, answers, written, error = TABLE[case]
     server = serve(_login(offer, *answers))
     with pytest.raises(error) as caught:
@@ -98,7 +98,7 @@ def test_a_login_is_tried_once(serve: Serve, mailer: Mailer, case: str) -> None:
     ids=["lower case", "equals", "two lines"],
 )
 def test_every_spelling_of_the_offer_is_understood(serve: Serve, mailer: Mailer, offer: bytes) -> None:
-    """Capitals or not, the sign of before RFC 2554, and on two lines (AUTH-02, EXT-07)."""
+    """In any case, with the equals sign used before RFC 2554, and on two lines (AUTH-02, EXT-07)."""
     server = serve(_login(offer, b"535 no\r\n"))
     with pytest.raises(AuthenticationError, match="535"):
         mailer(server, username="me", password="secret").send_bytes(RAW, mail_from="a@b.c", recipients=["d@e.f"])
@@ -107,7 +107,7 @@ def test_every_spelling_of_the_offer_is_understood(serve: Serve, mailer: Mailer,
 
 
 def test_no_login_is_offered_to_plaintext(serve: Serve, mailer: Mailer) -> None:
-    """A password is not even fetched where STARTTLS was taken out (AUTH-01, invariant 2)."""
+    """If STARTTLS was stripped, the password is not even fetched (AUTH-01, invariant 2)."""
     asked: list[str] = []
 
     def password() -> str:
@@ -130,8 +130,8 @@ def test_no_login_is_offered_to_plaintext(serve: Serve, mailer: Mailer) -> None:
     assert asked == []
 
 
-def test_what_a_callable_raises_writes_nothing(serve: Serve, mailer: Mailer, mode: Mode) -> None:
-    """Its own error reaches the caller, no exchange was begun, and the mailer is usable again (AUTH-04)."""
+def test_a_password_callable_that_raises_sends_nothing(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """Its own error reaches the caller, no login was started, and the mailer is still usable (AUTH-04)."""
 
     class Locked(Exception):  # noqa: N818
         pass
@@ -152,8 +152,8 @@ def test_what_a_callable_raises_writes_nothing(serve: Serve, mailer: Mailer, mod
     assert [b"AUTH" in connection.secret for connection in server.connections] == [False, True]
 
 
-def test_a_connection_that_ends_in_the_login_is_told_as_that(serve: Serve, mailer: Mailer) -> None:
-    """Not as a refusal; and it may be tried later."""
+def test_a_connection_that_ends_during_the_login_is_a_connect_error(serve: Serve, mailer: Mailer) -> None:
+    """It is not reported as a refused login, and it is retryable."""
 
     def ends(peer: Peer) -> None:
         peer.start_tls()

@@ -1,4 +1,4 @@
-"""Random servers, legal and not, at random steps of many messages: what the caller is told is what the server did."""
+"""Random server faults at random steps of many messages: the reported outcomes are what the server did."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FAULTS = [*SAID, *ENDS, "twice", "early", "half", "taken and cut", "said and clo
 
 
 class Machine(RuleBasedStateMachine):
-    """One mailer, one server whose next faults are drawn, and the list of what the caller was told."""
+    """One mailer, one server whose next faults are drawn, and a record of the reported outcomes."""
 
     def __init__(self, tls: ssl.SSLContext, ca_file: Path) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Machine(RuleBasedStateMachine):
             username="me",
             password="secret",
             timeout=5,
-            # One after the other, so that the faults are met in the order in which they were drawn.
+            # One connection, so that the faults occur in the order in which they were drawn.
             max_connections=1,
             pipelining="session" if window else "message",
             window=Window(window or 1),
@@ -83,20 +83,20 @@ class Machine(RuleBasedStateMachine):
         def answer(peer: Peer, line: bytes) -> bytes:
             fault = self.faults[step].pop(0) if self.faults.get(step) else None
             if fault in {"twice", "early"} and self.in_flight and step in {"MAIL", "RCPT", "DATA", "RSET"}:
-                # One reply too many in a flight is taken for the next command's: such a server lies of its own accord.
+                # With several commands in flight, an extra reply is taken as the next command's: no client can know.
                 fault = None
             if fault in SAID:
                 return SAID[fault]
             if fault in {"twice", "early"}:
-                # At once: who hears the second part only after the next command has no way to know whose it is.
+                # In one piece: if the extra reply came after the next command, it could not be told from that one's.
                 self.server.chunking = "whole"
             if fault == "twice":
                 return right + right
             if fault == "early":
-                # Two replies where the second belongs to a command that was not sent.
+                # The second reply belongs to a command that was not sent.
                 return right + b"250 2.0.0 queued\r\n"
             if fault in {"taken and cut", "said and closed"} and step == "CONTENT":
-                # Before it is said: the client compares at once.
+                # Noted before the reply is sent, because the client compares at once.
                 peer.log.accepted.append(Accepted(b"", (), line, b""))
             if fault == "said and closed":
                 peer.send(right)
@@ -111,12 +111,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from(STEPS), fault=st.sampled_from(FAULTS), later=st.integers(0, 2))
     def misbehave(self, step: str, fault: str, later: int) -> None:
-        """Let one of the next answers at *step* be wrong."""
+        """Make one of the next replies at *step* wrong."""
         self.faults.setdefault(step, []).extend([None] * later + [fault])
 
     @rule(recipients=st.integers(1, 3), policy=st.sampled_from(["raise", "allow"]))
     def send(self, recipients: int, policy: str) -> None:
-        """Send one message; what is told is compared with what the server did up to now."""
+        """Send one message, then compare the outcomes with what the server did up to now."""
         content = b"Subject: %d\r\n\r\n.\r\n" % len(self.told)
         forward = [f"r{number}@d.example" for number in range(recipients)]
         try:
@@ -130,7 +130,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(count=st.integers(2, 9))
     def send_many(self, count: int) -> None:
-        """Send several, in flight together where the server bears it."""
+        """Send several, overlapping if the server supports it."""
         contents = [b"Subject: %d\r\n\r\n.\r\n" % (len(self.told) + number) for number in range(count)]
         envelopes = [Envelope("a@b.example", ["r@d.example"], content) for content in contents]
         for content, result in zip(contents, self.mailer.send_many(envelopes), strict=True):
@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         self.compare()
 
     def compare(self) -> None:
-        """Fail if a caller was told what is not so."""
+        """Fail if a reported outcome is not true."""
         taken = [message.content for message in self.server.accepted]
         assert len(taken) == len(set(taken)), "accepted twice"
         for content, (outcome, recipients) in self.told.items():
@@ -155,7 +155,7 @@ class Machine(RuleBasedStateMachine):
             assert not (error.retryable and error.outcome is Outcome.UNKNOWN)
 
     def teardown(self) -> None:
-        """Compare once more when the server has read everything, and let the audit judge each connection."""
+        """Compare once more when the server has read everything, and audit each connection."""
         if hasattr(self, "mailer"):
             self.mailer.close()
             with self.server:
@@ -164,13 +164,13 @@ class Machine(RuleBasedStateMachine):
             audit(self.server)
 
 
-@pytest.mark.parametrize("sessions", thorough(40, 200))
+@pytest.mark.parametrize("sessions", thorough(20, 200))
 def test_what_the_caller_is_told_is_what_the_server_did(
     server_tls: ssl.SSLContext, ca_file: Path, sessions: int
 ) -> None:
-    """Accepted, refused and not sent are the truth, and unknown is said only where nobody can know (MSG-05, MSG-06)."""
+    """Accepted, refused and not sent are true of each message (MSG-05, MSG-06); retryable never goes with unknown."""
     run_state_machine_as_test(
-        partial(Machine, server_tls, ca_file),  # type: ignore[arg-type]  # its annotation says class, its text a callable
+        partial(Machine, server_tls, ca_file),  # type: ignore[arg-type]  # annotated as a class, documented as any callable
         settings=settings(
             max_examples=sessions, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),

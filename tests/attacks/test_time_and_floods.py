@@ -1,4 +1,4 @@
-"""Servers that drip, flood, stall, speak too early or give up in the middle: bounded, typed, closed."""
+"""Servers that flood, stall, reply too early or refuse in the middle: the wait is bounded, the error typed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from securesmtp._transport.connection import Connection
 
 
 def _greeted(*replies: bytes) -> object:
-    """Play a server in TLS that greets, and answers what comes with *replies* in turn."""
+    """Play a server in TLS that greets, then sends one of *replies* for each line that comes."""
 
     def script(peer: Peer) -> None:
         peer.start_tls()
@@ -39,16 +39,16 @@ def _greeted(*replies: bytes) -> object:
 
 
 def test_a_silent_handshake_is_bounded(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The handshake has a limit of its own."""
+    """The handshake has its own time limit."""
     with pytest.raises(DeadlineExceededError) as caught:
         mailer(serve(lambda peer: peer.sleep_until_peer_closes()), timeout=Timeouts(handshake=0.3)).send(message)
     assert (caught.value.limit, caught.value.stage) == ("handshake", Stage.HANDSHAKE)
 
 
-def test_a_silent_starttls_port_is_told_with_the_other_mode(
+def test_the_error_of_a_silent_starttls_port_names_the_other_mode(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """A server of implicit TLS waits for us, as we do for it."""
+    """A server with implicit TLS waits for the client, which waits for the greeting."""
     with pytest.raises(DeadlineExceededError, match='tls="implicit"'):
         mailer(serve(lambda peer: peer.sleep_until_peer_closes()), tls="starttls", timeout=0.3).send(message)
 
@@ -56,7 +56,7 @@ def test_a_silent_starttls_port_is_told_with_the_other_mode(
 def test_a_flood_inside_tls_is_cut_short(
     serve: Serve, mailer: Mailer, ca: trustme.CA, mode: Mode, message: EmailMessage
 ) -> None:
-    """Tickets after the handshake, which are nothing for the application: without end, before a good greeting."""
+    """Endless session tickets, records without application data, come between the handshake and the next reply."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)
     # More than 1 MiB.
@@ -68,7 +68,7 @@ def test_a_flood_inside_tls_is_cut_short(
 
 
 def test_an_unsolicited_reply_ends_the_session(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """It would answer the next command."""
+    """It would be taken as the reply to the next command."""
     server = serve(_greeted(b"250 mx.test\r\n250 extra\r\n"))
     with pytest.raises(ProtocolError, match="out of turn"):
         mailer(server).send(message)
@@ -76,8 +76,8 @@ def test_an_unsolicited_reply_ends_the_session(serve: Serve, mailer: Mailer, mes
     assert b"MAIL" not in server.secret
 
 
-def test_a_refusal_in_the_middle_of_the_body_is_told(serve: Serve, mailer: Mailer) -> None:
-    """The server's 552 is reported, not the reset that follows it."""
+def test_a_refusal_in_the_middle_of_the_content_is_reported(serve: Serve, mailer: Mailer) -> None:
+    """The error has the server's 552, not the end of the connection that follows it."""
 
     def full(peer: Peer) -> None:
         up_to_content(peer)
@@ -91,8 +91,8 @@ def test_a_refusal_in_the_middle_of_the_body_is_told(serve: Serve, mailer: Maile
     assert caught.value.outcome is Outcome.REFUSED
 
 
-def test_a_refusal_by_a_server_that_reads_no_more_is_heard(serve: Serve, mailer: Mailer) -> None:
-    """While the client waits to write: nothing will make room, and the 552 is there."""
+def test_a_refusal_by_a_server_that_stopped_reading_is_reported(serve: Serve, mailer: Mailer) -> None:
+    """The client reads the 552 while it waits for room to write."""
     heard = threading.Event()
 
     def stuck(peer: Peer) -> None:
@@ -108,10 +108,10 @@ def test_a_refusal_by_a_server_that_reads_no_more_is_heard(serve: Serve, mailer:
     heard.set()
 
 
-def test_a_refusal_that_a_reset_follows_at_once_is_heard(
+def test_a_refusal_right_before_a_reset_is_reported(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look for a reply and the write: the write fails, and the 552 can still be read."""
+    """Both come between the client's check for a reply and its write: the write fails, the 552 can still be read."""
     looked, gone = threading.Event(), threading.Event()
 
     def quick(peer: Peer) -> None:
@@ -135,7 +135,7 @@ def test_a_refusal_that_a_reset_follows_at_once_is_heard(
 
 
 def test_the_mailer_is_usable_after_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """A new connection, with TLS as before."""
+    """The next message takes a new connection, with TLS like the first."""
     server = serve(_greeted(b"nonsense\r\n"), honest())
     mine = mailer(server)
     with pytest.raises(SecureSMTPError):

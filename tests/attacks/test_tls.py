@@ -1,4 +1,4 @@
-"""What the client offers in TLS, and what a server or somebody in between can do to a session that is verified."""
+"""What the client offers in TLS, and what a server or an attacker can do to a verified session."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from scripted import Ending, Mode, Peer, honest
 from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, Stage, TLSError, TLSPolicy
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
-# REQUIREMENTS TLS-05: ECDHE and AEAD, and the marker of RFC 5746.
+# TLS-05: ECDHE with AEAD, and the signalling value of RFC 5746.
 SUITES = {0x1301, 0x1302, 0x1303, 0xC02B, 0xC02C, 0xC02F, 0xC030, 0xCCA8, 0xCCA9, 0x00FF}
 
 
 class _Hello:
-    """A ClientHello (RFC 8446 §4.1.2), taken apart."""
+    """The fields of a ClientHello (RFC 8446 §4.1.2)."""
 
     def __init__(self, record: bytes) -> None:
         body = record[5 + 4 + 2 + 32 :]
@@ -43,7 +43,7 @@ class _Hello:
 
 
 def _hello(host: str, policy: TLSPolicy = TLSPolicy()) -> _Hello:  # noqa: B008 -- frozen
-    """Return what a mailer for *host* says first."""
+    """Return the first record that a mailer for *host* sends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         heard: list[bytes] = []
 
@@ -74,18 +74,18 @@ def test_the_first_octets_are_a_modern_client_hello() -> None:
     assert not {16, 35, 41, 42, 49} & set(hello.extensions)
 
 
-def test_an_address_is_no_server_name() -> None:
-    """RFC 6066 §3: SNI has names only (TLS-07)."""
+def test_an_ip_address_is_not_sent_as_server_name() -> None:
+    """SNI is for host names only (TLS-07, RFC 6066 §3)."""
     assert 0 not in _hello("127.0.0.1").extensions
 
 
-def test_tls_13_can_be_demanded() -> None:
-    """TLS 1.2 is then not offered."""
+def test_tls_13_can_be_required() -> None:
+    """TLS 1.2 is not offered then."""
     assert _hello("localhost", TLSPolicy(minimum_version="TLSv1.3")).extensions[43] == b"\x02\x03\x04"
 
 
 def test_no_session_is_resumed(serve: Serve, mailer: Mailer, ca_file: Path) -> None:
-    """A resumed session skips the checks of chain and name (TLS-09, measured)."""
+    """A resumed session would skip the checks of chain and name (TLS-09, measured)."""
     server = serve(connections=20)
     for _ in range(10):
         with mailer(server) as mine:
@@ -104,7 +104,7 @@ REPLIES = (b"250-first\r\n250 last\r\n", b"250 only\r\n")
 def test_half_a_reply_is_no_reply(
     serve: Serve, mailer: Mailer, positions: Positions, reply: bytes, ending: Ending
 ) -> None:
-    """However the session ends after each of its octets: never a success (TLS-10, RPL-01)."""
+    """However the session ends, and after whichever octet of the reply, it is not a success (TLS-10, RPL-01)."""
     for count in positions(len(reply)):
 
         def truncates(peer: Peer, content: bytes, count: int = count) -> bytes:
@@ -122,7 +122,7 @@ def test_half_a_reply_is_no_reply(
 
 
 def _greeted(peer: Peer, mode: Mode) -> None:
-    """Go on until the ClientHello has come."""
+    """Play up to the client's ClientHello, and read that."""
     if mode == "starttls":
         peer.send(b"220 hi\r\n")
         peer.expect(b"EHLO")
@@ -132,12 +132,12 @@ def _greeted(peer: Peer, mode: Mode) -> None:
     peer.read_some()
 
 
-def test_a_broken_record_in_a_handshake_is_no_plaintext(serve: Serve, mailer: Mailer, mode: Mode) -> None:
-    """Nobody is told to try STARTTLS, or that somebody took TLS away: OpenSSL 3.6 has one word for all such faults."""
+def test_a_broken_record_in_a_handshake_is_not_taken_for_plaintext(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """The error suggests neither the other mode nor a downgrade: OpenSSL 3.6 reports all such faults alike."""
 
     def breaks(peer: Peer) -> None:
         _greeted(peer, mode)
-        # Of TLS, and longer than a record may be.
+        # A TLS record that is longer than the maximum.
         peer.send(b"\x16\x03\x03\xff\xff" + b"x" * 100)
         peer.cut()
 
@@ -150,7 +150,7 @@ def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mail
     """
     Not a refused handshake: it may be retried, and no hint suggests another TLS version.
 
-    RFC 8446 §6.1: an end without close_notify says nothing about what the peer supports.
+    An end without close_notify says nothing about what the peer supports (RFC 8446 §6.1).
     """
 
     def cuts(peer: Peer) -> None:
@@ -164,9 +164,9 @@ def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mail
     assert caught.value.hint is None
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not here")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not installed")
 def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage) -> None:
-    """A server of TLS 1.2 that asks for one gets none, and no command (TLS-06, RFC 9325 §3.5)."""
+    """A TLS 1.2 server that asks for renegotiation gets neither that nor a command (TLS-06, RFC 9325 §3.5)."""
     leaf = ca.issue_cert("localhost")
     leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -178,14 +178,14 @@ def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_pat
         try:
             while b"ACCEPT" not in server.stdout.readline():
                 pass
-            # "r" as the first letter of a line asks s_server to renegotiate.
+            # A line that starts with "r" makes s_server renegotiate.
             asking = threading.Timer(0.5, lambda: (server.stdin.write(b"r\n"), server.stdin.flush()))  # type: ignore[union-attr]
             asking.start()
             with SecureMailer("localhost", port, ca_file=ca_file, timeout=5) as mailer:
                 began = time.monotonic()
                 with pytest.raises((ConnectError, TLSError)):
                     mailer.send(message)
-            # It was the refusal that ended it, not the limit.
+            # The refusal ended the session, not the time limit.
             assert time.monotonic() - began < 4
             asking.join()
         finally:
@@ -194,10 +194,10 @@ def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_pat
     assert b"EHLO" not in said
 
 
-def test_a_client_certificate_is_for_the_host_that_was_configured(
+def test_no_client_certificate_is_sent_that_the_policy_does_not_have(
     serve: Serve, ca: trustme.CA, ca_file: Path, message: EmailMessage
 ) -> None:
-    """Without one in the policy a server that asks for it gets none (TLS-13)."""
+    """A server that asks for one gets none (TLS-13)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)
     ca.configure_trust(context)

@@ -146,7 +146,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
         pytest.param("out-of-step", "ask who runs the server: localhost:", id="protocol"),
         pytest.param("login-later", "later: localhost:", id="login-later"),
         pytest.param("wrong-password", "fix the login: localhost:", id="login"),
-        pytest.param("stripped", "do not send, somebody may be on the line: localhost:", id="stripped"),
+        pytest.param("stripped", "do not send, there may be an attacker: localhost:", id="stripped"),
         pytest.param("untrusted", "do not send, the certificate is untrusted: pass a private CA", id="certificate"),
         pytest.param("cut", "unknown: look for <once@example.com> in", id="unknown"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import plain_id
 from securesmtp import validate_address
 from securesmtp._protocol.address import (
@@ -159,7 +160,7 @@ def test_an_invalid_address_object_is_refused(address: Address) -> None:
 
 
 @given(st.text(st.sampled_from('ab.@"\\ ,<ü'), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_quoting_does_not_change_a_local_part(local: str) -> None:
     """Without quotes and backslashes it is the local part of the Address object (RFC 5322 §3.2.4)."""
     text = addr_spec(Address("", local, "b.example"))
@@ -229,7 +230,7 @@ def test_an_invalid_host_name_is_refused(name: str) -> None:
     .map(".".join)
     .filter(bool)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_host_name_is_a_number_to_the_resolver(name: str) -> None:
     """A name that inet_aton accepts is refused: the certificate would be compared with another address."""
     try:
@@ -300,7 +301,7 @@ _ADDRESSES = _NEAR.map(lambda pair: f"{pair[0]}@{'.'.join(pair[1])}") | st.text(
 
 
 @given(_ADDRESSES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_valid_mailbox_is_one_path(address: str) -> None:
     """It makes one RCPT line without further < > or controls, or spaces outside quotes; ASCII is unchanged."""
     try:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 
 
@@ -107,7 +108,7 @@ def test_limits_are_positive_numbers(text: bytes, limits: dict[str, int]) -> Non
 
 
 @given(st.lists(st.binary(max_size=12) | st.sampled_from([b"AUTH PLAIN", b"SIZE 5", b"STARTTLS"]), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_reply_can_be_parsed(lines: list[bytes]) -> None:
     """No line raises an error, and all that is kept is printable ASCII."""
     capabilities = parse_capabilities(lines)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import TLS, Played, play
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
@@ -343,7 +344,7 @@ ANSWERS = [b"250 x", b"251 x", b"354 x", b"450 x", b"550 x", b"421 x", b"530 x",
     st.sampled_from(["raise", "allow"]),
     st.lists(st.sampled_from(ANSWERS), max_size=9),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_success_is_every_right_answer(
     offered: dict[str, str], people: int, partial: Partial, said_: list[bytes]
 ) -> None:

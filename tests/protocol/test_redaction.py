@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import plain_id, raw
 from securesmtp._protocol import redaction
 from securesmtp._protocol.capabilities import parse_capabilities
@@ -143,7 +144,7 @@ _TEXT = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["
 @example("ŉ" * 6, "upper", [])
 @example("ΐΰςσ", "upper", [])
 @example("İİİİ", "lower", [])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_a_password_is_recognised_in_any_form_and_in_pieces(password: str, form: str, cuts: list[int]) -> None:
     """
     In any script, in any form and split over lines anywhere, no six consecutive bytes remain.
@@ -180,7 +181,7 @@ def _fold(text: str, keep: str = "") -> str:
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + " .:-<>@", max_size=60), min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_reply_without_a_secret_is_unchanged(texts: list[str]) -> None:
     """People and programs need its text: queue ids, names, reasons."""
     assert redact("§§§§§§", *texts) == texts

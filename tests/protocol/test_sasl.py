@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import TLS, plain_id, play
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.dialogue import Session, authenticate
@@ -139,7 +140,7 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 
 
 @given(_WORDS, _WORDS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
     """RFC 4616: three fields, two NULs, raw UTF-8; once more where it is asked, and nothing else to answer."""
     mechanism = started(Password(username, password), ["PLAIN"])
@@ -151,7 +152,7 @@ def test_plain_is_name_and_password_as_they_are(username: str, password: str) ->
 
 
 @given(_WORDS, _WORDS, st.lists(st.binary(max_size=10), min_size=4, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_login_is_name_then_password_then_nothing(username: str, password: str, words: list[bytes]) -> None:
     """Whatever the server asks; the third answer and all later ones are None."""
     mechanism = started(Password(username, password), ["LOGIN"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from protocol.play import raw
 from securesmtp._protocol.wire import (
     KEPT_RAW,
@@ -86,7 +87,7 @@ def test_the_default_limit_is_512() -> None:
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_one_command_is_never_two(words: list[bytes], utf8: bool) -> None:  # noqa: FBT001 -- hypothesis gives it
     """Any words are refused, or make a line with one CRLF at its end and no other control character."""
     try:
@@ -128,7 +129,7 @@ def test_escaped_text_is_cut_at_its_limit(character: str) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_escaped_text_is_one_short_line(data: bytes, limit: int) -> None:
     """Any bytes from a server become printable text within the limit."""
     shown = escape(data, limit)
@@ -274,7 +275,7 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(_PIECES, max_size=20).map(b"".join), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_size_of_reads_makes_no_difference(data: bytes, draw: st.DataObject) -> None:
     """Whole, line by line, byte by byte or cut anywhere: the replies and the error are the same."""
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=5)))

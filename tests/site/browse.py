@@ -1,9 +1,9 @@
 """
 Look at the built site in a real browser, at the width of a phone and of a desktop, in light and dark.
 
-`nox -s site`. What must hold on every page: every internal link and anchor leads somewhere, no error is on the console,
-nothing is fetched from another host, nothing is wider than the phone, and axe-core finds no violation. The pictures
-are for people: they are left in the folder of the second argument.
+`nox -s site` runs this. On every page, each internal link must have its target, the console must have no error, nothing
+may be fetched from another host, nothing may be wider than the phone, and axe-core must find no violation. The pictures
+are for people to look at; they are left in the folder of the second argument.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import Browser, Page, async_playwright
 
-# What a browser would else do by itself is left out, the network's part above all.
+# Turn off what a browser does by itself, above all over the network.
 FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -35,18 +35,18 @@ FLAGS = [
     "--no-sandbox",
 ]
 SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
-THEMES = ("light", "dark")
-# As many at a time as the smallest of CI's machines has cores.
+THEMES: Final = ("light", "dark")
+# Pages at a time: CI's smallest machine has two cores.
 AT_A_TIME = 2
-# Code and tables scroll within themselves; the theme scrolls or hides whatever else is too wide, so the page itself
-# does not tell.
+# Code and tables may scroll. The theme scrolls or hides everything else that is too wide, so the width of the page
+# itself shows nothing.
 WIDER = """() => [...document.querySelectorAll("article *")].filter(
   element => !element.parentElement.closest("pre, .table-wrapper") && element.getBoundingClientRect().right > innerWidth
 ).map(element => element.outerHTML.slice(0, 100))"""
 LINKS = "() => [...document.links].map(link => link.href)"
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(element => element.id)"
 AXE = "rules => axe.run(document, {...rules, resultTypes: ['violations']}).then(result => result.violations)"
-# Colours change with the theme alone, all else with the width alone; the check of colours is the slow one.
+# Colours depend only on the theme, everything else only on the width; the check of colours is the slow one.
 CONTRAST = "color-contrast"
 RULES: dict[tuple[str, str], dict[str, Any]] = {
     ("desktop", "light"): {},
@@ -57,7 +57,7 @@ RULES: dict[tuple[str, str], dict[str, Any]] = {
 
 @dataclass
 class Site:
-    """What was seen: by page its anchors and links, and every fault."""
+    """What was seen: the anchors and links of each page, and all faults."""
 
     address: str
     pictures: Path
@@ -66,7 +66,7 @@ class Site:
     faults: list[str] = field(default_factory=list)
 
     async def look(self, browser: Browser, name: str, size: str) -> None:
-        """Open one page at one width, judge it, and take its picture in both themes."""
+        """Open one page at one width, check it, and take its picture in both themes."""
         width, height = SIZES[size]
         context = await browser.new_context(viewport={"width": width, "height": height})
         page = await context.new_page()
@@ -76,14 +76,14 @@ class Site:
             if theme == THEMES[0]:
                 await page.goto(self.address + name, wait_until="load")
                 await page.evaluate(AXE_SCRIPT)
-            await self._judge(page, name, size, theme)
+            await self._check_page(page, name, size, theme)
             picture = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
             await page.screenshot(path=self.pictures / picture, full_page=True)
         self.anchors[name] = set(await page.evaluate(ANCHORS))
         self.links[name] = set(await page.evaluate(LINKS))
         await context.close()
 
-    async def _judge(self, page: Page, name: str, size: str, theme: str) -> None:
+    async def _check_page(self, page: Page, name: str, size: str, theme: str) -> None:
         where = f"{name} ({size}, {theme})"
         self.faults += [f"{where}: wider than the window: {html!r}" for html in await page.evaluate(WIDER)]
         if (size, theme) not in RULES:
@@ -100,13 +100,13 @@ class Site:
             if message.type in {"error", "warning"}:
                 self.faults.append(f"{where}: console: {message.text}")
 
-        def request(asked: Any) -> None:
-            if not asked.url.startswith((self.address, "data:")):
-                self.faults.append(f"{where}: asks {asked.url}")
+        def request(sent: Any) -> None:
+            if not sent.url.startswith((self.address, "data:")):
+                self.faults.append(f"{where}: requests {sent.url}")
 
-        def response(answer: Any) -> None:
-            if answer.status >= 400:
-                self.faults.append(f"{where}: {answer.status} for {answer.url}")
+        def response(received: Any) -> None:
+            if received.status >= 400:
+                self.faults.append(f"{where}: {received.status} for {received.url}")
 
         page.on("console", console)
         page.on("pageerror", lambda error: self.faults.append(f"{where}: script: {error}"))
@@ -114,7 +114,7 @@ class Site:
         page.on("response", response)
 
     def follow(self, folder: Path) -> int:
-        """Follow each internal link of each page to its file and its anchor, and return how many there were."""
+        """Check that each internal link has its file and its anchor; return the number of links."""
         followed = 0
         for name, links in self.links.items():
             for link in links:
@@ -124,22 +124,22 @@ class Site:
                 address, anchor = urldefrag(link)
                 path = unquote(urlsplit(address).path).lstrip("/") or "index.html"
                 if not (folder / path).is_file():
-                    self.faults.append(f"{name}: {link} leads to no file")
+                    self.faults.append(f"{name}: {link} has no file")
                 elif anchor and unquote(anchor) not in self.anchors.get(path, ()):
-                    self.faults.append(f"{name}: {link} leads to no anchor")
+                    self.faults.append(f"{name}: {link} has no anchor")
         return followed
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server that does not tell of each request."""
+    """A server that does not log each request."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- its name there
-        """Say nothing: the browser tells what went wrong."""
+        """Log nothing: the browser reports what went wrong."""
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve *folder* on loopback, and give its address."""
+    """Serve *folder* on loopback, and yield its address."""
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -152,7 +152,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 async def browse(site: Site, names: list[str]) -> None:
-    """Look at every page in every way."""
+    """Look at every page at every width."""
     places = asyncio.Semaphore(AT_A_TIME)
 
     async def one(browser: Browser, name: str, size: str) -> None:
@@ -166,7 +166,7 @@ async def browse(site: Site, names: list[str]) -> None:
 
 
 def main() -> int:
-    """Take the folder of the built site and that of the pictures; print what is wrong, and return the exit code."""
+    """Read the two folders, site and pictures, from the command line; print all faults, and return the exit code."""
     folder, pictures = map(Path, sys.argv[1:])
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import socket
 import threading
 import time
@@ -116,9 +117,9 @@ def silent() -> Iterator[list[AddressInfo]]:
                 filler = stack.enter_context(socket.socket())
                 filler.settimeout(0)
                 filler.connect_ex(full.getsockname())
+            # Readable as soon as the kernel has the first of them in the queue.
+            assert select.select([full], [], [], 5)[0]
             infos.append(_info(*full.getsockname()))
-        # Time for the kernel to put the first of them into the backlog.
-        time.sleep(0.05)
         yield infos
 
 

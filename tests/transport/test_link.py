@@ -379,10 +379,11 @@ def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mai
 
 def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, mailer: Mailer) -> None:
     """Nothing was accepted: the content was not ended."""
+    gone = threading.Event()
 
     def stuck(peer: Peer) -> None:
         up_to_content(peer)
-        time.sleep(1)
+        gone.wait(5)
         peer.reset()
 
     raw = b"\r\n" + (b"x" * 78 + b"\r\n") * (30 << 20 >> 6)
@@ -390,6 +391,7 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
         mailer(serve(stuck), timeout=Timeouts(block=0.3)).send_bytes(
             raw, mail_from="a@b.example", recipients=["c@d.example"]
         )
+    gone.set()
     assert (caught.value.limit, caught.value.outcome) == ("block", Outcome.NOT_SENT)
     assert caught.value.stage is Stage.CONTENT
 

@@ -16,7 +16,6 @@ _CONF = "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n"
 _CHECK = """
 import sys
 from securesmtp import SecureMailer, TLSError, TLSPolicy
-from securesmtp.testing import LocalServer
 
 def check(port, trust):
     try:
@@ -29,6 +28,7 @@ def check(port, trust):
 if len(sys.argv) > 1:
     check(int(sys.argv[1]), sys.argv[2])
 else:
+    from securesmtp.testing import LocalServer
     with LocalServer() as server:
         check(server.port, server.ca_pem)
 """

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve, examples
 from scripted import Accepted, Answer, Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
@@ -169,7 +169,7 @@ WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3
 
 
 @OFFERS
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(
     faults=st.lists(
         st.tuples(st.sampled_from(["MAIL", "RCPT", "CONTENT", "DATA"]), st.sampled_from(WORDS)), max_size=30
@@ -306,12 +306,12 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
 @OFFERS
 @pytest.mark.parametrize("how", ["cut", "reset"])
 def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
-    serve: Serve, mailer: Mailer, offer: Sequence[str], how: str
+    serve: Serve, mailer: Mailer, positions: Positions, offer: Sequence[str], how: str
 ) -> None:
     """At every octet that the server reads: never a lie about what it accepted, and nothing sent twice."""
     whole, script = serve(honest(extensions=offer), overlaps=True), honest(extensions=offer)
     list(mailer(whole, pipelining="session").send_many(mails(4)))
-    for count in range(0, len(whole.secret), 7):
+    for count in positions(len(whole.secret)):
         server = serve(script, overlaps=True, cut_after_read=count, cut_with=how)
         with mailer(server, pipelining="session", max_connections=1) as mine:
             results = list(mine.send_many(mails(4)))

@@ -38,8 +38,9 @@ def _send(mailer: SecureMailer, **options: float) -> int:
     return mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"], **options).reply.code  # type: ignore[arg-type]
 
 
-def _holding(release: threading.Event) -> Callable[[Peer, bytes], bytes]:
+def _holding(release: threading.Event, reached: threading.Event) -> Callable[[Peer, bytes], bytes]:
     def answer(peer: Peer, content: bytes) -> bytes:
+        reached.set()
         release.wait(10)
         return b"250 2.0.0 queued\r\n"
 
@@ -76,12 +77,12 @@ def test_threads_have_as_many_connections_as_are_allowed(serve: Serve, mailer: M
 
 def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, mailer: Mailer) -> None:
     """It is told as such, and nothing of it was sent."""
-    release = threading.Event()
-    server = serve(honest(replies={"CONTENT": _holding(release)}))
+    release, reached = threading.Event(), threading.Event()
+    server = serve(honest(replies={"CONTENT": _holding(release, reached)}))
     mine = mailer(server, max_connections=1)
     other = threading.Thread(target=_send, args=(mine,))
     other.start()
-    time.sleep(0.1)
+    assert reached.wait(10)
     with pytest.raises(DeadlineExceededError) as caught:
         _send(mine, deadline=0.2)
     assert (caught.value.limit, caught.value.outcome) == ("deadline", Outcome.NOT_SENT)
@@ -135,14 +136,14 @@ def test_a_refused_greeting_leaves_no_connection_behind(serve: Serve, mailer: Ma
 
 def test_close_waits_for_the_sends_under_way(serve: Serve, mailer: Mailer) -> None:
     """They are finished, and no later one is begun."""
-    release = threading.Event()
-    server = serve(honest(replies={"CONTENT": _holding(release)}))
+    release, reached = threading.Event(), threading.Event()
+    server = serve(honest(replies={"CONTENT": _holding(release, reached)}))
     mine = mailer(server)
     codes: list[int] = []
     sender = threading.Thread(target=lambda: codes.append(_send(mine)))
     closer = threading.Thread(target=mine.close)
     sender.start()
-    time.sleep(0.1)
+    assert reached.wait(10)
     closer.start()
     closer.join(0.2)
     assert closer.is_alive()
@@ -188,7 +189,7 @@ def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixture
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert reached.wait(20)
+    assert reached.wait(10)
     mine.close(abort=True)
     sender.join(5)
     (error,) = errors

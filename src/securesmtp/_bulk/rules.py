@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeGuard
 
+from securesmtp._protocol.replies import is_temporary, is_too_many_connections
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
     AuthenticationError,
@@ -29,8 +30,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
 # "432 4.3.2 Concurrent connections limit exceeded", "421 4.7.0 Too many concurrent SMTP connections", and the like.
 _TOO_MANY = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connections|sessions)\b", re.IGNORECASE)
-_CODE_TOO_MANY = 432
-_TEMPORARY = range(400, 500)
 
 
 class Verdict(Enum):
@@ -99,7 +98,7 @@ def is_connection_limit(result: object) -> TypeGuard[SecureSMTPError]:
     """Return whether the server refuses because too many connections are open."""
     reply = result.reply if isinstance(result, SecureSMTPError) else None
     return reply is not None and (
-        reply.code == _CODE_TOO_MANY or (reply.code in _TEMPORARY and _TOO_MANY.search(reply.text) is not None)
+        is_too_many_connections(reply.code) or (is_temporary(reply.code) and _TOO_MANY.search(reply.text) is not None)
     )
 
 

@@ -1,6 +1,6 @@
 """
-What is said, in which order; nothing about sockets, clocks or threads.
+The SMTP protocol, without sockets, clocks and threads.
 
-House rules: a dialogue is a generator of effects that never awaits and never sees a socket; only `wire.line` builds
-a command; only `wire` and `content` write CRLF; a refusal becomes an error in `dialogue` and nowhere else.
+A dialogue is a generator that yields effects, such as a line to send or a reply to wait for. Only `wire.line` builds a
+command line, only `content` prepares the bytes of a message, and `replies` is the only table of reply codes.
 """

@@ -1,9 +1,8 @@
 """
-Check the bytes of a message, convert its line ends to CRLF, and prepare it for DATA or BDAT.
+Check the bytes of a message and prepare them for DATA or BDAT (RFC 5321 §2.3.8, §4.5.2; RFC 5322 §2.1).
 
 Every message passes `Scanner`, wherever it comes from. What the email package lets through depends on the patch level
-of Python (CVE-2024-6923, CVE-2026-1299), and a bare CR or LF can turn one message into two (VU#302671). The rules are
-in RFC 5321 §2.3.8 and §4.5.2, and in RFC 5322 §2.1.
+of Python (CVE-2024-6923, CVE-2026-1299), and a bare CR or LF can turn one message into two (VU#302671).
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Content:
         utf8_header: Whether the header has non-ASCII text; then the server must offer SMTPUTF8.
         message_id: The Message-ID of the header, in printable form.
         ends_with_crlf: Whether the last line has its CRLF; `blocks` and `chunk` add it if not.
-        source: The bytes, or where to read them: a temporary file, or bytes and text to write one after the other.
+        source: A temporary file, or pieces that follow each other.
     """
 
     size: int
@@ -61,7 +60,7 @@ class Content:
     utf8_header: bool
     message_id: str | None
     ends_with_crlf: bool
-    source: bytes | IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
+    source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Content:
@@ -71,13 +70,7 @@ class Content:
         Raises:
             MessageError: It cannot be sent as it is.
         """
-        scanner = Scanner()
-        for block in _split(data):
-            scanner.feed(block)
-        scanner.finish()
-        if scanner.changed:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        return scanner.content(data)
+        return cls.from_pieces((data,))
 
     @classmethod
     def from_pieces(cls, pieces: tuple[bytes | str, ...]) -> Content:
@@ -91,7 +84,7 @@ class Content:
         for block in _encode(pieces):
             scanner.feed(block)
         scanner.finish()
-        return cls.from_bytes(b"".join(_encode(pieces))) if scanner.changed else scanner.content(pieces)
+        return scanner.content((_with_crlf(b"".join(_encode(pieces))),) if scanner.changed else pieces)
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> Content:
@@ -116,7 +109,7 @@ class Content:
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""
-        if not isinstance(self.source, bytes | tuple):
+        if not isinstance(self.source, tuple):
             # On a full disk, writing the buffered bytes fails only now, when they are no longer needed.
             with suppress(OSError):
                 self.source.close()
@@ -137,14 +130,16 @@ class Content:
             yield b"\r\n"
 
     def _read(self) -> Iterator[bytes]:
-        if isinstance(self.source, bytes):
-            yield from _split(self.source)
-        elif isinstance(self.source, tuple):
+        if isinstance(self.source, tuple):
             yield from _encode(self.source)
         else:
             self.source.seek(0)
             while block := self.source.read(BLOCK):
                 yield block
+
+
+def _with_crlf(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def _read_block(file: BinaryIO) -> bytes:
@@ -220,7 +215,7 @@ class Scanner:
         lines = block.count(b"\n")
         if block.count(b"\r") != lines:
             self.changed = True
-            block = block.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+            block = _with_crlf(block)
         self._measure(block)
         self._size += len(block)
         self._is_ascii = self._is_ascii and block.isascii()
@@ -243,7 +238,7 @@ class Scanner:
         if self._in_header:
             self._check_header(bytes(self._header[2:]))
 
-    def content(self, source: bytes | IO[bytes] | tuple[bytes | str, ...]) -> Content:
+    def content(self, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
         """Return the checked message; *source* has the bytes that `feed` returned."""
         return Content(self._size, self._is_ascii, self._utf8_header, self._message_id, not self._column, source)
 
@@ -279,8 +274,7 @@ class Scanner:
             try:
                 header.decode()
             except UnicodeDecodeError as error:
-                line = header.count(b"\n", 0, error.start) + 1
-                raise _line_error(line, "of the header is not UTF-8") from None
+                raise _line_error(header.count(b"\n", 0, error.start) + 1, "of the header is not UTF-8") from None
         match = _MESSAGE_ID.search(header)
         self._message_id = escape(b" ".join(match[1].split()), MAX_LINE) or None if match else None
 
@@ -294,8 +288,8 @@ def _check_lines(header: bytes) -> None:
             continue
         match = _FIELD.match(text)
         if text and not match:
-            hint = "an empty line must end the header"
-            raise _line_error(line, "is neither a header field nor the continuation of one", hint)
+            what = "is neither a header field nor the continuation of one"
+            raise _line_error(line, what, "an empty line must end the header")
         # RFC 5322 §3.6.3. Raw bytes are sent unchanged, so only the caller can remove it.
         if match and match[1].lower() in {b"bcc", b"resent-bcc"}:
             raise _line_error(line, f"is a {match[1].decode()} field, which every recipient would see", "remove it")

@@ -61,7 +61,7 @@ def format_text_field(name: str, text: str, *, limit: int, utf8: bool, is_source
     lowered = name.lower()
     # Readers would decode text that only looks encoded.
     looks_encoded = not is_source and lowered in _TEXT_FIELDS and _LIKE_ENCODED_WORD.search(text) is not None
-    if (text.isascii() or (utf8 and _is_text(text))) and not looks_encoded:
+    if (text.isascii() or (utf8 and _is_displayable(text))) and not looks_encoded:
         folded = try_fold(name, text, limit)
         if folded is not None:
             return folded
@@ -71,9 +71,9 @@ def format_text_field(name: str, text: str, *, limit: int, utf8: bool, is_source
         message = f"the header field {name} is not ASCII, and programs that read it do not decode it (RFC 2047 §5)"
         raise MessageError(message, hint="write it in ASCII: URLs percent-encoded, JSON with ensure_ascii=True")
     expected = _decode(text) if is_source else text
-    for is_encoded in (_needs_encoding, lambda _: True):
-        encoded = _encode_text(name, text, is_encoded, is_source=is_source)
-        # Whatever the code above does, compare the text that a reader sees (RFC 2047 §6.2).
+    # First encode only the words that need it; if readers would see another text, encode all words.
+    for should_encode in (_needs_encoding, lambda _: True):
+        encoded = _encode_text(name, text, should_encode, is_source=is_source)
         seen = _decode(unfold(encoded)) if encoded else None
         if encoded and seen and seen.strip(" \t") == expected.strip(" \t"):
             return encoded
@@ -81,7 +81,7 @@ def format_text_field(name: str, text: str, *, limit: int, utf8: bool, is_source
     raise MessageError(message, hint="use simpler text")
 
 
-def _is_text(text: str) -> bool:
+def _is_displayable(text: str) -> bool:
     """Return whether *text* has no raw bytes (surrogates), and nothing that some program treats as a line end."""
     return text.isprintable() or text.replace("\t", " ").isprintable()
 
@@ -90,9 +90,10 @@ def _needs_encoding(word: str) -> bool:
     return not (word.isascii() and word.isprintable()) or "=?" in word
 
 
-def _encode_text(name: str, text: str, is_encoded: Callable[[str], bool], *, is_source: bool) -> str | None:
+def _encode_text(name: str, text: str, should_encode: Callable[[str], bool], *, is_source: bool) -> str | None:
     lines = Lines(name, MAX_ENCODED_LINE)
-    # Readers drop white space between two encoded-words, so it is put inside one of them.
+    # A word is plain, new (to be encoded), or from the source (encoded already). Readers drop white space between two
+    # encoded-words, so there it is put inside of the new one.
     blank, last = "", ""
     run: list[str] = []
 
@@ -107,7 +108,7 @@ def _encode_text(name: str, text: str, is_encoded: Callable[[str], bool], *, is_
         if token[0] in " \t":
             blank = token
             continue
-        kind = "source" if is_source and _ENCODED_WORD.fullmatch(token) else "new" if is_encoded(token) else "plain"
+        kind = "source" if is_source and _ENCODED_WORD.fullmatch(token) else "new" if should_encode(token) else "plain"
         if kind == "new":
             # One space stays outside, between an encoded-word and plain text.
             run += [blank[1:] if last == "plain" else blank, token]

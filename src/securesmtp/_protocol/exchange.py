@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.failures import server_closing_error
-from securesmtp._protocol.replies import is_closing, is_refusal
+from securesmtp._protocol.replies import is_closing, is_refusal, is_start_mail_input
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp.errors import ConnectError, DowngradeError, ProtocolError, TLSError
 
@@ -238,7 +238,7 @@ class Exchange:
         raw = self._early.take() if self._early else self._next_checked(0)
         if raw is not None:
             # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
-            if raw.code != 354:  # noqa: PLR2004
+            if not is_start_mail_input(raw.code):
                 self._command_ends.popleft()
             self.is_closing = self.is_closing or is_closing(raw.code)
         return raw

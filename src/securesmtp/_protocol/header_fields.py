@@ -107,7 +107,7 @@ class CheckedPolicy(EmailPolicy):
     # Whether it is in an attached message.
     attached = False
 
-    def but(self, **changes: object) -> CheckedPolicy:
+    def with_changes(self, **changes: object) -> CheckedPolicy:
         """Return a copy of this policy with other values of these attributes."""
         return self.clone(**changes)  # type: ignore[arg-type] # typeshed knows only Python's own attributes
 
@@ -135,7 +135,7 @@ class CheckedPolicy(EmailPolicy):
         raise MessageError(text, hint="use an ASCII local part: it has no other form in this field")
 
     def _is_as_signed(self, name: str, value: object, folded: str) -> bool:
-        """Return whether *folded* is the field that the signing program had before it."""
+        """Return whether *folded* is the field in the form in which it was signed."""
         lines = _LINE_END.split(folded)
         if not is_header_object(value):
             # A part is signed before it is part of this message; the program that signed it may have folded it.
@@ -219,13 +219,14 @@ class CheckedPolicy(EmailPolicy):
         groups = value.groups
         if not value.defects and _is_simple(groups, text):
             return fold(name, text, self._limit)
-        # The text that was parsed is written again if it still means the same: Python decoded encoded-words in it.
+        # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
+        # decoded the encoded-words in it.
         source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
-            # A text that is no valid list is compared as the email package reads it, if it is short enough for that.
+            # Python reads a short text at once, even if it is no valid list; for a long one it takes quadratic time.
             found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
-            # Names may differ, because Python decodes the name of an Address that was never encoded; addresses may
-            # differ, because it forgets the quotes of a local part such as "a..b".
+            # Names differ if Python decoded the name of an Address that was never encoded. Mailboxes differ if it
+            # forgot the quotes of a local part such as "a..b".
             is_same = _mailboxes(found) == _mailboxes(groups) and _names(found) == _names(groups)
             if is_same if is_list else is_unreadable(value) and _mailboxes(found) == _mailboxes(groups):
                 return fold(name, source, self._limit)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
+from securesmtp._protocol.message_bounds import check_bounds
 from securesmtp._protocol.message_copy import copy_message
-from securesmtp._protocol.serialising import check_bounds, check_signed, serialise, translate_email_errors
+from securesmtp._protocol.serialising import check_signed, serialise, translate_email_errors
 from securesmtp._shown import quote
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError

@@ -11,7 +11,7 @@ from email.policy import EmailPolicy
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, is_header_object
-from securesmtp._protocol.serialising import subparts
+from securesmtp._protocol.message_bounds import subparts
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """
-Turn a message into bytes: in linear time, and as it was signed.
+Turn a message into bytes, exactly as it was signed.
 
-The email package takes quadratic time for some messages. `check_bounds` refuses those before its parsers see them, and
-`header_fields` writes the header instead of its own folding.
+Python's generator writes the body; `header_fields` writes the header, instead of the folding of the email package.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from email.generator import BytesGenerator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
-from securesmtp._protocol.content import BLOCK, MAX_HEADER, MAX_LINE, Content
+from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
+from securesmtp._protocol.message_bounds import subparts
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from email.policy import EmailPolicy
 
 T = TypeVar("T")
-# Postfix does not look at parts that are nested deeper (mime_nesting_limit).
-_MAX_NESTING = 100
-# More than any real message has.
-_MAX_PARTS = 10_000
-# The email package takes quadratic time to parse Content-Type and the like. A filename of 255 characters fits.
-_MAX_MIME_FIELD = 4096
-_MAX_PARAMETERS = 100
 # Replaces a large payload while the rest of the message is serialised.
 _PLACEHOLDER = "securesmtp: a payload is put in here"
 
@@ -63,51 +56,6 @@ def translate_email_errors(action: Callable[[], T]) -> T:
     # Raised outside of the handler, because the context of the error would show the text of the message.
     text = f"the message cannot be read or serialised ({kind} in Python's email package)"
     raise MessageError(text)
-
-
-def check_bounds(message: Message) -> None:
-    """
-    Refuse a message for which the email package would take quadratic time, before it parses any of it.
-
-    Raises:
-        MessageError: It has too many parts, they are nested too deep, or a header or one of its fields is too long.
-    """
-    parts, level = 0, [message]
-    for _ in range(_MAX_NESTING + 1):
-        parts += len(level)
-        if parts > _MAX_PARTS:
-            text = f"the message has more than {_MAX_PARTS} parts"
-            raise MessageError(text)
-        for part in level:
-            _check_header(part)
-        level = [child for part in level for child in subparts(part)]
-        if not level:
-            return
-    text = f"the parts of the message are nested more than {_MAX_NESTING} deep"
-    raise MessageError(text)
-
-
-def subparts(part: Message) -> list[Message]:
-    """Return the parts directly inside of *part*."""
-    payload: object = part.get_payload()
-    return payload if isinstance(payload, list) else []
-
-
-def _check_header(part: Message) -> None:
-    size = 0
-    for name, value in part.raw_items():
-        length = len(str(value))
-        # Count colon, space and line end: a million fields of one character are a lot of work, too.
-        size += len(name) + length + len(": \r\n")
-        if size > MAX_HEADER:
-            text = f"the header is longer than {MAX_HEADER} bytes, including the field {name[:80]!r}"
-            raise MessageError(text)
-        if length > PREFERRED_LINE and not is_header_object(value) and name.lower().startswith("content-"):
-            text = str(value)
-            if length > _MAX_MIME_FIELD or max(text.count(";"), text.count('"') // 2) > _MAX_PARAMETERS:
-                limits = f"{_MAX_MIME_FIELD} characters or {_MAX_PARAMETERS} parameters"
-                text = f"the header field {name[:80]!r} has more than {limits}"
-                raise MessageError(text)
 
 
 def _is_parsed(part: Message) -> bool:
@@ -183,7 +131,7 @@ def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
         refold_source="none" if signed else theirs.refold_source,
         header_factory=theirs.header_factory,
-    ).but(signed_fields=signed)
+    ).with_changes(signed_fields=signed)
     translate_email_errors(lambda: _check_boundaries(message, ()))
     pieces = translate_email_errors(lambda: _pieces(message, policy))
     try:
@@ -273,17 +221,17 @@ class _Generator(BytesGenerator):
     def _policy_inside(self, part: Message) -> CheckedPolicy:
         """Return the policy for everything inside of *part*."""
         if self.policy.signed_fields:
-            return self.policy.but(signed="body", signed_fields=frozenset())
+            return self.policy.with_changes(signed="body", signed_fields=frozenset())
         if part.is_multipart():
             kind = part.get_content_type()
             if kind == "multipart/signed":
                 if _is_parsed(part):
                     text = "the message has a signed part (multipart/signed) and was parsed: the part may have changed"
                     raise signature_error(text)
-                return self.policy.but(signed="part", refold_source="none")
+                return self.policy.with_changes(signed="part", refold_source="none")
             if part.get_content_maintype() == "message":
-                # An attached message keeps its line ends.
-                return self.policy.but(attached=True, refold_source="none")
+                # The header of an attached message is not folded again.
+                return self.policy.with_changes(attached=True, refold_source="none")
         return self.policy
 
     def _handle_multipart_signed(self, msg: Message) -> None:

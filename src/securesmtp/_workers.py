@@ -42,7 +42,9 @@ class Backlog:
     def __init__(self) -> None:
         """Start empty and open."""
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._closed = threading.Event()
+        # Not an event: an interrupt in `set` can leave its lock held (measured), and a worker would wait for that.
+        self._is_closed = False
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
         self.has_workers = True
 
     def put(self, job: Job) -> None:
@@ -59,7 +61,7 @@ class Backlog:
         # Started before the check: a job that is not started when the backlog is closed is sent by nobody.
         if job is not None:
             job.begin()
-        if job is None or self._closed.is_set():
+        if job is None or self._is_closed:
             if job is not None:
                 job.started = 0.0
             # For the other threads.
@@ -71,11 +73,15 @@ class Backlog:
         """Drop the jobs that no worker has taken; there are no more."""
         # In this order, an interrupt in between leaves no worker waiting.
         self._queue.put(None)
-        self._closed.set()
+        self._is_closed = True
+        self._wakeups.put(None)
 
     def pause(self, seconds: float) -> None:
         """Wait for so many *seconds*, or until it is closed."""
-        self._closed.wait(seconds)
+        with suppress(Empty):
+            self._wakeups.get(timeout=seconds)
+            # For the other threads.
+            self._wakeups.put(None)
 
 
 @dataclass(slots=True)

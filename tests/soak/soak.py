@@ -84,7 +84,7 @@ class Delivered:
         }
 
 
-def _moody(seed: int, tls: ssl.SSLContext) -> ScriptedServer:
+def _moody(seed: int, tls: ssl.SSLContext, timeout: float) -> ScriptedServer:
     """Start a server that refuses, and says 421, at random; what it took is a part of the truth."""
     chance = random.Random(seed)
 
@@ -97,7 +97,8 @@ def _moody(seed: int, tls: ssl.SSLContext) -> ScriptedServer:
 
     ok = maybe(b"250 2.0.0 ok\r\n")
     replies = {"MAIL": ok, "RCPT": ok, "CONTENT": ok, "DATA": maybe(b"354 go\r\n"), "GREETING": maybe(b"220 moody\r\n")}
-    return ScriptedServer(honest(auth=(ALICE.username, ALICE.password), replies=replies), tls=tls, connections=10**6)
+    script = honest(auth=(ALICE.username, ALICE.password), replies=replies)
+    return ScriptedServer(script, tls=tls, connections=10**6, timeout=timeout)
 
 
 class Soak:
@@ -109,8 +110,11 @@ class Soak:
         ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("localhost").configure_cert(tls)
         self.told, self.restarts, self._options = Told(), 0, options
+        # All callers end within so many seconds, or they hang.
+        self._limit = options.messages * 0.1 + 60
         self._postfix = stack.enter_context(Postfix(folder, ca))
-        self._moody = stack.enter_context(_moody(options.seed, tls))
+        # What the parent of a fork has closed, the server sees closed when the last child ends.
+        self._moody = stack.enter_context(_moody(options.seed, tls, self._limit if options.fork else 30))
         self._chance = random.Random(options.seed + 1)
         self.proxy = stack.enter_context(Proxy(self._target, options.seed + 2, DEADLINE + 1))
         pem = ca.cert_pem.bytes().decode()
@@ -123,7 +127,7 @@ class Soak:
     def send(self) -> None:
         """Send all of it: threads and `send_many` at the same time, and, where it is asked for, children as well."""
         told, numbers = self.told, range(self._options.messages)
-        limit = len(numbers) * 0.1 + 60
+        limit = self._limit
         quarter = len(numbers) // 4
         early, late = numbers[:quarter], numbers[quarter:]
         shares = {

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
@@ -106,6 +106,7 @@ def test_a_value_comes_back_from_json_as_it_was(value: Reply | Receipt | ServerR
     ).map(lambda reply: Recipient("a@b", accepted=reply.code < 300, reply=reply)),
     st.timedeltas(timedelta(0), timedelta(days=7)),
 )  # fmt: skip
+@settings(deadline=None)
 def test_any_reply_and_duration_come_back_from_json(recipient: Recipient, elapsed: timedelta) -> None:
     """Whatever a server has said."""
     receipt = Receipt(None, "", (recipient,), recipient.reply, TLS, 0, elapsed)

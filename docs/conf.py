@@ -79,9 +79,9 @@ def read_google_sections(  # noqa: PLR0913, PLR0917 -- Sphinx calls it so
     """
     Turn "Args:" and the like into fields, as the extension napoleon does.
 
-    Not with the extension itself: in the docstring of an enum member, it takes the words before a colon for a type.
+    Not with the extension itself: for an enum member or a property, it takes the words before a colon for a type.
     """
-    if what != "attribute":
+    if what not in {"attribute", "property"}:
         # "Attributes:" becomes a list of fields. Otherwise the fields of a dataclass would be described twice.
         config = Config(napoleon_use_ivar=True)
         lines[:] = GoogleDocstring(lines, config, app, what, name, thing, options).lines()

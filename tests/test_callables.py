@@ -1,4 +1,4 @@
-"""Password callables and log handlers: they have the time of a send, tell of no other message, and wait for nobody."""
+"""Password callables and log handlers: the deadline of a send bounds them, and sends inside them never deadlock."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _run(mailer: SecureMailer, **options: float) -> SendResult:
 
 @pytest.fixture
 def vault() -> Iterator[Callable[[], str]]:
-    """Give a callable that answers when the test is over."""
+    """Return a callable that returns only when the test is over."""
     release = threading.Event()
 
     def password() -> str:
@@ -64,10 +64,10 @@ def vault() -> Iterator[Callable[[], str]]:
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["send", "send_many"])
-def test_a_password_callable_has_the_time_of_the_send(
+def test_a_password_callable_is_bounded_by_the_deadline_of_the_send(
     serve: Serve, mailer: Mailer, vault: Callable[[], str], *, many: bool
 ) -> None:
-    """It cannot be interrupted, so it is not waited for; what it says too late leads to no login (PITFALLS O6)."""
+    """It cannot be interrupted, so the send stops waiting for it; a late password leads to no login (PITFALLS O6)."""
     server = serve(honest(auth=("me", "secret")))
     mine = mailer(server, username="me", password=vault)
     if many:
@@ -83,10 +83,10 @@ def test_a_password_callable_has_the_time_of_the_send(
     assert b"MAIL" not in server.secret
 
 
-def test_a_callable_that_hangs_is_asked_no_more_often_than_there_are_connections(
+def test_a_callable_that_hangs_runs_no_more_often_than_there_may_be_connections(
     serve: Serve, mailer: Mailer, vault: Callable[[], str]
 ) -> None:
-    """A web application does not fill with threads that wait for a vault."""
+    """So a web application does not fill up with threads that wait for a vault."""
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=vault, max_connections=2)
 
     def calls() -> int:
@@ -136,7 +136,7 @@ def test_an_interrupt_leaves_the_next_send_its_password() -> None:
 
 
 def test_a_password_that_comes_in_time_is_used(serve: Serve, mailer: Mailer) -> None:
-    """With a deadline it is fetched in another thread, which sees the same context variables; without, in the same."""
+    """With a deadline it is fetched in another thread, with the same context variables; without one, in the same."""
     where = contextvars.ContextVar[str]("where")
     where.set("in the request")
     seen: list[tuple[str, threading.Thread]] = []
@@ -154,8 +154,10 @@ def test_a_password_that_comes_in_time_is_used(serve: Serve, mailer: Mailer) -> 
 
 
 @pytest.mark.parametrize("error", [LookupError("sealed"), SystemExit(3)], ids=repr)
-def test_what_a_callable_raises_with_a_deadline_is_raised(serve: Serve, mailer: Mailer, error: BaseException) -> None:
-    """As without one, in the thread that sends."""
+def test_an_exception_of_a_callable_is_raised_if_there_is_a_deadline(
+    serve: Serve, mailer: Mailer, error: BaseException
+) -> None:
+    """In the thread that sends, as without a deadline."""
 
     def password() -> str:
         raise error
@@ -166,10 +168,10 @@ def test_what_a_callable_raises_with_a_deadline_is_raised(serve: Serve, mailer: 
     assert caught.value is error
 
 
-def test_a_password_is_fetched_here_where_no_thread_can_be_started(
+def test_a_password_is_fetched_in_the_same_thread_if_no_thread_can_be_started(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the end of the process, for one: late is better than never."""
+    """For example while the interpreter shuts down: late is better than never."""
     start = threading.Thread.start
 
     def fails(thread: threading.Thread) -> None:
@@ -200,7 +202,7 @@ def _unknown() -> SecureSMTPError:
     ],
     ids=["unknown", "refused", "gone", "address"],
 )
-def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_message(  # noqa: PLR0913 -- a row
+def test_an_error_of_ours_from_a_callable_is_not_the_outcome_of_the_outer_message(  # noqa: PLR0913 -- a row
     serve: Serve,
     mailer: Mailer,
     inner: SecureSMTPError,
@@ -210,7 +212,7 @@ def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_messa
     many: bool,
     deadline: float | None,
 ) -> None:
-    """It may be of another message that it sends: this one is not sent, and the other's fate stands in the cause."""
+    """It may be about a message that the callable sent: the outer one was not sent; the cause is the other error."""
 
     def password() -> str:
         raise inner
@@ -235,14 +237,14 @@ def test_an_error_of_ours_that_a_callable_raises_says_nothing_of_the_outer_messa
 
 
 class Odd(Exception):  # noqa: N818
-    """An application's own error that has an outcome of its own."""
+    """An application's error that has an attribute `outcome`."""
 
     outcome = Outcome.ACCEPTED
     retryable = True
 
 
 def test_a_foreign_error_has_no_outcome(serve: Serve, mailer: Mailer) -> None:
-    """Whatever its attributes are called: it was raised before MAIL."""
+    """Whatever its attributes are named, it was raised before MAIL."""
 
     def password() -> str:
         raise Odd
@@ -252,8 +254,8 @@ def test_a_foreign_error_has_no_outcome(serve: Serve, mailer: Mailer) -> None:
 
 
 @pytest.mark.parametrize("deadline", [None, 20.0])
-def test_sends_inside_of_sends_do_not_wait_for_each_other(serve: Serve, mailer: Mailer, deadline: float | None) -> None:
-    """Two threads hold both connections, and each asks for a further one: both are refused, at once."""
+def test_sends_inside_sends_do_not_wait_for_each_other(serve: Serve, mailer: Mailer, deadline: float | None) -> None:
+    """Two threads hold both connections, and each wants one more: both are refused at once."""
     both = threading.Barrier(2)
     errors: list[BaseException] = []
 
@@ -284,14 +286,14 @@ def test_sends_inside_of_sends_do_not_wait_for_each_other(serve: Serve, mailer: 
     assert b"AUTH" not in server.secret
 
 
-def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Mailer) -> None:
-    """Who waits there may wait for the outer one; a free connection is taken, whoever came before."""
+def test_a_send_inside_a_send_does_not_queue(serve: Serve, mailer: Mailer) -> None:
+    """The sends in the queue may wait for the outer send; so the inner one takes a free connection before them."""
     asked: list[int] = []
 
     def password() -> str:
         asked.append(1)
         if len(asked) == 1:
-            # One that waits, and looks as if it went on to.
+            # A waiter that seems to go on polling.
             left.polled_at = time.monotonic() + 60
             mine._pool._waiters.append(left)
             assert _send(mine) == 250
@@ -304,7 +306,7 @@ def test_a_send_inside_of_a_send_does_not_stand_in_line(serve: Serve, mailer: Ma
 
 
 class Mails(logging.Handler):
-    """A handler that mails each record through a mailer that logs."""
+    """A handler that emails each record through a mailer that logs."""
 
     def __init__(self, mailer: SecureMailer) -> None:
         super().__init__(logging.WARNING)
@@ -320,7 +322,7 @@ class Mails(logging.Handler):
 
 @pytest.fixture
 def handled() -> Iterator[Callable[[logging.Handler], None]]:
-    """Add handlers to the library's logger for the time of a test."""
+    """Add handlers to the library's logger while a test runs."""
     logger, added = logging.getLogger("securesmtp"), list[logging.Handler]()
 
     def add(handler: logging.Handler) -> None:
@@ -333,7 +335,7 @@ def handled() -> Iterator[Callable[[logging.Handler], None]]:
 
 
 @pytest.mark.parametrize("another", [False, True], ids=["the same mailer", "another mailer"])
-def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(
+def test_a_log_handler_that_sends_gets_no_records_of_its_own_messages(
     serve: Serve,
     mailer: Mailer,
     handled: Callable[[logging.Handler], None],
@@ -341,7 +343,7 @@ def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(
     *,
     another: bool,
 ) -> None:
-    """One refused login is one record, and one more refused login for its mail: it was 88 (PITFALLS)."""
+    """One refused login is one record, whose message causes one more refused login: there were 88 (PITFALLS)."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     server = serve(honest(auth=("me", "right")), connections=200)
     mine = mailer(server, username="me", password="wrong")
@@ -351,14 +353,14 @@ def test_a_log_handler_that_mails_is_not_told_of_its_own_mails(
         _send(mine)
     assert handler.records == 1
     assert server.secret.count(b"AUTH ") == 2
-    # It is a matter of the call: the next failure is told.
+    # Only for the time of the call: the next failure is logged.
     with pytest.raises(AuthenticationError):
         _send(mine)
     assert handler.records == 2
 
 
-def test_what_a_callable_sends_is_not_told_to_it(serve: Serve, mailer: Mailer) -> None:
-    """on_event hears of the outer message; of what it sends itself it has the receipt."""
+def test_on_event_gets_no_events_of_what_it_sends(serve: Serve, mailer: Mailer) -> None:
+    """It gets those of the outer message; for its own it has the receipt."""
     told: list[Event] = []
 
     def report(event: Event) -> None:
@@ -372,8 +374,8 @@ def test_what_a_callable_sends_is_not_told_to_it(serve: Serve, mailer: Mailer) -
     assert len(server.accepted) == 4
 
 
-def test_the_threads_of_a_run_that_a_callable_makes_tell_nothing_either(serve: Serve, mailer: Mailer) -> None:
-    """Each would mail about its mails, in a thread of its own, without end."""
+def test_the_threads_of_a_run_that_on_event_starts_emit_nothing_either(serve: Serve, mailer: Mailer) -> None:
+    """Each would send about its own messages, in a thread of its own, without end."""
     told: list[Event] = []
 
     def report(event: Event) -> None:
@@ -386,14 +388,14 @@ def test_the_threads_of_a_run_that_a_callable_makes_tell_nothing_either(serve: S
     _send(mine)
     assert [type(event).__name__ for event in told] == ["Connecting", "Connected", "Sent"]
     assert len(server.accepted) == 4
-    # Afterwards, all is told again.
+    # Afterwards, events are emitted again.
     _send(mine)
     assert len(told) == 4
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
-    """A flag was left set by one Ctrl-C between two lines: nothing was told in that thread any more."""
+def test_after_an_interrupt_at_any_line_the_thread_still_gets_events(at: int) -> None:
+    """A Ctrl-C between two lines once left a flag set, and that thread emitted no more events."""
     told: list[Event] = []
     left = at
 
@@ -418,8 +420,8 @@ def test_an_interrupt_at_any_line_leaves_a_thread_that_is_told(at: int) -> None:
     assert len(told) == 1
 
 
-def test_other_threads_are_told_meanwhile(serve: Serve, mailer: Mailer) -> None:
-    """The guard is a thread's own."""
+def test_other_threads_emit_events_meanwhile(serve: Serve, mailer: Mailer) -> None:
+    """Only the thread that runs on_event is muted."""
     told: list[str] = []
     inside, other = threading.Event(), threading.Event()
 
@@ -442,8 +444,8 @@ def test_other_threads_are_told_meanwhile(serve: Serve, mailer: Mailer) -> None:
 
 
 @pytest.mark.parametrize("pipelining", ["off", "message", "session"])
-def test_nobody_is_accepted_where_nobody_got_the_message(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """One recipient is refused, so the content was not sent: the other was not accepted, though its RCPT was."""
+def test_no_recipient_is_accepted_if_the_message_was_not_sent(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """One recipient is refused, so no content was sent: the other is not accepted, although its RCPT was."""
     refuse: Callable[[Peer, bytes], bytes] = lambda _, line: b"550 no\r\n" if b"nobody" in line else b"250 ok\r\n"  # noqa: E731
     server = serve(honest(replies={"RCPT": refuse}))
     mine = mailer(server, pipelining=pipelining)
@@ -456,7 +458,7 @@ def test_nobody_is_accepted_where_nobody_got_the_message(serve: Serve, mailer: M
 
 @pytest.mark.parametrize("pipelining", ["off", "message", "session"])
 def test_the_server_counts_transactions(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """RFC 9422 §4.1: MAILMAX counts each MAIL, and a message for more recipients than RCPTMAX takes several."""
+    """RFC 9422 §4.1: MAILMAX counts each MAIL, and a message for more recipients than RCPTMAX needs several."""
     server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3 RCPTMAX=2")), connections=50)
     mine = mailer(server, pipelining=pipelining, max_connections=1)
     three = [f"c{number}@d.example" for number in range(3)]
@@ -471,8 +473,8 @@ def test_the_server_counts_transactions(serve: Serve, mailer: Mailer, pipelining
     assert len(server.connections) <= before + 4
 
 
-def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) -> None:
-    """MAILMAX bounds what is written ahead as well."""
+def test_messages_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) -> None:
+    """MAILMAX also bounds the messages that are written before the first reply."""
     server = serve(honest(extensions=("PIPELINING", "LIMITS MAILMAX=3")), connections=50, overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     mine._pool.overlap_support.confirm()
@@ -482,7 +484,7 @@ def test_many_in_flight_stop_at_the_servers_limit(serve: Serve, mailer: Mailer) 
 
 
 def test_a_refused_transaction_counts(serve: Serve, mailer: Mailer) -> None:
-    """The server counts every MAIL, whatever it answers."""
+    """The server counts every MAIL, whatever it replies."""
     server = serve(honest(extensions=("LIMITS MAILMAX=2",), replies={"MAIL": b"550 no\r\n"}))
     mine = mailer(server)
     for _ in range(4):
@@ -494,7 +496,7 @@ def test_a_refused_transaction_counts(serve: Serve, mailer: Mailer) -> None:
 def test_a_message_that_needs_more_transactions_than_a_connection_has_is_refused(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
-    """Before anybody gets it: the rest could never be sent over this connection."""
+    """Before any recipient gets it: the rest could never be sent over this connection."""
     server = serve(honest(extensions=("LIMITS MAILMAX=2 RCPTMAX=1",)))
     many = [f"c{number}@d.example" for number in range(3)]
     with pytest.raises(ConfigurationError, match="3 transactions") as caught:
@@ -507,7 +509,7 @@ def test_a_message_that_needs_more_transactions_than_a_connection_has_is_refused
 def test_a_message_that_needs_more_than_is_left_takes_a_new_connection(
     serve: Serve, mailer: Mailer, pipelining: str
 ) -> None:
-    """A connection that has room for one more transaction carries no message that needs two (RFC 9422)."""
+    """A connection that allows one more transaction does not carry a message that needs two (RFC 9422)."""
     offer = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=1")
     server = serve(honest(extensions=offer), connections=50, overlaps=True)
     mine = mailer(server, pipelining=pipelining, max_connections=1)
@@ -518,8 +520,10 @@ def test_a_message_that_needs_more_than_is_left_takes_a_new_connection(
     assert [bytes(log.secret).count(b"MAIL FROM") for log in server.connections] == [1, 2, 2]
 
 
-def test_the_last_transaction_leaves_the_rest_for_later(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """452 to a recipient asks for a further transaction; where there is none, it is told as refused for now."""
+def test_recipients_beyond_the_last_transaction_are_refused_temporarily(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """452 to a recipient asks for another transaction; if the server allows none, the refusal is temporary."""
     seen: list[bytes] = []
 
     def one_at_a_time(peer: Peer, line: bytes) -> bytes:

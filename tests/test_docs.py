@@ -29,12 +29,13 @@ from conftest import Serve
 from requirements import missing
 from scripted import Peer, honest
 from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
+from securesmtp._protocol import sasl
 from securesmtp.errors import CertificateError
 from securesmtp.testing import LocalServer
 
 ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
 # Shown, not run: output, settings, and directives of Sphinx (which runs "doctest" itself).
 SHOWN = {"none", "text", "ini", "json"}
@@ -305,6 +306,34 @@ def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+
+
+def test_the_mechanism_for_contributors_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONTRIBUTING's class logs in once it is registered, and its test of the class passes."""
+    mark = "run by: test_the_mechanism_for_contributors_works"
+    mechanism, test = (block.code for block in PYTHON.values() if block.mark == mark)
+    names: dict[str, Any] = {}
+    exec(mechanism, names)  # noqa: S102 -- our own page
+    monkeypatch.setitem(sasl.RANKED, "X-NONCE", names["Nonce"])
+    exec(test, names)  # noqa: S102
+    names["test_the_example_of_the_specification"]()
+
+
+FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml))(?::\w+)?`")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/house.md"])
+def test_each_file_that_a_page_for_contributors_names_exists(page: str) -> None:
+    """Below `src/securesmtp` or in the repository; names in capitals are for the reader to replace."""
+    named = set(FILE.findall((ROOT / page).read_text("utf-8")))
+    assert len(named) > 10
+    found = {
+        name
+        for name in named
+        if re.search(r"\bNAME\b|_NAME", name)
+        or any((base / name).is_file() for base in (ROOT, ROOT / "src/securesmtp"))
+    }
+    assert named - found == set()
 
 
 def test_each_promise_names_tests_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""Receipts, results, reports and errors as text for a person, and as JSON and back (RFC 8259)."""
+"""Receipts, results, reports and errors: as text for a person, and as JSON and back (RFC 8259)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pickle
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -67,17 +67,19 @@ def _report(**changes: Any) -> ServerReport:
 
 
 def _full(kind: type[SecureSMTPError]) -> SecureSMTPError:
-    """Return an error of that *kind* of which everything is known."""
+    """Return an error of this *kind* with every attribute set."""
     error = kind("what happened", stage=Stage.RCPT, reply=NO, retryable=True, hint="do this")
     error.host, error.port, error.message_id = "mx.example", 587, "<1@x.example>"
     extra: dict[str, object] = {
         "address": "no@", "reason": CertificateReason.STRICT, "limit": "final", "recipients": _receipt(1).recipients,
+        "receipt": _receipt(), "interrupted": True,
     }  # fmt: skip
     for name, value in extra.items():
         if hasattr(kind, name):
             setattr(error, name, value)
-    # Whether it can be tried again is never true where nobody knows what became of it.
+    # An unknown outcome is never retryable.
     error.retryable = error.outcome is not Outcome.UNKNOWN
+    assert set(vars(error)) >= set(get_type_hints(kind)) - {"outcome"}
     return error
 
 
@@ -94,8 +96,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=[f"{type(value).__name__}-{n}" for n, value in enumerate(VALUES)])
-def test_a_value_comes_back_from_json_as_it_was(value: Reply | Receipt | ServerReport) -> None:
-    """Every field of it: octets, times and durations too."""
+def test_a_value_survives_json(value: Reply | Receipt | ServerReport) -> None:
+    """Every field: bytes, times and durations too."""
     written = json.dumps(value.as_dict())
     assert type(value).from_dict(json.loads(written)) == value
 
@@ -107,15 +109,15 @@ def test_a_value_comes_back_from_json_as_it_was(value: Reply | Receipt | ServerR
     st.timedeltas(timedelta(0), timedelta(days=7)),
 )  # fmt: skip
 @settings(deadline=None)
-def test_any_reply_and_duration_come_back_from_json(recipient: Recipient, elapsed: timedelta) -> None:
-    """Whatever a server has said."""
+def test_any_reply_and_duration_survives_json(recipient: Recipient, elapsed: timedelta) -> None:
+    """Whatever the server sent."""
     receipt = Receipt(None, "", (recipient,), recipient.reply, TLS, 0, elapsed)
     assert Receipt.from_dict(json.loads(json.dumps(receipt.as_dict()))) == receipt
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_comes_back_from_json_and_a_pickle_with_everything(error: SecureSMTPError) -> None:
-    """Its class, its text and every attribute that it had, those of its kind too."""
+def test_an_error_survives_json_and_pickle(error: SecureSMTPError) -> None:
+    """Its class, its text and every attribute, those of its class too."""
     for again in (
         SecureSMTPError.from_dict(json.loads(json.dumps(error.as_dict()))),
         type(error).from_dict(error.as_dict()),
@@ -127,12 +129,12 @@ def test_an_error_comes_back_from_json_and_a_pickle_with_everything(error: Secur
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_made_from_its_args_claims_no_more(error: SecureSMTPError) -> None:
-    """As Celery's JSON result backend makes it (issue 13, C.9): not retryable, of no known stage, the same outcome."""
+def test_an_error_rebuilt_from_its_args_is_not_retryable(error: SecureSMTPError) -> None:
+    """As Celery's JSON result backend does it (issue 13, C.9): unknown stage, the same outcome."""
     again = type(error)(*json.loads(json.dumps(error.args)))
     assert (again.retryable, again.reply, again.host, again.message_id) == (False, None, None, None)
     assert again.outcome is error.outcome
-    # A message can be refused when the connection was made; then, too, nothing of it was sent.
+    # This stage is that of the class.
     assert again.stage is (Stage.CONFIGURATION if isinstance(error, errors.ConfigurationError) else Stage.UNKNOWN)
 
 
@@ -148,22 +150,22 @@ def test_an_error_made_from_its_args_claims_no_more(error: SecureSMTPError) -> N
         ({"type": "ConnectError", "message": "lost"}, ConnectError, "lost"),
     ],
 )
-def test_what_is_missing_is_not_made_up(data: dict[str, Any], kind: type[SecureSMTPError], text: str) -> None:
-    """Whatever is not known to be not sent is unknown, and never to be sent again by itself."""
+def test_missing_data_is_not_invented(data: dict[str, Any], kind: type[SecureSMTPError], text: str) -> None:
+    """Without an outcome in the data or the class it is unknown, and the error is not retryable."""
     error = SecureSMTPError.from_dict(data)
     assert (type(error), error.args, error.retryable, error.stage) == (kind, (text,), False, Stage.UNKNOWN)
     assert error.outcome is (Outcome.NOT_SENT if kind is ConnectError else Outcome.UNKNOWN)
 
 
 def test_an_error_of_a_later_version_keeps_its_outcome() -> None:
-    """Of a class that this version does not have."""
+    """Although this version does not have its class."""
     data = {**_full(ConnectError).as_dict(), "type": "QuotaError", "outcome": "refused", "quota": 5}
     error = SecureSMTPError.from_dict(data)
     assert (type(error), error.outcome, error.retryable) == (SecureSMTPError, Outcome.REFUSED, True)
 
 
-def test_what_is_unknown_is_never_retryable() -> None:
-    """Though somebody has written so."""
+def test_an_unknown_outcome_is_never_retryable() -> None:
+    """Even if the data says so."""
     data = {**_full(OutcomeUnknownError).as_dict(), "retryable": True}
     assert not SecureSMTPError.from_dict(data).retryable
 
@@ -187,27 +189,27 @@ def test_what_is_unknown_is_never_retryable() -> None:
         (ConnectError, {"type": "QuotaError", "message": "x"}),
     ],
 )  # fmt: skip
-def test_data_of_another_shape_is_refused(kind: type[Receipt], data: dict[str, Any]) -> None:
-    """By one error, whatever is wrong with it."""
+def test_malformed_data_is_refused(kind: type[Receipt], data: dict[str, Any]) -> None:
+    """Always with ValueError, whatever is wrong."""
     with pytest.raises(ValueError):  # noqa: PT011 -- whichever field it names
         kind.from_dict(data)
 
 
-def test_a_whole_number_of_seconds_may_come_back_without_its_point() -> None:
-    """JSON has one kind of number (RFC 8259 §6): other programs write 1.0 as 1."""
+def test_a_duration_may_be_an_int() -> None:
+    """JSON has one type of number (RFC 8259 §6): other programs write 1.0 as 1."""
     assert Receipt.from_dict({**_receipt().as_dict(), "elapsed": 1}).elapsed == timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("error", [_full(RecipientsRefusedError), _full(DeadlineExceededError)])
 def test_a_result_and_a_report_keep_their_error(error: SecureSMTPError) -> None:
-    """By its own form; an exception compares by identity."""
+    """Compared as dicts, since exceptions compare by identity."""
     for value in (SendResult(3, None, error.outcome, error=error), _report(login=False, login_error=error)):
         data = json.loads(json.dumps(value.as_dict()))
         assert type(value).from_dict(data).as_dict() == value.as_dict() == data
 
 
-def test_a_callers_own_error_is_known_by_its_type_alone() -> None:
-    """Its text may hold a password; a class of the same name as one of ours is not taken for ours."""
+def test_of_a_callers_own_error_only_the_type_is_kept() -> None:
+    """Its text may contain a password; a class with the name of one of ours is not mistaken for it."""
 
     class ConnectError(Exception):
         pass
@@ -219,8 +221,8 @@ def test_a_callers_own_error_is_known_by_its_type_alone() -> None:
     assert (type(again.error), again.outcome, again.retryable) == (SecureSMTPError, Outcome.NOT_SENT, False)
 
 
-def test_a_class_of_the_callers_own_is_written_as_ours() -> None:
-    """By the nearest class that the library can read."""
+def test_a_callers_subclass_is_written_as_the_librarys_class() -> None:
+    """As the nearest class that the library can read."""
 
     class MyError(CertificateError):
         mine: "NotThere"  # type: ignore[name-defined]  # noqa: F821, UP037
@@ -230,7 +232,7 @@ def test_a_class_of_the_callers_own_is_written_as_ours() -> None:
 
 
 def test_a_receipt_is_one_short_line() -> None:
-    """For `print`; `repr` has every field as before."""
+    """For `print`; `repr` has every field."""
     assert str(_receipt()) == "accepted <1@x.example> for 1 of 1 recipients: 250 2.0.0 queued as 4X"
     assert repr(_receipt()).startswith("Receipt(message_id='<1@x.example>', mail_from=")
     assert str(_receipt(1, None)) == (
@@ -242,7 +244,7 @@ def test_a_receipt_is_one_short_line() -> None:
 
 
 def test_a_result_is_one_short_line() -> None:
-    """Which message, what became of it, why, and whether it can be sent again."""
+    """The message, its outcome, why, and whether it can be sent again."""
     refused = SendResult(7, "<1@x>", Outcome.REFUSED, error=_full(RecipientsRefusedError))
     assert str(refused) == "7: refused <1@x>, RecipientsRefusedError: what happened (retryable)"
     assert str(SendResult(8, None, Outcome.UNKNOWN)) == "8: unknown a message without Message-ID"
@@ -250,8 +252,8 @@ def test_a_result_is_one_short_line() -> None:
     assert str(accepted) == f"9: {_receipt()}"
 
 
-def test_a_report_is_some_short_lines() -> None:
-    """What a person asks of a server."""
+def test_a_report_is_six_short_lines() -> None:
+    """What a person wants to know about a server."""
     assert str(_report()).splitlines() == [
         "server: mx.example:587 at 192.0.2.1",
         "TLS: TLSv1.3, TLS_AES_128_GCM_SHA256, trust from ca_data",
@@ -267,15 +269,15 @@ def test_a_report_is_some_short_lines() -> None:
 
 
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\r\n550 no", "\u2028", "\u202e", "\x00"])
-def test_nothing_of_a_text_is_obeyed_by_a_terminal_or_starts_a_line(bad: str) -> None:
-    """A Message-ID is the caller's, or a stranger's (RPL-08)."""
+def test_text_from_others_cannot_control_a_terminal_or_start_a_line(bad: str) -> None:
+    """A Message-ID may come from a stranger, as a reply does (RPL-08)."""
     shown = f"{_receipt(message_id=f'<{bad}@x>')}{SendResult(1, f'<{bad}@x>', Outcome.UNKNOWN)}"
     assert shown.isprintable()
     assert bad not in shown
 
 
-def test_real_ones_are_written_and_come_back(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """What a mailer returns and raises, not only what a test makes."""
+def test_real_values_survive_json(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """What a mailer returns and raises, not only values that a test makes."""
     mine = mailer(serve(honest(auth=("me", "right"))), username="me", password="right")
     receipt, report = mine.send(message), mine.check()
     (result,) = mine.send_many([message])

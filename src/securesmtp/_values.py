@@ -134,7 +134,7 @@ class Recipient(Portable):
 
     @property
     def retryable(self) -> bool:
-        """Whether the refusal is temporary: a 4yz reply (RFC 5321 §4.2.1)."""
+        """Whether the refusal is temporary, by a 4yz reply (RFC 5321 §4.2.1)."""
         return self.reply.code in _TRANSIENT_CODES
 
 

@@ -88,8 +88,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         port: The configured port; None if the error came before there was one.
         message_id: The message's Message-ID; None if raw bytes have none, or if the message was refused before it was
             serialised (a wrong address, a broken header).
-        receipt: The receipt, in the only error whose outcome is ACCEPTED: it is the ``__cause__`` of an exception that
-            interrupted `SecureMailer.send` after the server had accepted the message. Otherwise None.
+        receipt: None, unless an exception such as Ctrl-C interrupted `SecureMailer.send` after the server had accepted
+            the message. The ``__cause__`` of that exception is then an error with the outcome ACCEPTED and the receipt.
     """
 
     # A class that does not declare its outcome must not claim that the message was not sent.
@@ -144,16 +144,16 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         error = _class_named(name, cls)(
             message if isinstance(message, str) else f"an error of type {name!r:.100} was raised"
         )
-        for name, value in attributes_from_json(data, type(error)).items():
+        for attribute, value in attributes_from_json(data, type(error)).items():
             # A value that the class already has stays there, as in the original error.
-            if value != getattr(error, name):
-                setattr(error, name, value)
+            if value != getattr(error, attribute):
+                setattr(error, attribute, value)
         error.retryable = error.retryable and error.outcome in {Outcome.NOT_SENT, Outcome.REFUSED}
         return error
 
     @property
     def url(self) -> str:
-        """Address of the documentation about this error: what it means, why it happens and what to do."""
+        """Address of the documentation that says what this error means, why it happens and what to do."""
         return f"{_TROUBLESHOOTING}#{type(self).__name__.lower()}"
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ class CertificateError(TLSError):
 
 
 class DowngradeError(TLSError):
-    """STARTTLS is missing, refused, answered wrongly or followed by plaintext: a fault or an attack (RFC 3207 §6)."""
+    """STARTTLS is missing, refused, answered by a wrong code or followed by plaintext: maybe an attack (RFC 3207)."""
 
 
 class WrongTLSModeError(TLSError):

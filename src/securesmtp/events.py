@@ -2,7 +2,7 @@
 Events: what a mailer reports while it works, to ``on_event`` and as one line each to the logger ``securesmtp``.
 
 An event is a frozen value that holds neither a secret nor the message's content. Its `str` is the line that is logged:
-at WARNING for a failure of TLS or of the login, or if a setting cannot be kept; everything else at DEBUG.
+at WARNING if TLS or the login failed, or if the mailer must do without a setting or an extension; otherwise at DEBUG.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# In characters: of one log line, longer than any that this library writes, and of the Message-ID in it.
-_MAX_LINE, _MAX_ID = 2000, 200
+# Characters of a log line; the lines of this library are shorter.
+_MAX_LINE = 2000
+# Characters of a Message-ID in a log line.
+_MAX_ID = 200
 _LOGGER = logging.getLogger("securesmtp")
 # Without a handler, Python would print warnings to stderr although the application did not configure logging.
 _LOGGER.addHandler(logging.NullHandler())
@@ -238,7 +240,7 @@ def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
 
 def _is_emitting() -> bool:
     """Return whether the calling `emit` runs inside another `emit`, or inside an action that was muted."""
-    # A flag could stay set after a signal (seen: after one Ctrl-C a thread emitted nothing any more); the stack cannot.
+    # A flag could stay set after a signal (seen: after one Ctrl-C a thread was silent forever); the stack cannot.
     # No variable may refer to this function's own frame: that cycle would keep the callers' frames, and the message.
     frame = currentframe()
     frame = frame and frame.f_back

@@ -30,20 +30,21 @@ from securesmtp import (
     SendResult,
     Stage,
 )
-from securesmtp._protocol.effects import Answer, Block, IOEffect, Receive, Send
+from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._transport.channel import Steps
 from securesmtp._transport.connection import Connection
+from securesmtp._transport.transfer import Transfer
 from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
 
 
-def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[IOEffect]:
+def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> list[Effect]:
     """Raise KeyboardInterrupt before (or *after*) effect number *at* is performed; return the list of effects."""
-    seen: list[IOEffect] = []
+    seen: list[Effect] = []
     perform = Connection._perform
 
-    def interrupts(connection: Connection, effect: IOEffect) -> Steps[Answer]:
+    def interrupts(connection: Connection, effect: Effect) -> Steps[Answer]:
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
@@ -284,7 +285,7 @@ def test_a_connection_whose_dialogue_did_not_end_is_not_used_again(
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
     assert link is not None
-    monkeypatch.setattr(link.connection, "_close_ended", lambda: None)
+    monkeypatch.setattr(link.connection.transfer, "close_ended", lambda: None)
     with pytest.raises(KeyboardInterrupt):
         link.run(_raises(KeyboardInterrupt()))
     monkeypatch.undo()
@@ -405,14 +406,14 @@ def test_an_alarm_before_anything_is_written_is_raised(
     """It strikes while an idle connection is examined; its TimeoutError does not mean that the connection has ended."""
     mine, told = mailer(serve()), list[Event]()
     mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    monkeypatch.setattr(Connection, "_has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
+    monkeypatch.setattr(Transfer, "has_unread", lambda _: signal.raise_signal(signal.SIGALRM))
     mine._core.on_event = told.append
     with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
 
-@pytest.mark.parametrize("second", ["_close_ended", "_interrupt"])
+@pytest.mark.parametrize("second", ["close_ended", "_interrupt"])
 def test_a_second_interrupt_leaves_a_closed_connection(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
@@ -424,19 +425,20 @@ def test_a_second_interrupt_leaves_a_closed_connection(
     struck: list[str] = []
 
     def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
-        def strikes(connection: Connection, *arguments: object) -> object:
-            if name not in struck and (name == "_receive" or struck):
+        def strikes(self: object, *arguments: object) -> object:
+            if name not in struck and (name == "receive" or struck):
                 struck.append(name)
                 raise KeyboardInterrupt
-            return act(connection, *arguments)
+            return act(self, *arguments)
 
         return strikes
 
-    for name in ("_receive", second):
-        monkeypatch.setattr(Connection, name, once(name, getattr(Connection, name)))
+    for name in ("receive", second):
+        owner = Connection if name == "_interrupt" else Transfer
+        monkeypatch.setattr(owner, name, once(name, getattr(owner, name)))
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    assert struck == ["_receive", second]
+    assert struck == ["receive", second]
     assert not any(slot.link is not None and slot.link.is_open for slot in mine._pool.slots)
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
@@ -543,10 +545,10 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
     ids = [f"<{number}@b.example>" for number in range(5)]
     perform = Connection._perform
     for at in range(4 + len(offer) % stride, 100, stride):
-        seen: list[IOEffect] = []
+        seen: list[Effect] = []
 
         def interrupts(
-            connection: Connection, effect: IOEffect, at: int = at, seen: list[IOEffect] = seen
+            connection: Connection, effect: Effect, at: int = at, seen: list[Effect] = seen
         ) -> Steps[Answer]:
             seen.append(effect)
             if len(seen) == at + 1 and not after:
@@ -639,7 +641,7 @@ def test_an_interrupt_while_a_file_is_read_is_raised(serve: Serve, mailer: Maile
         list(mailer(serve()).send_many([envelope]))
 
 
-def _raises(error: BaseException) -> Generator[IOEffect, Answer, None]:
+def _raises(error: BaseException) -> Generator[Effect, Answer, None]:
     raise error
     yield  # It makes this a generator.
 

@@ -1,9 +1,10 @@
-"""Every string that a caller can give, with everything that could end a line or add a parameter in it."""
+"""Every string that a caller passes, with everything in it that could end a line or add a parameter."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import EmailMessage
 from itertools import product
 
@@ -16,7 +17,7 @@ RAW = b"Subject: x\r\n\r\nx\r\n"
 CONTROLS = [
     chr(code) for code in (*range(0x20), 0x7F, 0x80, 0x85, 0x9F, 0x2028, 0x2029, 0x202E, 0x200B, 0xFEFF, 0xD800)
 ]
-# Characters whose low octet is CR or LF, for encoders that cut (CVE-2025-7962).
+# Characters whose low byte is CR or LF, for encoders that keep only that byte (CVE-2025-7962).
 NARROW = ["\u560d", "\u560a", "\u010d", "\u010a", "\uff0d\uff0a"]
 SYNTAX = {
     "route": "@evil.example:a@b.example",
@@ -73,7 +74,7 @@ BAD_NAMES = [
     "a,b",
     "a" * 254,
 ]
-# What the resolver reads as 127.0.0.1, and OpenSSL as another address or as a name; and zones.
+# The resolver reads these as 127.0.0.1, but OpenSSL as another address or as a name; and addresses with zones.
 BAD_ADDRESSES = [
     "0177.0.0.1",
     "127.1",
@@ -95,24 +96,26 @@ BAD_ADDRESSES = [
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 @pytest.mark.parametrize("name", ["host", "server_hostname", "source_address"])
 def test_an_ip_address_is_in_canonical_form_or_refused(name: str, address: str) -> None:
-    """What is connected to is what the certificate is compared with (WHATWG URL, "ends in a number"; inet_aton)."""
+    """The connection and the check of the certificate must use the same address (WHATWG URL; inet_aton)."""
     with pytest.raises(ConfigurationError) as caught:
         NAMES[name](address)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_with_anything_in_it_is_refused_when_the_mailer_is_made(name: str) -> None:
-    """Before any network use (CMD-01, CMD-05, ID-05)."""
+def test_a_malformed_name_is_refused_when_the_mailer_is_created(name: str) -> None:
+    """So before any network use (CMD-01, CMD-05, ID-05)."""
     for bad in [*BAD_NAMES, *(form.format(c) for c in CONTROLS for form in ("a{}b.example", "b.example{}"))]:
-        # An address literal is a name for EHLO, and an empty address is any of ours.
+        # EHLO takes an address literal, and an empty source address means any address of this machine.
         if (name, bad) in {("local_hostname", "[127.0.0.1]"), ("source_address", "")}:
             continue
         with pytest.raises(ConfigurationError):
             NAMES[name](bad)
 
 
-def _tries(mailer: SecureMailer) -> dict[str, Use]:
+def _senders(mailer: SecureMailer) -> dict[str, Use]:
+    """Return functions that send one message with the given text at that place."""
+
     def header(field: str) -> Use:
         def use(text: str) -> object:
             mail = EmailMessage()
@@ -121,7 +124,7 @@ def _tries(mailer: SecureMailer) -> dict[str, Use]:
             try:
                 mail[field] = text
             except (ValueError, IndexError, AttributeError) as error:
-                # The email package's own word, before we are asked.
+                # The email package refused it first.
                 raise MessageError(str(error)) from error
             return mailer.send(mail)
 
@@ -135,16 +138,16 @@ def _tries(mailer: SecureMailer) -> dict[str, Use]:
     }
 
 
-# As mail_from, "" is the null reverse-path.
+# Without mail_from="", which is the null reverse-path.
 @pytest.mark.parametrize(
     ("where", "bad"),
     [pair for pair in product(["mail_from", "recipients"], SYNTAX) if pair != ("mail_from", "empty")],
 )
-def test_what_is_not_one_bare_mailbox_is_refused(serve: Serve, mailer: Mailer, where: str, bad: str) -> None:
-    """Exactly as given: never repaired, never parsed (CMD-02, CMD-03, CVE-2025-59937)."""
+def test_anything_but_one_bare_mailbox_is_refused(serve: Serve, mailer: Mailer, where: str, bad: str) -> None:
+    """Addresses are checked exactly as given, never repaired or parsed (CMD-02, CMD-03, CVE-2025-59937)."""
     server = serve()
     with pytest.raises(AddressError) as caught:
-        _tries(mailer(server))[where](SYNTAX[bad])
+        _senders(mailer(server))[where](SYNTAX[bad])
     assert len(str(caught.value)) < 500
     assert server.connections == []
 
@@ -154,34 +157,37 @@ def test_what_is_not_one_bare_mailbox_is_refused(serve: Serve, mailer: Mailer, w
     "form", ["a{}b@c.example", "a@b{}c.example", "{}a@b.example", "a@b.example{}", '"a{}"@b.example']
 )
 def test_no_control_character_reaches_a_command(serve: Serve, mailer: Mailer, where: str, form: str) -> None:
-    """All of C0, DEL and C1's line ends, and what turns text around (CMD-01)."""
+    """All of C0, DEL, the line ends of C1, and marks that reverse text (CMD-01)."""
     server = serve()
-    use = _tries(mailer(server))[where]
+    use = _senders(mailer(server))[where]
     for control in CONTROLS:
-        # A space is legal where it is quoted.
         with pytest.raises(AddressError):
             use(form.format(control))
     assert server.connections == []
 
 
 @pytest.mark.parametrize("where", ["From", "Sender"])
-def test_an_address_in_a_header_is_one_or_refused(serve: Serve, mailer: Mailer, where: str) -> None:
-    """What the email package makes of it is checked again: the audit of the wire sees one path a command (CMD-02)."""
+def test_a_malformed_address_in_a_header_is_refused_or_becomes_one_mailbox(
+    serve: Serve, mailer: Mailer, where: str
+) -> None:
+    """What the email package parsed is checked again; the audit of the wire sees one path per command (CMD-02)."""
     server = serve()
-    use = _tries(mailer(server))[where]
+    mine = mailer(server)
+    use, sent = _senders(mine)[where], 0
     for bad in (*SYNTAX.values(), *(f"a{control}b@c.example" for control in CONTROLS)):
-        try:
+        with suppress(ConfigurationError):
             use(bad)
-        except ConfigurationError:
-            continue
-    server.joined(30) if not server.connections else None
+            sent += 1
+    mine.close()
+    server.joined()
+    assert len(server.accepted) == sent
     for message in server.accepted:
         assert message.mail_from.count(b"<") == message.mail_from.count(b">") == 1
         assert b"evil" not in message.mail_from
 
 
 @pytest.mark.parametrize("narrow", NARROW, ids=[unicodedata.name(text[0], "?") for text in NARROW])
-def test_characters_are_never_cut_to_octets(serve: Serve, mailer: Mailer, narrow: str) -> None:
+def test_characters_are_never_cut_to_their_low_byte(serve: Serve, mailer: Mailer, narrow: str) -> None:
     """Not in an address, not in a header, not in a body (CVE-2025-7962)."""
     server = serve()
     mine = mailer(server)
@@ -197,15 +203,15 @@ def test_characters_are_never_cut_to_octets(serve: Serve, mailer: Mailer, narrow
 
 
 @pytest.mark.parametrize("text", ["a\0b", "", "a\ud800"], ids=["NUL", "empty", "surrogate"])
-def test_a_login_with_anything_in_it_is_refused(text: str) -> None:
-    """Before any network use, and without showing it (AUTH-07)."""
+def test_a_malformed_login_is_refused(text: str) -> None:
+    """Before any network use, and the error does not show it (AUTH-07)."""
     for arguments in ((text, "secret"), ("me", text)):
         with pytest.raises(ConfigurationError) as caught:
             Password(*arguments)
         assert not text or text not in str(caught.value)
 
 
-# The ends of data that some server has taken for one (SEC Consult 2023, VU#302671).
+# Sequences that some servers take for the end of a message (SEC Consult 2023, VU#302671).
 SEQUENCES = {
     "LF.LF": b"\n.\n", "CR.CR": b"\r.\r", "CRLF.CR": b"\r\n.\r", "CR.LF": b"\r.\n", "LF.CRLF": b"\n.\r\n",
     "CR.CRLF": b"\r.\r\n", "CRLF.LF": b"\r\n.\n", "CRLF NUL.CRLF": b"\r\n\0.\r\n", "CRLF.NUL CRLF": b"\r\n.\0\r\n",
@@ -217,12 +223,14 @@ SMUGGLED = b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<evil@y.example>\r\nDATA\r\n"
 @pytest.mark.parametrize("offset", [0, 1, 2, 3, 4, 5], ids=lambda offset: f"block end {offset}")
 @pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES)
 @pytest.mark.parametrize("form", ["bytes", "text"])
-def test_one_message_stays_one(serve: Serve, mailer: Mailer, form: str, sequence: bytes, offset: int) -> None:
-    """Each sequence at each place around a block's end: refused, or inside the one message (MSG-01, MSG-02)."""
+def test_smuggled_commands_stay_inside_the_message(
+    serve: Serve, mailer: Mailer, form: str, sequence: bytes, offset: int
+) -> None:
+    """Each sequence at each position around the end of a block is refused or stays content (MSG-01, MSG-02)."""
     server = serve()
     mine = mailer(server)
     head = b"From: a@b.example\r\nTo: c@d.example\r\n\r\n"
-    # 65536 is a block; lines of 64 octets lead up to it.
+    # Blocks have 65536 bytes; lines of 64 bytes fill the first one.
     fill = (b"x" * 62 + b"\r\n") * 1100
     body = fill[: 65536 - len(head) - offset]
     body = body[: body.rfind(b"\n") + 1] + b"y" * (len(body) - body.rfind(b"\n") - 1) + sequence + SMUGGLED
@@ -235,9 +243,12 @@ def test_one_message_stays_one(serve: Serve, mailer: Mailer, form: str, sequence
             mail.set_content(body.decode("latin-1"), cte="7bit")
             mine.send(mail)
     except MessageError:
+        mine.close()
+        server.joined()
+        assert server.accepted == []
         return
     mine.close()
     server.joined()
-    # conftest's audit has seen one MAIL, one content and no bare CR, LF or NUL.
+    # The audit in conftest.py checks for one MAIL, one content, and no bare CR, LF or NUL.
     (accepted,) = server.accepted
     assert b"evil@x" in accepted.content

@@ -21,7 +21,7 @@ from securesmtp import (
     Stage,
     Timeouts,
 )
-from securesmtp._transport.connection import Connection
+from securesmtp._transport.transfer import Transfer
 
 
 def _greeted(*replies: bytes) -> object:
@@ -121,15 +121,15 @@ def test_a_refusal_right_before_a_reset_is_reported(
         peer.reset()
         gone.set()
 
-    def unread(connection: Connection) -> bool:
-        found = look(connection)
-        if connection._stage is Stage.CONTENT:
+    def unread(transfer: Transfer) -> bool:
+        found = look(transfer)
+        if transfer.limit.stage is Stage.CONTENT:
             looked.set()
             gone.wait(5)
         return found
 
-    look = Connection._has_unread
-    monkeypatch.setattr(Connection, "_has_unread", unread)
+    look = Transfer.has_unread
+    monkeypatch.setattr(Transfer, "has_unread", unread)
     with pytest.raises(DataRefusedError, match="552"):
         mailer(serve(quick)).send_bytes(b"\n", mail_from="a@b.example", recipients=["c@d.example"])
 

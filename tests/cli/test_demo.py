@@ -22,6 +22,7 @@ def test_the_demo_sends_two_and_refuses_two(capsys: pytest.CaptureFixture[str]) 
     assert shown.count("equal to what was sent") == 2
     assert "CertificateError" in shown
     assert "DowngradeError" in shown
+    assert shown.count("outcome: not sent") == 2
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--help"], 0), (["nonsense"], 2)])

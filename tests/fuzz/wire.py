@@ -105,7 +105,7 @@ class MemoryLink(Link):
 
     def _wait_for_socket(self, events: int) -> None:
         if not self.wire.wait():
-            Deadline(self.connection._limit, 0).left(self.connection._stage)
+            Deadline(self.connection.limit._name, 0).left(self.connection.limit.stage)
 
 
 SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in TLSMode}
@@ -114,5 +114,6 @@ SETTINGS = {mode: SecureMailer("mx.example.org", tls=mode)._settings for mode in
 def memory_link(wire: Wire, mode: TLSMode) -> MemoryLink:
     """Return a link that will find *wire* when it connects."""
     link = MemoryLink(SETTINGS[mode], cast("ssl.SSLContext", None))
-    link.wire, link.connection.channel = wire, MemoryChannel(wire, mode)
+    link.wire = wire
+    link.connection.channel = link.connection.transfer.channel = MemoryChannel(wire, mode)
     return link

@@ -20,14 +20,15 @@ from securesmtp._protocol.effects import (
     Answer,
     Block,
     CommandGroup,
+    Computation,
     Connect,
     Dialogue,
+    Effect,
     IOEffect,
     Opened,
     Receive,
     Send,
     Upgrade,
-    compute,
 )
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
@@ -106,6 +107,18 @@ def opened(greeting: bytes = b"220 mx", tls: TLSInfo | None = None) -> Opened:
     return Opened(raw(greeting), tls, b"[127.0.0.1]")
 
 
+def computed(effect: Effect, dialogue: Dialogue[T]) -> IOEffect:
+    """Return the first effect that is no computation, having done those before it as a connection does."""
+    while isinstance(effect, Computation):
+        try:
+            answer = effect.perform()
+        except Exception as error:  # noqa: BLE001 -- as a connection does
+            effect = dialogue.throw(error)
+        else:
+            effect = dialogue.send(answer)
+    return effect
+
+
 def play(
     dialogue: Dialogue[T],
     *answers: bytes | Opened | TLSInfo | SecureSMTPError,
@@ -120,7 +133,7 @@ def play(
     reader = ReplyReader()
     try:
         while True:
-            effect = compute(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
+            effect = computed(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

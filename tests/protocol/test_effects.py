@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from protocol.play import TLS
+from protocol.play import TLS, computed
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
@@ -21,7 +21,6 @@ from securesmtp._protocol.effects import (
     Effect,
     FetchPassword,
     adapt,
-    compute,
     connect,
     fetch_password,
     receive,
@@ -52,12 +51,12 @@ def test_the_callers_code_runs_outside_of_the_dialogue() -> None:
     effect = next(login)
     assert isinstance(effect, FetchPassword)
     assert calls == []
-    compute(effect, login)
+    computed(effect, login)
     assert calls == ["password"]
     delivery = deliver(SESSION, SUBMISSION, "raise", "message")
     effect = next(delivery)
     assert isinstance(effect, Adapt)
-    assert isinstance(compute(effect, delivery), CommandGroup)
+    assert isinstance(computed(effect, delivery), CommandGroup)
 
 
 def test_what_the_callers_code_raises_is_raised_in_the_dialogue() -> None:
@@ -75,11 +74,11 @@ def test_what_the_callers_code_raises_is_raised_in_the_dialogue() -> None:
     dialogue = handles()
     effect = next(dialogue)
     assert isinstance(effect, FetchPassword)
-    assert compute(effect, dialogue) == Block(b"handled")
+    assert computed(effect, dialogue) == Block(b"handled")
     dialogue_without_handler = fetch_password(broken)
     next(dialogue_without_handler)
     with pytest.raises(ZeroDivisionError):
-        compute(effect, dialogue_without_handler)
+        computed(effect, dialogue_without_handler)
 
 
 @pytest.mark.parametrize(

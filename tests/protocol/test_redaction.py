@@ -17,6 +17,7 @@ from protocol.play import plain_id, raw
 from securesmtp._protocol import redaction
 from securesmtp._protocol.capabilities import parse_capabilities
 from securesmtp._protocol.redaction import _KEYWORD, REDACTED, Memory, Redactor
+from securesmtp._protocol.sasl import RANKED
 from securesmtp._protocol.wire import RawReply, ReplyReader, line
 from securesmtp.errors import ProtocolError
 
@@ -105,6 +106,13 @@ def test_keywords_of_ehlo_are_never_redacted(password: str) -> None:
     capabilities = parse_capabilities(lines)
     assert set(capabilities.keywords) == {"STARTTLS", "SMTPUTF8", "8BITMIME", "SIZE"}
     assert {"PLAIN", "LOGIN"} <= set(capabilities.auth)
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_each_mechanism_is_still_offered_if_it_is_the_password(name: str) -> None:
+    """A mechanism of the registry is a keyword of EHLO too."""
+    lines = _raw(["250-mx", f"250 AUTH {name}"], logged_in(name)).lines
+    assert parse_capabilities(lines).auth == (name,)
 
 
 ALIGNED = [base64.b64encode(b"x" * before + PASSWORD.encode() + b"xy") for before in range(3)]

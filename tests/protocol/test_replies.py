@@ -11,8 +11,8 @@ from securesmtp._protocol.replies import (
     is_auth_continue,
     is_bad_sequence,
     is_closing,
-    is_login_wanted,
-    is_not_a_command,
+    is_command_unsupported,
+    is_login_required,
     is_positive,
     is_refusal,
     is_start_mail_input,
@@ -53,13 +53,13 @@ def test_single_codes_have_a_meaning_of_their_own() -> None:
     assert [code for code in CODES if is_closing(code)] == [421]
     assert [code for code in CODES if is_too_many_connections(code)] == [432]
     assert [code for code in CODES if is_bad_sequence(code)] == [503]
-    assert [code for code in CODES if is_not_a_command(code)] == [500, 502, 503]
+    assert [code for code in CODES if is_command_unsupported(code)] == [500, 502, 503]
 
 
 @pytest.mark.parametrize("stage", Stage)
 def test_only_a_refused_mail_requires_a_login(stage: Stage) -> None:
     """At RCPT, these codes refuse one recipient (RFC 4954 §6)."""
-    codes = [code for code in CODES if is_login_wanted(stage, code)]
+    codes = [code for code in CODES if is_login_required(stage, code)]
     assert codes == ([530, 535, 538] if stage is Stage.MAIL else [])
 
 

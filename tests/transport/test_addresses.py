@@ -132,19 +132,19 @@ def _refusing(host: str) -> Iterator[AddressInfo]:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """List every socket with which a link starts to connect."""
-    sockets: list[socket.socket] = []
+    started: list[socket.socket] = []
     begin = Channel._begin_attempt
 
-    def remembered(channel: Channel, info: AddressInfo) -> socket.socket:
+    def begin_and_record(channel: Channel, info: AddressInfo) -> socket.socket:
         try:
             return begin(channel, info)
         finally:
-            sockets.append(channel._connecting[-1])
+            started.append(channel._connecting[-1])
 
-    monkeypatch.setattr(Channel, "_begin_attempt", remembered)
-    return sockets
+    monkeypatch.setattr(Channel, "_begin_attempt", begin_and_record)
+    return started
 
 
 def _resolve(monkeypatch: pytest.MonkeyPatch, *found: AddressInfo) -> None:
@@ -156,7 +156,11 @@ def _closed(sockets: list[socket.socket]) -> bool:
 
 
 def test_a_silent_address_costs_one_delay(
-    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+    serve: Serve,
+    mailer: Mailer,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: list[AddressInfo],
+    sockets: list[socket.socket],
 ) -> None:
     """RFC 8305: two silent addresses cost two delays, not two thirds of the time limit of a minute."""
     server = serve()
@@ -168,22 +172,22 @@ def test_a_silent_address_costs_one_delay(
     assert report.addresses == ("127.0.0.1", "127.0.0.2", "127.0.0.3")
     assert (report.address, server.port) == ("127.0.0.1", mine._settings.port)
     # The last one was not tried.
-    assert len(made) == 3
-    assert _closed(made[:2])
+    assert len(sockets) == 3
+    assert _closed(sockets[:2])
 
 
 def test_silent_addresses_share_one_limit(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """One limit for all of them (TMO-01); the error reports each address, and no socket stays open."""
     with (
         _refusing("127.0.0.4") as refusing,
         SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.8)) as mailer,
     ):
-        asked: list[object] = []
+        queries: list[object] = []
 
         def resolve(host: str, port: int, **_: object) -> object:
-            asked.append((host, port))
+            queries.append((host, port))
             return [silent[0], refusing, silent[1]]
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -191,9 +195,9 @@ def test_silent_addresses_share_one_limit(
             mailer.send(message)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("connect", Stage.CONNECT, True)
     assert "connect): 127.0.0.1: no answer; 127.0.0.4: Connection refused; 127.0.0.2: no answer" in caught.value.args[0]
-    assert asked == [("three.example", 25000)]
-    assert len(made) == 3
-    assert _closed(made)
+    assert queries == [("three.example", 25000)]
+    assert len(sockets) == 3
+    assert _closed(sockets)
 
 
 def test_the_error_for_one_silent_address_does_not_repeat_the_address(
@@ -207,7 +211,7 @@ def test_the_error_for_one_silent_address_does_not_repeat_the_address(
 
 
 def test_the_error_reports_each_address(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, sockets: list[socket.socket]
 ) -> None:
     """With the hint for a refused connection, although IPv6 is unreachable."""
     with _refusing("127.0.0.1") as one, _refusing("127.0.0.2") as two, SecureMailer("two.example") as mailer:
@@ -223,8 +227,8 @@ def test_the_error_reports_each_address(
     )
     assert (error.stage, error.retryable, "465" in str(error.hint)) == (Stage.CONNECT, True, True)
     assert isinstance(error.__cause__, ConnectionRefusedError)
-    assert len(made) == 3
-    assert _closed(made)
+    assert len(sockets) == 3
+    assert _closed(sockets)
 
 
 def test_errors_of_addresses_keep_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +268,7 @@ def test_the_error_for_one_address_does_not_repeat_the_address(
 
 
 def test_two_addresses_that_connect_at_once_leave_one_connection(
-    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, made: list[socket.socket]
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, sockets: list[socket.socket]
 ) -> None:
     """The first in order wins and the other is closed; another client leaked a socket here."""
     server, other = serve(), serve()
@@ -272,7 +276,7 @@ def test_two_addresses_that_connect_at_once_leave_one_connection(
     _resolve(monkeypatch, _info("127.0.0.1", server.port), _info("127.0.0.1", other.port))
     assert mailer(server).send(message).reply.code == 250
     assert (len(server.accepted), len(other.accepted)) == (1, 0)
-    assert [sock.fileno() >= 0 for sock in made] == [True, False]
+    assert [sock.fileno() >= 0 for sock in sockets] == [True, False]
 
 
 def test_attempts_overlap_from_one_source_port(
@@ -304,9 +308,9 @@ def test_a_source_address_of_the_other_family_fails_for_one_address_only(
     assert mailer(server, source_address=("127.0.0.2", 0)).send(message).reply.code == 250
 
 
-@pytest.mark.parametrize("strikes", ["start", "wait"])
+@pytest.mark.parametrize("during", ["start", "wait"])
 def test_an_interrupt_leaves_no_socket(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket], strikes: str
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket], during: str
 ) -> None:
     """Ctrl-C during several attempts closes all of them."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
@@ -323,20 +327,20 @@ def test_an_interrupt_leaves_no_socket(
     def waits(link: Link, wanted: WaitForAny) -> list[object]:
         raise KeyboardInterrupt
 
-    if strikes == "start":
+    if during == "start":
         monkeypatch.setattr(Channel, "_begin_attempt", interrupted)
     else:
         monkeypatch.setattr(Link, "_wait_for_any", waits)
     with pytest.raises(KeyboardInterrupt):
         link.run(open_session(TLSMode.IMPLICIT, None))
-    assert len(made) == (2 if strikes == "start" else 1)
-    assert _closed(made)
+    assert len(sockets) == (2 if during == "start" else 1)
+    assert _closed(sockets)
     assert not link.connection.channel._connecting
     gc.collect()
 
 
 def test_an_aborted_link_starts_no_further_attempt(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """An abort from another thread takes effect before the next attempt."""
     link = Link(SecureMailer("localhost", 1, timeout=5)._settings, build_context(TLSPolicy()))
@@ -350,42 +354,44 @@ def test_an_aborted_link_starts_no_further_attempt(
     monkeypatch.setattr(Channel, "_begin_attempt", aborting)
     with pytest.raises(SecureSMTPError, match="abort") as caught:
         link.run(open_session(TLSMode.IMPLICIT, None))
-    assert (caught.value.stage, len(made)) == (Stage.CONNECT, 1)
-    assert _closed(made)
+    assert (caught.value.stage, len(sockets)) == (Stage.CONNECT, 1)
+    assert _closed(sockets)
 
 
 def test_closing_with_abort_ends_a_running_attempt(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """At a silent server: the send fails with the right error, long before its time limit (issue 12, 16)."""
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
-    thread, caught = _started(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
-    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
+    thread, caught = _start(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
+    _wait_until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
     mine.close(abort=True)
     thread.join(10)
     assert [(error.stage, error.outcome) for error in caught] == [(Stage.CONNECT, Outcome.NOT_SENT)]
-    assert _closed(made)
+    assert _closed(sockets)
 
 
 def test_closing_with_abort_ends_a_check_that_is_connecting(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket]
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """A check has a connection of its own, outside the pool's (issue 12, 16)."""
     mine = SecureMailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
-    thread, caught = _started(mine.check)
-    _until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots.check_slots))
+    thread, caught = _start(mine.check)
+    _wait_until(
+        lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots.check_slots)
+    )
     mine.close(abort=True)
     thread.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
-    assert _closed(made)
+    assert _closed(sockets)
     assert not mine._pool.slots.check_slots
 
 
 @pytest.mark.parametrize("what", ["send", "check"])
 def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], made: list[socket.socket], what: str
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket], what: str
 ) -> None:
     """While the certificates are loaded there is no socket yet that could be closed."""
     _resolve(monkeypatch, silent[0])
@@ -393,7 +399,7 @@ def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
     def on_event(event: Event) -> None:
         if isinstance(event, Connecting):
             closing.start()
-            _until(lambda: mine._pool.slots.is_aborted)
+            _wait_until(lambda: mine._pool.slots.is_aborted)
 
     mine = SecureMailer("localhost", 1, timeout=60, on_event=on_event)
     closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)
@@ -401,15 +407,15 @@ def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
         "send": lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]),
         "check": mine.check,
     }
-    thread, caught = _started(acts[what])
+    thread, caught = _start(acts[what])
     thread.join(10)
     closing.join(10)
     assert [error.stage for error in caught] == [Stage.CONNECT]
     assert "abort" in str(caught[0])
-    assert _closed(made)
+    assert _closed(sockets)
 
 
-def _started(act: Callable[[], object]) -> tuple[threading.Thread, list[SecureSMTPError]]:
+def _start(act: Callable[[], object]) -> tuple[threading.Thread, list[SecureSMTPError]]:
     caught = list[SecureSMTPError]()
 
     def run() -> None:
@@ -422,8 +428,8 @@ def _started(act: Callable[[], object]) -> tuple[threading.Thread, list[SecureSM
     return thread, caught
 
 
-def _until(is_true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
+def _wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
     while not is_true():
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -47,10 +47,10 @@ from securesmtp._protocol.wire import Line, RawReply, line
 from securesmtp._transport import process
 from securesmtp._transport.addresses import AddressInfo
 from securesmtp._transport.channel import Channel, Steps
-from securesmtp._transport.connection import Connection
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
+from securesmtp._transport.transfer import Transfer
 from securesmtp._values import Stage, TLSInfo
 from securesmtp.events import Closed, Event
 
@@ -318,7 +318,7 @@ def test_a_limit_that_has_run_out_says_where() -> None:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
     link = _link()
-    link.connection.overall = Deadline("deadline", 0)
+    link.connection.limit.overall = Deadline("deadline", 0)
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
@@ -647,7 +647,7 @@ def _ends() -> tuple[Link, socket.socket]:
     ours.settimeout(0)
     link.connection.channel.sock = ours
     link.connection.exchange.tls = cast("TLSInfo", object())
-    link.connection._stage = Stage.CONTENT
+    link.connection.limit.stage = Stage.CONTENT
     return link, theirs
 
 
@@ -665,7 +665,7 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     with theirs:
         theirs.send(words)
         if kind == "deadline":
-            link.connection.overall = Deadline("deadline", 0)
+            link.connection.limit.overall = Deadline("deadline", 0)
         else:
             link.abort()
         if words.endswith(b"\n"):
@@ -684,7 +684,7 @@ def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
     with theirs:
         theirs.send(b"250 ok\r\n" * 5000)
-        link.connection._fail(ConnectError("gone"))
+        link.connection.transfer.fail(ConnectError("gone"))
     assert next(now) < 10
 
 
@@ -757,15 +757,15 @@ def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatc
     server = serve(honest(extensions=()))
     count = 0
 
-    def forks(connection: Connection, record: memoryview) -> int:
+    def forks(transfer: Transfer, record: memoryview) -> int:
         nonlocal count
-        count += connection._stage is Stage.CONTENT
+        count += transfer.limit.stage is Stage.CONTENT
         if count == (1 if at == "once" else 2):
             process._count_fork()
-        return write(connection, record)
+        return write(transfer, record)
 
-    write = Connection._write_record
-    monkeypatch.setattr(Connection, "_write_record", forks)
+    write = Transfer._write_record
+    monkeypatch.setattr(Transfer, "_write_record", forks)
     monkeypatch.setattr(process._Forks, "count", 0)
     with pytest.raises(ConnectError, match="forked") as caught:
         mailer(server).send_bytes(RAW * 2000, mail_from="a@b.example", recipients=["c@d.example"])

@@ -70,7 +70,7 @@ def test_the_file_removes_no_version_and_no_suite_of_tls_1_2(
 
 
 def test_a_file_with_another_suite_of_tls_1_3_prevents_the_session_or_is_ignored(serve: Serve, tmp_path: Path) -> None:
-    """Python can set these suites from 3.15 on; before, the file's suite is none that the server has."""
+    """Python can set these suites from 3.15 on; before, the file and the server have no suite in common."""
     context = GOOD.certificate.context()
     port = serve(tls=context).port
     output = _check(tmp_path / "openssl.cnf", "Ciphersuites = TLS_AES_128_CCM_SHA256", str(port), GOOD.trust.decode())

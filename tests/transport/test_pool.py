@@ -1,4 +1,4 @@
-"""The pool: who gets which connection, how many there are, how long they live, and how they end."""
+"""The pool: which send gets which connection, how many there are, how long they live, and how they are closed."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _holding(release: threading.Event, reached: threading.Event) -> Callable[[Pe
     return answer
 
 
-def test_threads_have_as_many_connections_as_are_allowed(serve: Serve, mailer: Mailer) -> None:
-    """And no more; each message goes once, and all connections are used again."""
+def test_threads_use_as_many_connections_as_are_allowed(serve: Serve, mailer: Mailer) -> None:
+    """No more than that; each message is sent once, and every connection is reused."""
     busy, most, lock = 0, 0, threading.Lock()
 
     def slow(peer: Peer, content: bytes) -> bytes:
@@ -76,7 +76,7 @@ def test_threads_have_as_many_connections_as_are_allowed(serve: Serve, mailer: M
 
 
 def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, mailer: Mailer) -> None:
-    """It is told as such, and nothing of it was sent."""
+    """Then it raises DeadlineExceededError, and nothing was sent."""
     release, reached = threading.Event(), threading.Event()
     server = serve(honest(replies={"CONTENT": _holding(release, reached)}))
     mine = mailer(server, max_connections=1)
@@ -96,10 +96,10 @@ def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, 
     [({"max_messages": 2}, "SIZE", 2), ({}, "LIMITS MAILMAX=3", 3), ({"max_messages": 1}, "LIMITS MAILMAX=0", 1)],
     ids=["ours", "the server's", "none of the server's"],
 )
-def test_a_connection_carries_as_many_messages_as_it_may(
+def test_a_connection_carries_only_as_many_messages_as_the_limits_allow(
     serve: Serve, mailer: Mailer, options: dict[str, int], extension: str, per_connection: int
 ) -> None:
-    """Then it is closed by QUIT, and the next message takes a new one (RFC 9422; OpenSMTPD's 100)."""
+    """After them it is closed with QUIT, and the next message takes a new one (RFC 9422; OpenSMTPD allows 100)."""
     server = serve(honest(extensions=(extension,)))
     mine = mailer(server, **options)
     for _ in range(6):
@@ -110,8 +110,8 @@ def test_a_connection_carries_as_many_messages_as_it_may(
     assert all(log.secret.endswith(b"QUIT\r\n") for log in server.connections)
 
 
-def test_a_connection_that_nobody_used_is_not_used_again(serve: Serve, mailer: Mailer) -> None:
-    """The server would close it at any moment; it is closed by QUIT when the next is opened."""
+def test_an_idle_connection_is_not_reused_after_max_idle(serve: Serve, mailer: Mailer) -> None:
+    """The server could close it at any moment; it is closed with QUIT when the next one is opened."""
     server = serve()
     mine = mailer(server, max_idle=0.05)
     _send(mine)
@@ -123,8 +123,8 @@ def test_a_connection_that_nobody_used_is_not_used_again(serve: Serve, mailer: M
     assert all(log.secret.endswith(b"QUIT\r\n") for log in server.connections)
 
 
-def test_a_refused_greeting_leaves_no_connection_behind(serve: Serve, mailer: Mailer) -> None:
-    """In step, and of no use: the next send begins anew."""
+def test_a_refused_ehlo_leaves_no_connection_open(serve: Serve, mailer: Mailer) -> None:
+    """The next send opens a new connection."""
     server = serve(honest(replies={"EHLO": b"550 no\r\n"}), honest())
     mine = mailer(server)
     with pytest.raises(RefusedError):
@@ -134,8 +134,8 @@ def test_a_refused_greeting_leaves_no_connection_behind(serve: Serve, mailer: Ma
     assert server.connections[0].client == "eof"
 
 
-def test_close_waits_for_the_sends_under_way(serve: Serve, mailer: Mailer) -> None:
-    """They are finished, and no later one is begun."""
+def test_close_waits_for_the_sends_in_progress(serve: Serve, mailer: Mailer) -> None:
+    """They finish, and no new send starts."""
     release, reached = threading.Event(), threading.Event()
     server = serve(honest(replies={"CONTENT": _holding(release, reached)}))
     mine = mailer(server)
@@ -166,10 +166,10 @@ def test_close_waits_for_the_sends_under_way(serve: Serve, mailer: Mailer) -> No
         ("CONTENT", OutcomeUnknownError, Outcome.UNKNOWN),
     ],
 )
-def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+def test_close_with_abort_ends_the_sends_in_progress(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     serve: Serve, mailer: Mailer, mode: Mode, step: str, kind: type[SecureSMTPError], outcome: Outcome
 ) -> None:
-    """At once, with what is true of each; nothing more is written."""
+    """It ends them at once, each with its true outcome, and nothing more is written."""
     reached = threading.Event()
 
     def silent(peer: Peer, line: bytes) -> bytes:
@@ -199,8 +199,8 @@ def test_close_can_end_the_sends_under_way(  # noqa: PLR0913, PLR0917 -- fixture
     assert server.accepted == []
 
 
-def test_an_aborted_connection_is_not_gone_on_with(serve: Serve, mailer: Mailer) -> None:
-    """Where it was still being opened, the next step says why it ends."""
+def test_an_aborted_connection_is_not_used_any_further(serve: Serve, mailer: Mailer) -> None:
+    """If it is aborted while it logs in, the next step raises an error that says so."""
 
     def password() -> str:
         (link,) = [slot.link for slot in mine._pool.slots if slot.link is not None]
@@ -212,8 +212,8 @@ def test_an_aborted_connection_is_not_gone_on_with(serve: Serve, mailer: Mailer)
         _send(mine)
 
 
-def test_a_link_that_is_ended_before_it_is_connected_stays_so(serve: Serve, mailer: Mailer) -> None:
-    """Whoever opens it finds out at the first step."""
+def test_a_link_that_is_aborted_before_it_connects_never_connects(serve: Serve, mailer: Mailer) -> None:
+    """The first step of opening it raises an error."""
     mine = mailer(serve())
     link = Link(mine._settings, build_context(mine._settings.policy))
     link.abort()
@@ -221,8 +221,8 @@ def test_a_link_that_is_ended_before_it_is_connected_stays_so(serve: Serve, mail
         link.run(open_session(mine._settings.mode, None))
 
 
-def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer: Mailer) -> None:
-    """A child that was forked in the middle of a send has its parent's in hand, and one nonce must not serve twice."""
+def test_nothing_is_written_to_a_connection_of_another_process(serve: Serve, mailer: Mailer) -> None:
+    """A child forked in the middle of a send has its parent's connection, and a TLS nonce must not be used twice."""
     server = serve()
     mine = mailer(server)
     _send(mine)
@@ -235,8 +235,8 @@ def test_a_connection_of_another_process_is_not_written_to(serve: Serve, mailer:
     assert server.secret.count(b"MAIL") == 1
 
 
-def test_who_comes_later_waits_behind_who_is_in_line(serve: Serve, mailer: Mailer) -> None:
-    """Even where a place is free; but not behind a thread that is gone, as an interrupt may leave it there."""
+def test_a_send_waits_behind_those_that_came_earlier(serve: Serve, mailer: Mailer) -> None:
+    """Even if a slot is free; but not behind a waiter whose thread is gone: an interrupt may leave one in the queue."""
     mine = mailer(serve())
     left = Waiter()
     mine._pool._waiters.append(left)
@@ -247,8 +247,8 @@ def test_who_comes_later_waits_behind_who_is_in_line(serve: Serve, mailer: Maile
     assert _send(mine, deadline=0.2) == 250
 
 
-def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None:
-    """As files and sockets do, and only where there is a connection."""
+def test_a_mailer_that_was_not_closed_warns(serve: Serve, mailer: Mailer) -> None:
+    """With a ResourceWarning, as files and sockets do, but only if it has an open connection."""
     server = serve()
     unused = mailer(server)
     left = [SecureMailer("localhost", server.port, policy=unused._settings.policy)]
@@ -265,14 +265,14 @@ def test_a_mailer_that_is_not_closed_warns(serve: Serve, mailer: Mailer) -> None
 
 
 @pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_mailer_is_not_copied(use: Callable[[object], object]) -> None:
-    """A copy would share the connections, and close them."""
+def test_a_mailer_cannot_be_copied(use: Callable[[object], object]) -> None:
+    """A copy would share its connections, and close them."""
     with pytest.raises(TypeError, match="create one in each process"):
         use(SecureMailer("localhost"))
 
 
-def test_a_send_in_a_send_takes_another_connection(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """As long as there is one: a password may be fetched by mail, or a signal handler tell of something."""
+def test_a_send_inside_a_send_takes_another_connection(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """If one is free: a password callable or a signal handler may send a message of its own."""
     server = serve(honest(auth=("me", "secret")))
 
     def password() -> str:
@@ -291,10 +291,10 @@ def test_a_send_in_a_send_takes_another_connection(serve: Serve, mailer: Mailer,
     [((), 4), (("PIPELINING",), 2), (("PIPELINING", "CHUNKING"), 1)],
     ids=["lockstep", "DATA", "BDAT"],
 )
-def test_a_message_on_a_warm_connection_takes_as_few_round_trips_as_it_may(
+def test_a_message_on_an_open_connection_takes_as_few_round_trips_as_possible(
     serve: Serve, mailer: Mailer, extensions: tuple[str, ...], turns: int
 ) -> None:
-    """Counted at the server: what the client says before it hears an answer is one (RFC 2920, RFC 3030)."""
+    """The server counts them: what the client writes before it reads a reply is one (RFC 2920, RFC 3030)."""
     server = serve(honest(extensions=extensions))
     mine = mailer(server)
     _send(mine)
@@ -302,5 +302,5 @@ def test_a_message_on_a_warm_connection_takes_as_few_round_trips_as_it_may(
     before = len(log.turns)
     _send(mine)
     told = [turn for turn in log.turns[before:] if turn.who == "client"]
-    # The chunk is a write of its own behind its flight, and is not waited for.
+    # The chunk is a write of its own after its command group, without a wait in between.
     assert len(told) in {turns, turns + ("CHUNKING" in extensions)}

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import socket
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,8 @@ from typing import Literal, NoReturn, cast
 import certifi
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -22,7 +24,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import (
+    Certificate,
+    CertificateRevocationListBuilder,
+    Name,
+    NameAttribute,
+    load_pem_x509_certificate,
+    load_pem_x509_certificates,
+)
+from cryptography.x509.oid import NameOID
 
 from certificates import GOOD
 from conftest import Mailer, Serve
@@ -49,6 +59,12 @@ from securesmtp._transport.channel import READ
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
 from securesmtp._values import TLSInfo, TLSMode
+
+
+def _pin(certificate: Certificate) -> str:
+    """Return the pin of a certificate, by the package cryptography."""
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256/" + base64.b64encode(hashlib.sha256(key).digest()).decode()
 
 
 def _settings(mode: Literal["implicit", "starttls"] = "starttls", port: int = 1) -> Settings:
@@ -115,8 +131,45 @@ def test_a_certificate_that_cannot_be_read_is_refused() -> None:
     assert (caught.value.stage, caught.value.hint) == (Stage.HANDSHAKE, "the server needs a new certificate")
 
 
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"version": lambda: None}, "no verified certificate"),
+        ({"version": lambda: "TLSv1.1"}, "no verified certificate"),
+        ({"cipher": lambda: None}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: None}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: b"" if binary_form else {}}, "no verified certificate"),
+        ({"getpeercert": lambda *, binary_form=False: b"x" if binary_form else {}}, "no verified certificate"),
+        ({"cipher": lambda: ("ECDHE-RSA-AES128-SHA256", "TLSv1.2", 128)}, "cipher suite that was not asked for"),
+    ],
+    ids=["no version", "TLS 1.1", "no cipher", "no certificate", "empty certificate", "no fields", "CBC"],
+)
+def test_a_session_without_the_required_properties_is_refused(changed: dict[str, object], text: str) -> None:
+    """The context rules these out; they are checked again after the handshake."""
+    session = {
+        "session_reused": False,
+        "version": lambda: "TLSv1.3",
+        "cipher": lambda: ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256),
+        "getpeercert": lambda *, binary_form=False: b"x" if binary_form else {"notAfter": ""},
+    }
+    with pytest.raises(TLSError, match=text) as caught:
+        tls.verify_session(cast("ssl.SSLObject", SimpleNamespace(**(session | changed))), _settings())
+    assert (type(caught.value), caught.value.stage) == (TLSError, Stage.HANDSHAKE)
+
+
+def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    """OpenSSL reads a file with a revocation list only, without an error."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer, now = Name([NameAttribute(NameOID.COMMON_NAME, "ca")]), datetime.now(UTC)
+    revoked = CertificateRevocationListBuilder(issuer, now, now + timedelta(days=1)).sign(key, SHA256())
+    (tmp_path / "ca.pem").write_bytes(revoked.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigurationError, match=r"^ca_file '.*ca\.pem' contains no certificate\. ") as caught:
+        SecureMailer("localhost", ca_file=tmp_path / "ca.pem")
+    assert "the CA that signed" in (caught.value.hint or "")
+
+
 def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
-    """When the mailer is made, with its own hint; OpenSSL does not ask for the password on the terminal."""
+    """When the mailer is created, with its own hint; OpenSSL does not ask for the password on the terminal."""
     leaf = trustme.CA().issue_cert("me.example")
     certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
     leaf.cert_chain_pems[0].write_to_path(str(certificate))
@@ -129,7 +182,7 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "inside", "kind", "words"),
+    ("sent", "inside_tls", "kind", "text"),
     [
         (b"421 bye\r\n", False, DowngradeError, "out of turn, in the clear"),
         (b"421 bye\r\n", True, ConnectError, "the server closes the session"),
@@ -137,14 +190,14 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
         (b"25", True, ProtocolError, "out of turn"),
     ],
 )
-def test_what_nobody_asked_for_is_told_with_its_stage(
-    said: bytes, kind: type[SecureSMTPError], words: str, *, inside: bool
+def test_an_unsolicited_reply_is_an_error_with_its_stage(
+    sent: bytes, kind: type[SecureSMTPError], text: str, *, inside_tls: bool
 ) -> None:
-    """In the clear it is an attack, in TLS a goodbye or a fault."""
+    """In plaintext it is an attack; inside TLS the server closes the session or is at fault."""
     exchange = Exchange()
-    exchange.tls = cast("TLSInfo", object()) if inside else None
-    exchange.feed(said)
-    with pytest.raises(kind, match=words) as caught:
+    exchange.tls = cast("TLSInfo", object()) if inside_tls else None
+    exchange.feed(sent)
+    with pytest.raises(kind, match=text) as caught:
         exchange.refuse_unsolicited(Stage.RCPT)
     assert type(caught.value) is kind
     assert caught.value.stage is Stage.RCPT
@@ -158,39 +211,52 @@ def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailM
         info = mailer.send(message).tls
     assert (info.mode, info.version, info.server_name, info.trust) == (mode, "TLSv1.3", "localhost", "ca_data")
     assert info.cipher.startswith("TLS_")
-    assert len(bytes.fromhex(info.peer_sha256)) == 32
-    assert info.peer_spki_sha256.startswith("sha256/")
-    assert info.not_after > datetime.now(UTC)
+    leaf = load_pem_x509_certificate(GOOD.certificate.pem_chain)
+    assert info.peer_sha256 == leaf.fingerprint(SHA256()).hex()
+    assert info.peer_spki_sha256 == _pin(leaf)
+    assert info.not_after == leaf.not_valid_after_utc
+    (first, *_, root), roots = info.chain, load_pem_x509_certificates(GOOD.trust)
+    assert first.sha256 == info.peer_sha256
+    assert root.sha256 in {each.fingerprint(SHA256()).hex() for each in roots}
 
 
-def test_a_client_certificate_and_its_key_are_two_files(tmp_path: Path) -> None:
-    """Both are loaded; if one cannot be read, the error names the certificate's path."""
-    leaf = trustme.CA().issue_cert("me.example")
+def test_a_client_certificate_and_its_key_are_two_files(
+    serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path
+) -> None:
+    """Both are loaded and used; if one cannot be read, the error names the certificate's path."""
+    clients = trustme.CA()
+    leaf = clients.issue_cert("me.example")
     certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
     leaf.cert_chain_pems[0].write_to_path(str(certificate))
     leaf.private_key_pem.write_to_path(str(key))
-    assert tls.build_context(TLSPolicy(client_cert=certificate, client_key=key)).cert_store_stats()["x509"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    clients.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    policy = TLSPolicy(ca_data=ca.cert_pem.bytes().decode(), client_cert=certificate, client_key=key)
+    with SecureMailer("localhost", serve(tls=context).port, policy=policy) as mailer:
+        assert mailer.send(message).reply.code == 250
     with pytest.raises(ConfigurationError, match=r"client_cert '.*missing\.pem' cannot be used"):
         tls.build_context(TLSPolicy(client_cert=tmp_path / "missing.pem", client_key=key))
 
 
-def test_the_configured_host_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no other: the resolver takes None for this machine."""
-    asked: list[object] = []
+def test_only_the_configured_host_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not None, which the resolver takes for this machine."""
+    queries: list[object] = []
 
-    def resolves(host: object, *_: object, **__: object) -> NoReturn:
-        asked.append(host)
+    def fail(host: object, *_: object, **__: object) -> NoReturn:
+        queries.append(host)
         raise socket.gaierror
 
     link = Link(_settings(), tls.build_context(TLSPolicy()))
-    monkeypatch.setattr(socket, "getaddrinfo", resolves)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConnectError):
         link.run(open_session(TLSMode.IMPLICIT, None))
-    assert asked == ["localhost"]
+    assert queries == ["localhost"]
 
 
-def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing comes in the clear, the port says why."""
+def test_a_silent_server_on_port_465_gets_a_hint_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With STARTTLS configured, its silence means that it waits for implicit TLS."""
     link = Link(_settings(port=465), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -204,13 +270,14 @@ def test_a_silent_server_on_port_465_waits_for_tls(monkeypatch: pytest.MonkeyPat
     assert "implicit" in (caught.value.hint or "")
 
 
-def test_a_limit_that_ran_out_before_a_wait_names_the_stage() -> None:
-    """The stage is that of the effect at hand."""
+def test_an_expired_limit_names_the_stage() -> None:
+    """The stage of the current effect, even if the limit expired before the wait."""
     link = Link(_settings(), tls.build_context(TLSPolicy()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = link.connection
-        connection.channel.sock, connection._stage, connection._deadline = ours, Stage.RCPT, Deadline("command", 0)
+        connection.channel.sock, connection.limit.stage = ours, Stage.RCPT
+        connection.limit.overall = Deadline("command", 0)
         with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
             link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")
@@ -225,9 +292,8 @@ def test_tls_1_2_is_used_if_the_server_has_nothing_newer(
     issued.configure_cert(context)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     info = mailer(serve(tls=context)).send(message).tls
-    key = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).public_key()
-    digest = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    assert (info.version, info.peer_spki_sha256) == ("TLSv1.2", "sha256/" + base64.b64encode(digest).decode())
+    pin = _pin(load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()))
+    assert (info.version, info.peer_spki_sha256) == ("TLSv1.2", pin)
 
 
 def test_the_default_options_of_openssl_stay() -> None:

@@ -317,7 +317,7 @@ def test_a_handshake_waits_until_the_socket_accepts_more(ends: Ends) -> None:
 
 
 def test_a_record_is_encrypted_once_however_often_it_is_tried(ends: Ends) -> None:
-    """Other data is refused until it is completely written."""
+    """Until the record is completely written, other data is refused."""
     records, ours, server = ends
     _do_handshake(ends)
     junk = _fill(ours)

@@ -18,7 +18,7 @@ from securesmtp._protocol.failures import refusal_error, server_closing_error
 from securesmtp._protocol.replies import (
     is_auth_continue,
     is_closing,
-    is_login_wanted,
+    is_login_required,
     is_positive,
     is_refusal,
     is_temporary,
@@ -173,7 +173,7 @@ def send_command(command: Line, stage: Stage, limit: Limit = "command") -> Dialo
 def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
     """Return the next reply if it is positive or a refusal. Any other reply is a `ProtocolError` (RPL-06)."""
     reply = (yield from receive(stage, limit)).reply()
-    if is_login_wanted(stage, reply.code):
+    if is_login_required(stage, reply.code):
         message = f'the server requires a login: "{reply}"'
         raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
     # RFC 5321 §3.8: the server is gone after 421. §4.1.1.5: RSET cannot be refused, so this reply is not to RSET.

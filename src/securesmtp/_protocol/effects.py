@@ -6,8 +6,8 @@ connection performs it and resumes the dialogue with the answer. If an effect fa
 the error into the dialogue. The dialogue may replace the error (only a transaction knows what became of its message)
 and ends.
 
-A dialogue runs no code of the caller's either. It yields a `Computation` instead, which the connection performs with
-`compute`. What the caller's code raises is thrown into the dialogue, and is no error of the connection.
+A dialogue runs no code of the caller's either. It yields a `Computation` instead, which the driver of the connection
+performs. What the caller's code raises is thrown into the dialogue, and is no error of the connection.
 """
 
 from __future__ import annotations
@@ -165,18 +165,6 @@ def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secr
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:
     """Return *submission*, adapted to a server that has these *capabilities*."""
     return _checked(Submission, (yield Adapt(submission, capabilities)))
-
-
-def compute(effect: Effect, dialogue: Dialogue[T]) -> IOEffect:
-    """Return *effect*; while it is a computation, perform it, resume *dialogue*, and take the next effect."""
-    while isinstance(effect, Computation):
-        try:
-            answer = effect.perform()
-        except BaseException as error:  # noqa: BLE001 -- the dialogue handles it, or raises it again
-            effect = dialogue.throw(error)
-        else:
-            effect = dialogue.send(answer)
-    return effect
 
 
 def _checked(kind: type[T], answer: Answer) -> T:

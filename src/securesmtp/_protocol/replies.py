@@ -60,7 +60,7 @@ _REFUSALS = range(400, 600)
 # RFC 4954 §6. As a reply to RCPT, they refuse one recipient.
 _LOGIN_REQUIRED = frozenset({530, 535, 538})
 # RFC 5321 §4.2.3: not recognised, not implemented, or not allowed at this point.
-_NOT_A_COMMAND = frozenset({500, 502, BAD_SEQUENCE})
+_COMMAND_UNSUPPORTED = frozenset({500, 502, BAD_SEQUENCE})
 
 
 def is_positive(stage: Stage, code: int) -> bool:
@@ -103,14 +103,14 @@ def is_too_many_connections(code: int) -> bool:
     return code == TOO_MANY_CONNECTIONS
 
 
-def is_login_wanted(stage: Stage, code: int) -> bool:
+def is_login_required(stage: Stage, code: int) -> bool:
     """Return whether the server requires a login before it accepts a message."""
     return stage is Stage.MAIL and code in _LOGIN_REQUIRED
 
 
-def is_not_a_command(code: int) -> bool:
+def is_command_unsupported(code: int) -> bool:
     """Return whether the server does not support a command that it advertised, or does not allow it at this point."""
-    return code in _NOT_A_COMMAND
+    return code in _COMMAND_UNSUPPORTED
 
 
 def is_too_many_recipients(reply: Reply) -> bool:

@@ -25,7 +25,7 @@ from securesmtp._protocol.failures import (
     refusal_error,
     server_closing_error,
 )
-from securesmtp._protocol.replies import is_closing, is_not_a_command, is_positive, is_refusal
+from securesmtp._protocol.replies import is_closing, is_command_unsupported, is_positive, is_refusal
 from securesmtp._protocol.wire import KEPT_BEYOND, KEPT_IN_ALL, Line, line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -234,7 +234,7 @@ class Transaction(Progress):
         try:
             return self.require_accepted(self._recipients, reply)
         except DataRefusedError as error:
-            if self._by_chunk and is_not_a_command(reply.code):
+            if self._by_chunk and is_command_unsupported(reply.code):
                 self._session.chunking_refused = reply
                 error.retryable, error.hint = True, _BDAT_REFUSED
             raise

@@ -63,13 +63,13 @@ _TEXTS = {
     CertificateReason.STRICT: "the certificate's chain violates RFC 5280",
 }
 _HINTS = {
-    CertificateReason.UNTRUSTED: "pass the root of a private CA as ca_file; the server must send its intermediates",
+    CertificateReason.UNTRUSTED: "pass a private CA's root as ca_file; for a public CA, the server must send its chain",
     CertificateReason.SELF_SIGNED: "pass the root certificate of its CA as ca_file",
     CertificateReason.EXPIRED: "the server needs a new certificate, or this machine's clock is wrong",
     CertificateReason.NOT_YET_VALID: "check the clock of this machine and of the server",
     CertificateReason.PURPOSE: "the server needs a certificate with serverAuth in its extended key usage",
     CertificateReason.WEAK_KEY: "the server needs a key of RSA 2048 bits, P-256 or better, signed with SHA-256",
-    CertificateReason.STRICT: "issue the private CA's certificate again without this, or pass allow_legacy_ca=True",
+    CertificateReason.STRICT: "issue the private CA's certificate again by RFC 5280, or pass allow_legacy_ca=True",
 }
 
 

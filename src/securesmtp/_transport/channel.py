@@ -222,6 +222,11 @@ class Channel:
         return self.sock
 
     @property
+    def port(self) -> int:
+        """The port that is connected to."""
+        return self._settings.port
+
+    @property
     def is_foreign(self) -> bool:
         """Whether it belongs to the process that this one was forked from."""
         return self._process != current_process()

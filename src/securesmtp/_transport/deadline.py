@@ -1,4 +1,4 @@
-"""Moments by which something must be done, and what the error says when one has passed."""
+"""By when a step of a session must be done, and what the error says when the time is up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from securesmtp._values import Stage
 from securesmtp.errors import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from securesmtp._options import Timeouts
 
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Overall
@@ -49,3 +52,48 @@ class Deadline:
         if stage is Stage.CONTENT:
             return "waiting for the reply to the message" if self.limit == "final" else _SENDING
         return _WAITING.get(stage, f"waiting for the reply to {stage.upper()}")
+
+
+class StepLimit:
+    """
+    How long the current step of a session may take.
+
+    Attributes:
+        stage: The stage that the step belongs to.
+        overall: The deadline of all steps, if there is one.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        """Begin with the first step, which connects."""
+        self.stage = Stage.CONNECT
+        self.overall: Deadline | None = None
+        self._timeouts = timeouts
+        self._name = "connect"
+        # Made when it is first looked at: most replies are there at once.
+        self._deadline: Deadline | None = None
+
+    def enter(self, stage: Stage, name: str) -> None:
+        """Begin a step at *stage*, within the field *name* of `Timeouts`."""
+        self.stage, self._name, self._deadline = stage, name, None
+
+    def check(self) -> None:
+        """
+        Return only if the time is not up.
+
+        Raises:
+            DeadlineExceededError: It is.
+        """
+        deadline = self._deadline or self.overall
+        if deadline is not None:
+            deadline.left(self.stage)
+
+    def left(self) -> float:
+        """
+        Return the seconds that are left for the step.
+
+        Raises:
+            DeadlineExceededError: None are.
+        """
+        if self._deadline is None:
+            self._deadline = Deadline(self._name, getattr(self._timeouts, self._name), self.overall)
+        return self._deadline.left(self.stage)

@@ -13,6 +13,7 @@ import smtplib
 import socket
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from securesmtp._protocol.effects import Adapt, FetchPassword
 from securesmtp._transport.channel import WaitForAny
 from securesmtp._transport.connection import Connection, Opening
 
@@ -121,6 +122,8 @@ class Link(smtplib.SMTP):
                 self._wait_for_socket(wanted)
             case WaitForAny():
                 return self._wait_for_any(wanted)
+            case FetchPassword() | Adapt():
+                return wanted.perform()
             case Opening():
                 self.connect(self._settings.host, self._settings.port)
                 return self._greeting

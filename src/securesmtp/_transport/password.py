@@ -35,12 +35,12 @@ class PasswordCalls:
 
     def fetch(self, source: Callable[[], str | Secret], overall: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
-        Return the password that *source* gives by *overall*; a later result is dropped.
+        Return the password that *source* returns before *overall*; a later one is dropped.
 
-        What *source* sends is sent from inside the sends that hold *leases*.
+        If *source* itself sends messages, those sends count as inside the ones that hold *leases*.
 
         Raises:
-            DeadlineExceededError: It gave none in time.
+            DeadlineExceededError: It returned none in time.
         """
         if overall is None:
             return _call(source)

@@ -114,14 +114,16 @@ class Pool:
         return self.slots.link(slot, overall)
 
     def check(self, overall: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
-        """Open a connection in addition to the others, log in, close it; return the refusal if login was refused."""
+        """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
         slot = Slot()
         slot.lease = Lease()
         self.slots.check_slots.append(slot)
         try:
             link = self.slots.link(slot, overall)
-            session, refusal = link.run(self.slots.check(slot))
-            self.quit_and_close(link, "closed by the caller")
+            try:
+                session, refusal = link.run(self.slots.check(slot))
+            finally:
+                self.quit_and_close(link, "closed by the caller")
         finally:
             self.slots.check_slots.remove(slot)
         return link, session, refusal

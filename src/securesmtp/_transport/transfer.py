@@ -1,0 +1,284 @@
+"""
+Commands, contents and replies over one channel: in which order bytes are written and read, and what an error does.
+
+How it works: a server may answer before it has read everything, and stop reading until its answer is read (RFC 2920
+§3.1). So replies are read while bytes are written. When a connection is lost, replies that came before are read first,
+because they say what became of the messages in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
+from securesmtp._protocol.failures import early_reply_error
+from securesmtp._transport.channel import HINTS, READ, WRITE, Channel, Steps, describe
+from securesmtp._values import Stage
+from securesmtp.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    ProtocolError,
+    SecureSMTPError,
+    WrongTLSModeError,
+)
+from securesmtp.events import is_interrupt
+
+if TYPE_CHECKING:
+    import socket
+
+    from securesmtp._protocol.exchange import Exchange
+    from securesmtp._protocol.wire import RawReply
+    from securesmtp._transport.deadline import StepLimit
+
+# RFC 8446 §5.1: what one TLS record holds.
+_RECORD = 16384
+# Seconds to read what has come already when a connection is lost: a server that floods is not read to its end.
+_LAST_WORDS = 1.0
+_PORT_IMPLICIT = 465
+_PIPELINED = 'if every message ends like this, the server may not take commands in one go: try pipelining="off"'
+
+
+class Transfer:
+    """
+    The bytes and replies of one connection.
+
+    Attributes:
+        exchange: What was sent and what is owed.
+        channel: The socket.
+        limit: How long the current step may take.
+        failure: What ended the connection within the current dialogue, raised again by each later step of it.
+    """
+
+    def __init__(self, exchange: Exchange, channel: Channel, limit: StepLimit) -> None:
+        """Transfer nothing yet."""
+        self.exchange, self.channel, self.limit = exchange, channel, limit
+        self.failure: SecureSMTPError | None = None
+        # Whether the replies that are due answer commands of one group (RFC 2920).
+        self._is_pipelined = False
+
+    # What is sent.
+
+    def send_command(self, effect: Send) -> Steps[None]:
+        """Write one command."""
+        self.begin(effect.stage, "command")
+        self._check_unsolicited()
+        self._is_pipelined = False
+        yield from self._write(self.exchange.queue_command(effect.line))
+
+    def queue(self, group: CommandGroup) -> None:
+        """Hold back the commands of *group* until what follows them is known."""
+        self.begin(group.stage, "command")
+        self._check_unsolicited()
+        self._is_pipelined = len(group.lines) + self.exchange.commands_open > 1
+        self.exchange.queue_group(group)
+
+    def send_block(self, block: Block) -> Steps[bool]:
+        """Write one block of a content, as `Block` says."""
+        self.begin(Stage.CONTENT, "block")
+        # A content that a 354 has asked for is written after all replies to the commands before it.
+        self._is_pipelined = self._is_pipelined and self.exchange.has_unflushed
+        if self.exchange.queue_content(block):
+            return (yield from self._flush())
+        return False
+
+    def _flush(self) -> Steps[bool]:
+        """
+        Write what was held back; a refusal in the midst of a content ends it.
+
+        Return whether it is lost: it was not written whole, and replies can be read, but nothing can be written.
+        """
+        data, alone = self.exchange.take_buffer()
+        lost = early = False
+        try:
+            early = alone and self.has_unread()
+            if not early:
+                yield from self._write(data)
+        except OSError as raised:
+            error = self.translate(raised)
+            # The server may have said why before it closed.
+            lost = self.fail(error)
+            if not lost:
+                raise error from error.__cause__
+        if early or self.exchange.is_answered_early:
+            raise early_reply_error((yield from self.receive(Receive(Stage.CONTENT))))
+        return lost
+
+    def _write(self, data: memoryview) -> Steps[None]:
+        exchange = self.exchange
+        exchange.release(data)
+        while data:
+            # One TLS record at a time: the server has no part of a record that was not written whole (RFC 8446 §5.1).
+            sent = self._write_record(data[:_RECORD])
+            data = data[sent:]
+            # A server that has refused may read no more: its reply is read before the write can time out.
+            while data and self._read_available():
+                if exchange.is_content_open:
+                    return
+                self._keep_early_replies()
+                if exchange.has_surplus:
+                    exchange.refuse_unsolicited(self.limit.stage)
+                self.limit.left()
+                if sent:
+                    # One read for each record, as long as there is room: more replies at once would have to be kept.
+                    break
+            if data and not sent:
+                yield READ | WRITE
+
+    def _write_record(self, record: memoryview) -> int:
+        """Write *record*, and return how much of it was written: 0 if there is no room."""
+        # Counted before, so that an interrupt cannot make it less than what the server has.
+        self.exchange.written += len(record)
+        try:
+            sent = self.channel.write(record)
+        except OSError:
+            self.exchange.written -= len(record)
+            raise
+        self.exchange.written -= len(record) - sent
+        return sent
+
+    # What is received.
+
+    def receive(self, effect: Receive) -> Steps[RawReply]:
+        """Return the next reply."""
+        self.limit.enter(effect.stage, effect.limit)
+        exchange = self.exchange
+        # What is held back is written before a reply is waited for; before its first reply in any case.
+        if exchange.is_holding and not exchange.replies_due:
+            self._check()
+            yield from self._flush()
+        while (raw := exchange.next_reply()) is None:
+            try:
+                self._check()
+                # If nothing is to be written, a reply is waited for first, unless TLS has bytes already.
+                has_come = (exchange.is_holding or self.channel.has_buffered) and self._read_available()
+                if not has_come and not exchange.is_holding:
+                    yield from self._wait_for_reply()
+            except OSError as raised:
+                error = self.translate(raised)
+                # A reply that has come already counts, whatever ended the wait for it.
+                if not self.fail(error):
+                    raise error from error.__cause__
+            else:
+                if not has_come and exchange.is_holding:
+                    yield from self._flush()
+        self.channel.note_reply()
+        return raw
+
+    def _wait_for_reply(self) -> Steps[None]:
+        try:
+            self.live()
+            yield READ
+            self._read_available()
+        except OSError as raised:
+            error = self.translate(raised)
+            if self.limit.stage is Stage.GREETING and self.exchange.tls is None and not self.exchange.has_unread:
+                hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'
+                if self.channel.port == _PORT_IMPLICIT:
+                    message = "the server waits for TLS on this port"
+                    raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
+                error.hint = hint
+            raise error from error.__cause__
+
+    def has_unread(self) -> bool:
+        """Return whether the server has sent something that no reply was due for."""
+        return self._read_available() or self.exchange.has_unread
+
+    def _read_available(self) -> bool:
+        """Read what has come, without waiting; return whether anything has."""
+        self.live()
+        data = self.channel.read()
+        if data is None:
+            return False
+        self.exchange.feed(data)
+        return True
+
+    def _keep_early_replies(self) -> None:
+        if self.exchange.keep_early_replies():
+            self.channel.note_reply()
+
+    def _read_more(self) -> bool:
+        """Read once what has come, as long as a reply is due; return whether anything has come."""
+        if self.exchange.has_surplus or not self._read_available():
+            return False
+        self._keep_early_replies()
+        return True
+
+    def _check_unsolicited(self) -> None:
+        """Refuse to go on if the server has sent more than was due."""
+        self._keep_early_replies()
+        while self._read_more():
+            self.limit.left()
+        self.exchange.check_unsolicited(self.limit.stage)
+
+    # Limits and errors.
+
+    def begin(self, stage: Stage, name: str) -> None:
+        """
+        Begin a step at *stage*, within the field *name* of `Timeouts`.
+
+        Raises:
+            ConnectError: The connection was aborted.
+            DeadlineExceededError: The overall deadline has passed.
+        """
+        self.limit.enter(stage, name)
+        self._check()
+
+    def live(self) -> socket.socket:
+        """
+        Return the socket.
+
+        Raises:
+            SecureSMTPError: There is none; it is the error that ended the connection.
+        """
+        if self.channel.sock is None:
+            message = f"the connection is closed{self.exchange.close_reason or ''}"
+            raise self.failure or ConnectError(message, retryable=True)
+        return self.channel.sock
+
+    def fail(self, error: SecureSMTPError) -> bool:
+        """Close because of *error*, and return whether replies came before, which can still be read."""
+        # After a malformed reply, nothing is known to be a reply.
+        if not isinstance(error, ProtocolError):
+            self._read_last_words()
+        self.exchange.drop_unread()
+        self.exchange.end(error)
+        self.failure = self.failure or error
+        self.channel.close()
+        return self.exchange.has_early_replies and not isinstance(error, ProtocolError)
+
+    def close_ended(self) -> None:
+        """Close the channel of an exchange that has ended."""
+        if self.exchange.is_closing and self.channel.sock is not None:
+            # Replies to what was in flight may have come with the 421.
+            self._read_last_words()
+        self.channel.close()
+
+    def translate(self, error: OSError) -> SecureSMTPError:
+        """Return *error* of a socket or of TLS as one of ours; raise one that a signal handler raised."""
+        if is_interrupt(error):
+            raise error
+        stage = self.limit.stage
+        if isinstance(error, SecureSMTPError):
+            # The readers of replies and TLS records do not know the stage.
+            if error.stage is Stage.UNKNOWN:
+                error.stage = stage
+            if isinstance(error, DeadlineExceededError) and self._is_pipelined:
+                error.hint = _PIPELINED
+            return error
+        hint = HINTS.get(type(error)) if stage is Stage.CONNECT else None
+        ours = ConnectError(f"the connection failed: {describe(error)}", stage=stage, retryable=True, hint=hint)
+        ours.__cause__ = error
+        return ours
+
+    def _check(self) -> None:
+        self.channel.refuse_if_aborted()
+        self.limit.check()
+
+    def _read_last_words(self) -> None:
+        until = time.monotonic() + _LAST_WORDS
+        with suppress(OSError):
+            self._keep_early_replies()
+            while time.monotonic() < until and self._read_more():
+                pass

@@ -202,7 +202,8 @@ def test_the_outcome_is_true_wherever_the_connection_is_cut(
     del message["Bcc"]
     message["Message-ID"] = "<a@b>"
     whole = serve(honest(mode))
-    mailer(whole, tls=mode).send(message)
+    with mailer(whole, tls=mode) as mine:
+        mine.send(message)
     for count in positions(len(whole.plain + whole.secret)):
         server = serve(honest(mode), cut_after_read=count)
         try:

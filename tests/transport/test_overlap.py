@@ -313,7 +313,8 @@ def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
     # Closed at once: a server that waits longer than its own limit for an idle client fails the test.
     with mailer(whole, pipelining="session") as mine:
         list(mine.send_many(mails(4)))
-    for count in positions(len(whole.secret)):
+        octets = len(whole.secret)
+    for count in positions(octets):
         server = serve(script, overlaps=True, cut_after_read=count, cut_with=how)
         with mailer(server, pipelining="session", max_connections=1) as mine:
             results = list(mine.send_many(mails(4)))

@@ -39,7 +39,7 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from securesmtp._protocol.address import Mailbox
     from securesmtp._protocol.effects import Dialogue
@@ -65,10 +65,10 @@ class Progress:
     is_fully_sent = False
     result: TransactionResult | None = None
 
-    def write_content(self, blocks: Iterable[bytes], *, coalesce: bool = False) -> Dialogue[None]:
+    def write_content(self, blocks: Iterator[bytes], *, coalesce: bool = False) -> Dialogue[None]:
         """Write the content; with *coalesce*, what follows may go in one write with its end."""
         last = None
-        # Wrapped at once, so that a traceback with local variables shows nothing of the message.
+        # An iterator, and wrapped at once, so that a traceback with local variables shows nothing of the message.
         for block in map(Block, blocks):
             if last is not None:
                 yield last
@@ -165,7 +165,7 @@ class Transaction(Progress):
         self._session.needs_reset = False
         yield CommandGroup(tuple(lines), Stage.MAIL)
         if self._with_envelope and self._by_chunk:
-            yield from self.write_content((b"".join(self.content.chunk()),), coalesce=self._coalesce)
+            yield from self.write_content(iter((b"".join(self.content.chunk()),)), coalesce=self._coalesce)
 
     def send_content(self) -> Dialogue[None]:
         """
@@ -198,7 +198,7 @@ class Transaction(Progress):
             yield from self.write_content(self.content.chunk(), coalesce=self._coalesce)
         else:
             # After 354 the server waits for content. A content that no recipient may get is empty (RFC 2920 §3.1).
-            blocks = self.content.blocks() if self._refusal is None else (EMPTY,)
+            blocks = self.content.blocks() if self._refusal is None else iter((EMPTY,))
             yield from self.write_content(blocks, coalesce=self._coalesce)
 
     def read_result(self) -> Dialogue[TransactionResult]:

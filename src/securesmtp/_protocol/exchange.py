@@ -142,14 +142,14 @@ class Exchange:
         # Written with the content that follows it, if one does: a second small write would make a server that has
         # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
         for line in group.lines:
-            self._hold(line.data)
+            self._hold(line)
             self._command_ends.append(self.position)
             # After it: an interrupt in between must not leave more of them than there are commands.
             self._unflushed += 1
 
     def queue_content(self, block: Block) -> bool:
         """Hold back *block* of a content, and return whether the write buffer is to be written now."""
-        self._hold(block.data)
+        self._hold(block)
         self._command_ends[-1] = self.position
         if not block.coalesce or len(self._write_buffer) >= BLOCK:
             return True
@@ -184,9 +184,10 @@ class Exchange:
                 raise TLSError(message)
             self._sent_in_clear.add(verb)
 
-    def _hold(self, data: bytes) -> None:
-        self._write_buffer += data
-        self.position += len(data)
+    def _hold(self, piece: Line | Block) -> None:
+        # Not its bytes, which a traceback with local variables would show.
+        self._write_buffer += piece.data
+        self.position += len(piece.data)
 
     # What is received.
 

@@ -697,11 +697,11 @@ def test_what_is_kept_of_the_replies_in_flight_counts_all_of_it(words: bytes) ->
     def flood() -> None:
         for _ in range(200):
             exchange.feed(words + b"\r\n")
-            exchange.keep_early_replies()
+            exchange.keep_replies()
 
     with pytest.raises(ProtocolError, match="longer than any server needs"):
         flood()
-    kept = exchange._early._replies
+    kept = exchange._kept._replies
     assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in kept) < (1 << 18) + 200 * 256 + 12288
 
 

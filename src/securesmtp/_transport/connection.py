@@ -62,7 +62,7 @@ class Connection:
     One connection to the configured server.
 
     Attributes:
-        exchange: What was sent and what is owed.
+        exchange: What was written, and which replies are due.
         channel: The socket.
         limit: How long the current step may take.
         transfer: How commands, contents and replies pass.

@@ -74,7 +74,7 @@ class Job:
 
     number: int
     submission: Submission
-    overall: None = None
+    deadline: None = None
 
 
 @cache

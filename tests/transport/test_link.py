@@ -298,7 +298,7 @@ def test_a_goodbye_that_fails_is_silent() -> None:
     with theirs:
         ours.settimeout(0)
         _pretend_idle(link, ours)
-        link.goodbye(fails())
+        link.close_gracefully(fails())
     assert not link.is_open
 
 
@@ -318,7 +318,7 @@ def test_a_limit_that_has_run_out_says_where() -> None:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
     link = _link()
-    link.connection.limit.overall = Deadline("deadline", 0)
+    link.connection.limit.deadline = Deadline("deadline", 0)
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
@@ -665,7 +665,7 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     with theirs:
         theirs.send(words)
         if kind == "deadline":
-            link.connection.limit.overall = Deadline("deadline", 0)
+            link.connection.limit.deadline = Deadline("deadline", 0)
         else:
             link.abort()
         if words.endswith(b"\n"):

@@ -92,7 +92,7 @@ def test_nothing_is_read_or_written_under_the_lock(
         assert not any(pool._lock._is_owned() for pool in pools), event  # type: ignore[attr-defined]
         seen.append(type(event).__name__)
 
-    for name in ("run", "goodbye", "is_idle", "abort"):
+    for name in ("run", "close_gracefully", "is_idle", "abort"):
         _checking_lock(monkeypatch, pools, seen, Link, name)
     _checking_lock(monkeypatch, pools, seen, Connection, "close")
     mine = mailer(serve(connections=10), max_messages=2, on_event=on_event)
@@ -106,7 +106,7 @@ def test_nothing_is_read_or_written_under_the_lock(
     mine.close(abort=True)
     lease.done = True
     mine.close()
-    assert {"run", "goodbye", "is_idle", "close", "abort", "Closed", "Sent"} <= set(seen)
+    assert {"run", "close_gracefully", "is_idle", "close", "abort", "Closed", "Sent"} <= set(seen)
 
 
 @pytest.mark.parametrize("when", [Connecting, Connected, Authenticated, Sent, Closed])

@@ -82,7 +82,7 @@ class Run:
         for index, message in enumerate(messages):
             try:
                 # In the caller's thread: a caller that changes the object afterwards changes the next message.
-                yield Job(index, from_any(message), bind(self.core.deadline_for, deadline))
+                yield Job(index, from_any(message), bind(self.core.start_deadline, deadline))
             except Exception as error:  # ours, or that of the envelope's own iterable or file
                 if is_interrupt(error):
                     raise

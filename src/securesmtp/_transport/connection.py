@@ -180,7 +180,7 @@ class Connection:
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> Steps[None]:
         """Run the last *dialogue* if the session is usable, and close whatever comes of it; nothing is waited for."""
-        self.limit.overall = Deadline("command", _QUIT)
+        self.limit.deadline = Deadline("command", _QUIT)
         try:
             with suppress(SecureSMTPError):
                 if self.is_idle():
@@ -222,8 +222,9 @@ class Connection:
             case Send():
                 yield from self.transfer.send_command(effect)
             case SetDeadline():
+                self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline)
                 # What ended the connection for the message before is not the error of this one.
-                self.limit.overall, self.transfer.failure = Deadline(effect.limit, effect.seconds, effect.overall), None
+                self.transfer.failure = None
             case Connect():
                 return (yield from self._open())
             case Upgrade():

@@ -10,9 +10,7 @@ from securesmtp.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
     from securesmtp._options import Timeouts
-
-if TYPE_CHECKING:
-    from securesmtp._protocol.effects import Overall
+    from securesmtp._protocol import effects
 
 _WAITING: dict[Stage, str] = {
     Stage.CONNECT: "connecting to the server",
@@ -27,11 +25,11 @@ class Deadline:
 
     __slots__ = ("at", "limit", "seconds")
 
-    def __init__(self, limit: str, seconds: float, overall: Overall | None = None) -> None:
-        """Begin now; *overall*, where it is sooner, takes over."""
+    def __init__(self, limit: str, seconds: float, outer: effects.Deadline | None = None) -> None:
+        """Begin now. If *outer* is sooner, it counts instead."""
         self.limit, self.seconds, self.at = limit, seconds, time.monotonic() + seconds
-        if overall is not None and overall.at < self.at:
-            self.limit, self.seconds, self.at = overall.limit, overall.seconds, overall.at
+        if outer is not None and outer.at < self.at:
+            self.limit, self.seconds, self.at = outer.limit, outer.seconds, outer.at
 
     def left(self, stage: Stage) -> float:
         """
@@ -60,21 +58,21 @@ class StepLimit:
 
     Attributes:
         stage: The stage that the step belongs to.
-        overall: The deadline of all steps, if there is one.
+        deadline: The deadline of the whole send, if there is one.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
         """Begin with the first step, which connects."""
         self.stage = Stage.CONNECT
-        self.overall: Deadline | None = None
+        self.deadline: Deadline | None = None
         self._timeouts = timeouts
         self._name = "connect"
         # Made when it is first looked at: most replies are there at once.
-        self._deadline: Deadline | None = None
+        self._step_deadline: Deadline | None = None
 
     def enter(self, stage: Stage, name: str) -> None:
         """Begin a step at *stage*, within the field *name* of `Timeouts`."""
-        self.stage, self._name, self._deadline = stage, name, None
+        self.stage, self._name, self._step_deadline = stage, name, None
 
     def check(self) -> None:
         """
@@ -83,7 +81,7 @@ class StepLimit:
         Raises:
             DeadlineExceededError: It is.
         """
-        deadline = self._deadline or self.overall
+        deadline = self._step_deadline or self.deadline
         if deadline is not None:
             deadline.left(self.stage)
 
@@ -94,6 +92,6 @@ class StepLimit:
         Raises:
             DeadlineExceededError: None are.
         """
-        if self._deadline is None:
-            self._deadline = Deadline(self._name, getattr(self._timeouts, self._name), self.overall)
-        return self._deadline.left(self.stage)
+        if self._step_deadline is None:
+            self._step_deadline = Deadline(self._name, getattr(self._timeouts, self._name), self.deadline)
+        return self._step_deadline.left(self.stage)

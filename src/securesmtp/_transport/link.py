@@ -50,7 +50,7 @@ class Link(smtplib.SMTP):
         return self.connection.is_open
 
     @property
-    def is_in_step(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether its last dialogue ended cleanly, and the server has not said that it closes."""
         return self.connection.is_usable
 
@@ -58,7 +58,7 @@ class Link(smtplib.SMTP):
         """Perform *dialogue* and return its value, as `Connection.run` says."""
         return self._drive(self.connection.run(dialogue))
 
-    def goodbye(self, dialogue: Dialogue[None]) -> None:
+    def close_gracefully(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is usable, and close."""
         self._drive(self.connection.close_gracefully(dialogue))
 

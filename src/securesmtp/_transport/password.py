@@ -27,16 +27,16 @@ class PasswordCalls:
         """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
         self._running = threading.BoundedSemaphore(most)
 
-    def fetch(self, source: Callable[[], str | Secret], overall: Deadline | None, leases: Sequence[Lease]) -> Secret:
+    def fetch(self, source: Callable[[], str | Secret], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
-        Return the password that *source* returns before *overall*; a later one is dropped.
+        Return the password that *source* returns before *deadline*; a later one is dropped.
 
         If *source* itself sends messages, those sends count as inside the ones that hold *leases*.
 
         Raises:
             DeadlineExceededError: It returned none in time.
         """
-        if overall is None:
+        if deadline is None:
             return _call(source)
         results: SimpleQueue[Secret | BaseException] = SimpleQueue()
 
@@ -54,7 +54,7 @@ class PasswordCalls:
                 self._running.release()
 
         # `left` raises once there is no time left.
-        while not self._running.acquire(timeout=overall.left(Stage.AUTH)):
+        while not self._running.acquire(timeout=deadline.left(Stage.AUTH)):
             continue
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
         try:
@@ -66,7 +66,7 @@ class PasswordCalls:
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=overall.left(Stage.AUTH))
+                result = results.get(timeout=deadline.left(Stage.AUTH))
         if isinstance(result, BaseException):
             raise result
         return result

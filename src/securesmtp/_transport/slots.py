@@ -90,11 +90,11 @@ class Slots:
             return False
         return slot.link is not None and slot.link.is_idle()
 
-    def link(self, slot: Slot, overall: Deadline | None) -> Link:
+    def link(self, slot: Slot, deadline: Deadline | None) -> Link:
         """Return the link of *slot*, or a new one that is not connected yet."""
         link = slot.link
         if link is not None and link.is_open:
-            link.connection.limit.overall = overall
+            link.connection.limit.deadline = deadline
             if slot.session is not None and link.is_idle():
                 return link
             link.close()
@@ -103,7 +103,7 @@ class Slots:
         # Set after the login: an interrupt before it leaves a connection that is not used again.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
-        link.connection.limit.overall = overall
+        link.connection.limit.deadline = deadline
         if self.is_aborted:
             # `close` may have looked for links before this one was there.
             link.abort()
@@ -183,8 +183,8 @@ class Slots:
             return
         began = monotonic()
         if callable(login.password):
-            overall = None if slot.link is None else slot.link.connection.limit.overall
-            fetch = bind(self._fetch_password, login.password, overall, self.leases_of_this_thread())
+            deadline = None if slot.link is None else slot.link.connection.limit.deadline
+            fetch = bind(self._fetch_password, login.password, deadline, self.leases_of_this_thread())
             login = replace(login, password=fetch)
         with self._closing_on_error(slot):
             # Another thread's login may have been refused while this one connected.

@@ -220,7 +220,7 @@ class Transfer:
 
         Raises:
             ConnectError: The connection was aborted.
-            DeadlineExceededError: The overall deadline has passed.
+            DeadlineExceededError: The deadline of the send has passed.
         """
         self.limit.enter(stage, name)
         self._check()

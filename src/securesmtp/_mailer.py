@@ -31,7 +31,7 @@ from securesmtp._transport.slot import Lease
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
-from securesmtp.events import mute_if_emitting
+from securesmtp.events import Event, mute_if_emitting
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Password, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
-    from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -357,7 +356,7 @@ class SecureMailer:
         needs: Callable[[Session], int] | None = None,
     ) -> T:
         """Run *action* on a connection, which no other send uses meanwhile; it has room for what *action* needs."""
-        core, pool, lease, slot, link = self._core, self._pool, Lease(), None, None
+        core, pool, lease, slot, events = self._core, self._pool, Lease(), None, list[Event]()
         checkout.has_slot, checkout.session = False, None
         try:
             slot = pool.acquire(lease, deadline)
@@ -372,6 +371,9 @@ class SecureMailer:
                 if not link.is_usable:
                     link.close()
                 raise
+            finally:
+                if checkout.session is not None:
+                    events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
             if slot is not None and is_connection_limit(error):
                 # One too many: it is closed, and not used for the next message.
@@ -380,8 +382,8 @@ class SecureMailer:
         finally:
             # First of all, and by an assignment alone: an interrupt strikes after a call.
             lease.done = True
-            if slot is not None and link is not None and checkout.session is not None:
-                pool.slots.mark_used(slot, link)
+            for event in events:
+                core.emit(event)
             if slot is not None and core.is_closed:
                 pool.close_idle(slot)
             pool.notify()

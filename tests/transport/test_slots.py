@@ -218,8 +218,35 @@ def test_a_refusal_of_bdat_is_remembered_for_later_connections() -> None:
     for session in sessions:
         assert session.can_chunk
         session.chunking_refused = raw(b"500 what?").reply()
-    for slot in used * 2:
-        slots.mark_used(slot, link)
-    assert sum(isinstance(event, ChunkingRefused) for event in events) == 1
+    shown = [event for slot in used * 2 for event in slots.mark_used(slot, link)]
+    assert sum(isinstance(event, ChunkingRefused) for event in shown) == 1
     later = play(slots.visit(Slot(), _rset), *GREETED, b"235 ok", b"250 ok").value
     assert later.chunking_refused is sessions[0].chunking_refused
+
+
+def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed_once(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the other thread's from the moment that the lease is done, whatever the send has left to do."""
+    events: list[Event] = []
+    mine = mailer(serve(), on_event=events.append)
+
+    class _ClosedAtOnce(Lease):
+        __slots__ = ("_done",)
+        _done: bool
+
+        @property
+        def done(self) -> bool:
+            return self._done
+
+        @done.setter
+        def done(self, done: bool) -> None:
+            self._done = done
+            if done:
+                other = threading.Thread(target=mine._pool.discard_idle)
+                other.start()
+                other.join()
+
+    monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
+    _send(mine)
+    assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]

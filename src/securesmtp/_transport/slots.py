@@ -137,15 +137,21 @@ class Slots:
             return session, refusal
         return session, None
 
-    def mark_used(self, slot: Slot, link: Link) -> None:
-        """Note when *slot* was used, and emit what its use has shown: *link* ended, or the server refuses BDAT."""
+    def mark_used(self, slot: Slot, link: Link) -> list[Event]:
+        """
+        Note when *slot* was used; return the events of what that has shown: *link* ended, or the server refuses BDAT.
+
+        Call this while the lease is not done, and emit the events later: from then on, another send may close *link*.
+        """
         slot.last_used = monotonic()
+        events: list[Event] = []
         refusal = None if slot.session is None else slot.session.chunking_refused
         # `setdefault` is atomic: if two threads come at the same time, one of them emits the event.
         if refusal is not None and not self._refusals and self._refusals.setdefault("CHUNKING", refusal) is refusal:
-            self._emit(ChunkingRefused(*self.endpoint, refusal))
+            events.append(ChunkingRefused(*self.endpoint, refusal))
         if not link.is_open:
-            self.emit_closed("error")
+            events.append(Closed(*self.endpoint, "error"))
+        return events
 
     def close_now(self) -> bool:
         """Close every connection without QUIT or events; return whether there was one."""

@@ -1,4 +1,4 @@
-"""By when a step of a session must be done, and what the error says when the time is up."""
+"""How long a step of a session may take, and what the error says when the time is up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts
     from securesmtp._protocol import effects
 
+# What takes the time at a stage; at any other, it is a reply.
 _WAITING: dict[Stage, str] = {
     Stage.CONNECT: "connecting to the server",
     Stage.HANDSHAKE: "in the TLS handshake",
@@ -31,9 +32,9 @@ class Deadline:
         if outer is not None and outer.at < self.at:
             self.limit, self.seconds, self.at = outer.limit, outer.seconds, outer.at
 
-    def left(self, stage: Stage) -> float:
+    def left(self, stage: Stage, doing: str = "") -> float:
         """
-        Return the seconds that are left.
+        Return the seconds that are left; *doing* is what takes the time, if *stage* alone does not say it.
 
         Raises:
             DeadlineExceededError: None are.
@@ -41,7 +42,7 @@ class Deadline:
         left = self.at - time.monotonic()
         if left > 0:
             return left
-        message = f"timed out after {self.seconds:g} s {self._doing(stage)} (limit: {self.limit})"
+        message = f"timed out after {self.seconds:g} s {doing or self._doing(stage)} (limit: {self.limit})"
         error = DeadlineExceededError(message, stage=stage, retryable=True)
         error.limit = self.limit
         raise error

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.slot import Lease
 
+_WAITING = "waiting for the password callable"
+
 
 class PasswordCalls:
     """The calls of one mailer's password callables."""
@@ -54,7 +56,7 @@ class PasswordCalls:
                 self._running.release()
 
         # `left` raises once there is no time left.
-        while not self._running.acquire(timeout=deadline.left(Stage.AUTH)):
+        while not self._running.acquire(timeout=deadline.left(Stage.AUTH, _WAITING)):
             continue
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
         try:
@@ -66,7 +68,7 @@ class PasswordCalls:
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=deadline.left(Stage.AUTH))
+                result = results.get(timeout=deadline.left(Stage.AUTH, _WAITING))
         if isinstance(result, BaseException):
             raise result
         return result

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
+_WAITING = "waiting for one of the mailer's connections, which are all in use"
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
 # A waiter that has not polled for this long is skipped: its thread was interrupted, or runs a signal handler.
@@ -89,8 +90,8 @@ class Pool:
                     with self._lock:
                         self._waiters.append(waiter)
                 else:
-                    left = _POLL_INTERVAL if deadline is None else min(_POLL_INTERVAL, deadline.left(Stage.CONNECT))
-                    waiter.wakeup.acquire(timeout=left)
+                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, _WAITING)
+                    waiter.wakeup.acquire(timeout=min(left, _POLL_INTERVAL))
                     waiter.polled_at = monotonic()
         finally:
             if waiter is not None:

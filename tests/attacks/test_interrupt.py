@@ -205,6 +205,48 @@ def test_a_storm_of_interrupts_leaves_the_mailer_to_others(serve: Serve, ca_file
     subprocess.run(command, timeout=60, check=True, env=unmeasured())
 
 
+class InterruptedLock:
+    """A lock whose taking ends with an interrupt, as on Python 3.14 the entry of a `with` statement can."""
+
+    def __init__(self, lock: Any, *, taken: bool) -> None:
+        """Raise when *lock* was *taken*, or before."""
+        self._lock, self._taken = lock, taken
+        self.release = lock.release
+
+    def acquire(self) -> None:
+        if self._taken:
+            self._lock.acquire()
+        raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_lock_that_is_interrupted_while_it_is_taken_is_left_to_others(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    """It is released if it was taken; in both cases the caller sees the interrupt and nothing else."""
+    mine = mailer(serve())
+    codes: list[int] = []
+
+    def send() -> None:
+        codes.append(mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"], deadline=5).reply.code)
+
+    send()
+    with monkeypatch.context() as patch:
+        patch.setattr(mine._pool, "_lock", InterruptedLock(mine._pool._lock, taken=taken))
+        with pytest.raises(KeyboardInterrupt):
+            send()
+    other = threading.Thread(target=send, daemon=True)
+    other.start()
+    other.join(10)
+    assert codes == [250, 250]
+
+
 def test_a_waiting_send_that_is_interrupted_leaves_the_turn_to_the_next(serve: Serve, mailer: Mailer) -> None:
     """A finished send wakes a thread that still waits, not the one that was interrupted."""
     sending, go = threading.Event(), threading.Event()

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._values import Stage
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.slot import Lease
 
+# What a callable returned or raised.
+_Result: TypeAlias = "Secret | BaseException"
 _WAITING = "waiting for the password callable"
+# How often a send that may not call yet polls, in seconds.
+_POLL_INTERVAL = 0.05
 
 
 class PasswordCalls:
@@ -27,7 +31,10 @@ class PasswordCalls:
 
     def __init__(self, most: int) -> None:
         """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
-        self._running = threading.BoundedSemaphore(most)
+        self._most = most
+        # Each call by its thread, in the order of the sends. Not a semaphore: an interrupt in one leaves its lock held
+        # or its count wrong (measured, on each Python), and no later send gets a password.
+        self._calls: dict[threading.Thread, None] = {}
 
     def fetch(self, source: Callable[[], str | Secret], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
@@ -40,30 +47,23 @@ class PasswordCalls:
         """
         if deadline is None:
             return _call(source)
-        results: SimpleQueue[Secret | BaseException] = SimpleQueue()
+        results: SimpleQueue[_Result] = SimpleQueue()
 
         def run() -> None:
-            thread = threading.get_ident()
+            ident = threading.get_ident()
             for lease in leases:
-                lease.threads.add(thread)
+                lease.threads.add(ident)
             try:
                 results.put(_call(source))
             except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
                 results.put(error)
             finally:
                 for lease in leases:
-                    lease.threads.discard(thread)
-                self._running.release()
+                    lease.threads.discard(ident)
+                self._calls.pop(thread, None)
 
-        # `left` raises once there is no time left.
-        while not self._running.acquire(timeout=deadline.left(Stage.AUTH, _WAITING)):
-            continue
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No thread can be started, for example while the interpreter shuts down.
-            self._running.release()
+        if not self._start(thread, results, deadline):
             return _call(source)
         result = None
         while result is None:
@@ -72,6 +72,32 @@ class PasswordCalls:
         if isinstance(result, BaseException):
             raise result
         return result
+
+    def _start(
+        self, thread: threading.Thread, results: SimpleQueue[Secret | BaseException], deadline: Deadline
+    ) -> bool:
+        """Start *thread* in its turn, for its *results*; return False if no thread can be started."""
+        is_started = False
+        try:
+            self._calls[thread] = None
+            while list(self._calls).index(thread) >= self._most:
+                # Nothing comes yet. `left` raises once there is no time left.
+                with suppress(Empty):
+                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, _WAITING)))
+            is_started = _start(thread)
+        finally:
+            if not is_started:
+                self._calls.pop(thread, None)
+        return is_started
+
+
+def _start(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError:
+        # For example while the interpreter shuts down.
+        return False
+    return True
 
 
 def _call(source: Callable[[], str | Secret]) -> Secret:

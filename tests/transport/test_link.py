@@ -605,7 +605,7 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
     waiting = threading.Event()
 
     def full(channel: Channel) -> Steps[TLSInfo]:
-        sock = channel.live()
+        sock = channel.connected_socket()
         with suppress(BlockingIOError):
             while True:
                 junk.append(sock.send(b"x" * 65536))
@@ -820,7 +820,7 @@ def test_an_interrupt_between_two_steps_reaches_them() -> None:
 def test_a_closed_channel_has_no_socket() -> None:
     """Nothing can be waited for, read or written."""
     channel = _link().connection.channel
-    for use in (channel.live, channel.read, lambda: channel.write(memoryview(b"x"))):
+    for use in (channel.connected_socket, channel.read, lambda: channel.write(memoryview(b"x"))):
         with pytest.raises(ConnectError, match="closed") as caught:
             use()
         assert caught.value.retryable

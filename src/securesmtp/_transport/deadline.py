@@ -77,10 +77,10 @@ class StepLimit:
 
     def check(self) -> None:
         """
-        Return only if the time is not up.
+        Do nothing unless the time is up.
 
         Raises:
-            DeadlineExceededError: It is.
+            DeadlineExceededError: It is up.
         """
         deadline = self._step_deadline or self.deadline
         if deadline is not None:

@@ -406,8 +406,8 @@ class SecureMailer:
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        checkout = Checkout(run.may_log_in())
-        while (cause := run.ended) is None:
+        checkout = Checkout(run.take_login_permit())
+        while (cause := run.fatal_error) is None:
             with Ending[Receipt]() as ending:
                 ending.end = self._submit(job.submission, run.partial, job.deadline, checkout)
             step = run.settle(job, ending.end, checkout, backlog.put)

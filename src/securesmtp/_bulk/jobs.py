@@ -33,7 +33,7 @@ class Job:
     Attributes:
         index: Its place in the input.
         submission: The message.
-        start_deadline: Makes its deadline.
+        start_deadline: Starts its deadline.
         end: What became of it, or what is to be raised where its result is read; None until then.
         deadline: Its deadline, which runs from when its sending begins.
         started: When that was; 0 while no worker has it.

@@ -100,7 +100,7 @@ class Slots:
             link.close()
             self.emit_closed("not usable")
         context = self._context = self._context or build_context(self._settings.policy)
-        # Set after the login: an interrupt before it leaves a connection that is not used again.
+        # Set again after the login, so that a connection whose login was interrupted is not used.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
         link.connection.limit.deadline = deadline

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
 from securesmtp._protocol.failures import early_reply_error
+from securesmtp._settings import PORT_IMPLICIT
 from securesmtp._transport.channel import HINTS, READ, WRITE, Channel, Steps, describe
 from securesmtp._values import Stage
 from securesmtp.errors import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 _RECORD = 16384
 # Seconds to read what has come already when a connection is lost: a server that floods is not read to its end.
 _LAST_WORDS = 1.0
-_PORT_IMPLICIT = 465
 _PIPELINED = 'if every message ends like this, the server may not take commands in one go: try pipelining="off"'
 
 
@@ -175,7 +175,7 @@ class Transfer:
             error = self.translate(raised)
             if self.limit.stage is Stage.GREETING and self.exchange.tls is None and not self.exchange.has_unread:
                 hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'
-                if self.channel.port == _PORT_IMPLICIT:
+                if self.channel.port == PORT_IMPLICIT:
                     message = "the server waits for TLS on this port"
                     raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
                 error.hint = hint

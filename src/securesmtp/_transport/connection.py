@@ -62,7 +62,7 @@ class Connection:
     One connection to the configured server.
 
     Attributes:
-        exchange: What was sent, and which replies are due.
+        exchange: What was written, and which replies are due.
         channel: The socket.
         limit: How long the current step may take.
         transfer: Writes commands and contents, and reads replies.

@@ -45,7 +45,7 @@ class Transfer:
     The bytes and replies of one connection.
 
     Attributes:
-        exchange: What was sent and what is owed.
+        exchange: What was written, and which replies are due.
         channel: The socket.
         limit: How long the current step may take.
         failure: What ended the connection within the current dialogue, raised again by each later step of it.
@@ -71,14 +71,14 @@ class Transfer:
         """Hold back the commands of *group* until what follows them is known."""
         self.begin(group.stage, "command")
         self._check_unsolicited()
-        self._is_pipelined = len(group.lines) + self.exchange.commands_open > 1
+        self._is_pipelined = len(group.lines) + self.exchange.commands_unanswered > 1
         self.exchange.queue_group(group)
 
     def send_block(self, block: Block) -> Steps[bool]:
         """Write one block of a content, as `Block` says."""
         self.begin(Stage.CONTENT, "block")
         # A content that a 354 has asked for is written after all replies to the commands before it.
-        self._is_pipelined = self._is_pipelined and self.exchange.has_unflushed
+        self._is_pipelined = self._is_pipelined and self.exchange.has_held_commands
         if self.exchange.queue_content(block):
             return (yield from self._flush())
         return False
@@ -114,9 +114,9 @@ class Transfer:
             data = data[sent:]
             # A server that has refused may read no more: its reply is read before the write can time out.
             while data and self._read_available():
-                if exchange.is_content_open:
+                if exchange.next_reply_ends_write:
                     return
-                self._keep_early_replies()
+                self._keep_replies()
                 if exchange.has_surplus:
                     exchange.refuse_unsolicited(self.limit.stage)
                 self.limit.left()
@@ -145,15 +145,15 @@ class Transfer:
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
         # If only what is held back can bring a reply, it is written first.
-        if exchange.is_holding and not exchange.replies_due:
+        if exchange.has_held_bytes and not exchange.replies_due:
             self._check()
             yield from self._flush()
         while (raw := exchange.next_reply()) is None:
             try:
                 self._check()
                 # Wait before reading, unless there is something to write or TLS has bytes already.
-                has_come = (exchange.is_holding or self.channel.has_buffered) and self._read_available()
-                if not has_come and not exchange.is_holding:
+                has_come = (exchange.has_held_bytes or self.channel.has_buffered) and self._read_available()
+                if not has_come and not exchange.has_held_bytes:
                     yield from self._wait_for_reply()
             except OSError as raised:
                 error = self.translate(raised)
@@ -161,7 +161,7 @@ class Transfer:
                 if not self.fail(error):
                     raise error from error.__cause__
             else:
-                if not has_come and exchange.is_holding:
+                if not has_come and exchange.has_held_bytes:
                     yield from self._flush()
         self.channel.note_reply()
         return raw
@@ -194,20 +194,20 @@ class Transfer:
         self.exchange.feed(data)
         return True
 
-    def _keep_early_replies(self) -> None:
-        if self.exchange.keep_early_replies():
+    def _keep_replies(self) -> None:
+        if self.exchange.keep_replies():
             self.channel.note_reply()
 
     def _read_more(self) -> bool:
         """Read once, unless more than the due replies has come; return whether anything was read."""
         if self.exchange.has_surplus or not self._read_available():
             return False
-        self._keep_early_replies()
+        self._keep_replies()
         return True
 
     def _check_unsolicited(self) -> None:
         """Refuse to go on if the server has sent more than was due."""
-        self._keep_early_replies()
+        self._keep_replies()
         while self._read_more():
             self.limit.left()
         self.exchange.check_unsolicited(self.limit.stage)
@@ -246,7 +246,7 @@ class Transfer:
         self.exchange.end(error)
         self.failure = self.failure or error
         self.channel.close()
-        return self.exchange.has_early_replies and not isinstance(error, ProtocolError)
+        return self.exchange.has_kept_replies and not isinstance(error, ProtocolError)
 
     def close_ended(self) -> None:
         """Close the channel of an exchange that has ended."""
@@ -279,6 +279,6 @@ class Transfer:
     def _read_last_words(self) -> None:
         until = time.monotonic() + _LAST_WORDS
         with suppress(OSError):
-            self._keep_early_replies()
+            self._keep_replies()
             while time.monotonic() < until and self._read_more():
                 pass

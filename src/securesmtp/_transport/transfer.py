@@ -77,7 +77,7 @@ class Transfer:
     def send_block(self, block: Block) -> Steps[bool]:
         """Write one block of a content, as `Block` says."""
         self.begin(Stage.CONTENT, "block")
-        # A content that a 354 has asked for is written after all replies to the commands before it.
+        # After a 354, a content is written alone: all replies to the commands before it have come.
         self._is_pipelined = self._is_pipelined and self.exchange.has_held_commands
         if self.exchange.queue_content(block):
             return (yield from self._flush())
@@ -87,7 +87,7 @@ class Transfer:
         """
         Write what was held back; if the server refuses a content before its end, raise that.
 
-        Return True if it was not written whole and replies are waiting: nothing more can be written.
+        Return True if only a part was written and replies are waiting: nothing more can be written.
         """
         data, must_be_silent = self.exchange.take_buffer()
         is_lost = is_early = False
@@ -109,7 +109,7 @@ class Transfer:
         exchange = self.exchange
         exchange.release(data)
         while data:
-            # One TLS record at a time: the server has no part of a record that was not written whole (RFC 8446 §5.1).
+            # One TLS record at a time: the server can use no part of an unfinished record (RFC 8446 §5.1).
             sent = self._write_record(data[:_RECORD])
             data = data[sent:]
             # A server that has refused may read no more: its reply is read before the write can time out.
@@ -239,7 +239,7 @@ class Transfer:
 
     def fail(self, error: SecureSMTPError) -> bool:
         """Close because of *error*, and return whether replies came before, which can still be read."""
-        # After a malformed reply, nothing can be told apart.
+        # What follows a malformed reply cannot be split into replies.
         if not isinstance(error, ProtocolError):
             self._read_last_words()
         self.exchange.drop_unread()

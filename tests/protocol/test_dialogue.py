@@ -391,11 +391,11 @@ def test_a_message_is_mail_rcpt_data_content() -> None:
 @pytest.mark.parametrize(
     ("submission", "offered", "command"),
     [
-        (mail(b"\nx"), {"SIZE": ""}, b"MAIL FROM:<me@a.example> SIZE=3"),
+        (mail(b"\nx"), {"SIZE": ""}, b"MAIL FROM:<me@a.example> SIZE=5"),
         (mail(b"\nx"), {"8BITMIME": "", "SMTPUTF8": ""}, b"MAIL FROM:<me@a.example>"),
         (mail(b"\n\xff"), {"8BITMIME": ""}, b"MAIL FROM:<me@a.example> BODY=8BITMIME"),
         (mail(b"\nx", mail_from="ü@a.example"), {"SMTPUTF8": "", "SIZE": "9"},
-         "MAIL FROM:<ü@a.example> SIZE=3 SMTPUTF8".encode()),
+         "MAIL FROM:<ü@a.example> SIZE=5 SMTPUTF8".encode()),
         (mail(b"\nx", "ü@a.example"), {"SMTPUTF8": ""}, b"MAIL FROM:<me@a.example> SMTPUTF8"),
         (mail("S: ü\n".encode()), {"SMTPUTF8": "", "8BITMIME": ""}, b"MAIL FROM:<me@a.example> BODY=8BITMIME SMTPUTF8"),
     ],
@@ -416,7 +416,7 @@ def test_mail_has_the_parameters_that_are_needed(
         (mail("\nü".encode()), {"SMTPUTF8": ""}, "8BITMIME"),
         (mail("S: ü\n".encode()), {"8BITMIME": ""}, "SMTPUTF8"),
         (mail(b"\nx", "ü@a.example"), {"8BITMIME": ""}, "SMTPUTF8"),
-        (mail(b"\nx"), {"SIZE": "2"}, "3 bytes"),
+        (mail(b"\nx"), {"SIZE": "4"}, "5 bytes"),
     ],
 )
 def test_what_does_not_fit_is_not_begun(submission: Submission, offered: dict[str, str], match: str) -> None:

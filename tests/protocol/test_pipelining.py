@@ -113,11 +113,11 @@ def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
 ) -> None:
     """With its exact octets, no dots added, the last line ended (BDAT-01); what is large waits."""
     played = said(CHUNK, people, b"250 m", *[b"250 r"] * people, b"250 ok", partial=partial, data=data)
-    assert played.value.size == len(data)
     assert flights(played) == shape
     whole = data if not data or data.endswith(b"\r\n") else data + b"\r\n"
     assert played.commands[-1] == b"BDAT %d LAST" % len(whole)
     assert played.content == whole
+    assert played.value.size == len(whole)
     assert b"DATA" not in played.commands
     assert [effect.stage for effect in played.effects if isinstance(effect, CommandGroup)] == [
         Stage.MAIL,
@@ -202,6 +202,18 @@ def test_a_421_behind_a_refusal_ends_the_session(
     error = said(offered, 1, *answers, b"421 bye").failure(RecipientsRefusedError)
     assert isinstance(error, RefusedError)
     assert not is_session_usable(error)
+
+
+@pytest.mark.parametrize("opening", [[b"250 m", NO], [NO, b"503 r"]], ids=["recipient", "sender"])
+@pytest.mark.parametrize("end", [GONE, b"250 what"], ids=["lost", "wrong"])
+def test_a_refusal_stays_true_if_the_reply_to_data_is_lost_or_wrong(
+    opening: list[bytes], end: bytes | SecureSMTPError
+) -> None:
+    """The message was refused for good: "not sent, try again" would be wrong. The session ends."""
+    error = said(DATA, 1, *opening, end).error
+    assert isinstance(error, RefusedError)
+    assert (error.outcome, error.retryable, is_session_usable(error)) == (Outcome.REFUSED, False, False)
+    assert error.__cause__ is end if end is GONE else isinstance(error.__cause__, ProtocolError)
 
 
 @pytest.mark.parametrize("end", [b"250 accepted", b"354 what", b"251 x", GONE])

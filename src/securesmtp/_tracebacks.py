@@ -32,10 +32,12 @@ def hide_internal_frames(method: Callable[P, T]) -> Callable[P, T]:
     def public_call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
-        except SecureSMTPError as error:
-            _shorten(error)
+        except BaseException as error:
             # A debugger shows this frame's variables, and they may contain the message.
             del args, kwargs
+            if not isinstance(error, SecureSMTPError):
+                raise
+            _shorten(error)
             # A bare `raise` would leave out this line too.
             raise error from error.__cause__
 

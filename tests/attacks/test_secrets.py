@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Literal
+from types import FrameType
+from typing import Any, Literal
 
 import pytest
 import trustme
@@ -336,6 +338,41 @@ def _frames_with(text: str, error: BaseException | None) -> list[tuple[str, str]
     ours = [frame for frame in told.stack if LIBRARY in Path(frame.filename).parents]
     found = [(each.name, name) for each in ours for name, value in (each.locals or {}).items() if text in value]
     return [*found, *_frames_with(text, error.__cause__), *_frames_with(text, error.__context__)]
+
+
+@pytest.mark.parametrize("offers", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["lockstep", "DATA", "BDAT"])
+def test_the_traceback_of_an_interrupt_shows_nothing_of_the_message(
+    serve: Serve, mailer: Mailer, offers: tuple[str, ...]
+) -> None:
+    """At any line of the functions that have its bytes: a task's time limit is reported with `capture_locals` too."""
+    body = b"Subject: x\r\n\r\nCONFIDENTIAL words\r\n"
+    mine = mailer(serve(honest(extensions=offers), connections=1000))
+    functions = {"write_content", "send_block", "queue_content", "_hold", "take_buffer", "_flush", "_write"}
+    for at in range(1000):
+        left = [at]
+
+        def trace(frame: FrameType, event: str, _: object, left: list[int] = left) -> Any:
+            if not Path(frame.f_code.co_filename).is_relative_to(LIBRARY):
+                return None
+            left[0] -= event == "line" and frame.f_code.co_name in functions
+            if left[0] == -1:
+                left[0] = -2
+                raise KeyboardInterrupt
+            return trace
+
+        before, interrupt = sys.gettrace(), None
+        sys.settrace(trace)
+        try:
+            mine.send_bytes(body, mail_from="a@b.example", recipients=["c@d.example"])
+        except KeyboardInterrupt as raised:
+            interrupt = raised
+        finally:
+            sys.settrace(before)
+        if interrupt is None:
+            assert at > 20
+            return
+        assert _frames_with("CONFID", interrupt) == [], at
+    pytest.fail("a send has no thousand lines")
 
 
 @pytest.mark.parametrize("text", [f"<{NASTY}@x>", f"<{'i' * 900}@x>", "<" + "a b\r\n " * 400 + "@x>"], ids=ascii)

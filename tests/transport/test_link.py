@@ -278,7 +278,7 @@ def test_a_goodbye_that_fails_is_silent() -> None:
     with theirs:
         ours.settimeout(0)
         _pretend_idle(link, ours)
-        link.goodbye(fails())
+        link.close_gracefully(fails())
     assert not link.is_open
 
 
@@ -298,7 +298,7 @@ def test_a_limit_that_has_run_out_says_where() -> None:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
     link = _link()
-    link.connection.limit.overall = Deadline("deadline", 0)
+    link.connection.limit.deadline = Deadline("deadline", 0)
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
@@ -585,7 +585,7 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
     waiting = threading.Event()
 
     def full(channel: Channel) -> Steps[TLSInfo]:
-        sock = channel.live()
+        sock = channel.connected_socket()
         with suppress(BlockingIOError):
             while True:
                 junk.append(sock.send(b"x" * 65536))
@@ -645,7 +645,7 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     with theirs:
         theirs.send(words)
         if kind == "deadline":
-            link.connection.limit.overall = Deadline("deadline", 0)
+            link.connection.limit.deadline = Deadline("deadline", 0)
         else:
             link.abort()
         if words.endswith(b"\n"):
@@ -783,7 +783,7 @@ def test_an_interrupt_between_two_steps_reaches_them() -> None:
 def test_a_closed_channel_has_no_socket() -> None:
     """Nothing can be waited for, read or written."""
     channel = _link().connection.channel
-    for use in (channel.live, channel.read, lambda: channel.write(memoryview(b"x"))):
+    for use in (channel.connected_socket, channel.read, lambda: channel.write(memoryview(b"x"))):
         with pytest.raises(ConnectError, match="closed") as caught:
             use()
         assert caught.value.retryable

@@ -252,7 +252,7 @@ def test_an_expired_limit_names_the_stage() -> None:
     with ours, theirs:
         connection = link.connection
         connection.channel.sock, connection.limit.stage = ours, Stage.RCPT
-        connection.limit.overall = Deadline("command", 0)
+        connection.limit.deadline = Deadline("command", 0)
         with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
             link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")

@@ -108,14 +108,14 @@ class Exchange:
         # A content that follows is written with it: after a second small write, a server with Nagle's algorithm delays
         # its reply until we acknowledge the first (measured: 40 ms to Postfix).
         for line in group.lines:
-            self._hold(line.data)
+            self._hold(line)
             self._command_ends.append(self.position)
             # Last, so that an interrupt in between cannot make it more than there are commands.
             self._commands_held += 1
 
     def queue_content(self, block: Block) -> bool:
         """Hold back *block* of a content, and return whether everything held is to be written now."""
-        self._hold(block.data)
+        self._hold(block)
         self._command_ends[-1] = self.position
         if not block.coalesce or len(self._write_buffer) >= BLOCK:
             return True
@@ -154,9 +154,10 @@ class Exchange:
                 raise TLSError(message)
             self._sent_in_clear.add(verb)
 
-    def _hold(self, data: bytes) -> None:
-        self._write_buffer += data
-        self.position += len(data)
+    def _hold(self, piece: Line | Block) -> None:
+        # Not its bytes, which a traceback with local variables would show.
+        self._write_buffer += piece.data
+        self.position += len(piece.data)
 
     # What is received.
 

@@ -12,7 +12,7 @@ from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import ConnectError, DataRefusedError, ProtocolError, SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from securesmtp._protocol.address import Mailbox
     from securesmtp._protocol.effects import Dialogue
@@ -34,10 +34,10 @@ class Progress:
     is_fully_sent = False
     result: TransactionResult | None = None
 
-    def write_content(self, blocks: Iterable[bytes], *, coalesce: bool = False) -> Dialogue[None]:
+    def write_content(self, blocks: Iterator[bytes], *, coalesce: bool = False) -> Dialogue[None]:
         """Write the content; with *coalesce*, what follows may go in one write with its end."""
         last = None
-        # Wrapped at once, so that a traceback with local variables shows nothing of the message.
+        # An iterator, and wrapped at once, so that a traceback with local variables shows nothing of the message.
         for block in map(Block, blocks):
             if last is not None:
                 yield last

@@ -110,7 +110,7 @@ class Transaction(Progress):
         self._session.needs_reset = False
         yield CommandGroup(tuple(lines), Stage.MAIL)
         if self._with_envelope and self._by_chunk:
-            yield from self.write_content((b"".join(self.content.chunk()),), coalesce=self._coalesce)
+            yield from self.write_content(iter((b"".join(self.content.chunk()),)), coalesce=self._coalesce)
 
     def send_content(self) -> Dialogue[None]:
         """
@@ -137,7 +137,7 @@ class Transaction(Progress):
             yield from self.write_content(self.content.chunk(), coalesce=self._coalesce)
         else:
             # After 354 the server waits for content. A content that no recipient may get is empty (RFC 2920 §3.1).
-            blocks = self.content.blocks() if self._refusal is None else (EMPTY,)
+            blocks = self.content.blocks() if self._refusal is None else iter((EMPTY,))
             yield from self.write_content(blocks, coalesce=self._coalesce)
 
     def _read_data_reply(self) -> Dialogue[bool]:

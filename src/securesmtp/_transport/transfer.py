@@ -85,25 +85,25 @@ class Transfer:
 
     def _flush(self) -> Steps[bool]:
         """
-        Write what was held back; a refusal in the midst of a content ends it.
+        Write what was held back; if the server refuses a content before its end, raise that.
 
-        Return whether it is lost: it was not written whole, and replies can be read, but nothing can be written.
+        Return True if it was not written whole and replies are waiting: nothing more can be written.
         """
-        data, alone = self.exchange.take_buffer()
-        lost = early = False
+        data, must_be_silent = self.exchange.take_buffer()
+        is_lost = is_early = False
         try:
-            early = alone and self.has_unread()
-            if not early:
+            is_early = must_be_silent and self.has_unread()
+            if not is_early:
                 yield from self._write(data)
         except OSError as raised:
             error = self.translate(raised)
             # The server may have said why before it closed.
-            lost = self.fail(error)
-            if not lost:
+            is_lost = self.fail(error)
+            if not is_lost:
                 raise error from error.__cause__
-        if early or self.exchange.is_answered_early:
+        if is_early or self.exchange.is_answered_early:
             raise early_reply_error((yield from self.receive(Receive(Stage.CONTENT))))
-        return lost
+        return is_lost
 
     def _write(self, data: memoryview) -> Steps[None]:
         exchange = self.exchange
@@ -128,7 +128,7 @@ class Transfer:
 
     def _write_record(self, record: memoryview) -> int:
         """Write *record*, and return how much of it was written: 0 if there is no room."""
-        # Counted before, so that an interrupt cannot make it less than what the server has.
+        # Counted first: an interrupt must not leave the count below what the server has.
         self.exchange.written += len(record)
         try:
             sent = self.channel.write(record)
@@ -144,14 +144,14 @@ class Transfer:
         """Return the next reply."""
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
-        # What is held back is written before a reply is waited for; before its first reply in any case.
+        # If only what is held back can bring a reply, it is written first.
         if exchange.has_held_bytes and not exchange.replies_due:
             self._check()
             yield from self._flush()
         while (raw := exchange.next_reply()) is None:
             try:
                 self._check()
-                # If nothing is to be written, a reply is waited for first, unless TLS has bytes already.
+                # Wait before reading, unless there is something to write or TLS has bytes already.
                 has_come = (exchange.has_held_bytes or self.channel.has_buffered) and self._read_available()
                 if not has_come and not exchange.has_held_bytes:
                     yield from self._wait_for_reply()
@@ -168,7 +168,7 @@ class Transfer:
 
     def _wait_for_reply(self) -> Steps[None]:
         try:
-            self.live()
+            self.connected_socket()
             yield READ
             self._read_available()
         except OSError as raised:
@@ -182,12 +182,12 @@ class Transfer:
             raise error from error.__cause__
 
     def has_unread(self) -> bool:
-        """Return whether the server has sent something that no reply was due for."""
+        """Return whether the server has sent something that no reply has used; read what has come first."""
         return self._read_available() or self.exchange.has_unread
 
     def _read_available(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
-        self.live()
+        self.connected_socket()
         data = self.channel.read()
         if data is None:
             return False
@@ -199,7 +199,7 @@ class Transfer:
             self.channel.note_reply()
 
     def _read_more(self) -> bool:
-        """Read once what has come, as long as a reply is due; return whether anything has come."""
+        """Read once, unless more than the due replies has come; return whether anything was read."""
         if self.exchange.has_surplus or not self._read_available():
             return False
         self._keep_replies()
@@ -220,12 +220,12 @@ class Transfer:
 
         Raises:
             ConnectError: The connection was aborted.
-            DeadlineExceededError: The overall deadline has passed.
+            DeadlineExceededError: The deadline of the send has passed.
         """
         self.limit.enter(stage, name)
         self._check()
 
-    def live(self) -> socket.socket:
+    def connected_socket(self) -> socket.socket:
         """
         Return the socket.
 
@@ -239,7 +239,7 @@ class Transfer:
 
     def fail(self, error: SecureSMTPError) -> bool:
         """Close because of *error*, and return whether replies came before, which can still be read."""
-        # After a malformed reply, nothing is known to be a reply.
+        # After a malformed reply, nothing can be told apart.
         if not isinstance(error, ProtocolError):
             self._read_last_words()
         self.exchange.drop_unread()
@@ -256,7 +256,7 @@ class Transfer:
         self.channel.close()
 
     def translate(self, error: OSError) -> SecureSMTPError:
-        """Return *error* of a socket or of TLS as one of ours; raise one that a signal handler raised."""
+        """Return *error* of a socket or of TLS as one of ours; raise it again if a signal handler raised it."""
         if is_interrupt(error):
             raise error
         stage = self.limit.stage

@@ -86,7 +86,7 @@ def test_no_command_is_written_behind_one_that_was_not_written_whole() -> None:
     exchange = inside_tls()
     exchange.release(exchange.queue_command(NOOP))
     exchange.written += 3
-    with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
+    with pytest.raises(ConnectError, match="before a command was fully sent") as caught:
         exchange.release(exchange.queue_command(NOOP))
     assert caught.value.retryable
 
@@ -202,7 +202,7 @@ def test_a_command_alone_is_answered_by_the_next_reply(*, held: bool) -> None:
     data = exchange.queue_command(NOOP)
     assert (exchange.replies_due, exchange.commands_unanswered, exchange.next_reply_ends_write) == (1, 1, True)
     if held:
-        with pytest.raises(ConnectError, match="before what it was sent was complete"):
+        with pytest.raises(ConnectError, match="before a command was fully sent"):
             exchange.release(data)
     else:
         exchange.release(data)

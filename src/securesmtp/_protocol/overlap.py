@@ -80,7 +80,7 @@ class OverlapSupport(Protocol):
 
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
-# An error of the caller's own too, of a header factory or a file for example.
+# The error may be of the caller's own code, such as a header factory or a file.
 SendOutcome: TypeAlias = Delivery | BaseException
 
 

@@ -19,10 +19,15 @@ from securesmtp import (
     RefusedError,
     Reply,
     SecureMailer,
+    SendResult,
     Stage,
 )
+from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.rules import State, Verdict, can_resend, is_connection_limit, is_full, judge, pause
 from securesmtp._bulk.run import Run
+from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.content import Content
+from securesmtp._protocol.message import Submission
 from securesmtp._tracebacks import drop_frames
 
 REPORT, RETRY, LEAVE = Verdict.REPORT, Verdict.RETRY, Verdict.LEAVE
@@ -223,6 +228,14 @@ def test_only_a_message_that_was_certainly_not_accepted_is_resent() -> None:
     assert can_resend(ConnectError("gone", stage=Stage.MAIL))
     assert not can_resend(ConnectError("gone", stage=Stage.GREETING))
     assert not can_resend(DeadlineExceededError("late", stage=Stage.MAIL))
+
+
+def test_an_error_that_says_nothing_of_its_message_leaves_the_outcome_unknown() -> None:
+    """No error of ours is its cause, because a second interrupt struck while the first was recorded."""
+    job = Job(3, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None)
+    job.finish(TimeoutError("a signal handler's"))
+    assert isinstance(job.end, SendResult)
+    assert (job.end.index, job.end.outcome, job.end.receipt) == (3, Outcome.UNKNOWN, None)
 
 
 def test_frames_are_dropped_from_all_causes() -> None:

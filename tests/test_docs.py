@@ -323,17 +323,13 @@ FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml))(?::\w+)?`")
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/house.md"])
-def test_each_file_that_a_page_for_contributors_names_exists(page: str) -> None:
-    """Below `src/securesmtp` or in the repository; names in capitals are for the reader to replace."""
-    named = set(FILE.findall((ROOT / page).read_text("utf-8")))
-    assert len(named) > 10
-    found = {
-        name
-        for name in named
-        if re.search(r"\bNAME\b|_NAME", name)
-        or any((base / name).is_file() for base in (ROOT, ROOT / "src/securesmtp"))
-    }
-    assert named - found == set()
+def test_what_a_page_for_contributors_names_exists(page: str) -> None:
+    """Its files, below `src/securesmtp` or in the repository, and its tests; NAME is for the reader to replace."""
+    text = (ROOT / page).read_text("utf-8")
+    files, bases = set(FILE.findall(text)), (ROOT, ROOT / "src/securesmtp")
+    assert len(files) > 10
+    assert [name for name in files if "NAME" not in name and not any((base / name).is_file() for base in bases)] == []
+    assert set(re.findall(r"`(test_\w+)`", text)) - TESTS == set()
 
 
 def test_each_promise_names_tests_that_exist() -> None:

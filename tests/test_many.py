@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from types import FrameType
 from typing import Any
@@ -427,6 +427,35 @@ def test_a_closed_backlog_drops_what_no_worker_has_taken() -> None:
     backlog.put(Job(0, Submission(Mailbox.parse("a@b.example"), (), content), lambda: None))
     backlog.close()
     assert [backlog.take(wait=True) for _ in range(3)] == [None] * 3
+
+
+def test_an_interrupted_close_can_be_done_again() -> None:
+    """Wherever it strikes, in the standard library too: the next close wakes a worker that pauses."""
+    for at in range(100):
+        backlog, left = Backlog(), [at]
+
+        def trace(_: FrameType, event: str, __: object, left: list[int] = left) -> Any:
+            left[0] -= event != "call"
+            if left[0] == -1:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        with suppress(KeyboardInterrupt):
+            sys.settrace(trace)
+            try:
+                backlog.close()
+            finally:
+                sys.settrace(before)
+        worker = threading.Thread(target=backlog.pause, args=(60,), daemon=True)
+        worker.start()
+        closer = threading.Thread(target=backlog.close, daemon=True)
+        closer.start()
+        worker.join(10)
+        assert not worker.is_alive(), at
+        if left[0] >= 0:
+            return
+    pytest.fail("it has no hundred steps")
 
 
 def _job() -> Job:

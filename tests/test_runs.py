@@ -108,7 +108,9 @@ def test_a_server_with_fewer_connections_gets_every_message(
     good = honest(auth=("me", "secret"), replies={"CONTENT": _slow}, extensions=OFFER)
     server = serve(Room(room, FEW[how], good), connections=100, overlaps=True)
     options = {"username": "me", "password": "secret", "on_event": told.append, "pipelining": pipelining}
-    results = list(mailer(server, timeout=1, window=Window(2), **options).send_many(mails(30)))
+    # Short only for the silent server: on a busy machine, a good connection may take a second for a step.
+    timeout = 1 if FEW[how] is None else 10
+    results = list(mailer(server, timeout=timeout, window=Window(2), **options).send_many(mails(30)))
     assert [(result.index, result.outcome) for result in results] == [(number, ACCEPTED) for number in range(30)]
     assert arrived(server) == list(range(30))
     fewer = [event for event in told if isinstance(event, FewerConnections)]

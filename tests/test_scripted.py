@@ -1,4 +1,4 @@
-"""The scripted server and the certificates do what the attack tests rely on."""
+"""Tests of the scripted server and the certificates, on which the attack tests rely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import Positions
 from scripted import Accepted, Chunking, Ending, Peer, ScriptedServer, Unexpected, honest
 
 _SERVER = GOOD.certificate.context()
-# In the order of the REQUIREMENTS.md 2.9 results; 2 and 20 are both "no way to a trusted root".
+# Codes 2 and 20 both mean that no chain leads to a trusted root.
 _VERIFY_CODES = {
     "ok": {0},
     "untrusted": {2, 20},
@@ -47,7 +47,7 @@ _ACCEPTED = Accepted(
 
 
 def _client_context(row: Row) -> ssl.SSLContext:
-    """Make the context of REQUIREMENTS.md 3.1, by hand: this file tests the servers, not the library."""
+    """Make a careful client's context without the library: this file tests the servers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
@@ -95,7 +95,7 @@ def _say(sock: socket.socket, *lines: bytes) -> list[bytes]:
 
 
 def _session(server: ScriptedServer) -> bool:
-    """Play a whole session; say whether it came to its end."""
+    """Run a whole session; return True if it reached its end."""
     try:
         with _tls_client(server) as sock:
             _reply(sock)
@@ -117,7 +117,7 @@ def _forges_a_line(peer: Peer) -> None:
 
 
 def test_octets_are_logged_by_phase() -> None:
-    """What came before TLS is in `plain`, what came inside it in `secret`, and an attack's octets reach the client."""
+    """Octets before TLS are in `plain`, those inside it in `secret`, and an injected line reaches the client."""
     with ScriptedServer(_forges_a_line, tls=_SERVER) as server:
         with _connect(server) as plain:
             _reply(plain)
@@ -133,7 +133,7 @@ def test_octets_are_logged_by_phase() -> None:
 
 
 def test_a_client_hello_on_a_plaintext_script_is_raw() -> None:
-    """A ClientHello where a line was expected is in `raw`, ends the script, and is no failure of it."""
+    """A ClientHello instead of a line is logged in `raw` and ends the script without failure."""
     with ScriptedServer(honest("starttls"), tls=_SERVER) as server:
         with _connect(server) as plain, pytest.raises(ssl.SSLError):
             _secure(plain)
@@ -144,7 +144,7 @@ def test_a_client_hello_on_a_plaintext_script_is_raw() -> None:
 
 
 def test_plaintext_on_a_tls_script_is_plain() -> None:
-    """Octets in the clear where a ClientHello was expected are in the log all the same."""
+    """Plaintext instead of a ClientHello is logged in `plain`."""
     with ScriptedServer(honest(), tls=_SERVER) as server:
         with _connect(server) as plain:
             plain.sendall(b"EHLO me\r\n")
@@ -155,8 +155,8 @@ def test_plaintext_on_a_tls_script_is_plain() -> None:
 
 
 @pytest.mark.parametrize(("chunking", "reads"), [("whole", 1), ("by_line", 2), ("by_byte", 16)])
-def test_sends_in_three_sizes(chunking: Chunking, reads: int) -> None:
-    """Inside TLS each piece is a record of its own, so that a client's read returns just one piece."""
+def test_a_reply_is_sent_whole_by_line_or_by_byte(chunking: Chunking, reads: int) -> None:
+    """Inside TLS each piece is its own record, so that a client's read returns one piece."""
 
     def greets(peer: Peer) -> None:
         peer.start_tls()
@@ -169,7 +169,7 @@ def test_sends_in_three_sizes(chunking: Chunking, reads: int) -> None:
 
 
 def test_a_failed_expectation_is_raised_in_the_test() -> None:
-    """A script that expected something else fails the test, at the end of the block."""
+    """It is raised at the end of the `with` block."""
     server = ScriptedServer(lambda peer: peer.expect(b"EHLO"))
     with _connect(server) as sock:
         sock.sendall(b"HELO me\r\n")
@@ -179,10 +179,10 @@ def test_a_failed_expectation_is_raised_in_the_test() -> None:
 
 
 def test_a_mistake_in_a_script_is_raised_in_the_test() -> None:
-    """An exception of the script itself is not lost in its thread."""
+    """An exception in the script's thread is not lost."""
 
     def mistaken(peer: Peer) -> None:
-        # After the client has spoken: a connection that is reset while it is made would be another error.
+        # After the client has written: a reset while it connects would be another error.
         peer.read_some()
         raise ZeroDivisionError
 
@@ -195,7 +195,7 @@ def test_a_mistake_in_a_script_is_raised_in_the_test() -> None:
 
 
 def test_a_failure_is_noted_on_the_tests_own_error() -> None:
-    """When the test fails too, its error comes first and says that the script had failed."""
+    """If the test fails too, its error is raised, with a note about the script's failure."""
 
     def mistaken(peer: Peer) -> None:
         peer.read_some()
@@ -210,8 +210,8 @@ def test_a_failure_is_noted_on_the_tests_own_error() -> None:
     assert "ZeroDivisionError" in caught.value.__notes__[0]
 
 
-def test_a_client_that_goes_away_is_no_failure() -> None:
-    """A script that waits for a client that is gone ends, and the log says how the client went."""
+def test_a_client_that_leaves_is_not_a_failure() -> None:
+    """The script ends, and the log says how the client left."""
     with ScriptedServer(lambda peer: peer.expect(b"EHLO")) as server:
         _connect(server).close()
         server.joined()
@@ -219,8 +219,8 @@ def test_a_client_that_goes_away_is_no_failure() -> None:
     assert not server.connections[0].finished
 
 
-def test_a_silent_client_fails_the_script_in_time() -> None:
-    """A client that does nothing costs the timeout and no more."""
+def test_a_silent_client_fails_the_script_after_the_timeout() -> None:
+    """A client that does nothing takes no longer than the timeout."""
     start = time.monotonic()
     with (
         pytest.raises(Unexpected, match="the client did nothing"),
@@ -231,8 +231,8 @@ def test_a_silent_client_fails_the_script_in_time() -> None:
     assert time.monotonic() - start < 2
 
 
-def test_the_block_ends_although_a_client_stays() -> None:
-    """A client that keeps its connection open is cut off at the end of the block, and that is no failure."""
+def test_the_block_ends_even_if_a_client_stays() -> None:
+    """A client that keeps its connection open is cut off at the end of the block, without failure."""
     with ScriptedServer(honest("starttls"), tls=_SERVER) as server:
         sock = _connect(server)
         _reply(sock)
@@ -242,14 +242,14 @@ def test_the_block_ends_although_a_client_stays() -> None:
     sock.close()
 
 
-def test_what_comes_after_the_end_is_logged_and_late() -> None:
-    """Octets that a client writes after the server's close_notify are decrypted, in `secret` and in `late`."""
+def test_octets_after_the_servers_end_are_logged_as_late() -> None:
+    """What a client writes after the server's close_notify is decrypted, and is in `secret` and in `late`."""
     written = threading.Event()
 
     def leaves(peer: Peer) -> None:
         peer.start_tls()
         peer.send(b"421 bye\r\n")
-        # What is already there when the server ends counts too: SSLSocket.unwrap would throw it away.
+        # Includes what has arrived when the server closes, which SSLSocket.unwrap would discard.
         written.wait(5)
         peer.close()
 
@@ -267,7 +267,7 @@ def test_what_comes_after_the_end_is_logged_and_late() -> None:
 
 @pytest.mark.parametrize("how", ["close", "cut", "reset"])
 def test_three_ways_to_end_a_plain_connection(how: Ending) -> None:
-    """In the clear a close and a cut are a FIN, a reset is a RST."""
+    """In plaintext, `close` and `cut` send FIN, `reset` sends RST."""
 
     def ends(peer: Peer) -> None:
         peer.expect(b"EHLO")
@@ -284,7 +284,7 @@ def test_three_ways_to_end_a_plain_connection(how: Ending) -> None:
 
 @pytest.mark.parametrize("how", ["close", "cut", "reset"])
 def test_three_ways_to_end_a_tls_connection(how: Ending) -> None:
-    """Inside TLS only a close says close_notify; Python 3.11 and 3.12 cannot tell a reset from a cut."""
+    """Inside TLS, only `close` sends close_notify; Python 3.11 and 3.12 cannot tell a reset from a cut."""
 
     def ends(peer: Peer) -> None:
         peer.start_tls()
@@ -296,7 +296,7 @@ def test_three_ways_to_end_a_tls_connection(how: Ending) -> None:
         with _tls_client(server) as sock:
             _reply(sock)
             sock.sendall(b"EHLO me\r\n")
-            # Not SSLEOFError: Python 3.11.2 raises its base class.
+            # Python 3.11.2 raises the base class of SSLEOFError.
             with nullcontext() if how == "close" else pytest.raises((ssl.SSLError, ConnectionResetError)):
                 assert sock.recv(1) == b""
         server.joined()
@@ -305,8 +305,8 @@ def test_three_ways_to_end_a_tls_connection(how: Ending) -> None:
 
 @pytest.mark.parametrize("how", ["close_notify", "eof", "reset"])
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_three_ways_of_a_client_to_end(how: str, first: str) -> None:
-    """The log says whether a client said close_notify, only ended, or reset, be it before the server or after it."""
+def test_the_log_says_how_the_client_ended(how: str, first: str) -> None:
+    """By close_notify, by FIN alone or by RST, before the server's end or after it."""
 
     def greets(peer: Peer) -> None:
         peer.start_tls()
@@ -320,7 +320,7 @@ def test_three_ways_of_a_client_to_end(how: str, first: str) -> None:
             if first == "server":
                 assert sock.recv(1) == b""
             if how == "close_notify":
-                # Waits for the server's, which answers it.
+                # Waits for the server's close_notify.
                 sock.unwrap()
             elif how == "reset":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -328,7 +328,7 @@ def test_three_ways_of_a_client_to_end(how: str, first: str) -> None:
     assert server.connections[0].client == how
 
 
-def test_silence_is_told_from_talk() -> None:
+def test_expect_silence_fails_if_the_client_writes() -> None:
     """`expect_silence` passes while nothing comes, and fails on the first octet."""
 
     def waits(peer: Peer) -> None:
@@ -345,8 +345,8 @@ def test_silence_is_told_from_talk() -> None:
         pass
 
 
-def test_a_drip_takes_its_time() -> None:
-    """One octet goes out each interval."""
+def test_a_drip_sends_one_octet_per_interval() -> None:
+    """So a drip of several octets takes as many intervals."""
     start = time.monotonic()
     with ScriptedServer(lambda peer: peer.drip(b"220 x", 0.02)) as server, _connect(server) as sock:
         assert b"".join(iter(lambda: sock.recv(1), b"")) == b"220 x"
@@ -356,7 +356,7 @@ def test_a_drip_takes_its_time() -> None:
 @pytest.mark.parametrize("chunking", ["whole", "by_line", "by_byte"])
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
 def test_an_honest_session(mode: str, chunking: Chunking) -> None:
-    """A correct client is served in both modes, and the message is in `accepted` unstuffed and as it was written."""
+    """A correct client is served in both modes; `accepted` has its message unstuffed and as it was written."""
     script = honest("implicit" if mode == "implicit" else "starttls", auth=("me", "secret"))
     plain_login = b"AUTH PLAIN " + base64.b64encode(b"\0me\0secret") + b"\r\n"
     with ScriptedServer(script, tls=_SERVER, chunking=chunking) as server:
@@ -381,7 +381,7 @@ def test_an_honest_session(mode: str, chunking: Chunking) -> None:
 
 
 def test_an_honest_login() -> None:
-    """LOGIN works, a wrong password and a cancel do not, and nothing is sent without a login."""
+    """LOGIN succeeds; a wrong password, a cancelled login and a message without login are refused."""
     user, password = base64.b64encode(b"me") + b"\r\n", base64.b64encode(b"secret") + b"\r\n"
     with ScriptedServer(honest(auth=("me", "secret")), tls=_SERVER) as server, _tls_client(server) as sock:
         _reply(sock)
@@ -391,8 +391,8 @@ def test_an_honest_login() -> None:
     assert [reply[:3] for reply in welcome] == [b"334", b"334", b"235", b"250"]
 
 
-def test_honest_goes_by_what_it_says() -> None:
-    """An answer that is set, or computed, decides what becomes of the transaction."""
+def test_an_honest_server_acts_on_its_replies() -> None:
+    """A fixed or computed reply decides the state of the transaction."""
     picky = honest(replies={"RCPT": lambda _, line: b"550 no\r\n" if b"bad" in line else b"250 ok\r\n"})
     with ScriptedServer(picky, tls=_SERVER) as server, _tls_client(server) as sock:
         _reply(sock)
@@ -403,8 +403,8 @@ def test_honest_goes_by_what_it_says() -> None:
     assert server.accepted == []
 
 
-def test_honest_takes_chunks_and_a_pipelined_group() -> None:
-    """BDAT is read by count, whatever is in it, and commands that came in one write are all answered."""
+def test_an_honest_server_takes_chunks_and_a_command_group() -> None:
+    """BDAT is read by its count, whatever its content; all commands that came in one write get replies."""
     group = _TRANSACTION[1] + _TRANSACTION[2] + b"BDAT 5\r\na\r\n.\rBDAT 1 LAST\r\n\n"
     with ScriptedServer(honest(extensions=("CHUNKING",)), tls=_SERVER) as server, _tls_client(server) as sock:
         _reply(sock)
@@ -429,7 +429,7 @@ def test_an_empty_content_is_read() -> None:
 
 @pytest.mark.parametrize("how", ["close", "cut", "reset"])
 def test_a_session_is_cut_at_every_octet(positions: Positions, how: Ending) -> None:
-    """Each cut falls at its octet, and a message is accepted as soon as its reply has begun, or was about to."""
+    """Each cut is at its octet, and a message is accepted when its reply starts, or was about to start."""
     with ScriptedServer(honest(), tls=_SERVER) as whole:
         assert _session(whole)
         whole.joined()
@@ -440,7 +440,7 @@ def test_a_session_is_cut_at_every_octet(positions: Positions, how: Ending) -> N
             assert not _session(server)
             server.joined()
         assert server.connections[0].written == octet
-        # At `answered` itself the cut falls before the message is there: after the 354, the last octet written.
+        # At `answered` itself, the last octet of the 354, the cut comes before the message.
         assert len(server.accepted) == (octet > answered)
     for octet in positions(log.read + 1):
         with ScriptedServer(honest(), tls=_SERVER, cut_after_read=octet, cut_with=how) as server:
@@ -452,7 +452,7 @@ def test_a_session_is_cut_at_every_octet(positions: Positions, how: Ending) -> N
 
 
 def test_connections_have_their_own_scripts_and_logs() -> None:
-    """The first connection plays the first script, all later ones the last, and the port closes at the limit."""
+    """The first connection has the first script, all later ones the last; the port closes at the limit."""
     scripts = (lambda peer: peer.send(b"first"), lambda peer: peer.send(b"later"))
     with ScriptedServer(*scripts, connections=3) as server:
         said = []
@@ -469,7 +469,7 @@ def test_connections_have_their_own_scripts_and_logs() -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
 def test_a_careful_client_finds_what_the_table_says(row: Row, version: ssl.TLSVersion) -> None:
-    """Each certificate has its defect and no other that would be found first."""
+    """Each certificate has its defect, and no other that would be found first."""
     context = _client_context(row)
     context.maximum_version = version
     with ScriptedServer(Peer.start_tls, tls=row.certificate.context()) as server:
@@ -491,8 +491,8 @@ def test_a_careful_client_finds_what_the_table_says(row: Row, version: ssl.TLSVe
         (ServerCertificate.cbc_only_context, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
     ],
 )
-def test_outdated_servers_find_no_common_ground(make: object, reason: str) -> None:
-    """A server with TLS 1.1 only, or CBC suites only, is up, and a careful client cannot shake hands with it."""
+def test_a_careful_client_fails_the_handshake_with_outdated_servers(make: object, reason: str) -> None:
+    """The servers support TLS 1.1 only, or CBC suites only."""
     assert callable(make)
     context = make(GOOD.certificate)
     with ScriptedServer(Peer.start_tls, tls=context) as server:
@@ -503,7 +503,7 @@ def test_outdated_servers_find_no_common_ground(make: object, reason: str) -> No
 
 
 def test_outdated_servers_work_with_outdated_clients() -> None:
-    """They refuse for what they are, not because they are broken."""
+    """So the handshake fails because of the version or the suites, not because the servers are broken."""
     for context, version in (
         (GOOD.certificate.tls11_only_context(), "TLSv1.1"),
         (GOOD.certificate.cbc_only_context(), "TLSv1.2"),

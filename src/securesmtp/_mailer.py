@@ -356,7 +356,7 @@ class SecureMailer:
         checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
     ) -> T:
-        """Run *action* on a connection, which no other send uses meanwhile; it has room for what *action* needs."""
+        """Run *action* on a connection that no other send uses meanwhile, with room for what the message *needs*."""
         core, pool, lease, slot, link = self._core, self._pool, Lease(), None, None
         checkout.has_slot, checkout.session = False, None
         try:
@@ -368,7 +368,7 @@ class SecureMailer:
                 deliver = bind(action, link.connection.exchange)
                 return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
             except BaseException:
-                # Again, because a second interrupt may have struck in the handling of the first.
+                # Closed again, because a second interrupt may have struck while the first was handled.
                 if not link.is_in_step:
                     link.close()
                 raise
@@ -378,7 +378,7 @@ class SecureMailer:
                 slot.messages_left = 0
             raise
         finally:
-            # First of all, and by an assignment alone: an interrupt strikes after a call.
+            # First, and by an assignment alone: an interrupt can only strike after a call.
             lease.done = True
             if slot is not None and link is not None and checkout.session is not None:
                 pool.slots.mark_used(slot, link)
@@ -420,7 +420,7 @@ class SecureMailer:
         with Ending[None]() as ending:
             self._with_connection(first.overall, batch.action, batch.checkout)
             ending.end = None
-        leaves = self._follow(batch.end(ending.end), run, backlog)
+        leaves = self._follow(batch.settle(ending.end), run, backlog)
         while not leaves and (job := batch.next_unsent()) is not None:
             leaves = self._send_one(run, job, backlog)
         batch.put_back_unsent()

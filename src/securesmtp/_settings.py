@@ -41,7 +41,7 @@ def as_login(auth: object) -> Password | NotALogin | None:
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
     """
-    Everything that one mailer is made of; it checks itself.
+    The arguments of one mailer, which check themselves.
 
     A mailer passes its own arguments on as they are, but hides first what may hold a secret: tracebacks show arguments.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
 from securesmtp._bulk.rules import is_full
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import escape
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import SendResult, Stage
@@ -36,13 +37,15 @@ class Backlog:
     The jobs that no worker has taken yet.
 
     Attributes:
-        has_workers: Whether there are threads that put back jobs; without any, `take` does not wait.
+        has_workers: Whether there are worker threads. Without any, `take` does not wait, since nothing would come.
     """
 
     def __init__(self) -> None:
         """Start empty and open."""
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._closed = threading.Event()
+        # Not an event: an interrupt in `set` can leave its lock held (measured), and a worker would wait for that.
+        self._is_closed = False
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
         self.has_workers = True
 
     def put(self, job: Job) -> None:
@@ -59,7 +62,7 @@ class Backlog:
         # Started before the check: a job that is not started when the backlog is closed is sent by nobody.
         if job is not None:
             job.begin()
-        if job is None or self._closed.is_set():
+        if job is None or self._is_closed:
             if job is not None:
                 job.started = 0.0
             # For the other threads.
@@ -71,25 +74,29 @@ class Backlog:
         """Drop the jobs that no worker has taken; there are no more."""
         # In this order, an interrupt in between leaves no worker waiting.
         self._queue.put(None)
-        self._closed.set()
+        self._is_closed = True
+        self._wakeups.put(None)
 
     def pause(self, seconds: float) -> None:
         """Wait for so many *seconds*, or until it is closed."""
-        self._closed.wait(seconds)
+        with suppress(Empty):
+            self._wakeups.get(timeout=seconds)
+            # For the other threads.
+            self._wakeups.put(None)
 
 
 @dataclass(slots=True)
 class Progress:
     """
-    The jobs of a run that were started, in order.
+    The state of a run: its jobs in order, its threads, and how far its results were yielded.
 
     Attributes:
-        pending: Those whose result was not yielded, and maybe the last one whose result was.
+        pending: The jobs whose result was not yielded yet, and perhaps the one whose result was yielded last.
         last_yielded: The index of the last result that was yielded.
-        backlog: Those of them that no worker has taken.
+        backlog: The jobs that no worker has taken.
         threads: The workers.
         failures: What the iterable of the jobs has raised.
-        ends: Has one entry for each job that has its end and was not waited for.
+        ends: One entry for each job that has ended and was not waited for.
     """
 
     pending: deque[Job | InvalidInput] = field(default_factory=deque)
@@ -106,13 +113,14 @@ class Progress:
         return self.pending[0] if self.pending else None
 
     def stop(self) -> None:
-        """Start no more jobs, and wait for the threads; if an interrupt strikes, the next call goes on waiting."""
+        """Drop the backlog, and wait for the threads. After an interrupt, the next call continues to wait."""
         self.backlog.close()
         # At the end of the interpreter, daemon threads do not run any more.
         while self.threads and not sys.is_finalizing():
             try:
                 self.threads[-1].join()
-            except RuntimeError:
+            except RuntimeError as error:
+                raise_if_interrupt(error)
                 # Its start was interrupted, so it may run or not. It takes no more jobs, but may have one.
                 if any(isinstance(job, Job) and job.started and job.end is None for job in self.pending):
                     with suppress(Empty):
@@ -276,7 +284,8 @@ def _start(threads: list[threading.Thread], worker: Callable[[Backlog], None], b
     threads.append(thread)
     try:
         thread.start()
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        raise_if_interrupt(error)
         threads.pop()
         backlog.has_workers = bool(threads)
 
@@ -285,6 +294,7 @@ def _until_it_raises(jobs: Iterable[Job | InvalidInput], failures: list[Exceptio
     try:
         yield from jobs
     except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
+        raise_if_interrupt(error)
         failures.append(error)
 
 

@@ -5,6 +5,9 @@ At each command, and at each content, the server gives the right reply, or there
 with and without closing, a wrong positive reply, a malformed one, silence until the time limit, an interrupt while the
 client waits or writes, a cut before or within a reply, or a reply to a content that was not fully sent. Replies arrive
 at once, or when the client waits for them, or byte by byte.
+
+A run has 4,137 cases: every sequence for one message, and every one with a single deviation for two and three messages
+in flight. `pytest -m exhaustive` has 150,333 more, with up to three deviations.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import pytest
 from protocol.model import Arrival, Chooser, ModelServer, check, connect, drive, enumerate_cases
 from protocol.play import TLS
 from securesmtp import Outcome, Window
-from securesmtp._protocol import failures, overlap, transaction
+from securesmtp._protocol import failures, overlap, progress, transaction
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
@@ -28,7 +31,8 @@ from securesmtp._protocol.dialogue import Session
 from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.overlap import OverlappingSender
-from securesmtp._protocol.transaction import Partial, Progress
+from securesmtp._protocol.progress import Progress
+from securesmtp._protocol.transaction import Partial
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp.errors import SecureSMTPError
 
@@ -191,11 +195,11 @@ THREE_IN_TURN = [family for arrival in ARRIVALS[1:] for family in overlapping(3,
         cases("one, later", LATER, ALL, 4394, complete=True),
         cases("one, large", LARGE, ALL, 1993, complete=True),
         cases("two recipients", TWO_RECIPIENTS, ALL, 17626, complete=True),
-        cases("two in flight", overlapping(2), 3, 0, complete=True),
-        cases("two in flight, later", IN_TURN, 2, 0, complete=True),
-        cases("two in flight, large", overlapping(2, lines=RECORDS), 2, 0, complete=True),
-        cases("three in flight", overlapping(3), 2, 11317, complete=True),
-        cases("three in flight, later", THREE_IN_TURN, 2, 0, complete=True),
+        cases("two in flight", overlapping(2), 3, 66266, complete=True),
+        cases("two in flight, later", IN_TURN, 2, 12928, complete=True),
+        cases("two in flight, large", overlapping(2, lines=RECORDS), 2, 6116, complete=True),
+        cases("three in flight", overlapping(3), 2, 13670, complete=True),
+        cases("three in flight, later", THREE_IN_TURN, 2, 27340, complete=True),
     ],
 )
 def test_what_is_told_is_true_whatever_the_server_does(families: list[Family], deviations: int, number: int) -> None:
@@ -203,11 +207,11 @@ def test_what_is_told_is_true_whatever_the_server_does(families: list[Family], d
     assert count(families, deviations) == number
 
 
-def _not_sent(progress: Progress, error: SecureSMTPError) -> SecureSMTPError:
+def _not_sent(_: Progress, error: SecureSMTPError) -> SecureSMTPError:
     return failures.not_sent_error(error)
 
 
-def _unknown(progress: Progress, error: SecureSMTPError) -> SecureSMTPError:
+def _unknown(_: Progress, error: SecureSMTPError) -> SecureSMTPError:
     return failures.outcome_unknown_error(error)
 
 
@@ -234,10 +238,10 @@ def _never(session: Session) -> bool:
 
 
 LIES: dict[str, tuple[object, str, object]] = {
-    "251 to a content accepts it": (transaction, "is_positive", _any_2yz),
+    "251 to a content accepts it": (progress, "is_positive", _any_2yz),
     "whatever was lost was not sent": (Progress, "error_after", _not_sent),
     "whatever was lost is unknown": (Progress, "error_after", _unknown),
-    "an unknown outcome is sent again": (transaction, "outcome_unknown_error", _sent_again),
+    "an unknown outcome is sent again": (progress, "outcome_unknown_error", _sent_again),
     "what is held back was written": (OverlappingSender, "_error_after", _as_if_written),
     "a content is accepted before it was written": (Exchange, "_next_checked", _unchecked),
     "a chunk behind a refused RCPT is refused, whatever its reply": (transaction, "is_refusal", lambda _: True),

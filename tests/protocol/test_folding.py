@@ -324,10 +324,11 @@ def test_the_name_of_an_address_object_is_read_as_it_was_set(name: str) -> None:
 
 
 def test_an_encoded_comma_in_a_name_stays_in_the_name() -> None:
-    """It is not a separator (RFC 2047 §5 (3)), and is quoted when it is decoded."""
+    """It is not a separator (RFC 2047 §5 (3)): Python 3.14 leaves it encoded; before that it is decoded and quoted."""
     msg = message()
     msg["Reply-To"] = "=?utf-8?q?=2C?= <a@b.example>, c@d.example"
-    assert field(to_bytes(msg), "Reply-To") == 'Reply-To: "," <a@b.example>, c@d.example\r\n'
+    line = field(to_bytes(msg), "Reply-To")
+    assert line in {f"Reply-To: {name} <a@b.example>, c@d.example\r\n" for name in ("=?utf-8?q?=2C?=", '","')}
 
 
 @pytest.mark.parametrize("raw", ["attachment; filename=b\xfccher.txt", 'attachment; filename="b\xfccher.txt"'])

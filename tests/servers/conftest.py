@@ -1,4 +1,4 @@
-"""The real servers as fixtures, started once a session."""
+"""Fixtures for the real servers, which are started once per session."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 def _running(kind: type[Postfix | Exim], ca: trustme.CA) -> Iterator[RealServer]:
     reason = kind.missing()
     if reason is not None:
-        # Where the servers are required, as in .ci/run, a skip would pass for a success.
+        # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
         if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    # Not tmp_path: pytest closes its folders to other users, and the servers do not run as root.
+    # pytest's folders (tmp_path) are closed to other users, and the servers do not run as root.
     with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory), ca) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postfix(ca: trustme.CA) -> Iterator[RealServer]:
-    """A running Postfix."""
+    """Run a Postfix."""
     yield from _running(Postfix, ca)
 
 
 @pytest.fixture(scope="session")
 def exim(ca: trustme.CA) -> Iterator[RealServer]:
-    """A running Exim."""
+    """Run an Exim."""
     yield from _running(Exim, ca)
 
 
 @pytest.fixture(scope="session", params=["postfix", "exim"])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
-    """Each of the real servers in turn."""
+    """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server

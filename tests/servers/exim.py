@@ -1,4 +1,4 @@
-"""Exim, unpacked from Debian's package by tests/servers/install, with its plaintext authenticators."""
+"""Exim from Debian's package, unpacked by tests/servers/install, with its plaintext authenticators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from servers.real import ALICE, BOB, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
 
-# Compiled into Debian's Exim, which does not start where there is no such user.
+# Compiled into Debian's Exim, which does not start without this user.
 USER = "Debian-exim"
 
 CONFIGURATION = """\
@@ -22,7 +22,7 @@ pid_file_path = {directory}/exim.pid
 log_selector = +tls_cipher +received_recipients +smtp_protocol_error +smtp_syntax_error
 keep_environment =
 
-# Loopback only, and no name is ever looked up, not even for a DKIM signature.
+# Loopback only, without DNS lookups, not even for DKIM signatures.
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {implicit} : {starttls}
 tls_on_connect_ports = {implicit}
@@ -42,15 +42,15 @@ message_size_limit = {size}
 
 allow_domain_literals = true
 
-# Not one octet of the message is to be changed: these would be dropped.
+# The message must not be changed: by default, these fields are removed.
 delivery_date_remove = false
 envelope_to_remove = false
 return_path_remove = false
 header_maxsize = {size}
 header_line_maxsize = 0
 
-# The tests are quick, many and often wrong. Delivery runs in the process that took the message: to start Exim anew
-# as root for it would need a configuration that the program was compiled to trust.
+# The limits on fast, frequent and failing clients are raised. Delivery runs in the process that received the message:
+# starting Exim again as root would need a configuration file that it was compiled to trust.
 deliver_drop_privilege = true
 smtp_accept_max = 0
 smtp_accept_queue_per_connection = 0
@@ -100,7 +100,7 @@ sink:
   max_rcpt = 0
   multi_domain
   message_linelength_limit = 100000000
-  # A second message on the same connection would make Exim start itself anew; see above.
+  # For a second message on the same connection, Exim would start itself again; see above.
   connection_max_messages = 1
 
 begin retry
@@ -126,7 +126,7 @@ login:
 
 
 class Exim(RealServer):
-    """An Exim of its own."""
+    """A private Exim."""
 
     name: ClassVar[str] = "exim"
 
@@ -139,18 +139,18 @@ class Exim(RealServer):
             return f"Exim is not in {_cache()}: {INSTALL}"
         done = _version(_program())
         if done.returncode != 0:
-            # A library that it lacks, or its user.
+            # A library or the user is missing.
             return f"Exim does not run here ({done.stderr.strip()}): {INSTALL}"
         return None
 
     def _prepare(self) -> str:
-        # Its user writes logs and the process id beside the spool, and reads the key.
+        # Exim's user writes logs and the process number next to the spool, and reads the key.
         (self._directory / "spool").mkdir()
         for path in (self._directory, self._directory / "spool", self._certificate):
             shutil.chown(path, USER, USER)
         passwords = "".join(f"{account.username}: {account.password}\n" for account in (ALICE, BOB))
         (self._directory / "passwords").write_text(passwords, encoding="utf-8")
-        # The cache may lie in a home that is closed to Exim's user, who must be able to start it again.
+        # The cache may be in a home directory that Exim's user cannot enter, but Exim must be able to restart itself.
         shutil.copy(_program(), self._directory / "exim")
         version = re.search(r"Exim version (\S+)", _version(_program()).stdout)
         assert version is not None
@@ -175,7 +175,7 @@ class Exim(RealServer):
 
 
 def _version(program: Path) -> subprocess.CompletedProcess[str]:
-    # The configuration of nothing, or it would read the machine's.
+    # An empty configuration, or it would read the machine's.
     command = [str(program), "-C", os.devnull, "-bV"]
     return subprocess.run(command, env={"PATH": SEARCH_PATH}, capture_output=True, text=True, check=False)
 

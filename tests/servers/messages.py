@@ -1,4 +1,4 @@
-"""Mails as people send them, one for each thing that goes wrong on the way."""
+"""Typical messages, each with something that can break on the way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ICS = (
     "UID:1@example.test\r\nDTSTAMP:20261124T120000Z\r\nDTSTART:20261125T120000Z\r\nSUMMARY:Prüfung\r\n"
     "ATTENDEE;RSVP=TRUE:mailto:to@example.test\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
 )
-# The smallest picture there is: GIF, one pixel.
+# A GIF of one pixel.
 PIXEL = bytes.fromhex("47494638396101000100800000ffffff00000021f90401000000002c00000000010001000002024401003b")
 
 
@@ -69,7 +69,7 @@ MAILS: dict[str, Callable[[], EmailMessage]] = {
 
 
 def raw_messages() -> Iterator[bytes]:
-    """Yield messages that are octets already, with what encoders avoid."""
+    """Yield messages as bytes, with content that encoders avoid."""
     head = b"From: alice@example.test\r\nTo: to@example.test\r\nX-Kept:   as  it\r\n\tis \r\n"
     yield head + b"\r\n"
     yield head + b"\r\n.\r\n..\r\n.x\r\nQUIT\r\n.\r\n"

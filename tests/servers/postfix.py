@@ -1,4 +1,4 @@
-"""Postfix, as Debian packages it, with Cyrus SASL and a password database of its own."""
+"""Debian's Postfix, with Cyrus SASL and its own password database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servers.real import ALICE, BOB, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_
 
 PROGRAMS = ("postconf", "saslpasswd2")
 
-# `postfix start` would make these, but only for an instance that the machine's own configuration knows.
+# `postfix start` makes these only for instances that the machine's own configuration lists.
 QUEUES = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "public", "trace")
 
 MAIN = """\
@@ -22,7 +22,7 @@ data_directory = {directory}/data
 maillog_file = {directory}/mail.log
 maillog_file_prefixes = {directory}
 
-# Loopback only, and no name is ever looked up.
+# Loopback only, without DNS lookups.
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks =
@@ -33,7 +33,7 @@ smtp_host_lookup = native
 lmtp_host_lookup = native
 smtpd_peername_lookup = no
 
-# Every address, of whatever domain, goes to the sink, and all recipients of a message in one transaction.
+# Every address of any domain goes to the sink, all recipients of a message in one transaction.
 mydestination =
 local_recipient_maps =
 alias_maps =
@@ -65,8 +65,8 @@ smtpd_sasl_path = smtpd
 smtpd_sasl_security_options = noanonymous
 cyrus_sasl_config_path = {directory}/sasl
 
-# Not one octet of the message is to be changed: no header added, completed, dropped or cut, no line folded, no
-# conversion, no alias. Long lines would be folded at 998 by the LMTP client.
+# The message must not be changed: no header added, completed, dropped or cut, no line folded, no conversion, no
+# alias. By default, the LMTP client folds lines at 998.
 always_add_missing_headers = no
 local_header_rewrite_clients =
 remote_header_rewrite_domain =
@@ -82,7 +82,7 @@ header_size_limit = {size}
 lmtp_line_length_limit = 0
 disable_mime_output_conversion = yes
 
-# The tests are quick, many and often wrong.
+# The limits on fast, frequent and failing clients are raised.
 in_flow_delay = 0
 smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 10000
@@ -122,7 +122,7 @@ sasldb_path: {directory}/sasldb
 
 
 class Postfix(RealServer):
-    """A Postfix of its own."""
+    """A private Postfix."""
 
     name: ClassVar[str] = "postfix"
 
@@ -160,14 +160,14 @@ class Postfix(RealServer):
                 size=SIZE_LIMIT,
             )
         )
-        # Postfix does not trust a file that is newer than a second or two, and waits.
+        # Postfix waits before it reads a file that is only a second or two old.
         os.utime(main, (0, 0))
         return _default("mail_version")
 
     def queued(self) -> int:
-        """Return how many messages are accepted and not delivered."""
+        """Return the number of messages that are accepted but not delivered."""
         folders = [self._directory / "queue" / name for name in ("incoming", "active", "deferred")]
-        # One that is not executable was being written when Postfix was ended, and is not accepted.
+        # A file that is not executable was being written when Postfix was stopped, so its message was not accepted.
         return sum(
             path.is_file() and path.stat().st_mode & 0o100 > 0 for folder in folders for path in folder.rglob("*")
         )
@@ -175,12 +175,12 @@ class Postfix(RealServer):
     def _command(self) -> list[str]:
         ports = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port)
         (self._directory / "master.cf").write_text(ports)
-        # -d: stay in the process group that it was started in.
+        # -d: do not leave the process group.
         return [str(Path(_default("daemon_directory")) / "master"), "-c", str(self._directory), "-d"]
 
 
 def _default(name: str) -> str:
-    """Return a setting as it was compiled into Postfix."""
+    """Return a setting's compiled-in default."""
     command = ["postconf", "-d", "-h", name]
     environment = {"PATH": SEARCH_PATH}
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

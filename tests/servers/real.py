@@ -34,13 +34,13 @@ LATER = f"later@{DOMAIN}"
 SIZE_LIMIT = 30_000_000
 
 INSTALL = "run tests/servers/install as root"
-# The caller's PATH may lack the folders of a system's servers.
+# The caller's PATH may lack the folders of system servers.
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Long enough for a machine that is busy with something else; a server that is well needs about a second.
+# Enough for a busy machine; usually a server starts within a second.
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 5.0
-# Between the choice of a free port and the server's bind another process may take it.
+# Another process may take a free port before the server binds it.
 ATTEMPTS = 3
 
 
@@ -57,7 +57,7 @@ BOB = Account(f"bob@{DOMAIN}", "pässwörd")
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One message as the server delivered it, with the Received field that the server put on top kept apart."""
+    """One message as the server delivered it; the Received field that the server added is separate."""
 
     mail_from: str
     recipients: tuple[str, ...]
@@ -75,7 +75,7 @@ class RealServer(ABC):
     version: str
 
     def __init__(self, directory: Path, ca: trustme.CA) -> None:
-        """Start the server and return when it greets on both ports, over TLS that `ca` vouches for."""
+        """Start the server; return when it greets on both ports, over TLS with a certificate of `ca`."""
         reason = self.missing()
         if reason is not None:
             raise RuntimeError(reason)
@@ -102,7 +102,7 @@ class RealServer(ABC):
 
     @abstractmethod
     def _prepare(self) -> str:
-        """Write what does not depend on the ports, and return the server's version."""
+        """Write the files that do not depend on the ports; return the server's version."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -127,7 +127,7 @@ class RealServer(ABC):
     def _run(self) -> subprocess.Popen[bytes]:
         command = self._command()
         with (self._directory / "console.log").open("ab") as console:
-            # A session of its own: its process group then holds the server and its children, and nothing else.
+            # In a new session, so that the process group contains only the server and its children.
             return subprocess.Popen(
                 command,
                 env=self._environment(),
@@ -140,7 +140,7 @@ class RealServer(ABC):
     def _is_ready(self, process: subprocess.Popen[bytes], context: ssl.SSLContext) -> bool:
         end = time.monotonic() + READY_WITHIN
         while process.poll() is None and time.monotonic() < end:
-            # Verified, because the port may have gone to the server of another run, which has another CA.
+            # Verified, because the port may now belong to another run's server, which has another CA.
             with suppress(OSError, smtplib.SMTPException):
                 self._greet(context)
                 return True
@@ -148,7 +148,7 @@ class RealServer(ABC):
         return False
 
     def _greet(self, context: ssl.SSLContext) -> None:
-        # Without a name of its own smtplib would ask the resolver.
+        # Without this name, smtplib would ask the resolver.
         me = "localhost"
         with smtplib.SMTP_SSL(self.host, self.implicit_port, me, context=context, timeout=5):
             pass
@@ -156,7 +156,7 @@ class RealServer(ABC):
             client.starttls(context=context)
 
     def deliver(self, count: int = 1, timeout: float = 20.0) -> list[Delivered]:
-        """Return what was delivered since the last call, as soon as that is `count` messages or more."""
+        """Wait until `count` or more messages were delivered since the last call; return them."""
         end = time.monotonic() + timeout
         taken: list[Delivered] = []
         while len(taken) < count or not self._sink.delivered.empty():
@@ -167,21 +167,21 @@ class RealServer(ABC):
         return taken
 
     def delivered_now(self) -> list[Delivered]:
-        """Return what was delivered since the last call, and wait for nothing."""
+        """Return what was delivered since the last call, without waiting."""
         return [self._sink.delivered.get() for _ in range(self._sink.delivered.qsize())]
 
     def restart(self) -> None:
-        """End the server in the middle of what it does, and start it again, on other ports."""
+        """Stop the server, whatever it is doing, and start it again on other ports."""
         self._running.close()
         self._start(self._ca)
 
     def log(self) -> str:
-        """Return what the server has written to its logs."""
+        """Return the server's logs."""
         paths = sorted(self._directory.glob("*.log"))
         return "".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in paths)
 
     def close(self) -> None:
-        """End the server's processes and free its ports."""
+        """Stop the server's processes and free its ports."""
         self._running.close()
         self._stack.close()
 
@@ -195,7 +195,7 @@ class RealServer(ABC):
 
 
 def _open_to_all(directory: Path) -> None:
-    """Let the server's own user into a directory that was made for root alone, as temporary ones are."""
+    """Give the server's user access to a temporary directory, which only root may enter by default."""
     directory.chmod(0o755)
     for parent in directory.resolve().parents:
         if not parent.stat().st_mode & 0o001:
@@ -208,11 +208,11 @@ def _free_ports() -> tuple[int, int]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # The group, not the process: a server's children outlive it when they are busy, and hold its ports.
+    # The whole group: busy children outlive the server, and keep its ports.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + STOPPED_WITHIN
-        # WNOWAIT: as long as nobody has waited for the leader, its number cannot become another process's.
+        # WNOWAIT: until the leader is waited for, no other process can get its number.
         while not _has_ended(process.pid) and time.monotonic() < end:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
@@ -226,9 +226,9 @@ def _has_ended(pid: int) -> bool:
 
 
 class _Sink(socketserver.ThreadingTCPServer):
-    """An LMTP server (RFC 2033) that takes everything, one Delivered for each message."""
+    """An LMTP server (RFC 2033) that accepts everything, and makes one Delivered of each message."""
 
-    # The default, 5, would make a server's burst of connections wait for a second.
+    # With the default of 5, a burst of connections would wait for a second.
     request_queue_size = 128
     delivered: queue.SimpleQueue[Delivered]
 
@@ -240,7 +240,7 @@ class _Sink(socketserver.ThreadingTCPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening and wait for the sessions, which end with the server that opened them."""
+        """Stop listening, and wait for the sessions, which end when the mail server does."""
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -248,9 +248,9 @@ class _Sink(socketserver.ThreadingTCPServer):
 
 class _Session(socketserver.StreamRequestHandler):
     server: _Sink
-    # Its answers to pipelined commands would wait 40 ms for each other.
+    # Otherwise replies to pipelined commands would wait 40 ms for each other.
     disable_nagle_algorithm = True
-    # So that close() cannot wait for ever.
+    # So that close() cannot wait forever.
     timeout = 60
 
     def handle(self) -> None:
@@ -266,8 +266,8 @@ class _Session(socketserver.StreamRequestHandler):
     def _obey(self, line: str) -> bool:
         match line.upper().split(" ", 1)[0].split(":", 1)[0]:
             case "LHLO":
-                # 8BITMIME and SMTPUTF8 so that nothing need be converted. No DSN: a server then answers a request
-                # for one itself, with a report, as it would where the mail leaves the land of DSN.
+                # 8BITMIME and SMTPUTF8, so that no conversion is needed. No DSN, so the mail server itself reports
+                # to a sender that asks for delivery reports.
                 self._say("250-localhost", "250-PIPELINING", "250-8BITMIME", "250 SMTPUTF8")
             case "MAIL":
                 self._mail_from, self._recipients = _path(line), list[str]()
@@ -297,7 +297,7 @@ class _Session(socketserver.StreamRequestHandler):
         return b"".join(lines)
 
     def _take(self, raw: bytes) -> None:
-        # Both servers put exactly one field on top, and nothing below it; see their configurations.
+        # Both servers are configured to add exactly one field, at the top.
         trace = re.match(rb"Received:.*\r\n(?:[ \t].*\r\n)*", raw)
         if trace is None:
             raise ValueError(f"no Received field of the server on top of {raw[:200]!r}")

@@ -1,7 +1,7 @@
 """
-Messages as other programs write them, as bytes: to be parsed and sent again, or refused with a reason.
+Messages as other programs write them, in bytes: each is parsed and sent again, or refused with a reason.
 
-They are ours, and not CPython's, because Debian's Python comes without its test package.
+CPython's own test messages are not used, because Debian's Python does not include them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real messages through a real Postfix and a real Exim, in both modes."""
+"""Messages through a real Postfix and a real Exim, in both TLS modes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _mailer(server: RealServer, mode: Mode, ca_file: Path) -> SecureMailer:
 
 
 @pytest.mark.parametrize("name", MAILS)
-def test_a_mail_arrives_as_it_was(real_server: RealServer, mode: Mode, ca_file: Path, name: str) -> None:
-    """Header values and decoded parts are the same."""
+def test_a_message_arrives_as_it_was(real_server: RealServer, mode: Mode, ca_file: Path, name: str) -> None:
+    """Header values and decoded parts are unchanged."""
     mail = MAILS[name]()
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
@@ -39,7 +39,7 @@ def test_a_mail_arrives_as_it_was(real_server: RealServer, mode: Mode, ca_file: 
 
 
 def test_bcc_is_delivered_and_not_shown(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """To an internationalised domain, which is sent as its A-label."""
+    """Its domain is internationalised, and is sent as its A-label."""
     mail = MAILS["names"]()
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
@@ -50,8 +50,8 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, mode: Mode, ca_
     assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
 
 
-def test_octets_arrive_octet_by_octet(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """After LF has become CRLF; as bytes and as a file."""
+def test_bytes_arrive_unchanged(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+    """Apart from LF, which becomes CRLF; from bytes and from a file."""
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
         for raw in [*raw_messages(), *RECEIVED.values()]:
@@ -59,7 +59,7 @@ def test_octets_arrive_octet_by_octet(real_server: RealServer, mode: Mode, ca_fi
                 try:
                     mailer.send_bytes(data, mail_from=ALICE.username, recipients=["a@example.test"])
                 except MessageError as error:
-                    assert re.match(r"line \d+ ", error.args[0])  # noqa: PT017 -- one of many, each may do either
+                    assert re.match(r"line \d+ ", error.args[0])  # noqa: PT017 -- each of these messages may be sent or refused
                     continue
                 (delivered,) = real_server.deliver(1)
                 wanted = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
@@ -67,7 +67,7 @@ def test_octets_arrive_octet_by_octet(real_server: RealServer, mode: Mode, ca_fi
 
 
 def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """Many in flight, some of them refused: each arrives for whom it was accepted, with its own sender (BDAT-01)."""
+    """Many in flight, with refused recipients: each message arrives once, at its accepted recipients (BDAT-01)."""
     real_server.deliver(0)
     port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
     to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
@@ -80,7 +80,7 @@ def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file
         pipelining="session", max_connections=2,
     ) as mailer:  # fmt: skip
         results = list(mailer.send_many(mails, partial="allow"))
-    # Each has one good recipient and one bad.
+    # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
     assert mailer._pool.overlap_support.supported is True
     arrived = {
@@ -90,10 +90,10 @@ def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file
 
 
 @pytest.mark.parametrize(("raw", "line"), UNSENDABLE.items(), ids=["long line", "bare CR", "NUL"])
-def test_what_cannot_be_sent_is_refused_by_its_line(
+def test_what_cannot_be_sent_is_refused_with_its_line(
     real_server: RealServer, mode: Mode, ca_file: Path, raw: bytes, line: int
 ) -> None:
-    """Before anything is written, and the next message goes."""
+    """The next message is sent."""
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
         with pytest.raises(MessageError, match=f"line {line} "):
@@ -103,7 +103,7 @@ def test_what_cannot_be_sent_is_refused_by_its_line(
 
 
 def test_a_non_ascii_password_logs_in(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """Smtplib cannot do that at all (measured)."""
+    """The library smtplib alone cannot do this (measured)."""
     port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
     real_server.deliver(0)
     with SecureMailer(
@@ -113,8 +113,8 @@ def test_a_non_ascii_password_logs_in(real_server: RealServer, mode: Mode, ca_fi
     assert real_server.deliver(1)[0].mail_from == BOB.username
 
 
-def test_a_refused_recipient_stops_the_message_or_not(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """Nobody gets it under "raise"; the rest gets it under "allow", over the same connection."""
+def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+    """With "raise" nobody gets the message, with "allow" the other recipients do."""
     to = ["a@example.test", REFUSED, LATER]
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
@@ -129,7 +129,7 @@ def test_a_refused_recipient_stops_the_message_or_not(real_server: RealServer, m
 
 
 def test_received_messages_arrive_or_are_refused(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
-    """What other programs wrote arrives with the same header values and parts, or names why it cannot be sent."""
+    """Messages of other programs arrive with the same header values and parts, or are refused as not sent."""
     arrived = 0
     real_server.deliver(0)
     with _mailer(real_server, mode, ca_file) as mailer:
@@ -138,7 +138,7 @@ def test_received_messages_arrive_or_are_refused(real_server: RealServer, mode: 
             try:
                 mailer.send(mail, mail_from=ALICE.username, recipients=["a@example.test"])
             except MessageError as error:
-                assert error.outcome is Outcome.NOT_SENT  # noqa: PT017 -- one of many, each may do either
+                assert error.outcome is Outcome.NOT_SENT  # noqa: PT017 -- each of these messages may be sent or refused
                 continue
             (delivered,) = real_server.deliver(1)
             got = message_from_bytes(delivered.content, policy=policy.default)
@@ -148,7 +148,7 @@ def test_received_messages_arrive_or_are_refused(real_server: RealServer, mode: 
 
 
 def _assert_equal(sent: Message, got: Message, name: str = "") -> None:
-    # Filled in where the message has none; Bcc is for the envelope.
+    # Date and Message-ID are added if missing; Bcc is only in the envelope.
     added = {"date", "message-id"} - {field.lower() for field in sent.keys()}  # noqa: SIM118 -- not a mapping
     assert _fields(got, added) == _fields(sent, {"bcc"}), name
     wanted = [part for part in sent.walk() if not part.is_multipart()]
@@ -160,7 +160,7 @@ def _assert_equal(sent: Message, got: Message, name: str = "") -> None:
 
 
 def _fields(message: Message, without: set[str]) -> list[tuple[str, str]]:
-    # How a field is folded is the encoder's business, and so is how a part is encoded.
+    # The encoder decides how fields are folded and parts are encoded.
     without = without | {"content-type", "content-transfer-encoding", "mime-version"}
     fields = ((name, " ".join(str(value).split())) for name, value in message.items())
     return sorted(field for field in fields if field[0].lower() not in without)

@@ -1,4 +1,4 @@
-"""What a real server's log says of a message, as docs/examples/unknown_outcome.py reads it."""
+"""docs/examples/unknown_outcome.py reads from a real server's log whether a message was accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CUT, SENT = "<cut@example.test>", "<sent@example.test>"
 
 
 def _lines(server: RealServer, awaited: str) -> list[str]:
-    """Return the log as soon as it has what is awaited: it is written by another process."""
+    """Wait until the log, which another process writes, contains *awaited*; return its lines."""
     end = time.monotonic() + 20
     while awaited not in server.log() and time.monotonic() < end:
         time.sleep(0.02)
@@ -22,7 +22,7 @@ def _lines(server: RealServer, awaited: str) -> list[str]:
 
 
 def _begin(session: smtplib.SMTP, message_id: str) -> None:
-    """Send a message up to its final dot, and more of it than waits in a buffer."""
+    """Send a message up to its final dot; it is too long to stay in a buffer."""
     session.login(*ALICE)
     session.mail(ALICE.username)
     session.rcpt("a@example.test")
@@ -30,8 +30,8 @@ def _begin(session: smtplib.SMTP, message_id: str) -> None:
     session.send(f"Message-ID: {message_id}\r\n\r\n".encode() + b"x\r\n" * 30_000)
 
 
-def test_a_message_that_postfix_has_read_was_not_accepted_by_that(postfix: RealServer, ca_file: Path) -> None:
-    """Its log names the Message-ID of one that was cut before its end (RFC 5321 §4.1.1.4: so it is to be dropped)."""
+def test_a_message_id_in_postfixs_log_does_not_mean_accepted(postfix: RealServer, ca_file: Path) -> None:
+    """Postfix logs the Message-ID of a message that was cut before its end, which it drops (RFC 5321 §4.1.1.4)."""
     context = ssl.create_default_context(cafile=ca_file)
     postfix.deliver(0)
     session = smtplib.SMTP_SSL(postfix.host, postfix.implicit_port, context=context)

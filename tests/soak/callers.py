@@ -1,4 +1,4 @@
-"""Who sends in the soak: threads, `send_many`, children of a fork, new interpreters; and what they were told."""
+"""The senders of the soak: threads, `send_many`, forked children, new interpreters; and the outcomes they record."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from servers.real import ALICE
 
 # Seconds for one send; some silences of the proxy are longer.
 DEADLINE = 2.5
-# A little longer than the proxy's "idle" needs, after each so many messages.
+# A pause that is a little longer than the proxy's "idle", after this number of messages.
 _LULL, _LULL_AFTER = 0.12, 250
-# What was not sent is followed by a pause: while nobody listens, a run would be over before anybody does.
+# A pause after a message that was not sent, or a run would end before the server has restarted.
 _BREATH = 0.2
 _CHILDREN = 4
-# Of so many messages to a mailer that is aborted, half are told of before it is.
+# Messages per aborted mailer; it is aborted when half of them have results.
 _TO_ONE_MAILER = 80
 _TO = "you@soak.example"
 
 
 @dataclass(frozen=True)
 class Plain:
-    """What a mailer is made from, as another interpreter can be given it."""
+    """The arguments of a mailer, in a form that can be passed to another interpreter."""
 
     port: int
     ca_pem: str
@@ -37,7 +37,7 @@ class Plain:
     pipelining: str
 
     def mailer(self) -> SecureMailer:
-        """Make one."""
+        """Make the mailer."""
         return SecureMailer(
             "localhost",
             self.port,
@@ -52,13 +52,13 @@ class Plain:
 
 @dataclass
 class Told:
-    """What the callers were told of each message, by its number, and how many of them did not come back."""
+    """The outcomes that callers got, by message number, and the number of callers that never returned."""
 
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     hung: int = 0
 
     def join(self, threads: list[threading.Thread], seconds: float) -> None:
-        """Wait for *threads*, so many seconds for all of them; of those that hang, say where."""
+        """Wait at most *seconds* for all *threads*; print where the others hang."""
         end = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
@@ -68,7 +68,7 @@ class Told:
 
 
 def message(number: int) -> bytes:
-    """Return the message of that number: small, or one in ten of up to 28,000 octets."""
+    """Return message number *number*: small, or one in ten of up to 28,000 octets."""
     lines = 1 if number % 10 else number // 10 % 400
     return b"Subject: %d\r\nMessage-ID: <%d@soak.example>\r\n\r\n%s" % (
         number,
@@ -78,7 +78,7 @@ def message(number: int) -> bytes:
 
 
 def started(work: Callable[[], None], count: int = 1) -> list[threading.Thread]:
-    """Start so many threads."""
+    """Start the given number of threads."""
     threads = [threading.Thread(target=work, name="caller", daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -86,7 +86,7 @@ def started(work: Callable[[], None], count: int = 1) -> list[threading.Thread]:
 
 
 def by_threads(mailer: SecureMailer, told: Told, numbers: range, count: int) -> list[threading.Thread]:
-    """Send from so many threads that share the mailer; all of them pause together now and then."""
+    """Send from several threads that share the mailer; now and then all of them pause together."""
     lock, left = threading.Lock(), iter(numbers)
 
     def take() -> int | None:
@@ -104,7 +104,7 @@ def by_threads(mailer: SecureMailer, told: Told, numbers: range, count: int) -> 
 
 
 def by_send_many(mailer: SecureMailer, told: Told, numbers: range) -> list[threading.Thread]:
-    """Send from one loop, in a thread of its own."""
+    """Send from one loop, in a separate thread."""
 
     def work() -> None:
         for number, result in zip(numbers, mailer.send_many(_envelopes(numbers)), strict=True):
@@ -114,7 +114,7 @@ def by_send_many(mailer: SecureMailer, told: Told, numbers: range) -> list[threa
 
 
 def by_forks(mailer: SecureMailer, told: Told, numbers: range, limit: float) -> list[threading.Thread]:
-    """Send from children of a fork that share the mailer with their parent, and report through a pipe."""
+    """Send from forked children, which inherit the parent's mailer and report through a pipe."""
     threads = []
     for start in range(_CHILDREN):
         reading, writing = os.pipe()
@@ -136,7 +136,7 @@ def by_forks(mailer: SecureMailer, told: Told, numbers: range, limit: float) -> 
 
 
 def by_spawn(plain: Plain, told: Told, numbers: range, limit: float) -> list[threading.Thread]:
-    """Send from new interpreters, each with a mailer of its own."""
+    """Send from new interpreters, each with its own mailer."""
 
     def work() -> None:
         with multiprocessing.get_context("spawn").Pool(_CHILDREN) as pool:
@@ -148,7 +148,7 @@ def by_spawn(plain: Plain, told: Told, numbers: range, limit: float) -> list[thr
 
 
 def by_aborted(plain: Plain, told: Told, numbers: range, count: int) -> list[threading.Thread]:
-    """Send from so many threads over one mailer after the other, and abort each in the midst of its sends."""
+    """Send from several threads over one mailer after the other; abort each while it sends."""
 
     def work() -> None:
         for start in range(0, len(numbers), _TO_ONE_MAILER):
@@ -157,7 +157,7 @@ def by_aborted(plain: Plain, told: Told, numbers: range, count: int) -> list[thr
             while len(mine.outcomes) < len(share) // 2 and any(thread.is_alive() for thread in threads):
                 time.sleep(0.005)
             mailer.close(abort=True)
-            # Nobody waits for anything any more.
+            # No thread has anything left to wait for.
             mine.join(threads, 2 * DEADLINE + len(share) * _BREATH)
             told.outcomes.update(mine.outcomes)
             told.hung += mine.hung
@@ -184,7 +184,7 @@ def _envelopes(numbers: range) -> Iterator[Envelope]:
 
 
 def _be_child(mailer: SecureMailer, numbers: range, writing: int, limit: float) -> None:
-    # A child that hangs says where, and ends.
+    # A child that hangs prints where, and ends.
     faulthandler.dump_traceback_later(limit, exit=True)
     try:
         _leave_to_parent(mailer)
@@ -192,26 +192,26 @@ def _be_child(mailer: SecureMailer, numbers: range, writing: int, limit: float) 
             for number in numbers:
                 report.write(f"{number} {_send(mailer, number)}\n")
         mailer.close()
-    except BaseException:  # noqa: BLE001 -- told here, and by the messages that the parent hears nothing of
+    except BaseException:  # noqa: BLE001 -- printed here; the parent also misses the child's results
         traceback.print_exc()
     finally:
-        # Nothing of the parent's is to be ended here.
+        # Without the exit handlers, which would end what belongs to the parent.
         os._exit(0)
 
 
 def _leave_to_parent(mailer: SecureMailer) -> None:
-    """Give up the sockets of the parent's servers, which would never end otherwise; the mailer's own stay."""
+    """Replace the sockets of the parent's servers, so that they can end; keep the mailer's own."""
     links = [slot.link for pool in mailer._pools.values() for slot in pool.slots]
     kept = {link.sock.fileno() for link in links if link is not None and link.sock is not None}
     nothing = os.open(os.devnull, os.O_RDWR)
     for path in list(Path("/proc/self/fd").iterdir()):
         if int(path.name) not in kept and path.is_symlink() and str(path.readlink()).startswith("socket:"):
-            # Not closed: whoever collects the parent's object would close a number that is somebody else's by then.
+            # Not closed: when the parent's object is collected, it would close a descriptor that was reused since.
             os.dup2(nothing, int(path.name))
 
 
 def _send_all(plain: Plain, numbers: range, limit: float) -> dict[int, Outcome]:
-    """Send these messages from a process of its own, and return what was told of each."""
+    """Send these messages from a separate process; return each one's outcome."""
     faulthandler.dump_traceback_later(limit, exit=True)
     with plain.mailer() as mailer:
         results = zip(numbers, mailer.send_many(_envelopes(numbers)), strict=True)

@@ -1,4 +1,4 @@
-"""Measure what many small messages from a generator cost in memory: `nox -s soak` runs it with `--memory`."""
+"""Measure the memory that many small messages from a generator need: `nox -s soak -- --memory`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from securesmtp import Envelope, Outcome, SecureMailer, TLSPolicy
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-# MiB between a tenth of the messages and all of them: what allocators keep, and not what a result for each would take.
+# MiB of growth between a tenth of the messages and all of them: allowed for allocators, too little for kept results.
 _GROWTH = 4.0
 _REPLIES = {b"EHLO": b"250-sink\r\n250 SIZE\r\n", b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}
 
 
 def _sink(certificate: str, port: Connection) -> None:
-    """Take every message, and keep nothing of it; in a process of its own, which is ended by its parent."""
+    """Accept every message and keep none; runs in a separate process, which the parent ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -55,7 +55,7 @@ def resident() -> float:
 
 
 def measure(messages: int) -> bool:
-    """Send so many, print the memory on the way, and return whether it grew with their number."""
+    """Send that many messages, print the memory used; return True if it grew with their number."""
     ca = trustme.CA()
     spawn = multiprocessing.get_context("spawn")
     mine, theirs = spawn.Pipe()

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections, each by a fault, and at an octet, that a seed chooses."""
+"""A TCP proxy that breaks connections; a seed chooses each one's fault and the octet at which it happens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self
 
-# none    to the end
-# fin     both sides are told the end, and what still comes is lost
+# none    no fault
+# fin     both sides get FIN, and what still comes is lost
 # rst     both sides are reset
-# pause   nothing passes for a while; then all of it
-# late    the same, for longer than anybody waits: the server hears what its client has given up
-# deaf    the client hears nothing more, the server everything
-# unheard the client is reset in place of the server's next words, and the server has heard everything
-# refuse  reset at once, and for a moment nobody listens
-# idle    closed as soon as it is silent, as impatient servers do
+# pause   nothing passes for a while, then everything
+# late    the same, for longer than clients wait: the server reads what its client has given up
+# deaf    nothing more reaches the client, everything reaches the server
+# unheard everything reaches the server, and the client is reset instead of getting the next reply
+# refuse  reset at once, and the port is closed for a moment
+# idle    closed when idle for a short time, as impatient servers do
 Fault = Literal["none", "fin", "rst", "pause", "late", "deaf", "unheard", "refuse", "idle"]
 _WEIGHTS: dict[Fault, int] = {
     "none": 10,
@@ -34,21 +34,21 @@ _WEIGHTS: dict[Fault, int] = {
     "idle": 10,
 }
 _AT_AN_OCTET = {"fin", "rst", "pause", "late", "deaf", "unheard"}
-# A handshake and a login are some 5,000 octets, a message most often some 700. A quarter of the cuts is before the
-# first message, the earlier the more likely; of the others, each octet is as likely as the next.
+# A handshake and a login take some 5,000 octets, most messages some 700. A quarter of the cuts is before the first
+# message, early octets more likely than late ones; the other cuts are evenly distributed.
 _BEFORE_MESSAGES, _EARLY_SHARE = 5_000, 0.25
 _MOST_OCTETS = 18_000
 # Seconds of silence after which "idle" closes, for which "refuse" refuses, and for which "pause" pauses at most.
 _IDLE, _REFUSAL, _PAUSE = 0.05, 0.2, 0.8
-# Below the ports that the system gives to those who connect: nobody takes it while nobody listens.
+# Below the range of ephemeral ports, so that no other process gets the port while the proxy does not listen.
 _PORTS = (20_000, 32_000)
 
 
 class Proxy:
-    """Listen on loopback, and forward to what *target* says for each connection."""
+    """Listen on loopback; forward each connection to the address that *target* returns."""
 
     def __init__(self, target: Callable[[], int], seed: int, patience: float) -> None:
-        """Listen at once; nobody waits longer than *patience* seconds."""
+        """Listen at once; *patience* is the number of seconds that no client waits longer than."""
         self.faults: Counter[Fault] = Counter()
         self._target, self._patience = target, patience
         self._random = random.Random(seed)
@@ -59,7 +59,7 @@ class Proxy:
         self._threads[0].start()
 
     def close(self) -> None:
-        """Accept no more, end all connections, and wait for their threads; twice is fine."""
+        """Stop listening, end all connections, wait for their threads; may be called twice."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(10)
@@ -75,7 +75,7 @@ class Proxy:
 
     def _listen_anywhere(self) -> socket.socket:
         while True:
-            # Not by the seed: two runs of the same one may be made at once.
+            # Not chosen by the seed: two runs with the same seed may run at the same time.
             with suppress(OSError):
                 return self._listen(random.randint(*_PORTS))
 
@@ -92,7 +92,7 @@ class Proxy:
                 continue
             (fault,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
             at = self._random.randint(0, _MOST_OCTETS)
-            # Not "unheard": where nothing of a message has been said yet, it is no more than "rst".
+            # Not "unheard": before any message, it is the same as "rst".
             if self._random.random() < _EARLY_SHARE and fault != "unheard":
                 at = int(_BEFORE_MESSAGES ** self._random.random())
             pause = self._random.uniform(0, _PAUSE)
@@ -112,7 +112,7 @@ class Proxy:
         self._listener = self._listen(self.port)
 
     def _serve(self, client: socket.socket, fault: Fault, at: int, wait: float) -> None:
-        # A server that is being restarted: the client's connection ends at once.
+        # The server is being restarted, so the client's connection ends at once.
         with client, suppress(OSError), socket.create_connection(("127.0.0.1", self._target()), 5) as server:
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,12 +131,12 @@ class Proxy:
                 for source in (key.fileobj for key, _ in ready):
                     assert isinstance(source, socket.socket)
                     octets = source.recv(65536)
-                    # Postfix holds a small write back until the one before it is acknowledged: 40 ms a message.
+                    # Postfix delays a small write until the one before is acknowledged: 40 ms per message.
                     source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                     if not octets and not (deaf and source is server):
                         return
                     if not octets:
-                        # The client is not to hear of this either.
+                        # The client does not get this either.
                         selector.unregister(server)
                     if fault in _AT_AN_OCTET and seen + len(octets) >= at and (source, fault) != (client, "unheard"):
                         if fault == "unheard":
@@ -159,7 +159,7 @@ class Proxy:
 
 
 def _pass(octets: bytes, to: socket.socket, server: socket.socket) -> bool:
-    """Write *octets*, and return whether it was to a client that is gone: what it said may still be on its way."""
+    """Write *octets*; return True if the receiver has left, in which case what it wrote may still be in transit."""
     try:
         to.sendall(octets)
     except OSError:
@@ -181,7 +181,7 @@ def _end(*socks: socket.socket) -> None:
     for sock in socks:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
-    # What still comes is thrown away: to close with octets unread would send RST.
+    # Discard what still comes: closing with unread octets would send RST.
     for sock in socks:
         sock.settimeout(1)
         with suppress(OSError):

@@ -1,10 +1,10 @@
 """
-Push many messages through a real Postfix over a network that breaks, and compare what was told with what was delivered.
+Send many messages through a real Postfix over a failing network, and compare outcomes with deliveries.
 
-`nox -s soak -- --messages 20000 --seed 1`, with `--threads`, `--connections`, `--pipelining`, `--fork`, `--spawn` and
-`--abort`; with `--memory`, so many messages go to a sink in place of that, and the memory on the way is printed. What
-must hold: nothing that was told as accepted is missing, nothing that was told as not sent or refused is there, nothing
-was submitted twice or changed, nothing hangs and nothing is left behind.
+Run `nox -s soak -- --messages 20000 --seed 1`; further options are `--threads`, `--connections`, `--pipelining`,
+`--fork`, `--spawn` and `--abort`. With `--memory`, the messages go to a sink instead, and the memory used is printed.
+These must hold: every message reported as accepted was delivered, none reported as not sent or refused was, none was
+submitted twice or changed, no call hangs, no socket or thread is left.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from soak.proxy import Proxy
 
 _NUMBER = re.compile(rb"Subject: (\d+)\r\n")
 _QUEUE_ID = re.compile(r"\bid ([0-9A-Za-z]+)")
-# How much of the traffic goes to the server that says 421.
+# Share of the connections that go to the server that refuses and sends 421.
 _MOODY_SHARE = 0.15
-# A run in which less was accepted proves nothing: messages that are not sent are easily told the truth of.
+# A run in which fewer messages were accepted proves little: the outcome of an unsent message is easy to know.
 _ACCEPTED_SHARE = 0.6
 
 
 @dataclass
 class Delivered:
-    """The truth: under which ids each message was delivered, and which arrived as something else."""
+    """What was delivered: the IDs under which each message arrived, and the messages that were changed."""
 
     ids: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     changed: set[int] = field(default_factory=set)
 
     def note(self, content: bytes, identity: str) -> None:
-        """Count one delivery."""
+        """Record one delivery."""
         found = _NUMBER.match(content)
         number = -1 if found is None else int(found[1])
         self.ids[number].add(identity)
@@ -68,7 +68,7 @@ class Delivered:
             self.changed.add(number)
 
     def lies(self, told: Told) -> dict[str, list[int]]:
-        """Return, by kind, the messages of which something untrue was told."""
+        """Return the messages with untrue outcomes, by kind of lie."""
         no = {Outcome.NOT_SENT, Outcome.REFUSED}
         has = set(self.ids)
         return {
@@ -84,8 +84,8 @@ class Delivered:
         }
 
 
-def _moody(seed: int, tls: ssl.SSLContext) -> ScriptedServer:
-    """Start a server that refuses, and says 421, at random; what it took is a part of the truth."""
+def _moody(seed: int, tls: ssl.SSLContext, timeout: float) -> ScriptedServer:
+    """Start a server that refuses and sends 421 at random; what it accepts counts as delivered."""
     chance = random.Random(seed)
 
     def maybe(right: bytes) -> Answer:
@@ -97,7 +97,8 @@ def _moody(seed: int, tls: ssl.SSLContext) -> ScriptedServer:
 
     ok = maybe(b"250 2.0.0 ok\r\n")
     replies = {"MAIL": ok, "RCPT": ok, "CONTENT": ok, "DATA": maybe(b"354 go\r\n"), "GREETING": maybe(b"220 moody\r\n")}
-    return ScriptedServer(honest(auth=(ALICE.username, ALICE.password), replies=replies), tls=tls, connections=10**6)
+    script = honest(auth=(ALICE.username, ALICE.password), replies=replies)
+    return ScriptedServer(script, tls=tls, connections=10**6, timeout=timeout)
 
 
 class Soak:
@@ -109,8 +110,11 @@ class Soak:
         ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("localhost").configure_cert(tls)
         self.told, self.restarts, self._options = Told(), 0, options
+        # All callers end within so many seconds, or they hang.
+        self._limit = options.messages * 0.1 + 60
         self._postfix = stack.enter_context(Postfix(folder, ca))
-        self._moody = stack.enter_context(_moody(options.seed, tls))
+        # What the parent of a fork has closed, the server sees closed when the last child ends.
+        self._moody = stack.enter_context(_moody(options.seed, tls, self._limit if options.fork else 30))
         self._chance = random.Random(options.seed + 1)
         self.proxy = stack.enter_context(Proxy(self._target, options.seed + 2, DEADLINE + 1))
         pem = ca.cert_pem.bytes().decode()
@@ -121,9 +125,9 @@ class Soak:
         return self._moody.port if self._chance.random() < _MOODY_SHARE else self._postfix.implicit_port
 
     def send(self) -> None:
-        """Send all of it: threads and `send_many` at the same time, and, where it is asked for, children as well."""
+        """Send everything: from threads and `send_many` at the same time, and from children if requested."""
         told, numbers = self.told, range(self._options.messages)
-        limit = len(numbers) * 0.1 + 60
+        limit = self._limit
         quarter = len(numbers) // 4
         early, late = numbers[:quarter], numbers[quarter:]
         shares = {
@@ -131,7 +135,7 @@ class Soak:
             for turn, what in enumerate(what for what in ("fork", "spawn", "abort") if getattr(self._options, what))
         }
         late = late[quarter * len(shares) :]
-        # Before the children, so that there are connections in the parent, and while its threads send.
+        # Threads first, so that the children are forked while the parent has connections in use.
         threads = by_threads(self._mailer, told, early, self._options.threads)
         while len(told.outcomes) < quarter // 2 and any(thread.is_alive() for thread in threads):
             time.sleep(0.05)
@@ -147,7 +151,7 @@ class Soak:
         told.join(threads, limit)
 
     def restart(self, done: threading.Event) -> None:
-        """End Postfix and start it again, as often as the options say, spread over the run."""
+        """Restart Postfix as often as the options say, spread over the run."""
         for turn in range(self._options.restarts):
             goal = self._options.messages * (turn + 1) // (self._options.restarts + 1)
             while len(self.told.outcomes) < goal:
@@ -157,22 +161,22 @@ class Soak:
             self.restarts += 1
 
     def close(self) -> None:
-        """Close the mailer and the network: what is delivered after that, the servers have already."""
+        """Close the mailer and the network; what is delivered later has already reached the servers."""
         self.told.join(started(lambda: self._mailer.close(abort=bool(self.told.hung))), 30)
         self.proxy.close()
 
     def delivered(self) -> Delivered:
-        """Return what was delivered, when nothing is left in the queue."""
+        """Wait until the queue is empty; return what was delivered."""
         truth, quiet = Delivered(), 0
         while quiet < 4:
             taken = self._postfix.delivered_now()
             for got in taken:
                 queue_id = _QUEUE_ID.search(got.trace)
-                # Postfix itself delivers once more what was under way when it was ended, under the same id.
+                # Postfix itself repeats a delivery that its restart interrupted, under the same ID.
                 truth.note(got.content, queue_id[1] if queue_id else got.trace)
             quiet = 0 if taken or self._postfix.queued() else quiet + 1
             time.sleep(0 if taken else 0.5)
-        # After the wait: a client's last words may still be on their way through a script.
+        # After the wait, because a script may still be processing a client's last message.
         for index, accepted in enumerate(self._moody.accepted):
             truth.note(accepted.content, f"moody {index}")
         return truth
@@ -181,16 +185,16 @@ class Soak:
 def _open() -> Counter[str]:
     """Count the sockets and threads of this process."""
     links = list(Path("/proc/self/fd").iterdir())
-    # The one that the listing itself was read through is gone by now.
+    # The descriptor through which the list was read is closed by now.
     sockets = sum("socket:" in str(link.readlink()) for link in links if link.is_symlink())
     return Counter(sockets=sockets, threads=threading.active_count())
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make one run, print what came of it, and return how many rules were broken."""
+    """Do one run, print the results, and return the number of broken rules."""
     before, done = _open(), threading.Event()
     with warnings.catch_warnings(record=True) as warned, ExitStack() as stack:
-        # What the collector had to close.
+        # Objects that only the garbage collector closed.
         warnings.simplefilter("always", ResourceWarning)
         soak = Soak(options, stack)
         restarter = threading.Thread(target=soak.restart, args=(done,))
@@ -227,7 +231,7 @@ def _say(text: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what the command line may say."""
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--messages", type=int, default=2000)
     made.add_argument("--threads", type=int, default=8)

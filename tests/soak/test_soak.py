@@ -1,4 +1,4 @@
-"""The soak's short form: the long one is `nox -s soak`."""
+"""A short soak; the long one is `nox -s soak`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from soak.callers import Told, message
 from soak.soak import Delivered, parser, run
 
 
-def test_what_is_told_is_what_was_delivered(capsys: pytest.CaptureFixture[str]) -> None:
-    """Through a real Postfix and a network that breaks; nothing twice, nothing lost, nothing left behind."""
+def test_outcomes_agree_with_deliveries(capsys: pytest.CaptureFixture[str]) -> None:
+    """Through a real Postfix and a failing network: nothing is delivered twice, lost or left behind."""
     reason = Postfix.missing()
     if reason is not None and os.environ.get("SECURESMTP_REQUIRE_SERVERS") != "1":
         pytest.skip(reason)
@@ -22,7 +22,7 @@ def test_what_is_told_is_what_was_delivered(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_lie_is_found() -> None:
-    """Each kind of it, and what is true or not known is none."""
+    """Every kind of lie is found; true and unknown outcomes are not lies."""
     told, truth = Told(), Delivered()
     told.outcomes = dict(enumerate([Outcome.ACCEPTED] * 4 + [Outcome.NOT_SENT, Outcome.REFUSED, Outcome.NOT_SENT]))
     told.outcomes |= {7: Outcome.UNKNOWN, 8: Outcome.UNKNOWN}

@@ -7,6 +7,7 @@ import gc
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -413,6 +414,26 @@ def test_closing_with_abort_prevents_an_attempt_that_is_about_to_start(
     assert [error.stage for error in caught] == [Stage.CONNECT]
     assert "abort" in str(caught[0])
     assert _closed(sockets)
+
+
+def test_closing_with_abort_prevents_a_link_that_is_about_to_be_made(
+    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
+) -> None:
+    """While the certificates are loaded there is no link yet that could be aborted."""
+    _resolve(monkeypatch, silent[0])
+
+    def closes(policy: TLSPolicy) -> ssl.SSLContext:
+        closing = threading.Thread(target=mine.close, kwargs={"abort": True}, daemon=True)
+        closing.start()
+        _wait_until(lambda: mine._pool.slots.is_aborted)
+        return build_context(policy)
+
+    monkeypatch.setattr("securesmtp._transport.slots.build_context", closes)
+    mine = SecureMailer("localhost", 1, timeout=60)
+    with pytest.raises(ConnectError, match="abort") as caught:
+        mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.stage is Stage.CONNECT
+    assert not sockets
 
 
 def _start(act: Callable[[], object]) -> tuple[threading.Thread, list[SecureSMTPError]]:

@@ -46,7 +46,7 @@ from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.wire import Line, RawReply, line
 from securesmtp._transport import process
 from securesmtp._transport.addresses import AddressInfo
-from securesmtp._transport.channel import Channel, Steps
+from securesmtp._transport.channel import READ, Channel, Steps
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
 from securesmtp._transport.tls import build_context
@@ -796,3 +796,31 @@ def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: 
                 link.run(dialogue())
             assert link.connection.exchange.written <= 16384
     link.close()
+
+
+def test_an_interrupt_between_two_steps_reaches_them() -> None:
+    """Whatever the steps make of it, the caller gets it (Ctrl-C strikes anywhere in the driver)."""
+    thrown: list[BaseException] = []
+
+    class Interrupted:
+        """Steps during whose resumption a signal strikes in the driver, and which wait on all the same."""
+
+        def __next__(self) -> int:
+            raise KeyboardInterrupt
+
+        def throw(self, error: BaseException) -> int:
+            thrown.append(error)
+            return READ
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _link()._drive(cast("Steps[None]", Interrupted()))
+    assert thrown == [caught.value]
+
+
+def test_a_closed_channel_has_no_socket() -> None:
+    """Nothing can be waited for, read or written."""
+    channel = _link().connection.channel
+    for use in (channel.live, channel.read, lambda: channel.write(memoryview(b"x"))):
+        with pytest.raises(ConnectError, match="closed") as caught:
+            use()
+        assert caught.value.retryable

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 class Batch:
     """
-    One worker's use of one connection.
+    The messages that one worker sends over one connection.
 
     Attributes:
         checkout: How far it got with the connection.
@@ -63,9 +63,9 @@ class Batch:
             report=bind(self._report, slot, session),
         ).run()
 
-    def end(self, error: BaseException | None) -> Step:
-        """Give the unsent messages the *error* that ended the connection, if there is one; return the next step."""
-        # Those that were sent over the connection were reported.
+    def settle(self, error: BaseException | None) -> Step:
+        """Give the unsent messages the *error* that ended the batch, if there is one; return the worker's next step."""
+        # Messages that were sent over the connection have been reported.
         while error is not None and (job := self.next_unsent()) is not None:
             end = self._run.conclude(Sending(job.submission, job.started), error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
@@ -95,9 +95,9 @@ class Batch:
         run = self._run
         left = 0 if self.leaves else run.shrink_after(end)
         if left:
-            # No message goes over this connection any more: it is one too many.
+            # This connection is one too many: no further message is sent over it.
             slot.messages_left, self.leaves = 0, True
-        # A worker that leaves counts as no try: the run has one less each time.
+        # Not counted as a try if the worker leaves: the run has one worker less each time.
         may_resend = self.leaves or not job.was_resent
         if not isinstance(end, Delivery) and may_resend and self._can_resend(session, end):
             job.was_resent = job.was_resent or not self.leaves
@@ -107,7 +107,7 @@ class Batch:
             sending = Sending(job.submission, job.started, (session, Attempt()))
             result = sending.accept(session, end) if isinstance(end, Delivery) else end
             job.finish(run.conclude(sending, result))
-        # Last of all: on_event may raise.
+        # Last, because on_event may raise.
         if left:
             run.emit_fewer(left, end)
 
@@ -116,6 +116,6 @@ class Batch:
         core = self._run.core
         is_login_lost = core.can_log_in_again(session, error)
         if is_login_lost and session.transactions == 1:
-            # That is the one further try.
+            # The message is tried once more, and then no other one.
             core.last_login_was_lost = True
         return is_login_lost or can_resend(error)

@@ -67,7 +67,7 @@ class Job:
             if isinstance(ours, SecureSMTPError):
                 self._set(SendResult(self.index, message_id, ours.outcome, ours.receipt, end))
             else:
-                self._set(SendResult(self.index, message_id, Outcome.NOT_SENT, error=end))
+                self._set(SendResult(self.index, message_id, Outcome.UNKNOWN, error=end))
         else:
             self._set(end)
 
@@ -93,7 +93,7 @@ class InvalidInput:
 
 
 class Ending(Generic[T]):
-    """How a block ended: with the *end* that it set, or with what it raised. For a worker, both are a result."""
+    """How a block ended: with the *end* that it set, or the exception that it raised. Both are results of a message."""
 
     __slots__ = ("end",)
     end: T | BaseException

@@ -52,10 +52,10 @@ class Step(Enum):
 
 class Run:
     """
-    One call of `send_many`: how many workers it has, and what has ended it, if anything has.
+    One call of `send_many`: its workers, and what has ended it.
 
     Attributes:
-        core: The mailer's.
+        core: That of its mailer.
         partial: What to do when some recipients are refused.
         ended: Why the remaining messages are not sent; None while they are.
         most_workers: How many workers it may have.
@@ -135,7 +135,7 @@ class Run:
     def settle(
         self, job: Job, end: Receipt | BaseException, checkout: Checkout, put_back: Callable[[Job], None]
     ) -> Step:
-        """Give *job* its result, or *put_back* in the backlog; return what its worker does next."""
+        """Give *job* its result, or return it to the backlog with *put_back*; return what its worker does next."""
         if checkout.session is not None:
             self.note_connection()
         if isinstance(end, Exception):
@@ -150,11 +150,11 @@ class Run:
             job.was_resent = True
             return Step.RESEND
         else:
-            # It counts as no try: the run has a worker less each time.
+            # Not counted as a try: the run has one worker less each time, so that this comes to an end.
             put_back(job)
         if not left:
             return Step.CONTINUE
-        # Last of all: on_event may raise, which ends this worker.
+        # Last, because on_event may raise, which ends this worker.
         self.emit_fewer(left, end)
         return Step.LEAVE
 
@@ -181,7 +181,7 @@ class Run:
             return verdict, self._state.workers
 
     def shrink_after(self, end: object) -> int:
-        """Let a worker leave if *end* says that there are too many; return how many are left, 0 if it stays."""
+        """Let a worker leave if *end* is a connection limit; return how many are left, 0 if it stays."""
         return self.shrink() if is_connection_limit(end) else 0
 
     def shrink(self) -> int:

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from securesmtp._protocol.effects import adapt
 from securesmtp._protocol.failures import is_session_usable
+from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult
 from securesmtp._protocol.replies import is_too_many_recipients
-from securesmtp._protocol.transaction import (
-    Partial,
-    Progress,
-    ReplyBudget,
-    Transaction,
-    TransactionResult,
-    run_lockstep,
-    run_pipelined,
-)
+from securesmtp._protocol.transaction import Partial, Transaction, run_lockstep, run_pipelined
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
     ConnectError,

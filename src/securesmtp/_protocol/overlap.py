@@ -2,11 +2,11 @@
 Many messages in flight over one connection, and the true outcome of each when the connection ends (RFC 2920, RFC 3030).
 
 How it works: the sender is one long dialogue. It fills the window, reads the result of the oldest transaction, and
-repeats. The connection reads while it writes, so client and server cannot wait for each other (RFC 2920 §3.1). After
-the connection has ended, the sender goes on reading the replies that came before. No server says whether it supports
-overlapping transactions. So the first overlap is a trial: only the envelope of one message is written behind the
-content of another. A server that replies 503, drops the envelope or closes has received no content that it could have
-kept (SERVERS.md: Haraka, chasquid, Courier, Dovecot). From then on, one message is sent at a time.
+repeats. The connection reads while it writes, so client and server cannot wait for each other (RFC 2920 §3.1). When it
+has ended, the replies that came before are still read. No server says whether it supports overlapping transactions. So
+the first overlap is a trial: only the envelope of one message is written behind the content of another. A server that
+replies 503, drops the envelope or closes has received no content that it could have kept (SERVERS.md: Haraka, chasquid,
+Courier, Dovecot). From then on, one message is sent at a time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Window(Protocol):
 
 
 class OverlapSupport(Protocol):
-    """Whether the host supports overlapping transactions (`_transport.overlap_support.OverlapSupport`)."""
+    """Whether the host supports overlapping transactions (`_transport.overlap_support`)."""
 
     supported: bool | None
 
@@ -143,7 +143,6 @@ class OverlappingSender(Generic[J]):
                 yield from self._advance_oldest()
             self._report_all(ConnectError("the connection was closed"))
         except _InterruptError as interrupt:
-            # Whoever threw it in raises the interrupt itself.
             self._report_all(interrupt.error)
         except BaseException as error:
             # A fault of our own, or an interrupt between two effects: it decides no message's outcome.
@@ -224,8 +223,7 @@ class OverlappingSender(Generic[J]):
 
     def _handle_failure(self, failed: _InFlight[J], error: SecureSMTPError) -> None:
         job, follows = failed.job, failed.overlap.follows
-        # A refusal that came before the connection ended says nothing of the messages behind it: their replies are read
-        # too.
+        # A refusal that came before the connection ended decides one message; the replies to the others are read too.
         if not self.exchange.ended or is_session_usable(error):
             if follows and isinstance(error, SenderRefusedError) and error.reply and is_bad_sequence(error.reply.code):
                 # Kept first, because the event may raise.
@@ -251,15 +249,13 @@ class OverlappingSender(Generic[J]):
 
     def _send_sequentially(self, job: J, first: Delivery | None) -> Dialogue[None]:
         attempt = Attempt(None if first is None else (first.recipients, first.replies[0]))
-        outcome: SendOutcome
         try:
             dialogue = deliver(self.session, job.submission, self.partial, "message", attempt)
-            outcome = yield from self._run(dialogue, SetDeadline(job.overall))
+            outcome: SendOutcome = yield from self._run(dialogue, SetDeadline(job.overall))
         except SecureSMTPError as error:
             outcome = error
         except _InterruptError as interrupt:
-            is_started = attempt.adapted is not None
-            self.report(job, attempt.result_after(interrupt.error) if is_started or first is None else first)
+            self.report(job, (first if attempt.adapted is None else None) or attempt.result_after(interrupt.error))
             raise
         except BaseException as error:
             if attempt.adapted is not None:

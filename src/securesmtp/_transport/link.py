@@ -11,7 +11,7 @@ from __future__ import annotations
 import selectors
 import smtplib
 import socket
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from securesmtp._protocol.effects import Adapt, FetchPassword
 from securesmtp._transport.channel import WaitForAny
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.channel import Steps
 
 T = TypeVar("T")
+Wanted: TypeAlias = int | WaitForAny | FetchPassword | Adapt | Opening
 # It has no descriptor of its own, which a fork would share.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
@@ -115,11 +116,9 @@ class Link(smtplib.SMTP):
             steps.throw(error)
             raise
 
-    def _wait(self, wanted: object) -> object:
+    def _wait(self, wanted: Wanted) -> object:
         """Do what steps have asked for, and return what they are to be resumed with."""
         match wanted:
-            case int():
-                self._wait_for_socket(wanted)
             case WaitForAny():
                 return self._wait_for_any(wanted)
             case FetchPassword() | Adapt():
@@ -127,7 +126,9 @@ class Link(smtplib.SMTP):
             case Opening():
                 self.connect(self._settings.host, self._settings.port)
                 return self._greeting
-        return None
+            case _:
+                self._wait_for_socket(wanted)
+                return None
 
     def _wait_for_socket(self, events: int) -> None:
         connection = self.connection

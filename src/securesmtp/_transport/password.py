@@ -8,6 +8,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
@@ -19,13 +20,19 @@ if TYPE_CHECKING:
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.slot import Lease
 
+# How often a send that may not call yet polls, in seconds.
+_POLL_INTERVAL = 0.05
+
 
 class PasswordCalls:
     """The calls of one mailer's password callables."""
 
     def __init__(self, most: int) -> None:
         """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
-        self._running = threading.BoundedSemaphore(most)
+        self._most = most
+        # Each call by its thread, in the order of the sends. Not a semaphore: an interrupt in one leaves its lock held
+        # or its count wrong (measured, on each Python), and no later send gets a password.
+        self._calls: dict[threading.Thread, None] = {}
 
     def fetch(self, source: Callable[[], str | Secret], overall: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
@@ -41,27 +48,20 @@ class PasswordCalls:
         results: SimpleQueue[Secret | BaseException] = SimpleQueue()
 
         def run() -> None:
-            thread = threading.get_ident()
+            ident = threading.get_ident()
             for lease in leases:
-                lease.threads.add(thread)
+                lease.threads.add(ident)
             try:
                 results.put(_call(source))
             except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
                 results.put(error)
             finally:
                 for lease in leases:
-                    lease.threads.discard(thread)
-                self._running.release()
+                    lease.threads.discard(ident)
+                self._calls.pop(thread, None)
 
-        # `left` raises once there is no time left.
-        while not self._running.acquire(timeout=overall.left(Stage.AUTH)):
-            continue
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No thread can be started, for example while the interpreter shuts down.
-            self._running.release()
+        if not self._start(thread, results, overall):
             return _call(source)
         result = None
         while result is None:
@@ -70,6 +70,31 @@ class PasswordCalls:
         if isinstance(result, BaseException):
             raise result
         return result
+
+    def _start(self, thread: threading.Thread, results: SimpleQueue[Secret | BaseException], overall: Deadline) -> bool:
+        """Start *thread* in its turn, for its *results*; return False if no thread can be started."""
+        is_started = False
+        try:
+            self._calls[thread] = None
+            while list(self._calls).index(thread) >= self._most:
+                # Nothing comes yet. `left` raises once there is no time left.
+                with suppress(Empty):
+                    results.get(timeout=min(_POLL_INTERVAL, overall.left(Stage.AUTH)))
+            is_started = _start(thread)
+        finally:
+            if not is_started:
+                self._calls.pop(thread, None)
+        return is_started
+
+
+def _start(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise_if_interrupt(error)
+        # For example while the interpreter shuts down.
+        return False
+    return True
 
 
 def _call(source: Callable[[], str | Secret]) -> Secret:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
+from functools import partial as bind
 from itertools import takewhile
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.link import Link
     from securesmtp.events import Event
+
+T = TypeVar("T")
 
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
@@ -82,12 +85,11 @@ class Pool:
         """
         waiter: Waiter | None = None
         try:
-            while (claimed := self._claim(lease, waiter)) is None:
+            while (claimed := self._call_locked(bind(self._claim, lease, waiter))) is None:
                 if waiter is None:
                     # Tried once more before waiting: a slot may have become free meanwhile.
                     waiter = Waiter()
-                    with self._lock:
-                        self._waiters.append(waiter)
+                    self._call_locked(bind(self._waiters.append, waiter))
                 else:
                     left = _POLL_INTERVAL if overall is None else min(_POLL_INTERVAL, overall.left(Stage.CONNECT))
                     waiter.wakeup.acquire(timeout=left)
@@ -102,7 +104,7 @@ class Pool:
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with suppress(IndexError, RuntimeError):  # the queue is empty; the send is awake already
+        with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
             self._waiters[0].wakeup.release()
 
     def link(self, slot: Slot, overall: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
@@ -150,11 +152,10 @@ class Pool:
 
     def close_idle(self, slot: Slot, reason: str = "closed by the caller") -> bool:
         """Close the connection of *slot* unless a send has it; return whether there is nothing left to wait for."""
-        with self._lock:
-            if not slot.is_free:
-                # A send of this thread, interrupted by a signal handler or a callable, closes it when it is done.
-                return slot.is_held_by_this_thread
-            link = slot.detach()
+        is_free, link = self._call_locked(bind(_detach_if_free, slot))
+        if not is_free:
+            # A send of this thread, interrupted by a signal handler or a callable, closes it when it is done.
+            return slot.is_held_by_this_thread
         self.quit_and_close(link, reason)
         return True
 
@@ -164,25 +165,41 @@ class Pool:
             link.goodbye(quit_session())
             self.slots.emit_closed(reason)
 
+    def _call_locked(self, do: Callable[[], T]) -> T:
+        """Call *do* with the lock held, and return what it returns; an interrupt does not leave the lock held."""
+        # Not `with`: Python 3.14 accepts an interrupt between its entry and its body (CPython issue 148874).
+        try:
+            self._lock.acquire()
+            return do()
+        finally:
+            try:  # noqa: SIM105 -- `suppress` is written in Python: an interrupt in it would leave the lock held
+                self._lock.release()
+            except RuntimeError:
+                # Not held: the interrupt ended the wait for it.
+                pass
+
     def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot, list[tuple[Link | None, str]]] | None:
-        with self._lock:
-            now = monotonic()
-            # A thread that holds a connection never queues: two such threads would wait for each other.
-            is_inside = bool(self.slots.leases_of_this_thread())
-            # Those who came earlier are served first. Measured: otherwise half of the threads starved.
-            ahead = takewhile(lambda other: other is not waiter, self._waiters)
-            if not is_inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
-                return None
-            slot, expired = self.slots.claim(lease)
-            if slot is not None:
-                return slot, expired
+        now = monotonic()
+        # A thread that holds a connection never queues: two such threads would wait for each other.
+        is_inside = bool(self.slots.leases_of_this_thread())
+        # Those who came earlier are served first. Measured: otherwise half of the threads starved.
+        ahead = takewhile(lambda other: other is not waiter, self._waiters)
+        if not is_inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
+            return None
+        slot, expired = self.slots.claim(lease)
+        if slot is not None:
+            return slot, expired
         if is_inside:
             message = "a send was begun inside a send of the same mailer, and all its connections are in use"
             raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
         return None
 
     def _stop_waiting(self, waiter: Waiter) -> None:
-        with self._lock, suppress(ValueError):
-            self._waiters.remove(waiter)
+        with SuppressErrors(ValueError):
+            self._call_locked(bind(self._waiters.remove, waiter))
         # A slot may be free for the next waiter, too.
         self.notify()
+
+
+def _detach_if_free(slot: Slot) -> tuple[bool, Link | None]:
+    return (True, slot.detach()) if slot.is_free else (False, None)

@@ -362,10 +362,14 @@ class Peer:
             yield
         except TimeoutError:
             # Shows where the test hangs, or the library in it.
-            main = sys._current_frames()[threading.main_thread().ident or 0]
-            where = "".join(traceback.format_stack(main)[-12:])
+            mine = threading.get_ident()
+            stacks = [
+                "".join(traceback.format_stack(frame)[-12:])
+                for ident, frame in sys._current_frames().items()
+                if ident != mine
+            ]
             message = f"the client did nothing that the script could go on with; it wrote {self.log.read} octets"
-            raise Unexpected(f"{message}; the main thread:\n{where}") from None
+            raise Unexpected(f"{message}; the other threads:\n" + "\n".join(stacks)) from None
         except ssl.SSLZeroReturnError:
             # Python raises this only when the server has closed its side, too.
             self._gone("close_notify")

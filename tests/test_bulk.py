@@ -93,7 +93,7 @@ def test_a_run_without_a_connection_ends(errors: list[Exception], state: State) 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_refused_login_ends_the_run_at_once(error: Exception, workers: int) -> None:
     """However many workers there are: accounts are locked for wrong passwords."""
-    verdict, after = judge(error, State(workers, 5, worked=True))
+    verdict, after = judge(error, State(workers, 5, has_connected=True))
     assert (verdict, after.has_ended) == (REPORT, True)
 
 
@@ -101,7 +101,7 @@ def test_a_refused_login_ends_the_run_at_once(error: Exception, workers: int) ->
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_callers_own_error_is_the_result(error: Exception, workers: int) -> None:
     """It is reported, and a callable that always fails is not called for each message."""
-    state = State(workers, 2, worked=True)
+    state = State(workers, 2, has_connected=True)
     verdict, state = judge(error, state)
     assert (verdict, state.has_ended, state.workers) == (REPORT, False, workers)
     verdict, state = judge(error, state)
@@ -111,7 +111,7 @@ def test_a_callers_own_error_is_the_result(error: Exception, workers: int) -> No
 @pytest.mark.parametrize("error", NETWORK, ids=repr)
 def test_the_last_worker_tries_again_if_a_connection_has_worked(error: Exception) -> None:
     """It tries up to the limit. If no connection has ever worked, the first message gets the error."""
-    verdicts, state = [], State(1, 3, worked=True)
+    verdicts, state = [], State(1, 3, has_connected=True)
     while not state.has_ended:
         verdict, state = judge(error, state)
         verdicts.append(verdict)
@@ -130,10 +130,10 @@ def test_a_login_that_a_pause_has_prevented_is_tried_once() -> None:
     """One of two connections was too many and was refused first: the login of the other may succeed."""
     verdicts, run = _run(_login(454), _login(454, paused=True), workers=2)
     assert verdicts == [LEAVE, RETRY]
-    assert run.ended is None
-    assert [run.may_log_in(), run.may_log_in()] == [True, False]
+    assert run.fatal_error is None
+    assert [run.take_login_permit(), run.take_login_permit()] == [True, False]
     assert run.judge_failure(_login(454))[0] is REPORT
-    assert run.ended is not None
+    assert run.fatal_error is not None
     verdicts, run = _run(_login(454, paused=True), _login(454), workers=2)
     assert verdicts == [LEAVE, RETRY]
 
@@ -143,8 +143,8 @@ def test_a_pause_that_began_before_the_run_is_kept(*, paused: bool) -> None:
     """If each login was tried, none is tried again either."""
     verdicts, run = _run(_login(454, paused=paused), _login(454, paused=paused), workers=2)
     assert verdicts == [LEAVE, REPORT]
-    assert run.ended is not None
-    assert not run.may_log_in()
+    assert run.fatal_error is not None
+    assert not run.take_login_permit()
 
 
 def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_has_worked_may_log_in_once_in_a_pause() -> None:
     assert run.enter()
     run.note_connection()
     assert run.judge_failure(_login(454, paused=True))[0] is RETRY
-    assert run.may_log_in()
+    assert run.take_login_permit()
 
 
 def test_a_run_goes_on_with_the_workers_that_are_left() -> None:

@@ -31,6 +31,7 @@ from securesmtp import (
     SecureMailer,
     SecureSMTPError,
     SendResult,
+    Stage,
 )
 from securesmtp._secret import Secret
 from securesmtp._transport.deadline import Deadline
@@ -81,6 +82,16 @@ def test_a_password_callable_is_bounded_by_the_deadline_of_the_send(
     server.joined()
     assert b"AUTH" not in server.secret
     assert b"MAIL" not in server.secret
+
+
+def test_the_error_says_that_the_password_callable_took_the_time(vault: Callable[[], str]) -> None:
+    """Both while it runs and while it waits for others to end; no server has anything to do with it."""
+    calls = PasswordCalls(1)
+    for _ in range(2):
+        with pytest.raises(DeadlineExceededError) as caught:
+            calls.fetch(vault, Deadline("deadline", 0.05), [])
+        text = "timed out after 0.05 s waiting for the password callable (limit: deadline)"
+        assert (caught.value.args[0], caught.value.stage) == (text, Stage.AUTH)
 
 
 def test_a_callable_that_hangs_runs_no_more_often_than_there_may_be_connections(

@@ -26,6 +26,7 @@ import trustme
 from markdown_it import MarkdownIt
 
 from conftest import Serve
+from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
 from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
@@ -342,6 +343,18 @@ def test_each_promise_names_tests_that_exist() -> None:
     assert promises
     assert [promise for promise in promises if "\n*Tests:* `test_" not in promise] == []
     assert "MTA-STS" in rest
+
+
+def test_the_numbers_of_enumerated_cases_are_as_printed() -> None:
+    """The security model has the sums for a normal run and an exhaustive one, and the number of reversed rules."""
+    page = " ".join((ROOT / "docs/explanation/security-model.md").read_text("utf-8").split())
+    (rows,) = enumeration.test_what_is_told_is_true_whatever_the_server_does.pytestmark  # type: ignore[attr-defined]
+    cases = {bool(row.marks): 0 for row in rows.args[1]}
+    for row in rows.args[1]:
+        cases[bool(row.marks)] += row.values[2]
+    assert f"These are {cases[False]:,} cases." in page
+    assert f"late replies: {cases[True]:,} more cases." in page
+    assert ("reverse ten rules of the library" in page, len(enumeration.LIES)) == (True, 10)
 
 
 def test_each_requirement_is_named_by_a_test() -> None:

@@ -202,8 +202,11 @@ def test_the_outcome_is_true_wherever_the_connection_is_cut(
     del message["Bcc"]
     message["Message-ID"] = "<a@b>"
     whole = serve(honest(mode))
-    mailer(whole, tls=mode).send(message)
-    for count in positions(len(whole.plain + whole.secret)):
+    with mailer(whole, tls=mode) as mine:
+        mine.send(message)
+        # QUIT is not part of it.
+        octets = len(whole.plain + whole.secret)
+    for count in positions(octets):
         server = serve(honest(mode), cut_after_read=count)
         try:
             mailer(server, tls=mode).send(message)

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Mailer, Serve
@@ -108,6 +108,7 @@ def test_a_value_survives_json(value: Reply | Receipt | ServerReport) -> None:
     ).map(lambda reply: Recipient("a@b", accepted=reply.code < 300, reply=reply)),
     st.timedeltas(timedelta(0), timedelta(days=7)),
 )  # fmt: skip
+@settings(deadline=None)
 def test_any_reply_and_duration_survives_json(recipient: Recipient, elapsed: timedelta) -> None:
     """Whatever the server sent."""
     receipt = Receipt(None, "", (recipient,), recipient.reply, TLS, 0, elapsed)

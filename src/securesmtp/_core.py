@@ -165,8 +165,8 @@ class Core:
             message = "the mailer is closed"
             raise ConfigurationError(message, hint="make a new one")
 
-    def deadline_for(self, deadline: float | None) -> Deadline | None:
-        """Return the deadline of one send, which begins now: *deadline* if it is given, else the mailer's."""
+    def start_deadline(self, deadline: float | None) -> Deadline | None:
+        """Return the deadline of a send that begins now, in *deadline* seconds if given, else in the mailer's."""
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 

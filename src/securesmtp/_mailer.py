@@ -31,7 +31,7 @@ from securesmtp._transport.slot import Lease
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
-from securesmtp.events import mute_if_emitting
+from securesmtp.events import Event, mute_if_emitting
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Password, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
-    from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -200,8 +199,8 @@ class SecureMailer:
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
-        overall = self._core.deadline_for(deadline)
-        return self._submit(from_message(message, mail_from, recipients), partial, overall)
+        until = self._core.start_deadline(deadline)
+        return self._submit(from_message(message, mail_from, recipients), partial, until)
 
     @hide_internal_frames
     def send_bytes(
@@ -226,12 +225,12 @@ class SecureMailer:
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
-        overall = self._core.deadline_for(deadline)
+        until = self._core.start_deadline(deadline)
         submission = from_octets(data, mail_from, recipients)
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:
-            return self._submit(submission, partial, overall)
+            return self._submit(submission, partial, until)
         finally:
             submission.content.close()
 
@@ -266,7 +265,7 @@ class SecureMailer:
             ConfigurationError: An argument is wrong.
         """
         check_partial(partial)
-        self._core.deadline_for(deadline)
+        self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_messages(messages)
         run = Run(self._core, partial)
@@ -287,7 +286,7 @@ class SecureMailer:
         core = self._core
         core.refuse_if_closed()
         try:
-            link, session, refusal = self._pool.check(core.deadline_for(None))
+            link, session, refusal = self._pool.check(core.start_deadline(None))
             if refusal is not None:
                 core.report_error(refusal)
         except SecureSMTPError as error:
@@ -320,7 +319,7 @@ class SecureMailer:
         return pool
 
     def _submit(
-        self, submission: Submission, partial: Partial, overall: Deadline | None, checkout: Checkout | None = None
+        self, submission: Submission, partial: Partial, deadline: Deadline | None, checkout: Checkout | None = None
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
@@ -328,7 +327,7 @@ class SecureMailer:
         # Nested, because an interrupt may strike while an error is recorded.
         try:
             try:
-                receipt = self._deliver(sending, partial, overall, checkout or Checkout())
+                receipt = self._deliver(sending, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 core.record_error(sending, error)
@@ -337,41 +336,44 @@ class SecureMailer:
             core.record_interrupt(sending, error)
             raise
 
-    def _deliver(self, sending: Sending, partial: Partial, overall: Deadline | None, checkout: Checkout) -> Receipt:
+    def _deliver(self, sending: Sending, partial: Partial, deadline: Deadline | None, checkout: Checkout) -> Receipt:
         """Send one message over a connection; if that has lost its login, over a new one."""
         core, action = self._core, self._core.action(sending, checkout, partial)
         needs = bind(transactions_needed, len(sending.submission.recipients), partial)
         try:
-            return self._with_connection(overall, action, checkout, needs)
+            return self._with_connection(deadline, action, checkout, needs)
         except AuthenticationError as error:
             if not core.logs_in_again(sending, error):
                 raise
             self._pool.discard_idle()
-            return self._with_connection(overall, action, checkout, needs)
+            return self._with_connection(deadline, action, checkout, needs)
 
     def _with_connection(
         self,
-        overall: Deadline | None,
+        deadline: Deadline | None,
         action: Action[T],
         checkout: Checkout,
         needs: Callable[[Session], int] | None = None,
     ) -> T:
         """Run *action* on a connection that no other send uses meanwhile, with room for what the message *needs*."""
-        core, pool, lease, slot, link = self._core, self._pool, Lease(), None, None
+        core, pool, lease, slot, events = self._core, self._pool, Lease(), None, list[Event]()
         checkout.has_slot, checkout.session = False, None
         try:
-            slot = pool.acquire(lease, overall)
+            slot = pool.acquire(lease, deadline)
             core.refuse_if_closed()
             checkout.has_slot = True
-            link = pool.link(slot, overall, needs)
+            link = pool.link(slot, deadline, needs)
             try:
                 deliver = bind(action, link.connection.exchange)
                 return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
             except BaseException:
                 # Closed again, because a second interrupt may have struck while the first was handled.
-                if not link.is_in_step:
+                if not link.is_usable:
                     link.close()
                 raise
+            finally:
+                if checkout.session is not None:
+                    events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
             if slot is not None and is_connection_limit(error):
                 # One too many: it is closed, and not used for the next message.
@@ -380,8 +382,8 @@ class SecureMailer:
         finally:
             # First, and by an assignment alone: an interrupt can only strike after a call.
             lease.done = True
-            if slot is not None and link is not None and checkout.session is not None:
-                pool.slots.mark_used(slot, link)
+            for event in events:
+                core.emit(event)
             if slot is not None and core.is_closed:
                 pool.close_idle(slot)
             pool.notify()
@@ -404,10 +406,10 @@ class SecureMailer:
 
     def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        checkout = Checkout(run.may_log_in())
-        while (cause := run.ended) is None:
+        checkout = Checkout(run.take_login_permit())
+        while (cause := run.fatal_error) is None:
             with Ending[Receipt]() as ending:
-                ending.end = self._submit(job.submission, run.partial, job.overall, checkout)
+                ending.end = self._submit(job.submission, run.partial, job.deadline, checkout)
             step = run.settle(job, ending.end, checkout, backlog.put)
             if step is not Step.RESEND:
                 return self._follow(step, run, backlog)
@@ -418,12 +420,15 @@ class SecureMailer:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
         batch = Batch(run, first, self._pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
         with Ending[None]() as ending:
-            self._with_connection(first.overall, batch.action, batch.checkout)
+            self._with_connection(first.deadline, batch.action, batch.checkout)
             ending.end = None
-        leaves = self._follow(batch.settle(ending.end), run, backlog)
-        while not leaves and (job := batch.next_unsent()) is not None:
-            leaves = self._send_one(run, job, backlog)
-        batch.put_back_unsent()
+        try:
+            leaves = self._follow(batch.settle(ending.end), run, backlog)
+            while not leaves and (job := batch.next_unsent()) is not None:
+                leaves = self._send_one(run, job, backlog)
+        finally:
+            # Also if on_event has ended this worker: its results would be waited for without end.
+            batch.put_back_unsent()
         return leaves
 
     def _follow(self, step: Step, run: Run, backlog: Backlog) -> bool:

@@ -245,7 +245,8 @@ def _wait_for(job: Job | InvalidInput, progress: Progress, worker: Callable[[Bac
     # Not a future for each job: its locks took a tenth of the time of a small message (measured).
     while (end := job.end) is None or not progress.ends.empty():
         if end is None and not progress.backlog.has_workers:
-            _run_worker(worker, progress.backlog)
+            # Nothing is caught: an interrupt here is one of the caller's own thread.
+            worker(progress.backlog)
         progress.ends.get()
     if isinstance(end, BaseException):
         # The run ends here.
@@ -258,7 +259,7 @@ def _result_without_end(job: Job) -> SendResult:
     message_id, error = job.submission.content.message_id, getattr(job.end, "__cause__", None)
     # What struck one message may have ended a thread that was to send others.
     if not isinstance(error, SecureSMTPError) or error.message_id != message_id:
-        if job.end is None and job.started:
+        if job.started:
             error = OutcomeUnknownError("the thread that was to send it has ended", stage=Stage.CONTENT)
         else:
             error = ConnectError("not sent: the run was ended before its turn", stage=Stage.CONNECT, retryable=True)
@@ -305,4 +306,5 @@ def _run_worker(worker: Callable[[Backlog], None], backlog: Backlog) -> None:
     if isinstance(ending.end, BaseException):
         # Raised where the results are read, which would wait for ever otherwise.
         while (job := backlog.take(wait=True)) is not None:
+            job.started = 0.0
             job.fail(ending.end)

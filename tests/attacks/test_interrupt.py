@@ -32,6 +32,8 @@ from securesmtp import (
     Stage,
     TLSPolicy,
 )
+from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.run import Step
 from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._protocol.serialising import translate_email_errors
 from securesmtp._transport.channel import Channel, Steps
@@ -616,6 +618,71 @@ def test_an_interrupt_of_a_thread_is_not_taken_for_a_missing_one(
     monkeypatch.setattr(threading.Thread, method, strikes)
     with _alarms(RuntimeError), pytest.raises(RuntimeError):
         list(run)
+
+
+def test_an_interrupt_of_a_run_without_threads_is_raised(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strikes between two messages; nobody waits for the result of the one that was to be sent next."""
+
+    def refuses(thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    def interrupts(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    server = serve()
+    run = mailer(server).send_many(_mails(2))
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    monkeypatch.setattr(SecureMailer, "_send_one", interrupts)
+    # Ends the wait that a lost interrupt would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+    assert [result.outcome for result in run] == [Outcome.UNKNOWN, Outcome.NOT_SENT]
+
+
+def test_a_message_whose_interrupt_says_nothing_of_it_is_not_reported_as_not_sent(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have struck when the receipt was returned; a message that no worker had is not sent."""
+
+    def interrupts(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SecureMailer, "_submit", interrupts)
+    run = mailer(serve(), max_connections=1).send_many(_mails(2))
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert next(run).outcome is Outcome.UNKNOWN
+
+
+def test_a_worker_that_an_event_has_ended_leaves_its_other_messages_to_the_run(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were to be sent once more, each by itself: their results are not waited for without end."""
+
+    def settle(batch: Batch, _: object) -> Step:
+        while (job := batch._next_job()) is None:
+            pass
+        batch._resend.append(job)
+        return Step.CONTINUE
+
+    def leaves(*_: object) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(Batch, "settle", settle)
+    monkeypatch.setattr(SecureMailer, "_with_connection", lambda *_: None)
+    monkeypatch.setattr(SecureMailer, "_send_one", leaves)
+    run = mailer(serve(), pipelining="session", max_connections=1).send_many(_mails(2))
+    # Ends the wait that a lost message would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        with pytest.raises(SystemExit):
+            next(run)
+    assert [result.outcome for result in run] == [Outcome.NOT_SENT, Outcome.UNKNOWN]
 
 
 def _mails(count: int) -> list[Envelope]:

@@ -50,7 +50,7 @@ class Job:
 
     number: int
     submission: Submission
-    overall: Deadline | None = None
+    deadline: Deadline | None = None
 
 
 @dataclass

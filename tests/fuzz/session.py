@@ -74,7 +74,7 @@ def check(octets: bytes) -> str:
         except SecureSMTPError as failure:
             error = failure
         steps = list(_steps(wire.log))
-        _check_end(wire, error, lambda: link.goodbye(quit_session()))
+        _check_end(wire, error, lambda: link.close_gracefully(quit_session()))
     content = WRITTEN[case]
     _check_wire(wire, case, content)
     if error is None:
@@ -85,14 +85,14 @@ def check(octets: bytes) -> str:
     return error.outcome.value
 
 
-def _check_end(wire: Wire, error: SecureSMTPError | None, goodbye: Callable[[], None]) -> None:
+def _check_end(wire: Wire, error: SecureSMTPError | None, close: Callable[[], None]) -> None:
     """After an error nothing more is written; after a refusal in step, and after success, only QUIT is."""
     usable = not wire.closed
     assert usable or error is not None
     # A refusal in the middle of the content is in step, and closes all the same.
     assert not usable or error is None or is_session_usable(error)
     written = len(wire.clear + wire.secret)
-    goodbye()
+    close()
     assert wire.closed
     assert bytes(wire.clear + wire.secret)[written:] in ([b"", b"QUIT\r\n"] if usable else [b""])
 

@@ -101,7 +101,7 @@ class MemoryLink(Link):
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         self._drive(self.connection.connect([]))
-        return self.connection.channel.live()
+        return self.connection.channel.connected_socket()
 
     def _wait_for_socket(self, events: int) -> None:
         if not self.wire.wait():

@@ -78,7 +78,7 @@ class Job:
 
     number: int
     submission: Submission
-    overall: None = None
+    deadline: None = None
 
 
 @cache

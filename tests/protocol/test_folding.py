@@ -96,6 +96,10 @@ def test_an_ascii_field_is_folded_only_at_white_space(name: str, how: str, text:
     assume(not re.search(r"=\?[^?]*\?[bqBQ]\?", text) and text.strip(", \t"))
     text = f"c=relaxed/relaxed; b={text}" if name == "DKIM-Signature" else text
     msg = message(**{name: text}) if how == "set" else raw(name, text)
+    if how == "set":
+        # Since 3.14, Python removes the commas from an `In-Reply-To` that is set.
+        text = str(msg[name]).strip(" \t")
+        assume(text)
     found = field(to_bytes(msg), name)
     assert unfold(found) == text
     for line in found.splitlines():

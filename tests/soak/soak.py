@@ -85,7 +85,7 @@ class Delivered:
 
 
 def _moody(seed: int, tls: ssl.SSLContext, timeout: float) -> ScriptedServer:
-    """Start a server that refuses and sends 421 at random; what it accepts counts as delivered."""
+    """Start a server that refuses, and says 421, at random; what it took is a part of the truth."""
     chance = random.Random(seed)
 
     def maybe(right: bytes) -> Answer:

@@ -42,8 +42,7 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import expect_reply, reset
 from securesmtp._protocol.effects import Block, CommandGroup, Dialogue, Receive
-from securesmtp._protocol.exchange import Exchange
-from securesmtp._protocol.wire import Line, RawReply, line
+from securesmtp._protocol.wire import RawReply, line
 from securesmtp._transport import process
 from securesmtp._transport.addresses import AddressInfo
 from securesmtp._transport.channel import READ, Channel, Steps
@@ -59,25 +58,6 @@ RAW = b"Subject: x\r\n\r\nx\r\n"
 
 def _link() -> Link:
     return Link(SecureMailer("localhost", 1, tls="starttls", timeout=1)._settings, build_context(TLSPolicy()))
-
-
-@pytest.mark.parametrize("octets", [b"MAIL FROM:<a@b>\r\n", b"AUTH PLAIN x\r\n", b"QUIT\r\n", b"EHLO x\r\nMAIL\r\n"])
-def test_the_gate_lets_nothing_but_ehlo_and_starttls_pass_in_the_clear(octets: bytes) -> None:
-    """Whatever is queued (STLS-01)."""
-    exchange = Exchange()
-    with pytest.raises(TLSError, match="in the clear"):
-        exchange.release(exchange.queue_command(Line(octets)))
-
-
-@pytest.mark.parametrize("octets", [b"EHLO x\r\n", b"STARTTLS\r\n"])
-def test_the_gate_lets_each_command_pass_once(octets: bytes) -> None:
-    """A second EHLO in the clear would repeat what a first one was told; TLS alone begins anew."""
-    exchange = Exchange()
-    line = exchange.queue_command(Line(octets))
-    exchange.release(line)
-    exchange.written += len(line)
-    with pytest.raises(TLSError, match="in the clear"):
-        exchange.release(exchange.queue_command(Line(octets)))
 
 
 def test_no_stock_command_is_written() -> None:
@@ -298,7 +278,7 @@ def test_a_goodbye_that_fails_is_silent() -> None:
     with theirs:
         ours.settimeout(0)
         _pretend_idle(link, ours)
-        link.goodbye(fails())
+        link.close_gracefully(fails())
     assert not link.is_open
 
 
@@ -318,7 +298,7 @@ def test_a_limit_that_has_run_out_says_where() -> None:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
     link = _link()
-    link.connection.limit.overall = Deadline("deadline", 0)
+    link.connection.limit.deadline = Deadline("deadline", 0)
     with pytest.raises(DeadlineExceededError) as caught:
         link.run(reset())
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
@@ -605,7 +585,7 @@ def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkey
     waiting = threading.Event()
 
     def full(channel: Channel) -> Steps[TLSInfo]:
-        sock = channel.live()
+        sock = channel.connected_socket()
         with suppress(BlockingIOError):
             while True:
                 junk.append(sock.send(b"x" * 65536))
@@ -665,7 +645,7 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     with theirs:
         theirs.send(words)
         if kind == "deadline":
-            link.connection.limit.overall = Deadline("deadline", 0)
+            link.connection.limit.deadline = Deadline("deadline", 0)
         else:
             link.abort()
         if words.endswith(b"\n"):
@@ -686,23 +666,6 @@ def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPa
         theirs.send(b"250 ok\r\n" * 5000)
         link.connection.transfer.fail(ConnectError("gone"))
     assert next(now) < 10
-
-
-@pytest.mark.parametrize("words", [b"334 " + b"x" * 8000, b"250 " + b"x" * 2000], ids=["334", "250"])
-def test_what_is_kept_of_the_replies_in_flight_counts_all_of_it(words: bytes) -> None:
-    """A 334 has its text twice: what it asks is kept as it came (issue 12, 1)."""
-    exchange = Exchange()
-    exchange._command_ends.extend([0] * 199)
-
-    def flood() -> None:
-        for _ in range(200):
-            exchange.feed(words + b"\r\n")
-            exchange.keep_early_replies()
-
-    with pytest.raises(ProtocolError, match="longer than any server needs"):
-        flood()
-    kept = exchange._early._replies
-    assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in kept) < (1 << 18) + 200 * 256 + 12288
 
 
 @pytest.mark.parametrize("words", [b"535 5.7.8 no\r\n", b"421 4.3.2 bye\r\n"])
@@ -820,7 +783,7 @@ def test_an_interrupt_between_two_steps_reaches_them() -> None:
 def test_a_closed_channel_has_no_socket() -> None:
     """Nothing can be waited for, read or written."""
     channel = _link().connection.channel
-    for use in (channel.live, channel.read, lambda: channel.write(memoryview(b"x"))):
+    for use in (channel.connected_socket, channel.read, lambda: channel.write(memoryview(b"x"))):
         with pytest.raises(ConnectError, match="closed") as caught:
             use()
         assert caught.value.retryable

@@ -76,7 +76,7 @@ def test_threads_use_as_many_connections_as_are_allowed(serve: Serve, mailer: Ma
 
 
 def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, mailer: Mailer) -> None:
-    """Then it raises DeadlineExceededError, and nothing was sent."""
+    """Then it raises DeadlineExceededError, which says what it waited for; nothing was sent."""
     release, reached = threading.Event(), threading.Event()
     server = serve(honest(replies={"CONTENT": _holding(release, reached)}))
     mine = mailer(server, max_connections=1)
@@ -86,6 +86,8 @@ def test_a_send_that_finds_no_connection_waits_up_to_its_deadline(serve: Serve, 
     with pytest.raises(DeadlineExceededError) as caught:
         _send(mine, deadline=0.2)
     assert (caught.value.limit, caught.value.outcome) == ("deadline", Outcome.NOT_SENT)
+    waiting = "waiting for one of the mailer's connections, which are all in use"
+    assert caught.value.args[0] == f"timed out after 0.2 s {waiting} (limit: deadline)"
     release.set()
     other.join(5)
     assert len(server.accepted) == 1

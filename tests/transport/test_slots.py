@@ -92,7 +92,7 @@ def test_nothing_is_read_or_written_under_the_lock(
         assert not any(pool._lock._is_owned() for pool in pools), event  # type: ignore[attr-defined]
         seen.append(type(event).__name__)
 
-    for name in ("run", "goodbye", "is_idle", "abort"):
+    for name in ("run", "close_gracefully", "is_idle", "abort"):
         _checking_lock(monkeypatch, pools, seen, Link, name)
     _checking_lock(monkeypatch, pools, seen, Connection, "close")
     mine = mailer(serve(connections=10), max_messages=2, on_event=on_event)
@@ -106,7 +106,7 @@ def test_nothing_is_read_or_written_under_the_lock(
     mine.close(abort=True)
     lease.done = True
     mine.close()
-    assert {"run", "goodbye", "is_idle", "close", "abort", "Closed", "Sent"} <= set(seen)
+    assert {"run", "close_gracefully", "is_idle", "close", "abort", "Closed", "Sent"} <= set(seen)
 
 
 @pytest.mark.parametrize("when", [Connecting, Connected, Authenticated, Sent, Closed])
@@ -218,8 +218,35 @@ def test_a_refusal_of_bdat_is_remembered_for_later_connections() -> None:
     for session in sessions:
         assert session.can_chunk
         session.chunking_refused = raw(b"500 what?").reply()
-    for slot in used * 2:
-        slots.mark_used(slot, link)
-    assert sum(isinstance(event, ChunkingRefused) for event in events) == 1
+    shown = [event for slot in used * 2 for event in slots.mark_used(slot, link)]
+    assert sum(isinstance(event, ChunkingRefused) for event in shown) == 1
     later = play(slots.visit(Slot(), _rset), *GREETED, b"235 ok", b"250 ok").value
     assert later.chunking_refused is sessions[0].chunking_refused
+
+
+def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed_once(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the other thread's from the moment that the lease is done, whatever the send has left to do."""
+    events: list[Event] = []
+    mine = mailer(serve(), on_event=events.append)
+
+    class _ClosedAtOnce(Lease):
+        __slots__ = ("_done",)
+        _done: bool
+
+        @property
+        def done(self) -> bool:
+            return self._done
+
+        @done.setter
+        def done(self, done: bool) -> None:
+            self._done = done
+            if done:
+                other = threading.Thread(target=mine._pool.discard_idle)
+                other.start()
+                other.join()
+
+    monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
+    _send(mine)
+    assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]

@@ -43,22 +43,19 @@ from securesmtp import (
     ConnectError,
     DeadlineExceededError,
     DowngradeError,
-    ProtocolError,
     SecureMailer,
-    SecureSMTPError,
     Stage,
     TLSError,
     TLSPolicy,
     WrongTLSModeError,
 )
 from securesmtp._protocol.dialogue import open_session
-from securesmtp._protocol.exchange import Exchange
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
 from securesmtp._transport.channel import READ
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.link import Link
-from securesmtp._values import TLSInfo, TLSMode
+from securesmtp._values import TLSMode
 
 
 def _pin(certificate: Certificate) -> str:
@@ -181,28 +178,6 @@ def test_an_encrypted_client_key_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "pass a key file without a password, readable by this process only"
 
 
-@pytest.mark.parametrize(
-    ("sent", "inside_tls", "kind", "text"),
-    [
-        (b"421 bye\r\n", False, DowngradeError, "out of turn, in the clear"),
-        (b"421 bye\r\n", True, ConnectError, "the server closes the session"),
-        (b"250 ok\r\n", True, ProtocolError, "out of turn"),
-        (b"25", True, ProtocolError, "out of turn"),
-    ],
-)
-def test_an_unsolicited_reply_is_an_error_with_its_stage(
-    sent: bytes, kind: type[SecureSMTPError], text: str, *, inside_tls: bool
-) -> None:
-    """In plaintext it is an attack; inside TLS the server closes the session or is at fault."""
-    exchange = Exchange()
-    exchange.tls = cast("TLSInfo", object()) if inside_tls else None
-    exchange.feed(sent)
-    with pytest.raises(kind, match=text) as caught:
-        exchange.refuse_unsolicited(Stage.RCPT)
-    assert type(caught.value) is kind
-    assert caught.value.stage is Stage.RCPT
-
-
 def test_a_receipt_has_the_evidence_of_its_session(serve: Serve, message: EmailMessage, mode: Mode) -> None:
     """Each field has what its name says."""
     server = serve(honest(mode), tls=GOOD.certificate.context())
@@ -277,7 +252,7 @@ def test_an_expired_limit_names_the_stage() -> None:
     with ours, theirs:
         connection = link.connection
         connection.channel.sock, connection.limit.stage = ours, Stage.RCPT
-        connection.limit.overall = Deadline("command", 0)
+        connection.limit.deadline = Deadline("command", 0)
         with pytest.raises(DeadlineExceededError, match="reply to RCPT") as caught:
             link._wait_for_socket(READ)
     assert (caught.value.stage, caught.value.limit) == (Stage.RCPT, "command")

@@ -92,6 +92,11 @@ def _do_handshake(ends: Ends) -> bytes:
     return server.handshake()
 
 
+def _broken(record: bytes) -> bytes:
+    """Return *record* with another last byte."""
+    return record[:-1] + bytes((record[-1] ^ 1,))
+
+
 def _fill(sock: socket.socket) -> int:
     """Write until the socket accepts no more, and return the number of bytes."""
     count = 0
@@ -252,7 +257,7 @@ def test_nothing_is_written_after_a_failed_write(ends: Ends, monkeypatch: pytest
     """No rest, no TLS response, no alert; data that has arrived is still read (RFC 5321 §3.8)."""
     records, ours, server = ends
     _do_handshake(ends)
-    server.sock.sendall(server.encrypt(b"250 ok\r\n") + server.encrypt(b"421 bye\r\n")[:-1] + b"\0")
+    server.sock.sendall(server.encrypt(b"250 ok\r\n") + _broken(server.encrypt(b"421 bye\r\n")))
     writes: list[int] = []
 
     class Broken:
@@ -366,7 +371,7 @@ def test_only_send_writes_the_rest_of_a_record(ends: Ends, *, broken: bool) -> N
     records, _, server = ends
     tickets = _do_handshake(ends)
     _start_record(ends, memoryview(bytes(STEP)))
-    server.sock.sendall(tickets[:-1] + b"\0" if broken else tickets)
+    server.sock.sendall(_broken(tickets) if broken else tickets)
     with pytest.raises(ssl.SSLError):
         records.recv(STEP)
     with pytest.raises(BlockingIOError):
@@ -411,7 +416,7 @@ def test_a_failure_is_reported_to_the_server(ends: Ends) -> None:
     """By a TLS alert, which its log may show."""
     records, _, server = ends
     _do_handshake(ends)
-    server.sock.sendall(server.encrypt(b"250 ok\r\n")[:-1] + b"\0")
+    server.sock.sendall(_broken(server.encrypt(b"250 ok\r\n")))
     with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|record layer failure"):
         records.recv(STEP)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert bad record mac"):
@@ -423,7 +428,7 @@ def test_the_failure_is_raised_even_if_the_alert_cannot_be_written(ends: Ends) -
     records, ours, server = ends
     _do_handshake(ends)
     _fill(ours)
-    server.sock.sendall(server.encrypt(b"250 ok\r\n")[:-1] + b"\0")
+    server.sock.sendall(_broken(server.encrypt(b"250 ok\r\n")))
     with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|record layer failure"):
         records.recv(STEP)
 

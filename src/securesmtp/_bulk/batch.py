@@ -43,7 +43,7 @@ class Batch:
         put_back: Callable[[Job], None],
     ) -> None:
         """Start with *first*; *next_job* returns a further one, or None if there is none now."""
-        self.checkout = Checkout(run.may_log_in())
+        self.checkout = Checkout(run.take_login_permit())
         self.leaves = False
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()

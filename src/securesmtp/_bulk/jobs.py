@@ -33,9 +33,9 @@ class Job:
     Attributes:
         index: Its place in the input.
         submission: The message.
-        start_deadline: Makes its deadline.
+        start_deadline: Starts its deadline.
         end: What became of it, or what is to be raised where its result is read; None until then.
-        overall: Its deadline, which runs from when its sending begins.
+        deadline: Its deadline, which runs from when its sending begins.
         started: When that was; 0 while no worker has it.
         was_resent: Whether a connection has died during it: it is sent once more, and not twice.
         notify: Is called when it has its end.
@@ -45,14 +45,14 @@ class Job:
     submission: Submission
     start_deadline: Callable[[], Deadline | None]
     end: SendResult | BaseException | None = None
-    overall: Deadline | None = None
+    deadline: Deadline | None = None
     started: float = 0.0
     was_resent: bool = False
     notify: Callable[[], object] = _do_nothing
 
     def begin(self) -> None:
         """Start its time."""
-        self.started, self.overall = monotonic(), self.start_deadline()
+        self.started, self.deadline = monotonic(), self.start_deadline()
 
     def finish(self, end: Receipt | BaseException) -> None:
         """Give it its result; an *end* that is no `Exception` is raised where the result is read."""

@@ -48,22 +48,22 @@ class State:
     Attributes:
         workers: How many are left, the one that asks included.
         most: How many failures in a row end the run.
-        worked: Whether a connection of the run was ever opened.
+        has_connected: Whether a connection of the run was ever opened.
         failures: How many in a row could not be opened, without those that made a worker leave.
         has_ended: Whether the remaining messages are not sent.
-        refused: Whether a worker left because its login was refused temporarily.
-        untried: Whether a worker left without trying a login, because the mailer pauses logins after such a refusal.
-        may_log_in: Whether the last worker tries one during the pause.
+        login_refused: Whether a worker left because its login was refused temporarily.
+        login_skipped: Whether a worker left without a login, because the mailer pauses logins after such a refusal.
+        has_login_permit: Whether the last worker is to log in once during that pause.
     """
 
     workers: int
     most: int
-    worked: bool = False
+    has_connected: bool = False
     failures: int = 0
     has_ended: bool = False
-    refused: bool = False
-    untried: bool = False
-    may_log_in: bool = False
+    login_refused: bool = False
+    login_skipped: bool = False
+    has_login_permit: bool = False
 
 
 def judge(error: Exception, state: State) -> tuple[Verdict, State]:
@@ -76,16 +76,20 @@ def judge(error: Exception, state: State) -> tuple[Verdict, State]:
         # It says more than a second try would, and another worker that sends the message would hide it.
         failures = state.failures + 1
         return Verdict.REPORT, replace(state, failures=failures, has_ended=failures >= state.most)
-    refused = state.refused or (login and not _is_pause(error))
-    untried = state.untried or (login and _is_pause(error))
+    login_refused = state.login_refused or (login and not _is_pause(error))
+    login_skipped = state.login_skipped or (login and _is_pause(error))
     if state.workers > 1:
-        return Verdict.LEAVE, replace(state, workers=state.workers - 1, refused=refused, untried=untried)
+        return Verdict.LEAVE, replace(
+            state, workers=state.workers - 1, login_refused=login_refused, login_skipped=login_skipped
+        )
     failures = state.failures + 1
-    if login and ((refused and untried) or (state.worked and _is_pause(error))):
+    if login and ((login_refused and login_skipped) or (state.has_connected and _is_pause(error))):
         # The surplus connections are closed now, so a login that was not tried yet may succeed.
-        return Verdict.RETRY, replace(state, failures=failures, refused=False, untried=False, may_log_in=True)
+        return Verdict.RETRY, replace(
+            state, failures=failures, login_refused=False, login_skipped=False, has_login_permit=True
+        )
     ends = login or failures >= state.most
-    verdict = Verdict.RETRY if state.worked and not ends else Verdict.REPORT
+    verdict = Verdict.RETRY if state.has_connected and not ends else Verdict.REPORT
     return verdict, replace(state, failures=failures, has_ended=ends)
 
 

@@ -57,7 +57,7 @@ class Run:
     Attributes:
         core: That of its mailer.
         partial: What to do when some recipients are refused.
-        ended: Why the remaining messages are not sent; None while they are.
+        fatal_error: Why the remaining messages are not sent; None while they are.
         most_workers: How many workers it may have.
         ahead: How many messages it reads ahead of the results that were yielded.
         octets: How many octets of them, beyond one message for each worker.
@@ -67,7 +67,7 @@ class Run:
         """Start without a worker."""
         self.core = core
         self.partial = partial
-        self.ended: Exception | None = None
+        self.fatal_error: Exception | None = None
         settings = core.settings
         window = settings.window.messages if settings.pipelining == "session" else 1
         self.most_workers = settings.max_connections
@@ -82,7 +82,7 @@ class Run:
         for index, message in enumerate(messages):
             try:
                 # In the caller's thread: a caller that changes the object afterwards changes the next message.
-                yield Job(index, from_any(message), bind(self.core.deadline_for, deadline))
+                yield Job(index, from_any(message), bind(self.core.start_deadline, deadline))
             except Exception as error:  # ours, or that of the envelope's own iterable or file
                 if is_interrupt(error):
                     raise
@@ -106,17 +106,19 @@ class Run:
         """Note that a worker has a session."""
         state = self._state
         # Mostly nothing is new: a lock for each small message would show (measured).
-        if not state.worked or state.failures or state.refused or state.untried:
+        if not state.has_connected or state.failures or state.login_refused or state.login_skipped:
             with self._lock:
-                self._state = replace(self._state, worked=True, failures=0, refused=False, untried=False)
+                self._state = replace(
+                    self._state, has_connected=True, failures=0, login_refused=False, login_skipped=False
+                )
 
-    def may_log_in(self) -> bool:
-        """Return whether the worker that asks logs in even while the mailer pauses logins: once."""
-        if not self._state.may_log_in:
+    def take_login_permit(self) -> bool:
+        """Return True once if the last worker is to log in even while the mailer pauses logins."""
+        if not self._state.has_login_permit:
             return False
-        # It is the last worker: no other one asks.
+        # Only the last worker gets it, so no other one asks meanwhile.
         with self._lock:
-            self._state = replace(self._state, may_log_in=False)
+            self._state = replace(self._state, has_login_permit=False)
         return True
 
     @property
@@ -126,7 +128,7 @@ class Run:
 
     def overlap(self, support: OverlapSupport) -> AbstractContextManager[None] | None:
         """Return what to hold while messages overlap, or None if they must not: only one connection at a time tries."""
-        if self.core.settings.pipelining != "session" or self.ended is not None or support.supported is False:
+        if self.core.settings.pipelining != "session" or self.fatal_error is not None or support.supported is False:
             return None
         if support.supported:
             return nullcontext()
@@ -176,8 +178,8 @@ class Run:
             verdict, self._state = judge(error, self._state)
             if verdict is Verdict.LEAVE:
                 self._allowed = self._state.workers
-            if self._state.has_ended and self.ended is None:
-                self.ended = error
+            if self._state.has_ended and self.fatal_error is None:
+                self.fatal_error = error
             return verdict, self._state.workers
 
     def shrink_after(self, end: object) -> int:

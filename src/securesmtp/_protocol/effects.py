@@ -118,7 +118,7 @@ class Adapt:
         return self.submission.adapt_to(self.capabilities)
 
 
-class Overall(Protocol):
+class Deadline(Protocol):
     """A moment by which something must be done (`_transport.deadline.Deadline`)."""
 
     limit: str
@@ -128,9 +128,9 @@ class Overall(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SetDeadline:
-    """Do what follows by *overall*, and within *seconds* from now, a limit that is named *limit*."""
+    """Do what follows by *deadline*, and within *seconds* from now, a limit that is named *limit*."""
 
-    overall: Overall | None
+    deadline: Deadline | None
     limit: str = ""
     seconds: float = inf
 

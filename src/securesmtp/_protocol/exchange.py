@@ -1,10 +1,10 @@
 """
-The account of one connection: what was sent, which replies are owed, what came early. Bytes in, bytes out, no I/O.
+The account of one connection: what was written, and which replies are due. Bytes in, bytes out, no I/O.
 
-How it works: the commands of a group, and the content behind them, are held back and leave in one write. Each command
-that has left is owed a reply, and replies come in the order of the commands. A reply that comes before the bytes it
-answers have left answers nothing. In the clear, one EHLO and one STARTTLS leave and no more. Once the exchange has
-ended nothing leaves; replies that came before can still be read.
+How it works: the commands of a group, and the content behind them, are held back and written in one go. A reply is due
+to each command that was written, and replies come in the order of the commands. A positive reply to bytes that were not
+written yet is an error. In the clear, one EHLO and one STARTTLS are written and nothing else. After the end nothing is
+written; replies that came before it can still be read.
 """
 
 from __future__ import annotations
@@ -15,59 +15,25 @@ from typing import TYPE_CHECKING, NoReturn
 
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.failures import server_closing_error
+from securesmtp._protocol.kept_replies import KeptReplies
 from securesmtp._protocol.replies import is_closing, is_refusal, is_start_mail_input
-from securesmtp._protocol.wire import RawReply, ReplyReader
+from securesmtp._protocol.wire import ReplyReader
 from securesmtp.errors import ConnectError, DowngradeError, ProtocolError, TLSError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Block, CommandGroup
     from securesmtp._protocol.redaction import Memory
-    from securesmtp._protocol.wire import Line
+    from securesmtp._protocol.wire import Line, RawReply
     from securesmtp._values import Stage, TLSInfo
     from securesmtp.errors import SecureSMTPError
 
-# Bytes kept of replies that came while a group was written: this many in all, and this many for each reply.
-_MAX_KEPT, _MAX_REPLY = 1 << 18, 256
-
 
 class _ContentEnd(Enum):
-    """Where the end of a content is that a 354 has asked for: an answer to it that comes before it has left is none."""
+    """Where the end of a content is that the server asked for by 354; nothing can answer it before it is written."""
 
     NONE = auto()
     HELD = auto()
     RELEASED = auto()
-
-
-class EarlyReplies:
-    """Replies that came before they were asked for, in their order; bounded."""
-
-    def __init__(self) -> None:
-        """Keep none."""
-        self._replies: deque[RawReply] = deque()
-        self._size = 0
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._replies)
-
-    def keep(self, raw: RawReply) -> None:
-        """
-        Add *raw*, cut to what a caller is told of it: a server may say much.
-
-        Raises:
-            ProtocolError: The replies are longer than any server needs.
-        """
-        self._replies.append(raw.cut())
-        self._size += _size(self._replies[-1])
-        if self._size > _MAX_KEPT + len(self._replies) * _MAX_REPLY:
-            message = "the replies to what is in flight are longer than any server needs"
-            raise ProtocolError(message)
-
-    def take(self) -> RawReply:
-        """Remove the oldest and return it."""
-        raw = self._replies.popleft()
-        self._size -= _size(raw)
-        return raw
 
 
 class Exchange:
@@ -75,15 +41,15 @@ class Exchange:
     Both directions of one connection.
 
     Attributes:
-        tls: The evidence of TLS, once it has begun.
-        position: Bytes of commands and contents so far, those that are held back included.
-        written: Those of them that have left.
-        close_reason: Why nothing is sent any more, to be added to a message; None while the exchange goes on.
-        is_closing: Whether the server has said that it closes (RFC 5321 §3.8).
+        tls: The TLS session; None in the clear.
+        position: Bytes of commands and contents so far, held ones included.
+        written: Bytes of them that were written.
+        close_reason: The reason for the end, to be added to an error's message; None before the end.
+        is_closing: Whether the server replied that it closes the session (RFC 5321 §3.8).
     """
 
     def __init__(self, memory: Memory | None = None) -> None:
-        """Wait for the greeting; *memory* is the mailer's, of its secrets."""
+        """Wait for the greeting; *memory* has the secrets that the mailer has sent on any connection."""
         self.tls: TLSInfo | None = None
         self.position = self.written = 0
         self.close_reason: str | None = None
@@ -91,89 +57,93 @@ class Exchange:
         self._reader = ReplyReader(memory)
         self._sent_in_clear: set[bytes] = set()
         self._write_buffer = bytearray()
-        # Stream offset at which each unanswered command ends, its content included; the greeting is owed at once.
+        # Stream offset at which each unanswered command ends, content included. The greeting is due from the start.
         self._command_ends: deque[int] = deque([0])
-        # The last of them that are in the write buffer.
-        self._unflushed = 0
+        # How many of these commands are held back: the last ones.
+        self._commands_held = 0
         self._content_end = _ContentEnd.NONE
-        self._early = EarlyReplies()
+        self._kept = KeptReplies()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is sent any more."""
+        """Whether nothing more may be written."""
         return self.close_reason is not None
 
-    # What is sent.
+    # What is written.
 
     @property
-    def is_holding(self) -> bool:
+    def has_held_bytes(self) -> bool:
         """Whether bytes are held back."""
         return bool(self._write_buffer)
 
     @property
-    def has_unflushed(self) -> bool:
-        """Whether a reply is owed to what is held back."""
-        return self._unflushed > 0
+    def has_held_commands(self) -> bool:
+        """Whether commands are held back, or the end of a content."""
+        return self._commands_held > 0
 
     @property
     def replies_due(self) -> int:
-        """How many replies are owed to what has left."""
-        return len(self._command_ends) - self._unflushed
+        """How many replies are due to what was written."""
+        return len(self._command_ends) - self._commands_held
 
     @property
-    def commands_open(self) -> int:
-        """How many commands have no reply, those that are held back included."""
+    def commands_unanswered(self) -> int:
+        """How many commands have no reply, held ones included."""
         return len(self._command_ends)
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that was to be sent has left, and all that was owed has come."""
+        """Whether everything was written, and every reply that was due was read."""
         return not self.replies_due and self.written == self.position
 
     def queue_command(self, line: Line) -> memoryview:
-        """Return the bytes of one command that is sent alone, and owed its reply from now on."""
+        """Return the bytes of one command that is written alone; its reply is due from now on."""
         self._reader.redact(line)
         self.position += len(line.data)
-        self._command_ends, self._unflushed = deque([self.position]), 0
+        self._command_ends, self._commands_held = deque([self.position]), 0
         return memoryview(line.data)
 
     def queue_group(self, group: CommandGroup) -> None:
         """Hold back the commands of *group* (RFC 2920 §3.1)."""
-        # Written with the content that follows it, if one does: a second small write would make a server that has
-        # Nagle's algorithm keep its answer back until we acknowledge the first (measured: 40 ms to Postfix).
+        # A content that follows is written with it: after a second small write, a server with Nagle's algorithm delays
+        # its reply until we acknowledge the first (measured: 40 ms to Postfix).
         for line in group.lines:
             self._hold(line)
             self._command_ends.append(self.position)
-            # After it: an interrupt in between must not leave more of them than there are commands.
-            self._unflushed += 1
+            # Last, so that an interrupt in between cannot make it more than there are commands.
+            self._commands_held += 1
 
     def queue_content(self, block: Block) -> bool:
-        """Hold back *block* of a content, and return whether the write buffer is to be written now."""
+        """Hold back *block* of a content, and return whether everything held is to be written now."""
         self._hold(block)
         self._command_ends[-1] = self.position
         if not block.coalesce or len(self._write_buffer) >= BLOCK:
             return True
-        if not self._unflushed:
-            self._unflushed, self._content_end = 1, _ContentEnd.HELD
+        if not self._commands_held:
+            self._commands_held, self._content_end = 1, _ContentEnd.HELD
         return False
 
     def take_buffer(self) -> tuple[memoryview, bool]:
-        """Return what is held back, and whether a reply that came before it leaves would answer nothing."""
+        """Return everything held, to be written now, and whether no reply may come before it is written."""
         # A view, so that no frame of a traceback shows the bytes: they may be a message.
-        data, self._write_buffer, self._unflushed = memoryview(self._write_buffer), bytearray(), 0
+        data, self._write_buffer, self._commands_held = memoryview(self._write_buffer), bytearray(), 0
         follows_354 = self._content_end is _ContentEnd.HELD
         self._content_end = _ContentEnd.RELEASED if follows_354 else _ContentEnd.NONE
-        # The replies to the commands of a group may come at any time; the one to a content may not.
+        # The commands of a group may be answered one by one while it is written; a content is answered at its end.
         return data, follows_354 or self.replies_due <= 1
 
     def release(self, data: memoryview) -> None:
         """
-        Let *data*, the next bytes, leave: the one gate. In the clear, one EHLO and one STARTTLS pass (STLS-01).
+        Allow *data*, the next bytes, to be written. In the clear, one EHLO and one STARTTLS pass (STLS-01).
 
         Raises:
-            ConnectError: What was to leave before has not left whole: the server would take *data* for the rest of it.
-            TLSError: It may not be sent in the clear.
+            ConnectError: The exchange has ended; or something before *data* was not written whole, so that the server
+                would read *data* as the rest of it.
+            TLSError: It may not be written in the clear.
         """
+        if self.ended:
+            message = f"the connection is closed{self.close_reason}"
+            raise ConnectError(message, retryable=True)
         if self.written + len(data) != self.position:
             message = "the server answered before what it was sent was complete"
             raise ConnectError(message, retryable=True)
@@ -193,50 +163,50 @@ class Exchange:
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that no reply has used."""
+        """Whether bytes have come that belong to no reply that was read or kept."""
         return self._reader.pending
 
     @property
-    def has_early_replies(self) -> bool:
-        """Whether replies wait that were not asked for yet."""
-        return len(self._early) > 0
+    def has_kept_replies(self) -> bool:
+        """Whether replies are kept that were not read yet."""
+        return len(self._kept) > 0
 
     @property
     def has_surplus(self) -> bool:
-        """Whether the server has said more than it owes."""
-        return self._reader.pending and len(self._early) >= self.replies_due
+        """Whether the server has sent more than the replies that are due."""
+        return self._reader.pending and len(self._kept) >= self.replies_due
 
     @property
-    def is_content_open(self) -> bool:
-        """Whether the next reply is to a content that has not left to its end: after one, the rest must not leave."""
+    def next_reply_ends_write(self) -> bool:
+        """Whether the next reply answers the bytes that are being written, so that the rest must not be written."""
         return self.replies_due <= 1 or (
             self._content_end is _ContentEnd.RELEASED and self._command_ends[0] > self.written
         )
 
     @property
     def is_answered_early(self) -> bool:
-        """Whether a content was answered that has not left to its end."""
-        return self.is_content_open and (self.has_early_replies or self.has_unread)
+        """Whether a reply came before the bytes that it answers were written whole."""
+        return self.next_reply_ends_write and (self.has_kept_replies or self.has_unread)
 
     def feed(self, data: bytes) -> None:
         """
-        Take what the server sent.
+        Add *data* from the server.
 
         Raises:
-            ProtocolError: It sends more than it was asked.
+            ProtocolError: It is more than the replies that are due can have.
         """
         self._reader.feed(data)
 
     def next_reply(self) -> RawReply | None:
         """
-        Return the next reply that is owed; None where it has not come whole, or none is owed.
+        Return the next reply that is due, or None if it is not complete or none is due.
 
         Raises:
-            ProtocolError: It is malformed, or it answers what has not left.
+            ProtocolError: It is malformed, or positive before its command was written.
         """
         if not self.replies_due:
             return None
-        raw = self._early.take() if self._early else self._next_checked(0)
+        raw = self._kept.take() if self._kept else self._next_checked(0)
         if raw is not None:
             # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
             if not is_start_mail_input(raw.code):
@@ -244,27 +214,27 @@ class Exchange:
             self.is_closing = self.is_closing or is_closing(raw.code)
         return raw
 
-    def keep_early_replies(self) -> bool:
-        """Keep the replies to what has left that have come whole; return whether there were any."""
-        before = len(self._early)
-        while len(self._early) < self.replies_due and (raw := self._next_checked(len(self._early))) is not None:
-            self._early.keep(raw)
-        return len(self._early) > before
+    def keep_replies(self) -> bool:
+        """Keep each complete reply that is due for `next_reply`; return whether there were any."""
+        before = len(self._kept)
+        while len(self._kept) < self.replies_due and (raw := self._next_checked(len(self._kept))) is not None:
+            self._kept.keep(raw)
+        return len(self._kept) > before
 
     def check_unsolicited(self, stage: Stage) -> None:
         """
-        Refuse what nobody asked for.
+        Raise an error if the server has sent more than the replies that are due.
 
         Raises:
-            DowngradeError: It came in the clear, where anybody may have sent it.
-            ConnectError: It is 421, by which the server closes the session (RFC 5321 §3.8).
+            DowngradeError: It came in the clear, where anyone may have sent it.
+            ConnectError: It is 421: the server closes the session (RFC 5321 §3.8).
             ProtocolError: It is anything else.
         """
         if self.has_surplus and self._content_end is not _ContentEnd.HELD:
             self.refuse_unsolicited(stage)
 
     def refuse_unsolicited(self, stage: Stage) -> NoReturn:
-        """Raise the error for what nobody asked for, as `check_unsolicited` does."""
+        """Raise the error of `check_unsolicited`."""
         raw = self._reader.next()
         if self.tls is None:
             message = "the server spoke out of turn, in the clear"
@@ -275,38 +245,34 @@ class Exchange:
         raise ProtocolError(message, stage=stage)
 
     def _next_checked(self, number: int) -> RawReply | None:
-        """Return the next reply, to the unanswered command of that *number*."""
+        """Return the next complete reply from the reader; it answers the unanswered command of this *number*."""
         raw = self._reader.next()
-        # A chunk may be refused before it was read; a server that accepts what has not left answers something else.
+        # A server may refuse a chunk before it has read it. If it accepts what was not written, it answers something
+        # else.
         if raw is not None and not is_refusal(raw.code) and self._command_ends[number] > self.written:
             message = f'"{raw.reply()}" came before what it answers was written'
             raise ProtocolError(message)
         return raw
 
-    # Beginning of TLS, and end.
+    # Start of TLS, and end.
 
     def begin_tls(self) -> None:
-        """Forget what came in the clear (RFC 3207 §4.2)."""
+        """Forget bytes that came in the clear (RFC 3207 §4.2)."""
         self._reader.clear()
 
     def end(self, error: SecureSMTPError | None = None) -> None:
         """
-        Send nothing more, and count nothing of what is held back as sent; *error* is the reason, if there is one.
+        Write nothing more, and drop what is held back; *error* is the reason, if there is one.
 
-        Replies that have come can still be read.
+        Replies that came before can still be read.
         """
         if self.close_reason is None or (error is not None and not self.close_reason):
             self.close_reason = f": {error.args[0]}" if error is not None else ""
         self._write_buffer = bytearray()
-        while self._unflushed:
-            self._unflushed -= 1
+        while self._commands_held:
+            self._commands_held -= 1
             self._command_ends.pop()
 
     def drop_unread(self) -> None:
-        """Forget what has come and is not a whole reply: nothing behind it would be understood."""
+        """Forget bytes that no reply was made of; replies that are kept stay."""
         self._reader.clear()
-
-
-def _size(raw: RawReply) -> int:
-    # A bytes object has 33 bytes of its own, and a place in the tuple.
-    return len(raw.challenge) + sum(len(line) + 41 for line in raw.lines)

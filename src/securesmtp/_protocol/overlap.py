@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.effects import Dialogue, Overall
+    from securesmtp._protocol.effects import Deadline, Dialogue
     from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
 
@@ -50,7 +50,7 @@ class Job(Protocol):
         """The message."""
 
     @property
-    def overall(self) -> Overall | None:
+    def deadline(self) -> Deadline | None:
         """When its sending must be done."""
 
 
@@ -187,7 +187,7 @@ class OverlappingSender(Generic[J]):
         # Before the write, so that an interrupt in it is reported for this message too.
         self._in_flight.append(started)
         try:
-            yield from self._run(transaction.send_envelope(), SetDeadline(job.overall))
+            yield from self._run(transaction.send_envelope(), SetDeadline(job.deadline))
         except SecureSMTPError as error:
             self._in_flight.pop()
             if not self._in_flight:
@@ -201,10 +201,10 @@ class OverlappingSender(Generic[J]):
         job, transaction, follows = oldest.job, oldest.transaction, oldest.overlap.follows
         try:
             if transaction.is_fully_sent:
-                recipients, reply = yield from self._run(transaction.read_result(), SetDeadline(job.overall))
+                recipients, reply = yield from self._run(transaction.read_result(), SetDeadline(job.deadline))
             else:
                 is_trial = follows and self.support.supported is None
-                deadline = SetDeadline(job.overall, "trial", _TRIAL) if is_trial else SetDeadline(job.overall)
+                deadline = SetDeadline(job.deadline, "trial", _TRIAL) if is_trial else SetDeadline(job.deadline)
                 yield from self._run(transaction.send_content(), deadline)
                 oldest.end = self.exchange.position
                 if follows:
@@ -251,7 +251,7 @@ class OverlappingSender(Generic[J]):
         attempt = Attempt(None if first is None else (first.recipients, first.replies[0]))
         try:
             dialogue = deliver(self.session, job.submission, self.partial, "message", attempt)
-            outcome: SendOutcome = yield from self._run(dialogue, SetDeadline(job.overall))
+            outcome: SendOutcome = yield from self._run(dialogue, SetDeadline(job.deadline))
         except SecureSMTPError as error:
             outcome = error
         except _InterruptError as interrupt:

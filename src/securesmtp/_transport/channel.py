@@ -35,7 +35,7 @@ T = TypeVar("T")
 READ, WRITE = 1, 2
 _CHUNK = 16384
 _NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
-# The error where no answer came yet.
+# Each address that was tried, with its error; None as long as it has not answered.
 Attempts: TypeAlias = dict[AddressInfo, OSError | None]
 HINTS: dict[type[OSError], str] = {
     ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
@@ -59,13 +59,13 @@ class Channel:
     The bytes of one connection.
 
     Attributes:
-        sock: What is waited for; None where there is no connection.
-        addresses: Those that the host's name stands for.
-        address: The one that is connected to.
+        sock: The socket; None without a connection.
+        addresses: The IP addresses of the host.
+        address: The one that it is connected to.
     """
 
     def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
-        """Be closed."""
+        """Start closed."""
         self.sock: socket.socket | None = None
         self.addresses: tuple[str, ...] = ()
         self.address = ""
@@ -73,7 +73,7 @@ class Channel:
         self._records: RecordLayer | None = None
         self._process = current_process()
         self._aborted = False
-        # The sockets whose attempts to connect are under way, for `abort`.
+        # The sockets that are connecting, for `abort`.
         self._connecting: list[socket.socket] = []
 
     # Begin.
@@ -90,7 +90,7 @@ class Channel:
                 error.args = (f"{error.args[0]}: {_answers(attempts)}",)
             raise
         finally:
-            # All but the winner, whatever ends the race.
+            # Close all but the winner, whatever ended the race.
             while self._connecting:
                 if (sock := self._connecting.pop()) is not self.sock:
                     sock.close()
@@ -111,7 +111,7 @@ class Channel:
                 except OSError as error:
                     raise_if_interrupt(error)
                     failed(address, error)
-            # After an attempt has begun: `abort` may have come when there was no socket to shut down.
+            # After an attempt has begun: `abort` may have been called before there was a socket to shut down.
             self.refuse_if_aborted()
             if not waiting:
                 raise _unreachable(attempts)
@@ -143,8 +143,8 @@ class Channel:
         return sock
 
     def begin_tls(self) -> Steps[TLSInfo]:
-        """Begin TLS, here and nowhere else; return its evidence."""
-        self._records = records = wrap(self._context, self.live(), self._settings.server_name)
+        """Begin TLS, here and nowhere else, and return how it was verified."""
+        self._records = records = wrap(self._context, self.connected_socket(), self._settings.server_name)
         yield from self._handshake(records)
         return verify_session(records.tls, self._settings)
 
@@ -167,12 +167,12 @@ class Channel:
 
     @property
     def has_buffered(self) -> bool:
-        """Whether bytes were read from the socket that wait in TLS, where no poll sees them."""
+        """Whether TLS holds bytes that were read already, where `poll` does not see them."""
         return self._records is not None and self._records.pending() > 0
 
     def read(self) -> bytes | None:
         """
-        Return what has come, at most 16 KiB; None where nothing has.
+        Return what has come, at most 16 KiB; None if nothing has.
 
         Raises:
             ConnectError: The server has closed the connection, or there is none.
@@ -190,11 +190,11 @@ class Channel:
 
     def write(self, record: memoryview) -> int:
         """
-        Write *record*, of at most 16 KiB, and return how much of it has left: 0 where there is no room now.
+        Write *record*, of at most 16 KiB, and return how much of it was written: 0 if there is no room now.
 
         Raises:
             ConnectError: There is no connection.
-            OSError: The connection failed; the server has no part of a TLS record (RFC 8446 §5.1).
+            OSError: The connection failed; the server can use no part of an unfinished TLS record (RFC 8446 §5.1).
         """
         try:
             return self._wire().send(record)
@@ -202,22 +202,22 @@ class Channel:
             return 0
 
     def note_reply(self) -> None:
-        """Note that a reply has come whole: bytes of TLS without one are counted from here."""
+        """Note that a complete reply has come: it restarts the count of bytes that TLS may read without one."""
         if self._records is not None:
             self._records.reset_byte_count()
 
     def acknowledge(self) -> None:
-        """Send the acknowledgement of what has come at once."""
+        """Send the TCP acknowledgement of what has come now, not later."""
         # A server's small writes wait for it (measured: 43 of 46 ms of a login to Postfix).
         with _NOT_EVERY_SYSTEM_HAS_IT:
-            self.live().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self.connected_socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    def live(self) -> socket.socket:
+    def connected_socket(self) -> socket.socket:
         """
-        Return the socket.
+        Return the socket, which must be connected.
 
         Raises:
-            ConnectError: There is none.
+            ConnectError: It is closed.
         """
         if self.sock is None:
             message = "the connection is closed"
@@ -235,14 +235,14 @@ class Channel:
         return self._process != current_process()
 
     def _wire(self) -> socket.socket | RecordLayer:
-        """Return what is read and written: nothing but TLS, from the moment that it began."""
-        sock = self.live()
+        """Return where bytes are read and written: only TLS once it has begun, even during the handshake."""
+        sock = self.connected_socket()
         self._refuse_if_forked()
         return self._records or sock
 
     def _refuse_if_forked(self) -> None:
-        # Two writers would use one TLS nonce twice (seen on the wire), and what a second reader takes, the parent waits
-        # for in vain (seen: accepted, and unknown to the parent).
+        # Both processes would use the same TLS nonces (seen on the wire), and the parent would never get a reply that
+        # its child has read (seen: a message was accepted, and the parent did not know).
         if self.is_foreign:
             message = "the connection belongs to the process that this one was forked from"
             raise ConnectError(message, retryable=True)
@@ -256,7 +256,7 @@ class Channel:
             sock.close()
 
     def abort(self) -> None:
-        """End the connection from another thread: whatever waits for it meets its end, and its owner closes it."""
+        """Shut the connection down from another thread: a wait for it ends, and the thread that uses it closes it."""
         self._aborted = True
         for sock in (*self._connecting, self.sock):
             if sock is not None:
@@ -265,10 +265,10 @@ class Channel:
 
     def refuse_if_aborted(self) -> None:
         """
-        Return only if `abort` was not called.
+        Do nothing unless `abort` was called.
 
         Raises:
-            ConnectError: It was.
+            ConnectError: It was called.
         """
         if self._aborted:
             message = "the connection was ended by close(abort=True)"

@@ -3,7 +3,7 @@ A connection runs dialogues: it performs each effect, and decides what an error 
 
 How it works: `Connection.run` performs a dialogue as steps (see `channel`), so it never waits itself. An error of the
 connection is thrown into the dialogue, which knows what became of its message. An interrupt (Ctrl-C, a cancelled task)
-is the loss of the connection for the dialogue, and is raised again.
+closes the connection: the dialogue gets the error of a lost connection, and then the interrupt is raised again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _QUIT = 5.0
 
 
 class Opening:
-    """Connect and read the greeting, by `connect` and `greet`: steps yield it, and are resumed with the greeting."""
+    """Steps yield this to have the driver call `connect` and `greet`, and are resumed with the greeting."""
 
 
 OPENING = Opening()
@@ -62,21 +62,21 @@ class Connection:
     One connection to the configured server.
 
     Attributes:
-        exchange: What was sent and what is owed.
+        exchange: What was written, and which replies are due.
         channel: The socket.
         limit: How long the current step may take.
-        transfer: How commands, contents and replies pass.
+        transfer: Writes commands and contents, and reads replies.
     """
 
     def __init__(self, settings: Settings, context: ssl.SSLContext, memory: Memory | None = None) -> None:
-        """Be closed; *memory* is the mailer's, of its secrets."""
+        """Start closed; *memory* has the mailer's secrets, which no reply may show."""
         self.exchange, self.channel = Exchange(memory), Channel(settings, context)
         self.limit = StepLimit(settings.timeouts)
         self.transfer = Transfer(self.exchange, self.channel, self.limit)
         self._mode = settings.mode
         # Stays False unless a dialogue ends cleanly, so an interrupt anywhere leaves the connection unusable.
         self._ended_cleanly = False
-        # A reply that the dialogue asked for and was not given yet.
+        # A reply that was read and that the dialogue does not have yet.
         self._reply: RawReply | None = None
 
     @property
@@ -93,8 +93,8 @@ class Connection:
         """Return whether it can carry another message: open, and with nothing unread (RPL-04)."""
         try:
             usable = self.is_open and self.is_usable and self.exchange.is_idle
-            # Where it is the parent process's, nothing is read. The first write fails: a connection of this process's
-            # own would carry the message that the parent is sending.
+            # Nothing is read from a connection of the parent process. It counts as idle, so that the first write fails:
+            # over a new connection, this process would send the message that the parent is sending.
             return usable and (self.channel.is_foreign or not self.transfer.has_unread())
         except OSError as error:
             if is_interrupt(error):
@@ -106,7 +106,7 @@ class Connection:
         Perform *dialogue* and return its value.
 
         After any error the connection is closed and nothing more is written to it, unless it is a refusal that leaves
-        the session usable. A foreign exception is the loss of the connection for *dialogue*, and is raised again.
+        the session usable. Any other exception is a lost connection for *dialogue*, and is raised again.
         """
         self._ended_cleanly = False
         transfer = self.transfer
@@ -136,7 +136,7 @@ class Connection:
             while True:
                 try:
                     answer = yield from self._perform(effect)
-                except Exception as raised:  # noqa: BLE001 -- raised again, if it is no error of the effect
+                except Exception as raised:  # noqa: BLE001 -- raised again unless the effect failed
                     effect = dialogue.throw(self._error_of(effect, raised))
                 else:
                     self._reply = None
@@ -148,9 +148,9 @@ class Connection:
             return value
 
     def _error_of(self, effect: Effect, raised: Exception) -> Exception:
-        """Return what is thrown into the dialogue, because *raised* is how *effect* ended."""
+        """Return the error to throw into the dialogue because *effect* raised *raised*."""
         if isinstance(effect, Computation):
-            # It is an error of the caller's code, and the connection is as it was.
+            # The caller's code failed; the connection is as it was.
             return raised
         # Every error of ours is an OSError too (smtplib.SMTPException).
         if not isinstance(raised, OSError):
@@ -160,17 +160,17 @@ class Connection:
         return error
 
     def _interrupt(self, dialogue: Dialogue[T], error: BaseException) -> None:
-        """Let *dialogue* find out that *error* has ended its connection, and decide what became of its message."""
-        # A dialogue that was interrupted itself has ended: what it is asked then changes nothing.
+        """Have *dialogue* decide what became of its message, now that *error* has ended the connection."""
+        # If the interrupt struck inside the dialogue, it has ended, and these calls do nothing.
         with suppress(StopIteration, SecureSMTPError):
             if self._reply is not None:
                 dialogue.send(self._reply)
             while True:
                 dialogue.throw(interrupt_error(error, self.limit.stage))
 
-    def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
-        """Connect to one of the addresses *found*, with TLS at once in implicit mode."""
-        yield from self.channel.connect(found)
+    def connect(self, addresses: Iterable[AddressInfo]) -> Steps[None]:
+        """Connect to one of *addresses*, with TLS at once in implicit mode."""
+        yield from self.channel.connect(addresses)
         if self._mode is TLSMode.IMPLICIT:
             yield from self._begin_tls()
 
@@ -179,8 +179,8 @@ class Connection:
         return (yield from self.transfer.receive(Receive(Stage.GREETING)))
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> Steps[None]:
-        """Run the last *dialogue* if the session is usable, and close whatever comes of it; nothing is waited for."""
-        self.limit.overall = Deadline("command", _QUIT)
+        """Run the last *dialogue* if the session is usable, and close in any case; its errors do not matter."""
+        self.limit.deadline = Deadline("command", _QUIT)
         try:
             with suppress(SecureSMTPError):
                 if self.is_idle():
@@ -189,7 +189,7 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """Close the socket; nothing is sent, and what is held back is never counted as sent."""
+        """Close the socket; nothing more is sent, and what is held back does not count as sent."""
         self.exchange.end()
         self.channel.close()
 
@@ -217,13 +217,14 @@ class Connection:
             case CommandGroup():
                 self.transfer.queue(effect)
             case Block():
-                # Never False: a dialogue may delegate to an iterator, which can be sent nothing but None.
+                # None instead of False: a dialogue may delegate to an iterator, which accepts only None.
                 return (yield from self.transfer.send_block(effect)) or None
             case Send():
                 yield from self.transfer.send_command(effect)
             case SetDeadline():
+                self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline)
                 # What ended the connection for the message before is not the error of this one.
-                self.limit.overall, self.transfer.failure = Deadline(effect.limit, effect.seconds, effect.overall), None
+                self.transfer.failure = None
             case Connect():
                 return (yield from self._open())
             case Upgrade():
@@ -235,7 +236,7 @@ class Connection:
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")
         greeting: RawReply = yield OPENING
-        address = str(self.transfer.live().getsockname()[0])
+        address = str(self.transfer.connected_socket().getsockname()[0])
         literal = f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
         return Opened(greeting, self.exchange.tls, literal.encode("ascii"))
 

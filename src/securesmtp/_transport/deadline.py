@@ -1,4 +1,4 @@
-"""By when a step of a session must be done, and what the error says when the time is up."""
+"""How long a step of a session may take, and what the error says when the time is up."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from securesmtp.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
     from securesmtp._options import Timeouts
+    from securesmtp._protocol import effects
 
-if TYPE_CHECKING:
-    from securesmtp._protocol.effects import Overall
-
+# What takes the time at a stage; at any other, it is a reply.
 _WAITING: dict[Stage, str] = {
     Stage.CONNECT: "connecting to the server",
     Stage.HANDSHAKE: "in the TLS handshake",
@@ -27,15 +26,15 @@ class Deadline:
 
     __slots__ = ("at", "limit", "seconds")
 
-    def __init__(self, limit: str, seconds: float, overall: Overall | None = None) -> None:
-        """Begin now; *overall*, where it is sooner, takes over."""
+    def __init__(self, limit: str, seconds: float, outer: effects.Deadline | None = None) -> None:
+        """Begin now. If *outer* is sooner, it counts instead."""
         self.limit, self.seconds, self.at = limit, seconds, time.monotonic() + seconds
-        if overall is not None and overall.at < self.at:
-            self.limit, self.seconds, self.at = overall.limit, overall.seconds, overall.at
+        if outer is not None and outer.at < self.at:
+            self.limit, self.seconds, self.at = outer.limit, outer.seconds, outer.at
 
-    def left(self, stage: Stage) -> float:
+    def left(self, stage: Stage, doing: str = "") -> float:
         """
-        Return the seconds that are left.
+        Return the seconds that are left; *doing* is what takes the time, if *stage* alone does not say it.
 
         Raises:
             DeadlineExceededError: None are.
@@ -43,7 +42,7 @@ class Deadline:
         left = self.at - time.monotonic()
         if left > 0:
             return left
-        message = f"timed out after {self.seconds:g} s {self._doing(stage)} (limit: {self.limit})"
+        message = f"timed out after {self.seconds:g} s {doing or self._doing(stage)} (limit: {self.limit})"
         error = DeadlineExceededError(message, stage=stage, retryable=True)
         error.limit = self.limit
         raise error
@@ -60,30 +59,30 @@ class StepLimit:
 
     Attributes:
         stage: The stage that the step belongs to.
-        overall: The deadline of all steps, if there is one.
+        deadline: The deadline of the whole send, if there is one.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
         """Begin with the first step, which connects."""
         self.stage = Stage.CONNECT
-        self.overall: Deadline | None = None
+        self.deadline: Deadline | None = None
         self._timeouts = timeouts
         self._name = "connect"
         # Made when it is first looked at: most replies are there at once.
-        self._deadline: Deadline | None = None
+        self._step_deadline: Deadline | None = None
 
     def enter(self, stage: Stage, name: str) -> None:
         """Begin a step at *stage*, within the field *name* of `Timeouts`."""
-        self.stage, self._name, self._deadline = stage, name, None
+        self.stage, self._name, self._step_deadline = stage, name, None
 
     def check(self) -> None:
         """
-        Return only if the time is not up.
+        Do nothing unless the time is up.
 
         Raises:
-            DeadlineExceededError: It is.
+            DeadlineExceededError: It is up.
         """
-        deadline = self._deadline or self.overall
+        deadline = self._step_deadline or self.deadline
         if deadline is not None:
             deadline.left(self.stage)
 
@@ -94,6 +93,6 @@ class StepLimit:
         Raises:
             DeadlineExceededError: None are.
         """
-        if self._deadline is None:
-            self._deadline = Deadline(self._name, getattr(self._timeouts, self._name), self.overall)
-        return self._deadline.left(self.stage)
+        if self._step_deadline is None:
+            self._step_deadline = Deadline(self._name, getattr(self._timeouts, self._name), self.deadline)
+        return self._step_deadline.left(self.stage)

@@ -1,9 +1,9 @@
 """
 The driver of a connection in one thread: it waits by `select`.
 
-It is a `smtplib.SMTP` whose socket, reader and writer are ours, because measured (REQUIREMENTS.md §2) stock smtplib
-takes half a line for a reply, reads without bound, waits by the read instead of by the operation, and drops what was
-injected. Every stock command goes through `putcmd`, which refuses: there is no second way to write.
+It is a `smtplib.SMTP` with our own socket, reader and writer. Stock smtplib takes half a line for a reply, reads
+without bound, applies its timeout to each read instead of to the whole step, and drops injected text (all measured).
+Every stock command goes through `putcmd`, which refuses: there is no second way to write.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Wanted: TypeAlias = int | WaitForAny | FetchPassword | Adapt | Opening
-# It has no descriptor of its own, which a fork would share.
+# `poll` needs no file descriptor of its own, which a forked child would share.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Link(smtplib.SMTP):
-    """One connection to the configured server, made anew each time and never handed out."""
+    """One connection to the configured server; it is opened once, and no caller gets it."""
 
     def __init__(self, settings: Settings, context: ssl.SSLContext, memory: Memory | None = None) -> None:
-        """Make a link that is not connected yet; *memory* is the mailer's, of its secrets."""
+        """Start unconnected; *memory* has the mailer's secrets, which no reply may show."""
         # A host would make smtplib connect here, and a missing name would make it ask the resolver for ours.
         super().__init__(host="", local_hostname="[127.0.0.1]", source_address=settings.source_address)
         self.connection = Connection(settings, context, memory)
         self._settings = settings
         self._greeting: RawReply | None = None
         self._selector: selectors.BaseSelector = _Selector()
+        # What the selector waits for; 0 before the first wait.
         self._watched = 0
 
     @property
@@ -51,7 +52,7 @@ class Link(smtplib.SMTP):
         return self.connection.is_open
 
     @property
-    def is_in_step(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether its last dialogue ended cleanly, and the server has not said that it closes."""
         return self.connection.is_usable
 
@@ -59,7 +60,7 @@ class Link(smtplib.SMTP):
         """Perform *dialogue* and return its value, as `Connection.run` says."""
         return self._drive(self.connection.run(dialogue))
 
-    def goodbye(self, dialogue: Dialogue[None]) -> None:
+    def close_gracefully(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is usable, and close."""
         self._drive(self.connection.close_gracefully(dialogue))
 
@@ -68,7 +69,7 @@ class Link(smtplib.SMTP):
         return self.connection.is_idle()
 
     def abort(self) -> None:
-        """End the connection from another thread: whatever waits for it meets its end, and its owner closes it."""
+        """Shut the connection down from another thread: a wait for it ends, and the thread that uses it closes it."""
         self.connection.channel.abort()
 
     # What smtplib calls.
@@ -78,12 +79,12 @@ class Link(smtplib.SMTP):
         raise NotImplementedError
 
     def send(self, s: object) -> NoReturn:
-        """Refuse: what is written leaves by `Exchange.release`."""
+        """Refuse: whatever is written passes `Exchange.release`."""
         raise NotImplementedError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
         self._drive(self.connection.connect(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        return self.connection.channel.live()
+        return self.connection.channel.connected_socket()
 
     def getreply(self) -> tuple[int, bytes]:
         """Read the greeting for `smtplib.SMTP.connect`; all other replies are read as effects."""
@@ -92,7 +93,7 @@ class Link(smtplib.SMTP):
 
     def close(self) -> None:
         """Close the socket; nothing is sent."""
-        # smtplib has a reference of its own.
+        # smtplib keeps its own reference to the socket.
         self.sock = None
         self.connection.close()
 
@@ -104,7 +105,7 @@ class Link(smtplib.SMTP):
             while True:
                 try:
                     result = self._wait(wanted)
-                except BaseException as error:  # noqa: BLE001 -- the connection knows what is to be done about it
+                except BaseException as error:  # noqa: BLE001 -- the connection decides what it means
                     wanted = steps.throw(error)
                 else:
                     wanted = steps.send(result)
@@ -112,12 +113,12 @@ class Link(smtplib.SMTP):
             value: T = stop.value
             return value
         except BaseException as error:
-            # An interrupt between two steps; where the steps have ended by it already, it is raised again and no more.
+            # An interrupt between two steps is thrown in; steps that have ended already raise it again.
             steps.throw(error)
             raise
 
     def _wait(self, wanted: Wanted) -> object:
-        """Do what steps have asked for, and return what they are to be resumed with."""
+        """Do what the steps ask for, and return what they are resumed with."""
         match wanted:
             case WaitForAny():
                 return self._wait_for_any(wanted)
@@ -132,7 +133,7 @@ class Link(smtplib.SMTP):
 
     def _wait_for_socket(self, events: int) -> None:
         connection = self.connection
-        patience, sock = connection.patience(), connection.channel.live()
+        patience, sock = connection.patience(), connection.channel.connected_socket()
         connection.channel.acknowledge()
         if events != self._watched:
             (self._selector.modify if self._watched else self._selector.register)(sock.fileno(), events)

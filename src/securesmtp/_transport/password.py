@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.slot import Lease
 
+# What a callable returned or raised.
+_Result: TypeAlias = "Secret | BaseException"
+_WAITING = "waiting for the password callable"
 # How often a send that may not call yet polls, in seconds.
 _POLL_INTERVAL = 0.05
 
@@ -34,18 +37,18 @@ class PasswordCalls:
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
 
-    def fetch(self, source: Callable[[], str | Secret], overall: Deadline | None, leases: Sequence[Lease]) -> Secret:
+    def fetch(self, source: Callable[[], str | Secret], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
-        Return the password that *source* returns before *overall*; a later one is dropped.
+        Return the password that *source* returns before *deadline*; a later one is dropped.
 
         If *source* itself sends messages, those sends count as inside the ones that hold *leases*.
 
         Raises:
             DeadlineExceededError: It returned none in time.
         """
-        if overall is None:
+        if deadline is None:
             return _call(source)
-        results: SimpleQueue[Secret | BaseException] = SimpleQueue()
+        results: SimpleQueue[_Result] = SimpleQueue()
 
         def run() -> None:
             ident = threading.get_ident()
@@ -61,17 +64,19 @@ class PasswordCalls:
                 self._calls.pop(thread, None)
 
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
-        if not self._start(thread, results, overall):
+        if not self._start(thread, results, deadline):
             return _call(source)
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=overall.left(Stage.AUTH))
+                result = results.get(timeout=deadline.left(Stage.AUTH, _WAITING))
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def _start(self, thread: threading.Thread, results: SimpleQueue[Secret | BaseException], overall: Deadline) -> bool:
+    def _start(
+        self, thread: threading.Thread, results: SimpleQueue[Secret | BaseException], deadline: Deadline
+    ) -> bool:
         """Start *thread* in its turn, for its *results*; return False if no thread can be started."""
         is_started = False
         try:
@@ -79,7 +84,7 @@ class PasswordCalls:
             while list(self._calls).index(thread) >= self._most:
                 # Nothing comes yet. `left` raises once there is no time left.
                 with suppress(Empty):
-                    results.get(timeout=min(_POLL_INTERVAL, overall.left(Stage.AUTH)))
+                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, _WAITING)))
             is_started = _start(thread)
         finally:
             if not is_started:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from securesmtp.events import Event
 
 T = TypeVar("T")
-
+_WAITING = "waiting for one of the mailer's connections, which are all in use"
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
 # A waiter that has not polled for this long is skipped: its thread was interrupted, or runs a signal handler.
@@ -74,7 +74,7 @@ class Pool:
         self._lock = threading.RLock()
         self._waiters: deque[Waiter] = deque()
 
-    def acquire(self, lease: Lease, overall: Deadline | None) -> Slot:
+    def acquire(self, lease: Lease, deadline: Deadline | None) -> Slot:
         """
         Wait for a free slot, give it to *lease* and return it; close the connections that have expired meanwhile.
 
@@ -91,8 +91,8 @@ class Pool:
                     waiter = Waiter()
                     self._call_locked(bind(self._waiters.append, waiter))
                 else:
-                    left = _POLL_INTERVAL if overall is None else min(_POLL_INTERVAL, overall.left(Stage.CONNECT))
-                    waiter.wakeup.acquire(timeout=left)
+                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, _WAITING)
+                    waiter.wakeup.acquire(timeout=min(left, _POLL_INTERVAL))
                     waiter.polled_at = monotonic()
         finally:
             if waiter is not None:
@@ -107,19 +107,19 @@ class Pool:
         with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
             self._waiters[0].wakeup.release()
 
-    def link(self, slot: Slot, overall: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
+    def link(self, slot: Slot, deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
         if self.slots.is_outgrown(slot, needs):
             self.quit_and_close(slot.link, "message limit")
-        return self.slots.link(slot, overall)
+        return self.slots.link(slot, deadline)
 
-    def check(self, overall: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
+    def check(self, deadline: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
         """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
         slot = Slot()
         slot.lease = Lease()
         self.slots.check_slots.append(slot)
         try:
-            link = self.slots.link(slot, overall)
+            link = self.slots.link(slot, deadline)
             try:
                 session, refusal = link.run(self.slots.check(slot))
             finally:
@@ -162,7 +162,7 @@ class Pool:
     def quit_and_close(self, link: Link | None, reason: str) -> None:
         """Send QUIT if the connection is open, without waiting for the reply, and close it."""
         if link is not None and link.is_open:
-            link.goodbye(quit_session())
+            link.close_gracefully(quit_session())
             self.slots.emit_closed(reason)
 
     def _call_locked(self, do: Callable[[], T]) -> T:

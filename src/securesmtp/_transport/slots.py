@@ -90,11 +90,11 @@ class Slots:
             return False
         return slot.link is not None and slot.link.is_idle()
 
-    def link(self, slot: Slot, overall: Deadline | None) -> Link:
+    def link(self, slot: Slot, deadline: Deadline | None) -> Link:
         """Return the link of *slot*, or a new one that is not connected yet."""
         link = slot.link
         if link is not None and link.is_open:
-            link.connection.limit.overall = overall
+            link.connection.limit.deadline = deadline
             if slot.session is not None and link.is_idle():
                 return link
             link.close()
@@ -103,7 +103,7 @@ class Slots:
         # Set after the login: an interrupt before it leaves a connection that is not used again.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
-        link.connection.limit.overall = overall
+        link.connection.limit.deadline = deadline
         if self.is_aborted:
             # `close` may have looked for links before this one was there.
             link.abort()
@@ -137,15 +137,21 @@ class Slots:
             return session, refusal
         return session, None
 
-    def mark_used(self, slot: Slot, link: Link) -> None:
-        """Note when *slot* was used, and emit what its use has shown: *link* ended, or the server refuses BDAT."""
+    def mark_used(self, slot: Slot, link: Link) -> list[Event]:
+        """
+        Note when *slot* was used; return the events of what that has shown: *link* ended, or the server refuses BDAT.
+
+        Call this while the lease is not done, and emit the events later: from then on, another send may close *link*.
+        """
         slot.last_used = monotonic()
+        events: list[Event] = []
         refusal = None if slot.session is None else slot.session.chunking_refused
         # `setdefault` is atomic: if two threads come at the same time, one of them emits the event.
         if refusal is not None and not self._refusals and self._refusals.setdefault("CHUNKING", refusal) is refusal:
-            self._emit(ChunkingRefused(*self.endpoint, refusal))
+            events.append(ChunkingRefused(*self.endpoint, refusal))
         if not link.is_open:
-            self.emit_closed("error")
+            events.append(Closed(*self.endpoint, "error"))
+        return events
 
     def close_now(self) -> bool:
         """Close every connection without QUIT or events; return whether there was one."""
@@ -183,8 +189,8 @@ class Slots:
             return
         began = monotonic()
         if callable(login.password):
-            overall = None if slot.link is None else slot.link.connection.limit.overall
-            fetch = bind(self._fetch_password, login.password, overall, self.leases_of_this_thread())
+            deadline = None if slot.link is None else slot.link.connection.limit.deadline
+            fetch = bind(self._fetch_password, login.password, deadline, self.leases_of_this_thread())
             login = replace(login, password=fetch)
         with self._closing_on_error(slot):
             # Another thread's login may have been refused while this one connected.

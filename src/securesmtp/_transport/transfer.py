@@ -45,7 +45,7 @@ class Transfer:
     The bytes and replies of one connection.
 
     Attributes:
-        exchange: What was sent and what is owed.
+        exchange: What was written, and which replies are due.
         channel: The socket.
         limit: How long the current step may take.
         failure: What ended the connection within the current dialogue, raised again by each later step of it.
@@ -71,39 +71,39 @@ class Transfer:
         """Hold back the commands of *group* until what follows them is known."""
         self.begin(group.stage, "command")
         self._check_unsolicited()
-        self._is_pipelined = len(group.lines) + self.exchange.commands_open > 1
+        self._is_pipelined = len(group.lines) + self.exchange.commands_unanswered > 1
         self.exchange.queue_group(group)
 
     def send_block(self, block: Block) -> Steps[bool]:
         """Write one block of a content, as `Block` says."""
         self.begin(Stage.CONTENT, "block")
         # A content that a 354 has asked for is written after all replies to the commands before it.
-        self._is_pipelined = self._is_pipelined and self.exchange.has_unflushed
+        self._is_pipelined = self._is_pipelined and self.exchange.has_held_commands
         if self.exchange.queue_content(block):
             return (yield from self._flush())
         return False
 
     def _flush(self) -> Steps[bool]:
         """
-        Write what was held back; a refusal in the midst of a content ends it.
+        Write what was held back; if the server refuses a content before its end, raise that.
 
-        Return whether it is lost: it was not written whole, and replies can be read, but nothing can be written.
+        Return True if it was not written whole and replies are waiting: nothing more can be written.
         """
-        data, alone = self.exchange.take_buffer()
-        lost = early = False
+        data, must_be_silent = self.exchange.take_buffer()
+        is_lost = is_early = False
         try:
-            early = alone and self.has_unread()
-            if not early:
+            is_early = must_be_silent and self.has_unread()
+            if not is_early:
                 yield from self._write(data)
         except OSError as raised:
             error = self.translate(raised)
             # The server may have said why before it closed.
-            lost = self.fail(error)
-            if not lost:
+            is_lost = self.fail(error)
+            if not is_lost:
                 raise error from error.__cause__
-        if early or self.exchange.is_answered_early:
+        if is_early or self.exchange.is_answered_early:
             raise early_reply_error((yield from self.receive(Receive(Stage.CONTENT))))
-        return lost
+        return is_lost
 
     def _write(self, data: memoryview) -> Steps[None]:
         exchange = self.exchange
@@ -114,9 +114,9 @@ class Transfer:
             data = data[sent:]
             # A server that has refused may read no more: its reply is read before the write can time out.
             while data and self._read_available():
-                if exchange.is_content_open:
+                if exchange.next_reply_ends_write:
                     return
-                self._keep_early_replies()
+                self._keep_replies()
                 if exchange.has_surplus:
                     exchange.refuse_unsolicited(self.limit.stage)
                 self.limit.left()
@@ -128,7 +128,7 @@ class Transfer:
 
     def _write_record(self, record: memoryview) -> int:
         """Write *record*, and return how much of it was written: 0 if there is no room."""
-        # Counted before, so that an interrupt cannot make it less than what the server has.
+        # Counted first: an interrupt must not leave the count below what the server has.
         self.exchange.written += len(record)
         try:
             sent = self.channel.write(record)
@@ -144,16 +144,16 @@ class Transfer:
         """Return the next reply."""
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
-        # What is held back is written before a reply is waited for; before its first reply in any case.
-        if exchange.is_holding and not exchange.replies_due:
+        # If only what is held back can bring a reply, it is written first.
+        if exchange.has_held_bytes and not exchange.replies_due:
             self._check()
             yield from self._flush()
         while (raw := exchange.next_reply()) is None:
             try:
                 self._check()
-                # If nothing is to be written, a reply is waited for first, unless TLS has bytes already.
-                has_come = (exchange.is_holding or self.channel.has_buffered) and self._read_available()
-                if not has_come and not exchange.is_holding:
+                # Wait before reading, unless there is something to write or TLS has bytes already.
+                has_come = (exchange.has_held_bytes or self.channel.has_buffered) and self._read_available()
+                if not has_come and not exchange.has_held_bytes:
                     yield from self._wait_for_reply()
             except OSError as raised:
                 error = self.translate(raised)
@@ -161,14 +161,14 @@ class Transfer:
                 if not self.fail(error):
                     raise error from error.__cause__
             else:
-                if not has_come and exchange.is_holding:
+                if not has_come and exchange.has_held_bytes:
                     yield from self._flush()
         self.channel.note_reply()
         return raw
 
     def _wait_for_reply(self) -> Steps[None]:
         try:
-            self.live()
+            self.connected_socket()
             yield READ
             self._read_available()
         except OSError as raised:
@@ -182,32 +182,32 @@ class Transfer:
             raise error from error.__cause__
 
     def has_unread(self) -> bool:
-        """Return whether the server has sent something that no reply was due for."""
+        """Return whether the server has sent something that no reply has used; read what has come first."""
         return self._read_available() or self.exchange.has_unread
 
     def _read_available(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
-        self.live()
+        self.connected_socket()
         data = self.channel.read()
         if data is None:
             return False
         self.exchange.feed(data)
         return True
 
-    def _keep_early_replies(self) -> None:
-        if self.exchange.keep_early_replies():
+    def _keep_replies(self) -> None:
+        if self.exchange.keep_replies():
             self.channel.note_reply()
 
     def _read_more(self) -> bool:
-        """Read once what has come, as long as a reply is due; return whether anything has come."""
+        """Read once, unless more than the due replies has come; return whether anything was read."""
         if self.exchange.has_surplus or not self._read_available():
             return False
-        self._keep_early_replies()
+        self._keep_replies()
         return True
 
     def _check_unsolicited(self) -> None:
         """Refuse to go on if the server has sent more than was due."""
-        self._keep_early_replies()
+        self._keep_replies()
         while self._read_more():
             self.limit.left()
         self.exchange.check_unsolicited(self.limit.stage)
@@ -220,12 +220,12 @@ class Transfer:
 
         Raises:
             ConnectError: The connection was aborted.
-            DeadlineExceededError: The overall deadline has passed.
+            DeadlineExceededError: The deadline of the send has passed.
         """
         self.limit.enter(stage, name)
         self._check()
 
-    def live(self) -> socket.socket:
+    def connected_socket(self) -> socket.socket:
         """
         Return the socket.
 
@@ -239,14 +239,14 @@ class Transfer:
 
     def fail(self, error: SecureSMTPError) -> bool:
         """Close because of *error*, and return whether replies came before, which can still be read."""
-        # After a malformed reply, nothing is known to be a reply.
+        # After a malformed reply, nothing can be told apart.
         if not isinstance(error, ProtocolError):
             self._read_last_words()
         self.exchange.drop_unread()
         self.exchange.end(error)
         self.failure = self.failure or error
         self.channel.close()
-        return self.exchange.has_early_replies and not isinstance(error, ProtocolError)
+        return self.exchange.has_kept_replies and not isinstance(error, ProtocolError)
 
     def close_ended(self) -> None:
         """Close the channel of an exchange that has ended."""
@@ -256,7 +256,7 @@ class Transfer:
         self.channel.close()
 
     def translate(self, error: OSError) -> SecureSMTPError:
-        """Return *error* of a socket or of TLS as one of ours; raise one that a signal handler raised."""
+        """Return *error* of a socket or of TLS as one of ours; raise it again if a signal handler raised it."""
         if is_interrupt(error):
             raise error
         stage = self.limit.stage
@@ -279,6 +279,6 @@ class Transfer:
     def _read_last_words(self) -> None:
         until = time.monotonic() + _LAST_WORDS
         with SuppressErrors(OSError):
-            self._keep_early_replies()
+            self._keep_replies()
             while time.monotonic() < until and self._read_more():
                 pass

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
@@ -33,6 +34,7 @@ T = TypeVar("T")
 # What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
 READ, WRITE = 1, 2
 _CHUNK = 16384
+_NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
 # Each address that was tried, with its error; None as long as it has not answered.
 Attempts: TypeAlias = dict[AddressInfo, OSError | None]
 HINTS: dict[type[OSError], str] = {
@@ -107,6 +109,7 @@ class Channel:
                 try:
                     waiting[self._begin_attempt(address)] = address
                 except OSError as error:
+                    raise_if_interrupt(error)
                     note_failure(address, error)
             # After an attempt has begun: `abort` may have been called before there was a socket to shut down.
             self.refuse_if_aborted()
@@ -133,7 +136,7 @@ class Channel:
         # A group and its content are two writes: the second must not wait for the first's acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
-        with suppress(OSError, AttributeError):  # not every system has it
+        with _NOT_EVERY_SYSTEM_HAS_IT:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
         with suppress(BlockingIOError):  # under way
             sock.connect(address)
@@ -206,7 +209,7 @@ class Channel:
     def acknowledge(self) -> None:
         """Send the TCP acknowledgement of what has come now, not later."""
         # A server's small writes wait for it (measured: 43 of 46 ms of a login to Postfix).
-        with suppress(OSError, AttributeError):  # not every system has it
+        with _NOT_EVERY_SYSTEM_HAS_IT:
             self.connected_socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def connected_socket(self) -> socket.socket:
@@ -257,7 +260,7 @@ class Channel:
         self._aborted = True
         for sock in (*self._connecting, self.sock):
             if sock is not None:
-                with suppress(OSError):
+                with SuppressErrors(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
     def refuse_if_aborted(self) -> None:

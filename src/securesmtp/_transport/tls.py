@@ -9,6 +9,7 @@ import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import escape, quote
 from securesmtp._transport.certificate import extract_public_key, parse_time, refused_certificate, verified_chain
 from securesmtp._transport.tls_records import RecordLayer
@@ -185,6 +186,7 @@ def _reading(source: str) -> Iterator[None]:
     except ConfigurationError:
         raise
     except (OSError, ValueError, TypeError) as error:
+        raise_if_interrupt(error)
         hint = "it must be a readable file in PEM form"
         if source == "ca_data":
             hint = "PEM must be a str, so decode bytes: data.decode(); DER must be bytes; a path goes into ca_file"

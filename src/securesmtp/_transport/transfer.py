@@ -9,9 +9,9 @@ because they say what became of the messages in flight.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
 from securesmtp._protocol.failures import early_reply_error
 from securesmtp._settings import PORT_IMPLICIT
@@ -278,7 +278,7 @@ class Transfer:
 
     def _read_last_words(self) -> None:
         until = time.monotonic() + _LAST_WORDS
-        with suppress(OSError):
+        with SuppressErrors(OSError):
             self._keep_replies()
             while time.monotonic() < until and self._read_more():
                 pass

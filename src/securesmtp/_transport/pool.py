@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import ExitStack
 from functools import partial as bind
 from itertools import takewhile
 from time import monotonic, sleep
@@ -98,8 +99,11 @@ class Pool:
             if waiter is not None:
                 self._stop_waiting(waiter)
         slot, expired = claimed
-        for link, reason in expired:
-            self.quit_and_close(link, reason)
+        # A stack calls the others too if `on_event` raises an interrupt in one.
+        if expired:
+            with ExitStack() as stack:
+                for link, reason in expired:
+                    stack.callback(self.quit_and_close, link, reason)
         return slot
 
     def notify(self) -> None:

@@ -3,7 +3,8 @@ Worker threads for the messages of a run: started in order, results in order, ne
 
 How it works: the caller's thread reads messages, puts each into the backlog, and yields the result of the oldest. An
 interrupt may strike the caller's thread at any line. So the state of a run is in `Progress`, not in its generator: when
-that has ended, `Results` finds there what was not yielded yet.
+that has ended, `Results` finds there what was not yielded yet. The rules of an interrupt tie these classes together, so
+the file is longer than 300 lines.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Transaction(Progress):
         self._coalesce = overlap.coalesce
         self._by_chunk = session.can_chunk
         # RFC 3030 §2: a refused chunk leaves its transaction open, and the next one would become a part of it.
-        self._starts_with_reset = session.needs_reset or (overlap.follows and self._by_chunk)
+        self._starts_with_reset = session.needs_reset or (overlap.follows and "CHUNKING" in session.capabilities)
         # An accepted DATA cannot be taken back, nor can a chunk. So they wait for the replies if all recipients or none
         # are to get the message. Nothing large is uploaded that may be refused.
         self._with_envelope = partial == "allow" or len(submission.recipients) == 1

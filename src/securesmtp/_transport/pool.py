@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
 from functools import partial as bind
 from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
@@ -104,7 +104,7 @@ class Pool:
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with suppress(IndexError, RuntimeError):  # the queue is empty; the send is awake already
+        with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
             self._waiters[0].wakeup.release()
 
     def link(self, slot: Slot, deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
@@ -195,7 +195,7 @@ class Pool:
         return None
 
     def _stop_waiting(self, waiter: Waiter) -> None:
-        with suppress(ValueError):
+        with SuppressErrors(ValueError):
             self._call_locked(bind(self._waiters.remove, waiter))
         # A slot may be free for the next waiter, too.
         self.notify()

@@ -359,7 +359,8 @@ def test_a_server_that_offers_chunking_and_refuses_bdat_is_sent_data(
     assert isinstance(error, SecureSMTPError)
     assert error.retryable
     assert "CHUNKING" in str(error.hint)
-    assert len(server.connections) == 2
+    # 500 and 502: the server may have read the chunk as commands, so a message sent alone ends its connection.
+    assert len(server.connections) == (3 if pipelining == "message" and code != 503 else 2)
     assert sum(bytes(each.secret).count(b"BDAT") for each in server.connections) == 1
     (told,) = [event for event in events if isinstance(event, ChunkingRefused)]
     assert told.reply.code == code

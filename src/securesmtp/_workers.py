@@ -248,6 +248,10 @@ def _wait_for(job: Job | InvalidInput, progress: Progress, worker: Callable[[Bac
         if end is None and not progress.backlog.has_workers:
             # Nothing is caught: an interrupt here is one of the caller's own thread.
             worker(progress.backlog)
+            if isinstance(job, Job) and job.end is None:
+                # An interrupt that ended a connection struck when it had just been taken, or reported.
+                job.end = _result_without_end(job)
+                continue
         progress.ends.get()
     if isinstance(end, BaseException):
         # The run ends here.

@@ -644,6 +644,24 @@ def test_an_interrupt_of_a_run_without_threads_is_raised(
     assert [result.outcome for result in run] == [Outcome.UNKNOWN, Outcome.NOT_SENT]
 
 
+def test_a_message_that_an_interrupt_has_lost_is_not_waited_for(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run without threads, the interrupt ended the connection when the message had just been taken for it."""
+
+    def refuses(thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    run = mailer(serve()).send_many(_mails(1))
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    monkeypatch.setattr(SecureMailer, "_send_one", lambda *_: False)
+    # Ends the wait that it would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        assert [result.outcome for result in run] == [Outcome.UNKNOWN]
+
+
 def test_a_message_whose_interrupt_says_nothing_of_it_is_not_reported_as_not_sent(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ def verbs(played: Played[None]) -> str:
 
 def test_sizes_are_exact() -> None:
     """The tests below depend on it."""
-    assert [Run()._submission(size).content.octets for size in (20, BLOCK, BLOCK + 1)] == [20, BLOCK, BLOCK + 1]
+    assert [Run()._submission(size).content.size for size in (20, BLOCK, BLOCK + 1)] == [20, BLOCK, BLOCK + 1]
 
 
 def test_only_the_envelope_of_one_message_is_written_in_the_trial() -> None:

@@ -708,7 +708,7 @@ def test_nothing_is_written_behind_what_did_not_leave_whole() -> None:
         _pretend_idle(link, ours)
         link.connection.exchange.position, link.connection.exchange.written = 100, 60
         assert not link.is_idle()
-        with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
+        with pytest.raises(ConnectError, match="before a command was fully sent") as caught:
             link.run(reset())
         assert (caught.value.stage, caught.value.outcome) == (Stage.RSET, Outcome.NOT_SENT)
         assert theirs.recv(100) == b""

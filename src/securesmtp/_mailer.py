@@ -422,10 +422,13 @@ class SecureMailer:
         with Ending[None]() as ending:
             self._with_connection(first.deadline, batch.action, batch.checkout)
             ending.end = None
-        leaves = self._follow(batch.settle(ending.end), run, backlog)
-        while not leaves and (job := batch.next_unsent()) is not None:
-            leaves = self._send_one(run, job, backlog)
-        batch.put_back_unsent()
+        try:
+            leaves = self._follow(batch.settle(ending.end), run, backlog)
+            while not leaves and (job := batch.next_unsent()) is not None:
+                leaves = self._send_one(run, job, backlog)
+        finally:
+            # Also if on_event has ended this worker: its results would be waited for without end.
+            batch.put_back_unsent()
         return leaves
 
     def _follow(self, step: Step, run: Run, backlog: Backlog) -> bool:

@@ -3,7 +3,8 @@ Worker threads for the messages of a run: started in order, results in order, ne
 
 How it works: the caller's thread reads messages, puts each into the backlog, and yields the result of the oldest. An
 interrupt may strike the caller's thread at any line. So the state of a run is in `Progress`, not in its generator: when
-that has ended, `Results` finds there what was not yielded yet.
+that has ended, `Results` finds there what was not yielded yet. The rules of an interrupt tie these classes together, so
+the file is longer than 300 lines.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
 from securesmtp._bulk.rules import is_full
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import escape
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import SendResult, Stage
@@ -118,7 +120,8 @@ class Progress:
         while self.threads and not sys.is_finalizing():
             try:
                 self.threads[-1].join()
-            except RuntimeError:
+            except RuntimeError as error:
+                raise_if_interrupt(error)
                 # Its start was interrupted, so it may run or not. It takes no more jobs, but may have one.
                 if any(isinstance(job, Job) and job.started and job.end is None for job in self.pending):
                     with suppress(Empty):
@@ -243,7 +246,12 @@ def _wait_for(job: Job | InvalidInput, progress: Progress, worker: Callable[[Bac
     # Not a future for each job: its locks took a tenth of the time of a small message (measured).
     while (end := job.end) is None or not progress.ends.empty():
         if end is None and not progress.backlog.has_workers:
-            _run_worker(worker, progress.backlog)
+            # Nothing is caught: an interrupt here is one of the caller's own thread.
+            worker(progress.backlog)
+            if isinstance(job, Job) and job.end is None:
+                # An interrupt that ended a connection struck when it had just been taken, or reported.
+                job.end = _result_without_end(job)
+                continue
         progress.ends.get()
     if isinstance(end, BaseException):
         # The run ends here.
@@ -256,7 +264,7 @@ def _result_without_end(job: Job) -> SendResult:
     message_id, error = job.submission.content.message_id, getattr(job.end, "__cause__", None)
     # What struck one message may have ended a thread that was to send others.
     if not isinstance(error, SecureSMTPError) or error.message_id != message_id:
-        if job.end is None and job.started:
+        if job.started:
             error = OutcomeUnknownError("the thread that was to send it has ended", stage=Stage.CONTENT)
         else:
             error = ConnectError("not sent: the run was ended before its turn", stage=Stage.CONNECT, retryable=True)
@@ -282,7 +290,8 @@ def _start(threads: list[threading.Thread], worker: Callable[[Backlog], None], b
     threads.append(thread)
     try:
         thread.start()
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        raise_if_interrupt(error)
         threads.pop()
         backlog.has_workers = bool(threads)
 
@@ -291,6 +300,7 @@ def _until_it_raises(jobs: Iterable[Job | InvalidInput], failures: list[Exceptio
     try:
         yield from jobs
     except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
+        raise_if_interrupt(error)
         failures.append(error)
 
 
@@ -301,4 +311,5 @@ def _run_worker(worker: Callable[[Backlog], None], backlog: Backlog) -> None:
     if isinstance(ending.end, BaseException):
         # Raised where the results are read, which would wait for ever otherwise.
         while (job := backlog.take(wait=True)) is not None:
+            job.started = 0.0
             job.fail(ending.end)

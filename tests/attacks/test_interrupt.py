@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,10 +30,15 @@ from securesmtp import (
     SecureSMTPError,
     SendResult,
     Stage,
+    TLSPolicy,
 )
+from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.run import Step
 from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
-from securesmtp._transport.channel import Steps
+from securesmtp._protocol.serialising import translate_email_errors
+from securesmtp._transport.channel import Channel, Steps
 from securesmtp._transport.connection import Connection
+from securesmtp._transport.tls import build_context
 from securesmtp._transport.transfer import Transfer
 from securesmtp.events import Failed, Sent, is_interrupt
 
@@ -519,6 +525,182 @@ def test_an_interrupt_at_any_line_tells_no_lie(  # noqa: PLR0913, PLR0917 -- fix
     assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
+
+
+def test_a_time_limit_is_raised_where_socket_errors_are_ignored(serve: Serve, mailer: Mailer) -> None:
+    """A handler's TimeoutError is an OSError too: it strikes at each line of the functions that ignore those."""
+    functions = {"acknowledge", "_send_responses", "_flush", "_write_unsent"}
+    server = serve(connections=500)
+    # Finalizers of other tests' objects must not run, and be interrupted, inside this test's lines.
+    gc.disable()
+    try:
+        for at in range(40):
+            left = [at]
+
+            def trace(frame: FrameType, event: str, _: object, left: list[int] = left) -> Any:
+                if not frame.f_code.co_filename.startswith(_HERE):
+                    return None
+                left[0] -= event == "line" and frame.f_code.co_name in functions
+                if left[0] == -1:
+                    left[0] = -2
+                    signal.raise_signal(signal.SIGALRM)
+                return trace
+
+            mine, before, caught = mailer(server), sys.gettrace(), None
+            with _alarms(TimeoutError):
+                sys.settrace(trace)
+                try:
+                    mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+                except TimeoutError as error:
+                    caught = error
+                finally:
+                    sys.settrace(before)
+            assert type(caught) is TimeoutError, at
+            assert isinstance(caught.__cause__, SecureSMTPError), at
+    finally:
+        gc.enable()
+
+
+def test_a_time_limit_at_the_start_of_an_attempt_to_connect_is_no_failure_of_it(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next address is not tried, and the error is the handler's own."""
+    monkeypatch.setattr(Channel, "_begin_attempt", lambda *_: signal.raise_signal(signal.SIGALRM))
+    with _alarms(TimeoutError), pytest.raises(TimeoutError) as caught:
+        mailer(serve()).check()
+    assert type(caught.value) is TimeoutError
+
+
+def test_a_time_limit_while_the_roots_are_read_is_no_error_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes longest of all that is done before the network is used."""
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: signal.raise_signal(signal.SIGALRM))
+    with _alarms(TimeoutError), pytest.raises(TimeoutError):
+        build_context(TLSPolicy())
+
+
+@pytest.mark.parametrize("error", [LookupError, ValueError])
+def test_an_interrupt_is_no_error_of_pythons_email_package(error: type[BaseException]) -> None:
+    """It strikes while a message is serialised; the message is not refused for it."""
+    with _alarms(error), pytest.raises(error) as caught:
+        translate_email_errors(lambda: signal.raise_signal(signal.SIGALRM))
+    assert type(caught.value) is error
+
+
+def test_an_interrupt_in_the_iterable_of_messages_is_raised_at_once(serve: Serve, mailer: Mailer) -> None:
+    """It is no error of the iterable, which would wait until all results are read; these can be read afterwards."""
+
+    def messages() -> Iterator[Envelope]:
+        yield from _mails(1)
+        signal.raise_signal(signal.SIGALRM)
+
+    results: list[SendResult] = []
+    run = mailer(serve(), max_connections=2).send_many(messages())
+    with _alarms(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded):
+        results.extend(run)
+    assert results == []
+    assert [result.index for result in run] == [0]
+
+
+@pytest.mark.parametrize("method", ["start", "join"])
+def test_an_interrupt_of_a_thread_is_not_taken_for_a_missing_one(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A handler may raise RuntimeError, as `threading` does where no thread can be started."""
+    real = getattr(threading.Thread, method)
+
+    def strikes(thread: threading.Thread, *arguments: object) -> None:
+        real(thread, *arguments)
+        if thread.name.startswith("securesmtp-"):
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGALRM)
+
+    run = mailer(serve()).send_many(_mails(1))
+    monkeypatch.setattr(threading.Thread, method, strikes)
+    with _alarms(RuntimeError), pytest.raises(RuntimeError):
+        list(run)
+
+
+def test_an_interrupt_of_a_run_without_threads_is_raised(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strikes between two messages; nobody waits for the result of the one that was to be sent next."""
+
+    def refuses(thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    def interrupts(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    server = serve()
+    run = mailer(server).send_many(_mails(2))
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    monkeypatch.setattr(SecureMailer, "_send_one", interrupts)
+    # Ends the wait that a lost interrupt would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+    assert [result.outcome for result in run] == [Outcome.UNKNOWN, Outcome.NOT_SENT]
+
+
+def test_a_message_that_an_interrupt_has_lost_is_not_waited_for(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run without threads, the interrupt ended the connection when the message had just been taken for it."""
+
+    def refuses(thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    run = mailer(serve()).send_many(_mails(1))
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    monkeypatch.setattr(SecureMailer, "_send_one", lambda *_: False)
+    # Ends the wait that it would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        assert [result.outcome for result in run] == [Outcome.UNKNOWN]
+
+
+def test_a_message_whose_interrupt_says_nothing_of_it_is_not_reported_as_not_sent(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have struck when the receipt was returned; a message that no worker had is not sent."""
+
+    def interrupts(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SecureMailer, "_submit", interrupts)
+    run = mailer(serve(), max_connections=1).send_many(_mails(2))
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert next(run).outcome is Outcome.UNKNOWN
+
+
+def test_a_worker_that_an_event_has_ended_leaves_its_other_messages_to_the_run(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were to be sent once more, each by itself: their results are not waited for without end."""
+
+    def settle(batch: Batch, _: object) -> Step:
+        while (job := batch._next_job()) is None:
+            pass
+        batch._resend.append(job)
+        return Step.CONTINUE
+
+    def leaves(*_: object) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(Batch, "settle", settle)
+    monkeypatch.setattr(SecureMailer, "_with_connection", lambda *_: None)
+    monkeypatch.setattr(SecureMailer, "_send_one", leaves)
+    run = mailer(serve(), pipelining="session", max_connections=1).send_many(_mails(2))
+    # Ends the wait that a lost message would begin.
+    with _alarms(SoftTimeLimitExceeded):
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        with pytest.raises(SystemExit):
+            next(run)
+    assert [result.outcome for result in run] == [Outcome.NOT_SENT, Outcome.UNKNOWN]
 
 
 def _mails(count: int) -> list[Envelope]:

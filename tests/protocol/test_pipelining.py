@@ -206,6 +206,13 @@ def test_a_421_after_a_refusal_ends_the_session(
     assert not is_session_usable(error)
 
 
+@pytest.mark.parametrize(("code", "usable"), [(b"500", False), (b"502", False), (b"503", True), (b"552", True)])
+def test_a_server_that_does_not_know_bdat_has_read_the_chunk_as_commands(code: bytes, *, usable: bool) -> None:
+    """It replies to each line of it, so the session ends: the next message must not get these replies."""
+    error = send(CHUNK, 1, b"250 m", b"250 r", code + b" what").failure(DataRefusedError)
+    assert (error.outcome, is_session_usable(error)) == (Outcome.REFUSED, usable)
+
+
 @pytest.mark.parametrize("opening", [[b"250 m", NO], [NO, b"503 r"]], ids=["recipient", "sender"])
 @pytest.mark.parametrize("end", [GONE, b"250 what"], ids=["lost", "wrong"])
 def test_a_refusal_stays_true_if_the_reply_to_data_is_lost_or_wrong(

@@ -250,3 +250,30 @@ def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed
     monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
     _send(mine)
     assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]
+
+
+def test_each_expired_connection_is_closed_although_an_interrupt_strikes_in_on_event() -> None:
+    """None is left open, and each is reported; the interrupt is raised."""
+
+    class _Expired(Link):
+        is_open = True
+
+        def close_gracefully(self, dialogue: Dialogue[None]) -> None:
+            dialogue.close()
+            self.is_open = False
+
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if len(events) == 1:
+            raise KeyboardInterrupt
+
+    mine = SecureMailer("localhost", max_connections=3, on_event=on_event)
+    links = [_Expired(mine._settings, build_context(TLSPolicy())) for _ in range(3)]
+    for slot, link in zip(mine._pool.slots, links, strict=True):
+        slot.link, slot.messages_left, slot.last_used = link, 1, float("-inf")
+    with pytest.raises(KeyboardInterrupt):
+        mine._pool.acquire(Lease(), None)
+    assert not any(link.is_open for link in links)
+    assert [type(event) for event in events] == [Closed] * 3

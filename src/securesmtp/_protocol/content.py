@@ -8,10 +8,11 @@ of Python (CVE-2024-6923, CVE-2026-1299), and a bare CR or LF can turn one messa
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError
 
@@ -111,7 +112,7 @@ class Content:
         """Delete the temporary file, if there is one."""
         if not isinstance(self.source, tuple):
             # On a full disk, writing the buffered bytes fails only now, when they are no longer needed.
-            with suppress(OSError):
+            with SuppressErrors(OSError):
                 self.source.close()
 
     def blocks(self) -> Iterator[bytes]:

@@ -41,6 +41,11 @@ def keep_session(error: E) -> E:
     return error
 
 
+def end_session(error: SecureSMTPError) -> None:
+    """Take the mark of `keep_session` from *error*."""
+    setattr(error, _SESSION_USABLE, False)
+
+
 def is_session_usable(error: BaseException) -> bool:
     """Return whether *error* ends only its message: on a connection that is still open, the session can go on."""
     return getattr(error, _SESSION_USABLE, False) is True

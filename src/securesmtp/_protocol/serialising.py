@@ -13,6 +13,7 @@ from email.generator import BytesGenerator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
@@ -51,6 +52,7 @@ def translate_email_errors(action: Callable[[], T]) -> T:
         RecursionError,
         ArithmeticError,
     ) as error:
+        raise_if_interrupt(error)
         # All of these were seen, for parsed headers of random characters.
         kind = type(error).__name__
     # Raised outside of the handler, because the context of the error would show the text of the message.

@@ -18,6 +18,7 @@ from securesmtp._protocol.content import BLOCK, EMPTY
 from securesmtp._protocol.dialogue import Session, expect_reply, reset, send_command
 from securesmtp._protocol.effects import CommandGroup
 from securesmtp._protocol.failures import (
+    end_session,
     keep_session,
     outcome_unknown_error,
     recipients_error,
@@ -25,7 +26,7 @@ from securesmtp._protocol.failures import (
     server_closing_error,
 )
 from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult, read_final_reply, to_recipient
-from securesmtp._protocol.replies import is_closing, is_command_unsupported, is_positive, is_refusal
+from securesmtp._protocol.replies import is_bad_sequence, is_closing, is_command_unsupported, is_positive, is_refusal
 from securesmtp._protocol.wire import Line, line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
@@ -90,7 +91,7 @@ class Transaction(Progress):
         self._coalesce = overlap.coalesce
         self._by_chunk = session.can_chunk
         # RFC 3030 §2: a refused chunk leaves its transaction open, and the next one would become a part of it.
-        self._starts_with_reset = session.needs_reset or (overlap.follows and self._by_chunk)
+        self._starts_with_reset = session.needs_reset or (overlap.follows and "CHUNKING" in session.capabilities)
         # An accepted DATA cannot be taken back, nor can a chunk. So they wait for the replies if all recipients or none
         # are to get the message. Nothing large is uploaded that may be refused.
         self._with_envelope = partial == "allow" or len(submission.recipients) == 1
@@ -187,6 +188,10 @@ class Transaction(Progress):
             if self._by_chunk and is_command_unsupported(reply.code):
                 self._session.chunking_refused = reply
                 error.retryable, error.hint = True, _BDAT_REFUSED
+                # A server that does not know BDAT reads the chunk as commands, and replies to each line of it. With
+                # others in flight, the session goes on: only its replies say what became of them.
+                if not self._coalesce and not is_bad_sequence(reply.code):
+                    end_session(error)
             raise
 
     def error_after(self, error: SecureSMTPError) -> SecureSMTPError:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._shown import escape
 from securesmtp._values import Certificate, CertificateReason, Stage
 from securesmtp.errors import CertificateError
@@ -192,7 +192,7 @@ def _quote_name(certificate: _Fields, which: str) -> str:
 def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
     """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
     # After a failed handshake no public call returns the chain on 3.11 and 3.12. Some certificates cannot be decoded.
-    with suppress(ValueError, OSError):
+    with SuppressErrors(ValueError, OSError):
         sent = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
         shown, trusted = [each.get_info() for each in sent or ()], tls.context.get_ca_certs()
         chain = shown[:1]

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
@@ -33,6 +34,7 @@ T = TypeVar("T")
 # What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
 READ, WRITE = 1, 2
 _CHUNK = 16384
+_NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
 # Each address that was tried, with its error; None as long as it has not answered.
 Attempts: TypeAlias = dict[AddressInfo, OSError | None]
 HINTS: dict[type[OSError], str] = {
@@ -76,13 +78,13 @@ class Channel:
 
     # Begin.
 
-    def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
-        """Connect to the first of the addresses *found* that answers (RFC 8305)."""
-        found = list(found)
-        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    def connect(self, addresses: Iterable[AddressInfo]) -> Steps[None]:
+        """Connect to the first of *addresses* that answers (RFC 8305)."""
+        infos = list(addresses)
+        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in infos))
         attempts: Attempts = {}
         try:
-            yield from self._race(order_addresses(found), attempts)
+            yield from self._race(order_addresses(infos), attempts)
         except DeadlineExceededError as error:
             if len(attempts) > 1:
                 error.args = (f"{error.args[0]}: {_answers(attempts)}",)
@@ -96,8 +98,8 @@ class Channel:
     def _race(self, addresses: list[AddressInfo], attempts: Attempts) -> Steps[None]:
         schedule, waiting = AttemptSchedule(addresses), dict[socket.socket, AddressInfo]()
 
-        def failed(address: AddressInfo, error: OSError) -> None:
-            # Its traceback would keep this frame, and all that called it.
+        def note_failure(address: AddressInfo, error: OSError) -> None:
+            # Its traceback would keep this frame and those of its callers, and the message in them.
             attempts[address] = error.with_traceback(None)
             schedule.mark_failed(address)
 
@@ -107,7 +109,8 @@ class Channel:
                 try:
                     waiting[self._begin_attempt(address)] = address
                 except OSError as error:
-                    failed(address, error)
+                    raise_if_interrupt(error)
+                    note_failure(address, error)
             # After an attempt has begun: `abort` may have been called before there was a socket to shut down.
             self.refuse_if_aborted()
             if not waiting:
@@ -118,7 +121,7 @@ class Channel:
                     self.sock, self.address = sock, str(address[4][0])
                     return
                 sock.close()
-                failed(address, OSError(code, os.strerror(code)))
+                note_failure(address, OSError(code, os.strerror(code)))
 
     def _begin_attempt(self, info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -133,7 +136,7 @@ class Channel:
         # A group and its content are two writes: the second must not wait for the first's acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
-        with suppress(OSError, AttributeError):  # not every system has it
+        with _NOT_EVERY_SYSTEM_HAS_IT:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
         with suppress(BlockingIOError):  # under way
             sock.connect(address)
@@ -206,7 +209,7 @@ class Channel:
     def acknowledge(self) -> None:
         """Send the TCP acknowledgement of what has come now, not later."""
         # A server's small writes wait for it (measured: 43 of 46 ms of a login to Postfix).
-        with suppress(OSError, AttributeError):  # not every system has it
+        with _NOT_EVERY_SYSTEM_HAS_IT:
             self.connected_socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def connected_socket(self) -> socket.socket:
@@ -257,7 +260,7 @@ class Channel:
         self._aborted = True
         for sock in (*self._connecting, self.sock):
             if sock is not None:
-                with suppress(OSError):
+                with SuppressErrors(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
     def refuse_if_aborted(self) -> None:

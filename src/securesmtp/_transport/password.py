@@ -8,6 +8,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
@@ -94,7 +95,8 @@ class PasswordCalls:
 def _start(thread: threading.Thread) -> bool:
     try:
         thread.start()
-    except RuntimeError:
+    except RuntimeError as error:
+        raise_if_interrupt(error)
         # For example while the interpreter shuts down.
         return False
     return True

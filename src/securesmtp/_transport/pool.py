@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial as bind
 from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
@@ -98,13 +99,16 @@ class Pool:
             if waiter is not None:
                 self._stop_waiting(waiter)
         slot, expired = claimed
-        for link, reason in expired:
-            self.quit_and_close(link, reason)
+        # A stack calls the others too if `on_event` raises an interrupt in one.
+        if expired:
+            with ExitStack() as stack:
+                for link, reason in expired:
+                    stack.callback(self.quit_and_close, link, reason)
         return slot
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with suppress(IndexError, RuntimeError):  # the queue is empty; the send is awake already
+        with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
             self._waiters[0].wakeup.release()
 
     def link(self, slot: Slot, deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
@@ -195,7 +199,7 @@ class Pool:
         return None
 
     def _stop_waiting(self, waiter: Waiter) -> None:
-        with suppress(ValueError):
+        with SuppressErrors(ValueError):
             self._call_locked(bind(self._waiters.remove, waiter))
         # A slot may be free for the next waiter, too.
         self.notify()

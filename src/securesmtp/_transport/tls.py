@@ -9,6 +9,7 @@ import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import escape, quote
 from securesmtp._transport.certificate import extract_public_key, parse_time, refused_certificate, verified_chain
 from securesmtp._transport.tls_records import RecordLayer
@@ -42,7 +43,7 @@ def build_context(policy: TLSPolicy) -> ssl.SSLContext:
     Raises:
         ConfigurationError: A file of *policy* cannot be read or has the wrong content.
     """
-    # Not create_default_context: it obeys SSL_CERT_FILE and SSLKEYLOGFILE, and differs between Pythons (measured, 2.9).
+    # Not create_default_context: it obeys SSL_CERT_FILE and SSLKEYLOGFILE, and differs between Pythons (measured).
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _VERSIONS[policy.minimum_version]
     context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
@@ -94,7 +95,7 @@ def verify_session(tls: ssl.SSLObject, settings: Settings) -> TLSInfo:
         CertificateError: The server's key is not one of the pinned keys, or its certificate cannot be read.
         TLSError: The session does not have the properties that the context asked for.
     """
-    # A resumed session skips the checks of chain and name (measured, 2.11).
+    # A resumed session skips the checks of chain and name (measured).
     if tls.session_reused:
         _refuse_session("the session was resumed")
     version, cipher = tls.version(), tls.cipher()
@@ -185,6 +186,7 @@ def _reading(source: str) -> Iterator[None]:
     except ConfigurationError:
         raise
     except (OSError, ValueError, TypeError) as error:
+        raise_if_interrupt(error)
         hint = "it must be a readable file in PEM form"
         if source == "ca_data":
             hint = "PEM must be a str, so decode bytes: data.decode(); DER must be bytes; a path goes into ca_file"

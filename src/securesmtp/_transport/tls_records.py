@@ -6,7 +6,9 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._interrupts import SuppressErrors
 from securesmtp.errors import ProtocolError
+from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +21,7 @@ _READ_SIZE = 16384
 _MAX_BYTES_PER_REPLY = 1 << 18
 # Bytes of TLS's own messages that the server has not read. One response to a key update has about 30.
 _MAX_RESPONSES = 1 << 16
+_SOCKET_ERRORS_SUPPRESSED = SuppressErrors(OSError)
 
 
 class RecordLayer:
@@ -59,7 +62,7 @@ class RecordLayer:
             raise
         except ssl.SSLError:
             # The alert, for the server's log.
-            with suppress(OSError):
+            with _SOCKET_ERRORS_SUPPRESSED:
                 self._flush()
             raise
         self._flush()
@@ -134,7 +137,7 @@ class RecordLayer:
 
     def _send_responses(self) -> None:
         """Write responses to key updates, or the alert; an error in writing does not stop reading."""
-        with suppress(OSError):
+        with _SOCKET_ERRORS_SUPPRESSED:
             self._flush()
         if self._outgoing.pending > _MAX_RESPONSES:
             message = "the server keeps requesting TLS responses and reads none of them"
@@ -156,5 +159,6 @@ class RecordLayer:
             except BlockingIOError:
                 raise
             except OSError as error:
-                self._write_error = error
+                # An interrupt is raised once.
+                self._write_error = OSError("a write was interrupted") if is_interrupt(error) else error
                 raise

@@ -307,6 +307,54 @@ def test_a_421_before_a_refused_chunk_ends_the_transaction(at: int) -> None:
     assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
 
 
+@pytest.mark.parametrize(
+    ("offered", "people", "replies", "limits"),
+    [
+        ({}, 1, [b"250 m", b"250 r", b"354 go"], ["command", "command", "data", "final"]),
+        (DATA, 1, [b"250 m", b"250 r", b"354 go"], ["command", "command", "data", "final"]),
+        (DATA, 2, [b"250 m", b"250 r", b"250 r", b"354 go"], ["command", "command", "command", "data", "final"]),
+        (CHUNK, 1, [b"250 m", b"250 r"], ["command", "command", "final"]),
+    ],
+)
+def test_each_reply_has_the_time_limit_of_its_step(
+    offered: dict[str, str], people: int, replies: list[bytes], limits: list[str]
+) -> None:
+    """RFC 5321 §4.5.3.2: a server may take longer for DATA than for MAIL, and longest for the content."""
+    session = Session(TLS, Capabilities(offered))
+    played = send(offered, people, *replies, GONE, session=session)
+    assert [effect.limit for effect in played.effects if isinstance(effect, Receive)] == limits
+    assert played.failure(OutcomeUnknownError).__cause__ is GONE
+    assert session.transactions == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"), [(b"421 bye", ConnectError), (b"354 what", SenderRefusedError), (GONE, SenderRefusedError)]
+)
+def test_only_a_421_replaces_the_refusal_before_it(reply: bytes | SecureSMTPError, kind: type[SecureSMTPError]) -> None:
+    """MAIL was refused, and the reply to RCPT is an error: after 421 the message may be sent again (RFC 5321 §3.8)."""
+    error = send(DATA, 1, NO, reply).failure(kind)
+    assert (error.reply is not None and error.reply.code) == (421 if kind is ConnectError else 550)
+    assert (error.retryable, is_session_usable(error)) == (kind is ConnectError, False)
+
+
+def test_a_421_to_reset_is_the_end_although_the_message_is_refused_too() -> None:
+    """A refusal of the message would leave the session usable."""
+    session = Session(TLS, Capabilities(CHUNK), needs_reset=True)
+    error = send(CHUNK, 1, b"421 bye", NO, NO, NO, session=session).failure(ConnectError)
+    assert (error.stage, is_session_usable(error)) == (Stage.RSET, False)
+
+
+@pytest.mark.parametrize("code", [500, 502, 503, 554])
+def test_a_message_whose_bdat_is_not_supported_can_be_sent_again_with_data(code: int) -> None:
+    """The server offers CHUNKING all the same: the session remembers the reply. Any other refusal is of the message."""
+    session = Session(TLS, Capabilities(CHUNK))
+    error = send(CHUNK, 1, b"250 m", b"250 r", b"%d no" % code, session=session).failure(DataRefusedError)
+    is_unsupported = code != 554
+    assert (error.retryable, error.hint is not None) == (is_unsupported, is_unsupported)
+    assert session.chunking_refused == (error.reply if is_unsupported else None)
+    assert session.needs_reset
+
+
 def test_a_421_to_one_recipient_is_not_the_reply_for_the_others() -> None:
     """The chunk was accepted for them; who ends the session is the link's to know."""
     played = send(CHUNK, 2, b"250 m", b"421 bye", b"250 r", b"250 ok", partial="allow")

@@ -169,7 +169,7 @@ class Transaction(Progress):
         except SecureSMTPError as error:
             raise self.error_after(error) from error
         if self._by_chunk:
-            self._session.needs_reset = is_refusal(reply.code) or self._refusal is not None
+            self._session.needs_reset = is_refusal(reply.code)
         if self._refusal is None:
             return self._result_of_content(reply)
         # The envelope was refused, so the content must be refused too.

@@ -348,7 +348,7 @@ def test_each_promise_names_tests_that_exist() -> None:
 def test_the_numbers_of_enumerated_cases_are_as_printed() -> None:
     """The security model has the sums for a normal run and an exhaustive one, and the number of reversed rules."""
     page = " ".join((ROOT / "docs/explanation/security-model.md").read_text("utf-8").split())
-    (rows,) = enumeration.test_what_is_told_is_true_whatever_the_server_does.pytestmark  # type: ignore[attr-defined]
+    (rows,) = enumeration.test_the_outcome_is_true_whatever_the_server_does.pytestmark  # type: ignore[attr-defined]
     cases = {bool(row.marks): 0 for row in rows.args[1]}
     for row in rows.args[1]:
         cases[bool(row.marks)] += row.values[2]

@@ -106,7 +106,6 @@ def __getattr__(name: str) -> object:
                 "securesmtp._options",
                 "securesmtp._report",
                 "securesmtp._values",
-                "securesmtp._report",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",

@@ -149,7 +149,7 @@ class Core:
         self.memory = Memory()
         # Before the first login: the server may know the password from another process.
         Redactor(self.memory).add(known_secrets(settings.login), b"")
-        # The caller's own files are better refused here than at the first message. certifi's can wait (24 to 47 ms).
+        # A wrong file of the caller's is reported now. Loading certifi's roots (24 to 47 ms) can wait for a message.
         self.context = build_context(settings.policy) if settings.policy != TLSPolicy() else None
         self.is_closed = False
         self.last_login_was_lost = False

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LEAST_FINAL = 60
 # A week: system calls take it without overflow, and nobody waits longer.
 _MOST_SECONDS = 7 * 24 * 3600
-# Connections or messages: each connection needs a file descriptor, each message a line in somebody's log.
+# Of connections or messages: a larger number is a mistake. Each connection needs a file descriptor.
 _MOST = 10_000
 _SHA256_BYTES = 32
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from securesmtp._secret import Secret
 
 # RFC 8314 §7.3, RFC 6409 §3.1.
-_PORT_IMPLICIT, _PORT_STARTTLS = 465, 587
+PORT_IMPLICIT, PORT_STARTTLS = 465, 587
 _MOST_PORT = 65535
 
 
@@ -33,7 +33,7 @@ class NotALogin:
 
 
 def as_login(auth: object) -> Password | NotALogin | None:
-    """Return *auth* if it may be one, or what stands for it."""
+    """Return *auth* if it is None or a `Password`, else a `NotALogin` in its place."""
     return auth if auth is None or isinstance(auth, Password) else NotALogin(type(auth).__name__)
 
 
@@ -43,7 +43,7 @@ class Settings:
     """
     The arguments of one mailer, which check themselves.
 
-    A mailer passes its own arguments on as they are, but hides first what may hold a secret: tracebacks show arguments.
+    A mailer passes its arguments unchanged, except those that may contain a secret: a traceback would show them.
 
     Attributes:
         host: The name that is looked up, in A-labels, or an IP address.
@@ -164,7 +164,7 @@ def _policy(ca_file: str | os.PathLike[str] | None, policy: TLSPolicy | None) ->
 def _mode(tls: TLSMode | str | None, port: int | None) -> TLSMode:
     if tls is None:
         # Both modes are verified: a port that is served in the other mode is an error, never cleartext (RFC 8314).
-        return TLSMode.STARTTLS if port == _PORT_STARTTLS else TLSMode.IMPLICIT
+        return TLSMode.STARTTLS if port == PORT_STARTTLS else TLSMode.IMPLICIT
     if tls not in tuple(TLSMode):
         message = f'tls is {quote(tls)}, neither "implicit" nor "starttls"'
         raise ConfigurationError(message, hint="there is no mode without TLS")
@@ -173,7 +173,7 @@ def _mode(tls: TLSMode | str | None, port: int | None) -> TLSMode:
 
 def _port(port: int | None, mode: TLSMode) -> int:
     if port is None:
-        return _PORT_IMPLICIT if mode is TLSMode.IMPLICIT else _PORT_STARTTLS
+        return PORT_IMPLICIT if mode is TLSMode.IMPLICIT else PORT_STARTTLS
     if type(port) is not int or not 0 < port <= _MOST_PORT:
         message = f"port is {quote(port)}, not a number from 1 to {_MOST_PORT}"
         raise ConfigurationError(message, hint="convert a str with int(port)" if _is_a(str, port) else None)

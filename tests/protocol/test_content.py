@@ -134,7 +134,9 @@ def test_the_server_receives_the_given_message(body: bytes, around: int, edge: b
     assert b"".join(filed.blocks()) == wire
     assert unstuff(wire) == with_last_crlf(canonical)
     assert is_clean(wire)
-    assert (content.size, content.is_ascii) == (filed.size, filed.is_ascii) == (len(canonical), canonical.isascii())
+    size = len(with_last_crlf(canonical))
+    assert (content.size, content.is_ascii) == (filed.size, filed.is_ascii) == (size, canonical.isascii())
+    assert sum(map(len, content.chunk())) == size
     filed.close()
 
 
@@ -225,7 +227,8 @@ def test_unusual_but_legal_messages_pass(data: bytes) -> None:
     canonical = data.replace(b"\n", b"\r\n") if b"\r" not in data else data
     content = Content.from_bytes(data)
     assert unstuff(b"".join(content.blocks())) == with_last_crlf(canonical)
-    assert content.size == len(canonical)
+    # RFC 1870 §3: without the final dot, but with the line end that is added before it.
+    assert content.size == len(with_last_crlf(canonical) if data else b"")
 
 
 @pytest.mark.parametrize("around", range(-3, 4))
@@ -376,8 +379,8 @@ def test_a_large_file_is_copied_to_disk_and_sent_in_blocks() -> None:
 
 def test_the_first_line_has_the_same_limit() -> None:
     """998 octets pass and 999 do not, if it is the only line or another follows."""
-    for end in (b"\r\n\r\nx", b"\r\n", b""):
-        assert Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 3) + end).size == MAX_LINE + len(end)
+    for end in (b"\r\n\r\nx\r\n", b"\r\n", b""):
+        assert Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 3) + end).size == MAX_LINE + len(end or b"\r\n")
         with pytest.raises(MessageError, match="line 1 is longer than 998"):
             Content.from_bytes(b"A: " + b"x" * (MAX_LINE - 2) + end)
 

@@ -76,7 +76,7 @@ def test_implicit_tls_needs_one_ehlo() -> None:
 
 
 def test_starttls_comes_between_two_ehlo() -> None:
-    """The same name is said in the clear and inside TLS, and the session carries the evidence."""
+    """EHLO has the same name in the clear and inside TLS, and the session has the TLS evidence."""
     played = play(open_session(TLSMode.STARTTLS, b"me.example"), opened(), OFFER, b"220 go", TLS, b"250 mx")
     assert played.commands == [b"EHLO me.example", b"STARTTLS", b"EHLO me.example"]
     assert [type(effect) for effect in played.effects] == [
@@ -95,7 +95,7 @@ def test_what_was_offered_in_the_clear_is_void() -> None:
 @pytest.mark.parametrize("greeting", [b"554 no", b"421 later", b"250 ok", b"354 go"])
 @pytest.mark.parametrize("tls", [None, TLS])
 def test_only_220_is_a_greeting(greeting: bytes, tls: TLSInfo | None) -> None:
-    """All else ends the session before a word of ours; in the clear, the words are marked as doubtful."""
+    """Any other greeting ends the session before a command; in the clear, the error says that it may be forged."""
     played = play(open_session(TLSMode.IMPLICIT, None), opened(greeting, tls))
     error = played.failure(ConnectError)
     assert played.commands == []
@@ -116,7 +116,7 @@ def test_ehlo_refused_in_the_clear_is_a_downgrade(reply: bytes) -> None:
 @pytest.mark.parametrize("reply", [b"500 what", b"451 later", b"421 bye"])
 @pytest.mark.parametrize("mode", list(TLSMode))
 def test_ehlo_refused_in_tls_is_a_refusal(mode: TLSMode, reply: bytes) -> None:
-    """The server said no, inside TLS: nothing else is tried."""
+    """The server refuses EHLO inside TLS: nothing else is tried."""
     before = [opened(tls=TLS)] if mode is TLSMode.IMPLICIT else [opened(), OFFER, b"220 go", TLS]
     error = play(open_session(mode, None), *before, reply).failure(RefusedError)
     assert (error.stage, error.outcome, error.retryable) == (Stage.EHLO, Outcome.REFUSED, reply[:1] == b"4")
@@ -134,7 +134,7 @@ def test_no_starttls_no_mail(offer: bytes) -> None:
 
 @pytest.mark.parametrize("reply", [b"250 ok", b"454 later", b"501 no", b"554 no", b"354 go", b"421 bye"])
 def test_only_220_begins_tls(reply: bytes) -> None:
-    """Any other answer to STARTTLS ends the session, and the handshake is not begun."""
+    """Any other reply to STARTTLS ends the session, and the handshake is not begun."""
     played = play(open_session(TLSMode.STARTTLS, None), opened(), OFFER, reply)
     error = played.failure(DowngradeError)
     assert (error.stage, error.retryable, error.reply) == (Stage.STARTTLS, reply[:1] == b"4", raw(reply).reply())
@@ -142,15 +142,15 @@ def test_only_220_begins_tls(reply: bytes) -> None:
     assert played.commands[1:] == [b"STARTTLS"]
 
 
-def test_what_is_said_in_the_clear_is_cut() -> None:
-    """An error keeps 200 characters of what may be anybody's words (STLS-07)."""
+def test_a_plaintext_reply_is_cut() -> None:
+    """An error keeps 200 characters of text that anyone may have sent (STLS-07)."""
     error = play(open_session(TLSMode.STARTTLS, None), opened(b"554 " + b"x" * 1000)).failure(ConnectError)
     assert error.reply is not None
     assert len(error.reply.text) == 200
 
 
 @pytest.mark.parametrize("before", [[], [b"220 mx"]])
-def test_what_is_said_in_tls_is_kept_and_not_doubted(before: list[bytes]) -> None:
+def test_a_reply_inside_tls_is_kept_without_a_warning(before: list[bytes]) -> None:
     """The certificate vouches for it: 500 characters, and no word of doubt."""
     said = b"554 " + b"x" * 1000
     greeting, *rest = *before, said
@@ -162,7 +162,7 @@ def test_what_is_said_in_tls_is_kept_and_not_doubted(before: list[bytes]) -> Non
 
 
 def test_each_step_is_named_to_the_link() -> None:
-    """What is written and what is read belong to one stage, by which limits and errors are told."""
+    """A command and its reply have the same stage, which sets the time limit and is named in errors."""
     started = play(open_session(TLSMode.STARTTLS, None), opened(), OFFER, b"220 go", TLS, b"250 mx")
     mailed = play(deliver(session(), mail(b"\nx", "b@b.example"), "raise"), *GOOD[1:])
     ends = [*login(b"334 ", b"334 ", b"235 in", offered="LOGIN").effects, *play(reset(), b"250 ok").effects]
@@ -184,7 +184,7 @@ def login(*answers: bytes | SecureSMTPError, offered: str = "PLAIN", password: s
     return play(authenticate(Session(TLS, Capabilities(auth=(offered,))), Password("user", password)), *answers)
 
 
-def test_without_tls_nothing_is_sent_and_nobody_is_asked() -> None:
+def test_without_tls_no_login_is_sent_and_no_password_fetched() -> None:
     """The secure channel is demanded first of all: the callable is not called, no line is written."""
     asked: list[str] = []
 
@@ -215,7 +215,7 @@ def test_plain_is_one_line() -> None:
     assert TOKEN.decode() not in repr(played.effects)
 
 
-def test_login_answers_two_questions() -> None:
+def test_login_sends_username_and_password() -> None:
     """Name and password, one line each, both secret; AUTH LOGIN itself is none."""
     played = login(b"334 VXNlcm5hbWU6", b"334", b"235 in", offered="LOGIN")
     assert played.value == "LOGIN"
@@ -226,7 +226,7 @@ def test_login_answers_two_questions() -> None:
 
 @pytest.mark.parametrize(("offered", "written"), [("PLAIN", 2), ("LOGIN", 3)])
 def test_a_flood_of_challenges_ends(offered: str, written: int) -> None:
-    """A mechanism says what it has to say, PLAIN once more where it is asked; the next 334 is an error (AUTH-05)."""
+    """A mechanism sends its responses, PLAIN once more if it is asked; the next 334 is an error (AUTH-05)."""
     played = login(*[b"334 "] * written, offered=offered)
     error = played.failure(ProtocolError)
     assert "more than" in str(error)
@@ -237,7 +237,7 @@ def test_a_flood_of_challenges_ends(offered: str, written: int) -> None:
 @pytest.mark.parametrize("challenge", [b"334 Username:", b"334 VXNlcm5hbWU6", b"334 dXNlcg", b"334", b"334 !",
                                        b"334 Y Q==", b"334 \xff", b"334-a\n334 b"])  # fmt: skip
 @pytest.mark.parametrize("offered", ["PLAIN", "LOGIN"])
-def test_a_challenge_whose_text_is_not_used_may_be_anything(challenge: bytes, offered: str) -> None:
+def test_a_challenge_that_is_ignored_may_have_any_text(challenge: bytes, offered: str) -> None:
     """Servers ask unencoded, unpadded, or nothing: the answer is the same (AUTH-04; RFC 4954 §4 wants base64)."""
     asked = 1 if offered == "PLAIN" else 2
     played = login(*[challenge] * asked, b"235 in", offered=offered)
@@ -246,7 +246,7 @@ def test_a_challenge_whose_text_is_not_used_may_be_anything(challenge: bytes, of
     assert played.commands[1:] == ([TOKEN] if offered == "PLAIN" else [name, password])
 
 
-def test_a_mechanism_is_told_what_is_no_base64() -> None:
+def test_a_mechanism_gets_none_for_a_challenge_that_is_not_base64() -> None:
     """What is decoded is given to the mechanism, and None in place of what is not (AUTH-04)."""
     assert _decode_challenge(b"") == b""
     assert _decode_challenge(b"YQ==") == b"a"
@@ -268,7 +268,7 @@ def test_a_long_initial_response_waits_for_the_334(octets: int, *, held: bool) -
 
 
 @pytest.mark.parametrize(("name", "held"), [("FOUR", False), ("PLAIN", True)])
-def test_512_octets_are_a_command_and_513_are_not(name: str, *, held: bool) -> None:
+def test_an_auth_command_has_at_most_512_octets(name: str, *, held: bool) -> None:
     """CRLF included (RFC 5321 §4.5.3.1.4)."""
 
     class Named(Plain):
@@ -281,8 +281,8 @@ def test_512_octets_are_a_command_and_513_are_not(name: str, *, held: bool) -> N
     assert len(command.data) == (len("AUTH PLAIN\r\n") if held else MAX_COMMAND)
 
 
-def test_a_long_initial_response_is_said_once_more_and_no_more() -> None:
-    """The empty 334 asks for it, one more is borne, the third is an error (AUTH-05)."""
+def test_a_long_initial_response_is_repeated_at_most_once() -> None:
+    """The empty 334 asks for it, a second 334 is accepted, and the third is an error (AUTH-05)."""
     played = login(*[b"334 "] * 3, password="p" * 1000)
     assert "more than PLAIN" in str(played.failure(ProtocolError))
     assert len(set(played.commands[1:])) == 1
@@ -292,7 +292,7 @@ def test_a_long_initial_response_is_said_once_more_and_no_more() -> None:
 @pytest.mark.parametrize("offered", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("reply", [b"250 ok", b"220 x", b"354 go", b"236 x", b"335 x", b"200 x"])
 def test_235_alone_is_success(reply: bytes, offered: str) -> None:
-    """Another positive code is out of step, and not a login."""
+    """Another positive code is unexpected, and not a login."""
     error = login(reply, offered=offered).failure(ProtocolError)
     assert (error.stage, error.reply) == (Stage.AUTH, raw(reply).reply())
 
@@ -310,7 +310,7 @@ def test_235_alone_is_success(reply: bytes, offered: str) -> None:
 )
 @pytest.mark.parametrize("asked", [0, 1, 2])
 def test_a_refused_login_is_final(reply: bytes, asked: int, *, retryable: bool) -> None:
-    """At whatever step: one error with the server's words, and no further line, mechanism or attempt."""
+    """At any step: one error with the server's reply, and no further line, mechanism or attempt."""
     played = login(*[b"334 "] * asked, reply, offered="LOGIN")
     error = played.failure(AuthenticationError)
     assert (error.retryable, error.outcome, error.reply) == (retryable, Outcome.NOT_SENT, raw(reply).reply())
@@ -329,7 +329,7 @@ def test_a_refused_login_is_final(reply: bytes, asked: int, *, retryable: bool) 
     ],
 )  # fmt: skip
 def test_a_reply_that_echoes_is_redacted(code: bytes, offered: str, echo: bytes) -> None:
-    """Neither text, octets nor repr of the error show what we said; the code stays."""
+    """Neither text, bytes nor repr of the error show what was sent; the code stays."""
     asked = [b"334 "] * 2 if offered == "LOGIN" else []
     for text in (code + b" no: " + echo, code + b"-5.7.8 no\n" + code + b" (" + echo + b")"):
         error = login(*asked, text, offered=offered).error
@@ -350,7 +350,7 @@ def test_what_is_sent_is_what_the_mechanism_says(password: str) -> None:
     assert base64.b64decode(command.removeprefix(b"AUTH PLAIN "), validate=True) == f"\0user\0{password}".encode()
 
 
-def test_the_longest_login_fits_behind_a_334() -> None:
+def test_the_longest_login_fits_after_a_334() -> None:
     """4096 octets each for name and password stay below 12288."""
     longest = Password("u" * 4096, "p" * 4096)
     played = play(authenticate(Session(TLS, Capabilities(auth=("PLAIN",))), longest), b"334 ", b"235 in")
@@ -359,7 +359,7 @@ def test_the_longest_login_fits_behind_a_334() -> None:
 
 
 def test_an_empty_initial_response_is_an_equals_sign() -> None:
-    """RFC 4954 §4: AUTH with nothing behind it would be no initial response (AUTH-03)."""
+    """RFC 4954 §4: AUTH without an argument would have no initial response (AUTH-03)."""
 
     class Empty(Plain):
         def start(self) -> bytes:
@@ -373,7 +373,7 @@ def test_an_empty_initial_response_is_an_equals_sign() -> None:
 
 
 def test_a_message_is_mail_rcpt_data_content() -> None:
-    """In this order, each answered before the next, with the server's replies in the result."""
+    """In this order, each reply read before the next command, with the server's replies in the result."""
     answers = [b"250 2.1.0 a", b"250 2.1.5 b", b"251 2.1.5 c", b"354 go", b"250 2.0.0 queued as 1"]
     played = play(deliver(session(), mail(), "raise"), *answers)
     delivery = played.value
@@ -391,11 +391,11 @@ def test_a_message_is_mail_rcpt_data_content() -> None:
 @pytest.mark.parametrize(
     ("submission", "offered", "command"),
     [
-        (mail(b"\nx"), {"SIZE": ""}, b"MAIL FROM:<me@a.example> SIZE=3"),
+        (mail(b"\nx"), {"SIZE": ""}, b"MAIL FROM:<me@a.example> SIZE=5"),
         (mail(b"\nx"), {"8BITMIME": "", "SMTPUTF8": ""}, b"MAIL FROM:<me@a.example>"),
         (mail(b"\n\xff"), {"8BITMIME": ""}, b"MAIL FROM:<me@a.example> BODY=8BITMIME"),
         (mail(b"\nx", mail_from="ü@a.example"), {"SMTPUTF8": "", "SIZE": "9"},
-         "MAIL FROM:<ü@a.example> SIZE=3 SMTPUTF8".encode()),
+         "MAIL FROM:<ü@a.example> SIZE=5 SMTPUTF8".encode()),
         (mail(b"\nx", "ü@a.example"), {"SMTPUTF8": ""}, b"MAIL FROM:<me@a.example> SMTPUTF8"),
         (mail("S: ü\n".encode()), {"SMTPUTF8": "", "8BITMIME": ""}, b"MAIL FROM:<me@a.example> BODY=8BITMIME SMTPUTF8"),
     ],
@@ -416,11 +416,13 @@ def test_mail_has_the_parameters_that_are_needed(
         (mail("\nü".encode()), {"SMTPUTF8": ""}, "8BITMIME"),
         (mail("S: ü\n".encode()), {"8BITMIME": ""}, "SMTPUTF8"),
         (mail(b"\nx", "ü@a.example"), {"8BITMIME": ""}, "SMTPUTF8"),
-        (mail(b"\nx"), {"SIZE": "2"}, "3 bytes"),
+        (mail(b"\nx"), {"SIZE": "4"}, "5 bytes"),
     ],
 )
-def test_what_does_not_fit_is_not_begun(submission: Submission, offered: dict[str, str], match: str) -> None:
-    """A message that this server does not take is refused before MAIL."""
+def test_a_message_that_the_server_cannot_take_is_not_begun(
+    submission: Submission, offered: dict[str, str], match: str
+) -> None:
+    """It is refused before MAIL."""
     played = play(deliver(session(**offered), submission, "allow"))
     error = played.failure(MessageError)
     assert match in str(error)
@@ -491,7 +493,7 @@ def test_a_refused_sender_is_a_refusal(reply: bytes, *, retryable: bool) -> None
     ],
 )
 def test_refused_recipients_are_a_refusal(replies: list[bytes], partial: str, *, retryable: bool) -> None:
-    """Everyone is asked, each reply is kept, and it may be retried if all that refused said later (MSG-09)."""
+    """RCPT is sent for each, each reply is kept, and it may be retried if all refusals are temporary (MSG-09)."""
     dialogue = deliver(session(), mail(), "allow" if partial == "allow" else "raise")
     played = play(dialogue, b"250 ok", *replies, b"250 reset")
     error = played.failure(RecipientsRefusedError)
@@ -746,7 +748,7 @@ def test_a_refusal_in_the_middle_of_the_content_is_a_refusal(which: int) -> None
     ],
 )
 def test_a_reply_before_the_end_is_never_success(reply: bytes, kind: type[Exception], outcome: Outcome) -> None:
-    """A refusal is one; a 250 to half a message is out of step."""
+    """A refusal is one; a 250 to half a message is unexpected."""
     error = early_reply_error(raw(reply))
     assert (type(error), error.outcome, error.stage) == (kind, outcome, Stage.CONTENT)
     assert error.reply == raw(reply).reply()
@@ -755,7 +757,7 @@ def test_a_reply_before_the_end_is_never_success(reply: bytes, kind: type[Except
 
 @pytest.mark.parametrize(("reply", "retryable"), [(b"421 bye", True), (b"521 never", False)])
 def test_a_server_that_closes_is_a_connection_error(reply: bytes, *, retryable: bool) -> None:
-    """The words are kept, and the code says whether later is worth a try."""
+    """The reply is kept, and its code says whether to try again later."""
     error = server_closing_error(raw(reply).reply(), Stage.MAIL)
     assert (error.stage, error.retryable, error.reply) == (Stage.MAIL, retryable, raw(reply).reply())
     assert reply.decode() in error.args[0]
@@ -769,7 +771,7 @@ def test_a_refusal_without_reply_is_not_in_step() -> None:
 
 
 def test_reset_and_quit_are_one_line_each() -> None:
-    """RSET must be answered by 250; what QUIT is answered changes nothing."""
+    """The reply to RSET must be 250; the reply to QUIT changes nothing."""
     assert play(reset(), b"250 ok").commands == [b"RSET"]
     for answer in (b"221 bye", b"500 what", b"250 ok"):
         played = play(quit_session(), answer)
@@ -778,7 +780,7 @@ def test_reset_and_quit_are_one_line_each() -> None:
 
 @given(st.lists(st.sampled_from([b"250 x", b"251 x", b"354 x", b"450 x", b"550 x", b"421 x", b"535 x"]), max_size=7))
 @settings(max_examples=examples(200), deadline=None)
-def test_success_is_five_right_answers(replies: list[bytes]) -> None:
+def test_success_needs_five_right_replies(replies: list[bytes]) -> None:
     """Whatever a server says: a delivery means 250 to the content, and the content goes only after 354."""
     answers = [*replies, *[b"500 x"] * 9]
     played: Played[Delivery] = play(deliver(session(), mail(), "allow"), *answers)

@@ -47,7 +47,7 @@ def flush(exchange: Exchange) -> bool:
 
 @pytest.mark.parametrize("data", [b"MAIL FROM:<a@b>\r\n", b"AUTH PLAIN x\r\n", b"QUIT\r\n", b"EHLO x\r\nMAIL\r\n"])
 def test_the_gate_lets_only_ehlo_and_starttls_pass_in_the_clear(data: bytes) -> None:
-    """Any other command is refused, and so is one behind an EHLO in the same bytes (STLS-01)."""
+    """Any other command is refused, and so is one after an EHLO in the same bytes (STLS-01)."""
     exchange = Exchange()
     with pytest.raises(TLSError, match="in the clear"):
         exchange.release(exchange.queue_command(Line(data)))
@@ -81,12 +81,12 @@ def test_one_ehlo_and_one_starttls_pass_in_the_clear(commands: list[str]) -> Non
     assert passed == verbs[:first_refused]
 
 
-def test_no_command_is_written_behind_one_that_was_not_written_whole() -> None:
+def test_no_command_is_written_after_one_that_was_not_written_whole() -> None:
     """The server would read it as the rest of that one."""
     exchange = inside_tls()
     exchange.release(exchange.queue_command(NOOP))
     exchange.written += 3
-    with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
+    with pytest.raises(ConnectError, match="before a command was fully sent") as caught:
         exchange.release(exchange.queue_command(NOOP))
     assert caught.value.retryable
 
@@ -157,7 +157,7 @@ def test_a_block_of_content_is_held_only_if_small(size: int, *, coalesce: bool, 
 
 
 def test_a_reply_to_a_held_content_is_early_not_unsolicited() -> None:
-    """A server may refuse a content whose end it has not got; the refusal is read before the rest is written."""
+    """A server may refuse a content before it has its end; the refusal is read before the rest is written."""
     exchange = inside_tls()
     exchange.queue_group(CommandGroup((DATA,), Stage.DATA))
     flush(exchange)
@@ -174,7 +174,7 @@ def test_a_reply_to_a_held_content_is_early_not_unsolicited() -> None:
 
 
 def test_only_the_reply_to_the_bytes_being_written_ends_the_write() -> None:
-    """Of a content and the group behind it, the reply to the content; of a group alone, none but the last."""
+    """For a content and the group after it, that is the reply to the content; for a group alone, the last one."""
     exchange = inside_tls()
     exchange.queue_group(CommandGroup((NOOP, DATA), Stage.DATA))
     assert not exchange.take_buffer()[1]
@@ -202,7 +202,7 @@ def test_a_command_alone_is_answered_by_the_next_reply(*, held: bool) -> None:
     data = exchange.queue_command(NOOP)
     assert (exchange.replies_due, exchange.commands_unanswered, exchange.next_reply_ends_write) == (1, 1, True)
     if held:
-        with pytest.raises(ConnectError, match="before what it was sent was complete"):
+        with pytest.raises(ConnectError, match="before a command was fully sent"):
             exchange.release(data)
     else:
         exchange.release(data)

@@ -202,7 +202,7 @@ THREE_IN_TURN = [family for arrival in ARRIVALS[1:] for family in overlapping(3,
         cases("three in flight, later", THREE_IN_TURN, 2, 27340, complete=True),
     ],
 )
-def test_what_is_told_is_true_whatever_the_server_does(families: list[Family], deviations: int, number: int) -> None:
+def test_the_outcome_is_true_whatever_the_server_does(families: list[Family], deviations: int, number: int) -> None:
     """In each case: accepted, refused, not sent or unknown, once for each message, and never unknown without need."""
     assert count(families, deviations) == number
 

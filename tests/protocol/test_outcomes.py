@@ -76,7 +76,7 @@ def truth(played: Played[Delivery], answers: list[bytes | SecureSMTPError]) -> s
 
 
 @MODES
-def test_whatever_is_said_at_each_step_the_outcome_is_the_truth(mode: Mode) -> None:
+def test_the_outcome_is_true_for_every_reply_at_every_step(mode: Mode) -> None:
     """All of them: accepted is 25z to the recipient and 250 else; what was written and not answered is unknown."""
     steps, seen = STEPS[mode], set[Outcome]()
     for codes in product([*CODES, GONE], repeat=len(steps)):
@@ -149,7 +149,7 @@ def test_one_wrong_code_is_one_error(mode: Mode, code: bytes) -> None:
 @MODES
 @pytest.mark.parametrize("by", [GONE, interrupt_error(KeyboardInterrupt(), Stage.CONTENT)], ids=["cut", "interrupt"])
 @pytest.mark.parametrize("data", [b"Subject: x\r\n\r\nx\r\n", b"\r\n" + b"y\r\n" * BLOCK + b"x\r\n"], ids=["1", "many"])
-def test_what_ends_it_at_an_effect_is_unknown_from_the_last_block_on(mode: Mode, by: ConnectError, data: bytes) -> None:
+def test_a_failed_effect_is_unknown_from_the_last_block_on(mode: Mode, by: ConnectError, data: bytes) -> None:
     """A block that failed was not written whole; one that was interrupted may have been."""
     right = [RIGHT[step] + b" x" for step in STEPS[mode]]
     whole = play(deliver_in(mode, data), *right)
@@ -163,7 +163,7 @@ def test_what_ends_it_at_an_effect_is_unknown_from_the_last_block_on(mode: Mode,
 
 
 @MODES
-def test_what_is_known_of_it_between_two_effects_is_no_less(mode: Mode) -> None:
+def test_the_outcome_is_as_certain_between_two_effects(mode: Mode) -> None:
     """Whoever has to leave a dialogue where it stands asks the attempt: unknown from the last block on."""
     by = interrupt_error(SystemExit(), Stage.MAIL)
     right = [RIGHT[step] + b" x" for step in STEPS[mode]]
@@ -189,8 +189,8 @@ def _many(attempt: Attempt, *answers: bytes, people: int = 3, stop: int | None =
     play(deliver(session, submission, "allow", "off", attempt), *answers, breaks=breaks)  # type: ignore[arg-type]
 
 
-def test_of_several_transactions_it_is_known_who_has_it() -> None:
-    """At every effect: those of a transaction that was accepted, and nobody of the one that is under way."""
+def test_of_several_transactions_the_accepted_recipients_are_known() -> None:
+    """At every effect: those of the transaction that was accepted, and none of the one that is being sent."""
     one = [b"250 m", b"250 a", b"550 b", b"354 go", b"250 first"]
     two = [b"250 m", b"250 c", b"354 go", b"250 second"]
     by = interrupt_error(SystemExit(), Stage.MAIL)
@@ -212,8 +212,8 @@ def test_of_several_transactions_it_is_known_who_has_it() -> None:
     assert [each.accepted for each in attempt.result.recipients] == [True, False, True]
 
 
-def test_who_was_told_of_before_the_dialogue_ended_is_not_forgotten() -> None:
-    """An interrupt may strike when the reply was heard, and before the dialogue has returned."""
+def test_a_result_before_the_end_of_the_dialogue_is_kept() -> None:
+    """An interrupt may come after the reply was read, and before the dialogue has returned."""
     attempt = Attempt()
     _many(attempt, b"250 m", b"250 a", b"552 5.5.3 b", b"354 go", b"250 first", b"550 m", people=2)
     whole = attempt.result

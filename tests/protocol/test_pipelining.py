@@ -1,4 +1,4 @@
-"""One message in one flight: what goes along, what waits, and what an answer means (PIPE-01, PIPE-03, PIPE-05)."""
+"""One message in one group: what is in the group, what waits, and what a reply means (PIPE-01, PIPE-03, PIPE-05)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ NO = b"550 5.1.1 no"
 
 
 def mail(people: int, data: bytes = SHORT) -> Submission:
-    """Return a message for so many."""
+    """Return a message for this many recipients."""
     to = tuple(Mailbox.parse(f"r{number}@b.example") for number in range(people))
     return Submission(Mailbox.parse("me@a.example"), to, Content.from_bytes(data))
 
 
-def said(
+def send(
     offered: dict[str, str],
     people: int,
     *answers: bytes | SecureSMTPError,
@@ -53,13 +53,13 @@ def said(
     data: bytes = SHORT,
     session: Session | None = None,
 ) -> Played[Delivery]:
-    """Play one message in a session in which this is offered."""
+    """Send one message in a session with these extensions."""
     session = session or Session(TLS, Capabilities(offered))
     return play(deliver(session, mail(people, data), partial, "message"), *answers)
 
 
-def flights(played: Played[Delivery]) -> list[list[bytes]]:
-    """Return the verbs of each flight."""
+def groups(played: Played[Delivery]) -> list[list[bytes]]:
+    """Return the verbs of each group."""
     return [
         [line.data.split()[0] for line in effect.lines] for effect in played.effects if isinstance(effect, CommandGroup)
     ]
@@ -73,20 +73,20 @@ def flights(played: Played[Delivery]) -> list[list[bytes]]:
         (2, "raise", [b"250 m", b"250 r", b"251 r", b"354 go", b"250 ok"], [[b"MAIL", b"RCPT", b"RCPT"]]),
     ],
 )
-def test_data_goes_along_where_no_recipient_can_forbid_it(
+def test_data_is_in_the_group_if_no_recipient_can_forbid_it(
     people: int, partial: Partial, answers: list[bytes], shape: list[list[bytes]]
 ) -> None:
     """An accepted DATA cannot be taken back; the content waits for all replies (RFC 2920 §3.1)."""
-    played = said(DATA, people, *answers, partial=partial)
+    played = send(DATA, people, *answers, partial=partial)
     assert [reply.text for reply in played.value.replies] == ["ok"]
-    assert flights(played) == shape
+    assert groups(played) == shape
     assert played.commands[-1] == b"DATA"
-    heard = [type(effect) for effect in played.effects]
+    kinds = [type(effect) for effect in played.effects]
     # MAIL, each RCPT, DATA; then the content; then its reply.
-    assert heard[-2:] == [Block, Receive]
-    assert heard.count(Receive) == people + 3
-    asked = [(effect.stage, effect.limit) for effect in played.effects if isinstance(effect, Receive)]
-    assert asked[-2:] == [(Stage.DATA, "data"), (Stage.CONTENT, "final")]
+    assert kinds[-2:] == [Block, Receive]
+    assert kinds.count(Receive) == people + 3
+    limits = [(effect.stage, effect.limit) for effect in played.effects if isinstance(effect, Receive)]
+    assert limits[-2:] == [(Stage.DATA, "data"), (Stage.CONTENT, "final")]
     assert played.content == b"Subject: x\r\n\r\n..x\r\n.\r\n"
 
 
@@ -108,16 +108,16 @@ def test_data_goes_along_where_no_recipient_can_forbid_it(
         *("empty", "empty for all or nobody", "last line without end"),
     ],
 )
-def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
+def test_a_chunk_is_in_the_group_if_no_recipient_can_forbid_it(
     people: int, partial: Partial, data: bytes, shape: list[list[bytes]]
 ) -> None:
-    """With its exact octets, no dots added, the last line ended (BDAT-01); what is large waits."""
-    played = said(CHUNK, people, b"250 m", *[b"250 r"] * people, b"250 ok", partial=partial, data=data)
-    assert played.value.size == len(data)
-    assert flights(played) == shape
+    """With its exact octets: no dots added, the last line ended (BDAT-01). A large chunk waits for the replies."""
+    played = send(CHUNK, people, b"250 m", *[b"250 r"] * people, b"250 ok", partial=partial, data=data)
+    assert groups(played) == shape
     whole = data if not data or data.endswith(b"\r\n") else data + b"\r\n"
     assert played.commands[-1] == b"BDAT %d LAST" % len(whole)
     assert played.content == whole
+    assert played.value.size == len(whole)
     assert b"DATA" not in played.commands
     assert [effect.stage for effect in played.effects if isinstance(effect, CommandGroup)] == [
         Stage.MAIL,
@@ -140,12 +140,12 @@ def test_a_chunk_goes_along_where_no_recipient_can_forbid_it(
         (CHUNK, [b"250 m", b"250 r", b"552 d"], DataRefusedError, Stage.CONTENT, True),
     ],
 )
-def test_a_refusal_in_a_flight_leaves_the_session_in_step(
+def test_the_session_is_usable_after_a_refusal_in_a_group(
     offered: dict[str, str], answers: list[bytes], kind: type[RefusedError], stage: Stage, *, needs_reset: bool
 ) -> None:
-    """Every reply is heard; the next flight begins with RSET where a transaction is open, and only then."""
+    """Every reply is read. The next group begins with RSET if a transaction may be open, and only then."""
     session = Session(TLS, Capabilities(offered))
-    played = said(offered, 1, *answers, session=session)
+    played = send(offered, 1, *answers, session=session)
     error = played.failure(kind)
     assert isinstance(error, RefusedError)
     assert is_session_usable(error)
@@ -154,17 +154,17 @@ def test_a_refusal_in_a_flight_leaves_the_session_in_step(
     # Where DATA was accepted for nobody, an empty content ends it.
     assert (played.content == b".\r\n") is (offered == DATA and b"354 go" in answers and NO in answers)
     body = [b"354 go", b"250 ok"] if offered == DATA else [b"250 ok"]
-    after = said(offered, 1, *[b"250 reset"] * needs_reset, b"250 m", b"250 r", *body, session=session)
+    after = send(offered, 1, *[b"250 reset"] * needs_reset, b"250 m", b"250 r", *body, session=session)
     assert [reply.text for reply in after.value.replies] == ["ok"]
-    assert flights(after)[0][:2] == ([b"RSET", b"MAIL"] if needs_reset else [b"MAIL", b"RCPT"])
+    assert groups(after)[0][:2] == ([b"RSET", b"MAIL"] if needs_reset else [b"MAIL", b"RCPT"])
     assert not session.needs_reset
 
 
 @pytest.mark.parametrize("code", [b"530", b"535", b"538"])
 @pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
-def test_a_server_that_wants_a_login_says_so_in_a_flight(offered: dict[str, str], code: bytes) -> None:
-    """All replies are heard, and the outcome is certain though a chunk was written (POL-02)."""
-    error = said(offered, 1, code + b" log in", b"503 r", b"503 d").failure(AuthenticationError)
+def test_a_required_login_is_an_authentication_error_in_a_group(offered: dict[str, str], code: bytes) -> None:
+    """All replies are read, so the outcome is certain even if a chunk was written (POL-02)."""
+    error = send(offered, 1, code + b" log in", b"503 r", b"503 d").failure(AuthenticationError)
     assert (error.outcome, error.stage) == (Outcome.NOT_SENT, Stage.MAIL)
 
 
@@ -175,9 +175,11 @@ def test_a_server_that_wants_a_login_says_so_in_a_flight(offered: dict[str, str]
         (DATA, [b"250 m", NO, b"354 go", GONE]),
     ],
 )
-def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: list[bytes | SecureSMTPError]) -> None:
-    """Else the session is out of step; that the recipients were refused stays true (PIPE-03)."""
-    error = said(offered, 1, *answers).failure(RecipientsRefusedError)
+def test_a_content_without_recipients_must_be_refused(
+    offered: dict[str, str], answers: list[bytes | SecureSMTPError]
+) -> None:
+    """Otherwise the session cannot go on; that the recipients were refused stays true (PIPE-03)."""
+    error = send(offered, 1, *answers).failure(RecipientsRefusedError)
     assert error.outcome is Outcome.REFUSED
     assert isinstance(error, RefusedError)
     assert not is_session_usable(error)
@@ -195,29 +197,41 @@ def test_a_content_for_nobody_must_be_refused(offered: dict[str, str], answers: 
 @pytest.mark.parametrize(
     ("offered", "answers"), [(DATA, [b"250 m", NO, b"354 go"]), (CHUNK, [b"250 m", NO])], ids=["DATA", "BDAT"]
 )
-def test_a_421_behind_a_refusal_ends_the_session(
+def test_a_421_after_a_refusal_ends_the_session(
     offered: dict[str, str], answers: list[bytes | SecureSMTPError]
 ) -> None:
-    """The refusal stays true, and nothing more is written or heard (RFC 5321 §3.8)."""
-    error = said(offered, 1, *answers, b"421 bye").failure(RecipientsRefusedError)
+    """The refusal stays true, and nothing more is written or read (RFC 5321 §3.8)."""
+    error = send(offered, 1, *answers, b"421 bye").failure(RecipientsRefusedError)
     assert isinstance(error, RefusedError)
     assert not is_session_usable(error)
+
+
+@pytest.mark.parametrize("opening", [[b"250 m", NO], [NO, b"503 r"]], ids=["recipient", "sender"])
+@pytest.mark.parametrize("end", [GONE, b"250 what"], ids=["lost", "wrong"])
+def test_a_refusal_stays_true_if_the_reply_to_data_is_lost_or_wrong(
+    opening: list[bytes], end: bytes | SecureSMTPError
+) -> None:
+    """The message was refused for good: "not sent, try again" would be wrong. The session ends."""
+    error = send(DATA, 1, *opening, end).error
+    assert isinstance(error, RefusedError)
+    assert (error.outcome, error.retryable, is_session_usable(error)) == (Outcome.REFUSED, False, False)
+    assert error.__cause__ is end if end is GONE else isinstance(error.__cause__, ProtocolError)
 
 
 @pytest.mark.parametrize("end", [b"250 accepted", b"354 what", b"251 x", GONE])
 @pytest.mark.parametrize(
     "opening", [[b"250 m", NO], [NO, b"250 r"], [NO, NO], [b"250 m", b"421 bye"], [b"421 bye", NO], [b"530 m", NO]]
 )
-def test_what_became_of_a_chunk_its_own_reply_says_alone(opening: list[bytes], end: bytes | SecureSMTPError) -> None:
-    """Whatever was said of the opening: a server that says goodbye has been seen to take the chunk behind it."""
-    error = said(CHUNK, 1, *opening, end).failure(OutcomeUnknownError)
+def test_only_the_reply_to_a_chunk_decides_its_outcome(opening: list[bytes], end: bytes | SecureSMTPError) -> None:
+    """Whatever the replies to the envelope were: a server was seen to reply 421 and then accept the chunk."""
+    error = send(CHUNK, 1, *opening, end).failure(OutcomeUnknownError)
     assert (error.outcome, error.retryable) == (Outcome.UNKNOWN, False)
 
 
-def test_of_an_empty_content_for_nobody_nobody_has_anything() -> None:
-    """With DATA the content waits for the replies: the refusal of the sender stands, whatever comes then."""
+def test_an_empty_content_is_never_an_unknown_outcome() -> None:
+    """With DATA the content waits for the replies: the refusal of the sender stays true, whatever follows."""
     answers = [NO, b"250 r", b"354 go"]
-    said(DATA, 1, *answers, GONE).failure(SenderRefusedError)
+    send(DATA, 1, *answers, GONE).failure(SenderRefusedError)
     by = interrupt_error(KeyboardInterrupt(), Stage.CONTENT)
     for error, breaks in ((by, {4: by}), (None, {4: ZeroDivisionError()}), (None, {5: ZeroDivisionError()})):
         attempt, session = Attempt(), Session(TLS, Capabilities(DATA))
@@ -233,17 +247,17 @@ def test_of_an_empty_content_for_nobody_nobody_has_anything() -> None:
 @pytest.mark.parametrize("reply", [b"354 what", b"214 help", b"235 what", GONE])
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("offered", [DATA, CHUNK], ids=["DATA", "BDAT"])
-def test_what_is_out_of_step_in_a_flight_tells_no_lie(
+def test_an_unexpected_reply_in_a_group_has_a_true_outcome(
     offered: dict[str, str], at: int, reply: bytes | SecureSMTPError
 ) -> None:
-    """Before a content was ended it is not sent; behind a chunk that was written nobody knows."""
+    """Before the content was fully sent it is not sent; after a written chunk it is unknown."""
     right: list[bytes | SecureSMTPError] = [b"250 m", b"250 r", b"354 go", b"250 ok"]
     if offered == CHUNK:
         del right[2]
     if at == len(right) or (right[at] == b"354 go" and reply == b"354 what"):
         return
     ended = offered == CHUNK or at == 3
-    error = said(offered, 1, *right[:at], reply).error
+    error = send(offered, 1, *right[:at], reply).error
     assert type(error) is (
         OutcomeUnknownError if ended else ProtocolError if isinstance(reply, bytes) else ConnectError
     )
@@ -251,49 +265,49 @@ def test_what_is_out_of_step_in_a_flight_tells_no_lie(
 
 
 @pytest.mark.parametrize("code", [b"450", b"421"])
-def test_a_reset_that_is_refused_in_a_flight_ends_the_session(code: bytes) -> None:
-    """RSET cannot be refused: whose replies follow is not known."""
+def test_a_refused_reset_in_a_group_ends_the_session(code: bytes) -> None:
+    """RSET cannot be refused, so the replies no longer match the commands."""
     session = Session(TLS, Capabilities(DATA), needs_reset=True)
-    error = said(DATA, 1, code + b" no", session=session).failure(ConnectError)
+    error = send(DATA, 1, code + b" no", session=session).failure(ConnectError)
     assert (error.stage, error.outcome) == (Stage.RSET, Outcome.NOT_SENT)
 
 
 @pytest.mark.parametrize("code", [b"450", b"421"])
-def test_a_reset_that_is_refused_before_a_chunk_leaves_it_to_the_reply_to_that(code: bytes) -> None:
+def test_after_a_refused_reset_the_reply_to_the_chunk_decides(code: bytes) -> None:
     """The old transaction may have taken the recipient and the chunk."""
     for end, kind in ((b"554 no", ConnectError), (b"250 ok", OutcomeUnknownError), (GONE, OutcomeUnknownError)):
         session = Session(TLS, Capabilities(CHUNK), needs_reset=True)
-        error = said(CHUNK, 1, code + b" no", b"250 m", b"250 r", end, session=session).failure(kind)
+        error = send(CHUNK, 1, code + b" no", b"250 m", b"250 r", end, session=session).failure(kind)
         assert kind is not ConnectError or (error.stage, error.outcome) == (Stage.RSET, Outcome.NOT_SENT)
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_a_421_in_a_flight_is_the_end_of_it(at: int) -> None:
+def test_a_421_in_a_group_ends_the_transaction(at: int) -> None:
     """Before the content was written: it may be tried again (RFC 5321 §3.8)."""
     session = Session(TLS, Capabilities(DATA), needs_reset=True)
     answers = [b"250 reset", b"250 m", b"250 r"][:at]
-    error = said(DATA, 1, *answers, b"421 bye", session=session).failure(ConnectError)
+    error = send(DATA, 1, *answers, b"421 bye", session=session).failure(ConnectError)
     assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_a_421_before_a_chunk_that_is_refused_is_the_end_of_it(at: int) -> None:
-    """The reply to the chunk proves that nobody has it, and the connection is not used again."""
+def test_a_421_before_a_refused_chunk_ends_the_transaction(at: int) -> None:
+    """The reply to the chunk proves that it was not accepted, and the connection is not used again."""
     answers = [b"250 reset", b"250 m", b"250 r", b"554 no"]
     answers[at] = b"421 bye"
     session = Session(TLS, Capabilities(CHUNK), needs_reset=True)
-    error = said(CHUNK, 1, *answers, session=session).failure(ConnectError)
+    error = send(CHUNK, 1, *answers, session=session).failure(ConnectError)
     assert (error.outcome, error.retryable) == (Outcome.NOT_SENT, True)
 
 
-def test_a_421_to_one_recipient_is_not_said_of_the_others() -> None:
+def test_a_421_to_one_recipient_is_not_the_reply_for_the_others() -> None:
     """The chunk was accepted for them; who ends the session is the link's to know."""
-    played = said(CHUNK, 2, b"250 m", b"421 bye", b"250 r", b"250 ok", partial="allow")
+    played = send(CHUNK, 2, b"250 m", b"421 bye", b"250 r", b"250 ok", partial="allow")
     assert [each.accepted for each in played.value.recipients] == [False, True]
 
 
-def test_a_chunk_that_breaks_off_is_unknown_behind_its_last_block() -> None:
-    """A large one is written block by block: until the last is written whole, nobody can have it."""
+def test_an_interrupted_chunk_is_unknown_after_its_last_block() -> None:
+    """A large one is written block by block. Until the last is written whole, the server cannot accept it."""
     data = b"\r\n" + b"x\r\n" * BLOCK
     session = Session(TLS, Capabilities(CHUNK))
     submission = mail(1, data)
@@ -307,8 +321,8 @@ def test_a_chunk_that_breaks_off_is_unknown_behind_its_last_block() -> None:
         assert played.error.outcome is (Outcome.NOT_SENT if number in blocks else Outcome.UNKNOWN)
 
 
-def test_a_message_whose_connection_ends_is_not_sent_until_its_content_was_ended() -> None:
-    """From then on nobody knows, whatever was said of another one."""
+def test_a_lost_message_is_not_sent_until_its_content_was_fully_sent() -> None:
+    """From then on the outcome is unknown, whatever became of another message."""
     bye = ConnectError("the server closes the session", reply=Reply(421, None, "bye", b"bye"))
     transaction = Transaction(Session(TLS, Capabilities(DATA)), mail(1), "raise")
     outcomes = []
@@ -325,14 +339,14 @@ def test_a_message_whose_connection_ends_is_not_sent_until_its_content_was_ended
     assert outcomes == [Outcome.NOT_SENT, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.UNKNOWN]
 
 
-def test_off_is_one_command_a_round_trip() -> None:
+def test_without_pipelining_each_command_is_a_round_trip() -> None:
     """Whatever is offered."""
     played = play(
         deliver(Session(TLS, Capabilities(CHUNK)), mail(1), "raise", "off"), b"250 m", b"250 r", b"354 go", b"250 ok"
     )
     assert played.commands == [b"MAIL FROM:<me@a.example>", b"RCPT TO:<r0@b.example>", b"DATA"]
-    assert flights(played) == []
-    assert said({"CHUNKING": ""}, 1, b"250 m", b"250 r", b"354 go", b"250 ok").commands[-1] == b"DATA"
+    assert groups(played) == []
+    assert send({"CHUNKING": ""}, 1, b"250 m", b"250 r", b"354 go", b"250 ok").commands[-1] == b"DATA"
 
 
 ANSWERS = [b"250 x", b"251 x", b"354 x", b"450 x", b"550 x", b"421 x", b"530 x", b"503 x"]
@@ -345,26 +359,26 @@ ANSWERS = [b"250 x", b"251 x", b"354 x", b"450 x", b"550 x", b"421 x", b"530 x",
     st.lists(st.sampled_from(ANSWERS), max_size=9),
 )
 @settings(max_examples=examples(500), deadline=None)
-def test_success_is_every_right_answer(
+def test_success_needs_every_right_reply_in_a_group(
     offered: dict[str, str], people: int, partial: Partial, said_: list[bytes]
 ) -> None:
-    """Whatever a server says in a flight: a delivery means a recipient, and 250 to the content as the last word."""
+    """Whatever the server replies: a delivery has an accepted recipient, and 250 to the content as the last reply."""
     answers = [*said_, *[b"500 x"] * 12]
-    played = said(offered, people, *answers, partial=partial)
+    played = send(offered, people, *answers, partial=partial)
     codes = [answer[:3] for answer in answers]
-    heard = sum(isinstance(effect, Receive) for effect in played.effects)
+    received = sum(isinstance(effect, Receive) for effect in played.effects)
     if played.error is None:
         accepted = [code[:2] == b"25" for code in codes[1 : people + 1]]
-        assert codes[0] == codes[heard - 1] == b"250"
+        assert codes[0] == codes[received - 1] == b"250"
         assert any(accepted) if partial == "allow" else all(accepted)
         assert [r.accepted for r in played.value.recipients] == accepted
-        assert heard == people + 2 + (offered == DATA)
+        assert received == people + 2 + (offered == DATA)
     elif is_session_usable(played.error):
         commands = sum(len(effect.lines) for effect in played.effects if isinstance(effect, CommandGroup))
         data = [effect for effect in played.effects if isinstance(effect, Block)]
         lone = b"DATA" in played.commands and bool(data)
-        # Each reply that was asked for was heard (PIPE-05).
-        assert heard == len(played.commands) + lone >= commands
+        # Each reply that was due was read (PIPE-05).
+        assert received == len(played.commands) + lone >= commands
 
 
 WORDS = b"-%%d.1.5 to %%d %s\n%%d %s" % ("ü".encode() * 700, b"x" * 1500)
@@ -372,7 +386,7 @@ WORDS = b"-%%d.1.5 to %%d %s\n%%d %s" % ("ü".encode() * 700, b"x" * 1500)
 
 @pytest.mark.parametrize("offered", [{}, DATA, CHUNK], ids=["off", "data", "chunk"])
 @pytest.mark.parametrize("code", [2, 5])
-def test_what_a_receipt_keeps_of_a_servers_words_has_a_budget(offered: dict[str, str], code: int) -> None:
+def test_the_text_of_replies_in_a_receipt_has_a_limit(offered: dict[str, str], code: int) -> None:
     """3,000 recipients held 17 MiB of them; the codes are kept of each (issue 12, 1)."""
     to = [(b"%d50" + WORDS) % (code, code, number, code * 100 + 50) for number in range(3000)]
     ends = {2: [b"354 go", b"250 ok"], 5: [b"554 no"]}[code]
@@ -380,7 +394,7 @@ def test_what_a_receipt_keeps_of_a_servers_words_has_a_budget(offered: dict[str,
         ends = ends[-1:]
     elif not offered and code == 5:
         ends = [b"250 reset"]
-    played = said(offered, 3000, b"250 m", *to, *ends, partial="allow")
+    played = send(offered, 3000, b"250 m", *to, *ends, partial="allow")
     recipients = (
         played.error.recipients if isinstance(played.error, RecipientsRefusedError) else played.value.recipients
     )
@@ -395,14 +409,14 @@ def test_several_transactions_share_the_budget_of_one_receipt() -> None:
     """A server that takes one recipient at a time says something of each content as well."""
     each = [(b"250" + WORDS) % (2, number, 250) for number in range(3000)]
     answers = [reply for one in each for reply in (b"250 m", one, b"354 go", one)]
-    delivery = said({"LIMITS": "RCPTMAX=1"}, 3000, *answers, partial="allow").value
+    delivery = send({"LIMITS": "RCPTMAX=1"}, 3000, *answers, partial="allow").value
     kept = [*(one.reply for one in delivery.recipients), *delivery.replies]
     assert len(kept) == 6000
     assert sum(len(reply.text) + len(reply.raw) for reply in kept) < (1 << 18) + 6000 * 2 * 96
 
 
-def test_what_is_known_of_a_message_meanwhile_has_the_budget_too() -> None:
-    """What an interrupt would ask for keeps each reply once, as the receipt does (measured: 10 MiB for 3,000)."""
+def test_the_text_of_replies_in_an_attempt_has_the_same_limit() -> None:
+    """The record for an interrupt keeps each reply once, as the receipt does (measured: 10 MiB for 3,000)."""
     each = [(b"250" + WORDS) % (2, number, 250) for number in range(3000)]
     answers = [reply for one in each for reply in (b"250 m", one, b"354 go", one)]
     attempt, session = Attempt(), Session(TLS, Capabilities({"LIMITS": "RCPTMAX=1"}))
@@ -418,15 +432,15 @@ def test_what_is_known_of_a_message_meanwhile_has_the_budget_too() -> None:
 def test_short_replies_are_kept_whole_however_many_there_are() -> None:
     """Only who is wordy is cut."""
     replies = [b"250 2.1.5 " + b"x" * 60 for _ in range(5000)]
-    played = said(DATA, 5000, b"250 m", *replies, b"354 go", b"250 ok", partial="allow")
+    played = send(DATA, 5000, b"250 m", *replies, b"354 go", b"250 ok", partial="allow")
     assert {each.reply.text for each in played.value.recipients} == {"2.1.5 " + "x" * 60}
 
 
 @pytest.mark.parametrize(
     ("refused", "kind"), [(NO, SenderRefusedError), (b"250 m", ConnectError)], ids=["refused", "accepted"]
 )
-def test_a_chunk_that_did_not_leave_whole_is_not_sent(refused: bytes, kind: type[SecureSMTPError]) -> None:
-    """The link says so; replies that came before the end are heard, and no octet of a content is written any more."""
+def test_a_chunk_that_was_not_written_whole_is_not_sent(refused: bytes, kind: type[SecureSMTPError]) -> None:
+    """Replies that came before the end are read, and no more of the content is written."""
     transaction = Transaction(Session(TLS, Capabilities(CHUNK)), mail(1), "raise")
     opening = transaction.send_envelope()
     assert isinstance(opening.send(None), CommandGroup)

@@ -113,13 +113,13 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
     assert (asked, played.effects) == ([], [])
 
 
-def test_what_a_server_offers_is_told_in_two_hundred_characters() -> None:
+def test_an_error_shows_200_characters_of_the_offered_mechanisms() -> None:
     """A flood of mechanisms does not fill the log."""
     with pytest.raises(NoUsableMechanismError, match=f"offers {'X' * 199}…, but only"):
         started(Password("user", PASSWORD), ["X" * 300])
 
 
-def test_a_callable_is_asked_at_each_login() -> None:
+def test_a_callable_is_called_at_each_login() -> None:
     """And not before: a password that changes is fetched anew."""
     passwords = iter(["one", "two"])
     login = Password("user", lambda: next(passwords))
@@ -142,7 +142,7 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 @given(_WORDS, _WORDS)
 @settings(max_examples=examples(200), deadline=None)
 def test_plain_is_name_and_password_as_they_are(username: str, password: str) -> None:
-    """RFC 4616: three fields, two NULs, raw UTF-8; once more where it is asked, and nothing else to answer."""
+    """RFC 4616: three fields, two NULs, raw UTF-8; once more if it is asked, and no response after that."""
     mechanism = started(Password(username, password), ["PLAIN"])
     initial = mechanism.start()
     assert initial is not None
@@ -174,7 +174,7 @@ def test_nothing_shows_the_password() -> None:
     assert secret.reveal() == PASSWORD
 
 
-def test_a_secret_tells_nothing_by_comparison() -> None:
+def test_comparing_a_secret_reveals_nothing() -> None:
     """Two secrets with the same content are not equal, and a copy is refused."""
     assert Secret("a") != Secret("a")
     with pytest.raises(TypeError, match="cannot be pickled"):

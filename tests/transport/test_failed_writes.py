@@ -1,4 +1,4 @@
-"""A write that fails, at every record: nothing more is written, what came is heard, and nobody is told a lie."""
+"""A write that fails at any record: nothing more is written, replies are read, and each outcome is true."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PEOPLE = 400
 
 
 class Breaking(Wire):
-    """A wire whose other end is gone when so many records were written; *last* is what it has said by then."""
+    """A wire whose other end is gone once so many records were written; *last* is what it has sent by then."""
 
     def __init__(self, pieces: list[bytes], records: int, last: bytes) -> None:
         super().__init__(pieces)
@@ -84,10 +84,10 @@ def _in_flight(link: MemoryLink, session: Session) -> list[Delivery | BaseExcept
     [b"", b"250 ok\r\n", b"550 no\r\n" * 900, b"421 bye\r\n", b"250 ok\r\n" * 300, b"rubbish\r\n"],
     ids=["nothing", "one", "refusals", "421", "some", "rubbish"],
 )
-def test_after_a_write_that_failed_nothing_is_written_and_what_came_is_heard(
+def test_after_a_failed_write_nothing_is_written_and_replies_are_read(
     send: Callable[[MemoryLink, Session], list[Delivery | BaseException]], offer: bytes, last: bytes, stride: int
 ) -> None:
-    """Our own error, and the outcome that is so: unknown only where a content left whole (issue 12, 12)."""
+    """The error is one of ours; the outcome is true: unknown only if a content was fully sent (issue 12, 12)."""
     for records in count(len(last) % stride, stride):
         ready = [b"220 mx\r\n", b"250-mx\r\n250-" + offer + b"\r\n250 SIZE\r\n"]
         good = b"250 ok\r\n" * (PEOPLE + 1) + (b"354 go\r\n" if offer == b"PIPELINING" else b"")

@@ -1,24 +1,18 @@
-"""The link below the mailer: the write gate, addresses, what is idle, what is cut."""
+"""One connection: the gate for plaintext, unsolicited replies, time limits, connections that are cut."""
 
 from __future__ import annotations
 
 import selectors
 import socket
-import ssl
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import cast
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from conftest import Mailer, Positions, Serve
 from scripted import Connection as Seen
@@ -36,7 +30,6 @@ from securesmtp import (
     SecureSMTPError,
     SenderRefusedError,
     Timeouts,
-    TLSError,
     TLSPolicy,
     WrongTLSModeError,
 )
@@ -60,8 +53,8 @@ def _link() -> Link:
     return Link(SecureMailer("localhost", 1, tls="starttls", timeout=1)._settings, build_context(TLSPolicy()))
 
 
-def test_no_stock_command_is_written() -> None:
-    """Every command of smtplib comes through putcmd."""
+def test_no_command_of_smtplib_is_written() -> None:
+    """Each of them calls putcmd or send, and both refuse."""
     link = _link()
     written = (lambda: link.docmd("MAIL"), lambda: link.data("x"), lambda: link.send(b"NOOP"))
     for command in (link.noop, link.rset, link.starttls, link.quit, *written):
@@ -73,7 +66,7 @@ def test_no_stock_command_is_written() -> None:
 def test_a_connection_that_died_while_idle_is_replaced(
     serve: Serve, mailer: Mailer, message: EmailMessage, ending: Ending
 ) -> None:
-    """Before MAIL, so that the next message is not lost on it."""
+    """This happens before MAIL, so the next message is not lost on it."""
     ended = threading.Event()
 
     def once(peer: Peer) -> None:
@@ -93,8 +86,8 @@ def test_a_connection_that_died_while_idle_is_replaced(
     assert len(server.connections) == 2
 
 
-def test_421_while_idle_is_not_answered(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """The connection is closed without a word (RPL-09), and the next message takes a new one."""
+def test_after_a_421_while_idle_nothing_is_written(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """The connection is closed without QUIT (RPL-09), and the next message uses a new one."""
     said = threading.Event()
 
     def farewell(peer: Peer) -> None:
@@ -124,10 +117,10 @@ def test_421_while_idle_is_not_answered(serve: Serve, mailer: Mailer, message: E
     [(b"421 bye\r\n", ConnectError), (b"250 more\r\n", ProtocolError), (b"25", ProtocolError)],
     ids=["421", "reply", "fragment"],
 )
-def test_what_is_said_out_of_turn_ends_the_session(
+def test_an_unsolicited_reply_ends_the_session(
     serve: Serve, mailer: Mailer, message: EmailMessage, extra: bytes, error: type[SecureSMTPError]
 ) -> None:
-    """Inside TLS, behind the EHLO reply: MAIL is not written (RPL-04)."""
+    """Inside TLS, after the reply to EHLO: MAIL is not written (RPL-04)."""
 
     def script(peer: Peer) -> None:
         peer.start_tls()
@@ -144,8 +137,10 @@ def test_what_is_said_out_of_turn_ends_the_session(
     assert b"MAIL" not in server.secret
 
 
-def test_what_is_said_behind_the_greeting_is_no_answer(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """EHLO is not written, and not taken for answered (RPL-04)."""
+def test_a_reply_sent_with_the_greeting_is_not_the_reply_to_ehlo(
+    serve: Serve, mailer: Mailer, message: EmailMessage
+) -> None:
+    """EHLO is not written (RPL-04)."""
 
     def script(peer: Peer) -> None:
         peer.start_tls()
@@ -160,10 +155,8 @@ def test_what_is_said_behind_the_greeting_is_no_answer(serve: Serve, mailer: Mai
     assert server.secret == b""
 
 
-def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
-    serve: Serve, mailer: Mailer, message: EmailMessage
-) -> None:
-    """STARTTLS is not even asked for."""
+def test_an_unsolicited_reply_in_plaintext_is_a_downgrade(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """STARTTLS is not written."""
 
     def script(peer: Peer) -> None:
         peer.send(b"220 mx.test\r\n")
@@ -180,7 +173,7 @@ def test_what_is_said_out_of_turn_in_the_clear_is_a_downgrade(
 
 
 def test_plaintext_with_the_220_is_a_downgrade(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """No handshake is begun (RFC 3207 §6)."""
+    """The handshake does not begin (RFC 3207 §6)."""
 
     def script(peer: Peer) -> None:
         peer.send(b"220 mx.test\r\n")
@@ -196,10 +189,8 @@ def test_plaintext_with_the_220_is_a_downgrade(serve: Serve, mailer: Mailer, mes
     assert "tampering" in str(caught.value.hint)
 
 
-def test_plaintext_that_follows_the_220_late_is_a_downgrade(
-    serve: Serve, mailer: Mailer, message: EmailMessage
-) -> None:
-    """In a later segment it can only meet the handshake."""
+def test_plaintext_some_time_after_the_220_is_a_downgrade(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
+    """In a later segment it arrives during the handshake."""
 
     def script(peer: Peer) -> None:
         peer.send(b"220 mx.test\r\n")
@@ -215,8 +206,8 @@ def test_plaintext_that_follows_the_220_late_is_a_downgrade(
         mailer(serve(script), tls="starttls").send(message)
 
 
-def test_a_port_where_nobody_listens_is_an_error_that_may_be_retried(message: EmailMessage) -> None:
-    """And says which address."""
+def test_a_port_without_a_server_is_a_retryable_error(message: EmailMessage) -> None:
+    """The error names the address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with SecureMailer("127.0.0.1", free.getsockname()[1]) as mailer, pytest.raises(ConnectError) as caught:
@@ -226,10 +217,10 @@ def test_a_port_where_nobody_listens_is_an_error_that_may_be_retried(message: Em
     assert "465" in str(caught.value.hint)
 
 
-def test_the_second_address_is_taken_when_the_first_is_dead(
+def test_the_second_address_is_used_if_the_first_fails(
     serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any client of a host with several addresses does, from the address that it was told."""
+    """The connection leaves from the source address that the caller chose."""
     callers: list[str] = []
 
     def script(peer: Peer) -> None:
@@ -247,13 +238,13 @@ def test_the_second_address_is_taken_when_the_first_is_dead(
     assert callers == ["127.0.0.2"]
 
 
-def test_the_name_of_this_machine_is_asked_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EHLO says an address literal; the resolver would be waited for."""
+def test_the_name_of_this_machine_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EHLO has an address literal; a lookup could take long."""
     monkeypatch.delattr(socket, "getfqdn")
     assert not _link().is_open
 
 
-def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
+def test_an_unconnected_link_raises_a_retryable_error() -> None:
     """Nothing was written."""
     link = _link()
     with pytest.raises(ConnectError, match="closed") as caught:
@@ -266,8 +257,8 @@ def test_a_link_that_is_not_connected_may_be_tried_again() -> None:
     assert (caught.value.stage, caught.value.retryable) == (Stage.RSET, True)
 
 
-def test_a_goodbye_that_fails_is_silent() -> None:
-    """Nothing depends on it."""
+def test_an_error_in_closing_is_not_raised() -> None:
+    """No message depends on QUIT."""
 
     def fails() -> Dialogue[None]:
         raise ConnectError("gone")
@@ -282,8 +273,8 @@ def test_a_goodbye_that_fails_is_silent() -> None:
     assert not link.is_open
 
 
-def test_a_refusal_leaves_the_connection_to_the_next_message(serve: Serve, mailer: Mailer) -> None:
-    """The session is in step: all that was asked for was heard."""
+def test_after_a_refusal_the_connection_is_used_again(serve: Serve, mailer: Mailer) -> None:
+    """All replies that were due have been read."""
     server = serve(honest(replies={"MAIL": lambda _, line: b"550 no\r\n" if b"no@" in line else b"250 ok\r\n"}))
     mine = mailer(server)
     with pytest.raises(SenderRefusedError):
@@ -292,8 +283,8 @@ def test_a_refusal_leaves_the_connection_to_the_next_message(serve: Serve, maile
     assert len(server.connections) == 1
 
 
-def test_a_limit_that_has_run_out_says_where() -> None:
-    """And which it was; another try may have better luck."""
+def test_an_expired_limit_names_its_stage() -> None:
+    """It names the limit too, and is retryable."""
     with pytest.raises(DeadlineExceededError) as caught:
         Deadline("command", 0).left(Stage.MAIL)
     assert (caught.value.limit, caught.value.stage, caught.value.retryable) == ("command", Stage.MAIL, True)
@@ -304,8 +295,10 @@ def test_a_limit_that_has_run_out_says_where() -> None:
     assert (caught.value.limit, caught.value.stage) == ("deadline", Stage.RSET)
 
 
-def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No socket is left behind, and the mailer stays usable."""
+def test_an_interrupt_while_connecting_closes_the_socket(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailer stays usable."""
 
     class Interrupted(socket.socket):
         def connect(self, address: object) -> None:
@@ -316,16 +309,18 @@ def test_interrupting_the_connect_closes_its_socket(message: EmailMessage, monke
         mailer.send(message)
 
 
-def test_ipv6_is_named_in_ehlo(serve: Serve, ca_file: Path, message: EmailMessage) -> None:
-    """As an address literal (RFC 5321 §4.1.3)."""
+def test_ehlo_has_an_ipv6_address_as_a_literal(serve: Serve, ca_file: Path, message: EmailMessage) -> None:
+    """Its form is that of RFC 5321 §4.1.3."""
     server = serve(host="::1")
     with SecureMailer("::1", server.port, policy=TLSPolicy(ca_file=ca_file, server_hostname="localhost")) as mailer:
         mailer.send(message)
     assert server.secret.startswith(b"EHLO [IPv6:::1]\r\n")
 
 
-def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """STARTTLS on the port of implicit TLS: both sides wait."""
+def test_starttls_on_a_silent_port_465_is_reported_as_the_wrong_mode(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Client and server would wait for each other."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", silent.getsockname())]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
@@ -337,8 +332,8 @@ def test_silence_on_port_465_names_the_mode(message: EmailMessage, monkeypatch: 
     assert caught.value.stage is Stage.GREETING
 
 
-def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mailer: Mailer) -> None:
-    """The upload may take longer than any one limit: each block has its own (TMO-03)."""
+def test_a_server_that_reads_slowly_but_steadily_gets_the_whole_message(serve: Serve, mailer: Mailer) -> None:
+    """The upload may take longer than one limit, because each block has its own (TMO-03)."""
 
     def slow(peer: Peer) -> None:
         up_to_content(peer)
@@ -357,8 +352,8 @@ def test_a_server_that_reads_slowly_but_steadily_is_waited_for(serve: Serve, mai
     assert receipt.size == len(raw)
 
 
-def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, mailer: Mailer) -> None:
-    """Nothing was accepted: the content was not ended."""
+def test_a_server_that_stops_reading_exceeds_the_limit_of_a_block(serve: Serve, mailer: Mailer) -> None:
+    """The message was not accepted, because its content was not fully sent."""
     gone = threading.Event()
 
     def stuck(peer: Peer) -> None:
@@ -379,10 +374,10 @@ def test_a_server_that_stops_reading_meets_the_limit_of_a_block(serve: Serve, ma
 @pytest.mark.parametrize(
     ("words", "kind"), [(b"552 5.3.4 too big\r\n", DataRefusedError), (b"250 queued\r\n", ProtocolError)]
 )
-def test_an_answer_in_the_midst_of_the_last_block_is_none_to_the_content(
+def test_a_reply_during_the_last_block_does_not_accept_the_content(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, words: bytes, kind: type[SecureSMTPError]
 ) -> None:
-    """It was not ended, so it is not accepted, and the connection is closed."""
+    """The content was not fully sent; the connection is closed."""
     told = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -409,10 +404,10 @@ def test_an_answer_in_the_midst_of_the_last_block_is_none_to_the_content(
 
 
 @pytest.mark.parametrize("words", [b"552 5.3.4 too big\r\n", b""], ids=["552", "nothing"])
-def test_a_connection_that_is_reset_in_the_body_tells_what_the_server_said(
+def test_after_a_reset_during_the_content_the_servers_reply_is_still_read(
     serve: Serve, mailer: Mailer, words: bytes
 ) -> None:
-    """The 552, where there is one; else that the connection was lost, and nothing sent."""
+    """If there is a 552, it is the error; otherwise the connection was lost and the message was not sent."""
 
     def full(peer: Peer) -> None:
         up_to_content(peer)
@@ -431,7 +426,7 @@ OFFERS = {"lockstep": (), "DATA": ("PIPELINING",), "BDAT": ("PIPELINING", "CHUNK
 
 
 def octets_before_the_content(log: Seen, who: str) -> int:
-    """Return how much *who* says before the client writes the turn in which the content of `RAW` ends."""
+    """Return how many bytes *who* sends before the client writes the end of the content of `RAW`."""
     before = 0
     for turn in log.turns:
         if turn.who == "client" and RAW in turn.octets:
@@ -444,10 +439,10 @@ def octets_before_the_content(log: Seen, who: str) -> int:
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
 @pytest.mark.parametrize("ending", ["cut", "reset"])
 @pytest.mark.parametrize("side", ["cut_after_read", "cut_after_written"])
-def test_the_outcome_is_the_truth_at_every_octet(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+def test_the_outcome_is_true_if_the_connection_is_cut_at_any_byte(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     serve: Serve, mailer: Mailer, positions: Positions, side: str, ending: Ending, mode: Mode, offer: str
 ) -> None:
-    """Cut after each octet read or written, by FIN and by RST: the caller is never told a lie (MSG-06)."""
+    """After each byte read or written, by FIN and by RST (MSG-06)."""
     script = honest(mode, extensions=OFFERS[offer])
     whole = serve(script)
     first = mailer(whole, tls=mode)
@@ -479,17 +474,6 @@ def test_the_outcome_is_the_truth_at_every_octet(  # noqa: PLR0913, PLR0917 -- f
     assert {Outcome.NOT_SENT, Outcome.UNKNOWN} <= told
 
 
-def test_a_context_that_does_not_verify_is_not_used() -> None:
-    """A context is mutable: it is asked again before each handshake."""
-    from securesmtp._transport.tls import wrap  # noqa: PLC0415 -- this test's own
-
-    context = build_context(TLSPolicy())
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with socket.socket() as plain, pytest.raises(TLSError, match="does not verify"):
-        wrap(context, plain, "localhost")
-
-
 @pytest.mark.parametrize(
     "policy",
     [
@@ -504,31 +488,19 @@ def test_a_file_that_cannot_be_used_is_refused_when_the_mailer_is_made(policy: d
 
 
 def test_the_text_of_a_certificate_is_not_a_path(ca: trustme.CA) -> None:
-    """The error is one line all the same, and names the argument that takes it."""
+    """The error is one line, and names the argument that accepts the text."""
     with pytest.raises(ConfigurationError, match="ca_data") as caught:
         SecureMailer("localhost", ca_file=ca.cert_pem.bytes().decode())
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_without_a_certificate_is_refused_when_the_mailer_is_made(ca: trustme.CA, tmp_path: Path) -> None:
-    """A revocation list alone loads without complaint, and trusts nobody."""
-    key = load_pem_private_key(ca.private_key_pem.bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
-    now = datetime.now(UTC)
-    crl = x509.CertificateRevocationListBuilder(issuer, now, now + timedelta(days=1)).sign(key, hashes.SHA256())
-    (tmp_path / "crl.pem").write_bytes(crl.public_bytes(Encoding.PEM))
-    with pytest.raises(ConfigurationError, match="no certificate"):
-        SecureMailer("localhost", ca_file=tmp_path / "crl.pem")
-
-
 @pytest.mark.parametrize(
     ("extra", "kind"), [(b"250 ok\r\n", ProtocolError), (b"25", ProtocolError), (b"421 bye\r\n", ConnectError)]
 )
-def test_a_flight_is_not_begun_where_the_server_spoke_out_of_turn(
+def test_a_group_is_not_written_after_an_unsolicited_reply(
     serve: Serve, mailer: Mailer, extra: bytes, kind: type[SecureSMTPError]
 ) -> None:
-    """What it said would answer the flight's first command (RPL-04)."""
+    """That reply would count as the reply to the group's first command (RPL-04)."""
     offer = b"250-mx.test\r\n250-CHUNKING\r\n250 PIPELINING\r\n"
     server = serve(honest(extensions=("PIPELINING", "CHUNKING"), replies={"EHLO": offer + extra}))
     with pytest.raises(kind) as caught:
@@ -538,10 +510,10 @@ def test_a_flight_is_not_begun_where_the_server_spoke_out_of_turn(
     assert b"MAIL" not in server.secret
 
 
-def test_a_flight_is_written_while_its_replies_are_read(
+def test_replies_are_read_while_a_group_is_written(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that writes a megabyte of replies before it reads on meets a client that reads (PIPE-04)."""
+    """Even if the server writes a megabyte of replies before it reads on (PIPE-04)."""
     long = (b"250-" + b"x" * 1000 + b"\r\n") * 20 + b"250 ok\r\n"
     people = [f"r{number}@d.example" for number in range(60)]
 
@@ -577,8 +549,10 @@ def test_a_flight_is_written_while_its_replies_are_read(
     assert len(receipt.accepted) == 60
 
 
-def test_a_handshake_waits_for_room(ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the first words do not fit, they are written when the server has read on."""
+def test_a_handshake_waits_until_the_socket_accepts_more(
+    ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ClientHello that does not fit is written when the server has read on."""
     junk: list[int] = []
     waits: list[int] = []
     heard: list[bytes] = []
@@ -632,15 +606,15 @@ def _ends() -> tuple[Link, socket.socket]:
 
 
 def _pretend_idle(link: Link, sock: socket.socket) -> None:
-    """Make *link* one that has answered everything, over *sock*."""
+    """Make *link* one over *sock* to which no reply is due."""
     link.connection.channel.sock, link.connection._ended_cleanly = sock, True
     link.connection.exchange._command_ends.clear()
 
 
 @pytest.mark.parametrize("kind", ["deadline", "abort"])
 @pytest.mark.parametrize("words", [b"250 queued\r\n", b"250 half"], ids=["whole", "half"])
-def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, words: bytes) -> None:
-    """Accepted is known, and unknown would not be the truth (issue 12, 11); what did not come is not waited for."""
+def test_a_reply_that_has_come_counts_although_the_time_is_up(kind: str, words: bytes) -> None:
+    """The message is accepted, not unknown; a reply that has not come is not waited for (issue 12, 11)."""
     link, theirs = _ends()
     with theirs:
         theirs.send(words)
@@ -656,8 +630,8 @@ def test_an_answer_that_has_come_is_heard_though_the_time_is_over(kind: str, wor
     assert not link.is_open
 
 
-def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is heard of a connection that is given up has a limit of its own."""
+def test_a_flood_of_replies_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a connection is lost, reading what has come has a time limit of its own."""
     link, theirs = _ends()
     link.connection.exchange._command_ends.extend([0] * 99)
     now = iter(range(1000))
@@ -669,10 +643,10 @@ def test_a_flood_of_answers_is_not_heard_to_its_end(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("words", [b"535 5.7.8 no\r\n", b"421 4.3.2 bye\r\n"])
-def test_an_answer_to_a_line_that_did_not_leave_whole_is_the_last(
+def test_after_a_reply_to_an_unfinished_command_nothing_is_written(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, words: bytes
 ) -> None:
-    """A long password, and a server that reads none of it: it is heard, and nothing more is written (issue 12, 12)."""
+    """A server replies to a long password of which it reads nothing: the reply is read (issue 12, 12)."""
     told = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -699,8 +673,8 @@ def test_an_answer_to_a_line_that_did_not_leave_whole_is_the_last(
     told.set()
 
 
-def test_nothing_is_written_behind_what_did_not_leave_whole() -> None:
-    """In step or not: a server would take it for the rest; nor is such a connection used again (issue 12, 12)."""
+def test_nothing_is_written_after_an_unfinished_command() -> None:
+    """The server would take it for the rest of the command; nor is the connection used again (issue 12, 12)."""
     link = _link()
     ours, theirs = socket.socketpair()
     with theirs:
@@ -708,15 +682,17 @@ def test_nothing_is_written_behind_what_did_not_leave_whole() -> None:
         _pretend_idle(link, ours)
         link.connection.exchange.position, link.connection.exchange.written = 100, 60
         assert not link.is_idle()
-        with pytest.raises(ConnectError, match="before what it was sent was complete") as caught:
+        with pytest.raises(ConnectError, match="before a command was fully sent") as caught:
             link.run(reset())
         assert (caught.value.stage, caught.value.outcome) == (Stage.RSET, Outcome.NOT_SENT)
         assert theirs.recv(100) == b""
 
 
 @pytest.mark.parametrize("at", ["once", "in the midst"])
-def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    """Also where it comes from a signal handler, in the midst of a block; and where the number is the parent's."""
+def test_a_fork_is_noticed_at_every_record(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Also a fork in a signal handler in the middle of a block, and a child with its parent's PID."""
     server = serve(honest(extensions=()))
     count = 0
 
@@ -736,8 +712,8 @@ def test_a_fork_is_seen_at_every_record(serve: Serve, mailer: Mailer, monkeypatc
 
 
 @pytest.mark.parametrize("replies", [3, 4])
-def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: int) -> None:
-    """What is out of turn is seen at the next record, not kept until all of it is written (issue 12, 1)."""
+def test_more_replies_than_are_due_end_a_group_that_is_being_written(replies: int) -> None:
+    """They are noticed at the next record, not kept until the whole group is written (issue 12, 1)."""
     link, theirs = _ends()
     # As after a login: nothing is owed.
     link.connection.exchange._command_ends.clear()
@@ -762,7 +738,7 @@ def test_more_replies_than_are_owed_end_a_flight_that_is_being_written(replies: 
 
 
 def test_an_interrupt_between_two_steps_reaches_them() -> None:
-    """Whatever the steps make of it, the caller gets it (Ctrl-C strikes anywhere in the driver)."""
+    """Ctrl-C can strike anywhere in the driver: the steps get it, and the caller too."""
     thrown: list[BaseException] = []
 
     class Interrupted:
@@ -781,7 +757,7 @@ def test_an_interrupt_between_two_steps_reaches_them() -> None:
 
 
 def test_a_closed_channel_has_no_socket() -> None:
-    """Nothing can be waited for, read or written."""
+    """It cannot be waited for, read or written."""
     channel = _link().connection.channel
     for use in (channel.connected_socket, channel.read, lambda: channel.write(memoryview(b"x"))):
         with pytest.raises(ConnectError, match="closed") as caught:

@@ -1,4 +1,4 @@
-"""Many messages in flight over one connection: what is on the wire, and the truth of each (PIPE-02, PIPE-04)."""
+"""Many messages in flight over one connection: what is written, and the outcome of each (PIPE-02, PIPE-04)."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcom
 
 
 def mails(count: int, people: Sequence[str] = ("c@d.example",), more: bytes = b"") -> Iterator[Envelope]:
-    """Write mails whose subject is their number."""
+    """Return messages whose subject is their number."""
     for number in range(count):
         yield Envelope(f"m{number}@b.example", people, b"Subject: %d\r\n\r\n.x\r\n%s" % (number, more))
 
 
 def number_of(content: bytes) -> int:
-    """Return which mail it is."""
+    """Return the number of the message."""
     found = re.match(rb"Subject: (\d+)", content)
     assert found is not None
     return int(found[1])
 
 
 def compare(server: ScriptedServer, results: Sequence[SendResult]) -> None:
-    """Fail where something else was told than is so: of the message, of its sender, of each recipient."""
+    """Fail if a result differs from what the server accepted: message, sender and each recipient."""
     assert [result.index for result in results] == list(range(len(results)))
     for result in results:
         taken = [message for message in server.accepted if number_of(message.content) == result.index]
@@ -78,7 +78,7 @@ def compare(server: ScriptedServer, results: Sequence[SendResult]) -> None:
 
 
 def reading(peer: Peer, count: int, *, keep: bool = False) -> list[bytes]:
-    """Read so many whole flights by chunk, answer nothing, and return the replies that are owed."""
+    """Read so many complete groups with a chunk, do not reply, and return the replies that are due."""
     owed = []
     for _ in range(count):
         line = b""
@@ -92,7 +92,7 @@ def reading(peer: Peer, count: int, *, keep: bool = False) -> list[bytes]:
 
 
 def opened(peer: Peer, offer: Sequence[str]) -> None:
-    """Begin as a good server does, when the caller has had time to read ahead."""
+    """Greet as a good server does, once the caller has had time to read ahead."""
     peer.start_tls()
     peer.expect_silence(0.1)
     peer.send(b"220 mx.test\r\n")
@@ -101,7 +101,7 @@ def opened(peer: Peer, offer: Sequence[str]) -> None:
 
 
 def tried(peer: Peer) -> None:
-    """Begin, and stand the trial: take two messages, and leave the second one's content unanswered."""
+    """Greet and pass the trial: read two messages, and do not reply to the second one's content."""
     opened(peer, CHUNK)
     owed = reading(peer, 1, keep=True) + [b"250 ok\r\n" for _ in range(3)]
     for verb in (b"RSET", b"MAIL", b"RCPT"):
@@ -110,8 +110,8 @@ def tried(peer: Peer) -> None:
     take(peer, peer.read_exactly(int(peer.expect(b"BDAT").split()[1])))
 
 
-def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Mailer) -> None:
-    """After the trial; RSET before each, since the chunk before it may have been refused (BDAT-03, RFC 3030 §2)."""
+def test_the_window_limits_the_messages_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """After the trial; each message starts with RSET, since the chunk before may be refused (BDAT-03, RFC 3030 §2)."""
 
     def script(peer: Peer) -> None:
         opened(peer, CHUNK)
@@ -141,8 +141,8 @@ def test_a_window_of_chunks_is_in_flight_and_no_more(serve: Serve, mailer: Maile
     assert [result.receipt.reply.text for result in results if result.receipt][1:] == ["first", *["2.0.0 BDAT"] * 5]
 
 
-def test_a_content_and_the_next_opening_are_one_write(serve: Serve, mailer: Mailer) -> None:
-    """Content-first groups where there is no CHUNKING (RFC 2920 §3.1)."""
+def test_a_content_and_the_next_envelope_are_one_write(serve: Serve, mailer: Mailer) -> None:
+    """Without CHUNKING, a group may begin with content (RFC 2920 §3.1)."""
     groups = []
 
     def script(peer: Peer) -> None:
@@ -179,7 +179,7 @@ WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3
     window=st.integers(1, 5),
     connections=st.integers(1, 3),
 )
-def test_whatever_is_refused_each_is_told_its_own_truth(  # noqa: PLR0913, PLR0917 -- pytest gives two, hypothesis the rest
+def test_each_message_has_its_own_outcome_whatever_is_refused(  # noqa: PLR0913, PLR0917 -- pytest gives two, hypothesis the rest
     serve: Serve,
     mailer: Mailer,
     offer: Sequence[str],
@@ -189,7 +189,7 @@ def test_whatever_is_refused_each_is_told_its_own_truth(  # noqa: PLR0913, PLR09
     window: int,
     connections: int,
 ) -> None:
-    """Each reply belongs to one command, and no message has another one's envelope (PIPE-05)."""
+    """Each reply belongs to one command, and no message gets another one's envelope (PIPE-05)."""
     waiting: dict[str, list[bytes]] = {}
     for step, word in faults:
         waiting.setdefault(step, []).append(word)
@@ -218,7 +218,7 @@ def test_whatever_is_refused_each_is_told_its_own_truth(  # noqa: PLR0913, PLR09
 
 
 def one_at_a_time(offer: Sequence[str], ended: Callable[[Peer], bytes | None]) -> Script:
-    """Take one message at a time; *ended* says what its end is answered with, and None that there is no answer."""
+    """Accept one message at a time; *ended* returns the reply to its end, or None for no reply."""
 
     def script(peer: Peer) -> None:
         opened(peer, offer)
@@ -239,23 +239,23 @@ def one_at_a_time(offer: Sequence[str], ended: Callable[[Peer], bytes | None]) -
 
 
 def refuses(peer: Peer) -> bytes:
-    """Refuse on purpose what stands behind the end, as Haraka does."""
+    """Refuse what follows the end of the content, as Haraka does."""
     return b"250 queued\r\n" + b"503 pipelined after end of DATA\r\n" * dropped(peer).count(b"\r\n")
 
 
 def throws_away(peer: Peer) -> bytes:
-    """Throw away what stands behind the end, as Courier and chasquid 1.11 do."""
+    """Drop what follows the end of the content, as Courier and chasquid 1.11 do."""
     dropped(peer)
     return b"250 queued\r\n"
 
 
 def closes(peer: Peer) -> bytes | None:
-    """Close without a word where something stands behind the end, as Dovecot does."""
+    """Close without a reply if anything follows the end of the content, as Dovecot does."""
     return None if dropped(peer) else b"250 queued\r\n"
 
 
 def dropped(peer: Peer) -> bytes:
-    """Return what came behind the end of a message, which nobody reads any more."""
+    """Return what came after the end of a message, which the server does not read."""
     behind = bytes(peer._buffer)
     peer._buffer.clear()
     return behind
@@ -276,7 +276,7 @@ def take(peer: Peer, content: bytes) -> None:
         pytest.param(one_at_a_time(DATA, closes), [0], "the server closed", id="closes behind DATA"),
     ],
 )
-def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  # noqa: PLR0913, PLR0917 -- pytest gives them
+def test_a_server_without_support_loses_nothing_and_gets_nothing_twice(  # noqa: PLR0913, PLR0917 -- pytest gives them
     serve: Serve,
     mailer: Mailer,
     caplog: pytest.LogCaptureFixture,
@@ -285,7 +285,7 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
     why: str,
     connections: int,
 ) -> None:
-    """It is noticed at the first overlap, told once, and only what the server itself left open is unknown (PIPE-06)."""
+    """It is noticed at the first overlap and reported once; only what the server left open is unknown (PIPE-06)."""
     server, events = serve(script, overlaps=True), list[Event]()
     mine = mailer(
         server, pipelining="session", max_connections=connections, timeout=1, on_event=events.append, max_messages=1000
@@ -305,10 +305,10 @@ def test_a_server_that_does_not_bear_it_loses_nothing_and_gets_nothing_twice(  #
 
 @OFFERS
 @pytest.mark.parametrize("how", ["cut", "reset"])
-def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
+def test_the_outcomes_are_true_wherever_the_connection_is_cut(
     serve: Serve, mailer: Mailer, positions: Positions, offer: Sequence[str], how: str
 ) -> None:
-    """At every octet that the server reads: never a lie about what it accepted, and nothing sent twice."""
+    """After every byte that the server reads: each outcome is what it accepted, and nothing is sent twice."""
     whole, script = serve(honest(extensions=offer), overlaps=True), honest(extensions=offer)
     # Closed at once: a server that waits longer than its own limit for an idle client fails the test.
     with mailer(whole, pipelining="session") as mine:
@@ -323,10 +323,10 @@ def test_the_outcomes_are_the_truth_wherever_the_connection_is_cut(
 
 
 @pytest.mark.parametrize("how", [Peer.close, Peer.cut, Peer.reset])
-def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
+def test_messages_without_a_reply_are_unknown_and_not_sent_again(
     serve: Serve, mailer: Mailer, how: Callable[[Peer], None]
 ) -> None:
-    """A server takes all that is in flight, and ends without a word."""
+    """A server reads everything in flight and closes without a reply."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -343,8 +343,8 @@ def test_what_was_written_and_not_answered_is_unknown_and_not_sent_again(
     assert not any(isinstance(event, FellBack) for event in events)
 
 
-def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
-    """Not one message more is begun when they are reached."""
+def test_the_window_limits_the_bytes_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """No further message is started once they are reached."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -362,7 +362,7 @@ def test_the_window_counts_octets_too(serve: Serve, mailer: Mailer) -> None:
 
 
 @OFFERS
-def test_who_is_too_many_is_sent_to_in_a_further_transaction(
+def test_surplus_recipients_get_the_message_in_a_further_transaction(
     serve: Serve, mailer: Mailer, offer: Sequence[str]
 ) -> None:
     """As without overlap (RFC 5321 §4.5.3.1.10)."""
@@ -380,10 +380,10 @@ def test_who_is_too_many_is_sent_to_in_a_further_transaction(
     assert [len(result.receipt.replies) for result in results if result.receipt] == [2, 1, 1, 1, 1, 1]
 
 
-def test_a_silent_server_is_not_waited_for_long_in_the_trial(
+def test_a_silent_server_has_a_short_limit_in_the_trial(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have dropped what it was told; the message goes all the same."""
+    """It may have dropped the envelope; the message is sent all the same."""
     monkeypatch.setattr(overlap, "_TRIAL", 0.2)
     events: list[Event] = []
     mine = mailer(
@@ -399,8 +399,8 @@ def test_a_silent_server_is_not_waited_for_long_in_the_trial(
     ]
 
 
-def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the first message, nor those behind others once the host has proved to bear it."""
+def test_the_short_limit_is_for_the_trial_alone(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither for the first message nor for those after the trial has succeeded."""
     server = serve(honest(extensions=DATA), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     trial = overlap._TRIAL
@@ -412,8 +412,10 @@ def test_who_is_not_in_the_trial_is_waited_for(serve: Serve, mailer: Mailer, mon
     assert len(server.connections) == 1
 
 
-def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written(serve: Serve, mailer: Mailer) -> None:
-    """What was written before it is unknown, for that reason."""
+def test_a_server_that_stops_reading_exceeds_the_deadline_of_the_message_being_written(
+    serve: Serve, mailer: Mailer
+) -> None:
+    """The messages before it are unknown for that reason."""
     told = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -432,8 +434,8 @@ def test_a_server_that_reads_no_more_meets_the_deadline_of_what_is_being_written
     assert all("timed out after 0.5 s" in error and "limit: deadline" in error for error in errors)
 
 
-def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Serve, mailer: Mailer) -> None:
-    """It is told that it was its deadline."""
+def test_a_message_whose_deadline_expires_in_the_trial_is_not_sent_again(serve: Serve, mailer: Mailer) -> None:
+    """Its error names its deadline."""
     server = serve(one_at_a_time(DATA, throws_away), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     results = list(mine.send_many(mails(2), deadline=0.3))
@@ -454,10 +456,10 @@ def test_a_message_whose_time_runs_out_in_the_trial_is_not_tried_again(serve: Se
         ("off", b"what\r\n", ProtocolError),
     ],
 )
-def test_an_answer_to_a_content_that_was_not_written_ends_the_connection(
+def test_a_reply_to_a_content_that_was_not_written_ends_the_connection(
     serve: Serve, mailer: Mailer, mode: str, early: bytes, kind: type[SecureSMTPError] | None
 ) -> None:
-    """The content is not written after it: it would be read as commands, where it is held back for the next opening."""
+    """A content that is held back for the next envelope is not written: the server would read it as commands."""
 
     def script(peer: Peer) -> None:
         opened(peer, DATA)
@@ -475,8 +477,8 @@ def test_an_answer_to_a_content_that_was_not_written_ends_the_connection(
     assert b"Subject" not in server.connections[0].secret
 
 
-def test_what_has_been_answered_is_heard_before_more_is_written(serve: Serve, mailer: Mailer) -> None:
-    """So that what may follow it is one write."""
+def test_replies_that_have_come_are_read_before_more_is_written(serve: Serve, mailer: Mailer) -> None:
+    """So the messages that follow are one write."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -493,10 +495,10 @@ def test_what_has_been_answered_is_heard_before_more_is_written(serve: Serve, ma
 
 
 @OFFERS
-def test_behind_a_421_a_chunk_that_was_written_is_not_sent_again(
+def test_after_a_421_a_chunk_that_was_written_is_not_sent_again(
     serve: Serve, mailer: Mailer, offer: Sequence[str]
 ) -> None:
-    """Its own reply alone says that nobody has it; what was not written goes over another connection, once."""
+    """Only its own reply could say that it was not accepted; unwritten messages use another connection."""
     left = [3]
 
     def closes(peer: Peer, line: bytes) -> bytes:
@@ -513,8 +515,8 @@ def test_behind_a_421_a_chunk_that_was_written_is_not_sent_again(
 
 
 @OFFERS
-def test_what_cannot_overlap_is_sent_all_the_same(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
-    """Large ones, files, all-or-nobody, too many recipients, input that is none, eight bits for a server without."""
+def test_messages_that_cannot_overlap_are_sent_all_the_same(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
+    """Large ones, files, partial="raise", too many recipients, invalid input, 8-bit content without 8BITMIME."""
     server = serve(honest(extensions=(*offer, "LIMITS RCPTMAX=2")), overlaps=True)
     many = [f"r{number}@d.example" for number in range(5)]
     one, two = ["c@d.example"], ["c@d.example", "e@d.example"]
@@ -546,16 +548,16 @@ def test_what_cannot_overlap_is_sent_all_the_same(serve: Serve, mailer: Mailer, 
     assert len(again[4].receipt.replies) == 3
 
 
-def test_a_connection_carries_no_more_than_its_limit(serve: Serve, mailer: Mailer) -> None:
-    """What is in flight counts."""
+def test_a_connection_carries_no_more_messages_than_its_limit(serve: Serve, mailer: Mailer) -> None:
+    """Those in flight count."""
     server = serve(honest(extensions=CHUNK), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1, max_messages=7)
     assert {result.outcome for result in mine.send_many(mails(20))} == {ACCEPTED}
     assert [len(log.accepted) for log in server.connections] == [7, 7, 6]
 
 
-def test_a_server_without_pipelining_is_asked_step_by_step(serve: Serve, mailer: Mailer) -> None:
-    """It has not offered it, so there is nothing to warn of."""
+def test_without_pipelining_each_command_waits_for_its_reply(serve: Serve, mailer: Mailer) -> None:
+    """No event warns, because the server has not offered it."""
     events: list[Event] = []
     server = serve(honest(extensions=()))
     mine = mailer(server, pipelining="session", on_event=events.append)
@@ -563,8 +565,8 @@ def test_a_server_without_pipelining_is_asked_step_by_step(serve: Serve, mailer:
     assert not any(isinstance(event, FellBack) for event in events)
 
 
-def test_a_closed_mailer_sends_what_is_in_flight_and_no_more(serve: Serve, mailer: Mailer) -> None:
-    """The rest is told so."""
+def test_a_closed_mailer_finishes_only_the_messages_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """The errors of the others say that the mailer is closed."""
     server = serve(honest(extensions=CHUNK), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1, window=Window(3))
 
@@ -579,8 +581,8 @@ def test_a_closed_mailer_sends_what_is_in_flight_and_no_more(serve: Serve, maile
 
 
 @pytest.mark.parametrize("error", [SystemExit, ValueError])
-def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
-    """An error is the result of the message that it struck; what is none, such as SystemExit, is raised there."""
+def test_what_a_callable_raises_is_raised_or_returned(serve: Serve, mailer: Mailer, error: type[BaseException]) -> None:
+    """An Exception is the result of its message; anything else (SystemExit) is raised where results are read."""
 
     def password() -> str:
         raise error
@@ -606,10 +608,10 @@ def test_what_a_callable_raises_reaches_who_waits(serve: Serve, mailer: Mailer, 
     ],
     ids=["our own", "in a chunk", "behind DATA", "of one that goes alone"],
 )
-def test_a_fault_leaves_nobody_waiting(
+def test_an_error_of_our_own_leaves_no_message_without_a_result(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, offer: Sequence[str], where: tuple[type, str]
 ) -> None:
-    """A copy of a file that cannot be read, for example: each is told what is so, and the fault stands there."""
+    """For example, a copy of a file that cannot be read: each outcome is true, and the error is in the results."""
     broken = OSError("a fault")
 
     def fault(_: object) -> None:
@@ -624,8 +626,8 @@ def test_a_fault_leaves_nobody_waiting(
     assert server.accepted == []
 
 
-def test_a_worker_that_fails_leaves_nobody_waiting() -> None:
-    """Its error is raised where the results are waited for."""
+def test_a_worker_that_fails_leaves_no_message_without_a_result() -> None:
+    """Its error is raised where the results are read."""
 
     def work(_: object) -> None:
         raise RuntimeError("a fault")
@@ -636,7 +638,7 @@ def test_a_worker_that_fails_leaves_nobody_waiting() -> None:
 
 
 def last_words(peer: Peer, words: bytes) -> None:
-    """Say this and end, in one segment."""
+    """Send this and close, in one segment."""
     assert peer.tls is not None
     peer.tls.write(words)
     with contextlib.suppress(ssl.SSLError):
@@ -645,8 +647,8 @@ def last_words(peer: Peer, words: bytes) -> None:
     peer.cut()
 
 
-def test_who_ends_between_two_messages_is_gone_for_all_of_them(serve: Serve, mailer: Mailer) -> None:
-    """What was written is unknown, and what was to be written next goes over another connection."""
+def test_a_server_that_closes_between_two_messages_ends_all_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """What was written is unknown, and the next messages are sent over another connection."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -660,8 +662,8 @@ def test_who_ends_between_two_messages_is_gone_for_all_of_them(serve: Serve, mai
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(6))
 
 
-def test_who_waits_to_go_alone_is_not_lost_with_the_connection(serve: Serve, mailer: Mailer) -> None:
-    """A message for too many goes over the next one; who was refused for now is told so where others have it."""
+def test_a_message_to_be_sent_alone_is_not_lost_with_the_connection(serve: Serve, mailer: Mailer) -> None:
+    """One with too many recipients uses the next connection; if some have it, the others get a temporary refusal."""
 
     def script(peer: Peer) -> None:
         opened(peer, (*CHUNK, "LIMITS RCPTMAX=2"))
@@ -686,8 +688,8 @@ def test_who_waits_to_go_alone_is_not_lost_with_the_connection(serve: Serve, mai
         assert results[1].receipt.accepted == tuple(three)
 
 
-def test_the_refusal_of_one_that_goes_alone_is_no_other_ones(serve: Serve, mailer: Mailer) -> None:
-    """Who was too many in a message before it is still sent to."""
+def test_the_refusal_of_a_message_sent_alone_is_its_own(serve: Serve, mailer: Mailer) -> None:
+    """The deferred recipients of an earlier message still get it."""
     seen: list[bytes] = []
 
     def twice(peer: Peer, line: bytes) -> bytes:
@@ -707,8 +709,8 @@ def test_the_refusal_of_one_that_goes_alone_is_no_other_ones(serve: Serve, maile
     assert results[0].receipt.accepted == tuple(three[:2])
 
 
-def test_who_waits_to_go_alone_goes_over_another_connection(serve: Serve, mailer: Mailer) -> None:
-    """Where the one before it ends the connection."""
+def test_a_message_to_be_sent_alone_may_use_another_connection(serve: Serve, mailer: Mailer) -> None:
+    """If the one before it ends the connection."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -727,8 +729,8 @@ def test_who_waits_to_go_alone_goes_over_another_connection(serve: Serve, mailer
     assert sorted(number_of(message.content) for message in server.accepted) == list(range(4))
 
 
-def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Mailer) -> None:
-    """The next one goes over another connection."""
+def test_a_server_that_closes_after_the_only_message_loses_nothing(serve: Serve, mailer: Mailer) -> None:
+    """The next message uses another connection."""
 
     def script(peer: Peer) -> None:
         opened(peer, CHUNK)
@@ -741,8 +743,8 @@ def test_who_ends_behind_the_only_message_loses_nothing(serve: Serve, mailer: Ma
 
 
 @pytest.mark.parametrize("end", [b"", b"250 m\r\n"], ids=["at once", "in the opening"])
-def test_who_ends_where_nothing_overlaps_gives_no_sign(serve: Serve, mailer: Mailer, end: bytes) -> None:
-    """Only what ends in the trial has not borne it."""
+def test_a_connection_that_ends_without_overlap_does_not_rule_it_out(serve: Serve, mailer: Mailer, end: bytes) -> None:
+    """Only the end of a connection in the trial does."""
 
     def script(peer: Peer) -> None:
         opened(peer, DATA)
@@ -766,10 +768,10 @@ def test_who_ends_where_nothing_overlaps_gives_no_sign(serve: Serve, mailer: Mai
     ],
 )
 @pytest.mark.parametrize("which", [0, 1])
-def test_what_may_be_said_of_one_message_is_a_refusal_of_it(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+def test_a_reply_that_may_concern_one_message_refuses_only_that(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     serve: Serve, mailer: Mailer, offer: Sequence[str], step: str, word: bytes, which: int
 ) -> None:
-    """Overlapping goes on; only a 503 to the MAIL that overlaps is a word on that."""
+    """Overlapping goes on; only a 503 to the overlapping MAIL ends it."""
     asked: list[bytes] = []
 
     def answer(peer: Peer, line: bytes) -> bytes:
@@ -787,7 +789,7 @@ def test_what_may_be_said_of_one_message_is_a_refusal_of_it(  # noqa: PLR0913, P
 
 @pytest.mark.parametrize("offer", [(), DATA, CHUNK], ids=["alone", "data", "chunk"])
 @pytest.mark.parametrize("at", ["MAIL", "CONTENT"])
-def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offer: Sequence[str], at: str) -> None:
+def test_each_message_has_its_own_deadline(serve: Serve, mailer: Mailer, offer: Sequence[str], at: str) -> None:
     """However it is sent."""
     server = serve(honest(extensions=offer, replies={at: silent}), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
@@ -798,13 +800,13 @@ def test_the_deadline_of_a_message_is_its_own(serve: Serve, mailer: Mailer, offe
 
 
 def silent(peer: Peer, line: bytes) -> bytes:
-    """Say nothing any more."""
+    """Send nothing more."""
     peer.sleep_until_peer_closes()
     return b""
 
 
-def test_what_was_refuted_stays_so() -> None:
-    """And is told once."""
+def test_once_ruled_out_overlap_stays_so() -> None:
+    """It is reported once."""
     told: list[str] = []
     support = OverlapSupport(told.append)
     support.confirm()
@@ -814,8 +816,8 @@ def test_what_was_refuted_stays_so() -> None:
     assert (support.supported, told) == (False, ["no"])
 
 
-def test_a_421_that_answers_nothing_is_no_word_on_what_is_in_flight(serve: Serve, mailer: Mailer) -> None:
-    """What was written before it may have been taken, and is not sent again."""
+def test_an_unsolicited_421_is_no_reply_to_the_messages_in_flight(serve: Serve, mailer: Mailer) -> None:
+    """Those that were written may have been accepted, and are not sent again."""
 
     def script(peer: Peer) -> None:
         tried(peer)
@@ -843,10 +845,10 @@ LONG = b"".join(b"250-%s\r\n" % (b"x" * 450) for _ in range(3))
         pytest.param(2, b"rubbish\r\n" + b"250 ok\r\n" * 9, [4], id="malformed"),
     ],
 )
-def test_what_came_before_the_end_is_heard_and_what_was_held_back_goes_again(  # noqa: PLR0913, PLR0917 -- pytest gives them
+def test_replies_before_the_end_count_and_unwritten_messages_are_sent_again(  # noqa: PLR0913, PLR0917 -- pytest gives them
     serve: Serve, mailer: Mailer, answered: int, end: bytes, unknown: list[int], long: bytes
 ) -> None:
-    """The client is busy when answers come and then the end: who was answered is told so, and none is sent twice."""
+    """Both come while the client is busy; each replied message has its outcome, and none is sent twice."""
     ended, told = threading.Event(), list[Sent]()
 
     def script(peer: Peer) -> None:
@@ -873,8 +875,8 @@ def test_what_came_before_the_end_is_heard_and_what_was_held_back_goes_again(  #
 
 
 @OFFERS
-def test_a_large_message_is_not_what_a_server_is_tried_with(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
-    """It waits until the first one is answered, and goes alone; its writing may last longer than the trial."""
+def test_a_large_message_is_not_used_for_the_trial(serve: Serve, mailer: Mailer, offer: Sequence[str]) -> None:
+    """It waits for the reply to the first and is sent alone, because writing it may outlast the trial."""
 
     def script(peer: Peer) -> None:
         opened(peer, offer)
@@ -902,13 +904,13 @@ def test_a_large_message_is_not_what_a_server_is_tried_with(serve: Serve, mailer
 
 @pytest.mark.parametrize("first", [ACCEPTED, REFUSED])
 @pytest.mark.parametrize("end", [Peer.close, Peer.cut, Peer.reset, None], ids=["close", "cut", "reset", "time"])
-def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
+def test_each_reply_in_its_own_record_is_read(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, end: Callable[[Peer], None] | None, first: Outcome
 ) -> None:
     """
-    Decrypted, or still to be, when a write fails or the time is over: 9 of 10 were lost (issue 12, 11).
+    Whether it was decrypted or not when a write failed or the time was up: 9 of 10 were lost (issue 12, 11).
 
-    A refusal of the first of them is no word on those behind it.
+    A refusal of the first message says nothing about the others.
     """
     ended, over, told = threading.Event(), threading.Event(), list[Event]()
 
@@ -951,10 +953,10 @@ def test_each_answer_that_came_in_a_record_of_its_own_is_heard(
     assert len(server.accepted) == (12 if end is None else 30) - (first is REFUSED)
 
 
-def test_a_fault_of_the_callers_own_ends_its_message_alone(
+def test_an_error_in_the_callers_code_ends_only_its_message(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message is written out anew for each server; what the caller's own code raises then is its result."""
+    """The message is serialised for each server, which may run code of the caller's."""
     calls: list[Submission] = []
     adapt_to = Submission.adapt_to
 

@@ -230,21 +230,6 @@ def test_only_the_configured_host_is_resolved(monkeypatch: pytest.MonkeyPatch) -
     assert queries == ["localhost"]
 
 
-def test_a_silent_server_on_port_465_gets_a_hint_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With STARTTLS configured, its silence means that it waits for implicit TLS."""
-    link = Link(_settings(port=465), tls.build_context(TLSPolicy()))
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(0)
-        link.connection.channel.sock = ours
-        steps = link.connection.greet()
-        assert next(steps) == READ
-        with pytest.raises(WrongTLSModeError, match="waits for TLS") as caught:
-            steps.throw(ConnectError("gone"))
-    assert caught.value.stage is Stage.GREETING
-    assert "implicit" in (caught.value.hint or "")
-
-
 def test_an_expired_limit_names_the_stage() -> None:
     """The stage of the current effect, even if the limit expired before the wait."""
     link = Link(_settings(), tls.build_context(TLSPolicy()))
@@ -278,9 +263,11 @@ def test_the_default_options_of_openssl_stay() -> None:
     assert ours.verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_STRICT
 
 
-def test_a_context_that_does_not_check_the_name_is_not_used() -> None:
-    """Although it checks the chain."""
+@pytest.mark.parametrize("mode", [ssl.CERT_REQUIRED, ssl.CERT_NONE])
+def test_a_context_that_does_not_verify_is_not_used(mode: ssl.VerifyMode) -> None:
+    """Without the check of the name, or without any check: a context can be changed, so each handshake looks at it."""
     context = tls.build_context(TLSPolicy())
     context.check_hostname = False
+    context.verify_mode = mode
     with socket.socket() as plain, pytest.raises(TLSError, match="does not verify"):
         tls.wrap(context, plain, "localhost")

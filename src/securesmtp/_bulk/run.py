@@ -78,7 +78,7 @@ class Run:
         self._state = State(0, settings.max_connect_failures)
 
     def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[Job | InvalidInput]:
-        """Make a job of each message, when it is asked for."""
+        """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
             try:
                 # In the caller's thread: a caller that changes the object afterwards changes the next message.

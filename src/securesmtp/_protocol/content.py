@@ -48,7 +48,7 @@ class Content:
     The checked bytes of one message, with CRLF line ends.
 
     Attributes:
-        size: The number of bytes before dot-stuffing (RFC 1870 §3).
+        size: The number of bytes that the server receives, without dot-stuffing and the final dot (RFC 1870 §3).
         is_ascii: Whether all bytes are ASCII; if not, the server must offer 8BITMIME.
         utf8_header: Whether the header has non-ASCII text; then the server must offer SMTPUTF8.
         message_id: The Message-ID of the header, in printable form.
@@ -119,13 +119,8 @@ class Content:
         """Yield the bytes to send after a 354, dot-stuffed; the last block ends the content (RFC 5321 §4.1.1.4)."""
         return dot_stuff(self._read())
 
-    @property
-    def octets(self) -> int:
-        """The number of bytes that `chunk` yields."""
-        return self.size + (0 if self.ends_with_crlf else 2)
-
     def chunk(self) -> Iterator[bytes]:
-        """Yield the bytes to send after BDAT, without dot-stuffing (RFC 3030 §2)."""
+        """Yield the bytes to send after BDAT, without dot-stuffing: as many as `size` says (RFC 3030 §2)."""
         yield from self._read()
         if not self.ends_with_crlf:
             yield b"\r\n"
@@ -241,7 +236,9 @@ class Scanner:
 
     def content(self, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
         """Return the checked message; *source* has the bytes that `feed` returned."""
-        return Content(self._size, self._is_ascii, self._utf8_header, self._message_id, not self._column, source)
+        ends_with_crlf = not self._column
+        size = self._size if ends_with_crlf else self._size + 2
+        return Content(size, self._is_ascii, self._utf8_header, self._message_id, ends_with_crlf, source)
 
     def _measure(self, block: bytes) -> None:
         # Jump from a line end to the last one within the longest legal line: one search per 1000 bytes, not per line.

@@ -145,7 +145,7 @@ class Exchange:
             message = f"the connection is closed{self.close_reason}"
             raise ConnectError(message, retryable=True)
         if self.written + len(data) != self.position:
-            message = "the server answered before what it was sent was complete"
+            message = "the server replied before a command was fully sent"
             raise ConnectError(message, retryable=True)
         if self.tls is None:
             verb = bytes(data).partition(b" ")[0].strip()

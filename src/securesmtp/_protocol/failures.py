@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=SecureSMTPError)
 R = TypeVar("R", bound=RefusedError)
-# The attribute of an error that says so. It is not declared by the class, because it is not for callers.
+# The attribute that `keep_session` sets. No error class declares it, because it is not for callers.
 _SESSION_USABLE = "_session_usable"
 
 

@@ -227,8 +227,8 @@ class CheckedPolicy(EmailPolicy):
             found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
             # Names differ if Python decoded the name of an Address that was never encoded. Mailboxes differ if it
             # forgot the quotes of a local part such as "a..b".
-            is_same = _mailboxes(found) == _mailboxes(groups) and _names(found) == _names(groups)
-            if is_same if is_list else is_unreadable(value) and _mailboxes(found) == _mailboxes(groups):
+            is_confirmed = _names(found) == _names(groups) if is_list else is_unreadable(value)
+            if is_confirmed and _mailboxes(found) == _mailboxes(groups):
                 return fold(name, source, self._limit)
         if is_unreadable(value):
             return self._format_unreadable(name, source)

@@ -19,7 +19,7 @@ _MAX_PARTS = 10_000
 # The email package takes quadratic time to parse Content-Type and the like. A filename of 255 characters fits.
 _MAX_MIME_FIELD = 4096
 _MAX_PARAMETERS = 100
-# Colon, space and line end. They count because a million fields of one character are a lot of work, too.
+# Colon, space and line end. They count, because a million fields of one character take long too.
 _FIELD_OVERHEAD = 4
 
 
@@ -60,8 +60,8 @@ def _check_header(part: Message) -> None:
             text = f"the header is longer than {MAX_HEADER} bytes, including the field {name[:80]!r}"
             raise MessageError(text)
         if length > PREFERRED_LINE and not is_header_object(value) and name.lower().startswith("content-"):
-            text = str(value)
-            if length > _MAX_MIME_FIELD or max(text.count(";"), text.count('"') // 2) > _MAX_PARAMETERS:
+            field = str(value)
+            if length > _MAX_MIME_FIELD or max(field.count(";"), field.count('"') // 2) > _MAX_PARAMETERS:
                 limits = f"{_MAX_MIME_FIELD} characters or {_MAX_PARAMETERS} parameters"
                 text = f"the header field {name[:80]!r} has more than {limits}"
                 raise MessageError(text)

@@ -80,7 +80,7 @@ class OverlapSupport(Protocol):
 
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
-# An error of the caller's own too, of a header factory or a file for example.
+# The error may be of the caller's own code, such as a header factory or a file.
 SendOutcome: TypeAlias = Delivery | BaseException
 
 
@@ -166,7 +166,7 @@ class OverlappingSender(Generic[J]):
                 self.support.supported is not False
                 and self._in_flight[-1].transaction.is_fully_sent
                 and len(self._in_flight) < self.window.messages
-                and sum(each.transaction.content.octets for each in self._in_flight) < self.window.octets
+                and sum(each.transaction.content.size for each in self._in_flight) < self.window.octets
             )
         )
 
@@ -176,7 +176,7 @@ class OverlappingSender(Generic[J]):
         follows = bool(self._in_flight)
         is_trial = follows and self.support.supported is None
         # A large message is not used for the trial: writing it may outlast the trial, and it would be written twice.
-        is_large = is_trial and adapted.content.octets > BLOCK
+        is_large = is_trial and adapted.content.size > BLOCK
         has_many = len(adapted.recipients) > capabilities.limits.get("RCPTMAX", 1 << 30)
         if is_large or has_many or "PIPELINING" not in capabilities:
             self._sequential.append((job, None))

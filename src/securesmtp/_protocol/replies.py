@@ -38,7 +38,8 @@ START_MAIL_INPUT = 354
 AUTH_CONTINUE = 334
 # RFC 5321 §3.8: the server closes the connection after this reply.
 SERVICE_CLOSING = 421
-# Not in an RFC: Exchange refuses with it when an account has too many connections.
+# Microsoft Exchange refuses with it when an account has too many connections. RFC 4954 §6 has it for AUTH only: the
+# password must be stored in another form first.
 TOO_MANY_CONNECTIONS = 432
 # RFC 5321 §4.2.3.
 BAD_SEQUENCE = 503

@@ -95,7 +95,7 @@ class Transaction(Progress):
         # are to get the message. Nothing large is uploaded that may be refused.
         self._with_envelope = partial == "allow" or len(submission.recipients) == 1
         if self._by_chunk:
-            self._with_envelope = self._with_envelope and not overlap.hold_chunk and self.content.octets <= BLOCK
+            self._with_envelope = self._with_envelope and not overlap.hold_chunk and self.content.size <= BLOCK
         self._recipients: tuple[Recipient, ...] = ()
         self._refusal: SecureSMTPError | None = None
 
@@ -119,24 +119,18 @@ class Transaction(Progress):
         Raises:
             RefusedError: The server refused the message.
         """
-        is_expected = False
+        is_content_expected = False
         try:
             yield from self._read_envelope_replies()
+            if not self._by_chunk and (self._with_envelope or self._refusal is None):
+                is_content_expected = yield from self._read_data_reply()
         except SecureSMTPError as error:
             if self._refusal is None or (error.reply is not None and is_closing(error.reply.code)):
                 raise
             raise self._refusal from error
-        if not self._by_chunk and (self._with_envelope or self._refusal is None):
-            if self._with_envelope:
-                reply = yield from expect_reply(Stage.DATA, "data")
-            else:
-                reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
-            is_expected = is_positive(Stage.DATA, reply.code)
-            if not is_expected and self._refusal is None:
-                self._refusal = refusal_error(DataRefusedError, Stage.DATA, reply)
         if self._refusal is not None:
             self._session.needs_reset = True
-            if not is_expected:
+            if not is_content_expected:
                 raise keep_session(self._refusal)
         if self._by_chunk:
             yield CommandGroup((self._bdat(),), Stage.CONTENT)
@@ -145,6 +139,17 @@ class Transaction(Progress):
             # After 354 the server waits for content. A content that no recipient may get is empty (RFC 2920 §3.1).
             blocks = self.content.blocks() if self._refusal is None else iter((EMPTY,))
             yield from self.write_content(blocks, coalesce=self._coalesce)
+
+    def _read_data_reply(self) -> Dialogue[bool]:
+        """Send DATA if that was not done yet, read the reply, and return whether the server waits for the content."""
+        if self._with_envelope:
+            reply = yield from expect_reply(Stage.DATA, "data")
+        else:
+            reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
+        if is_positive(Stage.DATA, reply.code):
+            return True
+        self._refusal = self._refusal or refusal_error(DataRefusedError, Stage.DATA, reply)
+        return False
 
     def read_result(self) -> Dialogue[TransactionResult]:
         """
@@ -192,7 +197,7 @@ class Transaction(Progress):
         return self._refusal if is_empty and self._refusal else super().error_after(error)
 
     def _bdat(self) -> Line:
-        return line(b"BDAT", b"%d" % self.content.octets, b"LAST")
+        return line(b"BDAT", b"%d" % self.content.size, b"LAST")
 
     def _read_envelope_replies(self) -> Dialogue[None]:
         """Read the replies up to the last recipient's, and keep what forbids the content."""

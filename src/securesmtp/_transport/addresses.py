@@ -24,11 +24,11 @@ ATTEMPT_DELAY = 0.25
 _MAX_ADDRESSES = 32
 
 
-def order_addresses(found: Iterable[AddressInfo]) -> list[AddressInfo]:
+def order_addresses(infos: Iterable[AddressInfo]) -> list[AddressInfo]:
     """Return the addresses to try, each once: in the resolver's order, with alternating families (RFC 8305 §4)."""
     families: dict[int, list[AddressInfo]] = {}
     # Without the canonical name: only the first result has it, and it must not be used (ID-01).
-    for family, kind, protocol, _, address in dict.fromkeys((*each[:3], "", each[4]) for each in found):
+    for family, kind, protocol, _, address in dict.fromkeys((*each[:3], "", each[4]) for each in infos):
         families.setdefault(family, []).append((family, kind, protocol, "", address))
     alternating = chain.from_iterable(zip_longest(*families.values()))
     return [each for each in alternating if each is not None][:_MAX_ADDRESSES]

@@ -78,13 +78,13 @@ class Channel:
 
     # Begin.
 
-    def connect(self, found: Iterable[AddressInfo]) -> Steps[None]:
-        """Connect to the first of the addresses *found* that answers (RFC 8305)."""
-        found = list(found)
-        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    def connect(self, addresses: Iterable[AddressInfo]) -> Steps[None]:
+        """Connect to the first of *addresses* that answers (RFC 8305)."""
+        infos = list(addresses)
+        self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in infos))
         attempts: Attempts = {}
         try:
-            yield from self._race(order_addresses(found), attempts)
+            yield from self._race(order_addresses(infos), attempts)
         except DeadlineExceededError as error:
             if len(attempts) > 1:
                 error.args = (f"{error.args[0]}: {_answers(attempts)}",)
@@ -98,8 +98,8 @@ class Channel:
     def _race(self, addresses: list[AddressInfo], attempts: Attempts) -> Steps[None]:
         schedule, waiting = AttemptSchedule(addresses), dict[socket.socket, AddressInfo]()
 
-        def failed(address: AddressInfo, error: OSError) -> None:
-            # Its traceback would keep this frame, and all that called it.
+        def note_failure(address: AddressInfo, error: OSError) -> None:
+            # Its traceback would keep this frame and those of its callers, and the message in them.
             attempts[address] = error.with_traceback(None)
             schedule.mark_failed(address)
 
@@ -110,7 +110,7 @@ class Channel:
                     waiting[self._begin_attempt(address)] = address
                 except OSError as error:
                     raise_if_interrupt(error)
-                    failed(address, error)
+                    note_failure(address, error)
             # After an attempt has begun: `abort` may have been called before there was a socket to shut down.
             self.refuse_if_aborted()
             if not waiting:
@@ -121,7 +121,7 @@ class Channel:
                     self.sock, self.address = sock, str(address[4][0])
                     return
                 sock.close()
-                failed(address, OSError(code, os.strerror(code)))
+                note_failure(address, OSError(code, os.strerror(code)))
 
     def _begin_attempt(self, info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, address = info

@@ -15,7 +15,7 @@ class OverlapSupport:
 
     Attributes:
         supported: None while unknown.
-        trial: Held by the one connection that tries.
+        trial: A lock that the one connection holds which tries.
     """
 
     def __init__(self, on_ruled_out: Callable[[str], None]) -> None:

@@ -108,7 +108,7 @@ class Slot:
             self.link.close()
 
     def detach(self) -> Link | None:
-        """Return its connection, which it no longer has."""
+        """Take its connection out of it, and return it."""
         link, self.link = self.link, None
         return link
 

@@ -1,7 +1,7 @@
 """
 The connections of one mailer, and what is done on one of them.
 
-How it works: a mailer has one slot for each connection that it may have. What is said on a connection, from the
+How it works: a mailer has one slot for each connection that it may have. All that happens on a connection, from the
 greeting to the last reply, is one dialogue (`Slots.visit`), and the events of the connection are emitted between its
 effects. Nothing here waits or locks: a pool queues the sends, runs the dialogues, and holds its lock for `Slots.claim`.
 """
@@ -100,7 +100,7 @@ class Slots:
             link.close()
             self.emit_closed("not usable")
         context = self._context = self._context or build_context(self._settings.policy)
-        # Set after the login: an interrupt before it leaves a connection that is not used again.
+        # Set again after the login, so that a connection whose login was interrupted is not used.
         slot.session = None
         link = slot.link = Link(self._settings, context, self._memory)
         link.connection.limit.deadline = deadline

@@ -43,7 +43,7 @@ def build_context(policy: TLSPolicy) -> ssl.SSLContext:
     Raises:
         ConfigurationError: A file of *policy* cannot be read or has the wrong content.
     """
-    # Not create_default_context: it obeys SSL_CERT_FILE and SSLKEYLOGFILE, and differs between Pythons (measured, 2.9).
+    # Not create_default_context: it obeys SSL_CERT_FILE and SSLKEYLOGFILE, and differs between Pythons (measured).
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _VERSIONS[policy.minimum_version]
     context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
@@ -95,7 +95,7 @@ def verify_session(tls: ssl.SSLObject, settings: Settings) -> TLSInfo:
         CertificateError: The server's key is not one of the pinned keys, or its certificate cannot be read.
         TLSError: The session does not have the properties that the context asked for.
     """
-    # A resumed session skips the checks of chain and name (measured, 2.11).
+    # A resumed session skips the checks of chain and name (measured).
     if tls.session_reused:
         _refuse_session("the session was resumed")
     version, cipher = tls.version(), tls.cipher()

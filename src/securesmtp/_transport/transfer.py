@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
 from securesmtp._protocol.failures import early_reply_error
+from securesmtp._settings import PORT_IMPLICIT
 from securesmtp._transport.channel import HINTS, READ, WRITE, Channel, Steps, describe
 from securesmtp._values import Stage
 from securesmtp.errors import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 _RECORD = 16384
 # Seconds to read what has come already when a connection is lost: a server that floods is not read to its end.
 _LAST_WORDS = 1.0
-_PORT_IMPLICIT = 465
 _PIPELINED = 'if every message ends like this, the server may not take commands in one go: try pipelining="off"'
 
 
@@ -77,7 +77,7 @@ class Transfer:
     def send_block(self, block: Block) -> Steps[bool]:
         """Write one block of a content, as `Block` says."""
         self.begin(Stage.CONTENT, "block")
-        # A content that a 354 has asked for is written after all replies to the commands before it.
+        # After a 354, a content is written alone: all replies to the commands before it have come.
         self._is_pipelined = self._is_pipelined and self.exchange.has_held_commands
         if self.exchange.queue_content(block):
             return (yield from self._flush())
@@ -87,7 +87,7 @@ class Transfer:
         """
         Write what was held back; if the server refuses a content before its end, raise that.
 
-        Return True if it was not written whole and replies are waiting: nothing more can be written.
+        Return True if only a part was written and replies are waiting: nothing more can be written.
         """
         data, must_be_silent = self.exchange.take_buffer()
         is_lost = is_early = False
@@ -109,7 +109,7 @@ class Transfer:
         exchange = self.exchange
         exchange.release(data)
         while data:
-            # One TLS record at a time: the server has no part of a record that was not written whole (RFC 8446 §5.1).
+            # One TLS record at a time: the server can use no part of an unfinished record (RFC 8446 §5.1).
             sent = self._write_record(data[:_RECORD])
             data = data[sent:]
             # A server that has refused may read no more: its reply is read before the write can time out.
@@ -175,7 +175,7 @@ class Transfer:
             error = self.translate(raised)
             if self.limit.stage is Stage.GREETING and self.exchange.tls is None and not self.exchange.has_unread:
                 hint = 'if this port is for implicit TLS (usually 465), use tls="implicit"'
-                if self.channel.port == _PORT_IMPLICIT:
+                if self.channel.port == PORT_IMPLICIT:
                     message = "the server waits for TLS on this port"
                     raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
                 error.hint = hint
@@ -239,7 +239,7 @@ class Transfer:
 
     def fail(self, error: SecureSMTPError) -> bool:
         """Close because of *error*, and return whether replies came before, which can still be read."""
-        # After a malformed reply, nothing can be told apart.
+        # What follows a malformed reply cannot be split into replies.
         if not isinstance(error, ProtocolError):
             self._read_last_words()
         self.exchange.drop_unread()

@@ -26,6 +26,7 @@ from securesmtp import (
     Event,
     Outcome,
     OutcomeUnknownError,
+    Receipt,
     SecureMailer,
     SecureSMTPError,
     SendResult,
@@ -34,6 +35,7 @@ from securesmtp import (
 )
 from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.run import Step
+from securesmtp._core import Sending
 from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._protocol.serialising import translate_email_errors
 from securesmtp._transport.channel import Channel, Steps
@@ -525,6 +527,42 @@ def test_an_interrupt_at_any_line_tells_no_lie(  # noqa: PLR0913, PLR0917 -- fix
     assert sys.exception() is None
     assert at > 300
     assert outcomes == {None, Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.ACCEPTED}
+
+
+def test_an_interrupt_before_the_receipt_is_made_has_it(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has accepted the message; the receipt is made for the cause of the interrupt."""
+    accept, calls = Sending.accept, list[Sending]()
+
+    def once(sending: Sending, *arguments: Any) -> Receipt:
+        calls.append(sending)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return accept(sending, *arguments)
+
+    monkeypatch.setattr(Sending, "accept", once)
+    told, server = list[Event](), serve()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        mailer(server, on_event=told.append).send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
+    assert _what_is_told(caught.value, told).outcome is Outcome.ACCEPTED
+    assert len(server.accepted) == 1
+
+
+def test_an_event_that_is_interrupted_with_many_in_flight_is_emitted_once(serve: Serve, mailer: Mailer) -> None:
+    """In the sending thread: the exception has the receipt of the message whose event it was."""
+    told = list[Event]()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Sent):
+            told.append(event)
+            raise SystemExit
+
+    mine = mailer(serve(honest(), overlaps=True), pipelining="session", max_connections=1, on_event=on_event)
+    mine._pool.overlap_support.confirm()
+    with pytest.raises(SystemExit) as caught:
+        list(mine.send_many(_mails(1)))
+    assert _what_is_told(caught.value, told).outcome is Outcome.ACCEPTED
 
 
 def test_a_time_limit_is_raised_where_socket_errors_are_ignored(serve: Serve, mailer: Mailer) -> None:

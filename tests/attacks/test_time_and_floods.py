@@ -70,7 +70,7 @@ def test_a_flood_inside_tls_is_cut_short(
 def test_an_unsolicited_reply_ends_the_session(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """It would be taken as the reply to the next command."""
     server = serve(_greeted(b"250 mx.test\r\n250 extra\r\n"))
-    with pytest.raises(ProtocolError, match="out of turn"):
+    with pytest.raises(ProtocolError, match="unsolicited reply"):
         mailer(server).send(message)
     server.joined()
     assert b"MAIL" not in server.secret

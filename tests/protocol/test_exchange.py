@@ -244,10 +244,10 @@ def test_a_server_that_closes_stays_closing() -> None:
 @pytest.mark.parametrize(
     ("sent", "inside_tls", "kind", "text"),
     [
-        (b"421 bye\r\n", False, DowngradeError, "out of turn, in the clear"),
+        (b"421 bye\r\n", False, DowngradeError, "unsolicited reply in plaintext"),
         (b"421 bye\r\n", True, ConnectError, "the server closes the session"),
-        (b"250 ok\r\n", True, ProtocolError, "out of turn"),
-        (b"25", True, ProtocolError, "out of turn"),
+        (b"250 ok\r\n", True, ProtocolError, "unsolicited reply"),
+        (b"25", True, ProtocolError, "unsolicited reply"),
     ],
 )
 def test_an_unsolicited_reply_is_an_error_with_its_stage(

@@ -237,11 +237,11 @@ class Exchange:
         """Raise the error of `check_unsolicited`."""
         raw = self._reader.next()
         if self.tls is None:
-            message = "the server spoke out of turn, in the clear"
+            message = "the server sent an unsolicited reply in plaintext"
             raise DowngradeError(message, stage=stage)
         if raw is not None and is_closing(raw.code):
             raise server_closing_error(raw.reply(), stage)
-        message = "the server spoke out of turn"
+        message = "the server sent an unsolicited reply"
         raise ProtocolError(message, stage=stage)
 
     def _next_checked(self, number: int) -> RawReply | None:

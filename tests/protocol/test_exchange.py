@@ -221,7 +221,7 @@ def test_a_positive_reply_to_a_command_that_was_not_written_is_an_error() -> Non
         exchange.written += len(NOOP.data) * 2 - 1
         exchange.feed(b"250 one\r\n" + words + b" two\r\n")
         if is_early:
-            with pytest.raises(ProtocolError, match=f'^"{words.decode()} two" came before what it answers was written'):
+            with pytest.raises(ProtocolError, match=f'^the reply "{words.decode()} two" came before'):
                 exchange.keep_replies()
         else:
             assert exchange.keep_replies()

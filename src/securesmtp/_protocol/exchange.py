@@ -250,7 +250,7 @@ class Exchange:
         # A server may refuse a chunk before it has read it. If it accepts what was not written, it answers something
         # else.
         if raw is not None and not is_refusal(raw.code) and self._command_ends[number] > self.written:
-            message = f'"{raw.reply()}" came before what it answers was written'
+            message = f'the reply "{raw.reply()}" came before what it answers was fully sent'
             raise ProtocolError(message)
         return raw
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
+from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.effects import (
     Adapt,
     Answer,
@@ -34,7 +35,6 @@ from securesmtp._transport.deadline import Deadline, StepLimit
 from securesmtp._transport.transfer import Transfer
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import DowngradeError, SecureSMTPError
-from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
     import ssl
@@ -97,8 +97,7 @@ class Connection:
             # over a new connection, this process would send the message that the parent is sending.
             return usable and (self.channel.is_foreign or not self.transfer.has_unread())
         except OSError as error:
-            if is_interrupt(error):
-                raise
+            raise_if_interrupt(error)
             return False
 
     def run(self, dialogue: Dialogue[T]) -> Steps[T]:

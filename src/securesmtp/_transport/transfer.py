@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from securesmtp._interrupts import SuppressErrors
+from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
 from securesmtp._protocol.failures import early_reply_error
 from securesmtp._settings import PORT_IMPLICIT
@@ -24,7 +24,6 @@ from securesmtp.errors import (
     SecureSMTPError,
     WrongTLSModeError,
 )
-from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
     import socket
@@ -257,8 +256,7 @@ class Transfer:
 
     def translate(self, error: OSError) -> SecureSMTPError:
         """Return *error* of a socket or of TLS as one of ours; raise it again if a signal handler raised it."""
-        if is_interrupt(error):
-            raise error
+        raise_if_interrupt(error)
         stage = self.limit.stage
         if isinstance(error, SecureSMTPError):
             # The readers of replies and TLS records do not know the stage.

@@ -53,14 +53,14 @@ class PasswordCalls:
         def run() -> None:
             ident = threading.get_ident()
             for lease in leases:
-                lease.threads.add(ident)
+                lease.holders.add(ident)
             try:
                 results.put(_call(source))
             except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
                 results.put(error)
             finally:
                 for lease in leases:
-                    lease.threads.discard(ident)
+                    lease.holders.discard(ident)
                 self._calls.pop(thread, None)
 
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)

@@ -102,6 +102,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "tasks": (
         _imports("anyio", "asyncio", "trio"),
         {
+            "_async_results.py",
             "_async_workers.py",
             "_transport/async_link.py",
             "_transport/async_pool.py",

@@ -13,7 +13,7 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
-from securesmtp._async_workers import AsyncBacklog, AsyncResults, in_order
+from securesmtp._async_results import AsyncResults, in_order
 from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
 from securesmtp._bulk.rules import is_connection_limit
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from types import TracebackType
 
+    from securesmtp._async_workers import AsyncBacklog
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import AsyncPasswordSource, Password

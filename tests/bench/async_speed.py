@@ -145,7 +145,7 @@ def report(case: Case, turns: Sequence[Turn], load: float) -> dict[str, Any]:
     for client in CLIENTS:
         if client not in turns[0]:
             continue
-        middle = {what: median(turn[client][what] for turn in turns) for what in turns[0][client]}
+        middle: dict[str, Any] = {what: median(turn[client][what] for turn in turns) for what in turns[0][client]}
         line = f"  {client:28}{1 / middle['seconds']:9.1f} /s{middle['cpu'] * 1000:9.3f} ms CPU"
         line += f"{middle['threads']:4.0f} threads"
         if all(rival in turns[0] for rival in RIVALS) and client not in RIVALS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._transport.event_loop import EventLoop, current_loop
@@ -120,6 +121,7 @@ class Workers:
         started: How many were started.
         running: How many of them have not ended.
         scopes: The cancel scope of each that runs.
+        fault: What a worker has raised, to be raised where the results are read.
         awaited: The job that the reader waits for.
         change: Is announced when that has its end, and when a worker has ended.
     """
@@ -131,6 +133,7 @@ class Workers:
     started: int = 0
     running: int = 0
     scopes: set[anyio.CancelScope] = field(default_factory=set)
+    fault: BaseException | None = None
     awaited: Job | InvalidInput | None = None
     change: Wakeup = field(default_factory=Wakeup)
 
@@ -147,6 +150,7 @@ class Workers:
                 raise ConfigurationError(message, hint="read them where the first of them was read")
             # They never end, and have no successors.
             self.running = 0
+            self.scopes.clear()
             self.backlog.close()
 
     def submit(self, job: Job) -> None:
@@ -160,10 +164,30 @@ class Workers:
             self.running += 1
 
     async def wait_for(self, job: Job | InvalidInput) -> None:
-        """Wait until *job* has its end, or will have none because there are no more workers."""
+        """
+        Wait until *job* has its end, or will have none because there are no more workers.
+
+        Raises:
+            BaseException: What a worker has raised.
+        """
         self.awaited = job
-        while job.end is None and self.running:
+        if job.end is not None or not self.running:
+            # However many such messages there are, other tasks run too.
+            await checkpoint()
+        while job.end is None and self.running and self.fault is None:
             await self.change.wait()
+        if job.end is None:
+            self.check_fault()
+
+    def check_fault(self) -> None:
+        """
+        Check that no worker has raised anything.
+
+        Raises:
+            BaseException: It did.
+        """
+        if self.fault is not None:
+            raise self.fault
 
     async def stop(self) -> None:
         """Drop the backlog, and wait for the messages that are being sent."""
@@ -202,13 +226,8 @@ class Workers:
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            fault = error
-        else:
-            return
-        # Raised where the results are read, which would wait for ever otherwise.
-        while (job := await self.backlog.next()) is not None:
-            job.started = 0.0
-            job.fail(fault)
+            self.fault = self.fault or error
+            self.backlog.close()
 
     def _note_end_of_job(self) -> None:
         # The reader is not woken for each message that overtakes the one it waits for.

@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from securesmtp._protocol.effects import Dialogue
-    from securesmtp._secret import Secret
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
     # The caller's callable, the deadline of the send, and the leases of those who wait for the password.
-    FetchPassword: TypeAlias = Callable[[Callable[[], str | Secret], Deadline | None, list[Lease]], Any]
+    FetchPassword: TypeAlias = Callable[[Callable[[], Any], Deadline | None, list[Lease]], Any]
 
 T = TypeVar("T")
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import random
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +18,11 @@ import anyio.lowlevel
 import pytest
 import trio
 
+from conftest import thorough
 from securesmtp import (
+    ConfigurationError,
     ConnectError,
+    MessageError,
     Outcome,
     OutcomeUnknownError,
     Receipt,
@@ -47,7 +54,8 @@ def run(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Ite
         return anyio.run(limited, function, *args, backend=request.param)
 
     yield runs
-    gc.collect()
+    # Not the old generation: that takes half a second.
+    gc.collect(1)
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
@@ -382,7 +390,7 @@ def test_a_cancellation_ends_what_is_being_sent_and_loses_no_result(run: Run, ca
 
 def test_a_cancelled_read_of_the_iterable_ends_the_run(run: Run) -> None:
     """The iterable is read in the caller's task; the message that is being sent meanwhile has its outcome."""
-    waiting = []
+    waiting: list[anyio.Event] = []
 
     async def stalls(number: int) -> None:
         if number == 1:
@@ -557,3 +565,381 @@ def test_an_interrupt_of_one_message_is_raised_where_its_result_is_read(run: Run
         assert await _read(results) == []
 
     run(main)
+
+
+def test_a_run_whose_tasks_were_all_cancelled_sends_no_more() -> None:
+    """As programs do that shut down: the reader never hangs, and each message that it reads has its outcome."""
+
+    async def main() -> None:
+        worker, jobs = Worker(lambda job: job.index >= 2), Jobs(20)
+        results = in_order(jobs, worker, 2, 4)
+        read = [await anext(results), await anext(results)]
+        reader = asyncio.ensure_future(_read(results))
+        await worker.sending.wait()
+        await anyio.wait_all_tasks_blocked()
+        for task in asyncio.all_tasks() - {asyncio.current_task(), reader}:
+            task.cancel()
+        read += await asyncio.wait_for(reader, 10)
+        assert _outcomes(read) == [
+            (0, ACCEPTED),
+            (1, ACCEPTED),
+            (2, UNKNOWN),
+            (3, UNKNOWN),
+            *((number, NOT_SENT) for number in range(4, 20)),
+        ]
+        assert worker.running == 0
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_cancelled_before_it_begins_is_not_waited_for() -> None:
+    """Asyncio runs none of its code, so that its end is not its own to report."""
+
+    async def main() -> None:
+        worker = Worker()
+
+        async def cancels(number: int) -> None:
+            if number == 2:
+                for task in asyncio.all_tasks():
+                    if task.get_name().startswith("securesmtp"):
+                        task.cancel()
+
+        results = in_order(Jobs(5, cancels), worker, 2, 4)
+        read = await asyncio.wait_for(_read(results), 10)
+        assert _outcomes(read) == [(number, NOT_SENT) for number in range(5)]
+        assert worker.tasks == 0
+
+    asyncio.run(main())
+
+
+def test_results_can_be_read_in_a_new_loop_when_theirs_has_ended(run: Run) -> None:
+    """Its end has cancelled the workers; what they were sending has its outcome, and no more is sent."""
+    worker, jobs = Worker(lambda job: job.index >= 1), Jobs(20)
+
+    async def first() -> AsyncResults:
+        worker.sending, worker.go = anyio.Event(), anyio.Event()
+        results = in_order(jobs, worker, 2, 4)
+        await anext(results)
+        await anyio.wait_all_tasks_blocked()
+        return results
+
+    results = run(first)
+    assert worker.running == 0
+    expected = [(1, UNKNOWN), (2, UNKNOWN), *((number, NOT_SENT) for number in range(3, 20))]
+    assert _outcomes(run(_read, results)) == expected
+
+
+@pytest.mark.parametrize("closes", ["run", "close"])
+def test_a_closed_loop_is_not_waited_for(closes: str) -> None:
+    """A loop that was closed without its tasks being cancelled never runs them again."""
+    worker = Worker(_all)
+
+    async def first() -> AsyncResults:
+        worker.sending, worker.go = anyio.Event(), anyio.Event()
+        results = in_order(Jobs(3), worker, 2, 4)
+        reader = asyncio.ensure_future(anext(results))
+        await worker.sending.wait()
+        reader.cancel()
+        await asyncio.wait([reader])
+        return results
+
+    loop = asyncio.new_event_loop()
+    results = loop.run_until_complete(first())
+    loop.close()
+    action = _read(results) if closes == "run" else results.aclose()
+    asyncio.run(asyncio.wait_for(action, 10))
+
+
+def test_results_of_another_loop_are_refused_while_it_lives(run: Run) -> None:
+    """The error says so; nothing is lost by the try."""
+
+    async def main() -> None:
+        worker = Worker(lambda job: job.index == 1)
+        results = in_order(Jobs(3), worker, 2, 4)
+        await anext(results)
+        errors: list[BaseException] = []
+
+        def elsewhere() -> None:
+            for backend in BACKENDS:
+                for action in (results.__anext__, results.aclose, lambda: results.__aexit__(None, None, None)):
+                    with pytest.raises(ConfigurationError, match="another event loop") as caught:
+                        anyio.run(action, backend=backend)
+                    errors.append(caught.value)
+
+        await anyio.to_thread.run_sync(elsewhere)
+        assert len(errors) == 6
+        worker.go.set()
+        assert _outcomes(await _read(results)) == [(1, ACCEPTED), (2, ACCEPTED)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("where", ["here", "in a thread"])
+def test_results_that_nobody_keeps_end_the_run(run: Run, where: str) -> None:
+    """Wherever they are garbage-collected: what is being sent is finished, and no task is left."""
+
+    async def main() -> None:
+        worker, jobs = Worker(lambda job: job.index >= 1), Jobs(50)
+        holder = [in_order(jobs, worker, 2, 8)]
+        async for result in holder[0]:
+            if result.index == 0:
+                break
+        del result
+        await anyio.wait_all_tasks_blocked()
+        if where == "here":
+            holder.clear()
+        else:
+            collector = threading.Thread(target=holder.clear)
+            collector.start()
+            collector.join()
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+        assert worker.started == [0, 1, 2]
+        worker.go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (worker.started, sorted(worker.ended)) == ([0, 1, 2], [0, 1, 2])
+        assert worker.running == 0
+        assert jobs.read == 8
+
+    run(main)
+
+
+def test_results_are_collected_after_their_loop_has_ended(run: Run, recwarn: pytest.WarningsRecorder) -> None:
+    """Nothing is called there any more (PITFALLS A12)."""
+    worker = Worker(lambda job: job.index >= 1)
+
+    async def main() -> AsyncResults:
+        worker.sending, worker.go = anyio.Event(), anyio.Event()
+        results = in_order(Jobs(50), worker, 2, 8)
+        await anext(results)
+        return results
+
+    results = run(main)
+    del results
+    gc.collect()
+    assert worker.running == 0
+    assert list(recwarn) == []
+
+
+def test_a_reader_that_is_dropped_with_its_loop_is_quiet() -> None:
+    """Python ends its coroutine by `GeneratorExit`, where nothing can be waited for."""
+    worker = Worker(_all)
+
+    async def first() -> Any:
+        results = in_order(Jobs(50), worker, 2, 8)
+        step = results.__anext__()
+        # As a loop does it, by hand: the reader waits, and is then closed.
+        task = asyncio.ensure_future(worker.sending.wait())
+        future = step.send(None)
+        await task
+        step.close()
+        assert future is not None
+        worker.go.set()
+        return [result.outcome async for result in results]
+
+    async def main() -> Any:
+        worker.sending, worker.go = anyio.Event(), anyio.Event()
+        return await first()
+
+    assert asyncio.run(main()) == [ACCEPTED] * 50
+
+
+def test_messages_that_cannot_be_sent_let_other_tasks_run(run: Run) -> None:
+    """However many there are; none of them starts a worker."""
+
+    class Invalid(Jobs):
+        async def __anext__(self) -> InvalidInput:
+            self.read += 1
+            return InvalidInput(SendResult(self.read - 1, None, NOT_SENT, error=MessageError("it is empty")))
+
+    async def main() -> None:
+        worker = Worker()
+        results = in_order(Invalid(0), worker, 2, 4)
+        with anyio.move_on_after(0.05) as scope:
+            async for result in results:
+                assert result.index < 1_000_000
+        assert scope.cancelled_caught
+        assert worker.tasks == 0
+
+    run(main)
+
+
+def test_a_worker_has_the_context_of_the_reader(run: Run) -> None:
+    """As loggers and tracers expect it."""
+    name = contextvars.ContextVar("name", default="")
+    seen = set[str]()
+
+    class Looks(Worker):
+        async def send(self, job: Job) -> None:
+            seen.add(name.get())
+
+    async def main() -> None:
+        name.set("reader")
+        await _read(in_order(Jobs(5), Looks(), 2, 4))
+
+    run(main)
+    assert seen == {"reader"}
+
+
+def test_thousands_of_messages_need_no_more_tasks_than_workers(run: Run) -> None:
+    """And no more memory: what was read and not returned is bounded."""
+
+    async def main() -> None:
+        worker, most = Worker(), 0
+        before = len(anyio.get_running_tasks())
+        jobs = Jobs(3000)
+        count = 0
+        async for result in in_order(jobs, worker, 8, 16):
+            count += result.outcome is ACCEPTED
+            if count % 100 == 0:
+                most = max(most, len(anyio.get_running_tasks()) - before)
+        assert (count, worker.tasks) == (3000, 8)
+        assert most <= 8
+
+    run(main)
+
+
+def test_a_closed_backlog_drops_what_no_worker_has_taken(run: Run) -> None:
+    """Each worker learns that there are no more jobs, and what is put there later is not sent."""
+
+    async def main() -> None:
+        backlog = AsyncBacklog()
+        backlog.put(_job(0))
+        backlog.close()
+        backlog.put(_job(1))
+        assert [await backlog.next(), await backlog.next(), backlog.take()] == [None] * 3
+
+    run(main)
+
+
+def test_a_backlog_starts_the_time_of_a_job_when_it_is_taken(run: Run) -> None:
+    """And a job that is put back has no time."""
+
+    async def main() -> None:
+        backlog = AsyncBacklog()
+        assert backlog.take() is None
+        backlog.put(_job(0))
+        job = await backlog.next()
+        assert job is not None
+        assert job.started > 0
+        backlog.put(job)
+        assert job.started == 0
+        assert backlog.take() is job
+        assert job.started > 0
+
+    run(main)
+
+
+def test_a_pause_ends_when_its_backlog_is_closed(run: Run) -> None:
+    """All workers that pause are woken; otherwise it takes its time, whatever is put there."""
+
+    async def main() -> None:
+        backlog = AsyncBacklog()
+        backlog.put(_job(0))
+        before = anyio.current_time()
+        await backlog.pause(0.05)
+        assert anyio.current_time() - before >= 0.04
+        async with anyio.create_task_group() as group:
+            group.start_soon(backlog.pause, 60)
+            group.start_soon(backlog.pause, 60)
+            await anyio.wait_all_tasks_blocked()
+            backlog.put(_job(1))
+            backlog.close()
+        await backlog.pause(60)
+        assert anyio.current_time() - before < 30
+
+    run(main)
+
+
+@pytest.mark.parametrize("rounds", thorough(60, 2000))
+def test_no_wake_up_is_lost_by_a_cancelled_worker(run: Run, rounds: int) -> None:
+    """A worker that is cancelled at the moment it is woken passes that on: no job waits while a worker does."""
+
+    async def main() -> None:
+        for seed in range(rounds):
+            choose, backlog, taken = random.Random(seed), AsyncBacklog(), list[int]()
+            scopes = [anyio.CancelScope() for _ in range(4)]
+
+            async def work(scope: anyio.CancelScope, backlog: AsyncBacklog, taken: list[int]) -> None:
+                with scope:
+                    while (job := await backlog.next()) is not None:
+                        taken.append(job.index)
+
+            async with anyio.create_task_group() as group:
+                for scope in scopes:
+                    group.start_soon(work, scope, backlog, taken)
+                await anyio.wait_all_tasks_blocked()
+                for number in range(8):
+                    for _ in range(choose.randrange(3)):
+                        backlog.put(_job(number))
+                    # One worker is never cancelled.
+                    if choose.random() < 0.4:
+                        scopes[choose.randrange(3)].cancel()
+                    for _ in range(choose.randrange(3)):
+                        if (job := backlog.take()) is not None:
+                            taken.append(job.index)
+                    if choose.random() < 0.5:
+                        await anyio.lowlevel.checkpoint()
+                await anyio.wait_all_tasks_blocked()
+                assert backlog.take() is None, seed
+                backlog.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("rounds", thorough(60, 2000))
+def test_each_message_has_one_result_however_a_run_ends(run: Run, rounds: int) -> None:
+    """A seeded walk: cancelled, left or closed at any moment, every message that was read has one true result."""
+
+    async def main() -> None:
+        for seed in range(rounds):
+            await _one_run(random.Random(seed))
+
+    run(main)
+
+
+async def _one_run(choose: random.Random) -> None:
+    class Slow(Worker):
+        async def send(self, job: Job) -> None:
+            for _ in range(choose.randrange(4)):
+                await anyio.lowlevel.checkpoint()
+
+    async def slow(_: int) -> None:
+        for _ in range(choose.randrange(2)):
+            await anyio.lowlevel.checkpoint()
+
+    count, most = choose.randrange(1, 12), choose.randrange(1, 4)
+    worker, jobs, read = Slow(), Jobs(count, slow), list[SendResult]()
+    results = in_order(jobs, worker, most, most * choose.randrange(1, 3))
+
+    async def reads(leave: int) -> None:
+        async for result in results:
+            read.append(result)
+            if result.index == leave:
+                break
+
+    async def interrupted(action: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(action)
+            for _ in range(choose.randrange(12)):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+
+    async def reads_in_block() -> None:
+        async with results:
+            await reads(choose.randrange(12))
+
+    for _ in range(choose.randrange(4)):
+        what = choose.randrange(4)
+        if what == 0:
+            await reads(choose.randrange(12))
+        elif what == 1:
+            await results.aclose()
+        else:
+            await interrupted(reads_in_block if what == 2 else lambda: reads(-1))
+    await reads(-1)
+    assert worker.running == 0
+    assert [result.index for result in read] == list(range(jobs.read))
+    outcomes = Counter(result.outcome for result in read)
+    assert outcomes[ACCEPTED] == len(worker.ended)
+    assert outcomes[UNKNOWN] == len(worker.started) - len(worker.ended)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial as bind
 from typing import TYPE_CHECKING
 
 import anyio
@@ -132,7 +133,7 @@ class Workers:
     loop: EventLoop | None = None
     started: int = 0
     running: int = 0
-    scopes: set[anyio.CancelScope] = field(default_factory=set)
+    scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
     fault: BaseException | None = None
     awaited: Job | InvalidInput | None = None
     change: Wakeup = field(default_factory=Wakeup)
@@ -160,7 +161,8 @@ class Workers:
         if self.started < self.most and not self.backlog.is_closed:
             self.loop = self.loop or current_loop()
             self.started += 1
-            self.loop.spawn(self._run, f"securesmtp-{self.started}", self._note_end_of_worker)
+            number = self.started
+            self.loop.spawn(bind(self._run, number), f"securesmtp-{number}", bind(self._note_end_of_worker, number))
             self.running += 1
 
     async def wait_for(self, job: Job | InvalidInput) -> None:
@@ -198,26 +200,21 @@ class Workers:
     async def abort(self) -> None:
         """Drop the backlog, and cancel what is being sent."""
         self.backlog.close()
-        for scope in tuple(self.scopes):
+        for scope in tuple(self.scopes.values()):
             scope.cancel()
         # Not for long: nothing is waited for over a connection that has ended.
         with anyio.CancelScope(shield=True):
             await self.stop()
 
-    async def _run(self) -> None:
+    async def _run(self, number: int) -> None:
         try:
-            with anyio.CancelScope() as scope:
-                self.scopes.add(scope)
-                try:
-                    await self._work()
-                finally:
-                    self.scopes.discard(scope)
+            with anyio.CancelScope() as self.scopes[number]:
+                await self._work()
         except GeneratorExit:
             # There is no loop any more.
             raise
         except BaseException:
-            # Somebody has cancelled all tasks: no other worker sends the rest.
-            self.backlog.close()
+            self._note_cancellation()
             raise
 
     async def _work(self) -> None:
@@ -229,13 +226,20 @@ class Workers:
             self.fault = self.fault or error
             self.backlog.close()
 
+    def _note_cancellation(self) -> None:
+        # Tasks of the loop were cancelled, one by one or at its end: no other worker sends the rest.
+        self.backlog.close()
+
     def _note_end_of_job(self) -> None:
         # The reader is not woken for each message that overtakes the one it waits for.
         if self.awaited is not None and self.awaited.end is not None:
             self.change.announce()
 
-    def _note_end_of_worker(self) -> None:
+    def _note_end_of_worker(self, number: int) -> None:
         self.running -= 1
+        if self.scopes.pop(number, None) is None:
+            # It was cancelled before it began.
+            self._note_cancellation()
         self.change.announce()
 
 

@@ -27,6 +27,7 @@ from securesmtp import (
     Event,
     Outcome,
     OutcomeUnknownError,
+    Password,
     RefusedError,
     SecureMailer,
     SecureSMTPError,

@@ -387,7 +387,7 @@ class AsyncSecureMailer:
             core.refuse_if_closed()
             action, needs = await prepare()
             checkout.has_slot = True
-            link = pool.link(slot, deadline, needs)
+            link = await pool.link(slot, deadline, needs)
             try:
                 deliver = bind(action, link.connection.exchange)
                 return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))

@@ -31,7 +31,7 @@ from securesmtp import (
     Stage,
 )
 from securesmtp._async_results import AsyncResults, in_order
-from securesmtp._async_workers import AsyncBacklog
+from securesmtp._async_workers import AsyncBacklog, is_cancellation
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
@@ -629,25 +629,39 @@ def test_results_can_be_read_in_a_new_loop_when_theirs_has_ended(run: Run) -> No
     assert _outcomes(run(_read, results)) == expected
 
 
-@pytest.mark.parametrize("closes", ["run", "close"])
-def test_a_closed_loop_is_not_waited_for(closes: str) -> None:
+@pytest.mark.parametrize("reads", ["iteration", "aclose", "async with"])
+def test_a_closed_loop_is_not_waited_for(reads: str) -> None:
     """A loop that was closed without its tasks being cancelled never runs them again."""
-    worker = Worker(_all)
+    worker = Worker(lambda job: job.index >= 1)
 
     async def first() -> AsyncResults:
         worker.sending, worker.go = anyio.Event(), anyio.Event()
-        results = in_order(Jobs(3), worker, 2, 4)
-        reader = asyncio.ensure_future(anext(results))
-        await worker.sending.wait()
-        reader.cancel()
-        await asyncio.wait([reader])
+        results = in_order(Jobs(5), worker, 2, 4)
+        await anext(results)
+        await anyio.wait_all_tasks_blocked()
         return results
+
+    async def second() -> None:
+        if reads == "aclose":
+            await results.aclose()
+        elif reads == "async with":
+            with anyio.CancelScope() as scope:
+                async with results:
+                    scope.cancel()
+                    await anyio.sleep_forever()
+        rest = await _read(results)
+        assert _outcomes(rest)[:3] == [(1, UNKNOWN), (2, UNKNOWN), (3, NOT_SENT)]
+        assert (len(rest) == 4) is (reads == "iteration")
 
     loop = asyncio.new_event_loop()
     results = loop.run_until_complete(first())
     loop.close()
-    action = _read(results) if closes == "run" else results.aclose()
-    asyncio.run(asyncio.wait_for(action, 10))
+    asyncio.run(asyncio.wait_for(second(), 10))
+
+
+def test_the_end_of_a_collected_task_is_one_of_a_cancellation() -> None:
+    """There is no loop then that could be asked which exception is its own."""
+    assert is_cancellation(GeneratorExit())
 
 
 def test_results_of_another_loop_are_refused_while_it_lives(run: Run) -> None:

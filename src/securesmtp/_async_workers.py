@@ -210,9 +210,6 @@ class Workers:
         try:
             with anyio.CancelScope() as self.scopes[number]:
                 await self._work()
-        except GeneratorExit:
-            # There is no loop any more.
-            raise
         except BaseException:
             self._note_cancellation()
             raise

@@ -305,16 +305,14 @@ class AsyncSecureMailer:
             abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
                 `check` raises too.
         """
-        self._core.is_closed = True
         pool = self._pools.get(current_process())
-        if pool is None:
-            return
-        if pool.loop.is_current:
-            await pool.close(abort=abort)
-        elif pool.loop.is_closed:
-            pool.slots.close_now()
-        else:
+        if pool is not None and not pool.loop.is_current and not pool.loop.is_closed:
             raise _other_loop_error()
+        self._core.is_closed = True
+        if pool is not None and pool.loop.is_current:
+            await pool.close(abort=abort)
+        elif pool is not None:
+            pool.slots.close_now()
 
     @property
     def _pool(self) -> AsyncPool:

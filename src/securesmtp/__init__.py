@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from securesmtp._async_mailer import AsyncSecureMailer
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "AsyncSecureMailer",
     "AuthenticationError",
     "Certificate",
     "CertificateError",
@@ -97,6 +99,9 @@ def __getattr__(name: str) -> object:
     """
     if name in {"errors", "events"}:
         return import_module(f"securesmtp.{name}")
+    if name == "AsyncSecureMailer":
+        globals()[name] = found = _async_mailer()
+        return found
     if name in __all__:
         modules = map(
             import_module,
@@ -116,6 +121,16 @@ def __getattr__(name: str) -> object:
         return found
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
+
+
+def _async_mailer() -> object:
+    try:
+        return import_module("securesmtp._async_mailer").AsyncSecureMailer
+    except ModuleNotFoundError as error:
+        if error.name != "anyio":
+            raise
+        message = "AsyncSecureMailer needs anyio: install securesmtp[async]"
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:

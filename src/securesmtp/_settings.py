@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
-from securesmtp._protocol.sasl import Password
+from securesmtp._protocol.sasl import Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
@@ -60,7 +59,7 @@ class Settings:
     given_port: InitVar[int | None]
     tls: InitVar[TLSMode | Literal["implicit", "starttls"] | None]
     username: InitVar[str | None]
-    password: InitVar[Secret | Callable[[], str | Secret] | None]
+    password: InitVar[Secret | PasswordFunction | None]
     auth: InitVar[Password | NotALogin | None]
     ca_file: InitVar[str | os.PathLike[str] | None]
     given_policy: InitVar[TLSPolicy | None]
@@ -87,7 +86,7 @@ class Settings:
         given_port: int | None,
         tls: TLSMode | str | None,
         username: str | None,
-        password: Secret | Callable[[], str | Secret] | None,
+        password: Secret | PasswordFunction | None,
         auth: Password | NotALogin | None,
         ca_file: str | os.PathLike[str] | None,
         given_policy: TLSPolicy | None,
@@ -131,7 +130,7 @@ class Settings:
 
 
 def _login(
-    username: str | None, password: Secret | Callable[[], str | Secret] | None, auth: Password | NotALogin | None
+    username: str | None, password: Secret | PasswordFunction | None, auth: Password | NotALogin | None
 ) -> Password | None:
     if isinstance(auth, NotALogin):
         message = f"auth is a {auth.kind}, not a Password"

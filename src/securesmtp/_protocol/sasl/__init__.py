@@ -8,9 +8,9 @@ handles those. Secrets are revealed only in this package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, overload
 
 from securesmtp._protocol.sasl.simple import Login, Plain
 from securesmtp._secret import Secret
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A username and a password of this many bytes fit into one AUTH PLAIN line of 12288 (RFC 4954 §4).
 _MAX_BYTES = 4096
 PasswordSource: TypeAlias = str | Secret | Callable[[], str | Secret]
+PasswordFunction: TypeAlias = Callable[[], str | Secret] | Callable[[], Awaitable[str | Secret]]
+AsyncPasswordSource: TypeAlias = str | Secret | PasswordFunction
 
 
 class Mechanism(Protocol):
@@ -54,15 +56,16 @@ class Password:
     Attributes:
         username: As the server knows it.
         password: A `Secret`, or a callable that returns one. It is called for each login, after TLS was verified; if
-            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires.
+            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires. For
+            `AsyncSecureMailer` alone, it may be a coroutine function.
         mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
     """
 
     username: str
-    password: Secret | Callable[[], str | Secret] = field(repr=False)
+    password: Secret | PasswordFunction = field(repr=False)
     mechanisms: tuple[str, ...] | None = None
 
-    def __init__(self, username: str, password: PasswordSource, mechanisms: Iterable[str] | None = None) -> None:
+    def __init__(self, username: str, password: AsyncPasswordSource, mechanisms: Iterable[str] | None = None) -> None:
         """
         Check what can be checked before the network is used, and hide the password.
 
@@ -118,7 +121,7 @@ def _allowed(login: Password) -> tuple[str, ...]:
     return login.mechanisms or tuple(RANKED)
 
 
-def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
+def resolve_password(source: Secret | Callable[[], Any]) -> Secret:
     """
     Return the password that *source* is or returns.
 
@@ -132,12 +135,14 @@ def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
 def as_secret(password: str | Secret) -> Secret: ...
 @overload
 def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]: ...
-def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
+@overload
+def as_secret(password: AsyncPasswordSource) -> Secret | PasswordFunction: ...
+def as_secret(password: AsyncPasswordSource) -> Secret | PasswordFunction:
     """Return *password* as a `Secret`, even if it is of a wrong type, unless it is one already or a callable."""
     return password if isinstance(password, Secret) or callable(password) else Secret(password)
 
 
-def _validated(password: Secret | Callable[[], str | Secret]) -> Secret:
+def _validated(password: Secret | Callable[[], Any]) -> Secret:
     # A callable that a callable returned is not called. A Secret may hold a value of a wrong type.
     kind = _type_of(password.reveal() if isinstance(password, Secret) else password)
     if not isinstance(password, Secret) or kind is not str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from securesmtp._async_mailer import AsyncSecureMailer
+    from securesmtp._async_results import AsyncResults
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "AsyncResults",
     "AsyncSecureMailer",
     "AuthenticationError",
     "Certificate",
@@ -99,8 +101,8 @@ def __getattr__(name: str) -> object:
     """
     if name in {"errors", "events"}:
         return import_module(f"securesmtp.{name}")
-    if name == "AsyncSecureMailer":
-        globals()[name] = found = _async_mailer()
+    if name in {"AsyncResults", "AsyncSecureMailer"}:
+        globals()[name] = found = getattr(_load_async(), name)
         return found
     if name in __all__:
         modules = map(
@@ -123,11 +125,12 @@ def __getattr__(name: str) -> object:
     raise AttributeError(message)
 
 
-def _async_mailer() -> object:
+def _load_async() -> object:
+    # Needs an extra, so no other name loads it.
     try:
-        return import_module("securesmtp._async_mailer").AsyncSecureMailer
+        return import_module("securesmtp._async_mailer")
     except ModuleNotFoundError as error:
-        if error.name != "anyio":
+        if str(error.name).partition(".")[0] != "anyio":
             raise
         message = "AsyncSecureMailer needs anyio: install securesmtp[async]"
         raise ModuleNotFoundError(message, name=error.name) from error

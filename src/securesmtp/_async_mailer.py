@@ -8,14 +8,14 @@ than 300 lines because of the public arguments and docstrings.
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
+from securesmtp._async_messages import Draft, Jobs
 from securesmtp._async_results import AsyncResults, in_order
 from securesmtp._bulk.batch import Batch
-from securesmtp._bulk.jobs import Ending, InvalidInput, Job
+from securesmtp._bulk.jobs import Ending
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
 from securesmtp._core import Action, Checkout, Core, Sending
@@ -36,14 +36,14 @@ from securesmtp.events import Event
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
 
     from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import AsyncPasswordSource, Password
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
@@ -387,7 +387,7 @@ class AsyncSecureMailer:
             core.refuse_if_closed()
             action, needs = await prepare()
             checkout.has_slot = True
-            link = pool.link(slot, deadline, needs)
+            link = await pool.link(slot, deadline, needs)
             try:
                 deliver = bind(action, link.connection.exchange)
                 return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
@@ -467,82 +467,6 @@ class AsyncSecureMailer:
         if step is Step.PAUSE:
             await backlog.pause(run.pause)
         return step is Step.LEAVE
-
-
-class Draft:
-    """
-    A message that is built once a connection is free for it.
-
-    A thousand sends that begin together so cost the loop one message for each connection, not a thousand.
-    """
-
-    __slots__ = ("_build", "_submission", "is_invalid")
-
-    def __init__(self, build: Callable[[], Awaitable[Submission]]) -> None:
-        """Have *build* called once."""
-        self._build = build
-        self._submission: Submission | None = None
-        self.is_invalid = False
-
-    @classmethod
-    def of(cls, submission: Submission) -> Draft:
-        """Return one that is built already."""
-
-        async def build() -> Submission:
-            return submission
-
-        return cls(build)
-
-    async def build(self) -> Submission:
-        """Return the message; *is_invalid* is set if that fails."""
-        if self._submission is None:
-            try:
-                self._submission = await self._build()
-            except Exception:
-                self.is_invalid = True
-                raise
-        return self._submission
-
-    def close(self) -> None:
-        """Delete its temporary file, if it has one."""
-        if self._submission is not None:
-            self._submission.content.close()
-
-
-class Jobs:
-    """The jobs of a run, for an iterable of messages that may be asynchronous."""
-
-    def __init__(
-        self,
-        run: Run,
-        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-        deadline: float | None,
-        build: Callable[[object, Callable[[], Job | InvalidInput]], Awaitable[Job | InvalidInput]],
-    ) -> None:
-        """Read *messages* one at a time; *build* calls a function, in a thread if its first argument is large."""
-        self._run, self._deadline, self._build = run, deadline, build
-        self._messages: Any = aiter(messages) if isinstance(messages, AsyncIterable) else iter(messages)
-        self._index = 0
-
-    def __aiter__(self) -> Self:
-        """Return it."""
-        return self
-
-    async def __anext__(self) -> Job | InvalidInput:
-        """Return the next job."""
-        message = await self._read()
-        index, self._index = self._index, self._index + 1
-        return await self._build(message, bind(self._run.job, index, message, self._deadline))
-
-    async def _read(self) -> Message | Envelope:
-        if hasattr(self._messages, "__anext__"):
-            message: Message | Envelope = await anext(self._messages)
-            return message
-        try:
-            message = next(self._messages)
-        except StopIteration:
-            raise StopAsyncIteration from None
-        return message
 
 
 def _raise_cancellation(end: object) -> None:

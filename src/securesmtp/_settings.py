@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import InitVar, dataclass, field
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Literal
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
@@ -127,6 +128,18 @@ class Settings:
             count(what, getattr(self, what))
         for attribute, value in resolved.items():
             object.__setattr__(self, attribute, value)
+
+
+def refuse_async_password(login: Password | None) -> None:
+    """
+    Check that a mailer without an event loop can call the password callable of *login*.
+
+    Raises:
+        ConfigurationError: It is a coroutine function.
+    """
+    if login is not None and iscoroutinefunction(login.password):
+        message = "the password callable is a coroutine function"
+        raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that returns the password")
 
 
 def _login(

@@ -57,6 +57,8 @@ class AsyncPool:
         self.messages = Threads(self.loop, _MOST_SERIALISING)
         self._lookups = Threads(self.loop, settings.max_connections)
         self._passwords = Threads(self.loop, settings.max_connections)
+        # One at a time: the others find the context built.
+        self._roots = Threads(self.loop, 1)
 
         def new_link(context: ssl.SSLContext) -> AsyncLink:
             return AsyncLink(settings, context, memory, self._lookups, self.messages)
@@ -98,12 +100,15 @@ class AsyncPool:
         for event in self._closing:
             event.set()
 
-    def link(
+    async def link(
         self, slot: Slot[AsyncLink], deadline: Deadline | None, needs: Callable[[Session], int] | None = None
     ) -> AsyncLink:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
         if self.slots.is_outgrown(slot, needs):
             self.quit_and_close(slot.link, "message limit")
+        if not self.slots.has_context:
+            # A deadline shows at the next step: nothing stops the thread.
+            await self._roots.run(self.slots.build_context, "securesmtp: read the roots")
         return self.slots.link(slot, deadline)
 
     async def check(self, deadline: Deadline | None) -> tuple[AsyncLink, Session, AuthenticationError | None]:
@@ -112,7 +117,7 @@ class AsyncPool:
         slot.lease = Lease(current_task())
         self.slots.check_slots.append(slot)
         try:
-            link = self.slots.link(slot, deadline)
+            link = await self.link(slot, deadline)
             try:
                 session, refusal = await link.run(self.slots.check(slot))
             finally:

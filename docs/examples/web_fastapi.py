@@ -28,7 +28,7 @@ from securesmtp import AsyncSecureMailer
 
 # Messages in memory. With MAX_REQUEST, these are 100 MiB at the most.
 MAX_WAITING = 400
-# Seconds for messages whose requests have ended, when the process is to end.
+# At the end of the process: seconds for messages whose clients have left.
 GRACE = 10
 
 
@@ -46,39 +46,41 @@ class Outbox:
     def __init__(self, mailer: AsyncSecureMailer, sender: str) -> None:
         self.mailer, self.sender = mailer, sender
         self.tasks: set[asyncio.Task[Answer]] = set()
-        self.is_closing = False
 
     async def send(self, mail: Mail) -> Answer:
         """Return the response when the outcome is known."""
-        if len(self.tasks) >= MAX_WAITING or self.is_closing:
+        if len(self.tasks) >= MAX_WAITING:
             return LATER
         task = asyncio.create_task(self._deliver(mail))
         self.tasks.add(task)  # the event loop itself does not keep it
         task.add_done_callback(self.tasks.discard)
-        # If the request is cancelled, because its browser has left, the task goes on.
+        # If the request is cancelled, because its client has left, the task goes on.
         return await asyncio.shield(task)
 
     async def _deliver(self, mail: Mail) -> Answer:
-        message = compose(self.sender, mail.to, mail.subject, mail.body)
+        to = mail.to
+        message = compose(self.sender, to, mail.subject, mail.body)
         if message is None:
             return BAD
         try:
             # To this one address only, whatever else the field may seem to contain.
-            await self.mailer.send(
-                message, mail_from=self.sender, recipients=[mail.to]
-            )
+            await self.mailer.send(message, mail_from=self.sender, recipients=[to])
         except Exception as error:
-            return explain(error, mail.to)
+            return explain(error, to)
+        except asyncio.CancelledError as cancelled:
+            # The process ends. The cause is an error with the message's outcome.
+            if isinstance(cancelled.__cause__, Exception):
+                explain(cancelled.__cause__, to)
+            raise
         return SENT
 
     async def close(self) -> None:
-        """Let the tasks finish; after some seconds, end their connections."""
-        self.is_closing = True
+        """Let the tasks finish, and cancel those that need too long."""
         if self.tasks:
-            await asyncio.wait(self.tasks, timeout=GRACE)
-            await self.mailer.close(abort=True)
-        if self.tasks:
-            await asyncio.wait(self.tasks)  # each logs what became of its message
+            _, late = await asyncio.wait(self.tasks, timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 class Bound:

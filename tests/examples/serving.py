@@ -24,8 +24,8 @@ App = Callable[..., Any]
 
 
 @contextmanager
-def serving(app: App = web_fastapi.app, **options: Any) -> Iterator[int]:
-    """Run *app* as uvicorn does, in a thread; at the end, shut it down gracefully."""
+def serving(app: App = web_fastapi.app, *, is_forced: bool = False, **options: Any) -> Iterator[int]:
+    """Run *app* as uvicorn does, in a thread; end it as one Ctrl-C does, or as two."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         # It listens already, so a request before the application starts waits.
@@ -34,6 +34,7 @@ def serving(app: App = web_fastapi.app, **options: Any) -> Iterator[int]:
         try:
             yield listening.getsockname()[1]
         finally:
+            server.force_exit = is_forced
             server.should_exit = True
             thread.join()
 

@@ -7,14 +7,19 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from email.message import EmailMessage
 from functools import partial
+from pathlib import Path
 
 import pytest
+import trio
 
 from conftest import Mailer, Serve
 from scripted import Peer, ScriptedServer, honest
+from securesmtp import AsyncSecureMailer, Outcome
+from securesmtp.errors import DeadlineExceededError, OutcomeUnknownError, RecipientsRefusedError
+from securesmtp.events import Event, Failed
 
 
 class Held:
@@ -62,12 +67,12 @@ def hold(serve: Serve) -> Iterator[Hold]:
         yield make
 
 
-async def fill_the_threads(send: Callable[[], object], held: Held) -> list[asyncio.Future[object]]:
+async def fill_the_threads(send: Callable[[], object], held: Held) -> list[asyncio.Task[object]]:
     """Call *send* in each thread that `asyncio.to_thread` has; return when all of them wait for the mail server."""
     loop = asyncio.get_running_loop()
     await asyncio.to_thread(int)
     threads: int = loop._default_executor._max_workers  # type: ignore[attr-defined]
-    sends = [asyncio.ensure_future(asyncio.to_thread(send)) for _ in range(threads)]
+    sends = [asyncio.create_task(asyncio.to_thread(send)) for _ in range(threads)]
     await held.wait_for(threads)
     return sends
 
@@ -115,22 +120,32 @@ def test_a_deadline_in_to_thread_begins_when_a_thread_is_free(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("limit", ["timeout", "wait_for"])
+async def in_timeout(sending: Awaitable[object]) -> None:
+    """Wait at most 0.2 s."""
+    async with asyncio.timeout(0.2):
+        await sending
+
+
+async def in_wait_for(sending: Awaitable[object]) -> None:
+    """Wait at most 0.2 s."""
+    await asyncio.wait_for(sending, 0.2)
+
+
+LIMITS = pytest.mark.parametrize("limited", [in_timeout, in_wait_for])
+Limited = Callable[[Awaitable[object]], Awaitable[None]]
+
+
+@LIMITS
 def test_a_message_is_delivered_after_the_time_limit_around_to_thread(
-    hold: Hold, mailer: Mailer, message: EmailMessage, limit: str
+    hold: Hold, mailer: Mailer, message: EmailMessage, limited: Limited
 ) -> None:
     """The caller gets TimeoutError; then the thread goes on, and the server accepts the message."""
     held = hold("DATA", b"354 go\r\n")
     mine = mailer(held.server, pipelining="off")
 
     async def main() -> None:
-        sending = asyncio.to_thread(mine.send, message)
         with pytest.raises(TimeoutError):
-            if limit == "timeout":
-                async with asyncio.timeout(0.2):
-                    await sending
-            else:
-                await asyncio.wait_for(sending, 0.2)
+            await limited(asyncio.to_thread(mine.send, message))
         assert held.server.accepted == []
         held.released.set()
 
@@ -157,3 +172,129 @@ def test_a_mailer_for_each_request_logs_in_each_time(serve: Serve, mailer: Maile
     for _ in range(10):
         mine.send(message)
     assert (len(logins), len(server.connections)) == (11, 11)
+
+
+# From here on, with an AsyncSecureMailer.
+Async = Callable[..., AsyncSecureMailer]
+
+
+@pytest.fixture
+def asynchronous(ca_file: Path) -> Async:
+    """Make asynchronous mailers for scripted servers."""
+    return lambda server, **options: AsyncSecureMailer("localhost", server.port, ca_file=ca_file, **options)
+
+
+STAGES = pytest.mark.parametrize(
+    ("verb", "outcome"), [("DATA", Outcome.NOT_SENT), ("CONTENT", Outcome.UNKNOWN)], ids=["not-sent", "unknown"]
+)
+
+
+@LIMITS
+@STAGES
+def test_a_time_limit_around_a_send_does_not_say_the_outcome(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    hold: Hold, asynchronous: Async, message: EmailMessage, limited: Limited, verb: str, outcome: Outcome
+) -> None:
+    """The text of its error says nothing; the event does."""
+    held, seen = hold(verb), list[Event]()
+
+    async def main() -> None:
+        async with asynchronous(held.server, on_event=seen.append) as mailer:
+            with pytest.raises(TimeoutError) as caught:
+                await limited(mailer.send(message))
+        assert str(caught.value) == ""
+        held.released.set()
+
+    asyncio.run(main())
+    assert [event.error.outcome for event in seen if isinstance(event, Failed)] == [outcome]
+
+
+@STAGES
+def test_the_error_of_a_deadline_says_the_outcome(
+    hold: Hold, asynchronous: Async, message: EmailMessage, verb: str, outcome: Outcome
+) -> None:
+    """Also while the send waits for a connection: the deadline counts from the call."""
+    held = hold(verb)
+
+    async def main() -> None:
+        async with asynchronous(held.server, max_connections=1) as mailer:
+            first = asyncio.create_task(mailer.send(message, deadline=0.6))
+            await held.wait_for(1)
+            with pytest.raises(DeadlineExceededError, match="waiting for one of the mailer.s connections") as waited:
+                await mailer.send(message, deadline=0.1)
+            with pytest.raises((DeadlineExceededError, OutcomeUnknownError)) as held_up:
+                await first
+            held.released.set()
+        assert (waited.value.outcome, held_up.value.outcome) == (Outcome.NOT_SENT, outcome)
+
+    asyncio.run(main())
+
+
+def test_a_task_that_nobody_keeps_ends_with_the_program(hold: Hold, asynchronous: Async, message: EmailMessage) -> None:
+    """The program has responded; the message is not sent."""
+    held = hold("DATA")
+
+    async def main() -> None:
+        mailer = asynchronous(held.server)
+        asyncio.create_task(mailer.send(message))  # noqa: RUF006 -- the mistake
+        await held.wait_for(1)
+
+    asyncio.run(main())
+    held.released.set()
+    held.server.joined()
+    assert held.server.accepted == []
+
+
+def test_one_refused_message_cancels_the_others_of_a_task_group(
+    serve: Serve, asynchronous: Async, message: EmailMessage
+) -> None:
+    """With asyncio and trio: the others were being sent, and their outcome is unknown."""
+    waiting = threading.Barrier(3)
+
+    def rcpt(peer: Peer, line: bytes) -> bytes:
+        if b"<nobody@" not in line:
+            return b"250 2.1.5 ok\r\n"
+        waiting.wait(30)
+        return b"550 5.1.1 no such user\r\n"
+
+    def content(peer: Peer, octets: bytes) -> bytes:
+        waiting.wait(30)
+        peer.sleep_until_peer_closes()
+        return b"250 2.0.0 queued\r\n"
+
+    server = serve(honest(replies={"RCPT": rcpt, "CONTENT": content}))
+    addresses = ["one@example.net", "two@example.net", "nobody@example.net"]
+    seen = list[Event]()
+
+    async def on_asyncio() -> None:
+        async with asynchronous(server, on_event=seen.append) as mailer, asyncio.TaskGroup() as group:
+            for address in addresses:
+                group.create_task(mailer.send(message, recipients=[address]))
+
+    async def on_trio() -> None:
+        async with asynchronous(server, on_event=seen.append) as mailer, trio.open_nursery() as nursery:
+            for address in addresses:
+                nursery.start_soon(partial(mailer.send, message, recipients=[address]))
+
+    for run, main in (asyncio.run, on_asyncio()), (trio.run, on_trio):
+        seen.clear()
+        with pytest.raises(ExceptionGroup) as caught:
+            run(main)  # type: ignore[arg-type]
+        assert [type(error) for error in caught.value.exceptions] == [RecipientsRefusedError]
+        outcomes = sorted(event.error.outcome for event in seen if isinstance(event, Failed))
+        assert outcomes == [Outcome.REFUSED, Outcome.UNKNOWN, Outcome.UNKNOWN]
+
+
+def test_a_cancellation_that_is_swallowed_makes_a_time_limit_useless(
+    hold: Hold, asynchronous: Async, message: EmailMessage
+) -> None:
+    """No TimeoutError is raised: the caller believes that all is well."""
+    held = hold()
+
+    async def main() -> None:
+        async with asynchronous(held.server) as mailer:
+            async with asyncio.timeout(0.2):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await mailer.send(message)
+        held.released.set()
+
+    asyncio.run(main())

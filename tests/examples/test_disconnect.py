@@ -9,7 +9,7 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -74,7 +74,8 @@ class Watched:
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         messages: asyncio.Queue[Any] = asyncio.Queue()
 
         async def watch() -> None:
@@ -160,6 +161,95 @@ def test_each_message_is_sent_once_although_its_browser_leaves(
         held.released.set()
     assert held.delivered() == ADDRESSES
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@contextlib.contextmanager
+def when_logged(line: str, action: Callable[[], object]) -> Iterator[None]:
+    """Call *action* when uvicorn logs *line*."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(line):
+                action()
+
+    handler, log = Handler(), logging.getLogger("uvicorn.error")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def statuses(browsers: list[socket.socket]) -> list[int | None]:
+    """Read the responses, and return their statuses; None for a connection that was cut."""
+    responses = []
+    for browser in browsers:
+        with browser, browser.makefile("rb") as stream:
+            responses.append(stream.readline().split())
+    return [int(response[1]) if response else None for response in responses]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the class of each error that the example has logged, sorted."""
+    return sorted(record.getMessage().split()[0] for record in caplog.records if record.name == "send_email")
+
+
+@pytest.mark.parametrize("seconds", [None, 0], ids=["no-limit", "limit"])
+@pytest.mark.parametrize("stays", [True, False], ids=["browsers-wait", "browsers-have-left"])
+def test_the_end_of_the_process_waits_for_messages(
+    enter: Enter,
+    composed: threading.Semaphore,
+    caplog: pytest.LogCaptureFixture,
+    stays: bool,  # noqa: FBT001 -- a row
+    seconds: int | None,
+) -> None:
+    """All are sent; a browser that waits gets its response, unless uvicorn's limit ends the request first."""
+    held, app = Held(enter, "CONTENT"), FRAMES["plain"]()
+    # Without a limit, uvicorn waits for requests before it ends the lifespan; with one, it cancels them.
+    line = "Waiting for application shutdown" if seconds == 0 else "Waiting for"
+    with when_logged(line, held.released.set), serving(app, timeout_graceful_shutdown=seconds) as port:
+        browsers = [browse(port, address) for address in ADDRESSES]
+        wait(composed, REQUESTS)
+        wait(held.asked, CONNECTIONS)
+        if not stays:
+            for browser in browsers:
+                leave(browser, resets=False)
+            wait(app.left, REQUESTS)
+    if stays:
+        assert statuses(browsers) == [200 if seconds is None else 500] * REQUESTS
+    assert held.delivered() == ADDRESSES
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcomes"),
+    [
+        pytest.param("DATA", ["ConnectError"] * REQUESTS, id="not-sent"),
+        pytest.param("CONTENT", ["ConnectError"] * 2 + ["OutcomeUnknownError"] * CONNECTIONS, id="unknown"),
+    ],
+)
+@pytest.mark.parametrize("is_forced", [False, True], ids=["limit", "second-ctrl-c"])
+def test_the_end_of_the_process_does_not_wait_for_ever(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    enter: Enter,
+    composed: threading.Semaphore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    outcomes: list[str],
+    is_forced: bool,  # noqa: FBT001 -- a row
+) -> None:
+    """If the mail server does not reply in time, or after a second Ctrl-C, the log has the outcome of each message."""
+    monkeypatch.setattr(web_fastapi, "GRACE", 0.1)
+    held, app = Held(enter, stage), FRAMES["cancels"]()
+    with serving(app, is_forced=is_forced) as port:
+        browsers = [browse(port, address) for address in ADDRESSES]
+        wait(composed, REQUESTS)
+        wait(held.asked, CONNECTIONS)
+        for browser in browsers:
+            leave(browser, resets=False)
+        wait(app.left, REQUESTS)
+    held.released.set()
+    assert logged(caplog) == outcomes
 
 
 def test_a_request_that_is_cut_sends_nothing(enter: Enter, caplog: pytest.LogCaptureFixture) -> None:

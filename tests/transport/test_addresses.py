@@ -16,6 +16,7 @@ from email.message import EmailMessage
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -359,8 +360,7 @@ def test_a_cancellation_leaves_no_socket(
     async def main() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(mailer.check)
-            while len(sockets) < 2:
-                await anyio.sleep(0.01)
+            await run_sync(_wait_until, lambda: len(sockets) == 2)
             group.cancel_scope.cancel()
         await mailer.close()
 

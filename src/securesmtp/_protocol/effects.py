@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import ChannelBinding, resolve_password
@@ -104,7 +104,7 @@ class Block:
 class FetchPassword:
     """Get the password from *source*, which may be the caller's callable. The answer is a `Secret`."""
 
-    source: Secret | Callable[[], str | Secret] = field(repr=False)
+    source: Secret | Callable[[], Any] = field(repr=False)
 
     def perform(self) -> Secret:
         """Return the password."""
@@ -168,7 +168,7 @@ def read_binding() -> Dialogue[ChannelBinding | None]:
     return None if answer is None else _checked(ChannelBinding, answer)
 
 
-def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:
+def fetch_password(source: Secret | Callable[[], Any]) -> Dialogue[Secret]:
     """Return the password from *source*."""
     return _checked(Secret, (yield FetchPassword(source)))
 

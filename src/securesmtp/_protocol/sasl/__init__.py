@@ -22,7 +22,13 @@ from securesmtp._protocol.sasl.logins import (
 )
 from securesmtp._protocol.sasl.mechanism import ChannelBinding, Credentials, Mechanism
 from securesmtp._protocol.sasl.registry import RANKED
-from securesmtp._protocol.sasl.sources import PasswordSource, as_secret, resolve_password
+from securesmtp._protocol.sasl.sources import (
+    AsyncPasswordSource,
+    PasswordFunction,
+    PasswordSource,
+    as_secret,
+    resolve_password,
+)
 from securesmtp._secret import Secret
 from securesmtp._shown import escape
 from securesmtp._values import Stage
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RANKED",
+    "AsyncPasswordSource",
     "Auth",
     "ChannelBinding",
     "Choice",
@@ -40,6 +47,7 @@ __all__ = [
     "External",
     "Mechanism",
     "Password",
+    "PasswordFunction",
     "PasswordSource",
     "as_secret",
     "choose_mechanism",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from securesmtp._protocol.sasl.registry import RANKED
 from securesmtp._protocol.sasl.scram import can_prepare
@@ -14,7 +14,7 @@ from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.sasl.mechanism import Proof
-    from securesmtp._protocol.sasl.sources import PasswordSource
+    from securesmtp._protocol.sasl.sources import AsyncPasswordSource, PasswordFunction
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -25,15 +25,16 @@ class Password:
     Attributes:
         username: As the server knows it.
         password: A `Secret`, or a callable that returns one. It is called for each login, after TLS was verified; if
-            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires.
+            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires. For
+            `AsyncSecureMailer` alone, it may be a coroutine function.
         mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
     """
 
     username: str
-    password: Secret | Callable[[], str | Secret] = field(repr=False)
+    password: Secret | PasswordFunction = field(repr=False)
     mechanisms: tuple[str, ...] | None = None
 
-    def __init__(self, username: str, password: PasswordSource, mechanisms: Iterable[str] | None = None) -> None:
+    def __init__(self, username: str, password: AsyncPasswordSource, mechanisms: Iterable[str] | None = None) -> None:
         """
         Check what can be checked before the network is used, and hide the password.
 
@@ -109,12 +110,12 @@ def identity(login: Auth) -> str:
     return login.identity if isinstance(login, External) else login.username
 
 
-def secret_source(login: Auth) -> Secret | Callable[[], str | Secret] | None:
+def secret_source(login: Auth) -> Secret | PasswordFunction | None:
     """Return where the secret of *login* comes from, or None if it has none."""
     return None if isinstance(login, External) else login.password
 
 
-def with_secret_source(login: Auth, source: Callable[[], str | Secret]) -> Auth:
+def with_secret_source(login: Auth, source: Callable[[], Any]) -> Auth:
     """Return *login* with its secret from *source* instead; one without a secret stays as it is."""
     return login if isinstance(login, External) else replace(login, password=source)
 

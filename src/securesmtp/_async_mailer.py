@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from securesmtp._async_workers import AsyncBacklog
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._protocol.sasl import AsyncPasswordSource, Password
+    from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
 
@@ -72,7 +72,7 @@ class AsyncSecureMailer:
         tls: TLSMode | Literal["implicit", "starttls"] | None = None,
         username: str | None = None,
         password: AsyncPasswordSource | None = None,
-        auth: Password | None = None,
+        auth: Auth | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         policy: TLSPolicy | None = None,
         timeout: float | Timeouts = TIMEOUTS,

@@ -345,7 +345,7 @@ class AsyncSecureMailer:
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(None, monotonic())
+        core, sending = self._core, Sending(draft.message_id, monotonic())
         try:
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())

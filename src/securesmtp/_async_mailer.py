@@ -60,7 +60,7 @@ class AsyncSecureMailer:
     loop can share it; together they use up to *max_connections* connections, and wait for them in their order.
 
     A task may be cancelled at any time. The connection that it uses is closed then, so that the server cannot accept a
-    part of its message. Whether the message was sent is in an event (`Failed`, or `Sent`), in the cancellation's
+    part of its message. Whether the message was sent is in an event (``Failed``, or ``Sent``), in the cancellation's
     ``__cause__`` and in its note. Where you want a time limit, pass *deadline*: its error says it, too.
     """
 

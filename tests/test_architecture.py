@@ -96,7 +96,10 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py"}),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), set()),
-    "secrets": (_named("reveal"), {"_protocol/sasl/__init__.py", "_protocol/sasl/simple.py"}),
+    "secrets": (
+        _named("reveal"),
+        {f"_protocol/sasl/{name}.py" for name in ("logins", "scram", "simple", "sources")},
+    ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py", "_transport/threads.py"}),
     "tasks": (

@@ -127,7 +127,7 @@ def test_the_pages_application_loses_no_message(as_printed: AsPrinted, leaves: b
     app = Watched(names["app"], cancels=leaves)
     # With the limit 0, uvicorn cancels the requests when it shuts down.
     end = when_logged("Waiting for application shutdown", slow.released.set)
-    with end, serving(app, timeout_graceful_shutdown=0) as port, contextlib.ExitStack() as browsers:
+    with contextlib.ExitStack() as browsers, end, serving(app, timeout_graceful_shutdown=0) as port:
         for number in range(6):
             browser = browsers.enter_context(begin(port, f"/orders/{number}/confirm"))
             wait(tasks.added, 1)
@@ -136,7 +136,6 @@ def test_the_pages_application_loses_no_message(as_printed: AsPrinted, leaves: b
                 wait(app.left, 1)
         # Two more wait for a connection.
         wait(slow.asked, 4)
-        browsers.pop_all()
     slow.server.joined()
     assert len(slow.server.accepted) == 6
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
+from securesmtp._secret import SecretSource
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # What a callable returned or raised.
 _Result: TypeAlias = "Secret | BaseException"
-_WAITING = "waiting for the password callable"
 # How often a send that may not call yet polls, in seconds.
 _POLL_INTERVAL = 0.05
 
@@ -30,9 +30,13 @@ _POLL_INTERVAL = 0.05
 class PasswordCalls:
     """The calls of one mailer's password callables."""
 
-    def __init__(self, most: int) -> None:
-        """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
-        self._most = most
+    def __init__(self, most: int, doing: str = "waiting for the password callable") -> None:
+        """
+        Run at most *most* calls at a time, so that a callable which hangs does not use up threads.
+
+        *doing* is for the error at the end of the time.
+        """
+        self._most, self._doing = most, doing
         # Each call by its thread, in the order of the sends. Not a semaphore: an interrupt in one leaves its lock held
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
@@ -69,7 +73,7 @@ class PasswordCalls:
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=deadline.left(Stage.AUTH, _WAITING))
+                result = results.get(timeout=deadline.left(Stage.AUTH, self._doing))
         if isinstance(result, BaseException):
             raise result
         return result
@@ -84,7 +88,7 @@ class PasswordCalls:
             while list(self._calls).index(thread) >= self._most:
                 # Nothing comes yet. `left` raises once there is no time left.
                 with suppress(Empty):
-                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, _WAITING)))
+                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, self._doing)))
             is_started = _start(thread)
         finally:
             if not is_started:
@@ -107,6 +111,8 @@ def _call(source: Callable[[], str | Secret]) -> Secret:
         # If it returns a callable, the caller refuses that.
         return as_secret(source())
     except SecureSMTPError as error:
+        if isinstance(source, SecretSource):
+            raise
         # It may describe another message, which was perhaps sent; the message of this send was not.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"
         kind = ConfigurationError if isinstance(error, ConfigurationError) else AuthenticationError

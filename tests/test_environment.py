@@ -12,7 +12,7 @@ import pytest
 from conftest import Serve
 from leaks import shown
 from scripted import Mode, honest
-from securesmtp import ConfigurationError, Secret, SecureMailer, Timeouts, TLSPolicy
+from securesmtp import ConfigurationError, Password, Secret, SecureMailer, Timeouts, TLSPolicy
 
 PASSWORD = "hunter2secret"
 HOST = {"SMTP_HOST": "mail.example.com"}
@@ -60,7 +60,7 @@ def test_the_other_variables_are_arguments(
     monkeypatch.delenv("SMTP_HOST")
     _set(monkeypatch, where)
     got = SecureMailer.from_env(max_connections=2)._settings
-    assert got.login is not None
+    assert isinstance(got.login, Password)
     assert isinstance(got.login.password, Secret)
     assert (got.login.username, got.login.password.reveal()) == ("me", PASSWORD)
     assert (got.policy, got.deadline) == (TLSPolicy(ca_file=str(ca_file)), 2.5)
@@ -110,7 +110,7 @@ def test_a_password_may_be_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as getpass, in a program at a terminal."""
     _set(monkeypatch, HOST | {"SMTP_USERNAME": "me"})
     login = SecureMailer.from_env(password=str)._settings.login
-    assert login is not None
+    assert isinstance(login, Password)
     assert (login.username, login.password) == ("me", str)
 
 

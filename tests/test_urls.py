@@ -18,8 +18,17 @@ from hypothesis import strategies as st
 from conftest import Serve, examples
 from leaks import shown
 from scripted import Mode, honest
-from securesmtp import ConfigurationError, Password, Secret, SecureMailer, Timeouts, TLSMode, TLSPolicy
-from securesmtp._arguments import Options
+from securesmtp import (
+    AsyncSecureMailer,
+    ConfigurationError,
+    Password,
+    Secret,
+    SecureMailer,
+    Timeouts,
+    TLSMode,
+    TLSPolicy,
+)
+from securesmtp._arguments import AsyncOptions, Options
 
 PASSWORD = "hunter2secret"
 PIN, OTHER_PIN = f"sha256/{'A' * 43}=", f"sha256/{'+/' * 21}8="
@@ -27,7 +36,7 @@ PIN, OTHER_PIN = f"sha256/{'A' * 43}=", f"sha256/{'+/' * 21}8="
 
 def _login(mailer: SecureMailer) -> tuple[str, str, tuple[str, ...] | None]:
     login = mailer._settings.login
-    assert login is not None
+    assert isinstance(login, Password)
     assert isinstance(login.password, Secret)
     return login.username, login.password.reveal(), login.mechanisms
 
@@ -307,11 +316,12 @@ def test_an_unknown_argument_does_not_show_the_password(
     assert PASSWORD not in shown(caught.value)
 
 
-def test_the_options_are_those_of_the_mailer() -> None:
+@pytest.mark.parametrize(("options", "mailer"), [(Options, SecureMailer), (AsyncOptions, AsyncSecureMailer)])
+def test_the_options_are_those_of_the_mailer(options: type, mailer: type) -> None:
     """Type checkers know each argument but the three that a URL always gives."""
-    taken = {name: each.annotation for name, each in signature(SecureMailer).parameters.items()}
+    taken = {name: each.annotation for name, each in signature(mailer).parameters.items()}
     left = {name: kind for name, kind in taken.items() if name not in {"host", "port", "tls"}}
-    assert {name: kind.__forward_arg__ for name, kind in Options.__annotations__.items()} == left
+    assert {name: kind.__forward_arg__ for name, kind in options.__annotations__.items()} == left
 
 
 def test_a_mode_is_a_scheme_and_the_reverse() -> None:

@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from securesmtp._async_mailer import AsyncSecureMailer
+    from securesmtp._async_results import AsyncResults
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
-    from securesmtp._protocol.sasl import Password
+    from securesmtp._protocol.sasl import External, Password
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._values import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         RefusedError,
         SecureSMTPError,
         SenderRefusedError,
+        ServerNotAuthenticError,
         TLSError,
         WrongTLSModeError,
     )
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "AsyncResults",
+    "AsyncSecureMailer",
     "AuthenticationError",
     "Certificate",
     "CertificateError",
@@ -60,6 +65,7 @@ __all__ = [
     "DowngradeError",
     "Envelope",
     "Event",
+    "External",
     "MessageError",
     "NoUsableMechanismError",
     "Outcome",
@@ -76,6 +82,7 @@ __all__ = [
     "SecureSMTPError",
     "SendResult",
     "SenderRefusedError",
+    "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
     "TLSError",
@@ -97,6 +104,9 @@ def __getattr__(name: str) -> object:
     """
     if name in {"credentials", "errors", "events"}:
         return import_module(f"securesmtp.{name}")
+    if name in {"AsyncResults", "AsyncSecureMailer"}:
+        globals()[name] = found = getattr(_load_async(), name)
+        return found
     if name in __all__:
         modules = map(
             import_module,
@@ -116,6 +126,17 @@ def __getattr__(name: str) -> object:
         return found
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
+
+
+def _load_async() -> object:
+    # Needs an extra, so no other name loads it.
+    try:
+        return import_module("securesmtp._async_mailer")
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "anyio":
+            raise
+        message = "AsyncSecureMailer needs anyio: install securesmtp[async]"
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from securesmtp._options import Timeouts, Window
-    from securesmtp._protocol.sasl import PasswordSource
+    from securesmtp._protocol.sasl import AsyncPasswordSource, Auth, PasswordSource
     from securesmtp.events import Event
 
 # Digits only: float() and int() also take "1e3", "nan", "1_0" and digits of other scripts.
@@ -28,12 +28,9 @@ _REGISTERED = {PORT_IMPLICIT: TLSMode.IMPLICIT, PORT_STARTTLS: TLSMode.STARTTLS}
 _PARTS = {"policy": ("ca_file", "pins"), "auth": ("username", "password", "mechanisms")}
 
 
-class Options(TypedDict, total=False):
-    """The arguments of a mailer, without host, port and tls."""
-
+class _Options(TypedDict, total=False):
     username: str | None
-    password: PasswordSource | None
-    auth: Password | None
+    auth: Auth | None
     ca_file: str | os.PathLike[str] | None
     policy: TLSPolicy | None
     timeout: float | Timeouts
@@ -49,10 +46,22 @@ class Options(TypedDict, total=False):
     on_event: Callable[[Event], None] | None
 
 
+class Options(_Options, total=False):
+    """The arguments of a `SecureMailer`, without host, port and tls."""
+
+    password: PasswordSource | None
+
+
+class AsyncOptions(_Options, total=False):
+    """The arguments of an `AsyncSecureMailer`, without host, port and tls."""
+
+    password: AsyncPasswordSource | None
+
+
 class Given:
     """The arguments that were given, each with its source: the URL, a variable, or an argument of the caller's."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options | AsyncOptions) -> None:
         """Begin with the caller's *options*; None counts as not given."""
         self._values: dict[str, Any] = {}
         self._sources: dict[str, str] = {}

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import known_secrets, pick_mechanism
+from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport
 from securesmtp._shown import escape
 from securesmtp._transport.deadline import Deadline
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._settings import Settings
-    from securesmtp._transport.link import Link
+    from securesmtp._transport.connection import Connection
     from securesmtp._transport.slot import Slot
     from securesmtp.events import Event
 
 T = TypeVar("T")
 # What a send does on its connection: with the account of it, its slot and the open session.
-Action: TypeAlias = "Callable[[Exchange, Slot, Session], Dialogue[T]]"
+Action: TypeAlias = "Callable[[Exchange, Slot[Any], Session], Dialogue[T]]"
 
 
 @dataclass(slots=True)
@@ -48,28 +48,28 @@ class Sending:
     One message while it is sent, and what is known of it if an interrupt strikes.
 
     Attributes:
-        submission: The message.
+        message_id: Its Message-ID, if it is known yet.
         started: When its sending began.
-        progress: The session that it is sent in, and how far it is; None before there is one.
+        progress: The session that it is sent in, the message, and how far it is; None before there is a session.
         error: What has ended its sending, if it was an error.
         receipt: Its receipt, once it was accepted.
         is_reported: Whether its event was emitted.
         is_second_login: Whether it is sent over a new connection because the first one lost its login.
     """
 
-    submission: Submission
+    message_id: str | None
     started: float
-    progress: tuple[Session, Attempt] | None = None
+    progress: tuple[Session, Submission, Attempt] | None = None
     error: SecureSMTPError | None = None
     receipt: Receipt | None = None
     is_reported: bool = False
     is_second_login: bool = False
 
-    def accept(self, session: Session, delivery: Delivery) -> Receipt:
-        """Make the receipt for *delivery*, keep it and return it."""
+    def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
+        """Make the receipt for the *delivery* of *submission*, keep it and return it."""
         self.receipt = Receipt(
-            self.submission.content.message_id,
-            self.submission.mail_from.address,
+            submission.content.message_id,
+            submission.mail_from.address,
             delivery.recipients,
             delivery.replies[-1],
             session.tls,
@@ -88,11 +88,11 @@ class Sending:
         if receipt is None:
             if self.progress is None:
                 return lost
-            session, attempt = self.progress
+            session, submission, attempt = self.progress
             result = attempt.result_after(lost)
             if isinstance(result, SecureSMTPError):
                 return result
-            receipt = self.accept(session, result)
+            receipt = self.accept(session, submission, result)
         message = f'{lost.args[0]} when the server had accepted the message: "{receipt.reply}"'
         error = SecureSMTPError(message, stage=Stage.CONTENT, reply=receipt.reply)
         error.outcome, error.receipt = Outcome.ACCEPTED, receipt
@@ -170,16 +170,16 @@ class Core:
         limit = self.settings.deadline if deadline is None else seconds("deadline", deadline)
         return None if limit is None else Deadline("deadline", limit)
 
-    def action(self, sending: Sending, checkout: Checkout, partial: Partial) -> Action[Receipt]:
+    def action(self, sending: Sending, submission: Submission, checkout: Checkout, partial: Partial) -> Action[Receipt]:
         """Return what to do on a connection to send one message."""
 
-        def action(_: Exchange, slot: Slot, session: Session) -> Dialogue[Receipt]:
+        def action(_: Exchange, slot: Slot[Any], session: Session) -> Dialogue[Receipt]:
             checkout.session = session
             slot.messages_left -= 1
             attempt = Attempt()
-            sending.progress = session, attempt
-            delivery = yield from deliver(session, sending.submission, partial, self.settings.pipelining, attempt)
-            return sending.accept(session, delivery)
+            sending.progress = session, submission, attempt
+            delivery = yield from deliver(session, submission, partial, self.settings.pipelining, attempt)
+            return sending.accept(session, submission, delivery)
 
         return action
 
@@ -223,7 +223,7 @@ class Core:
         if sending.is_second_login and isinstance(error, AuthenticationError):
             self.last_login_was_lost = self._has_lost_login(error)
         sending.error, sending.is_reported = error, True
-        self.report_error(error, sending.submission.content.message_id)
+        self.report_error(error, sending.message_id)
 
     def record_interrupt(self, sending: Sending, interrupt: BaseException) -> None:
         """
@@ -234,7 +234,7 @@ class Core:
         if isinstance(interrupt, SecureSMTPError):
             return
         error = sending.error_after(interrupt)
-        self.annotate(error, sending.submission.content.message_id)
+        self.annotate(error, sending.message_id)
         # The interrupt's own cause is kept if our error has none.
         error.__cause__ = error.__cause__ or interrupt.__cause__
         interrupt.__cause__ = error
@@ -259,20 +259,21 @@ class Core:
         """Log *event*, and pass it to the caller's function."""
         emit(event, self.on_event)
 
-    def report(self, link: Link, session: Session, refusal: AuthenticationError | None) -> ServerReport:
+    def report(self, connection: Connection, session: Session, refusal: AuthenticationError | None) -> ServerReport:
         """Return what `check` has found; *refusal* is how the login was refused, if it was."""
         settings, plaintext = self.settings, session.plaintext_capabilities
         return ServerReport(
             host=settings.host,
             port=settings.port,
-            addresses=link.connection.channel.addresses,
-            address=link.connection.channel.address,
+            addresses=connection.channel.addresses,
+            address=connection.channel.address,
             tls=session.tls,
             days_left=(session.tls.not_after - datetime.now(UTC)).days,
             before_tls=None if plaintext is None else dict(plaintext.keywords),
             after_tls=dict(session.capabilities.keywords),
             mechanisms=session.capabilities.auth,
-            mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),
+            mechanism=None if session.choice is None else session.choice.name,
+            passed_over={} if session.choice is None else session.choice.passed_over,
             size=session.capabilities.size,
             limits=session.capabilities.limits,
             login=None if settings.login is None else refusal is None,

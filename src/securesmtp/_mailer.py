@@ -8,6 +8,7 @@ it is longer than 300 lines.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from functools import partial as bind
 from time import monotonic
@@ -22,7 +23,7 @@ from securesmtp._core import Action, Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
-from securesmtp._settings import Settings, as_login
+from securesmtp._settings import Settings, as_login, refuse_async_password
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from securesmtp._arguments import Options
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
-    from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
@@ -73,7 +74,7 @@ class SecureMailer:
         tls: TLSMode | Literal["implicit", "starttls"] | None = None,
         username: str | None = None,
         password: PasswordSource | None = None,
-        auth: Password | None = None,
+        auth: Auth | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         policy: TLSPolicy | None = None,
         timeout: float | Timeouts = TIMEOUTS,
@@ -146,6 +147,7 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
+        refuse_async_password(self._settings.login)
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
@@ -351,7 +353,7 @@ class SecureMailer:
         except SecureSMTPError as error:
             core.report_error(error)
             raise
-        return core.report(link, session, refusal)
+        return core.report(link.connection, session, refusal)
 
     def close(self, *, abort: bool = False) -> None:
         """
@@ -382,11 +384,11 @@ class SecureMailer:
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(submission, monotonic())
+        core, sending = self._core, Sending(submission.content.message_id, monotonic())
         # Nested, because an interrupt may strike while an error is recorded.
         try:
             try:
-                receipt = self._deliver(sending, partial, deadline, checkout or Checkout())
+                receipt = self._deliver(sending, submission, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 core.record_error(sending, error)
@@ -395,10 +397,17 @@ class SecureMailer:
             core.record_interrupt(sending, error)
             raise
 
-    def _deliver(self, sending: Sending, partial: Partial, deadline: Deadline | None, checkout: Checkout) -> Receipt:
+    def _deliver(
+        self,
+        sending: Sending,
+        submission: Submission,
+        partial: Partial,
+        deadline: Deadline | None,
+        checkout: Checkout,
+    ) -> Receipt:
         """Send one message over a connection; if that has lost its login, over a new one."""
-        core, action = self._core, self._core.action(sending, checkout, partial)
-        needs = bind(transactions_needed, len(sending.submission.recipients), partial)
+        core, action = self._core, self._core.action(sending, submission, checkout, partial)
+        needs = bind(transactions_needed, len(submission.recipients), partial)
         try:
             return self._with_connection(deadline, action, checkout, needs)
         except AuthenticationError as error:
@@ -415,7 +424,7 @@ class SecureMailer:
         needs: Callable[[Session], int] | None = None,
     ) -> T:
         """Run *action* on a connection that no other send uses meanwhile, with room for what the message *needs*."""
-        core, pool, lease, slot, events = self._core, self._pool, Lease(), None, list[Event]()
+        core, pool, lease, slot, events = self._core, self._pool, Lease(threading.get_ident()), None, list[Event]()
         checkout.has_slot, checkout.session = False, None
         try:
             slot = pool.acquire(lease, deadline)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial as bind
+from threading import get_ident
 from types import MemberDescriptorType
 from typing import Any, cast
 
@@ -18,7 +20,6 @@ from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
 from securesmtp._protocol.dialogue import Session, reset
 from securesmtp._protocol.effects import Answer, Dialogue
-from securesmtp._protocol.redaction import Memory
 from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
@@ -57,7 +58,7 @@ def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     """No call is involved that an interrupt could strike in: the next send gets the slot without a notification."""
     assert isinstance(vars(Lease)["done"], MemberDescriptorType)
     mine = mailer(serve(), max_connections=1)
-    lease = Lease()
+    lease = Lease(get_ident())
     slot = mine._pool.acquire(lease, None)
     sender = threading.Thread(target=_send, args=(mine,))
     sender.start()
@@ -101,7 +102,7 @@ def test_nothing_is_read_or_written_under_the_lock(
         _send(mine)
     mine._pool.discard_idle()
     _send(mine)
-    lease = Lease()
+    lease = Lease(get_ident())
     mine._pool.acquire(lease, None)
     mine.close(abort=True)
     lease.done = True
@@ -139,12 +140,12 @@ def test_each_connection_is_reported_open_once_and_closed_once(
     assert server.accepted
 
 
-def _slots(events: list[Event], *, max_messages: int = 100) -> Slots:
+def _slots(events: list[Event], *, max_messages: int = 100) -> Slots[Link]:
     mine = SecureMailer("localhost", username="me", password="secret", max_messages=max_messages)
-    return Slots(mine._settings, None, events.append, Memory(), PasswordCalls(1).fetch)
+    return Slots(mine._settings, None, events.append, bind(Link, mine._settings), PasswordCalls(1).fetch)
 
 
-def _rset(_slot: Slot, session: Session) -> Dialogue[Session]:
+def _rset(_slot: Slot[Link], session: Session) -> Dialogue[Session]:
     yield from reset()
     return session
 
@@ -155,7 +156,7 @@ GREETED = (opened(tls=TLS), b"250-mx\n250-CHUNKING\n250 AUTH PLAIN")
 def test_a_visit_connects_and_logs_in_only_without_a_session() -> None:
     """It is one dialogue, with the event of each step emitted before the next effect."""
     events: list[Event] = []
-    slots, slot, seen = _slots(events, max_messages=7), Slot(), list[list[str]]()
+    slots, slot, seen = _slots(events, max_messages=7), Slot[Link](), list[list[str]]()
 
     def visit() -> Dialogue[Session]:
         dialogue = slots.visit(slot, _rset)
@@ -183,7 +184,7 @@ def test_a_visit_connects_and_logs_in_only_without_a_session() -> None:
 def test_a_visit_with_a_refused_login_had_no_session_and_pauses_logins() -> None:
     """While they are paused, no connection is opened, except for a visit that is told to ignore the pause."""
     events: list[Event] = []
-    slots, slot = _slots(events), Slot()
+    slots, slot = _slots(events), Slot[Link]()
     refused = play(slots.visit(slot, _rset), *GREETED, b"454 4.7.0 too many")
     assert refused.failure(AuthenticationError).retryable
     assert slot.session is None
@@ -194,33 +195,33 @@ def test_a_visit_with_a_refused_login_had_no_session_and_pauses_logins() -> None
     play(slots.visit(slot, _rset, ignore_pause=True), *GREETED, b"235 ok", b"250 ok")
     assert slot.session is not None
     # That login has ended the pause.
-    assert play(slots.visit(Slot(), _rset), *GREETED, b"235 ok", b"250 ok").error is None
+    assert play(slots.visit(Slot[Link](), _rset), *GREETED, b"235 ok", b"250 ok").error is None
 
 
 def test_a_check_returns_a_refused_login_with_the_session() -> None:
     """Its connection is closed; any other failure is raised."""
     events: list[Event] = []
     slots = _slots(events)
-    session, refusal = play(slots.check(Slot()), *GREETED, b"535 5.7.8 no").value
+    session, refusal = play(slots.check(Slot[Link]()), *GREETED, b"535 5.7.8 no").value
     assert session.capabilities.auth == ("PLAIN",)
     assert refusal is not None
     assert [type(event) for event in events] == [Connecting, Connected, Closed]
-    assert play(slots.check(Slot()), *GREETED, b"235 ok").value[1] is None
-    assert isinstance(play(slots.check(Slot()), *GREETED, b"250 ok").error, ProtocolError)
+    assert play(slots.check(Slot[Link]()), *GREETED, b"235 ok").value[1] is None
+    assert isinstance(play(slots.check(Slot[Link]()), *GREETED, b"250 ok").error, ProtocolError)
 
 
 def test_a_refusal_of_bdat_is_remembered_for_later_connections() -> None:
     """It is reported once, however many connections have met it."""
     events: list[Event] = []
     slots, link = _slots(events), Link(SecureMailer("localhost")._settings, build_context(TLSPolicy()))
-    used = [Slot(), Slot()]
+    used = [Slot[Link](), Slot[Link]()]
     sessions = [play(slots.visit(slot, _rset), *GREETED, b"235 ok", b"250 ok").value for slot in used]
     for session in sessions:
         assert session.can_chunk
         session.chunking_refused = raw(b"500 what?").reply()
     shown = [event for slot in used * 2 for event in slots.mark_used(slot, link)]
     assert sum(isinstance(event, ChunkingRefused) for event in shown) == 1
-    later = play(slots.visit(Slot(), _rset), *GREETED, b"235 ok", b"250 ok").value
+    later = play(slots.visit(Slot[Link](), _rset), *GREETED, b"235 ok", b"250 ok").value
     assert later.chunking_refused is sessions[0].chunking_refused
 
 
@@ -274,6 +275,6 @@ def test_each_expired_connection_is_closed_although_an_interrupt_strikes_in_on_e
     for slot, link in zip(mine._pool.slots, links, strict=True):
         slot.link, slot.messages_left, slot.last_used = link, 1, float("-inf")
     with pytest.raises(KeyboardInterrupt):
-        mine._pool.acquire(Lease(), None)
+        mine._pool.acquire(Lease(get_ident()), None)
     assert not any(link.is_open for link in links)
     assert [type(event) for event in events] == [Closed] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial as bind
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.rules import can_resend
@@ -48,7 +48,7 @@ class Batch:
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
 
-    def action(self, exchange: Exchange, slot: Slot, session: Session) -> Dialogue[None]:
+    def action(self, exchange: Exchange, slot: Slot[Any], session: Session) -> Dialogue[None]:
         """Send messages until there are no more now, or the connection has ended."""
         run = self._run
         self.checkout.session = session
@@ -67,7 +67,7 @@ class Batch:
         """Give the unsent messages the *error* that ended the batch, if there is one; return the worker's next step."""
         # Messages that were sent over the connection have been reported.
         while error is not None and (job := self.next_unsent()) is not None:
-            end = self._run.conclude(Sending(job.submission, job.started), error)
+            end = self._run.conclude(Sending(job.submission.content.message_id, job.started), error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
@@ -84,14 +84,14 @@ class Batch:
         while (job := self.next_unsent()) is not None:
             self._put_back(job)
 
-    def _take(self, slot: Slot) -> Job | None:
+    def _take(self, slot: Slot[Any]) -> Job | None:
         if slot.remaining <= 0 or self.leaves or self._run.core.is_closed:
             return None
         job = self._waiting.popleft() if self._waiting else self._next_job()
         slot.messages_left -= job is not None
         return job
 
-    def _report(self, slot: Slot, session: Session, job: Job, end: Delivery | BaseException) -> None:
+    def _report(self, slot: Slot[Any], session: Session, job: Job, end: Delivery | BaseException) -> None:
         run = self._run
         left = 0 if self.leaves else run.shrink_after(end)
         if left:
@@ -104,8 +104,9 @@ class Batch:
             drop_frames(end)
             self._resend.append(job)
         else:
-            sending = Sending(job.submission, job.started, (session, Attempt()))
-            result = sending.accept(session, end) if isinstance(end, Delivery) else end
+            progress = session, job.submission, Attempt()
+            sending = Sending(job.submission.content.message_id, job.started, progress)
+            result = sending.accept(session, job.submission, end) if isinstance(end, Delivery) else end
             job.finish(run.conclude(sending, result))
         # Last, because on_event may raise.
         if left:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
@@ -15,7 +15,7 @@ from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What a callable returned or raised.
 _Result: TypeAlias = "Secret | BaseException"
+WAITING = "waiting for the password callable"
 # How often a send that may not call yet polls, in seconds.
 _POLL_INTERVAL = 0.05
 
@@ -30,7 +31,7 @@ _POLL_INTERVAL = 0.05
 class PasswordCalls:
     """The calls of one mailer's password callables."""
 
-    def __init__(self, most: int, doing: str = "waiting for the password callable") -> None:
+    def __init__(self, most: int, doing: str = WAITING) -> None:
         """
         Run at most *most* calls at a time, so that a callable which hangs does not use up threads.
 
@@ -41,7 +42,7 @@ class PasswordCalls:
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
 
-    def fetch(self, source: Callable[[], str | Secret], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
+    def fetch(self, source: Callable[[], Any], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
         Return the password that *source* returns before *deadline*; a later one is dropped.
 
@@ -57,14 +58,14 @@ class PasswordCalls:
         def run() -> None:
             ident = threading.get_ident()
             for lease in leases:
-                lease.threads.add(ident)
+                lease.holders.add(ident)
             try:
                 results.put(_call(source))
             except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
                 results.put(error)
             finally:
                 for lease in leases:
-                    lease.threads.discard(ident)
+                    lease.holders.discard(ident)
                 self._calls.pop(thread, None)
 
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
@@ -106,10 +107,22 @@ def _start(thread: threading.Thread) -> bool:
     return True
 
 
-def _call(source: Callable[[], str | Secret]) -> Secret:
-    try:
+def _call(source: Callable[[], Any]) -> Secret:
+    with translated_errors(source):
         # If it returns a callable, the caller refuses that.
-        return as_secret(source())
+        password: str | Secret = source()
+        return as_secret(password)
+
+
+@contextmanager
+def translated_errors(source: Callable[[], object]) -> Iterator[None]:
+    """
+    Call *source* in this block.
+
+    An error of ours that it raises says nothing of the send's message, unless it is a `SecretSource`.
+    """
+    try:
+        yield
     except SecureSMTPError as error:
         if isinstance(source, SecretSource):
             raise

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
 from securesmtp._protocol.dialogue import quit_session
+from securesmtp._transport.link import Link
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.slot import Lease, Slot
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
-    from securesmtp._transport.link import Link
     from securesmtp.events import Event
 
 T = TypeVar("T")
-_WAITING = "waiting for one of the mailer's connections, which are all in use"
+WAITING = "waiting for one of the mailer's connections, which are all in use"
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
 # A waiter that has not polled for this long is skipped: its thread was interrupted, or runs a signal handler.
@@ -70,12 +70,18 @@ class Pool:
         memory: Memory,
     ) -> None:
         """Start without connections; without a *context*, the first connection builds one."""
-        self.slots = Slots(settings, context, on_event, memory, PasswordCalls(settings.max_connections).fetch)
+        self.slots: Slots[Link] = Slots(
+            settings,
+            context,
+            on_event,
+            lambda context: Link(settings, context, memory),
+            PasswordCalls(settings.max_connections).fetch,
+        )
         self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
         self._lock = threading.RLock()
         self._waiters: deque[Waiter] = deque()
 
-    def acquire(self, lease: Lease, deadline: Deadline | None) -> Slot:
+    def acquire(self, lease: Lease, deadline: Deadline | None) -> Slot[Link]:
         """
         Wait for a free slot, give it to *lease* and return it; close the connections that have expired meanwhile.
 
@@ -92,7 +98,7 @@ class Pool:
                     waiter = Waiter()
                     self._call_locked(bind(self._waiters.append, waiter))
                 else:
-                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, _WAITING)
+                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
                     waiter.wakeup.acquire(timeout=min(left, _POLL_INTERVAL))
                     waiter.polled_at = monotonic()
         finally:
@@ -111,7 +117,7 @@ class Pool:
         with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
             self._waiters[0].wakeup.release()
 
-    def link(self, slot: Slot, deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
+    def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
         if self.slots.is_outgrown(slot, needs):
             self.quit_and_close(slot.link, "message limit")
@@ -119,8 +125,8 @@ class Pool:
 
     def check(self, deadline: Deadline | None) -> tuple[Link, Session, AuthenticationError | None]:
         """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
-        slot = Slot()
-        slot.lease = Lease()
+        slot = Slot[Link]()
+        slot.lease = Lease(threading.get_ident())
         self.slots.check_slots.append(slot)
         try:
             link = self.slots.link(slot, deadline)
@@ -144,7 +150,7 @@ class Pool:
             link = slot.link
             if abort and link is not None and not slot.is_free:
                 link.abort()
-        is_inside = bool(self.slots.leases_of_this_thread())
+        is_inside = bool(self.slots.leases_of(threading.get_ident()))
         for slot in self.slots:
             while not self.close_idle(slot) and not is_inside:
                 sleep(_CLOSE_POLL_INTERVAL)
@@ -154,12 +160,12 @@ class Pool:
         for slot in self.slots:
             self.close_idle(slot, "not usable")
 
-    def close_idle(self, slot: Slot, reason: str = "closed by the caller") -> bool:
+    def close_idle(self, slot: Slot[Link], reason: str = "closed by the caller") -> bool:
         """Close the connection of *slot* unless a send has it; return whether there is nothing left to wait for."""
         is_free, link = self._call_locked(bind(_detach_if_free, slot))
         if not is_free:
             # A send of this thread, interrupted by a signal handler or a callable, closes it when it is done.
-            return slot.is_held_by_this_thread
+            return slot.is_held_by(threading.get_ident())
         self.quit_and_close(link, reason)
         return True
 
@@ -182,10 +188,10 @@ class Pool:
                 # Not held: the interrupt ended the wait for it.
                 pass
 
-    def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot, list[tuple[Link | None, str]]] | None:
+    def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot[Link], list[tuple[Link | None, str]]] | None:
         now = monotonic()
         # A thread that holds a connection never queues: two such threads would wait for each other.
-        is_inside = bool(self.slots.leases_of_this_thread())
+        is_inside = bool(self.slots.leases_of(threading.get_ident()))
         # Those who came earlier are served first. Measured: otherwise half of the threads starved.
         ahead = takewhile(lambda other: other is not waiter, self._waiters)
         if not is_inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
@@ -194,8 +200,7 @@ class Pool:
         if slot is not None:
             return slot, expired
         if is_inside:
-            message = "a send was begun inside a send of the same mailer, and all its connections are in use"
-            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
+            raise nested_send_error()
         return None
 
     def _stop_waiting(self, waiter: Waiter) -> None:
@@ -205,5 +210,11 @@ class Pool:
         self.notify()
 
 
-def _detach_if_free(slot: Slot) -> tuple[bool, Link | None]:
+def _detach_if_free(slot: Slot[Link]) -> tuple[bool, Link | None]:
     return (True, slot.detach()) if slot.is_free else (False, None)
+
+
+def nested_send_error() -> ConfigurationError:
+    """Return the error for a send that waits for a connection which another send of its own thread or task has."""
+    message = "a send was begun inside a send of the same mailer, and all its connections are in use"
+    return ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")

@@ -6,15 +6,36 @@ A send claims a slot with a lease, and the slot is free once the lease is done.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from securesmtp._protocol.dialogue import Session
-    from securesmtp._transport.link import Link
+    from securesmtp._transport.connection import Connection
+
+
+class Driver(Protocol):
+    """What a slot needs of a link: it waits in a thread or in a task."""
+
+    connection: Connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+
+    def is_idle(self) -> bool:
+        """Return whether the connection can carry another message."""
+
+    def close(self) -> None:
+        """Close the socket; nothing is sent."""
+
+    def abort(self) -> None:
+        """End the connection: the thread or task that uses it closes it."""
+
+
+L = TypeVar("L", bound=Driver)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +75,27 @@ def _is_expired(slot: SlotState, max_idle: float) -> bool:
 class Lease:
     """One send's claim to a slot; setting `done` releases the slot."""
 
-    __slots__ = ("done", "threads")
+    __slots__ = ("done", "holders")
 
-    def __init__(self) -> None:
-        """Belong to the current thread; a thread that calls its password callable is added while it does."""
-        self.threads = {threading.get_ident()}
+    def __init__(self, holder: object) -> None:
+        """Belong to the thread or task *holder*; another that calls its password callable is added while it does."""
+        self.holders = {holder}
         # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
         self.done = False
 
-    @property
-    def is_held_by_this_thread(self) -> bool:
-        """Whether the send runs in the current thread."""
-        return not self.done and threading.get_ident() in self.threads
+    def is_held_by(self, holder: object) -> bool:
+        """Return whether the send runs in the thread or task *holder*."""
+        return not self.done and holder in self.holders
 
 
-class Slot:
+class Slot(Generic[L]):
     """Room for one connection."""
 
     __slots__ = ("last_used", "lease", "link", "messages_left", "session")
 
     def __init__(self) -> None:
         """Start free, without a connection."""
-        self.link: Link | None = None
+        self.link: L | None = None
         self.session: Session | None = None
         # Of the mailer's own limit on messages for each connection.
         self.messages_left = 0
@@ -97,17 +117,16 @@ class Slot:
         """Number of messages that its connection may still carry: the server may limit them, too (RFC 9422 §4.1)."""
         return self.messages_left if self.session is None else min(self.messages_left, self.session.transactions_left)
 
-    @property
-    def is_held_by_this_thread(self) -> bool:
-        """Whether a send in the current thread has it."""
-        return self.lease is not None and self.lease.is_held_by_this_thread
+    def is_held_by(self, holder: object) -> bool:
+        """Return whether a send in the thread or task *holder* has it."""
+        return self.lease is not None and self.lease.is_held_by(holder)
 
     def close(self) -> None:
         """Close its connection, if it has one, without QUIT."""
         if self.link is not None:
             self.link.close()
 
-    def detach(self) -> Link | None:
+    def detach(self) -> L | None:
         """Take its connection out of it, and return it."""
         link, self.link = self.link, None
         return link

@@ -9,16 +9,15 @@ effects. Nothing here waits or locks: a pool queues the sends, runs the dialogue
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from securesmtp._protocol.dialogue import Session, authenticate, open_session
-from securesmtp._transport.link import Link
+from securesmtp._protocol.dialogue import Session, authenticate, open_session, pick_mechanism
+from securesmtp._protocol.sasl import secret_source, with_secret_source
 from securesmtp._transport.login_pause import LoginPause
-from securesmtp._transport.slot import Lease, Slot, pick_slot
+from securesmtp._transport.slot import L, Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
 from securesmtp.errors import AuthenticationError
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
@@ -28,17 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from securesmtp._protocol.effects import Dialogue
-    from securesmtp._protocol.redaction import Memory
-    from securesmtp._secret import Secret
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
+    # The caller's callable, the deadline of the send, and the leases of those who wait for the password.
+    FetchPassword: TypeAlias = Callable[[Callable[[], Any], Deadline | None, list[Lease]], Any]
+
 T = TypeVar("T")
 
 
-class Slots:
+class Slots(Generic[L]):
     """The slots of one mailer in one process."""
 
     def __init__(
@@ -46,29 +46,34 @@ class Slots:
         settings: Settings,
         context: ssl.SSLContext | None,
         on_event: Callable[[Event], None] | None,
-        memory: Memory,
-        fetch_password: Callable[[Callable[[], str | Secret], Deadline | None, list[Lease]], Secret],
+        new_link: Callable[[ssl.SSLContext], L],
+        fetch_password: FetchPassword,
     ) -> None:
-        """Start with all slots free; without a *context*, the first connection builds one."""
-        self._all = tuple(Slot() for _ in range(settings.max_connections))
+        """
+        Start with all slots free; without a *context*, the first connection builds one.
+
+        The driver of the link calls *fetch_password* with the caller's callable, the deadline of the send, and the
+        leases of those who wait for the result.
+        """
+        self._all: tuple[Slot[L], ...] = tuple(Slot() for _ in range(settings.max_connections))
         self._settings = settings
         self._context = context
         self._on_event = on_event
-        self._memory = memory
+        self._new_link = new_link
         self._fetch_password = fetch_password
         self._pause = LoginPause()
         # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
         self._refusals: dict[str, Reply] = {}
         # Each `check` has a slot of its own, in addition to *max_connections*.
-        self.check_slots: list[Slot] = []
+        self.check_slots: list[Slot[L]] = []
         # Set by `close(abort=True)`: a connection that is opened later ends at once.
         self.is_aborted = False
 
-    def __iter__(self) -> Iterator[Slot]:
+    def __iter__(self) -> Iterator[Slot[L]]:
         """Iterate over the slots, without those of `check`."""
         return iter(self._all)
 
-    def claim(self, lease: Lease) -> tuple[Slot | None, list[tuple[Link | None, str]]]:
+    def claim(self, lease: Lease) -> tuple[Slot[L] | None, list[tuple[L | None, str]]]:
         """Give *lease* a slot if one is free; return it, and the expired connections with the reason to close each."""
         now = monotonic()
         number, expired = pick_slot([slot.state(now) for slot in self._all], self._settings.max_idle)
@@ -79,18 +84,19 @@ class Slots:
         self._all[number].lease = lease
         return self._all[number], closing
 
-    def leases_of_this_thread(self) -> list[Lease]:
-        """Return the leases that sends in the current thread hold."""
-        return [slot.lease for slot in self._all if slot.lease is not None and slot.lease.is_held_by_this_thread]
+    def leases_of(self, *holders: object) -> list[Lease]:
+        """Return the leases that sends in the threads or tasks *holders* have."""
+        leases = [slot.lease for slot in self._all if slot.lease is not None]
+        return [lease for lease in leases if any(map(lease.is_held_by, holders))]
 
-    def is_outgrown(self, slot: Slot, needs: Callable[[Session], int] | None) -> bool:
+    def is_outgrown(self, slot: Slot[L], needs: Callable[[Session], int] | None) -> bool:
         """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""
         session = slot.session
         if needs is None or session is None or not session.transactions or needs(session) <= session.transactions_left:
             return False
         return slot.link is not None and slot.link.is_idle()
 
-    def link(self, slot: Slot, deadline: Deadline | None) -> Link:
+    def link(self, slot: Slot[L], deadline: Deadline | None) -> L:
         """Return the link of *slot*, or a new one that is not connected yet."""
         link = slot.link
         if link is not None and link.is_open:
@@ -99,18 +105,29 @@ class Slots:
                 return link
             link.close()
             self.emit_closed("not usable")
-        context = self._context = self._context or build_context(self._settings.policy)
+        context = self.build_context()
         # Set again after the login, so that a connection whose login was interrupted is not used.
         slot.session = None
-        link = slot.link = Link(self._settings, context, self._memory)
+        link = slot.link = self._new_link(context)
         link.connection.limit.deadline = deadline
         if self.is_aborted:
             # `close` may have looked for links before this one was there.
             link.abort()
         return link
 
+    @property
+    def has_context(self) -> bool:
+        """Whether the TLS context is there."""
+        return self._context is not None
+
+    def build_context(self) -> ssl.SSLContext:
+        """Return the TLS context; the first call reads the roots (24 to 47 ms)."""
+        if self._context is None:
+            self._context = build_context(self._settings.policy)
+        return self._context
+
     def visit(
-        self, slot: Slot, work: Callable[[Slot, Session], Dialogue[T]], *, ignore_pause: bool = False
+        self, slot: Slot[L], work: Callable[[Slot[L], Session], Dialogue[T]], *, ignore_pause: bool = False
     ) -> Dialogue[T]:
         """
         Do *work* in the session of *slot*; without a session, connect and log in first.
@@ -128,16 +145,18 @@ class Slots:
         session.chunking_refused = session.chunking_refused or self._refusals.get("CHUNKING")
         return (yield from work(slot, session))
 
-    def check(self, slot: Slot) -> Dialogue[tuple[Session, AuthenticationError | None]]:
+    def check(self, slot: Slot[L]) -> Dialogue[tuple[Session, AuthenticationError | None]]:
         """Connect and log in; return the session, and the refusal if the login was refused."""
         session = yield from self._open(slot)
+        if self._settings.login is not None:
+            yield from pick_mechanism(session, self._settings.login)
         try:
             yield from self._log_in(slot, session, ignore_pause=False)
         except AuthenticationError as refusal:
             return session, refusal
         return session, None
 
-    def mark_used(self, slot: Slot, link: Link) -> list[Event]:
+    def mark_used(self, slot: Slot[L], link: L) -> list[Event]:
         """
         Note when *slot* was used; return the events of what that has shown: *link* ended, or the server refuses BDAT.
 
@@ -173,7 +192,7 @@ class Slots:
         """Host and port of the server."""
         return self._settings.host, self._settings.port
 
-    def _open(self, slot: Slot) -> Dialogue[Session]:
+    def _open(self, slot: Slot[L]) -> Dialogue[Session]:
         self._emit(Connecting(*self.endpoint))
         began = monotonic()
         session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
@@ -182,16 +201,17 @@ class Slots:
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
         return session
 
-    def _log_in(self, slot: Slot, session: Session, *, ignore_pause: bool) -> Dialogue[None]:
+    def _log_in(self, slot: Slot[L], session: Session, *, ignore_pause: bool) -> Dialogue[None]:
         """Log in if there are credentials."""
         login = self._settings.login
         if login is None:
             return
         began = monotonic()
-        if callable(login.password):
+        source = secret_source(login)
+        if callable(source):
             deadline = None if slot.link is None else slot.link.connection.limit.deadline
-            fetch = bind(self._fetch_password, login.password, deadline, self.leases_of_this_thread())
-            login = replace(login, password=fetch)
+            leases = [] if slot.lease is None else self.leases_of(*slot.lease.holders)
+            login = with_secret_source(login, bind(self._fetch_password, source, deadline, leases))
         with self._closing_on_error(slot):
             # Another thread's login may have been refused while this one connected.
             if not ignore_pause:
@@ -206,7 +226,7 @@ class Slots:
             self._emit(Authenticated(*self.endpoint, mechanism, timedelta(seconds=monotonic() - began)))
 
     @contextmanager
-    def _closing_on_error(self, slot: Slot) -> Iterator[None]:
+    def _closing_on_error(self, slot: Slot[L]) -> Iterator[None]:
         try:
             yield
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -21,7 +22,7 @@ from django.urls import clear_url_caches, path
 from fastapi import FastAPI
 
 from examples.conftest import AsPrinted
-from examples.serving import EXAMPLES, App, serving
+from examples.serving import EXAMPLES, App, serving, when_logged
 from examples.watched import Watched, leave, wait
 from scripted import Answer, Peer, Script, honest
 
@@ -93,53 +94,66 @@ def test_the_pages_application_sends(as_printed: AsPrinted) -> None:
     assert (len(server.accepted), len(server.connections)) == (2, 1)
 
 
+class Tasks(set[object]):
+    """The tasks of an application; the test sees when one was added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = threading.Semaphore(0)
+
+    def add(self, task: object) -> None:
+        super().add(task)
+        self.added.release()
+
+
+class Slow:
+    """A mail server that waits before it wants the content."""
+
+    def __init__(self, as_printed: AsPrinted) -> None:
+        self.asked, self.released = threading.Semaphore(0), threading.Event()
+        self.server = as_printed(server_with(DATA=self._wait))
+
+    def _wait(self, peer: Peer, line: bytes) -> bytes:
+        self.asked.release()
+        self.released.wait(30)
+        return b"354 go\r\n"
+
+
 @pytest.mark.parametrize("leaves", [True, False], ids=["client-leaves", "process-ends"])
 def test_the_pages_application_loses_no_message(as_printed: AsPrinted, leaves: bool) -> None:  # noqa: FBT001
-    """If the client leaves and the request is cancelled, or the process ends, the message is sent."""
-    asked, released = threading.Semaphore(0), threading.Event()
-
-    def content(peer: Peer, octets: bytes) -> bytes:
-        asked.release()
-        released.wait(30)
-        return b"250 2.0.0 queued\r\n"
-
-    server = as_printed(server_with(CONTENT=content))
-    app = Watched(load("test_the_pages_application_sends")["app"], cancels=leaves)
-    # With the limit 0, uvicorn cancels the request when it shuts down.
-    with serving(app, timeout_graceful_shutdown=0) as port:
-        browser = begin(port, "/orders/7/confirm")
-        wait(asked, 1)
-        if leaves:
-            leave(browser, resets=False)
-            wait(app.left, 1)
-        threading.Timer(0.1, released.set).start()
-    browser.close()
-    server.joined()
-    assert len(server.accepted) == 1
+    """If clients leave and their requests are cancelled, or the process ends, their messages are sent."""
+    slow, names, tasks = Slow(as_printed), load("test_the_pages_application_sends"), Tasks()
+    names["tasks"] = tasks
+    app = Watched(names["app"], cancels=leaves)
+    # With the limit 0, uvicorn cancels the requests when it shuts down.
+    end = when_logged("Waiting for application shutdown", slow.released.set)
+    with contextlib.ExitStack() as browsers, end, serving(app, timeout_graceful_shutdown=0) as port:
+        for number in range(6):
+            browser = browsers.enter_context(begin(port, f"/orders/{number}/confirm"))
+            wait(tasks.added, 1)
+            if leaves:
+                leave(browser, resets=False)
+                wait(app.left, 1)
+        # Two more wait for a connection.
+        wait(slow.asked, 4)
+    slow.server.joined()
+    assert len(slow.server.accepted) == 6
 
 
 def test_a_django_view_sends_although_its_browser_leaves(as_printed: AsPrinted, django_app: MakeDjango) -> None:
     """Django cancels the view; the message is sent, and the next one over the same connection."""
-    asked, released = threading.Semaphore(0), threading.Event()
-
-    def content(peer: Peer, octets: bytes) -> bytes:
-        asked.release()
-        released.wait(30)
-        return b"250 2.0.0 queued\r\n"
-
-    server = as_printed(server_with(CONTENT=content))
-    views = load("test_a_django_view_sends_although_its_browser_leaves")
+    slow, views = Slow(as_printed), load("test_a_django_view_sends_although_its_browser_leaves")
     app = Watched(django_app(views["confirm"]), cancels=False)
     with serving(app, lifespan="off") as port:
         browser = begin(port, "/confirm")
-        wait(asked, 1)
+        wait(slow.asked, 1)
         leave(browser, resets=False)
         wait(app.left, 1)
-        released.set()
+        slow.released.set()
         assert post(port, "/confirm")[0] == 200
     asyncio.run(views["mailer"].close())
-    server.joined()
-    assert len(server.accepted) == 2
+    slow.server.joined()
+    assert (len(slow.server.accepted), len(slow.server.connections)) == (2, 1)
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "django"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -17,7 +16,7 @@ from starlette.responses import Response
 
 import web_fastapi
 from answers import compose
-from examples.serving import serving
+from examples.serving import serving, when_logged
 from examples.watched import Watched, leave, wait
 from examples.worlds import PASSWORD, WORLDS, Enter
 from scripted import Peer, honest
@@ -119,23 +118,6 @@ def test_each_message_is_sent_once_although_its_browser_leaves(
         held.released.set()
     assert held.delivered() == ADDRESSES
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
-
-
-@contextlib.contextmanager
-def when_logged(line: str, action: Callable[[], object]) -> Iterator[None]:
-    """Call *action* when uvicorn logs *line*."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith(line):
-                action()
-
-    handler, log = Handler(), logging.getLogger("uvicorn.error")
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
 
 
 def statuses(browsers: list[socket.socket]) -> list[int | None]:

@@ -204,11 +204,11 @@ def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
 def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
     """Return AUTH, and separately the initial response if AUTH has no room for it (RFC 4954 §4)."""
     name, response = mechanism.name.encode("ascii"), _encode_response(mechanism, mechanism.start())
-    alone = line(b"AUTH", name)
+    alone = line(b"AUTH", name, known=mechanism.secrets)
     if response is None or len(alone.data) + len(response.data) - 1 > MAX_COMMAND:
         return alone, response
     # RFC 4954 §4: an empty initial response is written as "=".
-    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets), None
+    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets, known=response.known), None
 
 
 def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
@@ -227,9 +227,9 @@ def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:
     if response is None:
         return None
-    # All of them, once it has one: a server that has the password may repeat it although only a proof was sent.
-    secrets = mechanism.secrets if any(secret in response for secret in mechanism.secrets) else ()
-    return line(base64.b64encode(response), secrets=secrets, limit=MAX_AUTH)
+    known = mechanism.secrets
+    secrets = known if any(secret in response for secret in known) else ()
+    return line(base64.b64encode(response), secrets=secrets, known=known, limit=MAX_AUTH)
 
 
 def _decode_challenge(challenge: bytes) -> bytes | None:

@@ -185,7 +185,7 @@ class AsyncPool:
         """Return the password that *source*, which may be a coroutine function, returns before *deadline*."""
         task = current_task()
         self._calling.add(task)
-        with password.translated_errors(), ExitStack() as stack:
+        with password.translated_errors(source), ExitStack() as stack:
             stack.callback(self._calling.discard, task)
             call = bind(self._call, source)
             return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())

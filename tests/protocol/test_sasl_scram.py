@@ -457,11 +457,11 @@ def test_the_choice_says_why_it_is_no_better() -> None:
     assert session.choice is not None
     assert session.choice.name == "SCRAM-SHA-1"
     assert session.choice.passed_over == {
-        "SCRAM-SHA-512-PLUS": "the server does not offer it",
+        "SCRAM-SHA-512-PLUS": "not offered by the server",
         "SCRAM-SHA-256-PLUS": "this connection has no channel binding",
-        "SCRAM-SHA-512": "the server does not offer it",
-        "SCRAM-SHA-256": "the server does not offer it",
-        "SCRAM-SHA-1-PLUS": "the server does not offer it",
+        "SCRAM-SHA-512": "not offered by the server",
+        "SCRAM-SHA-256": "not offered by the server",
+        "SCRAM-SHA-1-PLUS": "not offered by the server",
     }
 
 

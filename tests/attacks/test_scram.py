@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import AsyncMailer, Mailer, Run, Serve
 from leaks import shown
 from scram_server import Server, exchange, tls_unique
 from scripted import Answer, Mode, Peer, Script, honest
@@ -28,7 +30,7 @@ from securesmtp import (
     ServerNotAuthenticError,
     TLSPolicy,
 )
-from securesmtp._protocol.sasl import ChannelBinding
+from securesmtp._protocol.sasl import ChannelBinding, scram
 
 PASSWORD = "hunter2,sec=ret"
 ACCOUNT = ("me", PASSWORD)
@@ -111,6 +113,30 @@ def test_somebody_in_between_cannot_remove_the_offer(
     server.joined()
     name, first = _login(server.secret)
     assert (name, first.partition(b"n=")[0]) == (b"SCRAM-SHA-256", b"y,,")
+
+
+def test_a_task_computes_its_proof_in_a_thread(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may ask for a million iterations, which would hold up the whole loop."""
+    threads: list[int] = []
+    proofs = scram._proofs
+
+    def recording(*arguments: Any) -> tuple[bytes, bytes]:
+        threads.append(threading.get_ident())
+        return proofs(*arguments)
+
+    monkeypatch.setattr(scram, "_proofs", recording)
+    server = serve(_server(bind=lambda peer: None))
+
+    async def main() -> int:
+        async with async_mailer(server, username="me", password=PASSWORD) as mailer:
+            await mailer.send(message)
+        return threading.get_ident()
+
+    loop = run(main)
+    assert len(threads) == 1
+    assert threads != [loop]
 
 
 # Leaks. The server knows the password, and says it wherever it can.

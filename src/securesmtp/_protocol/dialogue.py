@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, fetch_password, read_binding, receive, upgrade
+from securesmtp._protocol.effects import Respond, Send, connect, fetch_password, read_binding, receive, respond, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
 from securesmtp._protocol.replies import (
     is_auth_continue,
@@ -151,7 +151,7 @@ def authenticate(session: Session, login: Auth) -> Dialogue[str]:
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
-        yield Send(response or _respond(mechanism, raw), Stage.AUTH)
+        yield Send(response or (yield from _answer(mechanism, raw)), Stage.AUTH)
         response = None
     if is_positive(Stage.AUTH, raw.code):
         mechanism.finish()
@@ -211,10 +211,12 @@ def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
     return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets, known=response.known), None
 
 
-def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
+def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
     """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
     try:
-        response = _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
+        response = _encode_response(
+            mechanism, (yield from respond(Respond(mechanism, _decode_challenge(raw.challenge))))
+        )
     except SecureSMTPError as error:
         error.reply = raw.reply()
         raise

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
-    from securesmtp._protocol.sasl import Password
+    from securesmtp._protocol.sasl import External, Password
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._values import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RefusedError,
         SecureSMTPError,
         SenderRefusedError,
+        ServerNotAuthenticError,
         TLSError,
         WrongTLSModeError,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "DowngradeError",
     "Envelope",
     "Event",
+    "External",
     "MessageError",
     "NoUsableMechanismError",
     "Outcome",
@@ -80,6 +82,7 @@ __all__ = [
     "SecureSMTPError",
     "SendResult",
     "SenderRefusedError",
+    "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
     "TLSError",
@@ -99,7 +102,7 @@ def __getattr__(name: str) -> object:
 
     ``import securesmtp`` alone loads only this file, so it costs little in a program that sends nothing.
     """
-    if name in {"errors", "events"}:
+    if name in {"credentials", "errors", "events"}:
         return import_module(f"securesmtp.{name}")
     if name in {"AsyncResults", "AsyncSecureMailer"}:
         globals()[name] = found = getattr(_load_async(), name)

@@ -136,7 +136,8 @@ class AsyncLink:
         patience, ready = self.connection.patience(), list[socket.socket]()
         with anyio.move_on_after(patience if wanted.delay is None else min(patience, wanted.delay)):
             await _wait_for_first([(anyio.wait_writable, sock) for sock in wanted.sockets], ready)
-        return ready
+        # In the order of the addresses: trio wakes tasks of one moment in random order.
+        return [sock for sock in wanted.sockets if sock in ready]
 
     async def _open(self) -> RawReply:
         connection = self.connection

@@ -103,7 +103,7 @@ def test_the_strongest_that_the_server_offers_is_used(
     best = next(mechanism for mechanism in PASSWORDS if TABLE[login_server.name, mechanism])
     report = check(Password(*ALICE))
     assert (report.mechanism, report.login) == (best, True)
-    assert report.passed_over == dict.fromkeys(PASSWORDS[: PASSWORDS.index(best)], "the server does not offer it")
+    assert report.passed_over == dict.fromkeys(PASSWORDS[: PASSWORDS.index(best)], "not offered by the server")
     assert attempts() == [best.encode()]
     report = check(Password(ALICE.username, "not this"))
     assert report.login is False

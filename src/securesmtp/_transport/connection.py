@@ -25,6 +25,7 @@ from securesmtp._protocol.effects import (
     Opened,
     ReadBinding,
     Receive,
+    Respond,
     Send,
     SetDeadline,
     Upgrade,
@@ -209,7 +210,7 @@ class Connection:
     def _perform(self, effect: Effect) -> Steps[Answer]:
         answer: Answer = None
         match effect:
-            case FetchPassword() | Adapt():
+            case FetchPassword() | Adapt() | Respond():
                 answer = yield effect
             case Receive():
                 answer = self._reply = yield from self.transfer.receive(effect)

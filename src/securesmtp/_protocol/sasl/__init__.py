@@ -58,7 +58,7 @@ __all__ = [
     "start_mechanism",
     "with_secret_source",
 ]
-NOT_OFFERED = "the server does not offer it"
+NOT_OFFERED = "not offered by the server"
 NOT_BOUND = "this connection has no channel binding"
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
-    from securesmtp._protocol.sasl import Password
+    from securesmtp._protocol.sasl import External, Password
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._values import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         RefusedError,
         SecureSMTPError,
         SenderRefusedError,
+        ServerNotAuthenticError,
         TLSError,
         WrongTLSModeError,
     )
@@ -60,6 +61,7 @@ __all__ = [
     "DowngradeError",
     "Envelope",
     "Event",
+    "External",
     "MessageError",
     "NoUsableMechanismError",
     "Outcome",
@@ -76,6 +78,7 @@ __all__ = [
     "SecureSMTPError",
     "SendResult",
     "SenderRefusedError",
+    "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
     "TLSError",

@@ -15,7 +15,7 @@ from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._protocol.redaction import Memory, Redactor
-from securesmtp._protocol.sasl import known_secrets, pick_mechanism
+from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport
 from securesmtp._shown import escape
 from securesmtp._transport.deadline import Deadline
@@ -272,7 +272,8 @@ class Core:
             before_tls=None if plaintext is None else dict(plaintext.keywords),
             after_tls=dict(session.capabilities.keywords),
             mechanisms=session.capabilities.auth,
-            mechanism=None if settings.login is None else pick_mechanism(settings.login, session.capabilities.auth),
+            mechanism=None if session.choice is None else session.choice.name,
+            passed_over={} if session.choice is None else session.choice.passed_over,
             size=session.capabilities.size,
             limits=session.capabilities.limits,
             login=None if settings.login is None else refusal is None,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
-    from securesmtp._protocol.sasl import Password, PasswordSource
+    from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._transport.deadline import Deadline
 
@@ -69,7 +69,7 @@ class SecureMailer:
         tls: TLSMode | Literal["implicit", "starttls"] | None = None,
         username: str | None = None,
         password: PasswordSource | None = None,
-        auth: Password | None = None,
+        auth: Auth | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         policy: TLSPolicy | None = None,
         timeout: float | Timeouts = TIMEOUTS,

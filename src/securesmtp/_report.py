@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from securesmtp._portable import Portable
 from securesmtp._shown import escape
@@ -26,6 +26,7 @@ class ServerReport(Portable):
         after_tls: What EHLO offered inside TLS, by keyword.
         mechanisms: The SASL mechanisms that the server offers inside TLS.
         mechanism: The mechanism that a login would use; None without credentials, or if none is usable.
+        passed_over: Each better mechanism that your login may use, with the reason why it is not used.
         size: Bytes of the largest message that the server accepts; None if it names no limit.
         limits: The numbers in its LIMITS extension, by name (RFC 9422).
         login: Whether the login succeeded; None without credentials.
@@ -46,6 +47,7 @@ class ServerReport(Portable):
     limits: Mapping[str, int]
     login: bool | None
     login_error: Exception | None = None
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return six lines: the server, its TLS and certificate, the login, and what it offers."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
-from securesmtp._protocol.sasl import Password
+from securesmtp._protocol.sasl import Auth, External, Password
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # RFC 8314 §7.3, RFC 6409 §3.1.
 PORT_IMPLICIT, PORT_STARTTLS = 465, 587
 _MOST_PORT = 65535
+_LOGINS = " or ".join(f"{'an' if kind.__name__[0] in 'EO' else 'a'} {kind.__name__}" for kind in get_args(Auth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class NotALogin:
     kind: str
 
 
-def as_login(auth: object) -> Password | NotALogin | None:
-    """Return *auth* if it is None or a `Password`, else a `NotALogin` in its place."""
-    return auth if auth is None or isinstance(auth, Password) else NotALogin(type(auth).__name__)
+def as_login(auth: object) -> Auth | NotALogin | None:
+    """Return *auth* if it is None or a login, else a `NotALogin` in its place."""
+    return auth if auth is None or isinstance(auth, Auth) else NotALogin(type(auth).__name__)
 
 
 # Without a repr: a traceback of its own checks shows it before it has all attributes.
@@ -61,7 +62,7 @@ class Settings:
     tls: InitVar[TLSMode | Literal["implicit", "starttls"] | None]
     username: InitVar[str | None]
     password: InitVar[Secret | Callable[[], str | Secret] | None]
-    auth: InitVar[Password | NotALogin | None]
+    auth: InitVar[Auth | NotALogin | None]
     ca_file: InitVar[str | os.PathLike[str] | None]
     given_policy: InitVar[TLSPolicy | None]
     timeout: InitVar[float | Timeouts]
@@ -77,7 +78,7 @@ class Settings:
     port: int = field(init=False)
     mode: TLSMode = field(init=False)
     server_name: str = field(init=False)
-    login: Password | None = field(init=False)
+    login: Auth | None = field(init=False)
     policy: TLSPolicy = field(init=False)
     timeouts: Timeouts = field(init=False)
     ehlo_name: bytes | None = field(init=False)
@@ -88,7 +89,7 @@ class Settings:
         tls: TLSMode | str | None,
         username: str | None,
         password: Secret | Callable[[], str | Secret] | None,
-        auth: Password | NotALogin | None,
+        auth: Auth | NotALogin | None,
         ca_file: str | os.PathLike[str] | None,
         given_policy: TLSPolicy | None,
         timeout: float | Timeouts,
@@ -101,6 +102,9 @@ class Settings:
             ConfigurationError: An argument is wrong; the message says which.
         """
         login, policy, mode = _login(username, password, auth), _policy(ca_file, given_policy), _mode(tls, given_port)
+        if isinstance(login, External) and policy.client_cert is None:
+            message = "External logs in with a client certificate, and there is none"
+            raise ConfigurationError(message, hint="pass policy=TLSPolicy(client_cert=..., client_key=...)")
         if self.pipelining not in ("off", "message", "session"):
             message = f'pipelining is {quote(self.pipelining)}, neither "off" nor "message" nor "session"'
             raise ConfigurationError(message)
@@ -131,10 +135,10 @@ class Settings:
 
 
 def _login(
-    username: str | None, password: Secret | Callable[[], str | Secret] | None, auth: Password | NotALogin | None
-) -> Password | None:
+    username: str | None, password: Secret | Callable[[], str | Secret] | None, auth: Auth | NotALogin | None
+) -> Auth | None:
     if isinstance(auth, NotALogin):
-        message = f"auth is a {auth.kind}, not a Password"
+        message = f"auth is a {auth.kind}, not {_LOGINS}"
         raise ConfigurationError(message)
     if (username is None) != (password is None):
         given, missing = ("username", "password") if password is None else ("password", "username")

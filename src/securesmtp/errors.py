@@ -13,7 +13,8 @@ The errors that this library raises.
     │   ├─ DowngradeError                 STARTTLS is missing, refused or tampered with
     │   └─ WrongTLSModeError              plaintext on a port for implicit TLS, or the reverse
     ├─ AuthenticationError                the login was refused
-    │   └─ NoUsableMechanismError         no mechanism that both sides allow
+    │   ├─ NoUsableMechanismError         no mechanism that both sides allow
+    │   └─ ServerNotAuthenticError        the server has not proved that it knows the password
     ├─ ProtocolError                      a reply that is malformed, oversized, unsolicited or out of step
     ├─ DeadlineExceededError (TimeoutError)   timed out; .limit says which limit
     ├─ RefusedError                       the server replied 4xx or 5xx
@@ -57,6 +58,7 @@ __all__ = [
     "RefusedError",
     "SecureSMTPError",
     "SenderRefusedError",
+    "ServerNotAuthenticError",
     "TLSError",
     "WrongTLSModeError",
 ]
@@ -240,6 +242,10 @@ class AuthenticationError(SecureSMTPError):
 
 class NoUsableMechanismError(AuthenticationError):
     """The server offers no mechanism that this library supports and you allow; no credential was sent."""
+
+
+class ServerNotAuthenticError(AuthenticationError):
+    """The server accepted the login without proof that it knows the password (SCRAM); the connection was closed."""
 
 
 class ProtocolError(SecureSMTPError):

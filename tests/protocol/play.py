@@ -26,10 +26,12 @@ from securesmtp._protocol.effects import (
     Effect,
     IOEffect,
     Opened,
+    ReadBinding,
     Receive,
     Send,
     Upgrade,
 )
+from securesmtp._protocol.sasl import ChannelBinding
 from securesmtp._protocol.wire import RawReply, ReplyReader
 from securesmtp._values import TLSInfo, TLSMode
 from securesmtp.errors import SecureSMTPError
@@ -123,8 +125,9 @@ def play(
     dialogue: Dialogue[T],
     *answers: bytes | Opened | TLSInfo | SecureSMTPError,
     breaks: Mapping[int, SecureSMTPError] | None = None,
+    binding: ChannelBinding | None = None,
 ) -> Played[T]:
-    """Resume *dialogue* with the *answers* until it ends."""
+    """Resume *dialogue* with the *answers* until it ends; the connection has this channel *binding*."""
     played: Played[T] = Played()
     left = list(answers)
     answer: Answer = None
@@ -134,6 +137,9 @@ def play(
     try:
         while True:
             effect = computed(dialogue.send(answer) if failure is None else dialogue.throw(failure), dialogue)
+            if isinstance(effect, ReadBinding):
+                # Nothing is sent for it, so it is no step of the session.
+                effect = computed(dialogue.send(binding), dialogue)
             failure = (breaks or {}).get(len(played.effects))
             played.effects.append(effect)
             answer = None

@@ -27,7 +27,7 @@ from securesmtp._protocol.dialogue import (
 from securesmtp._protocol.effects import Block, Connect, Receive, Send, Upgrade
 from securesmtp._protocol.failures import early_reply_error, is_session_usable, keep_session, server_closing_error
 from securesmtp._protocol.message import Submission
-from securesmtp._protocol.sasl import Password
+from securesmtp._protocol.sasl import Credentials, Password
 from securesmtp._protocol.sasl.simple import Plain
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND
 from securesmtp._secret import Secret
@@ -276,7 +276,7 @@ def test_an_auth_command_has_at_most_512_octets(name: str, *, held: bool) -> Non
             return b"x" * 375
 
     Named.name = name
-    command, later = _auth_command(Named("user", Secret("x")))
+    command, later = _auth_command(Named(Credentials("user", Secret("x"))))
     assert (later is not None) is held
     assert len(command.data) == (len("AUTH PLAIN\r\n") if held else MAX_COMMAND)
 
@@ -365,7 +365,7 @@ def test_an_empty_initial_response_is_an_equals_sign() -> None:
         def start(self) -> bytes:
             return b""
 
-    command, held = _auth_command(Empty("user", Secret("x")))
+    command, held = _auth_command(Empty(Credentials("user", Secret("x"))))
     assert (command.data, held) == (b"AUTH PLAIN =\r\n", None)
 
 

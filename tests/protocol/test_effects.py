@@ -20,6 +20,7 @@ from securesmtp._protocol.effects import (
     Dialogue,
     Effect,
     FetchPassword,
+    ReadBinding,
     adapt,
     connect,
     fetch_password,
@@ -48,7 +49,8 @@ def test_the_callers_code_runs_outside_of_the_dialogue() -> None:
         return "hunter2-secret"
 
     login = authenticate(SESSION, Password("user", password))
-    effect = next(login)
+    assert isinstance(next(login), ReadBinding)
+    effect = login.send(None)
     assert isinstance(effect, FetchPassword)
     assert calls == []
     computed(effect, login)

@@ -14,8 +14,16 @@ from conftest import examples
 from protocol.play import TLS, plain_id, play
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.dialogue import Session, authenticate
-from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, resolve_password, start_mechanism
-from securesmtp._protocol.sasl.simple import Login, Plain
+from securesmtp._protocol.sasl import (
+    RANKED,
+    Credentials,
+    Mechanism,
+    Password,
+    choose_mechanism,
+    require_mechanism,
+    resolve_password,
+    start_mechanism,
+)
 from securesmtp._secret import Secret
 from securesmtp.errors import ConfigurationError, NoUsableMechanismError
 
@@ -24,7 +32,8 @@ PASSWORD = "correct horse"
 
 def started(login: Password, offered: list[str]) -> Mechanism:
     """Start the mechanism that a login uses."""
-    return start_mechanism(require_mechanism(login, offered), login.username, resolve_password(login.password))
+    name = require_mechanism(choose_mechanism(login, offered), login, offered)
+    return start_mechanism(name, login, resolve_password(login.password), offered=offered)
 
 
 @pytest.mark.parametrize("username", ["", "a\0b", "a\ud800", "u" * 4097, "ü" * 2049, None, b"user"], ids=plain_id)
@@ -166,7 +175,9 @@ def test_nothing_shows_the_password() -> None:
     """Not the repr nor str of a Secret, of a login or of a mechanism, and none of them is pickled."""
     secret = Secret(PASSWORD)
     login = Password("user", secret)
-    for thing in (secret, login, Password("user", PASSWORD), Plain("user", secret), Login("user", secret)):
+    credentials = Credentials("user", secret)
+    started = [kind(credentials) for kind in RANKED.values() if kind.proof != "certificate"]
+    for thing in (secret, login, Password("user", PASSWORD), credentials, *started):
         assert PASSWORD not in f"{thing!r} {thing}"
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(thing)

@@ -22,6 +22,7 @@ from securesmtp.errors import (
     ConnectError,
     NoUsableMechanismError,
     SecureSMTPError,
+    ServerNotAuthenticError,
 )
 
 # Seconds before the second try; each further pause is twice as long, up to the longest.
@@ -121,9 +122,9 @@ def is_full(messages: int, held: int, workers: int, ahead: int, octets: int) -> 
 
 
 def is_login_refusal(error: Exception) -> bool:
-    """Return whether the server refused a login, or offers no mechanism that can be used."""
+    """Return whether the server refused a login, failed to prove itself, or offers no mechanism that can be used."""
     return isinstance(error, AuthenticationError) and (
-        error.reply is not None or isinstance(error, NoUsableMechanismError)
+        error.reply is not None or isinstance(error, NoUsableMechanismError | ServerNotAuthenticError)
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, fetch_password, receive, upgrade
+from securesmtp._protocol.effects import Send, connect, fetch_password, read_binding, receive, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
 from securesmtp._protocol.replies import (
     is_auth_continue,
@@ -23,13 +23,14 @@ from securesmtp._protocol.replies import (
     is_refusal,
     is_temporary,
 )
-from securesmtp._protocol.sasl import Mechanism, Password, require_mechanism, start_mechanism
+from securesmtp._protocol.sasl import choose_mechanism, require_mechanism, secret_source, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import AuthenticationError, ConnectError, DowngradeError, ProtocolError, RefusedError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Dialogue, Limit
+    from securesmtp._protocol.sasl import Auth, Choice, Mechanism
 
 # STLS-07: a plaintext reply may come from an attacker. This many characters are enough to recognise a server.
 _PLAINTEXT_SHOWN = 200
@@ -46,6 +47,7 @@ class Session:
         plaintext_capabilities: What it offered before STARTTLS: kept to be shown, and used for nothing (RFC 3207 §4.2).
         needs_reset: Whether the server may still have a transaction open, so that the next one starts with RSET.
         transactions: How many transactions were started.
+        choice: Which mechanism the login uses, as soon as one was chosen.
         chunking_refused: How the server refused BDAT although it offers CHUNKING. From then on DATA is used.
     """
 
@@ -54,6 +56,7 @@ class Session:
     plaintext_capabilities: Capabilities | None = None
     needs_reset: bool = False
     transactions: int = 0
+    choice: Choice | None = None
     chunking_refused: Reply | None = None
 
     @property
@@ -122,14 +125,22 @@ def starttls(name: bytes, capabilities: Capabilities) -> Dialogue[tuple[TLSInfo,
     return tls, (yield from ehlo(name, tls))
 
 
-def authenticate(session: Session, login: Password) -> Dialogue[str]:
+def pick_mechanism(session: Session, login: Auth) -> Dialogue[Choice]:
+    """Choose the mechanism for *login*, and note the choice in *session*."""
+    session.choice = choose_mechanism(login, session.capabilities.auth, (yield from read_binding()))
+    return session.choice
+
+
+def authenticate(session: Session, login: Auth) -> Dialogue[str]:
     """Log in once, with one mechanism, and return its name. A refusal is final (AUTH-02)."""
     evidence: object = session.tls
     if evidence is None:  # checked although its type promises it: the password is used here
         message = "a login needs TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
-    name = require_mechanism(login, session.capabilities.auth)
-    mechanism = start_mechanism(name, login.username, (yield from fetch_password(login.password)))
+    choice, offered = (yield from pick_mechanism(session, login)), session.capabilities.auth
+    name, source = require_mechanism(choice, login, offered), secret_source(login)
+    secret = None if source is None else (yield from fetch_password(source))
+    mechanism = start_mechanism(name, login, secret, choice.binding, offered)
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
@@ -140,12 +151,14 @@ def authenticate(session: Session, login: Password) -> Dialogue[str]:
         yield Send(response, Stage.AUTH)
         response = None
     if is_positive(Stage.AUTH, raw.code):
+        mechanism.finish()
         return mechanism.name
     reply = raw.reply()
     if not is_refusal(reply.code):
         message = f'the server replied "{reply}" to AUTH, not 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
-    message = f'the server refused the login: "{reply}"'
+    complaint = "" if mechanism.complaint is None else f" ({mechanism.complaint})"
+    message = f'the server refused the login: "{reply}"{complaint}'
     hint = (
         "the refusal is temporary: try again later, or with fewer connections at the same time (max_connections)"
         if is_temporary(reply.code)
@@ -198,7 +211,8 @@ def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:
     if response is None:
         return None
-    secrets = tuple(secret for secret in mechanism.secrets if secret in response)
+    # All of them, once it has one: a server that has the password may repeat it although only a proof was sent.
+    secrets = mechanism.secrets if any(secret in response for secret in mechanism.secrets) else ()
     return line(base64.b64encode(response), secrets=secrets, limit=MAX_AUTH)
 
 

@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.message import Submission
-from securesmtp._protocol.sasl import resolve_password
+from securesmtp._protocol.sasl import ChannelBinding, resolve_password
 from securesmtp._protocol.wire import Line, RawReply
 from securesmtp._secret import Secret
 from securesmtp._values import TLSInfo
@@ -82,6 +82,11 @@ class Upgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBinding:
+    """Get the channel binding of the TLS session. The answer is a `ChannelBinding`, or None if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """
     Write one block of the content; with *coalesce*, in one go with the group that may follow it (RFC 2920 §3.1).
@@ -136,9 +141,9 @@ class SetDeadline:
 
 
 Computation: TypeAlias = FetchPassword | Adapt
-IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | Block | SetDeadline
+IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
-Answer: TypeAlias = Opened | RawReply | TLSInfo | Secret | Submission | bool | None
+Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -155,6 +160,12 @@ def receive(stage: Stage, limit: Limit = "command") -> Dialogue[RawReply]:
 def upgrade() -> Dialogue[TLSInfo]:
     """Start TLS."""
     return _checked(TLSInfo, (yield Upgrade()))
+
+
+def read_binding() -> Dialogue[ChannelBinding | None]:
+    """Return the channel binding of the TLS session, if it has one."""
+    answer = yield ReadBinding()
+    return None if answer is None else _checked(ChannelBinding, answer)
 
 
 def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:

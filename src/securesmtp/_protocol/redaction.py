@@ -41,7 +41,8 @@ _IN_WORD = re.compile(rb"[A-Za-z0-9\x80-\xff]*")
 _CUT = re.compile(rb"[bx](?:[bx ]*[bx])?")
 # Keywords of EHLO that the library acts on are never redacted, whatever the password is.
 _KEYWORD = re.compile(
-    rb"(?<![\w-])(?:STARTTLS|AUTH|PLAIN|LOGIN|8BITMIME|SMTPUTF8|SIZE|PIPELINING|CHUNKING|LIMITS|MAILMAX|RCPTMAX)(?![\w-])",
+    rb"(?<![\w-])(?:STARTTLS|AUTH|PLAIN|LOGIN|EXTERNAL|XOAUTH2|OAUTHBEARER|SCRAM-SHA-(?:1|256|512)(?:-PLUS)?"
+    rb"|8BITMIME|SMTPUTF8|SIZE|PIPELINING|CHUNKING|LIMITS|MAILMAX|RCPTMAX)(?![\w-])",
     re.IGNORECASE,
 )
 

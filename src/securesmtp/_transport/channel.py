@@ -20,13 +20,14 @@ from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.process import current_process
-from securesmtp._transport.tls import handshake_error, verify_session, wrap
+from securesmtp._transport.tls import channel_binding, handshake_error, verify_session, wrap
 from securesmtp._values import Stage, TLSInfo
 from securesmtp.errors import ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from securesmtp._protocol.sasl import ChannelBinding
     from securesmtp._settings import Settings
     from securesmtp._transport.tls_records import RecordLayer
 
@@ -147,6 +148,10 @@ class Channel:
         self._records = records = wrap(self._context, self.connected_socket(), self._settings.server_name)
         yield from self._handshake(records)
         return verify_session(records.tls, self._settings)
+
+    def binding(self) -> ChannelBinding | None:
+        """Return the channel binding of the TLS session, if it has one."""
+        return None if self._records is None else channel_binding(self._records.tls)
 
     def _handshake(self, records: RecordLayer) -> Steps[None]:
         while True:

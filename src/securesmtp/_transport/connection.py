@@ -23,6 +23,7 @@ from securesmtp._protocol.effects import (
     Effect,
     FetchPassword,
     Opened,
+    ReadBinding,
     Receive,
     Send,
     SetDeadline,
@@ -206,18 +207,17 @@ class Connection:
     # Effects.
 
     def _perform(self, effect: Effect) -> Steps[Answer]:
+        answer: Answer = None
         match effect:
             case FetchPassword() | Adapt():
-                answer: Answer = yield effect
-                return answer
+                answer = yield effect
             case Receive():
-                self._reply = yield from self.transfer.receive(effect)
-                return self._reply
+                answer = self._reply = yield from self.transfer.receive(effect)
             case CommandGroup():
                 self.transfer.queue(effect)
             case Block():
                 # None instead of False: a dialogue may delegate to an iterator, which accepts only None.
-                return (yield from self.transfer.send_block(effect)) or None
+                answer = (yield from self.transfer.send_block(effect)) or None
             case Send():
                 yield from self.transfer.send_command(effect)
             case SetDeadline():
@@ -225,12 +225,14 @@ class Connection:
                 # What ended the connection for the message before is not the error of this one.
                 self.transfer.failure = None
             case Connect():
-                return (yield from self._open())
+                answer = yield from self._open()
             case Upgrade():
-                return (yield from self._begin_tls())
+                answer = yield from self._begin_tls()
+            case ReadBinding():
+                answer = self.channel.binding()
             case _:  # never
                 assert_never(effect)
-        return None
+        return answer
 
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")

@@ -9,13 +9,13 @@ effects. Nothing here waits or locks: a pool queues the sends, runs the dialogue
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from securesmtp._protocol.dialogue import Session, authenticate, open_session
+from securesmtp._protocol.dialogue import Session, authenticate, open_session, pick_mechanism
+from securesmtp._protocol.sasl import secret_source, with_secret_source
 from securesmtp._transport.login_pause import LoginPause
 from securesmtp._transport.slot import L, Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
@@ -138,6 +138,8 @@ class Slots(Generic[L]):
     def check(self, slot: Slot[L]) -> Dialogue[tuple[Session, AuthenticationError | None]]:
         """Connect and log in; return the session, and the refusal if the login was refused."""
         session = yield from self._open(slot)
+        if self._settings.login is not None:
+            yield from pick_mechanism(session, self._settings.login)
         try:
             yield from self._log_in(slot, session, ignore_pause=False)
         except AuthenticationError as refusal:
@@ -195,10 +197,11 @@ class Slots(Generic[L]):
         if login is None:
             return
         began = monotonic()
-        if callable(login.password):
+        source = secret_source(login)
+        if callable(source):
             deadline = None if slot.link is None else slot.link.connection.limit.deadline
             leases = [] if slot.lease is None else self.leases_of(*slot.lease.holders)
-            login = replace(login, password=bind(self._fetch_password, login.password, deadline, leases))
+            login = with_secret_source(login, bind(self._fetch_password, source, deadline, leases))
         with self._closing_on_error(slot):
             # Another thread's login may have been refused while this one connected.
             if not ignore_pause:

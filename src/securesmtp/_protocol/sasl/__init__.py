@@ -1,5 +1,5 @@
 """
-Login credentials, and the ranked registry of SASL mechanisms.
+Login credentials, and which SASL mechanism uses them.
 
 A mechanism takes and returns bytes. It knows nothing of base64, command lines or replies: `dialogue.authenticate`
 handles those. Secrets are revealed only in this package.
@@ -7,158 +7,103 @@ handles those. Secrets are revealed only in this package.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from securesmtp._protocol.sasl.simple import Login, Plain
+from securesmtp._protocol.sasl.logins import (
+    Auth,
+    External,
+    Password,
+    allowed_mechanisms,
+    identity,
+    known_secrets,
+    secret_source,
+    with_secret_source,
+)
+from securesmtp._protocol.sasl.mechanism import ChannelBinding, Credentials, Mechanism
+from securesmtp._protocol.sasl.registry import RANKED
+from securesmtp._protocol.sasl.sources import PasswordSource, as_secret, resolve_password
 from securesmtp._secret import Secret
 from securesmtp._shown import escape
 from securesmtp._values import Stage
-from securesmtp.errors import ConfigurationError, NoUsableMechanismError
+from securesmtp.errors import NoUsableMechanismError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-# A username and a password of this many bytes fit into one AUTH PLAIN line of 12288 (RFC 4954 §4).
-_MAX_BYTES = 4096
-PasswordSource: TypeAlias = str | Secret | Callable[[], str | Secret]
-
-
-class Mechanism(Protocol):
-    """The client's side of one SASL exchange (RFC 4422)."""
-
-    name: ClassVar[str]
-
-    @property
-    def secrets(self) -> tuple[bytes, ...]:
-        """What its messages contain that must not be shown if a reply repeats it."""
-
-    def start(self) -> bytes | None:
-        """Return the initial response, or None if the server sends the first challenge."""
-
-    def respond(self, challenge: bytes | None, /) -> bytes | None:
-        """Return the response to *challenge* (None: it is not base64), or None if there is no response to it."""
-
-
-# Strongest first. Both send the password itself; PLAIN is first because it needs one round trip.
-RANKED: dict[str, type[Plain | Login]] = {mechanism.name: mechanism for mechanism in (Plain, Login)}
+__all__ = [
+    "RANKED",
+    "Auth",
+    "ChannelBinding",
+    "Choice",
+    "Credentials",
+    "External",
+    "Mechanism",
+    "Password",
+    "PasswordSource",
+    "as_secret",
+    "choose_mechanism",
+    "known_secrets",
+    "require_mechanism",
+    "resolve_password",
+    "secret_source",
+    "start_mechanism",
+    "with_secret_source",
+]
+NOT_OFFERED = "the server does not offer it"
+NOT_BOUND = "this connection has no channel binding"
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Password:
+@dataclass(frozen=True, slots=True)
+class Choice:
     """
-    Log in with a username and a password.
+    Which mechanism a login uses on one connection.
 
     Attributes:
-        username: As the server knows it.
-        password: A `Secret`, or a callable that returns one. It is called for each login, after TLS was verified; if
-            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires.
-        mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
+        name: Of the mechanism; None if none is usable.
+        passed_over: Each better mechanism that the login may use, with the reason why it is not used.
+        binding: The channel binding of the connection, if it has one.
     """
 
-    username: str
-    password: Secret | Callable[[], str | Secret] = field(repr=False)
-    mechanisms: tuple[str, ...] | None = None
-
-    def __init__(self, username: str, password: PasswordSource, mechanisms: Iterable[str] | None = None) -> None:
-        """
-        Check what can be checked before the network is used, and hide the password.
-
-        Raises:
-            ConfigurationError: Empty, with a NUL (RFC 4616 §2), of the wrong type, or an unknown mechanism.
-        """
-        # First of all, so that no frame of a traceback holds the string.
-        password = as_secret(password)
-        iterable = isinstance(mechanisms, Iterable)
-        names = None if mechanisms is None else tuple(mechanisms) if iterable else ()
-        object.__setattr__(self, "username", username)
-        # Before any check fails, because a traceback may show this object.
-        object.__setattr__(self, "mechanisms", names)
-        object.__setattr__(self, "password", password if callable(password) else _validated(password))
-        if not _is_valid_credential(username):
-            message = "the username must be a str of 1 to 4096 bytes without NUL"
-            raise ConfigurationError(message)
-        if names is not None and not (names and all(name in tuple(RANKED) for name in names)):
-            message = f"mechanisms must name at least one of {', '.join(RANKED)}, and nothing else"
-            raise ConfigurationError(message)
+    name: str | None
+    passed_over: Mapping[str, str]
+    binding: ChannelBinding | None = None
 
 
-def known_secrets(login: Password | None) -> tuple[bytes, ...]:
-    """Return the password of *login*, unless a callable returns it: then it is not known before the login."""
-    return (login.password.reveal().encode(),) if login and isinstance(login.password, Secret) else ()
+def choose_mechanism(login: Auth, offered: Sequence[str], binding: ChannelBinding | None = None) -> Choice:
+    """Return the best mechanism that *login* allows, the server *offered*, and *binding* makes possible."""
+    passed_over = dict[str, str]()
+    for name in allowed_mechanisms(login):
+        if name not in offered:
+            passed_over[name] = NOT_OFFERED
+        elif RANKED[name].needs_binding and binding is None:
+            passed_over[name] = NOT_BOUND
+        else:
+            return Choice(name, passed_over, binding)
+    return Choice(None, passed_over, binding)
 
 
-def pick_mechanism(login: Password, offered: Sequence[str]) -> str | None:
-    """Return the name of the first mechanism that *login* allows and the server *offered*, or None."""
-    return next((name for name in _allowed(login) if name in offered), None)
-
-
-def require_mechanism(login: Password, offered: Sequence[str]) -> str:
+def require_mechanism(choice: Choice, login: Auth, offered: Sequence[str]) -> str:
     """
-    Return the name of the first mechanism that *login* allows and the server *offered*.
+    Return the name of the chosen mechanism.
 
     Raises:
-        NoUsableMechanismError: There is none.
+        NoUsableMechanismError: None was chosen.
     """
-    name = pick_mechanism(login, offered)
-    if name is None:
-        message = f"the server offers {_listed(offered)}, but only {_listed(_allowed(login))} may be used"
-        raise NoUsableMechanismError(message, stage=Stage.AUTH)
-    return name
+    if choice.name is None:
+        unbound = [name for name, reason in choice.passed_over.items() if reason == NOT_BOUND]
+        message = f"the server offers {_listed(offered)}, but only {_listed(allowed_mechanisms(login))} may be used"
+        hint = f"{NOT_BOUND}, which {_listed(unbound)} needs" if unbound else None
+        raise NoUsableMechanismError(message, stage=Stage.AUTH, hint=hint)
+    return choice.name
 
 
-def start_mechanism(name: str, username: str, password: Secret) -> Mechanism:
-    """Return a new exchange of the mechanism *name*."""
-    return RANKED[name](username, password)
-
-
-def _allowed(login: Password) -> tuple[str, ...]:
-    return login.mechanisms or tuple(RANKED)
-
-
-def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
-    """
-    Return the password that *source* is or returns.
-
-    Raises:
-        ConfigurationError: A callable returned something that is not a password.
-    """
-    return _validated(as_secret(source()) if callable(source) else source)
-
-
-@overload
-def as_secret(password: str | Secret) -> Secret: ...
-@overload
-def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]: ...
-def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
-    """Return *password* as a `Secret`, even if it is of a wrong type, unless it is one already or a callable."""
-    return password if isinstance(password, Secret) or callable(password) else Secret(password)
-
-
-def _validated(password: Secret | Callable[[], str | Secret]) -> Secret:
-    # A callable that a callable returned is not called. A Secret may hold a value of a wrong type.
-    kind = _type_of(password.reveal() if isinstance(password, Secret) else password)
-    if not isinstance(password, Secret) or kind is not str:
-        message = f"the password is a {kind.__name__}, not a str, a Secret or a callable that returns one"
-        raise ConfigurationError(message, stage=Stage.AUTH)
-    if not _is_valid_credential(password.reveal()):
-        message = "the password must be a str of 1 to 4096 bytes without NUL"
-        raise ConfigurationError(message, stage=Stage.AUTH)
-    return password
-
-
-def _type_of(value: object) -> type:
-    # In a function of its own, so that no frame that may raise holds the password.
-    return type(value)
-
-
-def _is_valid_credential(text: object) -> bool:
-    # A lone surrogate would raise a UnicodeEncodeError that shows the password (measured: smtplib's does).
-    if not isinstance(text, str) or not text or re.search("[\0\ud800-\udfff]", text):
-        return False
-    return len(text.encode()) <= _MAX_BYTES
+def start_mechanism(
+    name: str, login: Auth, secret: Secret | None, binding: ChannelBinding | None = None, offered: Sequence[str] = ()
+) -> Mechanism:
+    """Return a new exchange of the mechanism *name*, with the *secret* of *login*."""
+    is_binding_offered = any(RANKED[each].needs_binding for each in offered if each in RANKED)
+    return RANKED[name](Credentials(identity(login), secret or Secret(""), binding, is_binding_offered))
 
 
 def _listed(names: Sequence[str]) -> str:

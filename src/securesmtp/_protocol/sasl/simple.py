@@ -5,24 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from securesmtp._secret import Secret
+    from securesmtp._protocol.sasl.mechanism import Credentials, Proof
 
 
-class Plain:
-    """PLAIN: one message from the client, in unprepared UTF-8 (RFC 4616 §2 has the server prepare it)."""
+class _Simple:
+    """What PLAIN and LOGIN have in common: the server proves nothing."""
 
-    name: ClassVar[str] = "PLAIN"
+    proof: ClassVar[Proof] = "password"
+    needs_binding: ClassVar[bool] = False
+    complaint: str | None = None
 
-    def __init__(self, username: str, password: Secret) -> None:
-        """Log in as *username*."""
-        self._username = username
-        self._password = password
-        self._has_responded = False
+    def __init__(self, credentials: Credentials) -> None:
+        """Log in with *credentials*."""
+        self._username = credentials.username
+        self._password = credentials.secret
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """The password."""
+        """The password; the username is not secret, and many replies contain it."""
         return (self._password.reveal().encode(),)
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+class Plain(_Simple):
+    """PLAIN: one message from the client, in unprepared UTF-8 (RFC 4616 §2 has the server prepare it)."""
+
+    name: ClassVar[str] = "PLAIN"
+    _has_responded = False
 
     def start(self) -> bytes:
         """Return the initial response."""
@@ -36,21 +47,11 @@ class Plain:
         return self.start()
 
 
-class Login:
+class Login(_Simple):
     """LOGIN: the server asks for the username and then for the password. How it words that varies, so it is ignored."""
 
     name: ClassVar[str] = "LOGIN"
-
-    def __init__(self, username: str, password: Secret) -> None:
-        """Log in as *username*."""
-        self._username = username
-        self._password = password
-        self._username_sent = self._password_sent = False
-
-    @property
-    def secrets(self) -> tuple[bytes, ...]:
-        """The password; the username is not secret, and many replies contain it."""
-        return (self._password.reveal().encode(),)
+    _username_sent = _password_sent = False
 
     def start(self) -> None:
         """Return None, because the server sends the first challenge."""

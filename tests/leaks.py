@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import securesmtp
-from securesmtp import Password, Receipt, Secret, SendResult, ServerReport
+from securesmtp import OAuth2, Password, Receipt, Secret, SendResult, ServerReport
 
 _TESTS = Path(__file__).parent
 _LIBRARY = Path(securesmtp.__file__).parent
@@ -64,6 +64,11 @@ class Watch:
             options["password"] = self._recording(given)
         elif isinstance(auth := options.get("auth"), Password):
             self.username, given = auth.username, auth.password
+        elif isinstance(auth, OAuth2):
+            self.username, given = auth.username, auth.token
+            if callable(given):
+                token = self._recording(given)
+                options["auth"] = OAuth2(auth.username, token, auth.mechanisms, on_refused=auth.on_refused)  # type: ignore[arg-type]
         if isinstance(given, str | Secret):
             self._record(given)
 

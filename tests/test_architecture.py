@@ -87,10 +87,10 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "environment": (_named("environ", "getenv"), set()),
     "secrets": (
         _named("reveal"),
-        {"_protocol/sasl/logins.py", "_protocol/sasl/simple.py", "_protocol/sasl/sources.py"},
+        {f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "simple", "sources")},
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
-    "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py"}),
+    "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py", "_transport/token_threads.py"}),
     "wait": (_named("sleep", "select", "poll", "PollSelector"), {"_transport/link.py", "_transport/pool.py"}),
 }
 

@@ -112,6 +112,17 @@ class FetchPassword:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchToken:
+    """Get the mailer's access token from *source*. The answer is a `Secret`, checked already."""
+
+    source: Callable[[], Secret] = field(repr=False)
+
+    def perform(self) -> Secret:
+        """Return the token."""
+        return self.source()
+
+
+@dataclass(frozen=True, slots=True)
 class Adapt:
     """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
 
@@ -140,7 +151,7 @@ class SetDeadline:
     seconds: float = inf
 
 
-Computation: TypeAlias = FetchPassword | Adapt
+Computation: TypeAlias = FetchPassword | FetchToken | Adapt
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
 Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bool | None
@@ -171,6 +182,11 @@ def read_binding() -> Dialogue[ChannelBinding | None]:
 def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:
     """Return the password from *source*."""
     return _checked(Secret, (yield FetchPassword(source)))
+
+
+def fetch_token(source: Callable[[], Secret]) -> Dialogue[Secret]:
+    """Return the mailer's access token."""
+    return _checked(Secret, (yield FetchToken(source)))
 
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:

@@ -58,6 +58,17 @@ def _holds_cr(node: ast.AST) -> bool:
     return (isinstance(value, str) and "\r" in value) or (isinstance(value, bytes) and b"\r" in value)
 
 
+def _imports(*packages: str) -> Found:
+    def found(node: ast.AST) -> bool:
+        match node:
+            case ast.ImportFrom(module=str(name)) | ast.alias(name=name):
+                return name.partition(".")[0] in packages
+            case _:
+                return False
+
+    return found
+
+
 def _waits_for_threads(node: ast.AST) -> bool:
     waiting = {"Thread", "Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier"}
     match node:
@@ -90,7 +101,23 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         {f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "simple", "sources")},
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
-    "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py", "_transport/token_threads.py"}),
+    "threads": (
+        _waits_for_threads,
+        {"_workers.py", "_transport/password.py", "_transport/threads.py", "_transport/token_threads.py"},
+    ),
+    "tasks": (
+        _imports("anyio", "asyncio", "trio"),
+        {
+            "_async_results.py",
+            "_async_workers.py",
+            "_transport/async_link.py",
+            "_transport/async_pool.py",
+            "_transport/event_loop.py",
+            "_transport/task_queue.py",
+            "_transport/threads.py",
+            "_transport/waiting.py",
+        },
+    ),
     "wait": (_named("sleep", "select", "poll", "PollSelector"), {"_transport/link.py", "_transport/pool.py"}),
 }
 
@@ -103,7 +130,8 @@ def test_a_lease_is_released_first_and_by_one_assignment() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Try) and any("lease.done" in ast.unparse(each) for each in node.finalbody)
     ]
-    assert first == ["lease.done = True"]
+    # In the mailer for threads, and in that for tasks.
+    assert first == ["lease.done = True"] * 2
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -139,6 +167,8 @@ def test_each_thing_is_done_in_one_place(rule: str) -> None:
         ("threads", "from threading import Event"),
         ("threads", "from queue import SimpleQueue"),
         ("threads", "import queue"),
+        ("tasks", "from asyncio import sleep"),
+        ("tasks", "import anyio.lowlevel"),
         ("wait", "from time import sleep"),
     ],
 )

@@ -27,6 +27,7 @@ from securesmtp import (
     Event,
     Outcome,
     OutcomeUnknownError,
+    Password,
     RefusedError,
     SecureMailer,
     SecureSMTPError,
@@ -547,3 +548,19 @@ def test_recipients_beyond_the_last_transaction_are_refused_temporarily(
     assert receipt.accepted == tuple(many[:1])
     assert [each.retryable for each in receipt.recipients] == [False, True, True]
     assert server.secret.count(b"MAIL FROM") == 1
+
+
+async def _password() -> str:
+    return "secret"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"username": "me", "password": _password}, {"auth": Password("me", _password)}],
+    ids=["password", "auth"],
+)
+def test_a_coroutine_function_needs_the_asynchronous_mailer(arguments: dict[str, Any]) -> None:
+    """Refused at once, not at the first login."""
+    with pytest.raises(ConfigurationError, match="coroutine function") as caught:
+        SecureMailer("localhost", **arguments)
+    assert "AsyncSecureMailer" in str(caught.value.hint)

@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from securesmtp._async_mailer import AsyncSecureMailer
+    from securesmtp._async_results import AsyncResults
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "AsyncResults",
+    "AsyncSecureMailer",
     "AuthenticationError",
     "Certificate",
     "CertificateError",
@@ -101,6 +105,9 @@ def __getattr__(name: str) -> object:
     """
     if name in {"errors", "events"}:
         return import_module(f"securesmtp.{name}")
+    if name in {"AsyncResults", "AsyncSecureMailer"}:
+        globals()[name] = found = getattr(_async_mailer(), name)
+        return found
     if name in __all__:
         modules = map(
             import_module,
@@ -120,6 +127,17 @@ def __getattr__(name: str) -> object:
         return found
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
+
+
+def _async_mailer() -> object:
+    # Needs an extra, so no other name loads it.
+    try:
+        return import_module("securesmtp._async_mailer")
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "anyio":
+            raise
+        message = "AsyncSecureMailer needs anyio: install securesmtp[async]"
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -22,7 +22,7 @@ from securesmtp._core import Action, Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
-from securesmtp._settings import Settings, as_login
+from securesmtp._settings import Settings, as_login, refuse_async_functions
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
@@ -142,6 +142,7 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
+        refuse_async_functions(self._settings.login)
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}

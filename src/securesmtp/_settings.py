@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import InitVar, dataclass, field
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Literal, get_args
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
-from securesmtp._protocol.sasl import Auth, External, Password
+from securesmtp._protocol.sasl import Auth, External, OAuth2, Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
@@ -61,7 +61,7 @@ class Settings:
     given_port: InitVar[int | None]
     tls: InitVar[TLSMode | Literal["implicit", "starttls"] | None]
     username: InitVar[str | None]
-    password: InitVar[Secret | Callable[[], str | Secret] | None]
+    password: InitVar[Secret | PasswordFunction | None]
     auth: InitVar[Auth | NotALogin | None]
     ca_file: InitVar[str | os.PathLike[str] | None]
     given_policy: InitVar[TLSPolicy | None]
@@ -88,7 +88,7 @@ class Settings:
         given_port: int | None,
         tls: TLSMode | str | None,
         username: str | None,
-        password: Secret | Callable[[], str | Secret] | None,
+        password: Secret | PasswordFunction | None,
         auth: Auth | NotALogin | None,
         ca_file: str | os.PathLike[str] | None,
         given_policy: TLSPolicy | None,
@@ -134,8 +134,28 @@ class Settings:
             object.__setattr__(self, attribute, value)
 
 
+def refuse_async_functions(login: Auth | None) -> None:
+    """
+    Check that a mailer without an event loop can call the functions of *login*.
+
+    Raises:
+        ConfigurationError: One is a coroutine function.
+    """
+    match login:
+        case Password(password=function) if iscoroutinefunction(function):
+            what = "password"
+        case OAuth2(token=function) if iscoroutinefunction(function):
+            what = "token"
+        case OAuth2(on_refused=function) if iscoroutinefunction(function):
+            what = "on_refused"
+        case _:
+            return
+    message = f"the {what} callable is a coroutine function"
+    raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that is not async")
+
+
 def _login(
-    username: str | None, password: Secret | Callable[[], str | Secret] | None, auth: Auth | NotALogin | None
+    username: str | None, password: Secret | PasswordFunction | None, auth: Auth | NotALogin | None
 ) -> Auth | None:
     if isinstance(auth, NotALogin):
         message = f"auth is a {auth.kind}, not {_LOGINS}"

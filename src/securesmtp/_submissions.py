@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 from email.message import Message
 from email.utils import format_datetime
@@ -19,6 +19,9 @@ from securesmtp.errors import ConfigurationError, MessageError
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
+
+# To copy so many bytes takes long enough to be noticed in an event loop; each part counts like some text.
+_LARGE, _PART = 1 << 18, 1 << 10
 
 
 def check_partial(partial: object) -> None:
@@ -43,6 +46,17 @@ def check_messages(messages: object) -> None:
     if isinstance(messages, Message | str | bytes) or not isinstance(messages, Iterable):
         message = f"messages is a {type(messages).__name__}, not an iterable of messages"
         raise ConfigurationError(message, hint="pass a list, or a generator")
+
+
+def check_async_messages(messages: object) -> None:
+    """
+    Check that an asynchronous `send_many` got an iterable of messages, asynchronous or not.
+
+    Raises:
+        ConfigurationError: As `check_messages`.
+    """
+    if not isinstance(messages, AsyncIterable):
+        check_messages(messages)
 
 
 def from_message(
@@ -74,6 +88,26 @@ def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: It
         message = "the message is empty: it has 0 bytes"
         raise MessageError(message, hint="a file is read from its current position: seek(0) goes to its beginning")
     return Submission(reverse, forward, content)
+
+
+def is_large(message: object) -> bool:
+    """Return whether it takes long to make a `Submission` of *message*, or to read it: a file, or above 256 KiB."""
+    if isinstance(message, Envelope):
+        message = message.content
+    if isinstance(message, bytes | bytearray | memoryview):
+        return len(message) >= _LARGE
+    if not isinstance(message, Message):
+        return True
+    waiting, octets = [message], 0
+    while waiting and octets < _LARGE:
+        # Not `get_payload`, which looks at every character.
+        payload = getattr(waiting.pop(), "_payload", None)
+        octets += _PART
+        if isinstance(payload, list):
+            waiting += payload
+        elif isinstance(payload, str):
+            octets += len(payload)
+    return octets >= _LARGE
 
 
 def from_any(message: Message | Envelope) -> Submission:

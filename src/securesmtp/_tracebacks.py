@@ -12,17 +12,17 @@ from __future__ import annotations
 import sys
 from functools import wraps
 from traceback import StackSummary
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from securesmtp.errors import SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_HIDDEN_PACKAGES = {__package__, *sys.stdlib_module_names}
+_HIDDEN_PACKAGES = {__package__, "anyio", "outcome", "trio", *sys.stdlib_module_names}
 
 
 def hide_internal_frames(method: Callable[P, T]) -> Callable[P, T]:
@@ -39,6 +39,23 @@ def hide_internal_frames(method: Callable[P, T]) -> Callable[P, T]:
                 raise
             _shorten(error)
             # A bare `raise` would leave out this line too.
+            raise error from error.__cause__
+
+    return public_call
+
+
+def hide_internal_frames_async(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Wrap the coroutine function *method* as `hide_internal_frames` does a function."""
+
+    @wraps(method)
+    async def public_call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            if not isinstance(error, SecureSMTPError):
+                raise
+            _shorten(error)
             raise error from error.__cause__
 
     return public_call

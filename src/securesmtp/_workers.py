@@ -3,15 +3,13 @@ Worker threads for the messages of a run: started in order, results in order, ne
 
 How it works: the caller's thread reads messages, puts each into the backlog, and yields the result of the oldest. An
 interrupt may strike the caller's thread at any line. So the state of a run is in `Progress`, not in its generator: when
-that has ended, `Results` finds there what was not yielded yet. The rules of an interrupt tie these classes together, so
-the file is longer than 300 lines.
+that has ended, `Results` finds there what was not yielded yet.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial as bind
@@ -19,12 +17,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Self
 
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
+from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
 from securesmtp._bulk.rules import is_full
 from securesmtp._interrupts import raise_if_interrupt
-from securesmtp._shown import escape
-from securesmtp._tracebacks import drop_frames
-from securesmtp._values import SendResult, Stage
-from securesmtp.errors import ConnectError, OutcomeUnknownError, SecureSMTPError
+from securesmtp._values import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -87,31 +83,19 @@ class Backlog:
 
 
 @dataclass(slots=True)
-class Progress:
+class Progress(ReadAhead):
     """
     The state of a run: its jobs in order, its threads, and how far its results were yielded.
 
     Attributes:
-        pending: The jobs whose result was not yielded yet, and perhaps the one whose result was yielded last.
-        last_yielded: The index of the last result that was yielded.
         backlog: The jobs that no worker has taken.
         threads: The workers.
-        failures: What the iterable of the jobs has raised.
         ends: One entry for each job that has ended and was not waited for.
     """
 
-    pending: deque[Job | InvalidInput] = field(default_factory=deque)
-    last_yielded: int = -1
     backlog: Backlog = field(default_factory=Backlog)
     threads: list[threading.Thread] = field(default_factory=list)
-    failures: list[Exception] = field(default_factory=list)
     ends: SimpleQueue[None] = field(default_factory=SimpleQueue)
-
-    def oldest(self) -> Job | InvalidInput | None:
-        """Return the first job whose result was not yielded."""
-        while self.pending and self.pending[0].index <= self.last_yielded:
-            self.pending.popleft()
-        return self.pending[0] if self.pending else None
 
     def stop(self) -> None:
         """Drop the backlog, and wait for the threads. After an interrupt, the next call continues to wait."""
@@ -144,7 +128,7 @@ class Progress:
             raise StopIteration
         if isinstance(job.end, SendResult):
             return job.end
-        job.end = result = _result_without_end(job)
+        job.end = result = result_without_end(job)
         return result
 
 
@@ -211,14 +195,14 @@ def _run(
         try:
             for job in _until_it_raises(jobs, progress.failures):
                 pending.append(job)
-                held += _octets(job)
+                held += octets(job)
                 if isinstance(job, Job):
                     job.notify = notify
                     backlog.put(job)
                     if len(progress.threads) < workers:
                         _start(progress.threads, worker, backlog)
                 while (oldest := progress.oldest()) and (has_enough(len(pending), held) or oldest.end is not None):
-                    held -= _octets(oldest)
+                    held -= octets(oldest)
                     yield _wait_for(oldest, progress, worker)
             while (oldest := progress.oldest()) is not None:
                 yield _wait_for(oldest, progress, worker)
@@ -234,11 +218,7 @@ def _adding_notes(progress: Progress) -> Iterator[None]:
     except GeneratorExit:
         raise
     except BaseException as interrupt:
-        ends = [job.end for job in progress.pending if job.index > progress.last_yielded]
-        for end in ends:
-            if isinstance(end, SendResult):
-                which = escape(str(end.message_id), 200)
-                interrupt.add_note(f"securesmtp: result {end.index}, message {which}: {end.outcome}")
+        progress.add_notes(interrupt)
         raise
 
 
@@ -250,33 +230,13 @@ def _wait_for(job: Job | InvalidInput, progress: Progress, worker: Callable[[Bac
             worker(progress.backlog)
             if isinstance(job, Job) and job.end is None:
                 # An interrupt that ended a connection struck when it had just been taken, or reported.
-                job.end = _result_without_end(job)
+                job.end = result_without_end(job)
                 continue
         progress.ends.get()
     if isinstance(end, BaseException):
         # The run ends here.
         raise end
     return end
-
-
-def _result_without_end(job: Job) -> SendResult:
-    """Return the result of a *job* that an interrupt has ended, or that no worker has started."""
-    message_id, error = job.submission.content.message_id, getattr(job.end, "__cause__", None)
-    # What struck one message may have ended a thread that was to send others.
-    if not isinstance(error, SecureSMTPError) or error.message_id != message_id:
-        if job.started:
-            error = OutcomeUnknownError("the thread that was to send it has ended", stage=Stage.CONTENT)
-        else:
-            error = ConnectError("not sent: the run was ended before its turn", stage=Stage.CONNECT, retryable=True)
-            error.interrupted = True
-        error.message_id = message_id
-    drop_frames(error)
-    job.submission.content.close()
-    return SendResult(job.index, message_id, error.outcome, error.receipt, None if error.receipt else error)
-
-
-def _octets(job: Job | InvalidInput) -> int:
-    return job.submission.content.size if isinstance(job, Job) else 0
 
 
 def _start(threads: list[threading.Thread], worker: Callable[[Backlog], None], backlog: Backlog) -> None:

@@ -80,14 +80,17 @@ class Run:
     def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[Job | InvalidInput]:
         """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
-            try:
-                # In the caller's thread: a caller that changes the object afterwards changes the next message.
-                yield Job(index, from_any(message), bind(self.core.start_deadline, deadline))
-            except Exception as error:  # ours, or that of the envelope's own iterable or file
-                if is_interrupt(error):
-                    raise
-                drop_frames(error)
-                yield InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
+            yield self.job(index, message, deadline)
+
+    def job(self, index: int, message: Message | Envelope, deadline: float | None) -> Job | InvalidInput:
+        """Return the job for *message*, as it is now: a caller may change the object afterwards."""
+        try:
+            return Job(index, from_any(message), bind(self.core.start_deadline, deadline))
+        except Exception as error:  # ours, or that of the envelope's own iterable or file
+            if is_interrupt(error):
+                raise
+            drop_frames(error)
+            return InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
     def enter(self) -> bool:
         """Add a worker, and return whether there is room for it."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import ChannelBinding, resolve_password
@@ -104,7 +104,7 @@ class Block:
 class FetchPassword:
     """Get the password from *source*, which may be the caller's callable. The answer is a `Secret`."""
 
-    source: Secret | Callable[[], str | Secret] = field(repr=False)
+    source: Secret | Callable[[], Any] = field(repr=False)
 
     def perform(self) -> Secret:
         """Return the password."""
@@ -115,11 +115,11 @@ class FetchPassword:
 class FetchToken:
     """Get the mailer's access token from *source*. The answer is a `Secret`, checked already."""
 
-    source: Callable[[], Secret] = field(repr=False)
+    source: Callable[[], Any] = field(repr=False)
 
     def perform(self) -> Secret:
         """Return the token."""
-        return self.source()
+        return _checked(Secret, self.source())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +179,12 @@ def read_binding() -> Dialogue[ChannelBinding | None]:
     return None if answer is None else _checked(ChannelBinding, answer)
 
 
-def fetch_password(source: Secret | Callable[[], str | Secret]) -> Dialogue[Secret]:
+def fetch_password(source: Secret | Callable[[], Any]) -> Dialogue[Secret]:
     """Return the password from *source*."""
     return _checked(Secret, (yield FetchPassword(source)))
 
 
-def fetch_token(source: Callable[[], Secret]) -> Dialogue[Secret]:
+def fetch_token(source: Callable[[], Any]) -> Dialogue[Secret]:
     """Return the mailer's access token."""
     return _checked(Secret, (yield FetchToken(source)))
 

@@ -276,8 +276,12 @@ class Channel:
             ConnectError: It was called.
         """
         if self._aborted:
-            message = "the connection was ended by close(abort=True)"
-            raise ConnectError(message, retryable=True)
+            raise aborted_error()
+
+
+def aborted_error() -> ConnectError:
+    """Return the error for a connection that `abort` has ended."""
+    return ConnectError("the connection was ended by close(abort=True)", retryable=True)
 
 
 def describe(error: OSError) -> str:

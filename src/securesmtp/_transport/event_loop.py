@@ -30,8 +30,12 @@ class EventLoop(Protocol):
     def is_closed(self) -> bool:
         """Whether nothing will run in it any more."""
 
-    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Run *function* in a task of its own, which nobody waits for; it must not raise any `Exception`."""
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, on_end: Callable[[], object]) -> None:
+        """
+        Run *function* in a task of its own, which nobody waits for; it must not raise any `Exception`.
+
+        *on_end* is called when the task has ended, even if it was cancelled before it began.
+        """
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call *function* in the loop, from any thread; do nothing if it is closed."""
@@ -81,10 +85,11 @@ class _AsyncioLoop:
         loop = self._loop()
         return loop is None or loop.is_closed()
 
-    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, on_end: Callable[[], object]) -> None:
         task = asyncio.create_task(function(), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: on_end())
 
     def call_soon(self, function: Callable[[], object]) -> None:
         loop = self._loop()
@@ -110,8 +115,14 @@ class _TrioLoop:
     def is_closed(self) -> bool:
         return not self._call(lambda: None)
 
-    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        sys.modules["trio"].lowlevel.spawn_system_task(function, name=name, context=copy_context())
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, on_end: Callable[[], object]) -> None:
+        async def run() -> None:
+            try:
+                await function()
+            finally:
+                on_end()
+
+        sys.modules["trio"].lowlevel.spawn_system_task(run, name=name, context=copy_context())
 
     def call_soon(self, function: Callable[[], object]) -> None:
         self._call(function)

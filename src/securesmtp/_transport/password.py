@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
@@ -16,7 +16,7 @@ from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # What a callable returned or raised.
 _Result: TypeAlias = "Secret | BaseException"
-_WAITING = "waiting for the password callable"
+WAITING = "waiting for the password callable"
 # How often a send that may not call yet polls, in seconds.
 _POLL_INTERVAL = 0.05
 
@@ -39,9 +39,7 @@ class PasswordCalls:
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
 
-    def fetch(
-        self, source: Callable[[], str | Secret] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]
-    ) -> Secret:
+    def fetch(self, source: Callable[[], Any] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
         Return the password that *source* returns before *deadline*; a later one is dropped.
 
@@ -75,7 +73,7 @@ class PasswordCalls:
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=deadline.left(Stage.AUTH, _WAITING))
+                result = results.get(timeout=deadline.left(Stage.AUTH, WAITING))
         if isinstance(result, BaseException):
             raise result
         return result
@@ -90,7 +88,7 @@ class PasswordCalls:
             while list(self._calls).index(thread) >= self._most:
                 # Nothing comes yet. `left` raises once there is no time left.
                 with suppress(Empty):
-                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, _WAITING)))
+                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, WAITING)))
             is_started = _start(thread)
         finally:
             if not is_started:
@@ -108,10 +106,18 @@ def _start(thread: threading.Thread) -> bool:
     return True
 
 
-def _call(source: Callable[[], str | Secret]) -> Secret:
-    try:
+def _call(source: Callable[[], Any]) -> Secret:
+    with translated_errors():
         # If it returns a callable, the caller refuses that.
-        return as_secret(source())
+        password: str | Secret = source()
+        return as_secret(password)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Call the password callable in this block: an error of ours that it raises says nothing of the send's message."""
+    try:
+        yield
     except SecureSMTPError as error:
         # It may describe another message, which was perhaps sent; the message of this send was not.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"

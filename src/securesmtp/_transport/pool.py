@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from securesmtp.events import Event
 
 T = TypeVar("T")
-_WAITING = "waiting for one of the mailer's connections, which are all in use"
+WAITING = "waiting for one of the mailer's connections, which are all in use"
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
 # A waiter that has not polled for this long is skipped: its thread was interrupted, or runs a signal handler.
@@ -98,7 +98,7 @@ class Pool:
                     waiter = Waiter()
                     self._call_locked(bind(self._waiters.append, waiter))
                 else:
-                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, _WAITING)
+                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
                     waiter.wakeup.acquire(timeout=min(left, _POLL_INTERVAL))
                     waiter.polled_at = monotonic()
         finally:
@@ -135,6 +135,7 @@ class Pool:
                     session, refusal = link.run(self.slots.check(slot))
                 finally:
                     self.quit_and_close(link, "closed by the caller")
+                # A new token is tried over a new connection.
                 if slot.refusal is None:
                     break
         finally:
@@ -203,8 +204,7 @@ class Pool:
         if slot is not None:
             return slot, expired
         if is_inside:
-            message = "a send was begun inside a send of the same mailer, and all its connections are in use"
-            raise ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")
+            raise nested_send_error()
         return None
 
     def _stop_waiting(self, waiter: Waiter) -> None:
@@ -216,3 +216,9 @@ class Pool:
 
 def _detach_if_free(slot: Slot[Link]) -> tuple[bool, Link | None]:
     return (True, slot.detach()) if slot.is_free else (False, None)
+
+
+def nested_send_error() -> ConfigurationError:
+    """Return the error for a send that waits for a connection which another send of its own thread or task has."""
+    message = "a send was begun inside a send of the same mailer, and all its connections are in use"
+    return ConfigurationError(message, hint="a password callable or signal handler needs a mailer of its own")

@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.sasl import Auth
-    from securesmtp._secret import Secret
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
     # The caller's callable or the mailer's tokens, the deadline of the send, and the leases of those who wait.
-    FetchPassword: TypeAlias = Callable[[Callable[[], str | Secret] | Tokens, Deadline | None, list[Lease]], Any]
+    FetchPassword: TypeAlias = Callable[[Callable[[], Any] | Tokens, Deadline | None, list[Lease]], Any]
 
 T = TypeVar("T")
 
@@ -110,7 +109,7 @@ class Slots(Generic[L]):
                 return link
             link.close()
             self.emit_closed("not usable")
-        context = self._context = self._context or build_context(self._settings.policy)
+        context = self.build_context()
         # Set again after the login, so that a connection whose login was interrupted is not used.
         slot.session = None
         link = slot.link = self._new_link(context)
@@ -119,6 +118,17 @@ class Slots(Generic[L]):
             # `close` may have looked for links before this one was there.
             link.abort()
         return link
+
+    @property
+    def has_context(self) -> bool:
+        """Whether the TLS context is there."""
+        return self._context is not None
+
+    def build_context(self) -> ssl.SSLContext:
+        """Return the TLS context; the first call reads the roots (24 to 47 ms)."""
+        if self._context is None:
+            self._context = build_context(self._settings.policy)
+        return self._context
 
     def visit(
         self, slot: Slot[L], work: Callable[[Slot[L], Session], Dialogue[T]], *, ignore_pause: bool = False

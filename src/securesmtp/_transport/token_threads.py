@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from securesmtp._interrupts import raise_if_interrupt
-from securesmtp._transport.tokens import error_of
+from securesmtp._transport.tokens import WAITING, error_of
 from securesmtp._values import Stage
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from securesmtp._transport.tokens import Fetch, Tokens
     from securesmtp.errors import SecureSMTPError
 
-_WAITING = "waiting for the token callable"
 # How often a thread looks whether the fetch that it waits for has begun, in seconds: an interrupt may have struck the
 # thread that was to begin it.
 _POLL_INTERVAL = 0.2
@@ -42,7 +41,7 @@ def fetch_token(tokens: Tokens, deadline: Deadline | None, leases: Sequence[Leas
     fetch, ready = tokens.fetch(), SimpleQueue[None]()
     fetch.join(threading.get_ident(), leases, bind(ready.put, None))
     while fetch.result is None:
-        left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.AUTH, _WAITING)
+        left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.AUTH, WAITING)
         if not fetch.has_begun and not _start(tokens, fetch):
             raised = _run(tokens, fetch)
             if raised is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.slot import Lease
     from securesmtp._values import Reply
 
+WAITING = "waiting for the token callable"
 # How many refused tokens are remembered: more than a source can still have.
 _REMEMBERED = 16
 
@@ -123,6 +124,11 @@ class Tokens:
         """The token to log in with, or None if one must be fetched."""
         token = self._current
         return None if token is None or self._hash(token) in self._refusals else token
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a fetch is under way."""
+        return bool(self._fetches)
 
     def fetch(self) -> Fetch:
         """Return the fetch that is under way, or a new one."""

@@ -24,7 +24,13 @@ from securesmtp._protocol.sasl.logins import (
 from securesmtp._protocol.sasl.mechanism import ChannelBinding, Credentials, Mechanism
 from securesmtp._protocol.sasl.oauth import fingerprint, validated_token
 from securesmtp._protocol.sasl.registry import RANKED
-from securesmtp._protocol.sasl.sources import PasswordSource, as_secret, resolve_password
+from securesmtp._protocol.sasl.sources import (
+    AsyncPasswordSource,
+    PasswordFunction,
+    PasswordSource,
+    as_secret,
+    resolve_password,
+)
 from securesmtp._secret import Secret
 from securesmtp._shown import escape
 from securesmtp._values import Stage
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RANKED",
+    "AsyncPasswordSource",
     "Auth",
     "ChannelBinding",
     "Choice",
@@ -43,6 +50,7 @@ __all__ = [
     "Mechanism",
     "OAuth2",
     "Password",
+    "PasswordFunction",
     "PasswordSource",
     "as_secret",
     "choose_mechanism",

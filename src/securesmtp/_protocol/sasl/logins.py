@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
-from securesmtp._protocol.sasl.oauth import MAX_USERNAME, TokenSource, is_valid_username, validated_token
+from securesmtp._protocol.sasl.oauth import MAX_USERNAME, is_valid_username, validated_token
 from securesmtp._protocol.sasl.registry import RANKED
 from securesmtp._protocol.sasl.sources import as_secret, is_valid_credential, validated
 from securesmtp._secret import Secret
@@ -14,7 +14,7 @@ from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.sasl.mechanism import Proof
-    from securesmtp._protocol.sasl.sources import PasswordSource
+    from securesmtp._protocol.sasl.sources import AsyncPasswordSource, PasswordFunction
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -25,15 +25,16 @@ class Password:
     Attributes:
         username: As the server knows it.
         password: A `Secret`, or a callable that returns one. It is called for each login, after TLS was verified; if
-            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires.
+            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires. For
+            `AsyncSecureMailer` alone, it may be a coroutine function.
         mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
     """
 
     username: str
-    password: Secret | Callable[[], str | Secret] = field(repr=False)
+    password: Secret | PasswordFunction = field(repr=False)
     mechanisms: tuple[str, ...] | None = None
 
-    def __init__(self, username: str, password: PasswordSource, mechanisms: Iterable[str] | None = None) -> None:
+    def __init__(self, username: str, password: AsyncPasswordSource, mechanisms: Iterable[str] | None = None) -> None:
         """
         Check what can be checked before the network is used, and hide the password.
 
@@ -93,14 +94,14 @@ class OAuth2:
     """
 
     username: str
-    token: Secret | Callable[[], str | Secret] = field(repr=False)
+    token: Secret | PasswordFunction = field(repr=False)
     mechanisms: tuple[str, ...] | None = None
     on_refused: Callable[[], object] | None = None
 
     def __init__(
         self,
         username: str,
-        token: TokenSource,
+        token: AsyncPasswordSource,
         mechanisms: Iterable[str] | None = None,
         *,
         on_refused: Callable[[], object] | None = None,
@@ -164,7 +165,7 @@ def identity(login: Auth) -> str:
     return login.identity if isinstance(login, External) else login.username
 
 
-def secret_source(login: Auth) -> Secret | Callable[[], str | Secret] | None:
+def secret_source(login: Auth) -> Secret | PasswordFunction | None:
     """Return where the secret of *login* comes from, or None if it has none."""
     match login:
         case Password():
@@ -177,7 +178,7 @@ def secret_source(login: Auth) -> Secret | Callable[[], str | Secret] | None:
             assert_never(login)
 
 
-def with_secret_source(login: Auth, source: Callable[[], str | Secret]) -> Auth:
+def with_secret_source(login: Auth, source: Callable[[], Any]) -> Auth:
     """Return *login* with its password from *source* instead; one without a password stays as it is."""
     return replace(login, password=source) if isinstance(login, Password) else login
 

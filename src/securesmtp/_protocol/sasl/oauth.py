@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from securesmtp._protocol.redaction import Redactor
-from securesmtp._secret import Secret
 from securesmtp._shown import escape
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.sasl.mechanism import Credentials, Proof
+    from securesmtp._secret import Secret
 
-# In a `OAuth2`: a callable is called whenever the mailer has no token.
-TokenSource: TypeAlias = str | Secret | Callable[[], str | Secret]
 # RFC 6750 §2.1. So a token has neither blanks nor controls, which would add fields to the messages below.
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 # With a username of this many bytes, each of which may need three, it fits into one line of 12288 (RFC 4954 §4).

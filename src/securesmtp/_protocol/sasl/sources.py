@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TypeAlias, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, overload
 
 from securesmtp._secret import Secret
 from securesmtp._values import Stage
@@ -13,9 +13,11 @@ from securesmtp.errors import ConfigurationError
 # A username and a password of this many bytes fit into one AUTH PLAIN line of 12288 (RFC 4954 §4).
 _MAX_BYTES = 4096
 PasswordSource: TypeAlias = str | Secret | Callable[[], str | Secret]
+PasswordFunction: TypeAlias = Callable[[], str | Secret] | Callable[[], Awaitable[str | Secret]]
+AsyncPasswordSource: TypeAlias = str | Secret | PasswordFunction
 
 
-def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
+def resolve_password(source: Secret | Callable[[], Any]) -> Secret:
     """
     Return the password that *source* is or returns.
 
@@ -29,12 +31,14 @@ def resolve_password(source: Secret | Callable[[], str | Secret]) -> Secret:
 def as_secret(password: str | Secret) -> Secret: ...
 @overload
 def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]: ...
-def as_secret(password: PasswordSource) -> Secret | Callable[[], str | Secret]:
+@overload
+def as_secret(password: AsyncPasswordSource) -> Secret | PasswordFunction: ...
+def as_secret(password: AsyncPasswordSource) -> Secret | PasswordFunction:
     """Return *password* as a `Secret`, even if it is of a wrong type, unless it is one already or a callable."""
     return password if isinstance(password, Secret) or callable(password) else Secret(password)
 
 
-def validated(password: Secret | Callable[[], str | Secret]) -> Secret:
+def validated(password: Secret | Callable[[], Any]) -> Secret:
     """
     Return *password* if it is one that can be sent.
 

@@ -1,0 +1,483 @@
+"""
+`AsyncSecureMailer`: the object that an asynchronous application creates, shares between tasks and closes.
+
+Here are its signature, and the few lines that wait; all else is what `SecureMailer` uses. Like `_mailer`, it is longer
+than 300 lines because of the public arguments and docstrings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial as bind
+from time import monotonic
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+
+from securesmtp._async_messages import Draft, Jobs
+from securesmtp._async_results import AsyncResults, in_order
+from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.jobs import Ending
+from securesmtp._bulk.rules import is_connection_limit
+from securesmtp._bulk.run import Run, Step
+from securesmtp._core import Action, Checkout, Core, Sending
+from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
+from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.sasl import as_secret
+from securesmtp._settings import Settings, as_login
+from securesmtp._shown import withhold
+from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets, is_large
+from securesmtp._tracebacks import hide_internal_frames_async
+from securesmtp._transport.async_pool import AsyncPool
+from securesmtp._transport.event_loop import current_task
+from securesmtp._transport.process import current_process
+from securesmtp._transport.slot import Lease
+from securesmtp._values import Envelope, Receipt, TLSMode
+from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
+from securesmtp.events import Event
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+    from email.headerregistry import Address
+    from email.message import Message
+    from types import TracebackType
+
+    from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._bulk.jobs import Job
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
+    from securesmtp._report import ServerReport
+    from securesmtp._transport.deadline import Deadline
+
+Partial = Literal["raise", "allow"]
+T = TypeVar("T")
+
+
+@final
+class AsyncSecureMailer:
+    """
+    Sends mail to one server over verified TLS, or not at all.
+
+    It is `SecureMailer` for asyncio and trio: the same arguments, errors and events, with ``await``. Tasks of one event
+    loop can share it; together they use up to *max_connections* connections, and wait for them in their order.
+
+    A task may be cancelled at any time. The connection that it uses is closed then, so that the server cannot accept a
+    part of its message. Whether the message was sent is in an event (`Failed`, or `Sent`), in the cancellation's
+    ``__cause__`` and in its note. Where you want a time limit, pass *deadline*: its error says it, too.
+    """
+
+    def __init__(  # noqa: PLR0913 -- the whole configuration in one place, by keyword
+        self,
+        host: str,
+        port: int | None = None,
+        *,
+        tls: TLSMode | Literal["implicit", "starttls"] | None = None,
+        username: str | None = None,
+        password: AsyncPasswordSource | None = None,
+        auth: Auth | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        policy: TLSPolicy | None = None,
+        timeout: float | Timeouts = TIMEOUTS,
+        deadline: float | None = None,
+        max_connections: int = 4,
+        max_messages: int = 100,
+        max_idle: float = 60,
+        max_connect_failures: int = 5,
+        pipelining: Literal["off", "message", "session"] = "message",
+        window: Window = WINDOW,
+        local_hostname: str | None = None,
+        source_address: tuple[str, int] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """
+        Check everything that can be checked without the network.
+
+        Args:
+            host: Name or IP address; the certificate must be for it. A name in Unicode is converted to A-labels (IDNA
+                2008), which the resolver is asked for and the certificate must have.
+            port: 465 for implicit TLS and 587 for STARTTLS unless given.
+            tls: ``"implicit"`` or ``"starttls"`` (RFC 8314). Unless given, port 587 means ``"starttls"``, any other
+                ``"implicit"``.
+            username: Short for ``auth=Password(username, password)``.
+            password: A str, a `Secret`, or a callable that is called at each login, after TLS was verified. It may be
+                ``async def``; any other is called in a thread of its own.
+            auth: How to log in; None for no login.
+            ca_file: Short for ``policy=TLSPolicy(ca_file=…)``.
+            policy: Which servers to trust: by default those with a certificate from one of certifi's roots.
+            timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
+            deadline: Seconds for one whole send.
+            max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
+            max_messages: How many messages are sent over one connection; fewer if the server says so (RFC 9422).
+            max_idle: Seconds after which an unused connection is not used again.
+            max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
+            pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
+                RFC 3030); ``"off"`` waits for the reply to each command. With ``"session"``, `send_many` writes
+                messages before the server has replied to earlier ones; use it for servers that support it, such as
+                Postfix, Exim and Sendmail.
+            window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
+            local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
+            source_address: Local address and port to connect from.
+            on_event: Called with each event of `securesmtp.events`, in the thread of the event loop; it must not block.
+
+        Raises:
+            ConfigurationError: An argument is wrong; the message says which.
+        """
+        # First, because an error report shows these variables, and a secret may be in any of them.
+        password = None if password is None else as_secret(password)
+        host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
+        local_hostname, source_address = withhold(local_hostname), withhold(source_address)
+        login = as_login(auth)
+        del auth
+        self._settings = Settings(
+            host=host,
+            given_port=port,
+            tls=tls,
+            username=username,
+            password=password,
+            auth=login,
+            ca_file=ca_file,
+            given_policy=policy,
+            timeout=timeout,
+            deadline=deadline,
+            max_connections=max_connections,
+            max_messages=max_messages,
+            max_idle=max_idle,
+            max_connect_failures=max_connect_failures,
+            pipelining=pipelining,
+            window=window,
+            local_hostname=local_hostname,
+            source_address=source_address,
+        )
+        self._core = Core(self._settings, on_event)
+        # By process: a child of a fork never uses its parent's connections.
+        self._pools: dict[tuple[int, int], AsyncPool] = {}
+
+    def __repr__(self) -> str:
+        """Return where the mail goes."""
+        # Missing if a traceback of `__init__` shows the object.
+        settings = self.__dict__.get("_settings")
+        where = f" {settings.host}:{settings.port} {settings.mode}" if settings else ""
+        return f"<AsyncSecureMailer{where}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: a copy would share the connections, and pickles must not hold a password."""
+        message = "an AsyncSecureMailer cannot be copied or pickled: create one in each process, for all its tasks"
+        raise TypeError(message)
+
+    async def __aenter__(self) -> Self:
+        """Return the mailer."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the mailer."""
+        await self.close()
+
+    def __del__(self) -> None:
+        """Warn about connections that were left open."""
+        pool = self.__dict__.get("_pools", {}).get(current_process())
+        if pool is not None and pool.slots.close_now():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    @hide_internal_frames_async
+    async def send(
+        self,
+        message: Message,
+        *,
+        mail_from: str | Address | None = None,
+        recipients: Iterable[str | Address] | None = None,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """
+        Send *message* and return the server's receipt.
+
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing; *message* is not changed. It is
+        read when a connection is free: do not change it before this returns.
+
+        Args:
+            message: As for `SecureMailer.send`, and so are the others.
+            mail_from: The reverse-path.
+            recipients: The forward-paths.
+            partial: What to do if the server refuses some of the recipients.
+            deadline: Seconds for this send, instead of the mailer's; the wait for a connection counts.
+
+        Raises:
+            SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
+        """
+        until = self._core.start_deadline(deadline)
+        draft = Draft(bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients)))
+        return await self._submit(draft, partial, until)
+
+    @hide_internal_frames_async
+    async def send_bytes(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        mail_from: str | Address,
+        recipients: Iterable[str | Address],
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """
+        Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Args:
+            data: As for `SecureMailer.send_bytes`, and so are the others; a file is read in a thread.
+            mail_from: The reverse-path.
+            recipients: The forward-paths.
+            partial: As for `send`.
+            deadline: As for `send`.
+
+        Raises:
+            SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
+        """
+        until = self._core.start_deadline(deadline)
+        draft = Draft(bind(self._in_thread_if_large, data, bind(from_octets, data, mail_from, recipients)))
+        # An error report shows local variables: the message is in none but the caller's own.
+        del data
+        try:
+            return await self._submit(draft, partial, until)
+        finally:
+            draft.close()
+
+    def send_many(
+        self,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        *,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> AsyncResults:
+        """
+        Send each of *messages* over up to *max_connections* connections, and yield the result of each, in order.
+
+        The rules are those of `SecureMailer.send_many`. Iterate over what it returns with ``async for``. If you leave
+        the loop early, the messages that are being sent are finished and no more are sent; ``await results.aclose()``,
+        or ``async with``, waits for them, and you can read on. If your task is cancelled while it waits for a result,
+        the connections are closed; the results that follow say what became of each message.
+
+        Args:
+            messages: As for `send`, or an `Envelope`; an asynchronous iterable, too.
+            partial: As for `send`.
+            deadline: Seconds for each message, from when its sending begins.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+        """
+        check_partial(partial)
+        self._core.start_deadline(deadline)
+        self._core.refuse_if_closed()
+        check_async_messages(messages)
+        run = Run(self._core, partial)
+        jobs = Jobs(run, messages, deadline, self._in_thread_if_large)
+        return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets)
+
+    @hide_internal_frames_async
+    async def check(self) -> ServerReport:
+        """
+        Connect as a send would, log in if there are credentials, and return what was found. No mail is sent.
+
+        It uses a connection of its own, in addition to *max_connections*, for no longer than the mailer's *deadline*. A
+        refused login is in the report; anything else that would keep a message from being sent is raised.
+
+        Raises:
+            SecureSMTPError: There is no verified session; as for `send`.
+        """
+        core = self._core
+        core.refuse_if_closed()
+        try:
+            link, session, refusal = await self._pool.check(core.start_deadline(None))
+            if refusal is not None:
+                core.report_error(refusal)
+        except SecureSMTPError as error:
+            core.report_error(error)
+            raise
+        return core.report(link.connection, session, refusal)
+
+    async def close(self, *, abort: bool = False) -> None:
+        """
+        Refuse further sends, wait for the current ones, and close the connections with QUIT. Calling it twice is fine.
+
+        If it is called inside a send, by a password callable, it does not wait: each send closes its own connection
+        when it is done. For a limited wait, cancel it, and call it again with *abort*.
+
+        Args:
+            abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
+                `check` raises too.
+        """
+        self._core.is_closed = True
+        pool = self._pools.get(current_process())
+        if pool is None:
+            return
+        if pool.loop.is_current:
+            await pool.close(abort=abort)
+        elif pool.loop.is_closed:
+            pool.slots.close_now()
+        else:
+            raise _other_loop_error()
+
+    @property
+    def _pool(self) -> AsyncPool:
+        process, core = current_process(), self._core
+        pool = self._pools.get(process)
+        if pool is not None and not pool.loop.is_current:
+            if not pool.loop.is_closed:
+                raise _other_loop_error()
+            pool.slots.close_now()
+            pool = None
+        if pool is None:
+            pool = self._pools[process] = AsyncPool(core.settings, core.context, core.on_event, core.memory)
+        return pool
+
+    async def _in_thread_if_large(self, source: object, build: Callable[[], T]) -> T:
+        """Return what *build* returns; in a thread if *source*, which it reads, is large or a file."""
+        return await self._pool.messages.run(build, "securesmtp: build a message") if is_large(source) else build()
+
+    async def _submit(
+        self, draft: Draft, partial: Partial, deadline: Deadline | None, checkout: Checkout | None = None
+    ) -> Receipt:
+        """Send one message, return its receipt and emit its event."""
+        check_partial(partial)
+        core, sending = self._core, Sending(None, monotonic())
+        try:
+            try:
+                receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
+                return core.report_receipt(sending, receipt)
+            except SecureSMTPError as error:
+                # A message that cannot be built is wrong input, which has no event.
+                if not draft.is_invalid:
+                    core.record_error(sending, error)
+                raise
+        except BaseException as error:
+            if not draft.is_invalid:
+                core.record_interrupt(sending, error)
+            raise
+
+    async def _deliver(
+        self, sending: Sending, draft: Draft, partial: Partial, deadline: Deadline | None, checkout: Checkout
+    ) -> Receipt:
+        """Send one message over a connection; if that has lost its login, over a new one."""
+        core = self._core
+
+        async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
+            submission = await draft.build()
+            sending.message_id = submission.content.message_id
+            needs = bind(transactions_needed, len(submission.recipients), partial)
+            return core.action(sending, submission, checkout, partial), needs
+
+        try:
+            return await self._with_connection(deadline, prepare, checkout)
+        except AuthenticationError as error:
+            if not core.logs_in_again(sending, error):
+                raise
+            self._pool.discard_idle()
+            return await self._with_connection(deadline, prepare, checkout)
+
+    async def _with_connection(
+        self,
+        deadline: Deadline | None,
+        prepare: Callable[[], Awaitable[tuple[Action[T], Callable[[Session], int] | None]]],
+        checkout: Checkout,
+    ) -> T:
+        """Run the action that *prepare* returns on a connection that no other send uses, with room for its message."""
+        core, pool, lease, slot, events = self._core, self._pool, Lease(current_task()), None, list[Event]()
+        checkout.has_slot, checkout.session = False, None
+        try:
+            slot = await pool.acquire(lease, deadline)
+            core.refuse_if_closed()
+            action, needs = await prepare()
+            checkout.has_slot = True
+            while True:
+                link = await pool.link(slot, deadline, needs)
+                try:
+                    deliver = bind(action, link.connection.exchange)
+                    return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
+                except BaseException as error:
+                    # Closed again, because a second interrupt may have struck while the first was handled.
+                    if not link.is_usable:
+                        link.close()
+                    # A new token is tried over a new connection.
+                    if slot.refusal is None or error is not slot.refusal:
+                        raise
+                finally:
+                    if checkout.session is not None:
+                        events = pool.slots.mark_used(slot, link)
+        except SecureSMTPError as error:
+            if slot is not None and is_connection_limit(error):
+                # One too many: it is closed, and not used for the next message.
+                slot.messages_left = 0
+            raise
+        finally:
+            # First, and by an assignment alone: an interrupt can only strike after a call.
+            lease.done = True
+            for event in events:
+                core.emit(event)
+            if slot is not None and core.is_closed:
+                pool.close_idle(slot)
+            pool.notify()
+
+    async def _worker(self, run: Run, backlog: AsyncBacklog) -> None:
+        """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""
+        if not run.enter():
+            return
+        support = self._pool.overlap_support
+        while (job := await backlog.next()) is not None:
+            overlap = run.overlap(support)
+            if overlap is None:
+                leaves = await self._send_one(run, job, backlog)
+            else:
+                with overlap:
+                    leaves = await self._send_batch(run, job, backlog)
+            if leaves:
+                return
+        run.leave()
+
+    async def _send_one(self, run: Run, job: Job, backlog: AsyncBacklog) -> bool:
+        """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
+        checkout = Checkout(run.take_login_permit())
+        while (cause := run.fatal_error) is None:
+            with Ending[Receipt]() as ending:
+                ending.end = await self._submit(Draft.of(job.submission), run.partial, job.deadline, checkout)
+            step = run.settle(job, ending.end, checkout, backlog.put)
+            _raise_cancellation(ending.end)
+            if step is not Step.RESEND:
+                return await self._follow(step, run, backlog)
+        run.refuse(job, cause)
+        return False
+
+    async def _send_batch(self, run: Run, first: Job, backlog: AsyncBacklog) -> bool:
+        """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
+        batch = Batch(run, first, self._pool.overlap_support, backlog.take, backlog.put)
+
+        async def prepare() -> tuple[Action[None], None]:
+            return batch.action, None
+
+        with Ending[None]() as ending:
+            await self._with_connection(first.deadline, prepare, batch.checkout)
+            ending.end = None
+        try:
+            leaves = await self._follow(batch.settle(ending.end), run, backlog)
+            _raise_cancellation(ending.end)
+            while not leaves and (job := batch.next_unsent()) is not None:
+                leaves = await self._send_one(run, job, backlog)
+        finally:
+            # Also if on_event has ended this worker: its results would be waited for without end.
+            batch.put_back_unsent()
+        return leaves
+
+    async def _follow(self, step: Step, run: Run, backlog: AsyncBacklog) -> bool:
+        """Do what *step* says after a message; return whether this worker leaves the run."""
+        if step is Step.PAUSE:
+            await backlog.pause(run.pause)
+        return step is Step.LEAVE
+
+
+def _raise_cancellation(end: object) -> None:
+    """Raise *end* if it has ended the task: it is the result of a message, but not of that alone."""
+    if isinstance(end, BaseException) and not isinstance(end, Exception):
+        raise end
+
+
+def _other_loop_error() -> ConfigurationError:
+    message = "the mailer belongs to another event loop, which is not closed"
+    return ConfigurationError(message, hint="create one mailer in each event loop")

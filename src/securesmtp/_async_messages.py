@@ -1,0 +1,92 @@
+"""The messages of an asynchronous mailer: built when a connection is free, read from any kind of iterable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from functools import partial as bind
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from email.message import Message
+
+    from securesmtp._bulk.jobs import InvalidInput, Job
+    from securesmtp._bulk.run import Run
+    from securesmtp._protocol.message import Submission
+    from securesmtp._values import Envelope
+
+
+class Draft:
+    """
+    A message that is built once a connection is free for it.
+
+    A thousand sends that begin together so cost the loop one message for each connection, not a thousand.
+    """
+
+    __slots__ = ("_build", "_submission", "is_invalid")
+
+    def __init__(self, build: Callable[[], Awaitable[Submission]]) -> None:
+        """Have *build* called once."""
+        self._build = build
+        self._submission: Submission | None = None
+        self.is_invalid = False
+
+    @classmethod
+    def of(cls, submission: Submission) -> Draft:
+        """Return one that is built already."""
+
+        async def build() -> Submission:
+            return submission
+
+        return cls(build)
+
+    async def build(self) -> Submission:
+        """Return the message; *is_invalid* is set if that fails."""
+        if self._submission is None:
+            try:
+                self._submission = await self._build()
+            except Exception:
+                self.is_invalid = True
+                raise
+        return self._submission
+
+    def close(self) -> None:
+        """Delete its temporary file, if it has one."""
+        if self._submission is not None:
+            self._submission.content.close()
+
+
+class Jobs:
+    """The jobs of a run, for an iterable of messages that may be asynchronous."""
+
+    def __init__(
+        self,
+        run: Run,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        deadline: float | None,
+        build: Callable[[object, Callable[[], Job | InvalidInput]], Awaitable[Job | InvalidInput]],
+    ) -> None:
+        """Read *messages* one at a time; *build* calls a function, in a thread if its first argument is large."""
+        self._run, self._deadline, self._build = run, deadline, build
+        self._messages: Any = aiter(messages) if isinstance(messages, AsyncIterable) else iter(messages)
+        self._index = 0
+
+    def __aiter__(self) -> Self:
+        """Return it."""
+        return self
+
+    async def __anext__(self) -> Job | InvalidInput:
+        """Return the next job."""
+        message = await self._read()
+        index, self._index = self._index, self._index + 1
+        return await self._build(message, bind(self._run.job, index, message, self._deadline))
+
+    async def _read(self) -> Message | Envelope:
+        if hasattr(self._messages, "__anext__"):
+            message: Message | Envelope = await anext(self._messages)
+            return message
+        try:
+            message = next(self._messages)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return message

@@ -1,0 +1,228 @@
+"""
+Worker tasks for the messages of a run: started on demand, in the event loop itself.
+
+How it works: no group of tasks may be held while the caller's own code runs, so the workers are in none. Each has a
+cancel scope in its own task, by which a reader that is cancelled ends it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from securesmtp._bulk.jobs import InvalidInput, Job
+from securesmtp._transport.event_loop import EventLoop, current_loop
+from securesmtp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class Wakeup:
+    """Wakes all tasks that wait for a change; each of them then looks for itself what has changed."""
+
+    def __init__(self) -> None:
+        """Start with nobody who waits."""
+        self._event: anyio.Event | None = None
+
+    def announce(self) -> None:
+        """Wake the tasks that wait now."""
+        # One event for all of them: if one is cancelled when it has just been woken, no other one loses its wake-up.
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
+
+    async def wait(self) -> None:
+        """Wait for the next wake-up."""
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
+
+
+class AsyncBacklog:
+    """
+    The jobs that no worker has taken yet.
+
+    Attributes:
+        is_closed: Whether no more jobs are taken from it.
+    """
+
+    def __init__(self) -> None:
+        """Start empty and open."""
+        self.is_closed = False
+        self._jobs = deque[Job]()
+        # One event for each worker that waits: one for all would wake a hundred of them for each job (measured).
+        self._idle = list[anyio.Event]()
+        self._closing = Wakeup()
+
+    def put(self, job: Job) -> None:
+        """Add *job*, which no worker has."""
+        job.started = 0.0
+        self._jobs.append(job)
+        self._wake_one()
+
+    def take(self) -> Job | None:
+        """Return the next job and start its time; None if there is none at present, or if there are no more."""
+        if self.is_closed or not self._jobs:
+            return None
+        job = self._jobs.popleft()
+        job.begin()
+        return job
+
+    async def next(self) -> Job | None:
+        """Wait for the next job, start its time and return it; None if there are no more."""
+        while not self._jobs and not self.is_closed:
+            event = anyio.Event()
+            self._idle.append(event)
+            try:
+                await event.wait()
+            except BaseException:
+                if event in self._idle:
+                    self._idle.remove(event)
+                else:
+                    # It was woken for a job, and does not take it.
+                    self._wake_one()
+                raise
+        return self.take()
+
+    def close(self) -> None:
+        """Drop the jobs that no worker has taken; there are no more."""
+        self.is_closed = True
+        self._jobs.clear()
+        while self._idle:
+            self._idle.pop().set()
+        self._closing.announce()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so many *seconds*, or until it is closed."""
+        with anyio.move_on_after(seconds):
+            while not self.is_closed:
+                await self._closing.wait()
+
+    def _wake_one(self) -> None:
+        if self._jobs and self._idle:
+            self._idle.pop().set()
+
+
+@dataclass(slots=True)
+class Workers:
+    """
+    The tasks that send the messages of a run.
+
+    Attributes:
+        worker: What each does with the backlog.
+        most: How many there may be.
+        backlog: The jobs that none has taken.
+        loop: The event loop that they run in; None before the first one.
+        started: How many were started.
+        running: How many of them have not ended.
+        scopes: The cancel scope of each that runs.
+        awaited: The job that the reader waits for.
+        change: Is announced when that has its end, and when a worker has ended.
+    """
+
+    worker: Callable[[AsyncBacklog], Awaitable[None]]
+    most: int
+    backlog: AsyncBacklog = field(default_factory=AsyncBacklog)
+    loop: EventLoop | None = None
+    started: int = 0
+    running: int = 0
+    scopes: set[anyio.CancelScope] = field(default_factory=set)
+    awaited: Job | InvalidInput | None = None
+    change: Wakeup = field(default_factory=Wakeup)
+
+    def check_loop(self) -> None:
+        """
+        Check that the calling task can wait for them.
+
+        Raises:
+            ConfigurationError: They run in another event loop.
+        """
+        if self.loop is not None and not self.loop.is_current and self.running:
+            if not self.loop.is_closed:
+                message = "the results belong to another event loop"
+                raise ConfigurationError(message, hint="read them where the first of them was read")
+            # They never end, and have no successors.
+            self.running = 0
+            self.backlog.close()
+
+    def submit(self, job: Job) -> None:
+        """Have *job* sent, by a further worker if there may be one."""
+        job.notify = self._note_end_of_job
+        self.backlog.put(job)
+        if self.started < self.most and not self.backlog.is_closed:
+            self.loop = self.loop or current_loop()
+            self.started += 1
+            self.loop.spawn(self._run, f"securesmtp-{self.started}", self._note_end_of_worker)
+            self.running += 1
+
+    async def wait_for(self, job: Job | InvalidInput) -> None:
+        """Wait until *job* has its end, or will have none because there are no more workers."""
+        self.awaited = job
+        while job.end is None and self.running:
+            await self.change.wait()
+
+    async def stop(self) -> None:
+        """Drop the backlog, and wait for the messages that are being sent."""
+        self.backlog.close()
+        while self.running:
+            await self.change.wait()
+
+    async def abort(self) -> None:
+        """Drop the backlog, and cancel what is being sent."""
+        self.backlog.close()
+        for scope in tuple(self.scopes):
+            scope.cancel()
+        # Not for long: nothing is waited for over a connection that has ended.
+        with anyio.CancelScope(shield=True):
+            await self.stop()
+
+    async def _run(self) -> None:
+        try:
+            with anyio.CancelScope() as scope:
+                self.scopes.add(scope)
+                try:
+                    await self._work()
+                finally:
+                    self.scopes.discard(scope)
+        except GeneratorExit:
+            # There is no loop any more.
+            raise
+        except BaseException:
+            # Somebody has cancelled all tasks: no other worker sends the rest.
+            self.backlog.close()
+            raise
+
+    async def _work(self) -> None:
+        try:
+            await self.worker(self.backlog)
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
+            fault = error
+        else:
+            return
+        # Raised where the results are read, which would wait for ever otherwise.
+        while (job := await self.backlog.next()) is not None:
+            job.started = 0.0
+            job.fail(fault)
+
+    def _note_end_of_job(self) -> None:
+        # The reader is not woken for each message that overtakes the one it waits for.
+        if self.awaited is not None and self.awaited.end is not None:
+            self.change.announce()
+
+    def _note_end_of_worker(self) -> None:
+        self.running -= 1
+        self.change.announce()
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether *error* ends a task that was cancelled or garbage-collected."""
+    if isinstance(error, GeneratorExit):
+        # A task that is garbage-collected has no loop to ask.
+        return True
+    return isinstance(error, anyio.get_cancelled_exc_class())

@@ -1,0 +1,196 @@
+"""
+The queue of tasks for the connections of one mailer, in one event loop.
+
+How it works: as in `pool`, a send releases its slot by `lease.done = True`. All tasks run in one thread, so nothing is
+locked, and QUIT is written without a wait, so clean-up works in a task that is being cancelled, too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import ExitStack
+from functools import partial as bind
+from typing import TYPE_CHECKING
+
+import anyio
+
+from securesmtp._protocol.dialogue import quit_session
+from securesmtp._transport import password
+from securesmtp._transport.async_link import AsyncLink
+from securesmtp._transport.event_loop import current_loop, current_task
+from securesmtp._transport.overlap_support import OverlapSupport
+from securesmtp._transport.pool import WAITING, nested_send_error
+from securesmtp._transport.slot import Lease, Slot
+from securesmtp._transport.slots import Slots
+from securesmtp._transport.task_queue import TaskQueue
+from securesmtp._transport.threads import Threads
+from securesmtp._transport.token_tasks import fetch_token
+from securesmtp._transport.tokens import Tokens
+from securesmtp._transport.waiting import within
+from securesmtp._values import Stage
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.redaction import Memory
+    from securesmtp._settings import Settings
+    from securesmtp._transport.deadline import Deadline
+    from securesmtp.errors import AuthenticationError
+    from securesmtp.events import Event
+
+# Threads that serialise: more would slow each other and the loop down, because they share the interpreter's lock.
+_MOST_SERIALISING = 2
+
+
+class AsyncPool:
+    """The connections of one mailer in one event loop of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        context: ssl.SSLContext | None,
+        on_event: Callable[[Event], None] | None,
+        memory: Memory,
+    ) -> None:
+        """Start without connections, in the loop of the current task."""
+        self.loop = current_loop()
+        self.messages = Threads(self.loop, _MOST_SERIALISING)
+        self._lookups = Threads(self.loop, settings.max_connections)
+        self._passwords = Threads(self.loop, settings.max_connections)
+        # One at a time: the others find the context built.
+        self._roots = Threads(self.loop, 1)
+
+        def new_link(context: ssl.SSLContext) -> AsyncLink:
+            return AsyncLink(settings, context, memory, self._lookups, self.messages)
+
+        self.slots: Slots[AsyncLink] = Slots(settings, context, on_event, new_link, self._fetch_password)
+        self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
+        self._queue = TaskQueue(self._has_free_slot)
+        # Calls of `close` that wait for sends.
+        self._closing = list[anyio.Event]()
+
+    async def acquire(self, lease: Lease, deadline: Deadline | None) -> Slot[AsyncLink]:
+        """
+        Wait for a free slot, give it to *lease* and return it; close the connections that have expired meanwhile.
+
+        Raises:
+            ConfigurationError: No slot is free, and a send of this very task has one: it would wait for itself.
+            DeadlineExceededError: No slot became free in time.
+        """
+        claim = bind(self._claim, lease)
+        if self.slots.leases_of(current_task()):
+            claimed = claim()
+            if claimed is None:
+                raise nested_send_error()
+        elif deadline is None:
+            claimed = await self._queue.claim(claim)
+        else:
+            claimed = await within(bind(deadline.left, Stage.CONNECT, WAITING), bind(self._queue.claim, claim))
+        slot, expired = claimed
+        # A stack calls the others too if `on_event` raises an interrupt in one.
+        if expired:
+            with ExitStack() as stack:
+                for link, reason in expired:
+                    stack.callback(self.quit_and_close, link, reason)
+        return slot
+
+    def notify(self) -> None:
+        """Wake the first send in the queue, and each `close` that waits."""
+        self._queue.notify()
+        for event in self._closing:
+            event.set()
+
+    async def link(
+        self, slot: Slot[AsyncLink], deadline: Deadline | None, needs: Callable[[Session], int] | None = None
+    ) -> AsyncLink:
+        """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
+        if self.slots.is_outgrown(slot, needs):
+            self.quit_and_close(slot.link, "message limit")
+        if not self.slots.has_context:
+            # A deadline shows at the next step: nothing stops the thread.
+            await self._roots.run(self.slots.build_context, "securesmtp: read the roots")
+        return self.slots.link(slot, deadline)
+
+    async def check(self, deadline: Deadline | None) -> tuple[AsyncLink, Session, AuthenticationError | None]:
+        """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
+        slot = Slot[AsyncLink]()
+        slot.lease = Lease(current_task())
+        self.slots.check_slots.append(slot)
+        try:
+            while True:
+                link = await self.link(slot, deadline)
+                try:
+                    session, refusal = await link.run(self.slots.check(slot))
+                finally:
+                    self.quit_and_close(link, "closed by the caller")
+                # A new token is tried over a new connection.
+                if slot.refusal is None:
+                    break
+        finally:
+            self.slots.check_slots.remove(slot)
+        return link, session, refusal
+
+    async def close(self, *, abort: bool) -> None:
+        """
+        Close each connection when its send is done, or at once with *abort*.
+
+        Called from inside a send, it waits for none: each send closes its connection itself when it is done.
+        """
+        self.slots.is_aborted = self.slots.is_aborted or abort
+        for slot in (*self.slots, *self.slots.check_slots):
+            link = slot.link
+            if abort and link is not None and not slot.is_free:
+                link.abort()
+        is_inside = bool(self.slots.leases_of(current_task()))
+        # All that are free first: the caller may not wait for the others.
+        while [slot for slot in self.slots if not self.close_idle(slot)] and not is_inside:
+            await self._wait_for_release()
+
+    def discard_idle(self) -> None:
+        """Close the connections that no send has: one of them was unusable, so the others probably are."""
+        for slot in self.slots:
+            self.close_idle(slot, "not usable")
+
+    def close_idle(self, slot: Slot[AsyncLink], reason: str = "closed by the caller") -> bool:
+        """Close the connection of *slot* unless a send has it; return whether there is nothing left to wait for."""
+        if slot.is_free:
+            self.quit_and_close(slot.detach(), reason)
+        return slot.is_free
+
+    def quit_and_close(self, link: AsyncLink | None, reason: str) -> None:
+        """Send QUIT if the connection is open, without waiting for the reply, and close it."""
+        if link is not None and link.is_open:
+            link.close_gracefully(quit_session())
+            self.slots.emit_closed(reason)
+
+    def _claim(self, lease: Lease) -> tuple[Slot[AsyncLink], list[tuple[AsyncLink | None, str]]] | None:
+        slot, expired = self.slots.claim(lease)
+        return None if slot is None else (slot, expired)
+
+    async def _wait_for_release(self) -> None:
+        released = anyio.Event()
+        self._closing.append(released)
+        try:
+            await released.wait()
+        finally:
+            self._closing.remove(released)
+
+    def _has_free_slot(self) -> bool:
+        return any(slot.is_free for slot in self.slots)
+
+    async def _fetch_password(
+        self, source: Callable[[], object] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]
+    ) -> object:
+        """Return the password that *source*, which may be a coroutine function, returns before *deadline*."""
+        if isinstance(source, Tokens):
+            return await fetch_token(source, deadline, leases, self.loop, self._call)
+        with password.translated_errors():
+            call = bind(self._call, source)
+            return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
+
+    async def _call(self, source: Callable[[], object]) -> object:
+        is_async = inspect.iscoroutinefunction(source)
+        value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
+        return await value if inspect.isawaitable(value) else value

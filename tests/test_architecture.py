@@ -115,6 +115,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/event_loop.py",
             "_transport/task_queue.py",
             "_transport/threads.py",
+            "_transport/token_tasks.py",
             "_transport/waiting.py",
         },
     ),

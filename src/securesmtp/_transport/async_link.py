@@ -108,11 +108,8 @@ class AsyncLink:
                 return None
             case WaitForAny():
                 return await self._wait_for_any(wanted)
-            case FetchPassword():
-                return await self._fetch_password(wanted)
-            case FetchToken():
-                # A coroutine function of `AsyncPool`, too.
-                return await self._until_aborted(wanted.source)
+            case FetchPassword() | FetchToken():
+                return await self._fetch_secret(wanted)
             case Adapt():
                 if wanted.submission.content.size < LARGE:
                     return wanted.perform()
@@ -157,13 +154,13 @@ class AsyncLink:
         look_up_in_thread = bind(self._lookups.run, look_up, "securesmtp: look up a name")
         return await self._until_aborted(bind(within, self.connection.patience, look_up_in_thread))
 
-    async def _fetch_password(self, wanted: FetchPassword) -> Secret:
+    async def _fetch_secret(self, wanted: FetchPassword | FetchToken) -> Secret:
         source = wanted.source
         if not callable(source):
             return wanted.perform()
         # A coroutine function of `AsyncPool`, which calls the caller's.
-        password = await self._until_aborted(source)
-        return FetchPassword(lambda: password).perform()
+        secret = await self._until_aborted(source)
+        return type(wanted)(lambda: secret).perform()
 
     async def _until_aborted(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what *action* returns; `abort` cancels it."""

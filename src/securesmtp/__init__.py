@@ -106,7 +106,7 @@ def __getattr__(name: str) -> object:
     if name in {"errors", "events"}:
         return import_module(f"securesmtp.{name}")
     if name in {"AsyncResults", "AsyncSecureMailer"}:
-        globals()[name] = found = getattr(_async_mailer(), name)
+        globals()[name] = found = getattr(_load_async(), name)
         return found
     if name in __all__:
         modules = map(
@@ -129,7 +129,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(message)
 
 
-def _async_mailer() -> object:
+def _load_async() -> object:
     # Needs an extra, so no other name loads it.
     try:
         return import_module("securesmtp._async_mailer")

@@ -216,6 +216,35 @@ def test_all_connections_of_a_mailer_redact_the_same_secrets() -> None:
     assert _raw(["220 hello hunter22"], ReplyReader()).lines == (b"hello hunter22",)
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["on this connection", "on another connection"])
+def test_a_reply_that_was_free_of_secrets_is_searched_again_after_a_login(*, is_own: bool) -> None:
+    """What was clean before the login may repeat its password."""
+    memory = Memory()
+    reader = logged_in("correct horse", memory=memory)
+    for _ in range(2):
+        assert raw(b"250 hunter22", reader).lines == (b"hunter22",)
+        assert raw(b"250-hunter22\n250 correct horse", reader).lines == (b"hunter22", REDACTED)
+    if is_own:
+        reader.redact(line(b"AUTH", b"PLAIN", b"aHVudGVyMjI=", secrets=(b"hunter22",)))
+    else:
+        logged_in("hunter22", memory=memory)
+    for _ in range(2):
+        assert raw(b"250 hunter22", reader).lines == (REDACTED,)
+
+
+def test_clean_replies_do_not_fill_the_memory() -> None:
+    """A server that never repeats a reply costs no more than a few of them."""
+    redactor = Redactor()
+    redactor.add([b"hunter22"], b"aHVudGVyMjI=")
+    kept = [
+        redactor.redact((b"%d queued" % number,), re.compile(b"")) and len(redactor._clean) for number in range(200)
+    ]
+    assert max(kept) == redaction._MAX_CLEAN
+    for unusual in ((b"a", b"b"), (b"x" * (redaction._MAX_CLEAN_LINE + 1),), (b"is hunter22",)):
+        redactor.redact(unusual, re.compile(b""))
+    assert len(redactor._clean) == kept[-1]
+
+
 def test_tokens_that_change_do_not_fill_the_memory() -> None:
     """The mailer remembers the last four different ones, and a connection remembers its own."""
     memory = Memory()

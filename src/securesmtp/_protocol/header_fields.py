@@ -54,9 +54,9 @@ _REGISTRY = HeaderRegistry()
 def read_groups(message: Message, field: str) -> tuple[list[Group], bool]:
     """Return the addresses of all fields named *field*, and whether each of these is a valid list of addresses."""
     groups: list[Group] = []
-    is_valid = True
+    is_valid, lowered = True, field.lower()
     for name, value in message.raw_items():
-        if name.lower() == field.lower():
+        if name.lower() == lowered:
             if is_address_list(value):
                 found, is_list = list(value.groups), not is_unreadable(value)
             else:

@@ -126,8 +126,8 @@ def _create_submission(
     domain = reverse.domain or _parse_mailbox("From", authors[0]).domain
     _complete_header(copied, date, lambda: f"<{token()}@{domain}>")
     check_signed(message, copied)
-    fields = _existing(copied, ADDRESS_FIELDS)
-    utf8 = any(not address.username.isascii() for field in fields for address in _non_ascii_addresses(copied, field))
+    fields = _non_ascii_fields(copied, ADDRESS_FIELDS)
+    utf8 = any(not address.username.isascii() for field in fields for address in _domain_addresses(copied, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
     return Submission(reverse, forward, serialise(copied, utf8=utf8, cte_type="8bit"), copied)
 
@@ -210,24 +210,19 @@ def _addresses(message: EmailMessage, field: str, groups: list[Group] | None = N
     return addresses
 
 
-def _non_ascii_addresses(message: EmailMessage, field: str) -> list[Address]:
-    """Return the addresses of *field* if it has non-ASCII text; parsing every field takes a third of the time."""
-    if all(map(str.isascii, _texts(message, field))):
-        return []
+def _domain_addresses(message: EmailMessage, field: str) -> list[Address]:
     return [address for address in _addresses(message, field) if address.domain]
 
 
-def _texts(message: EmailMessage, field: str) -> list[str]:
-    return [str(value) for name, value in message.raw_items() if name.lower() == field.lower()]
+def _non_ascii_fields(message: EmailMessage, fields: Iterable[str]) -> list[str]:
+    """Return those of *fields* that have non-ASCII text; parsing every field takes a third of the time."""
+    names = {name.lower() for name, value in message.raw_items() if not str(value).isascii()}
+    return [field for field in fields if field.lower() in names]
 
 
 def _shown(message: EmailMessage, field: str) -> str:
-    return quote(", ".join(_texts(message, field)), allow_at=True)
-
-
-def _existing(message: EmailMessage, fields: Iterable[str]) -> list[str]:
-    names = {name.lower() for name, _ in message.raw_items()}
-    return [field for field in fields if field.lower() in names]
+    texts = [str(value) for name, value in message.raw_items() if name.lower() == field.lower()]
+    return quote(", ".join(texts), allow_at=True)
 
 
 def _complete_header(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> None:
@@ -243,8 +238,8 @@ def _complete_header(message: EmailMessage, date: Callable[[], str], message_id:
     # Its value is not parsed: which Message-IDs the email package can parse depends on the Python version.
     if "Message-ID" not in message:
         message["Message-ID"] = message_id()
-    for field in _existing(message, (*ADDRESS_FIELDS, *RESENT)):
-        if any(not address.domain.isascii() for address in _non_ascii_addresses(message, field)):
+    for field in _non_ascii_fields(message, (*ADDRESS_FIELDS, *RESENT)):
+        if any(not address.domain.isascii() for address in _domain_addresses(message, field)):
             groups = [_ascii_group(group) for group in read_groups(message, field)[0]]
             del message[field]
             message[field] = groups

@@ -24,24 +24,27 @@ _TURNED_OFF = (
     "the provider does not allow this login: in Microsoft 365, turn on Authenticated SMTP for the mailbox, and look "
     "for a policy that blocks it (security defaults, conditional access)"
 )
-_HINTS_FOR_TOKENS = {
-    "5.5.124": "the server could not read the login: check that the username is the mailbox's full address",
-    "5.7.3": (
-        "check that the username is the mailbox that the token is for, that the token is for SMTP (Microsoft: scope "
-        "https://outlook.office365.com/.default, permission SMTP.SendAsApp), and that the application has access to "
-        "the mailbox"
-    ),
-    "5.7.8": (
-        "check that the username is the mailbox's full address, and that the token has the scope for mail (Google: "
-        "https://mail.google.com/, and for a service account domain-wide delegation and with_subject)"
-    ),
-    "5.7.139": _TURNED_OFF,
+_LOGIN_HINTS: dict[Proof, dict[str, str]] = {
+    "token": {
+        "5.5.124": "the server could not read the login: check that the username is the mailbox's full address",
+        "5.7.3": (
+            "check that the username is the mailbox that the token is for, that the token is for SMTP (Microsoft: scope "
+            "https://outlook.office365.com/.default, permission SMTP.SendAsApp), and that the application has access "
+            "to the mailbox"
+        ),
+        "5.7.8": (
+            "check that the username is the mailbox's full address, and that the token has the scope for mail (Google: "
+            "https://mail.google.com/, and for a service account domain-wide delegation and with_subject)"
+        ),
+        "5.7.139": _TURNED_OFF,
+        "other": "check that the token is for this mailbox and has the scope for SMTP that the provider documents",
+    },
+    "password": {
+        "5.7.139": _TURNED_OFF + ". It may want OAuth 2 instead of a password (auth=OAuth2(…))",
+        "other": "check the username and password; some providers require an app password",
+    },
+    "certificate": {"other": "check that the server trusts the client certificate, and knows whom it names"},
 }
-_CHECK_SCOPE = "check that the token is for this mailbox and has the scope for SMTP that the provider documents"
-_HINTS_FOR_PASSWORDS = {
-    "5.7.139": _TURNED_OFF + ". It may want OAuth 2 instead of a password (auth=OAuth2(…))",
-}
-_CHECK_LOGIN = "check the username and password; some providers require an app password"
 _SEND_AS = (
     "the account that logs in may not send as this sender: log in as the mailbox that is in mail_from and in From, "
     "with one mailer for each mailbox, or have the provider allow it to send as the other one"
@@ -57,13 +60,8 @@ def login_hint(proof: Proof, reply: Reply) -> str:
     """Return what to do after *reply* refused a login that gives this *proof*."""
     if is_temporary(reply.code):
         return _LATER
-    match proof:
-        case "token":
-            return _HINTS_FOR_TOKENS.get(str(reply.enhanced), _CHECK_SCOPE)
-        case "password":
-            return _HINTS_FOR_PASSWORDS.get(str(reply.enhanced), _CHECK_LOGIN)
-        case "certificate":
-            return "check that the server trusts the client certificate, and knows whom it names"
+    hints = _LOGIN_HINTS[proof]
+    return hints.get(str(reply.enhanced), hints["other"])
 
 
 def refusal_hint(reply: Reply) -> str | None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 import trustme
 from hypothesis import settings
 
 from audit import audit
+from faces import BACKENDS, Backend, Face, Faces, faces_of, sample
 from leaks import Watch
 from scripted import Mode, Script, ScriptedServer, honest
-from securesmtp import SecureMailer
+from securesmtp import AsyncSecureMailer, SecureMailer
 
 Serve = Callable[..., ScriptedServer]
 Mailer = Callable[..., SecureMailer]
+AsyncMailer = Callable[..., AsyncSecureMailer]
+Run = Callable[..., Any]
 Positions = Callable[[int], list[int]]
 
 
@@ -42,6 +48,56 @@ def examples(complete: int) -> int:
 def unmeasured() -> dict[str, str]:
     """Return the environment of a child process in which coverage does not start."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option, for `nox -s faces`."""
+    parser.addoption("--all-faces", action="store_true", help="every test marked `faces` with each of them")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked `faces` with each of them."""
+    mark = metafunc.definition.get_closest_marker("faces")
+    if "face" in metafunc.fixturenames and mark is not None:
+        metafunc.parametrize("face", faces_of(mark), indirect=True)
+
+
+# First, because the next ones select by marks.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `-m exhaustive` and to `--all-faces` what a default run does not try with the async mailers."""
+    left_out = set[pytest.Item]()
+    for item, is_never_tried in sample(items, everything=config.getoption("all_faces")):
+        item.add_marker(pytest.mark.exhaustive)
+        if is_never_tried:
+            left_out.add(item)
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def faces() -> Iterator[Faces]:
+    """Make mailers of every kind; their event loops end with the session."""
+    with ExitStack() as stack:
+        yield Faces(stack)
+
+
+@pytest.fixture
+def face(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Face:
+    """Return how the mailers of this test wait, and note it for `faces_table.py`."""
+    chosen: Face = getattr(request, "param", "sync")
+    mark = request.node.get_closest_marker("faces")
+    if mark is not None:
+        record_property("face", chosen)
+        record_property("kind", mark.args[0])
+    return chosen
+
+
+@pytest.fixture
+def make_mailer(faces: Faces, face: Face) -> Mailer:
+    """Return the class of the mailers of this test: it takes the arguments of `SecureMailer` and has its methods."""
+    return faces.maker(face)
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +159,7 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
+def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
     """Make mailers for scripted servers; fail if anything they raise, return or log has a password."""
     caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:
@@ -113,8 +169,11 @@ def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
                 options.setdefault("ca_file", ca_file)
             options.setdefault("timeout", 5)
             watch = Watch(options)
-            made = SecureMailer("localhost", server.port, **options)  # type: ignore[arg-type]
-            made._submit = watch.watching()(made._submit)  # type: ignore[method-assign]
+            made = make_mailer("localhost", server.port, **options)
+            if isinstance(made, SecureMailer):
+                made._submit = watch.watching()(made._submit)  # type: ignore[method-assign]
+            else:
+                made.mailer._submit = watch.awaiting(made.mailer._submit)
             made._core.report_receipt = watch.receipt(made._core.report_receipt)  # type: ignore[method-assign]
             made.check = watch.report(made.check)  # type: ignore[method-assign]
             made.send_many = watch.results(made.send_many)  # type: ignore[method-assign]
@@ -122,6 +181,37 @@ def mailer(ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Run the test on asyncio and on trio."""
+    chosen: Backend = request.param
+    return chosen
+
+
+@pytest.fixture
+def run(backend: Backend, caplog: pytest.LogCaptureFixture) -> Run:
+    """Run an async function in an event loop; fail if the loop reports an exception that nobody has caught."""
+
+    def call(function: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+        found = anyio.run(function, *arguments, backend=backend)
+        gc.collect(1)
+        assert [each for each in caplog.records if (each.name, each.levelname) == ("asyncio", "ERROR")] == []
+        return found
+
+    return call
+
+
+@pytest.fixture
+def async_mailer(ca_file: Path) -> AsyncMailer:
+    """Make async mailers for scripted servers; the test closes them."""
+
+    def make(server: ScriptedServer, port: int | None = None, **options: object) -> AsyncSecureMailer:
+        options = {"ca_file": ca_file, "timeout": 5, **options}
+        return AsyncSecureMailer("localhost", port or server.port, **options)  # type: ignore[arg-type]
+
+    return make
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ The fixture `mailer` does this for every error, receipt and report of a test, an
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import securesmtp
 from securesmtp import OAuth2, Password, Receipt, Secret, SendResult, ServerReport
 
+T = TypeVar("T")
 _TESTS = Path(__file__).parent
 _LIBRARY = Path(securesmtp.__file__).parent
 
@@ -111,6 +113,15 @@ class Watch:
                 if found.login_error is not None:
                     self.search(shown(found.login_error))
                 return found
+
+        return call
+
+    def awaiting(self, method: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
+        """Return the coroutine function *method* with a search of its exceptions."""
+
+        async def call(*arguments: object) -> T:
+            with self.watching():
+                return await method(*arguments)
 
         return call
 

@@ -5,7 +5,7 @@ from email.message import EmailMessage
 from http import HTTPStatus
 from typing import NamedTuple
 
-from securesmtp import SecureMailer, validate_address
+from securesmtp import validate_address
 from securesmtp.errors import (
     AddressError,
     ConnectError,
@@ -42,7 +42,7 @@ UNKNOWN = Answer(
 # In characters. Python's `email` needs seconds for a very long subject.
 MAX_SUBJECT = 500
 # In bytes. The frameworks refuse a longer request with 413.
-MAX_REQUEST = 1 << 20
+MAX_REQUEST = 1 << 18
 # Our own faults are errors, the client's are not; everything else is a warning.
 LEVELS = {500: logging.ERROR, 400: logging.INFO}
 
@@ -81,18 +81,16 @@ def answer(error: SecureSMTPError, to: str) -> Answer:
     return BROKEN
 
 
-def send_email(
-    mailer: SecureMailer, sender: str, to: str, subject: str, body: str
-) -> Answer:
+def compose(sender: str, to: str, subject: str, body: str) -> EmailMessage | None:
     """
-    Send one message and return the response.
+    Return the message, or None if the client's values do not make one.
 
     The client cannot choose the sender. Before you call this, limit who may send, and
     to whom (a login, a list, a rate). Otherwise your service is an open relay.
     """
     if len(subject) > MAX_SUBJECT:
         log.info("the subject has %d characters", len(subject))
-        return BAD
+        return None
     message = EmailMessage()
     message["From"] = sender
     try:
@@ -102,18 +100,18 @@ def send_email(
     except Exception as error:
         # AddressError, ValueError for a line end in the subject, or a bug in `email`.
         log.info("the request makes no message: %s", type(error).__name__)
-        return BAD
-    try:
-        # To this one address only, whatever else the field may seem to contain.
-        mailer.send(message, mail_from=sender, recipients=[to])
-    except SecureSMTPError as error:
-        # Its text is one line without secrets. The client does not get it.
-        response = answer(error, to)
-        level = LEVELS.get(response.status, logging.WARNING)
-        log.log(level, "%s for %s: %s", type(error).__name__, error.message_id, error)
-        return response
-    except Exception:
+        return None
+    return message
+
+
+def explain(error: Exception, to: str) -> Answer:
+    """Log why the message to *to* was not sent, and return the response."""
+    if not isinstance(error, SecureSMTPError):
         # Our own password function failed; it is called before anything is sent.
-        log.exception("no password")
+        log.error("no password", exc_info=error)
         return BROKEN
-    return SENT
+    # Its text is one line without secrets. The client does not get it.
+    response = answer(error, to)
+    level = LEVELS.get(response.status, logging.WARNING)
+    log.log(level, "%s for %s: %s", type(error).__name__, error.message_id, error)
+    return response

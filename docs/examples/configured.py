@@ -4,7 +4,7 @@ import os
 from email.headerregistry import Address
 from pathlib import Path
 
-from securesmtp import SecureMailer, TLSMode
+from securesmtp import AsyncSecureMailer, SecureMailer, TLSMode
 
 
 def password() -> str:
@@ -26,6 +26,20 @@ def open_mailer() -> SecureMailer:
         password=password,
         ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
         deadline=45,  # in seconds, for one send; shorter than our callers wait
+    )
+
+
+def open_async_mailer() -> AsyncSecureMailer:
+    """Return the same for a program with an event loop."""
+    port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
+    return AsyncSecureMailer(
+        os.environ["SMTP_HOST"],
+        int(port) if port else None,
+        tls=TLSMode(mode) if mode else None,
+        username=os.environ["SMTP_USERNAME"],
+        password=password,
+        ca_file=os.environ.get("SMTP_CA_FILE"),
+        deadline=45,
     )
 
 

@@ -1,5 +1,6 @@
 """POST /send-email with FastAPI: `uvicorn web_fastapi:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,12 +14,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from answers import (  # answers.py, beside this file
     BAD,
     BROKEN,
+    LATER,
     MAX_REQUEST,
+    SENT,
+    Answer,
+    compose,
+    explain,
     refusal,
-    send_email,
     start_log,
 )
-from configured import open_mailer, sender  # configured.py, beside this file
+from configured import open_async_mailer, sender  # configured.py, beside this file
+from securesmtp import AsyncSecureMailer
+
+# Messages in memory. With MAX_REQUEST, these are 100 MiB at the most.
+MAX_WAITING = 400
+# At the end of the process: seconds for messages whose clients have left.
+GRACE = 10
 
 
 class Mail(BaseModel):
@@ -27,6 +38,49 @@ class Mail(BaseModel):
     to: str
     subject: str
     body: str
+
+
+class Outbox:
+    """Sends each message in a task that does not end with its request."""
+
+    def __init__(self, mailer: AsyncSecureMailer, sender: str) -> None:
+        self.mailer, self.sender = mailer, sender
+        self.tasks: set[asyncio.Task[Answer]] = set()
+
+    async def send(self, mail: Mail) -> Answer:
+        """Return the response when the outcome is known."""
+        if len(self.tasks) >= MAX_WAITING:
+            return LATER
+        task = asyncio.create_task(self._deliver(mail))
+        self.tasks.add(task)  # the event loop itself does not keep it
+        task.add_done_callback(self.tasks.discard)
+        # If the request is cancelled, because its client has left, the task goes on.
+        return await asyncio.shield(task)
+
+    async def _deliver(self, mail: Mail) -> Answer:
+        to = mail.to
+        message = compose(self.sender, to, mail.subject, mail.body)
+        if message is None:
+            return BAD
+        try:
+            # To this one address only, whatever else the field may seem to contain.
+            await self.mailer.send(message, mail_from=self.sender, recipients=[to])
+        except Exception as error:
+            return explain(error, to)
+        except asyncio.CancelledError as cancelled:
+            # The process ends. The cause is an error with the message's outcome.
+            if isinstance(cancelled.__cause__, Exception):
+                explain(cancelled.__cause__, to)
+            raise
+        return SENT
+
+    async def close(self) -> None:
+        """Let the tasks finish, and cancel those that need too long."""
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 class Bound:
@@ -51,11 +105,13 @@ class Bound:
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Outbox]]:
     """Keep one mailer, with its connections, for as long as the process serves."""
     start_log()
-    with open_mailer() as mailer:
-        yield {"mailer": mailer, "sender": sender()}
+    async with open_async_mailer() as mailer:
+        outbox = Outbox(mailer, sender())
+        yield {"outbox": outbox}
+        await outbox.close()
 
 
 app = FastAPI(lifespan=lifespan)
@@ -81,10 +137,7 @@ def admit(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(*BROKEN)
 
 
-# Not "async": FastAPI runs it in a thread, so it may wait for the mail server.
 @app.post("/send-email")
-def send(mail: Mail, request: Request) -> JSONResponse:
-    state = request.state
-    return JSONResponse(
-        *send_email(state.mailer, state.sender, mail.to, mail.subject, mail.body)
-    )
+async def send(mail: Mail, request: Request) -> JSONResponse:
+    outbox: Outbox = request.state.outbox
+    return JSONResponse(*await outbox.send(mail))

@@ -12,9 +12,11 @@ from werkzeug.exceptions import HTTPException
 from answers import (  # answers.py, beside this file
     BAD,
     MAX_REQUEST,
+    SENT,
     Answer,
+    compose,
+    explain,
     refusal,
-    send_email,
     start_log,
 )
 from configured import open_mailer, sender  # configured.py, beside this file
@@ -38,8 +40,17 @@ def create_app() -> Flask:
             return BAD  # JSON that is nested too deep
         match given:
             case {"to": str(to), "subject": str(subject), "body": str(body)}:
-                return send_email(mailer, mail_from, to, subject, body)
-        return BAD
+                message = compose(mail_from, to, subject, body)
+            case _:
+                message = None
+        if message is None:
+            return BAD
+        try:
+            # To this one address only, whatever else the field may seem to contain.
+            mailer.send(message, mail_from=mail_from, recipients=[to])
+        except Exception as error:
+            return explain(error, to)
+        return SENT
 
     # 404, 405, and 500 after a bug, which Flask logs.
     @app.errorhandler(HTTPException)

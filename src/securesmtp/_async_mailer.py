@@ -27,7 +27,6 @@ from securesmtp._shown import withhold
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets, is_large
 from securesmtp._tracebacks import hide_internal_frames_async
 from securesmtp._transport.async_pool import AsyncPool
-from securesmtp._transport.event_loop import current_task
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease
 from securesmtp._values import Envelope, Receipt, TLSMode
@@ -305,28 +304,36 @@ class AsyncSecureMailer:
             abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
                 `check` raises too.
         """
+        pool = self._existing_pool()
         self._core.is_closed = True
-        pool = self._pools.get(current_process())
-        if pool is None:
-            return
-        if pool.loop.is_current:
+        if pool is not None:
             await pool.close(abort=abort)
-        elif pool.loop.is_closed:
-            pool.slots.close_now()
-        else:
-            raise _other_loop_error()
+
+    def _existing_pool(self) -> AsyncPool | None:
+        """
+        Return the pool of this process and event loop, if there is one; drop that of a loop that is closed.
+
+        Raises:
+            ConfigurationError: The mailer belongs to another event loop.
+        """
+        process = current_process()
+        pool = self._pools.get(process)
+        if pool is None or pool.loop.is_current:
+            return pool
+        if not pool.loop.is_closed:
+            message = "the mailer belongs to another event loop, which is not closed"
+            raise ConfigurationError(message, hint="create one mailer in each event loop")
+        # Nobody waits for its connections any more.
+        pool.slots.close_now()
+        del self._pools[process]
+        return None
 
     @property
     def _pool(self) -> AsyncPool:
-        process, core = current_process(), self._core
-        pool = self._pools.get(process)
-        if pool is not None and not pool.loop.is_current:
-            if not pool.loop.is_closed:
-                raise _other_loop_error()
-            pool.slots.close_now()
-            pool = None
+        pool, core = self._existing_pool(), self._core
         if pool is None:
-            pool = self._pools[process] = AsyncPool(core.settings, core.context, core.on_event, core.memory)
+            pool = AsyncPool(core.settings, core.context, core.on_event, core.memory)
+            self._pools[current_process()] = pool
         return pool
 
     async def _in_thread_if_large(self, source: object, build: Callable[[], T]) -> T:
@@ -380,7 +387,7 @@ class AsyncSecureMailer:
         checkout: Checkout,
     ) -> T:
         """Run the action that *prepare* returns on a connection that no other send uses, with room for its message."""
-        core, pool, lease, slot, events = self._core, self._pool, Lease(current_task()), None, list[Event]()
+        core, pool, lease, slot, events = self._core, self._pool, Lease(None), None, list[Event]()
         checkout.has_slot, checkout.session = False, None
         try:
             slot = await pool.acquire(lease, deadline)
@@ -476,8 +483,3 @@ def _raise_cancellation(end: object) -> None:
     """Raise *end* if it has ended the task: it is the result of a message, but not of that alone."""
     if isinstance(end, BaseException) and not isinstance(end, Exception):
         raise end
-
-
-def _other_loop_error() -> ConfigurationError:
-    message = "the mailer belongs to another event loop, which is not closed"
-    return ConfigurationError(message, hint="create one mailer in each event loop")

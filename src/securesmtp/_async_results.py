@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial as bind
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from anyio.lowlevel import checkpoint
-
 from securesmtp._async_workers import Workers, is_cancellation
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
@@ -72,6 +70,7 @@ class Progress(ReadAhead):
         job = self.oldest()
         if job is not None:
             return self._result(job)
+        self.workers.check_fault()
         if self.failures:
             raise self.failures.pop()
         raise StopAsyncIteration
@@ -88,6 +87,7 @@ class Progress(ReadAhead):
             await self.workers.stop()
         else:
             await self.workers.abort()
+        self.workers.fault = None
         for job in self.pending:
             if job.index > self.last_yielded and isinstance(job, Job) and job.started:
                 self._result(job)
@@ -116,11 +116,8 @@ class Progress(ReadAhead):
                 self.workers.submit(job)
 
     async def _wait_for(self, job: Job | InvalidInput) -> SendResult:
-        if job.end is None and self.workers.running:
+        if job.end is None or isinstance(job, InvalidInput):
             await self.workers.wait_for(job)
-        elif job.end is None or isinstance(job, InvalidInput):
-            # However many of them there are, other tasks run too.
-            await checkpoint()
         self.held -= octets(job)
         return self._result(job)
 
@@ -184,6 +181,7 @@ class AsyncResults:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close it; if the block was cancelled, cancel also what is being sent."""
+        self._progress.workers.check_loop()
         if error is None or isinstance(error, Exception | GeneratorExit):
             await self.aclose()
         else:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial as bind
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._transport.event_loop import EventLoop, current_loop
@@ -120,6 +122,7 @@ class Workers:
         started: How many were started.
         running: How many of them have not ended.
         scopes: The cancel scope of each that runs.
+        fault: What a worker has raised, to be raised where the results are read.
         awaited: The job that the reader waits for.
         change: Is announced when that has its end, and when a worker has ended.
     """
@@ -130,7 +133,8 @@ class Workers:
     loop: EventLoop | None = None
     started: int = 0
     running: int = 0
-    scopes: set[anyio.CancelScope] = field(default_factory=set)
+    scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
+    fault: BaseException | None = None
     awaited: Job | InvalidInput | None = None
     change: Wakeup = field(default_factory=Wakeup)
 
@@ -147,6 +151,7 @@ class Workers:
                 raise ConfigurationError(message, hint="read them where the first of them was read")
             # They never end, and have no successors.
             self.running = 0
+            self.scopes.clear()
             self.backlog.close()
 
     def submit(self, job: Job) -> None:
@@ -156,14 +161,35 @@ class Workers:
         if self.started < self.most and not self.backlog.is_closed:
             self.loop = self.loop or current_loop()
             self.started += 1
-            self.loop.spawn(self._run, f"securesmtp-{self.started}", self._note_end_of_worker)
+            number = self.started
+            self.loop.spawn(bind(self._run, number), f"securesmtp-{number}", bind(self._note_end_of_worker, number))
             self.running += 1
 
     async def wait_for(self, job: Job | InvalidInput) -> None:
-        """Wait until *job* has its end, or will have none because there are no more workers."""
+        """
+        Wait until *job* has its end, or will have none because there are no more workers.
+
+        Raises:
+            BaseException: What a worker has raised.
+        """
         self.awaited = job
-        while job.end is None and self.running:
+        if job.end is not None or not self.running:
+            # However many such messages there are, other tasks run too.
+            await checkpoint()
+        while job.end is None and self.running and self.fault is None:
             await self.change.wait()
+        if job.end is None:
+            self.check_fault()
+
+    def check_fault(self) -> None:
+        """
+        Check that no worker has raised anything.
+
+        Raises:
+            BaseException: It did.
+        """
+        if self.fault is not None:
+            raise self.fault
 
     async def stop(self) -> None:
         """Drop the backlog, and wait for the messages that are being sent."""
@@ -174,26 +200,18 @@ class Workers:
     async def abort(self) -> None:
         """Drop the backlog, and cancel what is being sent."""
         self.backlog.close()
-        for scope in tuple(self.scopes):
+        for scope in tuple(self.scopes.values()):
             scope.cancel()
         # Not for long: nothing is waited for over a connection that has ended.
         with anyio.CancelScope(shield=True):
             await self.stop()
 
-    async def _run(self) -> None:
+    async def _run(self, number: int) -> None:
         try:
-            with anyio.CancelScope() as scope:
-                self.scopes.add(scope)
-                try:
-                    await self._work()
-                finally:
-                    self.scopes.discard(scope)
-        except GeneratorExit:
-            # There is no loop any more.
-            raise
+            with anyio.CancelScope() as self.scopes[number]:
+                await self._work()
         except BaseException:
-            # Somebody has cancelled all tasks: no other worker sends the rest.
-            self.backlog.close()
+            self._note_cancellation()
             raise
 
     async def _work(self) -> None:
@@ -202,21 +220,23 @@ class Workers:
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            fault = error
-        else:
-            return
-        # Raised where the results are read, which would wait for ever otherwise.
-        while (job := await self.backlog.next()) is not None:
-            job.started = 0.0
-            job.fail(fault)
+            self.fault = self.fault or error
+            self.backlog.close()
+
+    def _note_cancellation(self) -> None:
+        # Tasks of the loop were cancelled, one by one or at its end: no other worker sends the rest.
+        self.backlog.close()
 
     def _note_end_of_job(self) -> None:
         # The reader is not woken for each message that overtakes the one it waits for.
         if self.awaited is not None and self.awaited.end is not None:
             self.change.announce()
 
-    def _note_end_of_worker(self) -> None:
+    def _note_end_of_worker(self, number: int) -> None:
         self.running -= 1
+        if self.scopes.pop(number, None) is None:
+            # It was cancelled before it began.
+            self._note_cancellation()
         self.change.announce()
 
 

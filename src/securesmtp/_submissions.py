@@ -13,6 +13,7 @@ from securesmtp._protocol import message as protocol
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission, envelope_recipients
+from securesmtp._protocol.message_bounds import raw_payload
 from securesmtp._shown import quote
 from securesmtp._values import Envelope
 from securesmtp.errors import ConfigurationError, MessageError
@@ -100,8 +101,7 @@ def is_large(message: object) -> bool:
         return True
     waiting, octets = [message], 0
     while waiting and octets < _LARGE:
-        # Not `get_payload`, which looks at every character.
-        payload = getattr(waiting.pop(), "_payload", None)
+        payload = raw_payload(waiting.pop())
         octets += _PART
         if isinstance(payload, list):
             waiting += payload

@@ -38,11 +38,12 @@ from securesmtp import (
     MessageError,
     Password,
     RecipientsRefusedError,
-    SecureMailer,
     SecureSMTPError,
     Timeouts,
     TLSPolicy,
 )
+
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
 
 PASSWORD = "hunter2secret"
 TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="
@@ -94,6 +95,8 @@ mailer.close()
     assert [len(connection.accepted) for connection in server.connections] == [2, 2]
 
 
+# The signal strikes the main thread.
+@pytest.mark.faces("attacks", threads_only=True)
 def test_close_in_a_signal_handler_does_not_wait_for_the_send_that_it_interrupts(
     serve: Serve, mailer: Mailer, message: EmailMessage
 ) -> None:
@@ -119,6 +122,8 @@ def test_close_in_a_signal_handler_does_not_wait_for_the_send_that_it_interrupts
     assert server.secret.endswith(b"QUIT\r\n")
 
 
+# An async mailer calls a password callable in a thread.
+@pytest.mark.faces("attacks", threads_only=True)
 def test_a_send_inside_a_send_is_an_error(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """The inner one would wait forever for the connection that the outer one uses."""
 
@@ -131,6 +136,8 @@ def test_a_send_inside_a_send_is_an_error(serve: Serve, mailer: Mailer, message:
         mine.send(message)
 
 
+# The signal strikes the main thread.
+@pytest.mark.faces("attacks", threads_only=True)
 def test_an_interrupt_leaves_the_mailer_usable(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
     """Nothing is written after the interrupt: no QUIT, no final dot (MSG-07)."""
 
@@ -203,20 +210,20 @@ def test_a_server_that_repeats_the_password_does_not_get_it_shown(
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: SecureMailer("h", username="me", password=PASSWORD.encode()),  # type: ignore[arg-type]
-        lambda: SecureMailer("h", password=PASSWORD),
-        lambda: SecureMailer("h", password=[PASSWORD], username="me"),  # type: ignore[arg-type]
-        lambda: SecureMailer("h", auth=("me", PASSWORD)),  # type: ignore[arg-type]
-        lambda: SecureMailer("h", 0, username="me", password=PASSWORD),
-        lambda: Password("", PASSWORD),
-        lambda: Password("me", PASSWORD + "\0"),
+        lambda make_mailer: make_mailer("h", username="me", password=PASSWORD.encode()),
+        lambda make_mailer: make_mailer("h", password=PASSWORD),
+        lambda make_mailer: make_mailer("h", password=[PASSWORD], username="me"),
+        lambda make_mailer: make_mailer("h", auth=("me", PASSWORD)),
+        lambda make_mailer: make_mailer("h", 0, username="me", password=PASSWORD),
+        lambda _: Password("", PASSWORD),
+        lambda _: Password("me", PASSWORD + "\0"),
     ],
     ids=["bytes", "no-username", "list", "tuple", "port", "username", "nul"],
 )
-def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object]) -> None:
+def test_a_wrong_argument_does_not_show_the_password(make_mailer: Mailer, make: Callable[[Mailer], object]) -> None:
     """Neither do the frames of its traceback, whatever type the password has."""
     with pytest.raises(ConfigurationError) as caught:
-        make()
+        make(make_mailer)
     assert PASSWORD not in shown(caught.value)
 
 
@@ -230,10 +237,10 @@ def test_a_wrong_argument_does_not_show_the_password(make: Callable[[], object])
     ],
     ids=plain_id,
 )  # fmt: skip
-def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
+def test_odd_arguments_are_typed_errors(make_mailer: Mailer, options: dict[str, object]) -> None:
     """No control character gets into the error's text."""
     with pytest.raises(ConfigurationError) as caught:
-        SecureMailer(**{"host": "localhost", **options})  # type: ignore[arg-type]
+        make_mailer(**{"host": "localhost", **options})
     assert str(caught.value).isprintable()
 
 
@@ -249,10 +256,10 @@ def test_odd_arguments_are_typed_errors(options: dict[str, object]) -> None:
     ],
     ids=plain_id,
 )
-def test_odd_files_are_typed_errors(policy: dict[str, object]) -> None:
+def test_odd_files_are_typed_errors(make_mailer: Mailer, policy: dict[str, object]) -> None:
     """A NUL in a path is a ValueError in Python."""
     with pytest.raises(ConfigurationError):
-        SecureMailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
+        make_mailer("localhost", policy=TLSPolicy(**policy))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mechanisms", [5, [[]], "PLAIN", []], ids=repr)
@@ -274,20 +281,20 @@ def test_odd_mechanisms_are_typed_errors(mechanisms: object) -> None:
     ],
     ids=plain_id,
 )
-def test_odd_arguments_of_a_send_are_typed_errors(options: dict[str, object]) -> None:
+def test_odd_arguments_of_a_send_are_typed_errors(make_mailer: Mailer, options: dict[str, object]) -> None:
     """Before any network use."""
-    with SecureMailer("localhost", 1) as mailer, pytest.raises(ConfigurationError):
+    with make_mailer("localhost", 1) as mailer, pytest.raises(ConfigurationError):
         mailer.send_bytes(**{"data": b"", "mail_from": "a@b.example", "recipients": ["c@d.example"], **options})  # type: ignore[arg-type]
 
 
-def test_a_file_that_has_nothing_yet_is_not_at_its_end() -> None:
+def test_a_file_that_has_nothing_yet_is_not_at_its_end(make_mailer: Mailer) -> None:
     """A non-blocking file that returns None would otherwise cut the message in half."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.write(writing, b"Subject: x\r\n\r\nfirst half\r\n")
     with (
         open(reading, "rb", buffering=0) as pipe,  # noqa: PTH123 -- a descriptor
-        SecureMailer("localhost", 1) as mailer,
+        make_mailer("localhost", 1) as mailer,
         pytest.raises(MessageError, match="blocking"),
     ):
         mailer.send_bytes(pipe, mail_from="a@b.example", recipients=["c@d.example"])
@@ -314,9 +321,11 @@ def _narrow() -> EmailMessage:
 
 
 @pytest.mark.parametrize("make", [_registry, _group], ids=["registry", "group"])
-def test_what_the_email_package_cannot_read_is_a_message_error(make: Callable[[], EmailMessage]) -> None:
+def test_what_the_email_package_cannot_read_is_a_message_error(
+    make_mailer: Mailer, make: Callable[[], EmailMessage]
+) -> None:
     """The package's own AttributeError would not say what to do."""
-    with SecureMailer("localhost", 1) as mailer, pytest.raises((MessageError, ConfigurationError)):
+    with make_mailer("localhost", 1) as mailer, pytest.raises((MessageError, ConfigurationError)):
         mailer.send(make())
 
 
@@ -327,7 +336,7 @@ def test_a_narrow_policy_does_not_hang(serve: Serve, mailer: Mailer) -> None:
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
 def test_a_certificate_that_cannot_be_decoded_is_refused_as_any_other(
-    serve: Serve, message: EmailMessage, tmp_path: Path, *, trusted: bool
+    serve: Serve, make_mailer: Mailer, message: EmailMessage, tmp_path: Path, *, trusted: bool
 ) -> None:
     """A broken name list is refused even if a right name is in it and the certificate itself is trusted."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -348,7 +357,7 @@ def test_a_certificate_that_cannot_be_decoded_is_refused_as_any_other(
     (tmp_path / "both.pem").write_bytes(pem + shown)
     context.load_cert_chain(tmp_path / "both.pem")
     policy = TLSPolicy(ca_data=shown.decode(), allow_legacy_ca=True) if trusted else TLSPolicy()
-    with SecureMailer("localhost", serve(tls=context).port, policy=policy) as mailer, pytest.raises(CertificateError):
+    with make_mailer("localhost", serve(tls=context).port, policy=policy) as mailer, pytest.raises(CertificateError):
         mailer.send(message)
 
 
@@ -558,12 +567,12 @@ def test_a_silent_goodbye_is_not_waited_for(serve: Serve, mailer: Mailer, messag
     assert server.secret.endswith(b"QUIT\r\n")
 
 
-def test_the_message_is_not_in_the_causes_of_an_error() -> None:
+def test_the_message_is_not_in_the_causes_of_an_error(make_mailer: Mailer) -> None:
     """A UnicodeEncodeError holds the whole text that it could not encode."""
     mail = EmailMessage()
     mail["From"], mail["To"] = "a@b.example", "c@d.example"
     mail.set_payload("TOP SECRET €")
-    with SecureMailer("localhost", 1) as mailer, pytest.raises(MessageError) as caught:
+    with make_mailer("localhost", 1) as mailer, pytest.raises(MessageError) as caught:
         mailer.send(mail)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None

@@ -20,6 +20,8 @@ from securesmtp import (
     WrongTLSModeError,
 )
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 EHLO = b"EHLO [127.0.0.1]\r\n"
 STARTTLS = EHLO + b"STARTTLS\r\n"
 OFFER = b"250-mx.test\r\n250 STARTTLS\r\n"

@@ -18,6 +18,8 @@ from securesmtp import (
     SecureSMTPError,
 )
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 RAW = b"Subject: x\r\n\r\nx\r\n"
 TOKEN = base64.b64encode(b"\0me\0secret")
 NAME, PASSWORD = base64.b64encode(b"me"), base64.b64encode(b"secret")

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from audit import audit
-from conftest import thorough
+from conftest import Mailer, thorough
 from scripted import Accepted, Answer, Chunking, Gone, Mode, Peer, ScriptedServer, honest
-from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError, Window
+from securesmtp import Envelope, Outcome, SecureSMTPError, Window
+
+pytestmark = pytest.mark.faces("state machine")
 
 RIGHT = {
     "GREETING": b"220 mx.test\r\n",
@@ -43,9 +45,9 @@ FAULTS = [*SAID, *ENDS, "twice", "early", "half", "taken and cut", "said and clo
 class Machine(RuleBasedStateMachine):
     """One mailer, one server whose next faults are drawn, and a record of the reported outcomes."""
 
-    def __init__(self, tls: ssl.SSLContext, ca_file: Path) -> None:
+    def __init__(self, make_mailer: Mailer, tls: ssl.SSLContext, ca_file: Path) -> None:
         super().__init__()
-        self._tls, self._ca_file = tls, ca_file
+        self._make_mailer, self._tls, self._ca_file = make_mailer, tls, ca_file
         self.faults: dict[str, list[str | None]] = {}
         self.told: dict[bytes, tuple[Outcome, tuple[str, ...]]] = {}
         self.errors: list[SecureSMTPError] = []
@@ -63,7 +65,7 @@ class Machine(RuleBasedStateMachine):
         replies: dict[str, Answer] = {step: self._answer(step) for step in STEPS}
         script = honest(mode, extensions=offer, auth=("me", "secret"), replies=replies)
         self.server = ScriptedServer(script, tls=self._tls, chunking=chunking, connections=200, overlaps=bool(window))
-        self.mailer = SecureMailer(
+        self.mailer = self._make_mailer(
             "localhost",
             self.server.port,
             tls=mode,
@@ -166,11 +168,11 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("sessions", thorough(20, 200))
 def test_what_the_caller_is_told_is_what_the_server_did(
-    server_tls: ssl.SSLContext, ca_file: Path, sessions: int
+    make_mailer: Mailer, server_tls: ssl.SSLContext, ca_file: Path, sessions: int
 ) -> None:
     """Accepted, refused and not sent are true of each message (MSG-05, MSG-06); retryable never goes with unknown."""
     run_state_machine_as_test(
-        partial(Machine, server_tls, ca_file),  # type: ignore[arg-type]  # annotated as a class, documented as any callable
+        partial(Machine, make_mailer, server_tls, ca_file),  # type: ignore[arg-type]  # annotated as a class, documented as any callable
         settings=settings(
             max_examples=sessions, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),

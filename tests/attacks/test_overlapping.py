@@ -23,6 +23,8 @@ from securesmtp._bulk.jobs import Job
 from securesmtp._transport import pool
 from securesmtp.events import ChunkingRefused, Connected, Failed, FellBack, Sent
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
 DATA = ("PIPELINING", "8BITMIME")
 
@@ -87,6 +89,8 @@ def test_what_the_callers_own_policy_raises_is_the_messages_result(
     assert len(server.accepted) == 2
 
 
+# In an event loop, such an exception ends the whole program.
+@pytest.mark.faces("attacks", threads_only=True)
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_an_exception_in_on_event_does_not_block_the_run(
     serve: Serve, mailer: Mailer, error: type[BaseException]
@@ -206,6 +210,7 @@ def test_a_full_disk_does_not_block_the_run(serve: Serve, mailer: Mailer, pipeli
     assert [result.outcome for result in results if isinstance(result, SendResult)] == [Outcome.NOT_SENT]
 
 
+@pytest.mark.faces("attacks", threads_only=True)
 @pytest.mark.parametrize("pipelining", ["message", "session"])
 @pytest.mark.parametrize("kind", [Connected, Sent, Failed])
 def test_two_callables_can_close_the_mailer_at_the_same_time(

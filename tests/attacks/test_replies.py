@@ -24,6 +24,8 @@ from securesmtp import (
     Stage,
 )
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 RAW = b"Subject: x\r\n\r\nx\r\n"
 # Each step, and what the client writes last before it reads the reply.
 STEPS: dict[str, bytes] = {

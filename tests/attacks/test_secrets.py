@@ -41,6 +41,8 @@ from securesmtp import (
 )
 from securesmtp.testing import LocalServer
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 PASSWORD = "hunter2secret"
 LIBRARY = Path(securesmtp.__file__).parent
 # Moves a terminal's cursor, ends a line in some log readers, reverses the text.
@@ -158,12 +160,12 @@ def test_what_another_process_has_sent_is_not_shown_before_the_first_login(
 
 
 def test_a_password_that_is_a_word_of_ehlo_hides_no_capability(
-    serve: Serve, ca_file: Path, message: EmailMessage
+    serve: Serve, make_mailer: Mailer, ca_file: Path, message: EmailMessage
 ) -> None:
     """Redaction changes what is shown, not what is read: the second connection logs in like the first."""
     server = serve(*[honest(auth=("me", "plain"))] * 3)
     # Without the fixture `mailer`, which would find the password "plain" in the report.
-    with SecureMailer(
+    with make_mailer(
         "localhost", server.port, username="me", password="plain", max_messages=1, ca_file=ca_file, timeout=5
     ) as mine:
         mine.send(message)
@@ -212,36 +214,36 @@ def test_a_login_of_any_length_is_taken(serve: Serve, mailer: Mailer, message: E
 PEM = f"-----BEGIN PRIVATE KEY-----\n{PASSWORD}\n-----END PRIVATE KEY-----\n"
 URL = f"smtps://me:{PASSWORD}@mx.example.org:465"
 LOGIN = f"me:{PASSWORD}@mx.example.org"
-WRONG: dict[str, Callable[[], object]] = {
-    "host: URL": lambda: SecureMailer(URL),
-    "host: URL, cut": lambda: SecureMailer(f"smtp://{PASSWORD}"),
-    "host: login": lambda: SecureMailer(LOGIN),
-    "host: login in bytes": lambda: SecureMailer(LOGIN.encode()),  # type: ignore[arg-type]
-    "host: not ASCII": lambda: SecureMailer(f"ü{LOGIN}"),
-    "host: key": lambda: SecureMailer(PEM),
-    "port: URL": lambda: SecureMailer("mx.example.org", URL),  # type: ignore[arg-type]
-    "tls: URL": lambda: SecureMailer("mx.example.org", tls=URL),  # type: ignore[arg-type]
-    "pipelining: login": lambda: SecureMailer("h", pipelining=LOGIN),  # type: ignore[arg-type]
-    "local_hostname: login": lambda: SecureMailer("h", local_hostname=LOGIN),
-    "source_address: login": lambda: SecureMailer("h", source_address=(LOGIN, 0)),
-    "timeout: URL": lambda: SecureMailer("h", timeout=URL),  # type: ignore[arg-type]
-    "deadline: URL": lambda: SecureMailer("h", deadline=URL),  # type: ignore[arg-type]
-    "max_connections: URL": lambda: SecureMailer("h", max_connections=URL),  # type: ignore[arg-type]
-    "Timeouts: login": lambda: Timeouts(connect=LOGIN),  # type: ignore[arg-type]
-    "Window: login": lambda: Window(messages=LOGIN),  # type: ignore[arg-type]
-    "ca_file: key": lambda: SecureMailer("h", ca_file=PEM),
-    "ca_file: key in bytes": lambda: SecureMailer("h", ca_file=PEM.encode()),  # type: ignore[arg-type]
-    "ca_file: URL": lambda: SecureMailer("h", ca_file=URL),
-    "ca_file: path": lambda: SecureMailer("h", ca_file=Path(PEM)),
-    "extra_ca_file: key": lambda: SecureMailer("h", policy=TLSPolicy(extra_ca_file=PEM)),
-    "client_cert: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert=PEM)),
-    "client_key: key": lambda: SecureMailer("h", policy=TLSPolicy(client_cert="cert.pem", client_key=PEM)),
-    "ca_data: key": lambda: SecureMailer("h", policy=TLSPolicy(ca_data=PEM)),
-    "server_hostname: login": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=LOGIN)),
-    "server_hostname: URL": lambda: SecureMailer("h", policy=TLSPolicy(server_hostname=URL)),
-    "mail_from: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from=URL, recipients=["a@b.example"]),
-    "recipients: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from="a@b.example", recipients=[URL]),
-    "partial: URL": lambda: SecureMailer("h").send_bytes(b"", mail_from="a@b.c", recipients=["d@e.f"], partial=URL),  # type: ignore[arg-type]
+WRONG: dict[str, Callable[[Mailer], object]] = {
+    "host: URL": lambda make: make(URL),
+    "host: URL, cut": lambda make: make(f"smtp://{PASSWORD}"),
+    "host: login": lambda make: make(LOGIN),
+    "host: login in bytes": lambda make: make(LOGIN.encode()),
+    "host: not ASCII": lambda make: make(f"ü{LOGIN}"),
+    "host: key": lambda make: make(PEM),
+    "port: URL": lambda make: make("mx.example.org", URL),
+    "tls: URL": lambda make: make("mx.example.org", tls=URL),
+    "pipelining: login": lambda make: make("h", pipelining=LOGIN),
+    "local_hostname: login": lambda make: make("h", local_hostname=LOGIN),
+    "source_address: login": lambda make: make("h", source_address=(LOGIN, 0)),
+    "timeout: URL": lambda make: make("h", timeout=URL),
+    "deadline: URL": lambda make: make("h", deadline=URL),
+    "max_connections: URL": lambda make: make("h", max_connections=URL),
+    "Timeouts: login": lambda make: Timeouts(connect=LOGIN),  # type: ignore[arg-type]
+    "Window: login": lambda make: Window(messages=LOGIN),  # type: ignore[arg-type]
+    "ca_file: key": lambda make: make("h", ca_file=PEM),
+    "ca_file: key in bytes": lambda make: make("h", ca_file=PEM.encode()),
+    "ca_file: URL": lambda make: make("h", ca_file=URL),
+    "ca_file: path": lambda make: make("h", ca_file=Path(PEM)),
+    "extra_ca_file: key": lambda make: make("h", policy=TLSPolicy(extra_ca_file=PEM)),
+    "client_cert: key": lambda make: make("h", policy=TLSPolicy(client_cert=PEM)),
+    "client_key: key": lambda make: make("h", policy=TLSPolicy(client_cert="cert.pem", client_key=PEM)),
+    "ca_data: key": lambda make: make("h", policy=TLSPolicy(ca_data=PEM)),
+    "server_hostname: login": lambda make: make("h", policy=TLSPolicy(server_hostname=LOGIN)),
+    "server_hostname: URL": lambda make: make("h", policy=TLSPolicy(server_hostname=URL)),
+    "mail_from: URL": lambda make: make("h").send_bytes(b"", mail_from=URL, recipients=["a@b.example"]),
+    "recipients: URL": lambda make: make("h").send_bytes(b"", mail_from="a@b.example", recipients=[URL]),
+    "partial: URL": lambda make: make("h").send_bytes(b"", mail_from="a@b.c", recipients=["d@e.f"], partial=URL),  # type: ignore[arg-type]
 }
 # No text quotes these either, but the argument itself is a local variable in the traceback's frames.
 IN_FRAMES = {"pipelining: login", "timeout: URL", "deadline: URL", "max_connections: URL", "Timeouts: login",
@@ -249,10 +251,10 @@ IN_FRAMES = {"pipelining: login", "timeout: URL", "deadline: URL", "max_connecti
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_secret_in_the_wrong_argument_is_not_quoted(case: str) -> None:
+def test_a_secret_in_the_wrong_argument_is_not_quoted(make_mailer: Mailer, case: str) -> None:
     """A URL with a login as host, a private key as path: the error names the mistake without the value."""
     with pytest.raises(ConfigurationError) as caught:
-        WRONG[case]()
+        WRONG[case](make_mailer)
     error = caught.value
     assert PASSWORD not in f"{error} {error!r} {error.args} {vars(error)} {error.__cause__!r} {error.__context__!r}"
     if case not in IN_FRAMES:
@@ -287,23 +289,25 @@ def test_a_local_server_does_not_quote_a_secret_either() -> None:
     assert PASSWORD not in str(caught.value)
 
 
-def test_an_argument_without_a_mark_of_a_secret_is_quoted() -> None:
+def test_an_argument_without_a_mark_of_a_secret_is_quoted(make_mailer: Mailer) -> None:
     """The caller sees the mistyped value; an at sign alone does not make an address secret."""
     with pytest.raises(ConfigurationError, match=r"host 'mx,example' is neither"):
-        SecureMailer("mx,example")
+        make_mailer("mx,example")
     with pytest.raises(ConfigurationError, match=r"ca_file 'missing\.pem' cannot be used"):
-        SecureMailer("h", ca_file="missing.pem")
-    with SecureMailer("h") as mailer, pytest.raises(AddressError, match=r"'a@b@c\.example' has") as caught:
+        make_mailer("h", ca_file="missing.pem")
+    with make_mailer("h") as mailer, pytest.raises(AddressError, match=r"'a@b@c\.example' has") as caught:
         mailer.send_bytes(b"", mail_from="a@b@c.example", recipients=["d@e.example"])
     assert caught.value.address == "a@b@c.example"
 
 
-def test_a_path_with_an_at_sign_is_a_path(serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path) -> None:
+def test_a_path_with_an_at_sign_is_a_path(
+    serve: Serve, make_mailer: Mailer, ca: trustme.CA, message: EmailMessage, tmp_path: Path
+) -> None:
     """Home directories may be named user@domain."""
     (tmp_path / "me@example.org").mkdir()
     path = tmp_path / "me@example.org" / "ca.pem"
     ca.cert_pem.write_to_path(str(path))
-    with SecureMailer("localhost", serve().port, ca_file=path, timeout=5) as mailer:
+    with make_mailer("localhost", serve().port, ca_file=path, timeout=5) as mailer:
         assert mailer.send(message).tls.trust == f"ca_file {path}"
 
 
@@ -340,6 +344,8 @@ def _frames_with(text: str, error: BaseException | None) -> list[tuple[str, str]
     return [*found, *_frames_with(text, error.__cause__), *_frames_with(text, error.__context__)]
 
 
+# The trace function is set in the thread that sends.
+@pytest.mark.faces("attacks", threads_only=True)
 @pytest.mark.parametrize("offers", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")], ids=["lockstep", "DATA", "BDAT"])
 def test_the_traceback_of_an_interrupt_shows_nothing_of_the_message(
     serve: Serve, mailer: Mailer, offers: tuple[str, ...]
@@ -395,13 +401,13 @@ def test_a_message_id_is_shown_on_one_short_line(
     assert any("i" * 100 in line or "u2028" in line or "a b a b" in line for line in lines)
 
 
-def test_what_a_certificate_says_is_shown_escaped(serve: Serve, message: EmailMessage) -> None:
+def test_what_a_certificate_says_is_shown_escaped(serve: Serve, make_mailer: Mailer, message: EmailMessage) -> None:
     """A CA may write anything into a subject, so the subject is untrusted text."""
     ca = trustme.CA(organization_name=f"CA{NASTY}", organization_unit_name="x" * 64)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost", common_name=f"leaf{NASTY}").configure_cert(context)
     policy = TLSPolicy(ca_data=ca.cert_pem.bytes().decode())
-    with SecureMailer("localhost", serve(tls=context).port, policy=policy, timeout=5) as mailer:
+    with make_mailer("localhost", serve(tls=context).port, policy=policy, timeout=5) as mailer:
         chain = mailer.send(message).tls.chain
     assert "leaf" in chain[0].subject
     assert "CA" in chain[-1].subject
@@ -409,7 +415,9 @@ def test_what_a_certificate_says_is_shown_escaped(serve: Serve, message: EmailMe
         assert all(text.isprintable() for text in (each.subject, each.issuer, *each.names))
 
 
-def test_the_names_in_a_certificate_are_shown_escaped(serve: Serve, message: EmailMessage, tmp_path: Path) -> None:
+def test_the_names_in_a_certificate_are_shown_escaped(
+    serve: Serve, make_mailer: Mailer, message: EmailMessage, tmp_path: Path
+) -> None:
     """All names in it: in the receipt if the host name matches, and in the error if it does not."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
@@ -423,20 +431,22 @@ def test_the_names_in_a_certificate_are_shown_escaped(serve: Serve, message: Ema
     context.load_cert_chain(tmp_path / "both.pem")
     policy = TLSPolicy(ca_data=pem.decode(), allow_legacy_ca=True)
     server = serve(honest(), honest(), tls=context)
-    with SecureMailer("localhost", server.port, policy=policy, timeout=5) as mailer:
+    with make_mailer("localhost", server.port, policy=policy, timeout=5) as mailer:
         assert mailer.send(message).tls.chain[0].names == ("localhost", "a\\x1b[2Jb\\r\\nc")
-    with SecureMailer("127.0.0.1", server.port, policy=policy, timeout=5) as mailer:
+    with make_mailer("127.0.0.1", server.port, policy=policy, timeout=5) as mailer:
         with pytest.raises(CertificateError) as caught:
             mailer.send(message)
         assert caught.value.args[0].isprintable()
 
 
-def test_a_path_is_shown_escaped(serve: Serve, ca: trustme.CA, message: EmailMessage, tmp_path: Path) -> None:
+def test_a_path_is_shown_escaped(
+    serve: Serve, make_mailer: Mailer, ca: trustme.CA, message: EmailMessage, tmp_path: Path
+) -> None:
     """The receipt names the CA files that were trusted."""
     path = tmp_path / f"ca{NASTY}.pem"
     ca.cert_pem.write_to_path(str(path))
     policy = TLSPolicy(ca_file=path, extra_ca_file=path)
-    with SecureMailer("localhost", serve().port, policy=policy, timeout=5) as mailer:
+    with make_mailer("localhost", serve().port, policy=policy, timeout=5) as mailer:
         trust = mailer.send(message).tls.trust
     assert trust.isprintable()
     assert trust.count("u2028") == 2

@@ -13,6 +13,8 @@ import pytest
 from conftest import Mailer, Serve
 from securesmtp import AddressError, ConfigurationError, MessageError, Password, SecureMailer, TLSPolicy
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 RAW = b"Subject: x\r\n\r\nx\r\n"
 CONTROLS = [
     chr(code) for code in (*range(0x20), 0x7F, 0x80, 0x85, 0x9F, 0x2028, 0x2029, 0x202E, 0x200B, 0xFEFF, 0xD800)
@@ -54,11 +56,11 @@ SYNTAX = {
 }
 
 Use = Callable[[str], object]
-NAMES: dict[str, Use] = {
-    "host": SecureMailer,
-    "server_hostname": lambda text: SecureMailer("localhost", policy=TLSPolicy(server_hostname=text)),
-    "local_hostname": lambda text: SecureMailer("localhost", local_hostname=text),
-    "source_address": lambda text: SecureMailer("localhost", source_address=(text, 0)),
+NAMES: dict[str, Callable[[Mailer, str], object]] = {
+    "host": lambda make, text: make(text),
+    "server_hostname": lambda make, text: make("localhost", policy=TLSPolicy(server_hostname=text)),
+    "local_hostname": lambda make, text: make("localhost", local_hostname=text),
+    "source_address": lambda make, text: make("localhost", source_address=(text, 0)),
 }
 BAD_NAMES = [
     "a b",
@@ -95,22 +97,22 @@ BAD_ADDRESSES = [
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 @pytest.mark.parametrize("name", ["host", "server_hostname", "source_address"])
-def test_an_ip_address_is_in_canonical_form_or_refused(name: str, address: str) -> None:
+def test_an_ip_address_is_in_canonical_form_or_refused(make_mailer: Mailer, name: str, address: str) -> None:
     """The connection and the check of the certificate must use the same address (WHATWG URL; inet_aton)."""
     with pytest.raises(ConfigurationError) as caught:
-        NAMES[name](address)
+        NAMES[name](make_mailer, address)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_malformed_name_is_refused_when_the_mailer_is_created(name: str) -> None:
+def test_a_malformed_name_is_refused_when_the_mailer_is_created(make_mailer: Mailer, name: str) -> None:
     """So before any network use (CMD-01, CMD-05, ID-05)."""
     for bad in [*BAD_NAMES, *(form.format(c) for c in CONTROLS for form in ("a{}b.example", "b.example{}"))]:
         # EHLO takes an address literal, and an empty source address means any address of this machine.
         if (name, bad) in {("local_hostname", "[127.0.0.1]"), ("source_address", "")}:
             continue
         with pytest.raises(ConfigurationError):
-            NAMES[name](bad)
+            NAMES[name](make_mailer, bad)
 
 
 def _senders(mailer: SecureMailer) -> dict[str, Use]:

@@ -23,6 +23,8 @@ from securesmtp import (
 )
 from securesmtp._transport.transfer import Transfer
 
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+
 
 def _greeted(*replies: bytes) -> object:
     """Play a server in TLS that greets, then sends one of *replies* for each line that comes."""

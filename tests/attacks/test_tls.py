@@ -17,7 +17,9 @@ import trustme
 
 from conftest import Mailer, Positions, Serve
 from scripted import Ending, Mode, Peer, honest
-from securesmtp import ConnectError, Outcome, SecureMailer, SecureSMTPError, Stage, TLSError, TLSPolicy
+from securesmtp import ConnectError, Outcome, SecureSMTPError, Stage, TLSError, TLSPolicy
+
+pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 # TLS-05: ECDHE with AEAD, and the signalling value of RFC 5746.
@@ -42,7 +44,7 @@ class _Hello:
             at += 4 + length
 
 
-def _hello(host: str, policy: TLSPolicy = TLSPolicy()) -> _Hello:  # noqa: B008 -- frozen
+def _hello(make_mailer: Mailer, host: str, policy: TLSPolicy = TLSPolicy()) -> _Hello:  # noqa: B008 -- frozen
     """Return the first record that a mailer for *host* sends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         heard: list[bytes] = []
@@ -54,16 +56,16 @@ def _hello(host: str, policy: TLSPolicy = TLSPolicy()) -> _Hello:  # noqa: B008 
 
         thread = threading.Thread(target=listen)
         thread.start()
-        mailer = SecureMailer(host, listener.getsockname()[1], policy=policy, timeout=5)
+        mailer = make_mailer(host, listener.getsockname()[1], policy=policy, timeout=5)
         with mailer, pytest.raises(SecureSMTPError):
             mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
         thread.join()
     return _Hello(heard[0])
 
 
-def test_the_first_octets_are_a_modern_client_hello() -> None:
+def test_the_first_octets_are_a_modern_client_hello(make_mailer: Mailer) -> None:
     """TLS-02 (TLS at once), TLS-04, TLS-05, TLS-06 (no compression), TLS-07 (a name), no ALPN, no ticket (TLS-09)."""
-    hello = _hello("localhost")
+    hello = _hello(make_mailer, "localhost")
     # supported_versions: TLS 1.3 and 1.2, and nothing else.
     assert hello.extensions[43] == b"\x04\x03\x04\x03\x03"
     assert hello.suites <= SUITES
@@ -74,14 +76,15 @@ def test_the_first_octets_are_a_modern_client_hello() -> None:
     assert not {16, 35, 41, 42, 49} & set(hello.extensions)
 
 
-def test_an_ip_address_is_not_sent_as_server_name() -> None:
+def test_an_ip_address_is_not_sent_as_server_name(make_mailer: Mailer) -> None:
     """SNI is for host names only (TLS-07, RFC 6066 §3)."""
-    assert 0 not in _hello("127.0.0.1").extensions
+    assert 0 not in _hello(make_mailer, "127.0.0.1").extensions
 
 
-def test_tls_13_can_be_required() -> None:
+def test_tls_13_can_be_required(make_mailer: Mailer) -> None:
     """TLS 1.2 is not offered then."""
-    assert _hello("localhost", TLSPolicy(minimum_version="TLSv1.3")).extensions[43] == b"\x02\x03\x04"
+    hello = _hello(make_mailer, "localhost", TLSPolicy(minimum_version="TLSv1.3"))
+    assert hello.extensions[43] == b"\x02\x03\x04"
 
 
 def test_no_session_is_resumed(serve: Serve, mailer: Mailer, ca_file: Path) -> None:
@@ -165,7 +168,9 @@ def test_a_handshake_that_is_cut_is_a_lost_connection(serve: Serve, mailer: Mail
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not installed")
-def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage) -> None:
+def test_a_renegotiation_ends_the_session(
+    make_mailer: Mailer, ca: trustme.CA, ca_file: Path, tmp_path: Path, message: EmailMessage
+) -> None:
     """A TLS 1.2 server that asks for renegotiation gets neither that nor a command (TLS-06, RFC 9325 §3.5)."""
     leaf = ca.issue_cert("localhost")
     leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
@@ -181,7 +186,7 @@ def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_pat
             # A line that starts with "r" makes s_server renegotiate.
             asking = threading.Timer(0.5, lambda: (server.stdin.write(b"r\n"), server.stdin.flush()))  # type: ignore[union-attr]
             asking.start()
-            with SecureMailer("localhost", port, ca_file=ca_file, timeout=5) as mailer:
+            with make_mailer("localhost", port, ca_file=ca_file, timeout=5) as mailer:
                 began = time.monotonic()
                 with pytest.raises((ConnectError, TLSError)):
                     mailer.send(message)
@@ -195,7 +200,7 @@ def test_a_renegotiation_ends_the_session(ca: trustme.CA, ca_file: Path, tmp_pat
 
 
 def test_no_client_certificate_is_sent_that_the_policy_does_not_have(
-    serve: Serve, ca: trustme.CA, ca_file: Path, message: EmailMessage
+    serve: Serve, make_mailer: Mailer, ca: trustme.CA, ca_file: Path, message: EmailMessage
 ) -> None:
     """A server that asks for one gets none (TLS-13)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -210,6 +215,6 @@ def test_no_client_certificate_is_sent_that_the_policy_does_not_have(
         return b"250 mx.test\r\n"
 
     server = serve(honest(replies={"EHLO": looks}), tls=context)
-    with SecureMailer("localhost", server.port, ca_file=ca_file) as mailer:
+    with make_mailer("localhost", server.port, ca_file=ca_file) as mailer:
         mailer.send(message)
     assert seen == [None]

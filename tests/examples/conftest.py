@@ -11,7 +11,7 @@ import trustme
 
 from conftest import Serve
 from examples.worlds import PASSWORD, WRONG, Enter, World
-from scripted import ScriptedServer
+from scripted import Script, ScriptedServer
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def enter(
     monkeypatch.chdir(tmp_path)
     trustme.CA().cert_pem.write_to_path("other.pem")
 
-    def start(world: World) -> ScriptedServer:
-        server = serve(world.script())
+    def start(world: World, script: Script | None = None, **options: object) -> ScriptedServer:
+        server = serve(script or world.script(), **options)
         for variable, value in world.environment(server.port, str(ca_file)).items():
             monkeypatch.setenv(variable, value)
         return server

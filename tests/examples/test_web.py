@@ -28,6 +28,7 @@ from werkzeug.serving import make_server
 
 import web_fastapi
 import web_flask
+from answers import MAX_REQUEST
 from examples.worlds import DOWN, PASSWORD, WORDS, WORLDS, WRONG, Enter, World
 from scripted import Peer
 
@@ -243,7 +244,7 @@ def test_a_bug_has_the_same_form(
 ) -> None:
     """The client gets 500, and the log has the exception."""
     enter(WORLDS["normal"])
-    monkeypatch.setattr(module, "send_email", lambda *_: 1 // 0)
+    monkeypatch.setattr(module, "compose", lambda *_: 1 // 0)
     with (fastapi if module is web_fastapi else flask)() as port:
         answer = post(port, json.dumps(MAIL).encode())
     assert (answer.status, answer.retry_after, list(answer.body)) == (500, None, ["error"])
@@ -252,14 +253,14 @@ def test_a_bug_has_the_same_form(
 
 def test_a_request_beyond_the_limit_is_not_read(without_mail: int) -> None:
     """It is refused by its Content-Length alone."""
-    assert post(without_mail, b"", JSON | {"Content-Length": str((1 << 20) + 1)}).status == 413
+    assert post(without_mail, b"", JSON | {"Content-Length": str(MAX_REQUEST + 1)}).status == 413
 
 
 def test_a_request_without_a_length_is_bounded(enter: Enter) -> None:
     """In chunks: exactly the limit is read, and is not JSON; one byte more is 413. Flask itself reads no more."""
     enter(WORLDS["normal"])
     with fastapi() as port:
-        for size, status in (1 << 20, 400), ((1 << 20) + 1, 413):
+        for size, status in (MAX_REQUEST, 400), (MAX_REQUEST + 1, 413):
             blocks = iter([b"x" * 65536] * (size // 65536) + [b"x"] * (size % 65536))
             assert post(port, blocks).status == status
 

@@ -53,8 +53,8 @@ class World(NamedTuple):
         }
 
 
-# Starts the server of a world; see conftest.py.
-Enter = Callable[[World], ScriptedServer]
+# Starts the server of a world, perhaps with another script and options; see conftest.py.
+Enter = Callable[..., ScriptedServer]
 
 WORLDS = {
     "normal": World({}, {}),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from fuzz.wire import SETTINGS
 from protocol.play import TLS
 from securesmtp._protocol.effects import Computation
-from securesmtp._transport.channel import Channel
+from securesmtp._transport.channel import PAUSE, Channel
 from securesmtp._transport.connection import Connection
 from securesmtp._values import Outcome, TLSMode
 from securesmtp.errors import DeadlineExceededError, SecureSMTPError
@@ -322,6 +322,9 @@ def drive(connection: Connection, server: ModelServer, dialogue: Dialogue[object
         while True:
             if isinstance(wanted, Computation):
                 wanted = steps.send(wanted.perform())
+                continue
+            if wanted == PAUSE:
+                wanted = steps.send(None)
                 continue
             assert not connection.exchange.ended, "the client waits for a connection that has ended"
             try:

@@ -10,26 +10,36 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Mailer
 from scripted import Mode
 from securesmtp import Envelope, MessageError, Outcome, RecipientsRefusedError, SecureMailer
 from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 from servers.received import RECEIVED
 
+pytestmark = pytest.mark.faces("real servers", sample=(11, 3))
 
-def _mailer(server: RealServer, mode: Mode, ca_file: Path) -> SecureMailer:
-    port = server.implicit_port if mode == "implicit" else server.starttls_port
-    return SecureMailer(
-        server.host, port, tls=mode, username=ALICE.username, password=ALICE.password, ca_file=ca_file, timeout=20
-    )
+
+@pytest.fixture
+def connect(real_server: RealServer, make_mailer: Mailer, mode: Mode, ca_file: Path) -> Mailer:
+    """Make mailers for the real server, with the login of a user who has one."""
+
+    def make(**options: object) -> SecureMailer:
+        port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
+        login = {"username": ALICE.username, "password": ALICE.password}
+        return make_mailer(
+            real_server.host, port, **{"tls": mode, "ca_file": ca_file, "timeout": 20, **login, **options}
+        )
+
+    return make
 
 
 @pytest.mark.parametrize("name", MAILS)
-def test_a_message_arrives_as_it_was(real_server: RealServer, mode: Mode, ca_file: Path, name: str) -> None:
+def test_a_message_arrives_as_it_was(real_server: RealServer, connect: Mailer, name: str) -> None:
     """Header values and decoded parts are unchanged."""
     mail = MAILS[name]()
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         receipt = mailer.send(mail)
     (delivered,) = real_server.deliver(1)
     arrived = message_from_bytes(delivered.content, policy=policy.default)
@@ -38,22 +48,22 @@ def test_a_message_arrives_as_it_was(real_server: RealServer, mode: Mode, ca_fil
     _assert_equal(mail, arrived)
 
 
-def test_bcc_is_delivered_and_not_shown(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer) -> None:
     """Its domain is internationalised, and is sent as its A-label."""
     mail = MAILS["names"]()
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         mailer.send(mail)
     (delivered,) = real_server.deliver(1)
     assert "bcc@xn--bcher-kva.example.test" in delivered.recipients
     assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
 
 
-def test_bytes_arrive_unchanged(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> None:
     """Apart from LF, which becomes CRLF; from bytes and from a file."""
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         for raw in [*raw_messages(), *RECEIVED.values()]:
             for data in (raw, io.BytesIO(raw)):
                 try:
@@ -66,19 +76,15 @@ def test_bytes_arrive_unchanged(real_server: RealServer, mode: Mode, ca_file: Pa
                 assert delivered.content.removesuffix(b"\r\n") == wanted.removesuffix(b"\r\n")
 
 
-def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) -> None:
     """Many in flight, with refused recipients: each message arrives once, at its accepted recipients (BDAT-01)."""
     real_server.deliver(0)
-    port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
     to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
     mails = [
         Envelope(ALICE.username, to[number % 4 : number % 4 + 2], b"Subject: %d\r\n\r\n.\r\n" % number)
         for number in range(60)
     ]
-    with SecureMailer(
-        real_server.host, port, tls=mode, username=ALICE.username, password=ALICE.password, ca_file=ca_file,
-        pipelining="session", max_connections=2,
-    ) as mailer:  # fmt: skip
+    with connect(pipelining="session", max_connections=2) as mailer:
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
@@ -91,33 +97,30 @@ def test_what_overlaps_arrives_once(real_server: RealServer, mode: Mode, ca_file
 
 @pytest.mark.parametrize(("raw", "line"), UNSENDABLE.items(), ids=["long line", "bare CR", "NUL"])
 def test_what_cannot_be_sent_is_refused_with_its_line(
-    real_server: RealServer, mode: Mode, ca_file: Path, raw: bytes, line: int
+    real_server: RealServer, connect: Mailer, raw: bytes, line: int
 ) -> None:
     """The next message is sent."""
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         with pytest.raises(MessageError, match=f"line {line} "):
             mailer.send_bytes(raw, mail_from=ALICE.username, recipients=["a@example.test"])
         mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=["a@example.test"])
     assert len(real_server.deliver(1)) == 1
 
 
-def test_a_non_ascii_password_logs_in(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_a_non_ascii_password_logs_in(real_server: RealServer, connect: Mailer) -> None:
     """The library smtplib alone cannot do this (measured)."""
-    port = real_server.implicit_port if mode == "implicit" else real_server.starttls_port
     real_server.deliver(0)
-    with SecureMailer(
-        real_server.host, port, tls=mode, username=BOB.username, password=BOB.password, ca_file=ca_file
-    ) as mailer:
+    with connect(username=BOB.username, password=BOB.password) as mailer:
         mailer.send_bytes(b"Subject: x\n\n", mail_from=BOB.username, recipients=["a@example.test"])
     assert real_server.deliver(1)[0].mail_from == BOB.username
 
 
-def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, connect: Mailer) -> None:
     """With "raise" nobody gets the message, with "allow" the other recipients do."""
     to = ["a@example.test", REFUSED, LATER]
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         with pytest.raises(RecipientsRefusedError) as caught:
             mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=to)
         receipt = mailer.send_bytes(b"Subject: y\n\n", mail_from=ALICE.username, recipients=to, partial="allow")
@@ -128,11 +131,11 @@ def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServ
     assert delivered.recipients == ("a@example.test",)
 
 
-def test_received_messages_arrive_or_are_refused(real_server: RealServer, mode: Mode, ca_file: Path) -> None:
+def test_received_messages_arrive_or_are_refused(real_server: RealServer, connect: Mailer) -> None:
     """Messages of other programs arrive with the same header values and parts, or are refused as not sent."""
     arrived = 0
     real_server.deliver(0)
-    with _mailer(real_server, mode, ca_file) as mailer:
+    with connect() as mailer:
         for name, raw in RECEIVED.items():
             mail = message_from_bytes(raw, policy=policy.default)
             try:

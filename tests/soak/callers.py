@@ -9,9 +9,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faces import Face, Faces
 from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError, TLSPolicy
 from servers.real import ALICE
 
@@ -35,10 +37,11 @@ class Plain:
     ca_pem: str
     connections: int
     pipelining: str
+    face: Face
 
-    def mailer(self) -> SecureMailer:
-        """Make the mailer."""
-        return SecureMailer(
+    def mailer(self, faces: Faces) -> SecureMailer:
+        """Make the mailer; the event loop of an async one belongs to *faces*."""
+        return faces.maker(self.face)(
             "localhost",
             self.port,
             username=ALICE.username,
@@ -46,7 +49,7 @@ class Plain:
             policy=TLSPolicy(ca_data=self.ca_pem),
             deadline=DEADLINE,
             max_connections=self.connections,
-            pipelining=self.pipelining,  # type: ignore[arg-type]  # a word of the command line
+            pipelining=self.pipelining,
         )
 
 
@@ -147,12 +150,12 @@ def by_spawn(plain: Plain, told: Told, numbers: range, limit: float) -> list[thr
     return started(work)
 
 
-def by_aborted(plain: Plain, told: Told, numbers: range, count: int) -> list[threading.Thread]:
+def by_aborted(plain: Plain, faces: Faces, told: Told, numbers: range, count: int) -> list[threading.Thread]:
     """Send from several threads over one mailer after the other; abort each while it sends."""
 
     def work() -> None:
         for start in range(0, len(numbers), _TO_ONE_MAILER):
-            mailer, share, mine = plain.mailer(), numbers[start : start + _TO_ONE_MAILER], Told()
+            mailer, share, mine = plain.mailer(faces), numbers[start : start + _TO_ONE_MAILER], Told()
             threads = by_threads(mailer, mine, share, count)
             while len(mine.outcomes) < len(share) // 2 and any(thread.is_alive() for thread in threads):
                 time.sleep(0.005)
@@ -213,6 +216,6 @@ def _leave_to_parent(mailer: SecureMailer) -> None:
 def _send_all(plain: Plain, numbers: range, limit: float) -> dict[int, Outcome]:
     """Send these messages from a separate process; return each one's outcome."""
     faulthandler.dump_traceback_later(limit, exit=True)
-    with plain.mailer() as mailer:
+    with ExitStack() as stack, plain.mailer(Faces(stack)) as mailer:
         results = zip(numbers, mailer.send_many(_envelopes(numbers)), strict=True)
         return {number: _breathing(result.outcome) for number, result in results}

@@ -2,9 +2,9 @@
 Send many messages through a real Postfix over a failing network, and compare outcomes with deliveries.
 
 Run `nox -s soak -- --messages 20000 --seed 1`; further options are `--threads`, `--connections`, `--pipelining`,
-`--fork`, `--spawn` and `--abort`. With `--memory`, the messages go to a sink instead, and the memory used is printed.
-These must hold: every message reported as accepted was delivered, none reported as not sent or refused was, none was
-submitted twice or changed, no call hangs, no socket or thread is left.
+`--fork`, `--spawn`, `--abort` and `--face`. With `--memory`, the messages go to a sink instead, and the memory used is
+printed. These must hold: every message reported as accepted was delivered, none reported as not sent or refused was,
+none was submitted twice or changed, no call hangs, no socket or thread is left.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import trustme
 
+from faces import FACES, Faces
 from scripted import Answer, Peer, ScriptedServer, honest
 from securesmtp import Outcome
 from servers.postfix import Postfix
@@ -118,8 +119,9 @@ class Soak:
         self._chance = random.Random(options.seed + 1)
         self.proxy = stack.enter_context(Proxy(self._target, options.seed + 2, DEADLINE + 1))
         pem = ca.cert_pem.bytes().decode()
-        self._plain = Plain(self.proxy.port, pem, options.connections, options.pipelining)
-        self._mailer = self._plain.mailer()
+        self._plain = Plain(self.proxy.port, pem, options.connections, options.pipelining, options.face)
+        self._faces = Faces(stack)
+        self._mailer = self._plain.mailer(self._faces)
 
     def _target(self) -> int:
         return self._moody.port if self._chance.random() < _MOODY_SHARE else self._postfix.implicit_port
@@ -144,7 +146,7 @@ class Soak:
         if "spawn" in shares:
             threads += by_spawn(self._plain, told, shares["spawn"], limit)
         if "abort" in shares:
-            threads += by_aborted(self._plain, told, shares["abort"], self._options.threads)
+            threads += by_aborted(self._plain, self._faces, told, shares["abort"], self._options.threads)
         half = len(late) // 2
         threads += by_threads(self._mailer, told, late[:half], self._options.threads)
         threads += by_send_many(self._mailer, told, late[half:])
@@ -213,7 +215,7 @@ def run(options: argparse.Namespace) -> int:
     lies = delivered.lies(told)
     lies["not told of"] = sorted(set(range(options.messages)) - set(told.outcomes))
     leaks = [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)]
-    _say(f"seed {options.seed}: {options.messages} messages, {options.threads} threads and send_many,")
+    _say(f"seed {options.seed}: {options.messages} messages, {options.face}, {options.threads} threads and send_many,")
     _say(f"  {options.connections} connections, {took:.0f} s, {options.messages / took:.0f} a second")
     _say(f"faults of the network: {faults}; restarts of Postfix: {soak.restarts}")
     _say(f"told: {', '.join(f'{outcome} {outcomes[outcome]}' for outcome in Outcome)}")
@@ -239,7 +241,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pipelining", choices=["session", "message", "off"], default="message")
     made.add_argument("--restarts", type=int, default=2, help="of Postfix, spread over the run")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--fork", action="store_true", help="a quarter from children that share the mailer")
+    made.add_argument("--face", choices=FACES, default="sync")
+    made.add_argument("--fork", action="store_true", help="a quarter from children that share the sync mailer")
     made.add_argument("--spawn", action="store_true", help="a quarter from interpreters of their own")
     made.add_argument("--abort", action="store_true", help="a quarter over mailers that are aborted")
     made.add_argument("--memory", action="store_true", help="to a sink alone, and watch the memory")

@@ -6,18 +6,20 @@ import os
 
 import pytest
 
+from faces import Face
 from securesmtp import Outcome
 from servers.postfix import Postfix
 from soak.callers import Told, message
 from soak.soak import Delivered, parser, run
 
 
-def test_outcomes_agree_with_deliveries(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.faces("soak")
+def test_outcomes_agree_with_deliveries(face: Face, capsys: pytest.CaptureFixture[str]) -> None:
     """Through a real Postfix and a failing network: nothing is delivered twice, lost or left behind."""
     reason = Postfix.missing()
     if reason is not None and os.environ.get("SECURESMTP_REQUIRE_SERVERS") != "1":
         pytest.skip(reason)
-    options = parser().parse_args(["--messages", "400", "--restarts", "1"])
+    options = parser().parse_args(["--messages", "400", "--restarts", "1", "--face", face])
     assert run(options) == 0, capsys.readouterr().out
 
 

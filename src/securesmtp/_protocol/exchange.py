@@ -117,11 +117,16 @@ class Exchange:
         """Hold back *block* of a content, and return whether everything held is to be written now."""
         self._hold(block)
         self._command_ends[-1] = self.position
-        if not block.coalesce or len(self._write_buffer) >= BLOCK:
+        if not block.coalesce or self.holds_a_block:
             return True
         if not self._commands_held:
             self._commands_held, self._content_end = 1, _ContentEnd.HELD
         return False
+
+    @property
+    def holds_a_block(self) -> bool:
+        """Whether at least one block of content is to be written now."""
+        return len(self._write_buffer) >= BLOCK
 
     def take_buffer(self) -> tuple[memoryview, bool]:
         """Return everything held, to be written now, and whether no reply may come before it is written."""

@@ -28,7 +28,7 @@ _LOGIN_HINTS: dict[Proof, dict[str, str]] = {
     "token": {
         "5.5.124": "the server could not read the login: check that the username is the mailbox's full address",
         "5.7.3": (
-            "check that the username is the mailbox that the token is for, that the token is for SMTP (Microsoft: scope "
+            "check that the username is the mailbox of the token, that the token is for SMTP (Microsoft: scope "
             "https://outlook.office365.com/.default, permission SMTP.SendAsApp), and that the application has access "
             "to the mailbox"
         ),

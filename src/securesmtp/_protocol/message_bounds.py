@@ -47,8 +47,14 @@ def check_bounds(message: Message) -> None:
 
 def subparts(part: Message) -> list[Message]:
     """Return the parts directly inside of *part*."""
-    payload: object = part.get_payload()
+    payload = raw_payload(part)
     return payload if isinstance(payload, list) else []
+
+
+def raw_payload(part: Message) -> object:
+    """Return what *part* holds: a list of parts, or a str whose surrogates are the bytes that are not ASCII."""
+    # `get_payload` looks at each character of a text, and so takes a fifth of the time of 25 MB each time.
+    return vars(part).get("_payload")
 
 
 def _check_header(part: Message) -> None:

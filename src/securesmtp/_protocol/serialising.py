@@ -17,7 +17,7 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
-from securesmtp._protocol.message_bounds import subparts
+from securesmtp._protocol.message_bounds import raw_payload, subparts
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
@@ -151,7 +151,7 @@ def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:
         for child in subparts(part):
             _check_boundaries(child, enclosing)
         return
-    payload = part.get_payload()
+    payload = raw_payload(part)
     # The plain search comes first, because the pattern takes a second for 25 MB.
     found = [each for each in enclosing if isinstance(payload, str) and f"--{each}" in payload]
     if any(re.search(rf"^--{re.escape(each)}(?:--)?[ \t\r]*$", str(payload), re.MULTILINE) for each in found):
@@ -162,8 +162,7 @@ def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:
 def _name_part(message: Message, error: MessageError) -> MessageError:
     """Return *error* with the name of the part that has the long line or the NUL, and code that re-encodes it."""
     for number, part in enumerate(message.walk()):
-        # get_payload() decodes, but the limit is for bytes.
-        payload = vars(part)["_payload"]
+        payload = raw_payload(part)
         data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
         if b"\0" in data or max(map(len, data.split(b"\n"))) > MAX_LINE:
             filename = part.get_filename()
@@ -179,7 +178,7 @@ def _name_part(message: Message, error: MessageError) -> MessageError:
 
 def _pieces(message: EmailMessage, policy: CheckedPolicy) -> tuple[bytes | str, ...]:
     """Return *message* in pieces; each large payload is a piece of its own, the same str, so that it is not copied."""
-    large = [(part, payload) for part in message.walk() if _is_large(payload := part.get_payload())]
+    large = [(part, payload) for part in message.walk() if _is_large(payload := raw_payload(part))]
     try:
         for part, _ in large:
             part.set_payload(_PLACEHOLDER)

@@ -7,9 +7,10 @@ from functools import partial as bind
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken
-from securesmtp._transport.channel import READ, WRITE, WaitForAny, aborted_error
+from securesmtp._transport.channel import PAUSE, READ, WRITE, WaitForAny, aborted_error
 from securesmtp._transport.connection import Connection, Opening
 from securesmtp._transport.waiting import within
 
@@ -104,7 +105,7 @@ class AsyncLink:
         """Do what the steps ask for, and return what they are resumed with."""
         match wanted:
             case int():
-                await self._wait_for_socket(wanted)
+                await (self._wait_for_socket(wanted) if wanted != PAUSE else checkpoint())
                 return None
             case WaitForAny():
                 return await self._wait_for_any(wanted)

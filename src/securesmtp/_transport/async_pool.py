@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from securesmtp.errors import AuthenticationError
     from securesmtp.events import Event
 
-# Threads that serialise: more would slow each other and the loop down, because they share the interpreter's lock.
-_MOST_SERIALISING = 2
+# Threads that serialise: more would slow each other and the loop down, since they share the interpreter's lock.
+_MOST_SERIALISING = 1
 
 
 class AsyncPool:
@@ -68,6 +68,8 @@ class AsyncPool:
         self.slots: Slots[AsyncLink] = Slots(settings, context, on_event, new_link, self._fetch_password)
         self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
         self._queue = TaskQueue(self._has_free_slot)
+        # Tasks that call a function of the caller's: what they send through this mailer is inside of another send.
+        self._calling = set[object]()
         # Calls of `close` that wait for sends.
         self._closing = list[anyio.Event]()
 
@@ -80,7 +82,7 @@ class AsyncPool:
             DeadlineExceededError: No slot became free in time.
         """
         claim = bind(self._claim, lease)
-        if self.slots.leases_of(current_task()):
+        if self._is_inside_send():
             claimed = claim()
             if claimed is None:
                 raise nested_send_error()
@@ -116,7 +118,7 @@ class AsyncPool:
     async def check(self, deadline: Deadline | None) -> tuple[AsyncLink, Session, AuthenticationError | None]:
         """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
         slot = Slot[AsyncLink]()
-        slot.lease = Lease(current_task())
+        slot.lease = Lease(None)
         self.slots.check_slots.append(slot)
         try:
             while True:
@@ -143,7 +145,7 @@ class AsyncPool:
             link = slot.link
             if abort and link is not None and not slot.is_free:
                 link.abort()
-        is_inside = bool(self.slots.leases_of(current_task()))
+        is_inside = self._is_inside_send()
         # All that are free first: the caller may not wait for the others.
         while [slot for slot in self.slots if not self.close_idle(slot)] and not is_inside:
             await self._wait_for_release()
@@ -177,6 +179,9 @@ class AsyncPool:
         finally:
             self._closing.remove(released)
 
+    def _is_inside_send(self) -> bool:
+        return bool(self._calling) and current_task() in self._calling
+
     def _has_free_slot(self) -> bool:
         return any(slot.is_free for slot in self.slots)
 
@@ -191,6 +196,10 @@ class AsyncPool:
             return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
 
     async def _call(self, source: Callable[[], object]) -> object:
-        is_async = inspect.iscoroutinefunction(source)
-        value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
-        return await value if inspect.isawaitable(value) else value
+        task = current_task()
+        self._calling.add(task)
+        with ExitStack() as stack:
+            stack.callback(self._calling.discard, task)
+            is_async = inspect.iscoroutinefunction(source)
+            value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
+            return await value if inspect.isawaitable(value) else value

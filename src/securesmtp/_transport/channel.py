@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
 READ, WRITE = 1, 2
+# What they yield between two blocks: an event loop lets other tasks run, and a thread goes on.
+PAUSE = 0
 _CHUNK = 16384
 _NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
 # Each address that was tried, with its error; None as long as it has not answered.

@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken
-from securesmtp._transport.channel import WaitForAny
+from securesmtp._transport.channel import PAUSE, WaitForAny
 from securesmtp._transport.connection import Connection, Opening
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class Link(smtplib.SMTP):
                 self.connect(self._settings.host, self._settings.port)
                 return self._greeting
             case _:
-                self._wait_for_socket(wanted)
+                if wanted != PAUSE:
+                    self._wait_for_socket(wanted)
                 return None
 
     def _wait_for_socket(self, events: int) -> None:

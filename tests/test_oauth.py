@@ -42,6 +42,7 @@ from securesmtp._transport.tokens import Tokens
 from securesmtp.events import Authenticated, Event
 from tokens import ERROR, Grants, Source
 
+pytestmark = pytest.mark.faces("oauth", sample=(2, 1))
 OLD, NEW, OTHER = "old-token.AAAAAAAA", "new-token.BBBBBBBB", "other-token.CCCCCCCC"
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
 
@@ -396,6 +397,7 @@ def test_each_send_waits_for_its_own_deadline_and_a_late_token_is_kept(serve: Se
     assert source.calls == 1
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 @pytest.mark.parametrize("most", [1, 2])
 def test_a_send_inside_the_source_does_not_wait_for_itself(serve: Serve, mailer: Mailer, most: int) -> None:
     """With a free connection or without one: it would wait for the token that it is to fetch."""
@@ -470,6 +472,7 @@ def test_many_messages_go_on_with_a_new_token(serve: Serve, mailer: Mailer) -> N
     assert (source.calls, source.refusals) == (2, 1)
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 def test_a_coroutine_function_needs_an_async_mailer() -> None:
     """Found when the mailer is made."""
 
@@ -484,6 +487,7 @@ def test_a_coroutine_function_needs_an_async_mailer() -> None:
 # Threads, forks and interrupts.
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 def test_the_source_is_called_in_the_same_thread_if_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """For example while the interpreter shuts down; an interrupt is raised there, and the next fetch works."""
 
@@ -501,6 +505,7 @@ def test_the_source_is_called_in_the_same_thread_if_none_can_be_started(monkeypa
     assert set(source.threads) == {threading.current_thread()}
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 def test_an_interrupt_leaves_the_next_send_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """At whatever line of the fetch it strikes: another thread, or a later send, begins it again or gets its token."""
     monkeypatch.setattr(token_threads, "_POLL_INTERVAL", 0.001)
@@ -531,6 +536,7 @@ def test_an_interrupt_leaves_the_next_send_its_token(monkeypatch: pytest.MonkeyP
     pytest.fail("it has no two hundred lines")
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_a_child_does_not_wait_for_its_parents_fetch(serve: Serve, mailer: Mailer) -> None:
@@ -561,6 +567,7 @@ def test_a_child_does_not_wait_for_its_parents_fetch(serve: Serve, mailer: Maile
     assert grants.shown == [NEW] * 2
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 def test_few_refused_tokens_are_remembered() -> None:
     """A mailer that runs for years does not grow."""
     tokens = Tokens(login(Source(NEW)))
@@ -570,6 +577,7 @@ def test_few_refused_tokens_are_remembered() -> None:
     assert tokens.refusal_of(Secret("token0")) is None
 
 
+@pytest.mark.faces("oauth", threads_only=True)
 def test_a_fetch_that_is_under_way_has_no_token() -> None:
     """A mistake of ours would show, and not look like a login that was refused."""
     with pytest.raises(RuntimeError, match="under way"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from scripted import Answer, Mode, Peer, Script, honest
 
@@ -22,6 +22,7 @@ class Grants:
 
     Attributes:
         accepted: The tokens that are accepted.
+        accepts: Returns whether a token is accepted.
         refusal: The reply to any other.
         error: The text of a challenge before the refusal, not encoded; None for none.
         shown: The token of each login, in order.
@@ -36,6 +37,7 @@ class Grants:
         ends: str = "",
     ) -> None:
         self.accepted = set(accepted)
+        self.accepts: Callable[[str], bool] = lambda token: token in self.accepted
         self.refusal, self.error, self.ends = refusal, error, ends
         self.shown: list[str] = []
         self.names: set[str] = set()
@@ -66,7 +68,7 @@ class Grants:
         assert match is not None
         self.names.add(match[1].decode())
         self.shown.append(match[2].decode())
-        if self.shown[-1] in self.accepted:
+        if self.accepts(self.shown[-1]):
             return b"235 2.7.0 welcome\r\n"
         self._refused.add(id(peer))
         if self.error is not None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import typing
 from typing import TYPE_CHECKING
 
+import anyio.lowlevel  # noqa: F401 -- not while TYPE_CHECKING is set: it imports what only type checkers have
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # autodoc needs the types in the signatures, which are imported for type checkers only. Importing them is safe: the lint

@@ -18,7 +18,9 @@ _PLAIN = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
 _PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x1f\x7f]+)@[\[\]A-Za-z0-9.:-]+>'
 _COMMANDS = {
     b"EHLO": re.compile(rb"EHLO [!-~]+"),
-    b"AUTH": re.compile(rb"AUTH (?:LOGIN|(?:PLAIN|EXTERNAL|XOAUTH2|OAUTHBEARER)(?: [A-Za-z0-9+/=]+)?)"),
+    b"AUTH": re.compile(
+        rb"AUTH (?:LOGIN|(?:PLAIN|EXTERNAL|SCRAM-SHA-(?:1|256|512)(?:-PLUS)?|XOAUTH2|OAUTHBEARER)(?: [A-Za-z0-9+/=]+)?)"
+    ),
     b"MAIL": re.compile(rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
     b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
     b"DATA": re.compile(rb"DATA"),

@@ -81,10 +81,17 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 
 RULES: dict[str, tuple[Found, set[str]]] = {
-    # The header's fields are folded, and the content's lines ended, before `content.py` frames them.
+    # The header's fields are folded, and the content's lines ended, before `content.py` frames them. A password that
+    # comes from a file loses its line end in `output.py`.
     "crlf": (
         _holds_cr,
-        {"_protocol/wire.py", "_protocol/content.py", "_protocol/folding.py", "_protocol/serialising.py"},
+        {
+            "_protocol/wire.py",
+            "_protocol/content.py",
+            "_protocol/folding.py",
+            "_protocol/serialising.py",
+            "_sources/output.py",
+        },
     ),
     "context": (_makes_context, {"_transport/tls.py"}),
     "wrap": (_named("wrap_socket", "wrap_bio"), {"_transport/tls.py"}),
@@ -95,10 +102,11 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     ),
     "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py"}),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
-    "environment": (_named("environ", "getenv"), set()),
+    "environment": (_named("environ", "getenv"), {"_environment.py"}),
+    # A URL has its secret in the middle.
     "secrets": (
         _named("reveal"),
-        {f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "simple", "sources")},
+        {"_url.py", *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources"))},
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
@@ -119,7 +127,10 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/waiting.py",
         },
     ),
-    "wait": (_named("sleep", "select", "poll", "PollSelector"), {"_transport/link.py", "_transport/pool.py"}),
+    "wait": (
+        _named("sleep", "select", "poll", "PollSelector"),
+        {"_transport/link.py", "_transport/pool.py", "_sources/command.py"},
+    ),
 }
 
 

@@ -195,7 +195,7 @@ def test_the_outcome_is_unknown_when_the_final_reply_never_comes(
     assert caught.value.message_id
 
 
-@pytest.mark.faces("cuts at every byte", sample=(6, 3))
+@pytest.mark.faces("cuts at every byte", sample=(4, 4))
 def test_the_outcome_is_true_wherever_the_connection_is_cut(
     serve: Serve, mailer: Mailer, positions: Positions, message: EmailMessage, mode: Mode
 ) -> None:

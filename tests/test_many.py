@@ -56,7 +56,7 @@ def _number(content: bytes) -> int:
 
 
 def _threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("securesmtp")}
+    return {thread for thread in threading.enumerate() if thread.name.startswith("securesmtp-")}
 
 
 def test_results_come_in_the_order_of_the_messages(serve: Serve, mailer: Mailer) -> None:

@@ -103,7 +103,7 @@ def __getattr__(name: str) -> object:
 
     ``import securesmtp`` alone loads only this file, so it costs little in a program that sends nothing.
     """
-    if name in {"errors", "events"}:
+    if name in {"credentials", "errors", "events"}:
         return import_module(f"securesmtp.{name}")
     if name in {"AsyncResults", "AsyncSecureMailer"}:
         globals()[name] = found = getattr(_load_async(), name)

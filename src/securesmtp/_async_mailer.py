@@ -12,6 +12,7 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
+from securesmtp._arguments import Given
 from securesmtp._async_messages import Draft, Jobs
 from securesmtp._async_results import AsyncResults, in_order
 from securesmtp._bulk.batch import Batch
@@ -25,10 +26,11 @@ from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets, is_large
-from securesmtp._tracebacks import hide_internal_frames_async
+from securesmtp._tracebacks import hide_internal_frames, hide_internal_frames_async
 from securesmtp._transport.async_pool import AsyncPool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease
+from securesmtp._url import add_url
 from securesmtp._values import Envelope, Receipt, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 from securesmtp.events import Event
@@ -39,12 +41,15 @@ if TYPE_CHECKING:
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
+    from typing import Unpack
 
+    from securesmtp._arguments import AsyncOptions
     from securesmtp._async_workers import AsyncBacklog
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
     from securesmtp._report import ServerReport
+    from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
 
 Partial = Literal["raise", "allow"]
@@ -60,7 +65,7 @@ class AsyncSecureMailer:
     loop can share it; together they use up to *max_connections* connections, and wait for them in their order.
 
     A task may be cancelled at any time. The connection that it uses is closed then, so that the server cannot accept a
-    part of its message. Whether the message was sent is in an event (`Failed`, or `Sent`), in the cancellation's
+    part of its message. Whether the message was sent is in an event (``Failed``, or ``Sent``), in the cancellation's
     ``__cause__`` and in its note. Where you want a time limit, pass *deadline*: its error says it, too.
     """
 
@@ -149,6 +154,60 @@ class AsyncSecureMailer:
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], AsyncPool] = {}
+
+    @classmethod
+    @hide_internal_frames
+    def from_url(cls, url: str | Secret, **options: Unpack[AsyncOptions]) -> Self:
+        """
+        Make a mailer from a URL: ``smtps://me:secret@mail.example.com``, or ``smtp+starttls://…`` for STARTTLS.
+
+        A port may follow the host. Other characters than ``A-Z a-z 0-9 . _ ~ ! $ & ' ( ) * + , ; = : -`` are
+        percent-encoded in the username and the password. After ``?`` and separated by ``&``, these parameters may
+        follow, each as the argument of that name: ``ca_file``, ``timeout``, ``deadline``, ``pipelining``,
+        ``max_connections``; and ``pin``, once for each of `TLSPolicy.pins`, and ``auth``, the names of the SASL
+        mechanisms that may be used, with commas.
+
+        Args:
+            url: The URL.
+            options: Any argument of the mailer except *host*, *port* and *tls*, unless the URL has it.
+
+        Raises:
+            ConfigurationError: The URL or an argument is wrong, or something is given twice. No error shows a password.
+        """
+        # First, because an error report shows these variables.
+        given, hidden = Given(options), as_secret(url)
+        del url, options
+        add_url(given, hidden)
+        return cls(**given.arguments(hint="write smtps://me:secret@host, or pass password="))
+
+    @classmethod
+    @hide_internal_frames
+    def from_env(cls, prefix: str = "SMTP_", **options: Unpack[AsyncOptions]) -> Self:
+        """
+        Make a mailer from environment variables; they are read now, except that a password is fetched at each login.
+
+        Either ``SMTP_URL`` is set, which is as for `from_url`, or ``SMTP_HOST``, with ``SMTP_PORT`` and ``SMTP_TLS``
+        (``implicit`` or ``starttls``) where they are not the usual ones. With both of them: ``SMTP_USERNAME``; one of
+        ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and ``SMTP_PASSWORD_COMMAND`` (see
+        `credentials.from_command`; its arguments are split as a shell does, and there is no shell); ``SMTP_CA_FILE``,
+        ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE`` (in seconds).
+
+        Args:
+            prefix: What the names of all variables begin with. Each variable that begins with it must be one of these.
+            options: Any argument of the mailer except *host*, *port* and *tls*, unless a variable gives it.
+
+        Raises:
+            ConfigurationError: A variable or an argument is wrong or missing, something is given twice, or a variable
+                is not one of these; the message names it. No error shows a password.
+        """
+        # It imports subprocess, which few programs need.
+        from securesmtp._environment import add_environment
+
+        given = Given(options)
+        del options
+        add_environment(given, prefix)
+        hint = f"set {prefix}PASSWORD, {prefix}PASSWORD_FILE or {prefix}PASSWORD_COMMAND"
+        return cls(**given.arguments(hint=hint))
 
     def __repr__(self) -> str:
         """Return where the mail goes."""
@@ -345,7 +404,7 @@ class AsyncSecureMailer:
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(None, monotonic())
+        core, sending = self._core, Sending(draft.message_id, monotonic())
         try:
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())

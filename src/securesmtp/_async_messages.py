@@ -38,7 +38,14 @@ class Draft:
         async def build() -> Submission:
             return submission
 
-        return cls(build)
+        draft = cls(build)
+        draft._submission = submission
+        return draft
+
+    @property
+    def message_id(self) -> str | None:
+        """Its Message-ID; None before it is built."""
+        return None if self._submission is None else self._submission.content.message_id
 
     async def build(self) -> Submission:
         """Return the message; *is_invalid* is set if that fails."""

@@ -14,6 +14,7 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
+from securesmtp._arguments import Given
 from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending, Job
 from securesmtp._bulk.rules import is_connection_limit
@@ -29,6 +30,7 @@ from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease
+from securesmtp._url import add_url
 from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp._workers import Backlog, in_order
 from securesmtp.errors import AuthenticationError, SecureSMTPError
@@ -40,11 +42,14 @@ if TYPE_CHECKING:
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
+    from typing import Unpack
 
+    from securesmtp._arguments import Options
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport
+    from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
 
 Partial = Literal["raise", "allow"]
@@ -146,6 +151,60 @@ class SecureMailer:
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
+
+    @classmethod
+    @hide_internal_frames
+    def from_url(cls, url: str | Secret, **options: Unpack[Options]) -> Self:
+        """
+        Make a mailer from a URL: ``smtps://me:secret@mail.example.com``, or ``smtp+starttls://…`` for STARTTLS.
+
+        A port may follow the host. Other characters than ``A-Z a-z 0-9 . _ ~ ! $ & ' ( ) * + , ; = : -`` are
+        percent-encoded in the username and the password. After ``?`` and separated by ``&``, these parameters may
+        follow, each as the argument of that name: ``ca_file``, ``timeout``, ``deadline``, ``pipelining``,
+        ``max_connections``; and ``pin``, once for each of `TLSPolicy.pins`, and ``auth``, the names of the SASL
+        mechanisms that may be used, with commas.
+
+        Args:
+            url: The URL.
+            options: Any argument of the mailer except *host*, *port* and *tls*, unless the URL has it.
+
+        Raises:
+            ConfigurationError: The URL or an argument is wrong, or something is given twice. No error shows a password.
+        """
+        # First, because an error report shows these variables.
+        given, hidden = Given(options), as_secret(url)
+        del url, options
+        add_url(given, hidden)
+        return cls(**given.arguments(hint="write smtps://me:secret@host, or pass password="))
+
+    @classmethod
+    @hide_internal_frames
+    def from_env(cls, prefix: str = "SMTP_", **options: Unpack[Options]) -> Self:
+        """
+        Make a mailer from environment variables; they are read now, except that a password is fetched at each login.
+
+        Either ``SMTP_URL`` is set, which is as for `from_url`, or ``SMTP_HOST``, with ``SMTP_PORT`` and ``SMTP_TLS``
+        (``implicit`` or ``starttls``) where they are not the usual ones. With both of them: ``SMTP_USERNAME``; one of
+        ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and ``SMTP_PASSWORD_COMMAND`` (see
+        `credentials.from_command`; its arguments are split as a shell does, and there is no shell); ``SMTP_CA_FILE``,
+        ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE`` (in seconds).
+
+        Args:
+            prefix: What the names of all variables begin with. Each variable that begins with it must be one of these.
+            options: Any argument of the mailer except *host*, *port* and *tls*, unless a variable gives it.
+
+        Raises:
+            ConfigurationError: A variable or an argument is wrong or missing, something is given twice, or a variable
+                is not one of these; the message names it. No error shows a password.
+        """
+        # It imports subprocess, which few programs need.
+        from securesmtp._environment import add_environment
+
+        given = Given(options)
+        del options
+        add_environment(given, prefix)
+        hint = f"set {prefix}PASSWORD, {prefix}PASSWORD_FILE or {prefix}PASSWORD_COMMAND"
+        return cls(**given.arguments(hint=hint))
 
     def __repr__(self) -> str:
         """Return where the mail goes."""

@@ -1,7 +1,8 @@
-"""The only type that holds a password or a token."""
+"""The only type that holds a password or a token, and the base of what fetches one."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NoReturn, final
 
 
@@ -39,3 +40,18 @@ class Secret:
         """
         message = "a Secret cannot be pickled: pass a callable that fetches the password where it is needed"
         raise TypeError(message)
+
+
+class SecretSource(ABC):
+    """
+    Fetches a secret when it is called. The sources in `securesmtp.credentials` are of this class.
+
+    Their errors are raised as they are: other than those of a callable of the caller's, they are never about another
+    message.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self) -> Secret:
+        """Return the secret as it is now."""

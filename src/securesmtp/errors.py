@@ -259,7 +259,7 @@ class DeadlineExceededError(SecureSMTPError, TimeoutError):
     A time limit expired.
 
     Attributes:
-        limit: The field of `Timeouts` that expired, or ``"deadline"``.
+        limit: The field of `Timeouts` that expired, ``"deadline"``, or the function of `securesmtp.credentials`.
     """
 
     outcome = Outcome.NOT_SENT

@@ -43,7 +43,7 @@ from securesmtp import (
     TLSPolicy,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 4))
 
 PASSWORD = "hunter2secret"
 TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from audit import audit
 from conftest import Mailer, thorough
+from faces import Face
 from scripted import Accepted, Answer, Chunking, Gone, Mode, Peer, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SecureSMTPError, Window
 
@@ -168,12 +169,15 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("sessions", thorough(20, 200))
 def test_what_the_caller_is_told_is_what_the_server_did(
-    make_mailer: Mailer, server_tls: ssl.SSLContext, ca_file: Path, sessions: int
+    face: Face, make_mailer: Mailer, server_tls: ssl.SSLContext, ca_file: Path, sessions: int
 ) -> None:
     """Accepted, refused and not sent are true of each message (MSG-05, MSG-06); retryable never goes with unknown."""
     run_state_machine_as_test(
         partial(Machine, make_mailer, server_tls, ca_file),  # type: ignore[arg-type]  # annotated as a class, documented as any callable
         settings=settings(
-            max_examples=sessions, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=sessions if face == "sync" else sessions // 3,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -41,7 +41,7 @@ from securesmtp import (
 )
 from securesmtp.testing import LocalServer
 
-pytestmark = pytest.mark.faces("attacks", sample=(11, 2))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 4))
 
 PASSWORD = "hunter2secret"
 LIBRARY = Path(securesmtp.__file__).parent

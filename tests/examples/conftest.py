@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import socket
+import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 import trustme
 
 from conftest import Serve
 from examples.worlds import PASSWORD, WRONG, Enter, World
 from scripted import Script, ScriptedServer
+
+AsPrinted = Callable[[Script], ScriptedServer]
 
 
 @pytest.fixture
@@ -35,3 +41,24 @@ def enter(
 
     yield start
     assert not any(password in caplog.text for password in (PASSWORD, WRONG))
+
+
+@pytest.fixture
+def as_printed(serve: Serve, ca: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> AsPrinted:
+    """Start servers at smtp.example.com, which pages name, with the certificate of a "public" CA."""
+    look_up = socket.getaddrinfo
+
+    def start(script: Script) -> ScriptedServer:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("smtp.example.com").configure_cert(context)
+        server = serve(script, tls=context)
+
+        def find(host: str, port: int, *more: Any, **options: Any) -> Any:
+            where = ("127.0.0.1", server.port) if host == "smtp.example.com" else (host, port)
+            return look_up(*where, *more, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", find)
+        monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
+        return server
+
+    return start

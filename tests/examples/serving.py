@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -37,6 +38,26 @@ def serving(app: App = web_fastapi.app, *, is_forced: bool = False, **options: A
             server.force_exit = is_forced
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def when_logged(line: str, action: Callable[[], object]) -> Iterator[None]:
+    """Call *action* when uvicorn logs *line*."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(line):
+                action()
+
+    handler, log = Handler(), logging.getLogger("uvicorn.error")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 class Process(NamedTuple):

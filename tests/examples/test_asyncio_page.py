@@ -219,7 +219,7 @@ def test_the_error_of_a_deadline_says_the_outcome(
         async with asynchronous(held.server, max_connections=1) as mailer:
             first = asyncio.create_task(mailer.send(message, deadline=0.6))
             await held.wait_for(1)
-            with pytest.raises(DeadlineExceededError, match="waiting for one of the mailer.s connections") as waited:
+            with pytest.raises(DeadlineExceededError, match="waiting for one of the mailer's connections") as waited:
                 await mailer.send(message, deadline=0.1)
             with pytest.raises((DeadlineExceededError, OutcomeUnknownError)) as held_up:
                 await first

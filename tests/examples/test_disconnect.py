@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
 import socket
-import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -19,7 +16,8 @@ from starlette.responses import Response
 
 import web_fastapi
 from answers import compose
-from examples.serving import App, serving
+from examples.serving import serving, when_logged
+from examples.watched import Watched, leave, wait
 from examples.worlds import PASSWORD, WORLDS, Enter
 from scripted import Peer, honest
 
@@ -65,35 +63,6 @@ class Held:
         return sorted(message.recipients[0].decode()[9:-1] for message in self.server.accepted)
 
 
-class Watched:
-    """An application; the test sees when a browser has left. Like Django, it may cancel the request then."""
-
-    def __init__(self, app: App, *, cancels: bool) -> None:
-        self.left = threading.Semaphore(0)
-        self._app, self._cancels = app, cancels
-
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        messages: asyncio.Queue[Any] = asyncio.Queue()
-
-        async def watch() -> None:
-            while (message := await receive())["type"] != "http.disconnect":
-                messages.put_nowait(message)
-            messages.put_nowait(message)
-            if self._cancels:
-                running.cancel()
-            self.left.release()
-
-        running = asyncio.ensure_future(self._app(scope, messages.get, send))
-        watching = asyncio.ensure_future(watch())
-        await asyncio.wait([running])
-        # If it is not done, the browser has waited for its response.
-        assert running.cancelled() == (self._cancels and watching.done())
-        watching.cancel()
-
-
 async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """Do nothing; Starlette runs such an application in a task of its own, which it may cancel."""
     return await call_next(request)
@@ -113,18 +82,6 @@ def browse(port: int, address: str) -> socket.socket:
     head = b"POST /send-email HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     browser.sendall(head % len(body) + body)
     return browser
-
-
-def leave(browser: socket.socket, *, resets: bool) -> None:
-    """Close the connection by FIN or by RST."""
-    browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", resets, 0))
-    browser.close()
-
-
-def wait(semaphore: threading.Semaphore, times: int) -> None:
-    """Wait until it was released that often."""
-    for _ in range(times):
-        assert semaphore.acquire(timeout=30)
 
 
 @pytest.fixture
@@ -161,23 +118,6 @@ def test_each_message_is_sent_once_although_its_browser_leaves(
         held.released.set()
     assert held.delivered() == ADDRESSES
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
-
-
-@contextlib.contextmanager
-def when_logged(line: str, action: Callable[[], object]) -> Iterator[None]:
-    """Call *action* when uvicorn logs *line*."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith(line):
-                action()
-
-    handler, log = Handler(), logging.getLogger("uvicorn.error")
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
 
 
 def statuses(browsers: list[socket.socket]) -> list[int | None]:

@@ -67,6 +67,7 @@ MODES = pytest.mark.parametrize("mode", ["normal", "starttls"], ids=["implicit",
         pytest.param("bulk_with_results.py", ["you@example.net"], "nothing: you@example.net", id="bulk_with_results"),
         pytest.param("handle_errors.py", ["you@example.net"], "accepted: 250 2.0.0 queued", id="handle_errors"),
         pytest.param("unknown_outcome.py", ["you@example.net", "log"], "accepted: 250", id="unknown_outcome"),
+        pytest.param("trio_script.py", ["you@example.net"], "you@example.net: accepted: 250 2.0.0", id="trio_script"),
     ],
 )
 def test_each_example_sends_a_message(  # noqa: PLR0913, PLR0917 -- fixtures and a row
@@ -85,6 +86,25 @@ def test_each_example_sends_a_message(  # noqa: PLR0913, PLR0917 -- fixtures and
     run(monkeypatch, name, *arguments)
     assert [message.recipients for message in server.accepted] == [(b"RCPT TO:<you@example.net>",)]
     assert shown in capsys.readouterr().out
+
+
+def test_a_refused_recipient_does_not_stop_the_other_tasks(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """trio_script.py prints the outcome of each message, and sends the others."""
+    addresses = [f"you{number}@example.net" for number in range(8)]
+
+    def rcpt(peer: Peer, line: bytes) -> bytes:
+        return b"550 5.1.1 no such user\r\n" if b"you3@" in line else b"250 2.1.5 ok\r\n"
+
+    server = enter(World({"RCPT": rcpt}, {}))
+    run(monkeypatch, "trio_script.py", *addresses)
+    server.joined()
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert [line.split(":")[:2] for line in lines] == [
+        [address, " refused" if address.startswith("you3@") else " accepted"] for address in addresses
+    ]
+    assert (len(server.accepted), len(server.connections)) == (7, 4)
 
 
 def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servers.dovecot import Dovecot
 from servers.exim import Exim
 from servers.postfix import Postfix
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from servers.real import RealServer
 
 
-def _running(kind: type[Postfix | Exim], ca: trustme.CA) -> Iterator[RealServer]:
+def _running(kind: type[Dovecot | Exim | Postfix], ca: trustme.CA) -> Iterator[RealServer]:
     reason = kind.missing()
     if reason is not None:
         # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
@@ -42,6 +43,19 @@ def postfix(ca: trustme.CA) -> Iterator[RealServer]:
 def exim(ca: trustme.CA) -> Iterator[RealServer]:
     """Run an Exim."""
     yield from _running(Exim, ca)
+
+
+@pytest.fixture(scope="session")
+def dovecot(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Dovecot."""
+    yield from _running(Dovecot, ca)
+
+
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot"])
+def login_server(request: pytest.FixtureRequest) -> RealServer:
+    """Return each of the servers that have accounts in turn."""
+    server: RealServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture(scope="session", params=["postfix", "exim"])

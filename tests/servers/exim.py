@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from servers.real import ALICE, BOB, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
+from servers.real import ACCOUNTS, CAROL, DOMAIN, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
 
 # Compiled into Debian's Exim, which does not start without this user.
 USER = "Debian-exim"
@@ -21,6 +21,7 @@ log_file_path = {directory}/%s.log
 pid_file_path = {directory}/exim.pid
 log_selector = +tls_cipher +received_recipients +smtp_protocol_error +smtp_syntax_error
 keep_environment =
+add_environment = SASL_CONF_PATH={directory}/sasl
 
 # Loopback only, without DNS lookups, not even for DKIM signatures.
 local_interfaces = 127.0.0.1
@@ -35,6 +36,9 @@ dkim_verify_signers =
 
 tls_advertise_hosts = *
 tls_certificate = {certificate}
+# EXTERNAL: a certificate of this CA, whose common name is the user's.
+tls_verify_certificates = {ca}
+tls_try_verify_hosts = *
 auth_advertise_hosts = ${{if def:tls_in_cipher {{*}}}}
 smtputf8_advertise_hosts = *
 dsn_advertise_hosts = *
@@ -116,12 +120,46 @@ plain:
   server_condition = ${{if eq{{$auth3}}{{${{lookup{{$auth2}}lsearch{{{directory}/passwords}}{{$value}}fail}}}}}}
   server_set_id = $auth2
 
+scram_sha_1:
+  driver = cyrus_sasl
+  public_name = SCRAM-SHA-1
+  server_realm = {domain}
+  server_set_id = $auth1
+
+scram_sha_256:
+  driver = cyrus_sasl
+  public_name = SCRAM-SHA-256
+  server_realm = {domain}
+  server_set_id = $auth1
+
+scram_sha_512:
+  driver = cyrus_sasl
+  public_name = SCRAM-SHA-512
+  server_realm = {domain}
+  server_set_id = $auth1
+
+external:
+  driver = external
+  public_name = EXTERNAL
+  server_param2 = ${{certextract{{subject,CN}}{{$tls_in_peercert}}}}
+  server_advertise_condition = $tls_in_certificate_verified
+  server_condition = ${{if and{{ {{eq{{$auth2}}{{{carol}}}}} \\
+                               {{or{{ {{eq{{$auth1}}{{}}}} {{eq{{$auth1}}{{$auth2}}}} }}}} }}}}
+  server_set_id = $auth2
+
 login:
   driver = plaintext
   public_name = LOGIN
   server_prompts = Username:: : Password::
   server_condition = ${{if eq{{$auth2}}{{${{lookup{{$auth1}}lsearch{{{directory}/passwords}}{{$value}}fail}}}}}}
   server_set_id = $auth1
+"""
+
+
+SASL = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {directory}/sasldb
 """
 
 
@@ -141,6 +179,8 @@ class Exim(RealServer):
         if done.returncode != 0:
             # A library or the user is missing.
             return f"Exim does not run here ({done.stderr.strip()}): {INSTALL}"
+        if "cyrus_sasl" not in done.stdout:
+            return f"this Exim has no Cyrus SASL: {INSTALL}"
         return None
 
     def _prepare(self) -> str:
@@ -148,8 +188,11 @@ class Exim(RealServer):
         (self._directory / "spool").mkdir()
         for path in (self._directory, self._directory / "spool", self._certificate):
             shutil.chown(path, USER, USER)
-        passwords = "".join(f"{account.username}: {account.password}\n" for account in (ALICE, BOB))
+        passwords = "".join(f'"{account.username}": {account.password}\n' for account in ACCOUNTS)
         (self._directory / "passwords").write_text(passwords, encoding="utf-8")
+        (self._directory / "sasl").mkdir()
+        (self._directory / "sasl" / "exim.conf").write_text(SASL.format(directory=self._directory))
+        self._write_sasldb(USER)
         # The cache may be in a home directory that Exim's user cannot enter, but Exim must be able to restart itself.
         shutil.copy(_program(), self._directory / "exim")
         version = re.search(r"Exim version (\S+)", _version(_program()).stdout)
@@ -161,6 +204,9 @@ class Exim(RealServer):
             directory=self._directory,
             program=self._directory / "exim",
             certificate=self._certificate,
+            ca=self._ca_file,
+            domain=DOMAIN,
+            carol=CAROL,
             implicit=self.implicit_port,
             starttls=self.starttls_port,
             sink=self._sink.port,

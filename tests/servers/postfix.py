@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from servers.real import ALICE, BOB, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
+from servers.real import INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
 
 PROGRAMS = ("postconf", "saslpasswd2")
 
@@ -116,7 +116,7 @@ postlog   unix-dgram n - n - 1 postlogd
 SASL = """\
 pwcheck_method: auxprop
 auxprop_plugin: sasldb
-mech_list: PLAIN LOGIN
+mech_list: PLAIN LOGIN SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-512
 sasldb_path: {directory}/sasldb
 """
 
@@ -144,11 +144,7 @@ class Postfix(RealServer):
             shutil.chown(self._directory / "queue" / folder, "postfix")
         shutil.chown(self._directory / "data", "postfix")
         (self._directory / "sasl" / "smtpd.conf").write_text(SASL.format(directory=self._directory))
-        for account in (ALICE, BOB):
-            user, domain = account.username.split("@")
-            command = ["saslpasswd2", "-c", "-p", "-f", str(self._directory / "sasldb"), "-u", domain, user]
-            subprocess.run(command, input=account.password.encode(), env=self._environment(), check=True)
-        shutil.chown(self._directory / "sasldb", "postfix")
+        self._write_sasldb("postfix")
         main = self._directory / "main.cf"
         main.write_text(
             MAIN.format(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import shutil
 import signal
 import smtplib
 import socket
@@ -53,6 +54,13 @@ class Account(NamedTuple):
 
 ALICE = Account(f"alice@{DOMAIN}", "correct horse battery staple")
 BOB = Account(f"bob@{DOMAIN}", "pässwörd")
+# What SCRAM escapes in a name and not in a password, what LOGIN and PLAIN must leave alone, and letters beyond ASCII.
+ODD = Account(f"zoë, a=b c@{DOMAIN}", "p=2C ass,w=örd €")
+# As SASLprep (RFC 4013) leaves a password that its user types with ligatures, a hard space and a soft hyphen.
+PREPARED = Account(f"dora@{DOMAIN}", "a IX fi\N{GRINNING FACE}")
+ACCOUNTS = (ALICE, BOB, ODD, PREPARED)
+# Who has a client certificate, and no password.
+CAROL = f"carol@{DOMAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class RealServer(ABC):
             raise RuntimeError(reason)
         _open_to_all(directory)
         self._directory = directory
-        self._certificate = directory / "certificate.pem"
+        self._certificate, self._ca_file = directory / "certificate.pem", directory / "ca.pem"
         self._stack, self._running = ExitStack(), ExitStack()
         self._ca = ca
         try:
@@ -89,6 +97,7 @@ class RealServer(ABC):
             self._stack.callback(self._sink.close)
             ca.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(self._certificate)
             self._certificate.chmod(0o600)
+            ca.cert_pem.write_to_path(self._ca_file)
             self.version = self._prepare()
             self._start(ca)
         except BaseException:
@@ -110,6 +119,15 @@ class RealServer(ABC):
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+    def _write_sasldb(self, owner: str) -> None:
+        """Write the accounts for Cyrus SASL, which computes what SCRAM needs from the password."""
+        path = self._directory / "sasldb"
+        for account in ACCOUNTS:
+            user, domain = account.username.split("@")
+            command = ["saslpasswd2", "-c", "-p", "-f", str(path), "-u", domain, user]
+            subprocess.run(command, input=account.password.encode(), env=self._environment(), check=True)
+        shutil.chown(path, owner)
 
     def _start(self, ca: trustme.CA) -> None:
         context = ssl.create_default_context()
@@ -226,7 +244,11 @@ def _has_ended(pid: int) -> bool:
 
 
 class _Sink(socketserver.ThreadingTCPServer):
-    """An LMTP server (RFC 2033) that accepts everything, and makes one Delivered of each message."""
+    """
+    An LMTP server (RFC 2033) that accepts everything, and makes one Delivered of each message.
+
+    It speaks SMTP with a client that begins with EHLO.
+    """
 
     # With the default of 5, a burst of connections would wait for a second.
     request_queue_size = 128
@@ -265,7 +287,8 @@ class _Session(socketserver.StreamRequestHandler):
 
     def _obey(self, line: str) -> bool:
         match line.upper().split(" ", 1)[0].split(":", 1)[0]:
-            case "LHLO":
+            case "LHLO" | "EHLO" as greeting:
+                self._is_lmtp = greeting == "LHLO"
                 # 8BITMIME and SMTPUTF8, so that no conversion is needed. No DSN, so the mail server itself reports
                 # to a sender that asks for delivery reports.
                 self._say("250-localhost", "250-PIPELINING", "250-8BITMIME", "250 SMTPUTF8")
@@ -278,7 +301,8 @@ class _Session(socketserver.StreamRequestHandler):
             case "DATA":
                 self._say("354 go on")
                 self._take(self._read_content())
-                self._say(*["250 delivered"] * len(self._recipients))
+                # LMTP has a reply for each recipient, SMTP has one.
+                self._say(*["250 delivered"] * (len(self._recipients) if self._is_lmtp else 1))
             case "RSET" | "NOOP":
                 self._say("250 ok")
             case "QUIT":

@@ -13,7 +13,7 @@ from soak.callers import Told, message
 from soak.soak import Delivered, parser, run
 
 
-@pytest.mark.faces("soak")
+@pytest.mark.faces("soak", sample=(2, 1))
 def test_outcomes_agree_with_deliveries(face: Face, capsys: pytest.CaptureFixture[str]) -> None:
     """Through a real Postfix and a failing network: nothing is delivered twice, lost or left behind."""
     reason = Postfix.missing()

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from email.message import EmailMessage
 
+import anyio
 import pytest
+from anyio.to_thread import run_sync
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Run, Serve
 from scripted import Peer, honest
 from securesmtp import (
+    AsyncSecureMailer,
     ConnectError,
     DeadlineExceededError,
     Outcome,
@@ -34,9 +37,12 @@ from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.addresses import ATTEMPT_DELAY, AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.channel import Channel, WaitForAny
 from securesmtp._transport.link import Link
+from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import build_context
 from securesmtp._values import TLSMode
 from securesmtp.events import Connecting, Event
+
+pytestmark = pytest.mark.faces("several addresses", sample=(4, 1))
 
 
 def _info(host: str, port: int = 25, name: str = "") -> AddressInfo:
@@ -178,12 +184,16 @@ def test_a_silent_address_costs_one_delay(
 
 
 def test_silent_addresses_share_one_limit(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
+    make_mailer: Mailer,
+    message: EmailMessage,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: list[AddressInfo],
+    sockets: list[socket.socket],
 ) -> None:
     """One limit for all of them (TMO-01); the error reports each address, and no socket stays open."""
     with (
         _refusing("127.0.0.4") as refusing,
-        SecureMailer("three.example", 25000, timeout=Timeouts(connect=0.8)) as mailer,
+        make_mailer("three.example", 25000, timeout=Timeouts(connect=0.8)) as mailer,
     ):
         queries: list[object] = []
 
@@ -202,20 +212,20 @@ def test_silent_addresses_share_one_limit(
 
 
 def test_the_error_for_one_silent_address_does_not_repeat_the_address(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
+    make_mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo]
 ) -> None:
     """The error names the host."""
     _resolve(monkeypatch, silent[0])
-    with SecureMailer("one.example", timeout=Timeouts(connect=0.3)) as mailer, pytest.raises(TimeoutError) as caught:
+    with make_mailer("one.example", timeout=Timeouts(connect=0.3)) as mailer, pytest.raises(TimeoutError) as caught:
         mailer.send(message)
     assert "127.0.0.1" not in str(caught.value)
 
 
 def test_the_error_reports_each_address(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, sockets: list[socket.socket]
+    make_mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, sockets: list[socket.socket]
 ) -> None:
     """With the hint for a refused connection, although IPv6 is unreachable."""
-    with _refusing("127.0.0.1") as one, _refusing("127.0.0.2") as two, SecureMailer("two.example") as mailer:
+    with _refusing("127.0.0.1") as one, _refusing("127.0.0.2") as two, make_mailer("two.example") as mailer:
         # An IPv6 address for documentation, which is not routed (RFC 3849).
         _resolve(monkeypatch, one, _info("2001:db8::1"), two)
         monkeypatch.setattr(socket.socket, "connect", _without_ipv6(socket.socket.connect))
@@ -253,10 +263,10 @@ def _without_ipv6(connect: object) -> object:
 
 
 def test_the_error_for_one_address_does_not_repeat_the_address(
-    message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+    make_mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the host; a host name without an address has an error of its own."""
-    with _refusing("127.0.0.1") as one, SecureMailer("one.example") as mailer:
+    with _refusing("127.0.0.1") as one, make_mailer("one.example") as mailer:
         _resolve(monkeypatch, one)
         with pytest.raises(ConnectError) as caught:
             mailer.send(message)
@@ -340,6 +350,26 @@ def test_an_interrupt_leaves_no_socket(
     gc.collect()
 
 
+def test_a_cancellation_leaves_no_socket(
+    run: Run, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
+) -> None:
+    """All attempts of a task are closed; another client leaked those that had lost (aiohappyeyeballs issue 142)."""
+    _resolve(monkeypatch, *silent)
+    mailer = AsyncSecureMailer("localhost", 1, timeout=60)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(mailer.check)
+            await run_sync(_wait_until, lambda: len(sockets) == 2)
+            group.cancel_scope.cancel()
+        await mailer.close()
+
+    run(main)
+    assert len(sockets) == 2
+    assert _closed(sockets)
+    assert not mailer._pools[current_process()].slots.check_slots
+
+
 def test_an_aborted_link_starts_no_further_attempt(
     monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
@@ -360,10 +390,10 @@ def test_an_aborted_link_starts_no_further_attempt(
 
 
 def test_closing_with_abort_ends_a_running_attempt(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
+    make_mailer: Mailer, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """At a silent server: the send fails with the right error, long before its time limit (issue 12, 16)."""
-    mine = SecureMailer("localhost", 1, timeout=60)
+    mine = make_mailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _start(lambda: mine.send_bytes(b"\r\n", mail_from="a@b.example", recipients=["c@d.example"]))
     _wait_until(lambda: any(slot.link and slot.link.connection.channel._connecting for slot in mine._pool.slots))
@@ -374,10 +404,10 @@ def test_closing_with_abort_ends_a_running_attempt(
 
 
 def test_closing_with_abort_ends_a_check_that_is_connecting(
-    monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
+    make_mailer: Mailer, monkeypatch: pytest.MonkeyPatch, silent: list[AddressInfo], sockets: list[socket.socket]
 ) -> None:
     """A check has a connection of its own, outside the pool's (issue 12, 16)."""
-    mine = SecureMailer("localhost", 1, timeout=60)
+    mine = make_mailer("localhost", 1, timeout=60)
     _resolve(monkeypatch, silent[0])
     thread, caught = _start(mine.check)
     _wait_until(

@@ -435,7 +435,7 @@ def octets_before_the_content(log: Seen, who: str) -> int:
     pytest.fail("the content is in no turn")
 
 
-@pytest.mark.faces("cuts at every byte", sample=(6, 3))
+@pytest.mark.faces("cuts at every byte", sample=(6, 6))
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
 @pytest.mark.parametrize("ending", ["cut", "reset"])

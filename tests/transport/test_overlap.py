@@ -168,7 +168,7 @@ def test_a_content_and_the_next_envelope_are_one_write(serve: Serve, mailer: Mai
 WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3 too many\r\n", b"503 5.5.1 what\r\n"]
 
 
-@pytest.mark.faces("many in flight")
+@pytest.mark.faces("many in flight", sample=(2, 1))
 @OFFERS
 @settings(deadline=None, max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(
@@ -304,7 +304,7 @@ def test_a_server_without_support_loses_nothing_and_gets_nothing_twice(  # noqa:
     assert mine.send_bytes(b"Subject: 1\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]).accepted
 
 
-@pytest.mark.faces("cuts at every byte", sample=(6, 3))
+@pytest.mark.faces("cuts at every byte", sample=(4, 8))
 @OFFERS
 @pytest.mark.parametrize("how", ["cut", "reset"])
 def test_the_outcomes_are_true_wherever_the_connection_is_cut(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _MAX_LIMIT_DIGITS = 10
 _KEYWORD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:([ =])([ -~]*))?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capabilities:
     """
     The extensions that a server offers in this session.
@@ -35,12 +36,12 @@ class Capabilities:
         """Return whether the server offers *keyword* (in upper case)."""
         return keyword in self.keywords
 
-    @property
+    @cached_property
     def size(self) -> int | None:
         """The maximum size of a message in bytes; None if the server states no limit (RFC 1870 §4: 0 is no limit)."""
         return _positive(self.keywords.get("SIZE", ""), _MAX_SIZE_DIGITS)
 
-    @property
+    @cached_property
     def limits(self) -> dict[str, int]:
         """The values of LIMITS, such as ``MAILMAX`` and ``RCPTMAX`` (RFC 9422 §3); a value of 0 is ignored."""
         words = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())

@@ -27,7 +27,14 @@ from securesmtp._protocol.replies import (
 from securesmtp._protocol.sasl import choose_mechanism, require_mechanism, secret_source, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
-from securesmtp.errors import AuthenticationError, ConnectError, DowngradeError, ProtocolError, RefusedError
+from securesmtp.errors import (
+    AuthenticationError,
+    ConnectError,
+    DowngradeError,
+    ProtocolError,
+    RefusedError,
+    SecureSMTPError,
+)
 
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Dialogue, Limit
@@ -172,11 +179,7 @@ def exchange(mechanism: Mechanism) -> Dialogue[None]:
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
-        response = response or _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
-        if response is None:
-            message = f"the server asks for more than {mechanism.name} can answer"
-            raise ProtocolError(message, stage=Stage.AUTH)
-        yield Send(response, Stage.AUTH)
+        yield Send(response or _respond(mechanism, raw), Stage.AUTH)
         response = None
     if is_positive(Stage.AUTH, raw.code):
         mechanism.finish()
@@ -187,7 +190,7 @@ def exchange(mechanism: Mechanism) -> Dialogue[None]:
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
     complaint = f" ({mechanism.complaint})" if mechanism.complaint else ""
     message = f'the server refused the login: "{reply}"{complaint}'
-    hint = login_hint(mechanism.proof, reply)
+    hint = login_hint(mechanism, reply)
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=is_temporary(reply.code), hint=hint)
 
 
@@ -230,6 +233,19 @@ def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
         return alone, response
     # RFC 4954 §4: an empty initial response is written as "=".
     return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets), None
+
+
+def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
+    """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
+    try:
+        response = _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
+    except SecureSMTPError as error:
+        error.reply = raw.reply()
+        raise
+    if response is None:
+        message = f"the server asks for more than {mechanism.name} can answer"
+        raise ProtocolError(message, stage=Stage.AUTH)
+    return response
 
 
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:

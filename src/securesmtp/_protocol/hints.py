@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.replies import is_refusal, is_temporary
 
 if TYPE_CHECKING:
-    from securesmtp._protocol.sasl.mechanism import Proof
+    from securesmtp._protocol.sasl.mechanism import Mechanism
     from securesmtp._values import Reply
 
 _LATER = "the refusal is temporary: try again later, or with fewer connections at the same time (max_connections)"
@@ -24,7 +24,7 @@ _TURNED_OFF = (
     "the provider does not allow this login: in Microsoft 365, turn on Authenticated SMTP for the mailbox, and look "
     "for a policy that blocks it (security defaults, conditional access)"
 )
-_LOGIN_HINTS: dict[Proof, dict[str, str]] = {
+_LOGIN_HINTS: dict[str, dict[str, str]] = {
     "token": {
         "5.5.124": "the server could not read the login: check that the username is the mailbox's full address",
         "5.7.3": (
@@ -37,13 +37,10 @@ _LOGIN_HINTS: dict[Proof, dict[str, str]] = {
             "https://mail.google.com/, and for a service account domain-wide delegation and with_subject)"
         ),
         "5.7.139": _TURNED_OFF,
-        "other": "check that the token is for this mailbox and has the scope for SMTP that the provider documents",
     },
     "password": {
         "5.7.139": _TURNED_OFF + ". It may want OAuth 2 instead of a password (auth=OAuth2(…))",
-        "other": "check the username and password; some providers require an app password",
     },
-    "certificate": {"other": "check that the server trusts the client certificate, and knows whom it names"},
 }
 _SEND_AS = (
     "the account that logs in may not send as this sender: log in as the mailbox that is in mail_from and in From, "
@@ -56,12 +53,11 @@ _REFUSAL_HINTS = {
 }
 
 
-def login_hint(proof: Proof, reply: Reply) -> str:
-    """Return what to do after *reply* refused a login that gives this *proof*."""
+def login_hint(mechanism: Mechanism, reply: Reply) -> str:
+    """Return what to do after *reply* refused a login by *mechanism*."""
     if is_temporary(reply.code):
         return _LATER
-    hints = _LOGIN_HINTS[proof]
-    return hints.get(str(reply.enhanced), hints["other"])
+    return _LOGIN_HINTS.get(mechanism.proof, {}).get(str(reply.enhanced), mechanism.hint)
 
 
 def refusal_hint(reply: Reply) -> str | None:

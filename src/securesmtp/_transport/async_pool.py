@@ -191,7 +191,7 @@ class AsyncPool:
         """Return the password that *source*, which may be a coroutine function, returns before *deadline*."""
         if isinstance(source, Tokens):
             return await fetch_token(source, deadline, leases, self.loop, self._call)
-        with password.translated_errors():
+        with password.translated_errors(source):
             call = bind(self._call, source)
             return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
 

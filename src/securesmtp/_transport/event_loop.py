@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    import trio
-
 # anyio loads it at its first use, which would keep the loop from other tasks (measured: 40 ms).
 with suppress(ImportError):
     import_module("anyio._backends._asyncio")
@@ -109,9 +107,7 @@ class _AsyncioLoop:
 
 class _TrioLoop:
     def __init__(self) -> None:
-        self._token: weakref.ref[trio.lowlevel.TrioToken] = weakref.ref(
-            sys.modules["trio"].lowlevel.current_trio_token()
-        )
+        self._token: weakref.ref[Any] = weakref.ref(sys.modules["trio"].lowlevel.current_trio_token())
 
     @property
     def is_current(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
+from securesmtp._secret import SecretSource
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Tokens
 from securesmtp._values import Stage
@@ -32,9 +33,13 @@ _POLL_INTERVAL = 0.05
 class PasswordCalls:
     """The calls of one mailer's password callables."""
 
-    def __init__(self, most: int) -> None:
-        """Run at most *most* calls at a time, so that a callable which hangs does not use up threads."""
-        self._most = most
+    def __init__(self, most: int, doing: str = WAITING) -> None:
+        """
+        Run at most *most* calls at a time, so that a callable which hangs does not use up threads.
+
+        *doing* is for the error at the end of the time.
+        """
+        self._most, self._doing = most, doing
         # Each call by its thread, in the order of the sends. Not a semaphore: an interrupt in one leaves its lock held
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
@@ -73,7 +78,7 @@ class PasswordCalls:
         result = None
         while result is None:
             with suppress(Empty):
-                result = results.get(timeout=deadline.left(Stage.AUTH, WAITING))
+                result = results.get(timeout=deadline.left(Stage.AUTH, self._doing))
         if isinstance(result, BaseException):
             raise result
         return result
@@ -88,7 +93,7 @@ class PasswordCalls:
             while list(self._calls).index(thread) >= self._most:
                 # Nothing comes yet. `left` raises once there is no time left.
                 with suppress(Empty):
-                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, WAITING)))
+                    results.get(timeout=min(_POLL_INTERVAL, deadline.left(Stage.AUTH, self._doing)))
             is_started = _start(thread)
         finally:
             if not is_started:
@@ -107,18 +112,24 @@ def _start(thread: threading.Thread) -> bool:
 
 
 def _call(source: Callable[[], Any]) -> Secret:
-    with translated_errors():
+    with translated_errors(source):
         # If it returns a callable, the caller refuses that.
         password: str | Secret = source()
         return as_secret(password)
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Call the password callable in this block: an error of ours that it raises says nothing of the send's message."""
+def translated_errors(source: Callable[[], object]) -> Iterator[None]:
+    """
+    Call *source* in this block.
+
+    An error of ours that it raises says nothing of the send's message, unless it is a `SecretSource`.
+    """
     try:
         yield
     except SecureSMTPError as error:
+        if isinstance(source, SecretSource):
+            raise
         # It may describe another message, which was perhaps sent; the message of this send was not.
         message = f"the password callable raised {type(error).__name__}: {error.args[0]}"
         kind = ConfigurationError if isinstance(error, ConfigurationError) else AuthenticationError

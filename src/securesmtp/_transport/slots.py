@@ -79,19 +79,19 @@ class Slots(Generic[L]):
 
     def claim(self, lease: Lease) -> tuple[Slot[L] | None, list[tuple[L | None, str]]]:
         """Give *lease* a slot if one is free; return it, and the expired connections with the reason to close each."""
-        now = monotonic()
-        number, expired = pick_slot([slot.state(now) for slot in self._all], self._settings.max_idle)
+        now, free = monotonic(), [slot for slot in self._all if slot.is_free]
+        number, expired = pick_slot([slot.state(now) for slot in free], self._settings.max_idle)
         if number is None:
             return None, []
-        slots = [self._all[each] for each in expired]
+        slots = [free[each] for each in expired]
         closing = [(slot.detach(), "message limit" if slot.remaining <= 0 else "idle") for slot in slots]
-        self._all[number].lease = lease
-        return self._all[number], closing
+        free[number].lease = lease
+        return free[number], closing
 
     def leases_of(self, *holders: object) -> list[Lease]:
         """Return the leases that sends in the threads or tasks *holders* have."""
-        leases = [slot.lease for slot in self._all if slot.lease is not None]
-        return [lease for lease in leases if any(map(lease.is_held_by, holders))]
+        leases = [slot.lease for slot in self._all if slot.lease is not None and not slot.lease.done]
+        return [lease for lease in leases if not lease.holders.isdisjoint(holders)]
 
     def is_outgrown(self, slot: Slot[L], needs: Callable[[Session], int] | None) -> bool:
         """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""

@@ -14,6 +14,7 @@ class ExternalMechanism:
     name: ClassVar[str] = "EXTERNAL"
     proof: ClassVar[Proof] = "certificate"
     needs_binding: ClassVar[bool] = False
+    hint: ClassVar[str] = "the server may not know the client certificate, or not let it act as this identity"
     complaint: str | None = None
     _has_responded = False
 

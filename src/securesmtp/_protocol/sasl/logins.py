@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from securesmtp._protocol.sasl.oauth import MAX_USERNAME, is_valid_username, validated_token
 from securesmtp._protocol.sasl.registry import RANKED
+from securesmtp._protocol.sasl.scram import can_prepare
 from securesmtp._protocol.sasl.sources import as_secret, is_valid_credential, validated
 from securesmtp._secret import Secret
 from securesmtp.errors import ConfigurationError
@@ -53,6 +54,10 @@ class Password:
             message = "the username must be a str of 1 to 4096 bytes without NUL"
             raise ConfigurationError(message)
         check_mechanisms(names, "password")
+        only_scram = names is not None and all(name.startswith("SCRAM-") for name in names)
+        if only_scram and isinstance(self.password, Secret) and not can_prepare(username, self.password):
+            message = "SCRAM cannot use these: SASLprep (RFC 4013) does not allow a character of username or password"
+            raise ConfigurationError(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Mechanism(Protocol):
         name: As in the server's AUTH keyword.
         proof: Which kind of login can use it.
         needs_binding: Whether it is usable only on a connection that has a channel binding.
+        hint: What to do if the server refuses the login.
         complaint: What the server has said in a challenge about a login that it is about to refuse. It is shown, so it
             has no secret in it.
     """
@@ -62,6 +63,7 @@ class Mechanism(Protocol):
     name: ClassVar[str]
     proof: ClassVar[Proof]
     needs_binding: ClassVar[bool]
+    hint: ClassVar[str]
     complaint: str | None
 
     def __init__(self, credentials: Credentials) -> None:
@@ -69,7 +71,7 @@ class Mechanism(Protocol):
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """What must not be shown if a reply repeats it. It is redacted once a message has any of it."""
+        """What must not be shown if a reply repeats it. None is empty. All are redacted once a message has one."""
 
     def start(self) -> bytes | None:
         """

@@ -67,6 +67,9 @@ class _Bearer:
 
     proof: ClassVar[Proof] = "token"
     needs_binding: ClassVar[bool] = False
+    hint: ClassVar[str] = (
+        "check that the token is for this mailbox and has the scope for SMTP that the provider documents"
+    )
     complaint: str | None = None
     _ANSWER_TO_ERROR: ClassVar[bytes]
 

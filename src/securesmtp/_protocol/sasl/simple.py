@@ -13,6 +13,7 @@ class _Simple:
 
     proof: ClassVar[Proof] = "password"
     needs_binding: ClassVar[bool] = False
+    hint: ClassVar[str] = "check the username and password; some providers require an app password"
     complaint: str | None = None
 
     def __init__(self, credentials: Credentials) -> None:

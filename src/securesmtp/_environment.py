@@ -1,0 +1,103 @@
+"""The environment variables of a mailer. Nothing else in the library reads the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from securesmtp._arguments import as_count, as_seconds
+from securesmtp._secret import Secret
+from securesmtp._shown import quote
+from securesmtp._url import add_url
+from securesmtp._values import TLSMode
+from securesmtp.credentials import from_command, from_file
+from securesmtp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securesmtp._arguments import Given
+
+
+def add_environment(given: Given, prefix: str) -> None:
+    """
+    Add the arguments that the variables with *prefix* give to *given*.
+
+    Raises:
+        ConfigurationError: One of them is empty or wrong, is not a setting, or gives again what is given.
+    """
+    if not re.fullmatch(r"\w+", prefix):
+        raise ConfigurationError("the prefix is not of letters, digits and underscores", hint='pass "SMTP_"')
+    _refuse_unknown(prefix)
+    variables = [name for name in ("URL", *_VARIABLES) if prefix + name in os.environ]
+    if "URL" not in variables and "HOST" not in variables:
+        raise ConfigurationError(f"neither {prefix}HOST nor {prefix}URL is set")
+    for name in variables:
+        variable = prefix + name
+        if not os.environ[variable]:
+            raise ConfigurationError(f"{variable} is empty", hint="give it a value, or remove it")
+        if name == "URL":
+            add_url(given, Secret(os.environ[variable]), variable)
+        else:
+            argument, convert = _VARIABLES[name]
+            given.add(argument, convert(os.environ[variable], variable), variable)
+
+
+def _refuse_unknown(prefix: str) -> None:
+    known = ("URL", *_VARIABLES)
+    names = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        close = get_close_matches(unknown[0], known, 1)
+        meant = f"do you mean {prefix}{close[0]}? otherwise" if close else "if it is for something else,"
+        hint = f'{meant} rename it, or choose another prefix: from_env("MYAPP_{prefix}")'
+        raise ConfigurationError(f"{quote(prefix + unknown[0])} is set, and it is not a setting of a mailer", hint=hint)
+
+
+def _mode(value: str, variable: str) -> TLSMode:
+    if value not in tuple(TLSMode):
+        raise ConfigurationError(
+            f'{variable} is neither "implicit" nor "starttls"', hint="there is no mode without TLS"
+        )
+    return TLSMode(value)
+
+
+def _split_command(value: str, variable: str) -> Callable[[], Secret]:
+    arguments: list[str] = []
+    # Outside of the `except`, so that the error has no context: its frames have the command.
+    with suppress(ValueError):
+        arguments = shlex.split(value)
+    if not arguments:
+        raise ConfigurationError(f"{variable} is not a command: a quote is not closed, or it has no word")
+    return from_command(arguments)
+
+
+def _unchanged(value: str, _: str) -> str:
+    return value
+
+
+def _secret(value: str, _: str) -> Secret:
+    return Secret(value)
+
+
+def _file(value: str, _: str) -> Callable[[], Secret]:
+    return from_file(value)
+
+
+# By name without the prefix: the argument of the mailer, and how it is made from the value.
+_VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
+    "HOST": ("host", _unchanged),
+    "PORT": ("port", as_count),
+    "TLS": ("tls", _mode),
+    "USERNAME": ("username", _unchanged),
+    "PASSWORD": ("password", _secret),
+    "PASSWORD_FILE": ("password", _file),
+    "PASSWORD_COMMAND": ("password", _split_command),
+    "CA_FILE": ("ca_file", _unchanged),
+    "TIMEOUT": ("timeout", as_seconds),
+    "DEADLINE": ("deadline", as_seconds),
+}

@@ -1,0 +1,1 @@
+"""Where a secret comes from: what the functions of `securesmtp.credentials` return."""

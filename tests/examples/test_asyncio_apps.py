@@ -1,0 +1,193 @@
+"""The applications that docs/how-to/asyncio.md prints, and what it says about web servers: real requests to uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from http.client import HTTPConnection
+from types import ModuleType
+from typing import Any
+
+import django
+import pytest
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.urls import clear_url_caches, path
+from fastapi import FastAPI
+
+from examples.conftest import AsPrinted
+from examples.serving import EXAMPLES, App, serving, when_logged
+from examples.watched import Watched, leave, wait
+from scripted import Answer, Peer, Script, honest
+
+PAGE = (EXAMPLES.parent / "how-to/asyncio.md").read_text("utf-8")
+URLS = "urls_of_the_page"
+# Makes Django's application with a view at /confirm.
+MakeDjango = Callable[[Any], App]
+
+
+def load(test: str) -> dict[str, Any]:
+    """Run the block of the page that this test runs, and return its names."""
+    (code,) = re.findall(rf"<!-- run by: {test} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    module = ModuleType("app")
+    exec(compile(code, "asyncio.md", "exec"), vars(module))  # noqa: S102 -- our own page
+    return vars(module)
+
+
+@pytest.fixture
+def django_app(monkeypatch: pytest.MonkeyPatch) -> MakeDjango:
+    """Return a function that makes Django's application with a view at /confirm."""
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF=URLS, SECRET_KEY="secret", ALLOWED_HOSTS=["*"])
+        django.setup()
+
+    def make(view: Any) -> App:
+        urls = ModuleType(URLS)
+        urls.urlpatterns = [path("confirm", view)]  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, URLS, urls)
+        clear_url_caches()
+        application: App = get_asgi_application()
+        return application
+
+    return make
+
+
+def post(port: int, where: str) -> tuple[int, Any]:
+    """Post an empty request; return the status and the JSON."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", where)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def begin(port: int, where: str) -> socket.socket:
+    """Post an empty request, and do not wait for the response."""
+    browser = socket.create_connection(("127.0.0.1", port), timeout=30)
+    browser.sendall(f"POST {where} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    return browser
+
+
+def server_with(**replies: Answer) -> Script:
+    """Return the script of a mail server that the page's login opens."""
+    return honest(auth=("me", "secret"), replies=replies)
+
+
+def test_the_pages_application_sends(as_printed: AsPrinted) -> None:
+    """All requests use one connection; a refusal has the status that the application gives it."""
+    codes = iter([b"250 ok\r\n", b"250 ok\r\n", b"550 5.1.1 no\r\n", b"451 4.7.1 later\r\n"])
+    server = as_printed(server_with(RCPT=lambda peer, line: next(codes)))
+    with serving(load("test_the_pages_application_sends")["app"]) as port:
+        answers = [post(port, f"/orders/{number}/confirm") for number in range(4)]
+    assert [status for status, _ in answers] == [200, 200, 502, 503]
+    assert all("@example.com>" in body["message_id"] for _, body in answers[:2])
+    assert answers[2][1] == {"detail": "the message: refused"}
+    server.joined()
+    assert (len(server.accepted), len(server.connections)) == (2, 1)
+
+
+class Tasks(set[object]):
+    """The tasks of an application; the test sees when one was added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = threading.Semaphore(0)
+
+    def add(self, task: object) -> None:
+        super().add(task)
+        self.added.release()
+
+
+class Slow:
+    """A mail server that waits before it wants the content."""
+
+    def __init__(self, as_printed: AsPrinted) -> None:
+        self.asked, self.released = threading.Semaphore(0), threading.Event()
+        self.server = as_printed(server_with(DATA=self._wait))
+
+    def _wait(self, peer: Peer, line: bytes) -> bytes:
+        self.asked.release()
+        self.released.wait(30)
+        return b"354 go\r\n"
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["client-leaves", "process-ends"])
+def test_the_pages_application_loses_no_message(as_printed: AsPrinted, leaves: bool) -> None:  # noqa: FBT001
+    """If clients leave and their requests are cancelled, or the process ends, their messages are sent."""
+    slow, names, tasks = Slow(as_printed), load("test_the_pages_application_sends"), Tasks()
+    names["tasks"] = tasks
+    app = Watched(names["app"], cancels=leaves)
+    # With the limit 0, uvicorn cancels the requests when it shuts down.
+    end = when_logged("Waiting for application shutdown", slow.released.set)
+    with contextlib.ExitStack() as browsers, end, serving(app, timeout_graceful_shutdown=0) as port:
+        for number in range(6):
+            browser = browsers.enter_context(begin(port, f"/orders/{number}/confirm"))
+            wait(tasks.added, 1)
+            if leaves:
+                leave(browser, resets=False)
+                wait(app.left, 1)
+        # Two more wait for a connection.
+        wait(slow.asked, 4)
+    slow.server.joined()
+    assert len(slow.server.accepted) == 6
+
+
+def test_a_django_view_sends_although_its_browser_leaves(as_printed: AsPrinted, django_app: MakeDjango) -> None:
+    """Django cancels the view; the message is sent, and the next one over the same connection."""
+    slow, views = Slow(as_printed), load("test_a_django_view_sends_although_its_browser_leaves")
+    app = Watched(django_app(views["confirm"]), cancels=False)
+    with serving(app, lifespan="off") as port:
+        browser = begin(port, "/confirm")
+        wait(slow.asked, 1)
+        leave(browser, resets=False)
+        wait(app.left, 1)
+        slow.released.set()
+        assert post(port, "/confirm")[0] == 200
+    asyncio.run(views["mailer"].close())
+    slow.server.joined()
+    assert (len(slow.server.accepted), len(slow.server.connections)) == (2, 1)
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "django"])
+def test_what_becomes_of_a_request_whose_client_leaves(django_app: MakeDjango, framework: str) -> None:
+    """FastAPI under uvicorn lets it go on; Django cancels it."""
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+    released, loops, seen = asyncio.Event(), list[asyncio.AbstractEventLoop](), list[str]()
+
+    async def view(*request: object) -> None:
+        loops.append(asyncio.get_running_loop())
+        begun.release()
+        try:
+            await released.wait()
+            seen.append("goes on")
+        except asyncio.CancelledError:
+            seen.append("is cancelled")
+            raise
+        finally:
+            ended.release()
+
+    async def route() -> None:
+        await view()
+
+    fastapi = FastAPI()
+    fastapi.post("/confirm")(route)
+    app = Watched(fastapi if framework == "fastapi" else django_app(view), cancels=False)
+    with serving(app, lifespan="off") as port:
+        browser = begin(port, "/confirm")
+        wait(begun, 1)
+        leave(browser, resets=False)
+        wait(app.left, 1)
+        if framework == "fastapi":
+            loops[0].call_soon_threadsafe(released.set)
+        wait(ended, 1)
+    (what,) = seen
+    rows = {"fastapi": "FastAPI and Starlette under uvicorn", "django": "an async view of Django"}
+    assert f"| the client leaves: {rows[framework]} | {what} |" in PAGE

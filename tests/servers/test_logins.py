@@ -1,0 +1,142 @@
+"""Each login mechanism with each real server: the table of docs/how-to/log-in.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from securesmtp import (
+    AuthenticationError,
+    External,
+    NoUsableMechanismError,
+    Password,
+    SecureMailer,
+    ServerReport,
+    TLSPolicy,
+)
+from securesmtp._protocol.sasl import RANKED
+from securesmtp._transport.channel import Channel
+from servers.real import ACCOUNTS, ALICE, CAROL, PREPARED, Account, RealServer
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/log-in.md"
+PASSWORDS = [name for name, mechanism in RANKED.items() if mechanism.proof == "password"]
+
+
+def table() -> dict[tuple[str, str], bool]:
+    """Return which mechanism each server has, by the page."""
+    text = PAGE.read_text("utf-8").partition("## What was tested")[2]
+    head, *rows = re.findall(r"^\| (`[A-Z0-9-]+`|mechanism) \| (.*) \|$", text, re.MULTILINE)
+    servers = [name.lower() for name in head[1].split(" | ")]
+    cells = {
+        (server, mechanism.strip("`")): cell == "yes"
+        for mechanism, row in rows
+        for server, cell in zip(servers, row.split(" | "), strict=True)
+    }
+    assert {mechanism for _, mechanism in cells} == set(RANKED)
+    return cells
+
+
+TABLE = table()
+Attempts = Callable[[], list[bytes]]
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
+    """Record what is written to the wire, and return each AUTH command since the last call."""
+    written: list[bytes] = []
+    write = Channel.write
+
+    def recording(channel: Channel, record: memoryview) -> int:
+        sent = write(channel, record)
+        written.append(bytes(record[:sent]))
+        return sent
+
+    def taken() -> list[bytes]:
+        found = re.findall(rb"^AUTH (\S+)", b"".join(written), re.MULTILINE)
+        written.clear()
+        return found
+
+    monkeypatch.setattr(Channel, "write", recording)
+    return taken
+
+
+Check = Callable[..., ServerReport]
+
+
+@pytest.fixture
+def check(login_server: RealServer, ca_file: Path) -> Check:
+    """Log in to the server."""
+
+    def check(auth: Password | External, **policy: object) -> ServerReport:
+        trust = TLSPolicy(ca_file=ca_file, **policy)  # type: ignore[arg-type]
+        with SecureMailer(login_server.host, login_server.implicit_port, auth=auth, policy=trust, timeout=20) as mailer:
+            return mailer.check()
+
+    return check
+
+
+@pytest.mark.parametrize("mechanism", PASSWORDS)
+def test_a_password_logs_in_by_each_mechanism(
+    login_server: RealServer, check: Check, attempts: Attempts, mechanism: str
+) -> None:
+    """Each account; a wrong password is refused after one attempt; and what is not offered is not tried."""
+    is_offered = TABLE[login_server.name, mechanism]
+    for account in ACCOUNTS:
+        report = check(Password(*account, [mechanism]))
+        assert (report.mechanism, report.login) == ((mechanism, True) if is_offered else (None, False)), report
+        assert attempts() == [mechanism.encode()] * is_offered
+    report = check(Password(ALICE.username, "not this", [mechanism]))
+    assert report.login is False
+    kind = AuthenticationError if is_offered else NoUsableMechanismError
+    assert type(report.login_error) is kind
+    assert attempts() == [mechanism.encode()] * is_offered
+
+
+def test_the_strongest_that_the_server_offers_is_used(
+    login_server: RealServer, check: Check, attempts: Attempts
+) -> None:
+    """And the report says why it is no better one."""
+    best = next(mechanism for mechanism in PASSWORDS if TABLE[login_server.name, mechanism])
+    report = check(Password(*ALICE))
+    assert (report.mechanism, report.login) == (best, True)
+    assert report.passed_over == dict.fromkeys(PASSWORDS[: PASSWORDS.index(best)], "the server does not offer it")
+    assert attempts() == [best.encode()]
+    report = check(Password(ALICE.username, "not this"))
+    assert report.login is False
+    assert attempts() == [best.encode()]
+
+
+# U+00AA, U+00A0, U+2168, U+00AD and a ligature become what the server has; the emoji stays (O19).
+TYPED = "\u00aa\u00a0\u2168 \ufb01\u00ad\N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize("mechanism", [name for name in PASSWORDS if name.startswith("SCRAM-")])
+def test_a_password_is_prepared_for_scram(login_server: RealServer, check: Check, mechanism: str) -> None:
+    """As its user typed it, it is the one that the server has, whether the server prepares it or not."""
+    if TABLE[login_server.name, mechanism]:
+        report = check(Password(PREPARED.username, TYPED, [mechanism]))
+        assert (report.mechanism, report.login) == (mechanism, True), report
+
+
+def test_a_certificate_logs_in(
+    login_server: RealServer, check: Check, attempts: Attempts, ca: trustme.CA, tmp_path: Path
+) -> None:
+    """As whom it names, and as nobody else."""
+    path = tmp_path / "carol.pem"
+    ca.issue_cert(common_name=CAROL).private_key_and_cert_chain_pem.write_to_path(str(path))
+    is_offered = TABLE[login_server.name, "EXTERNAL"]
+    for identity in ("", CAROL, ALICE.username):
+        report = check(External(identity), client_cert=path)
+        assert report.login is (is_offered and identity != ALICE.username), identity
+        assert attempts() == [b"EXTERNAL"] * is_offered
+
+
+def test_an_account_has_every_letter_that_needs_care() -> None:
+    """Letters beyond ASCII, a blank, a comma and an equals sign, in a name and in a password."""
+    for field in Account._fields:
+        values = [getattr(account, field) for account in ACCOUNTS]
+        assert any(set(" ,=") < set(value) and not value.isascii() for value in values)

@@ -1,0 +1,446 @@
+"""Runs of `AsyncSecureMailer.send_many` against real servers: left, cancelled or closed, it tells the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from conftest import Mailer, Serve, thorough
+from scripted import Peer, ScriptedServer, honest
+from securesmtp import AsyncSecureMailer, Envelope, Outcome, SendResult
+from securesmtp.events import Event, Failed, Sent
+from tasks import happens
+
+ACCEPTED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.NOT_SENT, Outcome.UNKNOWN
+OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
+BACKENDS = ("asyncio", "trio")
+AsyncMailer = Callable[..., AsyncSecureMailer]
+Run = Callable[..., Any]
+
+
+@pytest.fixture(params=BACKENDS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run an async function on asyncio and on trio."""
+
+    async def limited(function: Callable[..., Awaitable[object]], *args: object) -> object:
+        with anyio.fail_after(30):
+            return await function(*args)
+
+    return lambda function, *args: anyio.run(limited, function, *args, backend=request.param)
+
+
+@pytest.fixture
+def async_mailer(ca_file: Path) -> AsyncMailer:
+    """Make async mailers for scripted servers."""
+
+    def make(server: ScriptedServer, **options: Any) -> AsyncSecureMailer:
+        return AsyncSecureMailer("localhost", server.port, **{"ca_file": ca_file, "timeout": 10, **options})
+
+    return make
+
+
+def mails(count: int, first: int = 0) -> Iterator[Envelope]:
+    """Return messages whose subject is their number."""
+    for number in range(first, first + count):
+        data = b"Subject: %d\r\nMessage-ID: <%d@x>\r\n\r\nx\r\n" % (number, number)
+        yield Envelope("a@b.example", ["nobody@d.example" if number % 7 == 6 else "c@d.example"], data)
+
+
+def _number(content: bytes) -> int:
+    return int(content.split(b"\r\n")[0].removeprefix(b"Subject: "))
+
+
+def _arrived(server: ScriptedServer) -> list[int]:
+    return sorted(_number(each.content) for each in server.accepted)
+
+
+def _free(mailer: AsyncSecureMailer) -> list[bool]:
+    return [slot.is_free for slot in mailer._pool.slots]
+
+
+def _describe(result: SendResult, server: ScriptedServer) -> tuple[object, ...]:
+    error, receipt = result.error, result.receipt
+    text = "" if error is None else str(error).replace(str(server.port), "PORT")
+    reply = None if receipt is None else (receipt.reply, [each.address for each in receipt.recipients])
+    return result.index, result.message_id, result.outcome, result.retryable, type(error).__name__, text, reply
+
+
+def _dies(at: int, then: bytes = b"") -> Callable[[], Callable[[Peer, bytes], bytes]]:
+    """Make a reply that ends the connection at each *at*-th message."""
+
+    def make() -> Callable[[Peer, bytes], bytes]:
+        seen = [0]
+
+        def reply(peer: Peer, line: bytes) -> bytes:
+            seen[0] += 1
+            if seen[0] % at:
+                return b"250 ok\r\n"
+            if not then:
+                peer.cut()
+                peer.sleep_until_peer_closes()
+            return then
+
+        return reply
+
+    return make
+
+
+def _refuses() -> Callable[[Peer, bytes], bytes]:
+    return lambda _, line: b"550 5.1.1 no\r\n" if b"nobody" in line else b"250 ok\r\n"
+
+
+def _constant(reply: bytes) -> Callable[[], bytes]:
+    return lambda: reply
+
+
+# The replies of the server, made anew for each.
+SERVERS: dict[str, dict[str, Callable[[], Any]]] = {
+    "accepts": {},
+    "refuses some recipients": {"RCPT": _refuses},
+    "refuses some contents": {"CONTENT": _dies(3, b"554 5.6.0 spam\r\n")},
+    "defers some contents": {"CONTENT": _dies(3, b"451 4.3.0 later\r\n")},
+    "cuts at MAIL": {"MAIL": _dies(4)},
+    "cuts at RCPT": {"RCPT": _dies(4)},
+    "cuts after the content": {"CONTENT": _dies(4)},
+    "421 at MAIL": {"MAIL": _dies(4, b"421 4.3.2 restarting\r\n")},
+    "421 after the content": {"CONTENT": _dies(4, b"421 4.3.2 restarting\r\n")},
+    "421 at the greeting": {"GREETING": _constant(b"421 4.3.2 not now\r\n")},
+    "refuses the login": {"AUTH": _constant(b"535 5.7.8 no\r\n")},
+    "refuses the login for now": {"AUTH": _constant(b"454 4.7.0 later\r\n")},
+}
+
+
+@pytest.mark.parametrize("case", [*itertools.product(SERVERS, ["off", "message", "session"])], ids="-".join)
+def test_a_run_has_the_results_of_the_sync_mailer(
+    run: Run, serve: Serve, mailer: Mailer, async_mailer: AsyncMailer, case: tuple[str, str]
+) -> None:
+    """For the same server: outcomes, errors with their whole text, and receipts."""
+    name, pipelining = case
+
+    def started() -> ScriptedServer:
+        replies = {verb: make() for verb, make in SERVERS[name].items()}
+        return serve(honest(auth=("me", "secret"), extensions=OFFER, replies=replies), overlaps=True, connections=100)
+
+    options = {"max_connections": 1, "pipelining": pipelining, "username": "me", "password": "secret"}
+    messages = [*mails(12), Envelope("a@b", ["not an address"], b"x"), *mails(3, 12)]
+
+    async def main(server: ScriptedServer) -> list[SendResult]:
+        async with async_mailer(server, **options) as mine:
+            return [result async for result in mine.send_many(messages)]
+
+    server = started()
+    expected = [_describe(result, server) for result in mailer(server, **options).send_many(messages)]
+    other = started()
+    assert [_describe(result, other) for result in run(main, other)] == expected
+    assert _arrived(other) == _arrived(server)
+
+
+class Gate:
+    """
+    Replies to the content that wait until the test lets them through, except for the first messages.
+
+    Attributes:
+        waiting: Is set when one waits.
+        go: Lets all of them through.
+    """
+
+    def __init__(self, first: int) -> None:
+        """Reply to the *first* messages at once."""
+        self.waiting, self.go = threading.Event(), threading.Event()
+        self._first = first
+
+    def __call__(self, peer: Peer, content: bytes) -> bytes:
+        """Reply to a message."""
+        if _number(content) >= self._first:
+            self.waiting.set()
+            self.go.wait(10)
+        return b"250 ok\r\n"
+
+
+def _check(server: ScriptedServer, results: list[SendResult], events: list[Event]) -> None:
+    """Check that each message has one result, and one event if it was tried, which say what the server knows."""
+    # The last is that of another run.
+    assert [result.index for result in results] == [*range(len(results) - 1), 0]
+    arrived = Counter(_arrived(server))
+    assert set(arrived.values()) <= {1}
+    outcomes = {int(str(result.message_id)[1:-3]): result.outcome for result in results}
+    accepted = {number for number, outcome in outcomes.items() if outcome is ACCEPTED}
+    unknown = {number for number, outcome in outcomes.items() if outcome is UNKNOWN}
+    assert accepted <= set(arrived) <= accepted | unknown
+    sent = [str(event.receipt.message_id) for event in events if isinstance(event, Sent)]
+    failed = [str(event.error.message_id) for event in events if isinstance(event, Failed)]
+    assert sorted(sent) == sorted(f"<{number}@x>" for number in accepted)
+    assert set(Counter(sent + failed).values()) <= {1}
+    untried = "before its turn"
+    tried = {result.message_id for result in results if untried not in str(result.error)}
+    assert set(sent + failed) == tried
+    for event in events:
+        if isinstance(event, Failed):
+            assert event.error.outcome is outcomes[int(str(event.error.message_id)[1:-3])]
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+@pytest.mark.parametrize("how", ["break", "error", "break in a block", "error in a block"])
+def test_a_loop_that_is_left_finishes_what_is_being_sent(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, how: str, pipelining: str
+) -> None:
+    """With a block or `aclose()` it is waited for, and the results can be read; the connections stay usable."""
+    gate, events = Gate(3), list[Event]()
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": gate}), overlaps=True)
+
+    async def main() -> None:
+        async with async_mailer(server, max_connections=2, pipelining=pipelining, on_event=events.append) as mine:
+            results, read = mine.send_many(mails(500)), list[SendResult]()
+
+            async def loop() -> None:
+                async for result in results:
+                    read.append(result)
+                    if result.index == 2:
+                        await happens(gate.waiting)
+                        gate.go.set()
+                        assert "error" not in how, "an error"
+                        break
+
+            async def leave() -> None:
+                if "block" in how:
+                    async with results:
+                        await loop()
+                else:
+                    await loop()
+
+            if "error" in how:
+                with pytest.raises(AssertionError, match="an error"):
+                    await leave()
+            else:
+                await leave()
+            if "block" not in how:
+                await results.aclose()
+            assert _free(mine) == [True, True]
+            read += [result async for result in results]
+            assert 3 < len(read) < 200
+            assert {result.outcome for result in read} <= {ACCEPTED, NOT_SENT}
+            read += [result async for result in mine.send_many(mails(1, 1000))]
+            assert read[-1].outcome is ACCEPTED
+        assert len(server.connections) == 2
+        _check(server, read, events)
+
+    run(main)
+
+
+async def _by_scope(action: Callable[[], Coroutine[Any, Any, object]], when: threading.Event) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(action)
+        await happens(when)
+        group.cancel_scope.cancel()
+
+
+async def _by_task(action: Callable[[], Coroutine[Any, Any, object]], when: threading.Event) -> None:
+    if trio.lowlevel.in_trio_task():
+        await _by_scope(action, when)
+        return
+    task = asyncio.ensure_future(action())
+    await happens(when)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("case", [*itertools.product(["for", "aclose", "block"], ["message", "session"])], ids="-".join)
+@pytest.mark.parametrize("cancel", [_by_scope, _by_task])
+def test_a_cancelled_loop_drops_its_connections_and_knows_what_became_of_each_message(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, cancel: Any, case: tuple[str, str]
+) -> None:
+    """At once, although the server is slow; then the mailer is usable."""
+    place, pipelining = case
+    gate, events, closing = Gate(3), list[Event](), threading.Event()
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": gate}), overlaps=True)
+
+    async def main() -> None:
+        async with async_mailer(server, max_connections=2, pipelining=pipelining, on_event=events.append) as mine:
+            results, read = mine.send_many(mails(500)), list[SendResult]()
+
+            async def reads(last: int = -1) -> None:
+                async for result in results:
+                    read.append(result)
+                    if result.index == last:
+                        break
+
+            async def closes() -> None:
+                await reads(2)
+                await happens(gate.waiting)
+                closing.set()
+                await results.aclose()
+
+            async def sleeps() -> None:
+                async with results:
+                    await reads(2)
+                    await anyio.sleep_forever()
+
+            before = time.monotonic()
+            action, when = {
+                "for": (reads, gate.waiting),
+                "aclose": (closes, closing),
+                "block": (sleeps, gate.waiting),
+            }[place]
+            await cancel(action, when)
+            assert _free(mine) == [True, True]
+            rest = [result async for result in results]
+            assert time.monotonic() - before < 5
+            gate.go.set()
+            assert UNKNOWN in {result.outcome for result in rest}
+            read += rest
+            assert len(read) < 200
+            read += [result async for result in mine.send_many(mails(1, 1000))]
+            assert read[-1].outcome is ACCEPTED
+        await anyio.to_thread.run_sync(server.joined)
+        _check(server, read, events)
+
+    run(main)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_message_that_waits_for_a_connection_when_the_run_is_cancelled_is_not_sent(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, pipelining: str
+) -> None:
+    """Its worker had taken it, but it certainly never left: another send has the only connection."""
+    gate, events = Gate(0), list[Event]()
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": gate}), overlaps=True)
+
+    async def main() -> None:
+        async with async_mailer(server, max_connections=1, pipelining=pipelining, on_event=events.append) as mine:
+            results, other = mine.send_many(mails(3, 100)), mine.send_many(mails(1))
+            async with anyio.create_task_group() as group:
+                group.start_soon(other.__anext__)
+                await happens(gate.waiting)
+                with anyio.move_on_after(0.05):
+                    await anext(results)
+                gate.go.set()
+            rest = [result async for result in results]
+            assert [result.outcome for result in rest] == [NOT_SENT] * len(rest)
+            assert all(result.retryable for result in rest)
+            assert "waiting for a connection" in str(rest[0].error) or "interrupted" in str(rest[0].error)
+        failed = [str(event.error.message_id) for event in events if isinstance(event, Failed)]
+        assert failed == ["<100@x>"]
+
+    run(main)
+
+
+def test_results_that_nobody_keeps_are_reported_by_events(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:
+    """What was being sent is finished, each message has its event, and no more are sent (PITFALLS A7)."""
+    gate, events = Gate(2), list[Event]()
+    server = serve(honest(replies={"CONTENT": gate}))
+
+    async def main() -> None:
+        async with async_mailer(server, max_connections=2, on_event=events.append) as mine:
+            async for result in mine.send_many(mails(500)):
+                if result.index == 1:
+                    break
+            del result
+            await happens(gate.waiting)
+            gate.go.set()
+        # The mailer has waited for them.
+
+    run(main)
+    sent = sorted(event.receipt.message_id or "" for event in events if isinstance(event, Sent))
+    assert sent == sorted(f"<{number}@x>" for number in _arrived(server))
+    assert 3 <= len(sent) <= 8
+
+
+def test_an_async_iterable_is_read_as_a_list_is(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:
+    """One that waits lets the workers send meanwhile; its error comes after the results."""
+    server = serve()
+
+    async def trickle() -> AsyncIterator[Envelope]:
+        for mail in mails(5):
+            await anyio.sleep(0.002)
+            yield mail
+        raise LookupError("the queue is gone")
+
+    async def main() -> None:
+        async with async_mailer(server) as mine:
+            results, read = mine.send_many(trickle()), list[SendResult]()
+            with pytest.raises(LookupError):
+                read.extend([result async for result in results])
+            with suppress(LookupError):
+                async for result in mine.send_many(trickle()):
+                    read.append(result)
+            assert [result.outcome for result in read] == [ACCEPTED] * 5
+
+    run(main)
+    assert _arrived(server) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("rounds", thorough(60, 5000))
+def test_random_cancellations_lose_no_slot_and_no_truth(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, rounds: int
+) -> None:
+    """Each round is cancelled at a random moment; every message has one result and one event (PITFALLS A1, A2)."""
+    events = list[Event]()
+    server = serve(honest(extensions=OFFER), connections=10**6, overlaps=True)
+    choose = random.Random(rounds)
+
+    async def one(mine: AsyncSecureMailer, first: int) -> None:
+        events.clear()
+        known = len(server.connections)
+        results, read = mine.send_many(mails(choose.randrange(1, 12), first)), list[SendResult]()
+
+        async def reads() -> None:
+            async for result in results:
+                read.append(result)
+
+        async def reads_in_block() -> None:
+            async with results:
+                await reads()
+
+        action = choose.choice([reads, reads_in_block])
+        seconds = choose.choice([0, 0.001, 0.003, 0.01]) * choose.random() * 2
+        if choose.random() < 0.5 or trio.lowlevel.in_trio_task():
+            with anyio.move_on_after(seconds):
+                await action()
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(action(), seconds)
+        assert _free(mine) == [True] * 3
+        read += [result async for result in results]
+        _verify(read, first, known)
+
+    def _verify(read: list[SendResult], first: int, known: int) -> None:
+        assert [result.index for result in read] == list(range(len(read)))
+        sent = [str(event.receipt.message_id) for event in events if isinstance(event, Sent)]
+        failed = [str(event.error.message_id) for event in events if isinstance(event, Failed)]
+        assert sorted(sent) == sorted(str(result.message_id) for result in read if result.outcome is ACCEPTED)
+        assert set(Counter(sent + failed).values()) <= {1}
+        told.update({first + result.index: result.outcome for result in read})
+
+    told = dict[int, Outcome]()
+
+    async def main() -> None:
+        for pipelining in ("message", "session"):
+            options = {"max_connections": 3, "pipelining": pipelining, "on_event": events.append}
+            async with async_mailer(server, **options) as mine:
+                for each in range(rounds // 2):
+                    await one(mine, 20 * each + (10**6 if pipelining == "session" else 0))
+                (last,) = [result async for result in mine.send_many(mails(1, 5 * 10**6 + len(told)))]
+                assert last.outcome is ACCEPTED
+                told[5 * 10**6 + len(told)] = ACCEPTED
+
+    run(main)
+    server.joined()
+    arrived = Counter(_arrived(server))
+    assert set(arrived.values()) == {1}
+    accepted = {number for number, outcome in told.items() if outcome is ACCEPTED}
+    unknown = {number for number, outcome in told.items() if outcome is UNKNOWN}
+    assert accepted <= set(arrived) <= accepted | unknown
+    assert len(accepted) > rounds // 4

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, fetch_password, read_binding, receive, upgrade
+from securesmtp._protocol.effects import Respond, Send, connect, fetch_password, read_binding, receive, respond, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
 from securesmtp._protocol.hints import login_hint
 from securesmtp._protocol.replies import (
@@ -179,7 +179,7 @@ def exchange(mechanism: Mechanism) -> Dialogue[None]:
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
-        yield Send(response or _respond(mechanism, raw), Stage.AUTH)
+        yield Send(response or (yield from _answer(mechanism, raw)), Stage.AUTH)
         response = None
     if is_positive(Stage.AUTH, raw.code):
         mechanism.finish()
@@ -228,17 +228,19 @@ def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
 def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
     """Return AUTH, and separately the initial response if AUTH has no room for it (RFC 4954 §4)."""
     name, response = mechanism.name.encode("ascii"), _encode_response(mechanism, mechanism.start())
-    alone = line(b"AUTH", name)
+    alone = line(b"AUTH", name, known=mechanism.secrets)
     if response is None or len(alone.data) + len(response.data) - 1 > MAX_COMMAND:
         return alone, response
     # RFC 4954 §4: an empty initial response is written as "=".
-    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets), None
+    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets, known=response.known), None
 
 
-def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
+def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
     """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
     try:
-        response = _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
+        response = _encode_response(
+            mechanism, (yield from respond(Respond(mechanism, _decode_challenge(raw.challenge))))
+        )
     except SecureSMTPError as error:
         error.reply = raw.reply()
         raise
@@ -251,9 +253,9 @@ def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:
     if response is None:
         return None
-    # All of them, once it has one: a server that has the password may repeat it although only a proof was sent.
-    secrets = mechanism.secrets if any(secret in response for secret in mechanism.secrets) else ()
-    return line(base64.b64encode(response), secrets=secrets, limit=MAX_AUTH)
+    known = mechanism.secrets
+    secrets = known if any(secret in response for secret in known) else ()
+    return line(base64.b64encode(response), secrets=secrets, known=known, limit=MAX_AUTH)
 
 
 def _decode_challenge(challenge: bytes) -> bytes | None:

@@ -25,6 +25,7 @@ from securesmtp._values import TLSInfo
 
 if TYPE_CHECKING:
     from securesmtp._protocol.capabilities import Capabilities
+    from securesmtp._protocol.sasl import Mechanism
     from securesmtp._values import Stage
 
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
@@ -134,6 +135,18 @@ class Adapt:
         return self.submission.adapt_to(self.capabilities)
 
 
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Answer a SASL challenge. SCRAM computes as long as the server asks for. The answer is the response, or None."""
+
+    mechanism: Mechanism
+    challenge: bytes | None = field(repr=False)
+
+    def perform(self) -> bytes | None:
+        """Return the response."""
+        return self.mechanism.respond(self.challenge)
+
+
 class Deadline(Protocol):
     """A moment by which something must be done (`_transport.deadline.Deadline`)."""
 
@@ -151,10 +164,10 @@ class SetDeadline:
     seconds: float = inf
 
 
-Computation: TypeAlias = FetchPassword | FetchToken | Adapt
+Computation: TypeAlias = FetchPassword | FetchToken | Adapt | Respond
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
-Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bool | None
+Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bytes | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -187,6 +200,13 @@ def fetch_password(source: Secret | Callable[[], Any]) -> Dialogue[Secret]:
 def fetch_token(source: Callable[[], Any]) -> Dialogue[Secret]:
     """Return the mailer's access token."""
     return _checked(Secret, (yield FetchToken(source)))
+
+
+def respond(effect: Respond) -> Dialogue[bytes | None]:
+    """Return the response to a challenge, or None if there is none."""
+    # In the effect, the challenge is not in this frame, which a traceback shows.
+    answer = yield effect
+    return None if answer is None else _checked(bytes, answer)
 
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:

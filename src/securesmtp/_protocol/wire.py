@@ -44,10 +44,13 @@ class Line:
     Attributes:
         data: The bytes to write.
         secrets: The secrets in *data*, decoded; they are redacted from every later reply.
+        known: Secrets that are redacted from every later reply as well, although *data* has none: the server may know
+            them from elsewhere.
     """
 
     data: bytes
     secrets: tuple[bytes, ...] = ()
+    known: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         """Return the line without CRLF, or a placeholder if it has secrets."""
@@ -58,6 +61,7 @@ def line(
     verb: bytes,
     *arguments: bytes,
     secrets: tuple[bytes, ...] = (),
+    known: tuple[bytes, ...] = (),
     utf8: bool = False,
     limit: int = MAX_COMMAND,
 ) -> Line:
@@ -74,7 +78,7 @@ def line(
     if len(text) + 2 > limit:
         message = f"the command line has {len(text) + 2} bytes, and SMTP allows {limit}"
         raise ConfigurationError(message)
-    return Line(text + b"\r\n", secrets)
+    return Line(text + b"\r\n", secrets, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class ReplyReader:
         """Redact the secrets of *sent* from later replies, plain and in base64; only hashes of them are kept."""
         if sent.secrets:
             self._redactor.add(sent.secrets, sent.data[:-2].rpartition(b" ")[2])
+        elif sent.known:
+            self._redactor.add(sent.known, b"")
 
     def next(self) -> RawReply | None:
         """

@@ -26,6 +26,7 @@ from securesmtp._protocol.effects import (
     Opened,
     ReadBinding,
     Receive,
+    Respond,
     Send,
     SetDeadline,
     Upgrade,
@@ -210,7 +211,7 @@ class Connection:
     def _perform(self, effect: Effect) -> Steps[Answer]:
         answer: Answer = None
         match effect:
-            case FetchPassword() | FetchToken() | Adapt():
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
                 answer = yield effect
             case Receive():
                 answer = self._reply = yield from self.transfer.receive(effect)

@@ -63,7 +63,7 @@ __all__ = [
     "validated_token",
     "with_secret_source",
 ]
-NOT_OFFERED = "the server does not offer it"
+NOT_OFFERED = "not offered by the server"
 NOT_BOUND = "this connection has no channel binding"
 
 

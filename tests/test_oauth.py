@@ -234,6 +234,24 @@ def test_a_broken_error_is_answered_too(serve: Serve, mailer: Mailer, mechanism:
     assert grants.shown == [OLD, NEW]
 
 
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_server_that_repeats_tokens(serve: Serve, mailer: Mailer, mechanism: str) -> None:
+    """In its JSON, its replies and in base64, also that of the login before: none is shown (AUTH-08)."""
+    grants, source = Grants(), Source(OLD, NEW)
+
+    def decide(peer: Peer, line: bytes) -> bytes:
+        both = f"{OLD.lower()} {NEW}".encode()
+        grants.error = base64.b64encode(b'{"status":"401","tokens":"%s"}' % both)
+        grants.refusal = b"535 5.7.8 no: %s %s\r\n" % (both, line.rpartition(b" ")[2])
+        return grants.decide(peer, line)
+
+    server = serve(grants.script(mechanisms=mechanism, replies={"AUTH": decide}))
+    error = refused(mailer(server, auth=login(source)))
+    assert error.args[0].count("redacted") >= 2
+    assert '{"status":"401","tokens":"' in error.args[0]
+    assert grants.shown == [OLD, NEW]
+
+
 @pytest.mark.parametrize("ends", ["close", "421", "503"])
 @pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "refused"])
 def test_the_new_token_goes_over_a_new_connection_if_it_must(

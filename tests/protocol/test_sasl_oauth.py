@@ -231,7 +231,7 @@ def reply(text: str) -> Reply:
 
 
 @pytest.mark.parametrize(
-    ("text", "has_complained", "renewed"),
+    ("text", "has_failed", "renewed"),
     [
         ("535 5.7.8 Username and Password not accepted", False, True),
         ("535 5.7.3 Authentication unsuccessful", False, True),
@@ -256,14 +256,14 @@ def reply(text: str) -> Reply:
         ("250 ok", True, False),
     ],
 )
-def test_which_refusals_another_token_may_help(text: str, *, has_complained: bool, renewed: bool) -> None:
+def test_which_refusals_another_token_may_help(text: str, *, has_failed: bool, renewed: bool) -> None:
     """A table from reply to "renewed" (PITFALLS O1)."""
-    assert is_token_refused(reply(text), has_complained=has_complained) is renewed
+    assert is_token_refused(reply(text), has_failed=has_failed) is renewed
 
 
 def test_without_a_reply_no_token_is_renewed() -> None:
     """No server has refused it."""
-    assert is_token_refused(None, has_complained=True) is False
+    assert is_token_refused(None, has_failed=True) is False
 
 
 @pytest.mark.parametrize(

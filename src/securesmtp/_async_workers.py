@@ -93,7 +93,6 @@ class AsyncBacklog:
     def close(self) -> None:
         """Drop the jobs that no worker has taken; there are no more."""
         self.is_closed = True
-        self._jobs.clear()
         while self._idle:
             self._idle.pop().set()
         self._closing.announce()

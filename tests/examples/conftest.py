@@ -59,6 +59,8 @@ def as_printed(serve: Serve, ca: trustme.CA, ca_file: Path, monkeypatch: pytest.
 
         monkeypatch.setattr(socket, "getaddrinfo", find)
         monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
+        for variable, value in {"HOST": "smtp.example.com", "USERNAME": "me", "PASSWORD": "secret"}.items():
+            monkeypatch.setenv(f"SMTP_{variable}", value)
         return server
 
     return start

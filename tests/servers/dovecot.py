@@ -248,7 +248,10 @@ class NewDovecot(Dovecot):
 
     _enter: ClassVar[tuple[str, ...]] = (
         *("unshare", "--mount", "sh", "-euc"),
-        'root=$1; shift; mkdir -p "$root$1"; mount --rbind /dev "$root/dev"; mount --bind "$1" "$root$1"; shift; exec chroot "$root" "$@"',
+        (
+            'root=$1 folder=$2; shift 2; mkdir -p "$root$folder"; mount --rbind /dev "$root/dev"; '
+            'mount --bind "$folder" "$root$folder"; exec chroot "$root" "$@"'
+        ),
         *("-", str(servers_cache() / "dovecot-2.4"), tempfile.gettempdir()),
     )
 

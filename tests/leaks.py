@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import securesmtp
-from securesmtp import Password, Receipt, Secret, SendResult, ServerReport
+from securesmtp import OAuth2, Password, Receipt, Secret, SendResult, ServerReport
 
 T = TypeVar("T")
 _TESTS = Path(__file__).parent
@@ -66,6 +66,11 @@ class Watch:
             options["password"] = self._recording(given)
         elif isinstance(auth := options.get("auth"), Password):
             self.username, given = auth.username, auth.password
+        elif isinstance(auth, OAuth2):
+            self.username, given = auth.username, auth.token
+            if callable(given):
+                token = self._recording(given)
+                options["auth"] = OAuth2(auth.username, token, auth.mechanisms, on_refused=auth.on_refused)  # type: ignore[arg-type]
         if isinstance(given, str | Secret):
             self._record(given)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from securesmtp._protocol.effects import Adapt, FetchPassword, Respond
+from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, READ, WRITE, WaitForAny, aborted_error
 from securesmtp._transport.connection import Connection, Opening
 from securesmtp._transport.waiting import within
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.threads import Threads
 
 T = TypeVar("T")
-Wanted: TypeAlias = int | WaitForAny | FetchPassword | Adapt | Respond | Opening
+Wanted: TypeAlias = int | WaitForAny | FetchPassword | FetchToken | Adapt | Respond | Opening
 # Serialising so many bytes takes a few milliseconds; starting a thread 0.1 (measured).
 LARGE = 1 << 18
 
@@ -109,8 +109,8 @@ class AsyncLink:
                 return None
             case WaitForAny():
                 return await self._wait_for_any(wanted)
-            case FetchPassword():
-                return await self._fetch_password(wanted)
+            case FetchPassword() | FetchToken():
+                return await self._fetch_secret(wanted)
             case Adapt() if wanted.submission.content.size < LARGE:
                 return wanted.perform()
             case Adapt() | Respond():
@@ -156,13 +156,13 @@ class AsyncLink:
         look_up_in_thread = bind(self._lookups.run, look_up, "securesmtp: look up a name")
         return await self._until_aborted(bind(within, self.connection.patience, look_up_in_thread))
 
-    async def _fetch_password(self, wanted: FetchPassword) -> Secret:
+    async def _fetch_secret(self, wanted: FetchPassword | FetchToken) -> Secret:
         source = wanted.source
         if not callable(source):
             return wanted.perform()
         # A coroutine function of `AsyncPool`, which calls the caller's.
-        password = await self._until_aborted(source)
-        return FetchPassword(lambda: password).perform()
+        secret = await self._until_aborted(source)
+        return type(wanted)(lambda: secret).perform()
 
     async def _until_aborted(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what *action* returns; `abort` cancels it."""

@@ -174,7 +174,8 @@ def test_a_token_logs_in_by_each_mechanism(offers: Offers, check: Check, attempt
         assert (report.mechanism, report.login) == ((mechanism, True) if is_offered else (None, False)), report
         assert attempts() == [mechanism.encode()] * is_offered
     good, old, other = Dovecot.token(ALICE.username), Dovecot.token(ALICE.username, exp=1), Dovecot.token(CAROL)
-    for tokens, logs_in in (([old, good], True), ([other, good], True), ([old, other], False)):
+    # Dovecot 2.4 sends no JSON for the token of another user.
+    for tokens, logs_in in (([old, good], True), ([other, good], True), ([other, old], False)):
         report = check(OAuth2(ALICE.username, iter(tokens).__next__, [mechanism]))
         assert report.login is (logs_in and is_offered), report
         assert attempts() == [mechanism.encode()] * 2 * is_offered

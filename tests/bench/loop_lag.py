@@ -104,13 +104,13 @@ def main() -> None:
         with sink(str(certificate), "PIPELINING CHUNKING") as server:
             for title, (message, count, connections) in CASES.items():
                 task = Task(server.port, str(ca_file), count, connections, message=message, folder=folder)
-                for client in SHOWN:
+                for name in SHOWN:
                     # Only AsyncSecureMailer sends a file.
-                    if message != "file" or client in SHOWN[:3]:
+                    if message != "file" or name in SHOWN[:3]:
                         _report(
                             f"{title}, {connections} connections",
                             client,
-                            [_measured(client, task) for _ in range(ROUNDS)],
+                            [_measured(name, task) for _ in range(ROUNDS)],
                         )
 
 

@@ -107,11 +107,8 @@ def main() -> None:
                 for name in SHOWN:
                     # Only AsyncSecureMailer sends a file.
                     if message != "file" or name in SHOWN[:3]:
-                        _report(
-                            f"{title}, {connections} connections",
-                            client,
-                            [_measured(name, task) for _ in range(ROUNDS)],
-                        )
+                        rounds = [_measured(name, task) for _ in range(ROUNDS)]
+                        _report(f"{title}, {connections} connections", name, rounds)
 
 
 def _measured(name: str, task: Task) -> dict[str, float]:

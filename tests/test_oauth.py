@@ -636,6 +636,17 @@ def test_a_send_that_joins_later_is_inside_the_fetch_too() -> None:
 
 
 @pytest.mark.faces("oauth", threads_only=True)
+def test_a_fetch_is_run_by_one_thread() -> None:
+    """Two may start a thread for it at the same time; the second one calls nothing."""
+    source = Source(NEW)
+    tokens = Tokens(login(source))
+    fetch = tokens.fetch()
+    assert fetch.begin("another thread")
+    assert token_threads._run(tokens, fetch) is None
+    assert (source.calls, fetch.result) == (0, None)
+
+
+@pytest.mark.faces("oauth", threads_only=True)
 def test_a_fetch_that_begins_late_finds_the_token_of_another() -> None:
     """A thread may be slow between its look for a token and the beginning of its fetch."""
     source = Source(NEW, OTHER)

@@ -37,6 +37,7 @@ from securesmtp import (
 )
 from securesmtp._transport import token_threads
 from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.slot import Lease
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Tokens
 from securesmtp.events import Authenticated, Event
@@ -270,6 +271,43 @@ def test_the_new_token_goes_over_a_new_connection_if_it_must(
         assert "535 5.7.8 no" in str(refused(mine))
     assert (grants.shown, source.calls, source.refusals) == ([OLD, NEW], 2, 1)
     assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "retryable"),
+    [
+        (b"454 4.7.0 later\r\n", AuthenticationError, True),
+        (b"535 5.7.139 disabled\r\n", AuthenticationError, False),
+        (b"", ConnectError, True),
+    ],
+    ids=["later", "disabled", "closed"],
+)
+@pytest.mark.parametrize("ends", ["", "close"])
+def test_the_second_login_fails_in_another_way(  # noqa: PLR0913 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    ends: str,
+    reply: bytes,
+    kind: type[SecureSMTPError],
+    *,
+    retryable: bool,
+) -> None:
+    """That is the error, because it says nothing of the first token; the new one is kept."""
+    grants, source = Grants(ends=ends), Source(OLD, NEW, OTHER)
+
+    def decide(peer: Peer, line: bytes) -> bytes:
+        if not grants.shown:
+            return grants.decide(peer, line)
+        grants.shown.append(line.decode())
+        if not reply:
+            peer.cut()
+        return reply
+
+    mine = mailer(serve(grants.script(mechanisms="XOAUTH2", replies={"AUTH": decide})), auth=login(source))
+    error = refused(mine, kind)
+    assert error.retryable is retryable
+    assert len(grants.shown) == (3 if not reply and not ends else 2)
+    assert source.calls == 2
 
 
 @pytest.mark.parametrize("ends", ["", "close", "503"])
@@ -583,6 +621,41 @@ def test_a_child_does_not_wait_for_its_parents_fetch(serve: Serve, mailer: Maile
         assert parent.result(10) == 250
     assert status == 0
     assert grants.shown == [NEW] * 2
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_send_that_joins_later_is_inside_the_fetch_too() -> None:
+    """What the source sends holds the leases of all who wait, as long as it runs."""
+    fetch, leases = Tokens(login(Source(NEW))).fetch(), [Lease(number) for number in range(2)]
+    fetch.join("first", leases[:1], list)
+    assert fetch.begin("runner")
+    fetch.join("second", leases[1:], list)
+    assert [lease.is_held_by("runner") for lease in leases] == [True, True]
+    fetch.finish(Secret(NEW))
+    assert [lease.is_held_by("runner") for lease in leases] == [False, False]
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_fetch_is_run_by_one_thread() -> None:
+    """Two may start a thread for it at the same time; the second one calls nothing."""
+    source = Source(NEW)
+    tokens = Tokens(login(source))
+    fetch = tokens.fetch()
+    assert fetch.begin("another thread")
+    assert token_threads._run(tokens, fetch) is None
+    assert (source.calls, fetch.result) == (0, None)
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_fetch_that_begins_late_finds_the_token_of_another() -> None:
+    """A thread may be slow between its look for a token and the beginning of its fetch."""
+    source = Source(NEW, OTHER)
+    tokens = Tokens(login(source))
+    assert fetch_token(tokens, None, ()).reveal() == NEW
+    late = tokens.fetch()
+    assert token_threads._run(tokens, late) is None
+    assert late.token().reveal() == NEW
+    assert source.calls == 1
 
 
 @pytest.mark.faces("oauth", threads_only=True)

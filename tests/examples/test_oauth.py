@@ -100,11 +100,18 @@ class World(NamedTuple):
     environment: dict[str, str]
 
 
+@pytest.fixture(scope="module")
+def google_key() -> rsa.RSAPrivateKey:
+    """Make the key of the service account."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 @pytest.fixture
-def world(
+def world(  # noqa: PLR0913, PLR0917 -- fixtures
     serve: Serve,
     ca: trustme.CA,
     ca_file: Path,
+    google_key: rsa.RSAPrivateKey,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[Recipe], World]]:
@@ -138,9 +145,8 @@ def world(
 
             return World(provider, grants, mail, run, environment)
 
-        key = rsa.generate_private_key(65537, 2048)
-        provider.key = key
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        provider.key = google_key
+        pem = google_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         account = {
             "type": "service_account",
             "client_email": "robot@project.iam.gserviceaccount.com",

@@ -83,6 +83,15 @@ def exhaustive(session: nox.Session) -> None:
     session.run(*PYTEST, *select, *session.posargs)
 
 
+@nox.session
+def faces(session: nox.Session) -> None:
+    """Run all tests of what all mailers must do, over threads, asyncio and trio; print how many passed over each."""
+    install_wheel(session, "demo", "test")
+    results = Path(session.create_tmp()).resolve() / "faces.xml"
+    session.run(*PYTEST, "-m", "faces", "--all-faces", f"--junitxml={results}", *session.posargs)
+    session.run("python", "tests/faces_table.py", str(results))
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""

@@ -526,24 +526,16 @@ anyio.run(main, backend={backend!r})
     assert subjects == [[b"Subject: parent"], [b"Subject: child, the same mailer"]]
 
 
-def test_outside_of_a_loop_a_mailer_can_be_made_and_not_used(serve: Serve, async_mailer: AsyncMailer) -> None:
-    """So it may be a global of a module that is imported before the loop starts."""
-    mailer = async_mailer(serve())
-    anyio.run(send, mailer)
-    anyio.run(mailer.close)
+def test_a_mailer_may_be_made_before_the_loop_starts(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:
+    """As a global of a module, say; it belongs to the loop in which it is first used."""
+    server = serve()
+    mailer = async_mailer(server)
+    results = mailer.send_many([Envelope("a@b.example", ["c@d.example"], RAW)])
 
+    async def main() -> None:
+        async with mailer:
+            await send(mailer)
+            assert [result.outcome async for result in results] == [Outcome.ACCEPTED]
 
-def test_without_anyio_the_error_names_the_extra() -> None:
-    """`import securesmtp` works without it."""
-    program = """
-import sys
-sys.modules["anyio"] = None
-import securesmtp
-securesmtp.SecureMailer
-try:
-    securesmtp.AsyncSecureMailer
-except ModuleNotFoundError as error:
-    print(error)
-"""
-    ended = subprocess.run([sys.executable, "-c", program], timeout=30, check=True, capture_output=True, text=True)
-    assert "securesmtp[async]" in ended.stdout
+    run(main)
+    assert len(server.accepted) == 2

@@ -454,18 +454,21 @@ class AsyncSecureMailer:
             core.refuse_if_closed()
             action, needs = await prepare()
             checkout.has_slot = True
-            link = await pool.link(slot, deadline, needs)
-            try:
-                deliver = bind(action, link.connection.exchange)
-                return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
-            except BaseException:
-                # Closed again, because a second interrupt may have struck while the first was handled.
-                if not link.is_usable:
-                    link.close()
-                raise
-            finally:
-                if checkout.session is not None:
-                    events = pool.slots.mark_used(slot, link)
+            while True:
+                link = await pool.link(slot, deadline, needs)
+                try:
+                    deliver = bind(action, link.connection.exchange)
+                    return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
+                except BaseException as error:
+                    # Closed again, because a second interrupt may have struck while the first was handled.
+                    if not link.is_usable:
+                        link.close()
+                    # A new token is tried over a new connection.
+                    if slot.refusal is None or error is not slot.refusal:
+                        raise
+                finally:
+                    if checkout.session is not None:
+                        events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
             if slot is not None and is_connection_limit(error):
                 # One too many: it is closed, and not used for the next message.

@@ -23,7 +23,7 @@ from securesmtp._core import Action, Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
-from securesmtp._settings import Settings, as_login, refuse_async_password
+from securesmtp._settings import Settings, as_login, refuse_async_functions
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
@@ -147,7 +147,7 @@ class SecureMailer:
             local_hostname=local_hostname,
             source_address=source_address,
         )
-        refuse_async_password(self._settings.login)
+        refuse_async_functions(self._settings.login)
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
@@ -431,18 +431,21 @@ class SecureMailer:
             slot = pool.acquire(lease, deadline)
             core.refuse_if_closed()
             checkout.has_slot = True
-            link = pool.link(slot, deadline, needs)
-            try:
-                deliver = bind(action, link.connection.exchange)
-                return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
-            except BaseException:
-                # Closed again, because a second interrupt may have struck while the first was handled.
-                if not link.is_usable:
-                    link.close()
-                raise
-            finally:
-                if checkout.session is not None:
-                    events = pool.slots.mark_used(slot, link)
+            while True:
+                link = pool.link(slot, deadline, needs)
+                try:
+                    deliver = bind(action, link.connection.exchange)
+                    return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
+                except BaseException as error:
+                    # Closed again, because a second interrupt may have struck while the first was handled.
+                    if not link.is_usable:
+                        link.close()
+                    # A new token is tried over a new connection.
+                    if slot.refusal is None or error is not slot.refusal:
+                        raise
+                finally:
+                    if checkout.session is not None:
+                        events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
             if slot is not None and is_connection_limit(error):
                 # One too many: it is closed, and not used for the next message.

@@ -93,7 +93,7 @@ async def browse(port: int, address: str, weather: Weather, again: asyncio.Semap
     return statuses
 
 
-@pytest.mark.parametrize("requests", thorough(150, 1000))
+@pytest.mark.parametrize("requests", thorough(100, 1000))
 def test_no_request_is_lost_and_no_message_delivered_twice(enter: Enter, requests: int) -> None:
     """
     Each request gets a response, and that is true.

@@ -13,6 +13,7 @@ from securesmtp import (
     AuthenticationError,
     External,
     NoUsableMechanismError,
+    OAuth2,
     Password,
     SecureMailer,
     ServerReport,
@@ -20,6 +21,7 @@ from securesmtp import (
 )
 from securesmtp._protocol.sasl import RANKED
 from securesmtp._transport.channel import Channel
+from servers.dovecot import Dovecot
 from servers.real import ACCOUNTS, ALICE, CAROL, PREPARED, Account, RealServer
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/log-in.md"
@@ -71,7 +73,7 @@ Check = Callable[..., ServerReport]
 def check(login_server: RealServer, ca_file: Path) -> Check:
     """Log in to the server."""
 
-    def check(auth: Password | External, **policy: object) -> ServerReport:
+    def check(auth: Password | OAuth2 | External, **policy: object) -> ServerReport:
         trust = TLSPolicy(ca_file=ca_file, **policy)  # type: ignore[arg-type]
         with SecureMailer(login_server.host, login_server.implicit_port, auth=auth, policy=trust, timeout=20) as mailer:
             return mailer.check()
@@ -140,3 +142,22 @@ def test_an_account_has_every_letter_that_needs_care() -> None:
     for field in Account._fields:
         values = [getattr(account, field) for account in ACCOUNTS]
         assert any(set(" ,=") < set(value) and not value.isascii() for value in values)
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_token_logs_in_by_each_mechanism(
+    login_server: RealServer, check: Check, attempts: Attempts, mechanism: str
+) -> None:
+    """Each account; a refused token is replaced once, on the same connection; a second refusal is final (O15)."""
+    is_offered = TABLE[login_server.name, mechanism]
+    for account in ACCOUNTS:
+        report = check(OAuth2(account.username, Dovecot.token(account.username), [mechanism]))
+        assert (report.mechanism, report.login) == ((mechanism, True) if is_offered else (None, False)), report
+        assert attempts() == [mechanism.encode()] * is_offered
+    good, old, other = Dovecot.token(ALICE.username), Dovecot.token(ALICE.username, exp=1), Dovecot.token(CAROL)
+    for tokens, logs_in in (([old, good], True), ([other, good], True), ([old, other], False)):
+        report = check(OAuth2(ALICE.username, iter(tokens).__next__, [mechanism]))
+        assert report.login is (logs_in and is_offered), report
+        assert attempts() == [mechanism.encode()] * 2 * is_offered
+        if not logs_in and is_offered:
+            assert '{"status":"' in str(report.login_error)

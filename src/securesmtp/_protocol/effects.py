@@ -113,6 +113,17 @@ class FetchPassword:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchToken:
+    """Get the mailer's access token from *source*. The answer is a `Secret`, checked already."""
+
+    source: Callable[[], Any] = field(repr=False)
+
+    def perform(self) -> Secret:
+        """Return the token."""
+        return _checked(Secret, self.source())
+
+
+@dataclass(frozen=True, slots=True)
 class Adapt:
     """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
 
@@ -153,7 +164,7 @@ class SetDeadline:
     seconds: float = inf
 
 
-Computation: TypeAlias = FetchPassword | Adapt | Respond
+Computation: TypeAlias = FetchPassword | FetchToken | Adapt | Respond
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
 Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bytes | bool | None
@@ -184,6 +195,11 @@ def read_binding() -> Dialogue[ChannelBinding | None]:
 def fetch_password(source: Secret | Callable[[], Any]) -> Dialogue[Secret]:
     """Return the password from *source*."""
     return _checked(Secret, (yield FetchPassword(source)))
+
+
+def fetch_token(source: Callable[[], Any]) -> Dialogue[Secret]:
+    """Return the mailer's access token."""
+    return _checked(Secret, (yield FetchToken(source)))
 
 
 def respond(effect: Respond) -> Dialogue[bytes | None]:

@@ -22,6 +22,7 @@ from securesmtp._protocol.effects import (
     Dialogue,
     Effect,
     FetchPassword,
+    FetchToken,
     Opened,
     ReadBinding,
     Receive,
@@ -210,7 +211,7 @@ class Connection:
     def _perform(self, effect: Effect) -> Steps[Answer]:
         answer: Answer = None
         match effect:
-            case FetchPassword() | Adapt() | Respond():
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
                 answer = yield effect
             case Receive():
                 answer = self._reply = yield from self.transfer.receive(effect)

@@ -663,7 +663,10 @@ class _Honest:
     def login(self, line: bytes) -> bytes:
         _, mechanism, *initial = line.split(b" ")
         if mechanism.upper() not in {b"PLAIN", b"LOGIN"}:
-            return self.say("AUTH", b"504 5.5.4 unknown mechanism\r\n", line)
+            # `replies` may have another mechanism's exchange.
+            reply = self.say("AUTH", b"504 5.5.4 unknown mechanism\r\n", line)
+            self.authenticated = reply.startswith(b"235")
+            return reply
         try:
             if mechanism.upper() == b"PLAIN":
                 shown = self.challenge(b"", initial).split(b"\0")[1:]

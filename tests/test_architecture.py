@@ -106,10 +106,13 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     # A URL has its secret in the middle.
     "secrets": (
         _named("reveal"),
-        {"_url.py", *(f"_protocol/sasl/{name}.py" for name in ("logins", "scram", "simple", "sources"))},
+        {"_url.py", *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources"))},
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
-    "threads": (_waits_for_threads, {"_workers.py", "_transport/password.py", "_transport/threads.py"}),
+    "threads": (
+        _waits_for_threads,
+        {"_workers.py", "_transport/password.py", "_transport/threads.py", "_transport/token_threads.py"},
+    ),
     "tasks": (
         _imports("anyio", "asyncio", "trio"),
         {
@@ -118,8 +121,10 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/async_link.py",
             "_transport/async_pool.py",
             "_transport/event_loop.py",
+            "_transport/read_wait.py",
             "_transport/task_queue.py",
             "_transport/threads.py",
+            "_transport/token_tasks.py",
             "_transport/waiting.py",
         },
     ),

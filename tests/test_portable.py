@@ -62,6 +62,7 @@ def _report(**changes: Any) -> ServerReport:
         "host": "mx.example", "port": 587, "addresses": ("192.0.2.1", "2001:db8::1"), "address": "192.0.2.1",
         "tls": TLS, "days_left": 12, "before_tls": {"STARTTLS": ""}, "after_tls": {"SIZE": "1000", "AUTH": "PLAIN"},
         "mechanisms": ("PLAIN",), "mechanism": "PLAIN", "size": 1000, "limits": {"RCPTMAX": 2}, "login": True,
+        "passed_over": {"LOGIN": "not offered by the server", "Y": "no", "X": "not offered by the server"},
     }  # fmt: skip
     return ServerReport(**{**facts, **changes})
 
@@ -252,19 +253,22 @@ def test_a_result_is_one_short_line() -> None:
     assert str(accepted) == f"9: {_receipt()}"
 
 
-def test_a_report_is_six_short_lines() -> None:
+def test_a_report_is_seven_short_lines() -> None:
     """What a person wants to know about a server."""
     assert str(_report()).splitlines() == [
         "server: mx.example:587 at 192.0.2.1",
         "TLS: TLSv1.3, TLS_AES_128_GCM_SHA256, trust from ca_data",
         "certificate: for mx.example, 12 days left",
         "login: accepted by PLAIN",
+        "mechanisms: offered PLAIN; chosen PLAIN; not LOGIN, X (not offered by the server); not Y (no)",
         "largest message: 1000 bytes",
         "offers: SIZE AUTH",
     ]
     lines = str(_report(login=False, login_error=_refused_login(), size=None)).splitlines()
     assert lines[3] == "login: refused, AuthenticationError: the login is refused"
-    assert lines[4] == "largest message: no limit given"
+    assert lines[5] == "largest message: no limit given"
+    nothing = str(_report(login=None, mechanisms=(), mechanism=None, passed_over={})).splitlines()
+    assert nothing[3:5] == ["login: not tried", "mechanisms: offered none"]
     assert "login: not tried" in str(_report(login=None))
 
 

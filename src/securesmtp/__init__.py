@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
-    from securesmtp._protocol.sasl import External, Password
+    from securesmtp._protocol.sasl import External, OAuth2, Password
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._values import (
@@ -68,6 +68,7 @@ __all__ = [
     "External",
     "MessageError",
     "NoUsableMechanismError",
+    "OAuth2",
     "Outcome",
     "OutcomeUnknownError",
     "Password",

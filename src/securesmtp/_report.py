@@ -50,7 +50,7 @@ class ServerReport(Portable):
     passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return six lines: the server, its TLS and certificate, the login, and what it offers."""
+        """Return seven lines: the server, its TLS and certificate, the login and its mechanism, and what it offers."""
         login = {None: "not tried", True: f"accepted by {self.mechanism}", False: "refused"}[self.login]
         if self.login_error is not None:
             login += f", {describe_error(self.login_error)}"
@@ -61,10 +61,20 @@ class ServerReport(Portable):
                 f"TLS: {self.tls.version}, {self.tls.cipher}, trust from {escape(self.tls.trust)}",
                 f"certificate: for {self.tls.server_name}, {self.days_left} days left",
                 f"login: {login}",
+                f"mechanisms: {self._mechanisms()}",
                 f"largest message: {size}",
                 f"offers: {escape(' '.join(self.after_tls))}",
             )
         )
+
+    def _mechanisms(self) -> str:
+        parts = [escape(f"offered {', '.join(self.mechanisms) or 'none'}")]
+        if self.mechanism is not None:
+            parts.append(f"chosen {self.mechanism}")
+        for reason in dict.fromkeys(self.passed_over.values()):
+            names = [name for name, why in self.passed_over.items() if why == reason]
+            parts.append(f"not {', '.join(names)} ({reason})")
+        return "; ".join(parts)
 
     @property
     def only_before_tls(self) -> frozenset[str]:

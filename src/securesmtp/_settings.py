@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
-from securesmtp._protocol.sasl import Auth, External, Password, PasswordFunction, secret_source
+from securesmtp._protocol.sasl import Auth, External, OAuth2, Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
@@ -134,16 +134,24 @@ class Settings:
             object.__setattr__(self, attribute, value)
 
 
-def refuse_async_password(login: Auth | None) -> None:
+def refuse_async_functions(login: Auth | None) -> None:
     """
-    Check that a mailer without an event loop can call the password callable of *login*.
+    Check that a mailer without an event loop can call the functions of *login*.
 
     Raises:
-        ConfigurationError: It is a coroutine function.
+        ConfigurationError: One is a coroutine function.
     """
-    if login is not None and iscoroutinefunction(secret_source(login)):
-        message = "the password callable is a coroutine function"
-        raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that returns the password")
+    match login:
+        case Password(password=function) if iscoroutinefunction(function):
+            what = "password"
+        case OAuth2(token=function) if iscoroutinefunction(function):
+            what = "token"
+        case OAuth2(on_refused=function) if iscoroutinefunction(function):
+            what = "on_refused"
+        case _:
+            return
+    message = f"the {what} callable is a coroutine function"
+    raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that is not async")
 
 
 def _login(

@@ -77,13 +77,15 @@ class Process(NamedTuple):
 
 
 @contextmanager
-def process(arguments: Sequence[str], changed: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Run Python with *arguments*, in the folder of the examples, until its web server listens; kill it at the end."""
+def process(
+    arguments: Sequence[str], changed: Mapping[str, str] | None = None, folder: Path = EXAMPLES
+) -> Iterator[Process]:
+    """Run Python with *arguments* in *folder* until its web server listens; kill it at the end."""
     environment = unmeasured() | {"PYTHONPATH": os.pathsep.join(sys.path)} | dict(changed or {})
     with subprocess.Popen(
-        [sys.executable, *arguments], cwd=EXAMPLES, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     ) as running:
-        last_resort = threading.Timer(60, running.kill)
+        last_resort = threading.Timer(110, running.kill)
         last_resort.start()
         try:
             assert running.stderr is not None

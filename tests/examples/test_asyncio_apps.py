@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +23,9 @@ from django.core.asgi import get_asgi_application
 from django.urls import clear_url_caches, path
 from fastapi import FastAPI
 
+from conftest import Serve
 from examples.conftest import AsPrinted
-from examples.serving import EXAMPLES, App, serving, when_logged
+from examples.serving import EXAMPLES, App, process, serving, when_logged
 from examples.watched import Watched, leave, wait
 from scripted import Answer, Peer, Script, honest
 
@@ -32,11 +35,16 @@ URLS = "urls_of_the_page"
 MakeDjango = Callable[[Any], App]
 
 
+def printed(test: str) -> str:
+    """Return the block of the page that this test runs."""
+    (code,) = re.findall(rf"<!-- run by: {test} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    return str(code)
+
+
 def load(test: str) -> dict[str, Any]:
-    """Run the block of the page that this test runs, and return its names."""
-    (code,) = re.findall(rf"<!-- run by: {test} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    """Run this block, and return its names."""
     module = ModuleType("app")
-    exec(compile(code, "asyncio.md", "exec"), vars(module))  # noqa: S102 -- our own page
+    exec(compile(printed(test), "asyncio.md", "exec"), vars(module))  # noqa: S102 -- our own page
     return vars(module)
 
 
@@ -81,17 +89,38 @@ def server_with(**replies: Answer) -> Script:
     return honest(auth=("me", "secret"), replies=replies)
 
 
-def test_the_pages_application_sends(as_printed: AsPrinted) -> None:
-    """All requests use one connection; a refusal has the status that the application gives it."""
-    codes = iter([b"250 ok\r\n", b"250 ok\r\n", b"550 5.1.1 no\r\n", b"451 4.7.1 later\r\n"])
+def test_the_pages_application_sends(as_printed: AsPrinted, caplog: pytest.LogCaptureFixture) -> None:
+    """All requests use one connection; a refusal has the status that the application gives it, and is logged."""
+    codes = iter([b"250 ok\r\n", b"250 ok\r\n", b"550 5.1.1 zebra\r\n", b"451 4.7.1 zebra\r\n"])
     server = as_printed(server_with(RCPT=lambda peer, line: next(codes)))
     with serving(load("test_the_pages_application_sends")["app"]) as port:
         answers = [post(port, f"/orders/{number}/confirm") for number in range(4)]
     assert [status for status, _ in answers] == [200, 200, 502, 503]
     assert all("@example.com>" in body["message_id"] for _, body in answers[:2])
-    assert answers[2][1] == {"detail": "the message: refused"}
+    assert [body for _, body in answers[2:]] == [{"detail": {"outcome": "refused"}}] * 2
+    logged = [record.getMessage() for record in caplog.records if record.name == "shop"]
+    assert [(line.partition(":")[0], line.count("zebra")) for line in logged] == [("order 2", 1), ("order 3", 1)]
     server.joined()
     assert (len(server.accepted), len(server.connections)) == (2, 1)
+
+
+def test_the_pages_commands_run_its_application(serve: Serve, ca_file: Path, tmp_path: Path) -> None:
+    """In a folder that has only it and the password; on SIGTERM the process ends, and the mail server gets QUIT."""
+    commands = printed("test_the_pages_commands_run_its_application")
+    exported = dict(re.findall(r"(SMTP_\w+)=(\S+)", commands))
+    server = serve(server_with())
+    exported |= {"SMTP_HOST": "localhost", "SMTP_PORT": str(server.port), "SMTP_CA_FILE": str(ca_file)}
+    (tmp_path / "app.py").write_text(printed("test_the_pages_application_sends"), "utf-8")
+    (tmp_path / exported["SMTP_PASSWORD_FILE"]).write_text("secret\n", "utf-8")
+    (command,) = re.findall(r"^python (.*)", commands, re.MULTILINE)
+    (where,) = re.findall(r"^curl -X POST http://127.0.0.1:8000(\S+)", commands, re.MULTILINE)
+    with process([*command.split(), "--port=0"], exported, tmp_path) as web:
+        assert post(web.port, where)[0] == 200
+        web.process.send_signal(signal.SIGTERM)
+        assert web.process.wait(30) == -signal.SIGTERM
+    server.joined()
+    (log,) = server.connections
+    assert log.secret.endswith(b"QUIT\r\n")
 
 
 class Tasks(set[object]):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TARGETS = ("flights", "reply_reader", "session")
+TARGETS = ("flights", "reply_reader", "scram", "session")
 
 if __name__ == "__main__":
     # Here and nowhere else: the harnesses are run over the corpus on every Python, without atheris.

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import flights, reply_reader, session
+from fuzz import flights, reply_reader, scram, session
 
 CORPUS = Path(__file__).parent / "corpus"
-HARNESSES = {"flights": flights.check, "reply_reader": reply_reader.check, "session": session.check}
+HARNESSES = {
+    "flights": flights.check,
+    "reply_reader": reply_reader.check,
+    "scram": scram.check,
+    "session": session.check,
+}
 INPUTS = sorted(path for target in HARNESSES for path in (CORPUS / target).iterdir())
 
 

@@ -90,6 +90,9 @@ class MemoryChannel(Channel):
         self.sock = cast("socket.socket", self._wire_to_be)
         yield from ()
 
+    def binding(self) -> None:
+        """Return none: there is no TLS."""
+
     def _handshake(self, records: RecordLayer) -> Steps[None]:
         yield from ()
 

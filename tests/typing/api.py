@@ -14,12 +14,14 @@ from typing import Any, assert_type
 import securesmtp
 from securesmtp import (
     AddressError,
+    AsyncSecureMailer,
     Certificate,
     CertificateError,
     CertificateReason,
     DeadlineExceededError,
     Envelope,
     Event,
+    OAuth2,
     Outcome,
     OutcomeUnknownError,
     Password,
@@ -41,6 +43,7 @@ from securesmtp import (
     events,
     validate_address,
 )
+from securesmtp.credentials import from_command, from_file, from_keyring
 from securesmtp.testing import LocalServer, Received
 
 
@@ -79,6 +82,7 @@ plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
+SecureMailer("smtp.example.com", auth=OAuth2("me", get_secret, mechanisms=["XOAUTH2"], on_refused=get_password))
 SecureMailer("smtp.example.com", pipelining="off")
 SecureMailer("smtp.example.com", pipelining="session", window=Window(messages=16, octets=1000))
 SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
@@ -92,6 +96,16 @@ SecureMailer(
     source_address=("127.0.0.1", 0),
 )
 SecureMailer("smtp.example.com", 587, tls=None)
+assert_type(SecureMailer.from_url("smtps://me:secret@smtp.example.com"), SecureMailer)
+assert_type(SecureMailer.from_url(Secret("smtps://smtp.example.com"), deadline=5, on_event=on_event), SecureMailer)
+SecureMailer.from_url("smtps://smtp.example.com", username="me", password=from_file(Path("secret")))
+assert_type(SecureMailer.from_env(), SecureMailer)
+assert_type(SecureMailer.from_env("MAIL_", password=from_keyring("smtp", "me", timeout=5)), SecureMailer)
+assert_type(AsyncSecureMailer.from_env(password=from_command(["pass", "smtp"], timeout=5)), AsyncSecureMailer)
+assert_type(AsyncSecureMailer.from_url("smtps://smtp.example.com", username="me", password="x"), AsyncSecureMailer)
+SecureMailer.from_env(verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+SecureMailer.from_url("smtps://h", port=465)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+from_command("pass show smtp")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 # Each of these must not pass for right: the ignore is an error by itself when it is not needed.
 SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
-from securesmtp._protocol.effects import Send, connect, fetch_password, read_binding, receive, upgrade
+from securesmtp._protocol.effects import Respond, Send, connect, fetch_password, read_binding, receive, respond, upgrade
 from securesmtp._protocol.failures import refusal_error, server_closing_error
+from securesmtp._protocol.hints import login_hint
 from securesmtp._protocol.replies import (
     is_auth_continue,
     is_closing,
@@ -25,6 +26,7 @@ from securesmtp._protocol.replies import (
 )
 from securesmtp._protocol.sasl import choose_mechanism, require_mechanism, secret_source, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
+from securesmtp._shown import escape
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     AuthenticationError,
@@ -38,7 +40,10 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Dialogue, Limit
     from securesmtp._protocol.sasl import Auth, Choice, Mechanism
+    from securesmtp._secret import Secret
 
+# Characters of a challenge that an error shows: all that Google, Microsoft and Dovecot send.
+_CHALLENGE_SHOWN = 300
 # STLS-07: a plaintext reply may come from an attacker. This many characters are enough to recognise a server.
 _PLAINTEXT_SHOWN = 200
 
@@ -140,33 +145,57 @@ def pick_mechanism(session: Session, login: Auth) -> Dialogue[Choice]:
 
 def authenticate(session: Session, login: Auth) -> Dialogue[str]:
     """Log in once, with one mechanism, and return its name. A refusal is final (AUTH-02)."""
+    name, source = (yield from usable_mechanism(session, login)), secret_source(login)
+    secret = None if source is None else (yield from fetch_password(source))
+    yield from exchange(begin_login(session, login, name, secret))
+    return name
+
+
+def usable_mechanism(session: Session, login: Auth) -> Dialogue[str]:
+    """
+    Return the name of the mechanism for *login*; call this before its secret is fetched.
+
+    Raises:
+        NoUsableMechanismError: There is none.
+    """
     evidence: object = session.tls
-    if evidence is None:  # checked although its type promises it: the password is used here
+    if evidence is None:  # checked although its type promises it: the password is used next
         message = "a login needs TLS"
         raise AuthenticationError(message, stage=Stage.AUTH)
-    choice, offered = (yield from pick_mechanism(session, login)), session.capabilities.auth
-    name, source = require_mechanism(choice, login, offered), secret_source(login)
-    secret = None if source is None else (yield from fetch_password(source))
-    mechanism = start_mechanism(name, login, secret, choice.binding, offered)
+    choice = yield from pick_mechanism(session, login)
+    return require_mechanism(choice, login, session.capabilities.auth)
+
+
+def begin_login(session: Session, login: Auth, name: str, secret: Secret | None) -> Mechanism:
+    """Return a new exchange of the mechanism *name*, which was chosen for *session*."""
+    binding = None if session.choice is None else session.choice.binding
+    return start_mechanism(name, login, secret, binding, session.capabilities.auth)
+
+
+def exchange(mechanism: Mechanism) -> Dialogue[None]:
+    """
+    Log in by one exchange of *mechanism*.
+
+    Raises:
+        AuthenticationError: The server refused the login.
+    """
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
+    decoded = b""
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
-        yield Send(response or _respond(mechanism, raw), Stage.AUTH)
-        response = None
+        yield Send(response or (yield from _answer(mechanism, raw)), Stage.AUTH)
+        response, decoded = None, raw.decoded
     if is_positive(Stage.AUTH, raw.code):
         mechanism.finish()
-        return mechanism.name
+        return
     reply = raw.reply()
     if not is_refusal(reply.code):
         message = f'the server replied "{reply}" to AUTH, not 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
-    complaint = "" if mechanism.complaint is None else f" ({mechanism.complaint})"
-    message = f'the server refused the login: "{reply}"{complaint}'
-    hint = (
-        "the refusal is temporary: try again later, or with fewer connections at the same time (max_connections)"
-        if is_temporary(reply.code)
-        else mechanism.hint
-    )
+    message = f'the server refused the login: "{reply}"'
+    if mechanism.has_failed and decoded:
+        message += f" ({escape(b' '.join(decoded.split()), _CHALLENGE_SHOWN)})"
+    hint = login_hint(mechanism, reply)
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=is_temporary(reply.code), hint=hint)
 
 
@@ -204,17 +233,18 @@ def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
 def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
     """Return AUTH, and separately the initial response if AUTH has no room for it (RFC 4954 §4)."""
     name, response = mechanism.name.encode("ascii"), _encode_response(mechanism, mechanism.start())
-    alone = line(b"AUTH", name)
+    alone = line(b"AUTH", name, known=mechanism.secrets)
     if response is None or len(alone.data) + len(response.data) - 1 > MAX_COMMAND:
         return alone, response
     # RFC 4954 §4: an empty initial response is written as "=".
-    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets), None
+    return line(b"AUTH", name, response.data[:-2] or b"=", secrets=response.secrets, known=response.known), None
 
 
-def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
+def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
     """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
     try:
-        response = _encode_response(mechanism, mechanism.respond(_decode_challenge(raw.challenge)))
+        answer = yield from respond(Respond(mechanism, _decode_challenge(raw.challenge)))
+        response = _encode_response(mechanism, answer.data)
     except SecureSMTPError as error:
         error.reply = raw.reply()
         raise
@@ -227,9 +257,9 @@ def _respond(mechanism: Mechanism, raw: RawReply) -> Line:
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:
     if response is None:
         return None
-    # All of them, once it has one: a server that has the password may repeat it although only a proof was sent.
-    secrets = mechanism.secrets if any(secret in response for secret in mechanism.secrets) else ()
-    return line(base64.b64encode(response), secrets=secrets, limit=MAX_AUTH)
+    known = mechanism.secrets
+    secrets = known if any(secret in response for secret in known) else ()
+    return line(base64.b64encode(response), secrets=secrets, known=known, limit=MAX_AUTH)
 
 
 def _decode_challenge(challenge: bytes) -> bytes | None:

@@ -25,6 +25,7 @@ from securesmtp._values import TLSInfo
 
 if TYPE_CHECKING:
     from securesmtp._protocol.capabilities import Capabilities
+    from securesmtp._protocol.sasl import Mechanism
     from securesmtp._values import Stage
 
 Limit: TypeAlias = Literal["command", "data", "block", "final"]
@@ -112,6 +113,17 @@ class FetchPassword:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchToken:
+    """Get the mailer's access token from *source*. The answer is a `Secret`, checked already."""
+
+    source: Callable[[], Any] = field(repr=False)
+
+    def perform(self) -> Secret:
+        """Return the token."""
+        return _checked(Secret, self.source())
+
+
+@dataclass(frozen=True, slots=True)
 class Adapt:
     """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
 
@@ -121,6 +133,25 @@ class Adapt:
     def perform(self) -> Submission:
         """Return the adapted message."""
         return self.submission.adapt_to(self.capabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a SASL challenge, or None: its repr does not show it, because it is in the frames of a driver."""
+
+    data: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Answer a SASL challenge. SCRAM computes as long as the server asks for. The answer is a `Response`."""
+
+    mechanism: Mechanism
+    challenge: bytes | None = field(repr=False)
+
+    def perform(self) -> Response:
+        """Return the response."""
+        return Response(self.mechanism.respond(self.challenge))
 
 
 class Deadline(Protocol):
@@ -140,10 +171,10 @@ class SetDeadline:
     seconds: float = inf
 
 
-Computation: TypeAlias = FetchPassword | Adapt
+Computation: TypeAlias = FetchPassword | FetchToken | Adapt | Respond
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
-Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bool | None
+Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | Response | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -171,6 +202,17 @@ def read_binding() -> Dialogue[ChannelBinding | None]:
 def fetch_password(source: Secret | Callable[[], Any]) -> Dialogue[Secret]:
     """Return the password from *source*."""
     return _checked(Secret, (yield FetchPassword(source)))
+
+
+def fetch_token(source: Callable[[], Any]) -> Dialogue[Secret]:
+    """Return the mailer's access token."""
+    return _checked(Secret, (yield FetchToken(source)))
+
+
+def respond(effect: Respond) -> Dialogue[Response]:
+    """Return the response to a challenge."""
+    # In the effect, the challenge is not in this frame, which a traceback shows.
+    return _checked(Response, (yield effect))
 
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._protocol.hints import refusal_hint
 from securesmtp._protocol.replies import is_closing, is_refusal, is_temporary
 from securesmtp._values import Stage
 from securesmtp.errors import (
@@ -54,7 +55,7 @@ def is_session_usable(error: BaseException) -> bool:
 def refusal_error(kind: type[R], stage: Stage, reply: Reply, what: str = "refused") -> R:
     """Return the error for a 4xx or 5xx reply."""
     message = f'{what}: "{reply}"'
-    return kind(message, stage=stage, reply=reply, retryable=is_temporary(reply.code))
+    return kind(message, stage=stage, reply=reply, retryable=is_temporary(reply.code), hint=refusal_hint(reply))
 
 
 def recipients_error(recipients: Sequence[Recipient], *, allow_some: bool) -> RecipientsRefusedError | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from securesmtp._protocol.effects import Adapt, FetchPassword
+from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, READ, WRITE, WaitForAny, aborted_error
 from securesmtp._transport.connection import Connection, Opening
+from securesmtp._transport.read_wait import new_read_wait
 from securesmtp._transport.waiting import within
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.threads import Threads
 
 T = TypeVar("T")
-Wanted: TypeAlias = int | WaitForAny | FetchPassword | Adapt | Opening
+Wanted: TypeAlias = int | WaitForAny | FetchPassword | FetchToken | Adapt | Respond | Opening
 # Serialising so many bytes takes a few milliseconds; starting a thread 0.1 (measured).
 LARGE = 1 << 18
 
@@ -44,6 +45,7 @@ class AsyncLink:
         self._settings = settings
         self._lookups = lookups
         self._messages = messages
+        self._wait_for_read = new_read_wait()
         # Of a wait that a shutdown of the socket does not end.
         self._scope: anyio.CancelScope | None = None
 
@@ -109,12 +111,13 @@ class AsyncLink:
                 return None
             case WaitForAny():
                 return await self._wait_for_any(wanted)
-            case FetchPassword():
-                return await self._fetch_password(wanted)
-            case Adapt():
-                if wanted.submission.content.size < LARGE:
-                    return wanted.perform()
-                return await self._messages.run(wanted.perform, "securesmtp: adapt a message")
+            case FetchPassword() | FetchToken():
+                return await self._fetch_secret(wanted)
+            case Adapt() if wanted.submission.content.size < LARGE:
+                return wanted.perform()
+            case Adapt() | Respond():
+                # A million iterations of SCRAM take up to 0.8 s (measured).
+                return await self._messages.run(wanted.perform, f"securesmtp: {type(wanted).__name__.lower()}")
             case Opening():
                 return await self._open()
 
@@ -122,20 +125,22 @@ class AsyncLink:
         connection = self.connection
         patience, sock = connection.patience(), connection.channel.connected_socket()
         connection.channel.acknowledge()
-        with anyio.move_on_after(patience):
-            if events == READ:
-                await anyio.wait_readable(sock)
-            elif events == WRITE:
-                await anyio.wait_writable(sock)
-            else:
-                await _wait_for_first([(anyio.wait_readable, sock), (anyio.wait_writable, sock)])
+        if events == READ:
+            await self._wait_for_read(sock, patience)
+        else:
+            with anyio.move_on_after(patience):
+                if events == WRITE:
+                    await anyio.wait_writable(sock)
+                else:
+                    await _wait_for_first([(anyio.wait_readable, sock), (anyio.wait_writable, sock)])
         connection.patience()
 
     async def _wait_for_any(self, wanted: WaitForAny) -> list[socket.socket]:
         patience, ready = self.connection.patience(), list[socket.socket]()
         with anyio.move_on_after(patience if wanted.delay is None else min(patience, wanted.delay)):
             await _wait_for_first([(anyio.wait_writable, sock) for sock in wanted.sockets], ready)
-        return ready
+        # In the order of the addresses: trio wakes tasks of one moment in random order.
+        return [sock for sock in wanted.sockets if sock in ready]
 
     async def _open(self) -> RawReply:
         connection = self.connection
@@ -155,13 +160,13 @@ class AsyncLink:
         look_up_in_thread = bind(self._lookups.run, look_up, "securesmtp: look up a name")
         return await self._until_aborted(bind(within, self.connection.patience, look_up_in_thread))
 
-    async def _fetch_password(self, wanted: FetchPassword) -> Secret:
+    async def _fetch_secret(self, wanted: FetchPassword | FetchToken) -> Secret:
         source = wanted.source
         if not callable(source):
             return wanted.perform()
         # A coroutine function of `AsyncPool`, which calls the caller's.
-        password = await self._until_aborted(source)
-        return FetchPassword(lambda: password).perform()
+        secret = await self._until_aborted(source)
+        return type(wanted)(lambda: secret).perform()
 
     async def _until_aborted(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what *action* returns; `abort` cancels it."""

@@ -24,6 +24,8 @@ from securesmtp._transport.slot import Lease, Slot
 from securesmtp._transport.slots import Slots
 from securesmtp._transport.task_queue import TaskQueue
 from securesmtp._transport.threads import Threads
+from securesmtp._transport.token_tasks import fetch_token
+from securesmtp._transport.tokens import Tokens
 from securesmtp._transport.waiting import within
 from securesmtp._values import Stage
 
@@ -66,7 +68,7 @@ class AsyncPool:
         self.slots: Slots[AsyncLink] = Slots(settings, context, on_event, new_link, self._fetch_password)
         self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
         self._queue = TaskQueue(self._has_free_slot)
-        # Tasks that call a password callable: what they send through this mailer is inside of another send.
+        # Tasks that call a function of the caller's: what they send through this mailer is inside of another send.
         self._calling = set[object]()
         # Calls of `close` that wait for sends.
         self._closing = list[anyio.Event]()
@@ -119,11 +121,15 @@ class AsyncPool:
         slot.lease = Lease(None)
         self.slots.check_slots.append(slot)
         try:
-            link = await self.link(slot, deadline)
-            try:
-                session, refusal = await link.run(self.slots.check(slot))
-            finally:
-                self.quit_and_close(link, "closed by the caller")
+            while True:
+                link = await self.link(slot, deadline)
+                try:
+                    session, refusal = await link.run(self.slots.check(slot))
+                finally:
+                    self.quit_and_close(link, "closed by the caller")
+                # A new token is tried over a new connection.
+                if slot.refusal is None:
+                    break
         finally:
             self.slots.check_slots.remove(slot)
         return link, session, refusal
@@ -180,17 +186,20 @@ class AsyncPool:
         return any(slot.is_free for slot in self.slots)
 
     async def _fetch_password(
-        self, source: Callable[[], object], deadline: Deadline | None, _leases: Sequence[Lease]
+        self, source: Callable[[], object] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]
     ) -> object:
         """Return the password that *source*, which may be a coroutine function, returns before *deadline*."""
-        task = current_task()
-        self._calling.add(task)
-        with password.translated_errors(source), ExitStack() as stack:
-            stack.callback(self._calling.discard, task)
+        if isinstance(source, Tokens):
+            return await fetch_token(source, deadline, leases, self.loop, self._call)
+        with password.translated_errors(source):
             call = bind(self._call, source)
             return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
 
     async def _call(self, source: Callable[[], object]) -> object:
-        is_async = inspect.iscoroutinefunction(source)
-        value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
-        return await value if inspect.isawaitable(value) else value
+        task = current_task()
+        self._calling.add(task)
+        with ExitStack() as stack:
+            stack.callback(self._calling.discard, task)
+            is_async = inspect.iscoroutinefunction(source)
+            value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
+            return await value if inspect.isawaitable(value) else value

@@ -22,9 +22,11 @@ from securesmtp._protocol.effects import (
     Dialogue,
     Effect,
     FetchPassword,
+    FetchToken,
     Opened,
     ReadBinding,
     Receive,
+    Respond,
     Send,
     SetDeadline,
     Upgrade,
@@ -209,7 +211,7 @@ class Connection:
     def _perform(self, effect: Effect) -> Steps[Answer]:
         answer: Answer = None
         match effect:
-            case FetchPassword() | Adapt():
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
                 answer = yield effect
             case Receive():
                 answer = self._reply = yield from self.transfer.receive(effect)

@@ -13,7 +13,7 @@ import smtplib
 import socket
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from securesmtp._protocol.effects import Adapt, FetchPassword
+from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, WaitForAny
 from securesmtp._transport.connection import Connection, Opening
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.channel import Steps
 
 T = TypeVar("T")
-Wanted: TypeAlias = int | WaitForAny | FetchPassword | Adapt | Opening
+Wanted: TypeAlias = int | WaitForAny | FetchPassword | FetchToken | Adapt | Respond | Opening
 # `poll` needs no file descriptor of its own, which a forked child would share.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
@@ -122,7 +122,7 @@ class Link(smtplib.SMTP):
         match wanted:
             case WaitForAny():
                 return self._wait_for_any(wanted)
-            case FetchPassword() | Adapt():
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
                 return wanted.perform()
             case Opening():
                 self.connect(self._settings.host, self._settings.port)

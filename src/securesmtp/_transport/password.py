@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._secret import SecretSource
+from securesmtp._transport.token_threads import fetch_token
+from securesmtp._transport.tokens import Tokens
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 
@@ -42,7 +44,7 @@ class PasswordCalls:
         # or its count wrong (measured, on each Python), and no later send gets a password.
         self._calls: dict[threading.Thread, None] = {}
 
-    def fetch(self, source: Callable[[], Any], deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
+    def fetch(self, source: Callable[[], Any] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]) -> Secret:
         """
         Return the password that *source* returns before *deadline*; a later one is dropped.
 
@@ -51,6 +53,8 @@ class PasswordCalls:
         Raises:
             DeadlineExceededError: It returned none in time.
         """
+        if isinstance(source, Tokens):
+            return fetch_token(source, deadline, leases)
         if deadline is None:
             return _call(source)
         results: SimpleQueue[_Result] = SimpleQueue()

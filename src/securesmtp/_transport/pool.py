@@ -129,11 +129,15 @@ class Pool:
         slot.lease = Lease(threading.get_ident())
         self.slots.check_slots.append(slot)
         try:
-            link = self.slots.link(slot, deadline)
-            try:
-                session, refusal = link.run(self.slots.check(slot))
-            finally:
-                self.quit_and_close(link, "closed by the caller")
+            while True:
+                link = self.slots.link(slot, deadline)
+                try:
+                    session, refusal = link.run(self.slots.check(slot))
+                finally:
+                    self.quit_and_close(link, "closed by the caller")
+                # A new token is tried over a new connection.
+                if slot.refusal is None:
+                    break
         finally:
             self.slots.check_slots.remove(slot)
         return link, session, refusal

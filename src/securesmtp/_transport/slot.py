@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.dialogue import Session
     from securesmtp._transport.connection import Connection
+    from securesmtp.errors import AuthenticationError
 
 
 class Driver(Protocol):
@@ -91,7 +92,7 @@ class Lease:
 class Slot(Generic[L]):
     """Room for one connection."""
 
-    __slots__ = ("last_used", "lease", "link", "messages_left", "session")
+    __slots__ = ("last_used", "lease", "link", "messages_left", "refusal", "session")
 
     def __init__(self) -> None:
         """Start free, without a connection."""
@@ -101,6 +102,8 @@ class Slot(Generic[L]):
         self.messages_left = 0
         self.last_used = 0.0
         self.lease: Lease | None = None
+        # Of a token by the last connection, if another token is to be tried over a new one.
+        self.refusal: AuthenticationError | None = None
 
     @property
     def is_free(self) -> bool:

@@ -15,10 +15,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from securesmtp._protocol.dialogue import Session, authenticate, open_session, pick_mechanism
-from securesmtp._protocol.sasl import secret_source, with_secret_source
+from securesmtp._protocol.sasl import OAuth2, secret_source, with_secret_source
 from securesmtp._transport.login_pause import LoginPause
 from securesmtp._transport.slot import L, Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
+from securesmtp._transport.token_login import log_in
+from securesmtp._transport.tokens import Tokens
 from securesmtp.errors import AuthenticationError
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.sasl import Auth
     from securesmtp._settings import Settings
     from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Reply
     from securesmtp.events import Event
 
-    # The caller's callable, the deadline of the send, and the leases of those who wait for the password.
-    FetchPassword: TypeAlias = Callable[[Callable[[], Any], Deadline | None, list[Lease]], Any]
+    # The caller's callable or the mailer's tokens, the deadline of the send, and the leases of those who wait.
+    FetchPassword: TypeAlias = Callable[[Callable[[], Any] | Tokens, Deadline | None, list[Lease]], Any]
 
 T = TypeVar("T")
 
@@ -62,6 +65,7 @@ class Slots(Generic[L]):
         self._new_link = new_link
         self._fetch_password = fetch_password
         self._pause = LoginPause()
+        self._tokens = Tokens(settings.login) if isinstance(settings.login, OAuth2) else None
         # The server's refusal of BDAT although it offers CHUNKING, under that keyword.
         self._refusals: dict[str, Reply] = {}
         # Each `check` has a slot of its own, in addition to *max_connections*.
@@ -143,7 +147,13 @@ class Slots(Generic[L]):
             yield from self._log_in(slot, session, ignore_pause=ignore_pause)
             slot.session = session
         session.chunking_refused = session.chunking_refused or self._refusals.get("CHUNKING")
-        return (yield from work(slot, session))
+        try:
+            return (yield from work(slot, session))
+        except AuthenticationError:
+            # The login was lost, perhaps because the token has expired.
+            if self._tokens is not None:
+                self._tokens.forget()
+            raise
 
     def check(self, slot: Slot[L]) -> Dialogue[tuple[Session, AuthenticationError | None]]:
         """Connect and log in; return the session, and the refusal if the login was refused."""
@@ -207,23 +217,30 @@ class Slots(Generic[L]):
         if login is None:
             return
         began = monotonic()
-        source = secret_source(login)
-        if callable(source):
-            deadline = None if slot.link is None else slot.link.connection.limit.deadline
-            leases = [] if slot.lease is None else self.leases_of(*slot.lease.holders)
-            login = with_secret_source(login, bind(self._fetch_password, source, deadline, leases))
         with self._closing_on_error(slot):
             # Another thread's login may have been refused while this one connected.
             if not ignore_pause:
                 self._pause.check()
             try:
-                mechanism = yield from authenticate(session, login)
+                mechanism = yield from self._authenticate(slot, session, login)
             except AuthenticationError as error:
                 self._pause.begin(error)
                 raise
             if ignore_pause:
                 self._pause.end()
             self._emit(Authenticated(*self.endpoint, mechanism, timedelta(seconds=monotonic() - began)))
+
+    def _authenticate(self, slot: Slot[L], session: Session, login: Auth) -> Dialogue[str]:
+        """Log in, with the mailer's token if it has one, and return the name of the mechanism."""
+        deadline = None if slot.link is None else slot.link.connection.limit.deadline
+        leases = [] if slot.lease is None else self.leases_of(*slot.lease.holders)
+        if self._tokens is not None and isinstance(login, OAuth2):
+            fetch = bind(self._fetch_password, self._tokens, deadline, leases)
+            return (yield from log_in(slot, session, login, self._tokens, fetch))
+        source = secret_source(login)
+        if callable(source):
+            login = with_secret_source(login, bind(self._fetch_password, source, deadline, leases))
+        return (yield from authenticate(session, login))
 
     @contextmanager
     def _closing_on_error(self, slot: Slot[L]) -> Iterator[None]:

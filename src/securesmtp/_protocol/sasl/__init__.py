@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.sasl.logins import (
     Auth,
     External,
+    OAuth2,
     Password,
     allowed_mechanisms,
     identity,
@@ -21,6 +22,7 @@ from securesmtp._protocol.sasl.logins import (
     with_secret_source,
 )
 from securesmtp._protocol.sasl.mechanism import ChannelBinding, Credentials, Mechanism
+from securesmtp._protocol.sasl.oauth import fingerprint, validated_token
 from securesmtp._protocol.sasl.registry import RANKED
 from securesmtp._protocol.sasl.sources import (
     AsyncPasswordSource,
@@ -46,19 +48,22 @@ __all__ = [
     "Credentials",
     "External",
     "Mechanism",
+    "OAuth2",
     "Password",
     "PasswordFunction",
     "PasswordSource",
     "as_secret",
     "choose_mechanism",
+    "fingerprint",
     "known_secrets",
     "require_mechanism",
     "resolve_password",
     "secret_source",
     "start_mechanism",
+    "validated_token",
     "with_secret_source",
 ]
-NOT_OFFERED = "the server does not offer it"
+NOT_OFFERED = "not offered by the server"
 NOT_BOUND = "this connection has no channel binding"
 
 

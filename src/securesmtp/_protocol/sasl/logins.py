@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
+from securesmtp._protocol.sasl.oauth import MAX_USERNAME, is_valid_username, validated_token
 from securesmtp._protocol.sasl.registry import RANKED
 from securesmtp._protocol.sasl.scram import can_prepare
 from securesmtp._protocol.sasl.sources import as_secret, is_valid_credential, validated
@@ -77,8 +78,65 @@ class External:
             raise ConfigurationError(message)
 
 
+@dataclass(frozen=True, slots=True, init=False)
+class OAuth2:
+    """
+    Log in with an OAuth 2 access token.
+
+    The mailer fetches a token for its first login, after TLS was verified, and uses it for all its connections. When
+    the server refuses the token, the mailer fetches another one and tries once more; it never sends a refused token
+    again. It does not look into a token, nor at a clock.
+
+    The two callables are called in a thread of the mailer, and a send waits for them no longer than its deadline. Give
+    the requests that they make a time limit of their own.
+
+    Attributes:
+        username: The mailbox that sends, as the server knows it: mostly its full address.
+        token: A `Secret`, or a callable that returns a token. It may return the same one until *on_refused* is called.
+        mechanisms: The SASL mechanisms that may be used, best first; None for XOAUTH2 and OAUTHBEARER.
+        on_refused: Called before *token* when the server has refused the last token. A library that keeps tokens must
+            forget it then.
+    """
+
+    username: str
+    token: Secret | PasswordFunction = field(repr=False)
+    mechanisms: tuple[str, ...] | None = None
+    on_refused: Callable[[], object] | None = None
+
+    def __init__(
+        self,
+        username: str,
+        token: AsyncPasswordSource,
+        mechanisms: Iterable[str] | None = None,
+        *,
+        on_refused: Callable[[], object] | None = None,
+    ) -> None:
+        """
+        Check what can be checked before the network is used, and hide the token.
+
+        Raises:
+            ConfigurationError: Empty, with a control character, of the wrong type, or an unknown mechanism.
+        """
+        # First of all, so that no frame of a traceback holds the string.
+        token = as_secret(token)
+        iterable = isinstance(mechanisms, Iterable)
+        names = None if mechanisms is None else tuple(mechanisms) if iterable else ()
+        object.__setattr__(self, "username", username)
+        # Before any check fails, because a traceback may show this object.
+        object.__setattr__(self, "mechanisms", names)
+        object.__setattr__(self, "on_refused", on_refused)
+        object.__setattr__(self, "token", token if callable(token) else validated_token(token))
+        if not is_valid_username(username):
+            message = f"the username must be a str of 1 to {MAX_USERNAME} bytes without control characters"
+            raise ConfigurationError(message)
+        if on_refused is not None and not callable(on_refused):
+            message = f"on_refused is a {type(on_refused).__name__}, which cannot be called"
+            raise ConfigurationError(message)
+        check_mechanisms(names, "token")
+
+
 # What a mailer takes as *auth*.
-Auth: TypeAlias = Password | External
+Auth: TypeAlias = Password | OAuth2 | External
 
 
 def check_mechanisms(names: tuple[str, ...] | None, proof: Proof) -> None:
@@ -99,6 +157,8 @@ def allowed_mechanisms(login: Auth) -> tuple[str, ...]:
     match login:
         case Password():
             return login.mechanisms or _ranked("password")
+        case OAuth2():
+            return login.mechanisms or _ranked("token")
         case External():
             return _ranked("certificate")
         case _:  # never
@@ -112,12 +172,20 @@ def identity(login: Auth) -> str:
 
 def secret_source(login: Auth) -> Secret | PasswordFunction | None:
     """Return where the secret of *login* comes from, or None if it has none."""
-    return None if isinstance(login, External) else login.password
+    match login:
+        case Password():
+            return login.password
+        case OAuth2():
+            return login.token
+        case External():
+            return None
+        case _:  # never
+            assert_never(login)
 
 
 def with_secret_source(login: Auth, source: Callable[[], Any]) -> Auth:
-    """Return *login* with its secret from *source* instead; one without a secret stays as it is."""
-    return login if isinstance(login, External) else replace(login, password=source)
+    """Return *login* with its password from *source* instead; one without a password stays as it is."""
+    return replace(login, password=source) if isinstance(login, Password) else login
 
 
 def known_secrets(login: Auth | None) -> tuple[bytes, ...]:

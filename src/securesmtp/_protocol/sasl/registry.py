@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.sasl.external import ExternalMechanism
+from securesmtp._protocol.sasl.oauth import OAuthBearer, XOAuth2
 from securesmtp._protocol.sasl.scram import (
     ScramSHA1,
     ScramSHA1Plus,
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl.mechanism import Mechanism
 
 # Strongest first; a login uses those of its own kind of proof. A channel binding is worth more than a longer hash, and
-# SHA-1 is for servers that have nothing stronger. PLAIN and LOGIN send the password itself; PLAIN needs one round trip.
+# SHA-1 is for servers that have nothing stronger. XOAUTH2 and OAUTHBEARER send the same token; Google and Microsoft
+# document the first for SMTP. PLAIN and LOGIN send the password itself; PLAIN needs one round trip.
 RANKED: dict[str, type[Mechanism]] = {
     mechanism.name: mechanism
     for mechanism in (
@@ -30,6 +32,8 @@ RANKED: dict[str, type[Mechanism]] = {
         ScramSHA256,
         ScramSHA1Plus,
         ScramSHA1,
+        XOAuth2,
+        OAuthBearer,
         Plain,
         Login,
     )

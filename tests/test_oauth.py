@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve
 from scripted import Mode, Peer
 from securesmtp import (
     AuthenticationError,
@@ -337,6 +337,26 @@ def test_a_refusal_on_each_connection_renews_the_token_once(serve: Serve, mailer
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(lambda _: send(mine), range(4))) == [250] * 4
     assert (sorted(grants.shown), source.calls, source.refusals) == ([NEW] * 4 + [OLD] * 4, 2, 1)
+
+
+@pytest.mark.parametrize("ends", ["", "close"])
+def test_a_renewal_that_is_cut_at_any_octet(serve: Serve, mailer: Mailer, positions: Positions, ends: str) -> None:
+    """The outcome is what the server knows, and the refused token is not sent again over the connections after it."""
+    server = serve(Grants(NEW, ends=ends).script())
+    assert send(mailer(server, auth=login(Source(OLD, NEW)))) == 250
+    for cut in positions(sum(connection.written for connection in server.connections)):
+        grants = Grants(NEW, ends=ends)
+        server = serve(grants.script(), cut_after_written=cut)
+        mine = mailer(server, auth=login(Source(OLD, NEW)), max_connections=1)
+        outcome = Outcome.ACCEPTED
+        try:
+            send(mine)
+        except SecureSMTPError as error:
+            outcome = error.outcome
+        accepted = len(server.accepted)
+        assert accepted <= 1
+        assert outcome is Outcome.UNKNOWN or accepted == (outcome is Outcome.ACCEPTED)
+        assert grants.shown.count(OLD) <= 1, cut
 
 
 # A refused token is never sent again.

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -211,16 +212,26 @@ def test_a_run_is_made_outside_of_an_event_loop_and_starts_at_its_first_result(r
     assert [result.index for result in run(main, in_order(jobs, worker, 2, 4))] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3000, 2)], ids=["messages", "octets"])
-def test_the_input_is_read_only_a_little_ahead(run: Run, size: int, ahead: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "least", "most"), [(0, 4, 4), (3000, 2, 2), (570, 3, 4)], ids=["messages", "large", "octets"]
+)
+def test_the_input_is_read_only_a_little_ahead(run: Run, size: int, least: int, most: int) -> None:
     """At most so many messages or octets are held; of any size there is one for each worker."""
 
     async def main() -> None:
         jobs = Jobs(1000, size=size)
-        results = in_order(jobs, Worker(), 2, 4, octets=2000)
+        worker = Worker(lambda job: job.index == 50)
+        results = in_order(jobs, worker, 2, 4, octets=2000)
         for count in range(1, 51):
             await anext(results)
-            assert jobs.read <= count + ahead
+            assert jobs.read <= count + most
+        # With the next one, it holds as much as it may.
+        with anyio.move_on_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(results.__anext__)
+                await anyio.wait_all_tasks_blocked()
+                assert least <= jobs.read - 50 <= most
+                worker.go.set()
         await results.aclose()
 
     run(main)
@@ -489,7 +500,8 @@ def test_a_message_that_is_read_while_the_run_is_closed_is_not_sent(run: Run) ->
                 reading.set()
                 await go.wait()
 
-        results = in_order(Jobs(9, stalls), Worker(), 2, 4)
+        worker = Worker()
+        results = in_order(Jobs(9, stalls), worker, 2, 4)
 
         async def reads() -> None:
             read.extend(await _read(results))
@@ -501,6 +513,7 @@ def test_a_message_that_is_read_while_the_run_is_closed_is_not_sent(run: Run) ->
             await results.aclose()
             go.set()
         assert _outcomes(read) == [(0, ACCEPTED), (1, NOT_SENT)]
+        assert worker.tasks == 1
 
     run(main)
 
@@ -525,6 +538,34 @@ def test_what_ends_a_worker_is_raised_where_the_results_are_read(run: Run, fault
         with pytest.raises(fault):
             await anext(results)
         assert _outcomes(await _read(results)) == [(2, UNKNOWN), *((number, NOT_SENT) for number in range(3, 7))]
+
+    run(main)
+
+
+def test_a_worker_that_has_raised_ends_the_others(run: Run) -> None:
+    """They finish what they are sending, and take no more, even while nobody reads."""
+
+    class Struck(Worker):
+        async def send(self, job: Job) -> None:
+            if job.index == 1:
+                raise _Fault
+            await super().send(job)
+
+    async def main() -> None:
+        worker = Struck(lambda job: job.index == 0)
+        results = in_order(Jobs(9), worker, 2, 4)
+        async with anyio.create_task_group() as group:
+
+            async def reads() -> None:
+                with pytest.raises(_Fault):
+                    await anext(results)
+
+            group.start_soon(reads)
+            await worker.sending.wait()
+            await anyio.wait_all_tasks_blocked()
+            worker.go.set()
+        assert sorted(worker.started) == [0, 1]
+        assert _outcomes(await _read(results)) == [(0, UNKNOWN), (1, UNKNOWN), (2, NOT_SENT), (3, NOT_SENT)]
 
     run(main)
 
@@ -964,3 +1005,22 @@ async def _one_run(choose: random.Random) -> None:
     outcomes = Counter(result.outcome for result in read)
     assert outcomes[ACCEPTED] == len(worker.ended)
     assert outcomes[UNKNOWN] == len(worker.started) - len(worker.ended)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio.eager_task_factory is new in Python 3.12")
+def test_eager_tasks_make_no_difference() -> None:
+    """A worker then begins, and may end, inside the call that starts it."""
+
+    async def main() -> None:
+        eager: Any = vars(asyncio)["eager_task_factory"]
+        asyncio.get_running_loop().set_task_factory(eager)
+        worker = Worker()
+        assert _outcomes(await _read(in_order(Jobs(20), worker, 3, 6))) == [(each, ACCEPTED) for each in range(20)]
+        assert (worker.tasks, worker.running) == (3, 0)
+
+        async def ends(_: AsyncBacklog) -> None:
+            """End at once."""
+
+        assert {result.outcome for result in await _read(in_order(Jobs(3), ends, 3, 6))} == {NOT_SENT}
+
+    asyncio.run(main())

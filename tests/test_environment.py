@@ -116,7 +116,7 @@ def test_a_password_may_be_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (login.username, login.password) == ("me", str)
 
 
-FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "pass show smtp"}
+FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "cat secret"}
 URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
 
 
@@ -199,6 +199,20 @@ URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
             "SMTP_PASSWORD_COMMAND is not a command",
             "",
             id="no command",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_COMMAND": PASSWORD},
+            {},
+            "SMTP_PASSWORD_COMMAND does not begin with a program",
+            "",
+            id="password as command",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_FILE": PASSWORD},
+            {},
+            "SMTP_PASSWORD_FILE is not an absolute path, such as /run/secrets/smtp-password",
+            "",
+            id="password as file",
         ),
         pytest.param(HOST, {"prefix": ""}, "the prefix is not of letters", '"SMTP_"', id="no prefix"),
         pytest.param(HOST, {"prefix": "SMTP-"}, "the prefix is not of letters", '"SMTP_"', id="wrong prefix"),

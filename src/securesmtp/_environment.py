@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -73,6 +74,9 @@ def _split_command(value: str, variable: str) -> Callable[[], Secret]:
         arguments = shlex.split(value)
     if not arguments:
         raise ConfigurationError(f"{variable} is not a command: a quote is not closed, or it has no word")
+    if shutil.which(arguments[0]) is None:
+        # It may be the password itself, so it must not get as far as an error of the command.
+        raise ConfigurationError(f"{variable} does not begin with a program: there is none of this name")
     return from_command(arguments)
 
 
@@ -84,7 +88,10 @@ def _secret(value: str, _: str) -> Secret:
     return Secret(value)
 
 
-def _file(value: str, _: str) -> Callable[[], Secret]:
+def _file(value: str, variable: str) -> Callable[[], Secret]:
+    if not value.startswith("/"):
+        # It may be the password itself.
+        raise ConfigurationError(f"{variable} is not an absolute path, such as /run/secrets/smtp-password")
     return from_file(value)
 
 

@@ -80,6 +80,7 @@ async def post(port: int, address: str, weather: Weather) -> int:
     finally:
         writer.close()
         await writer.wait_closed()
+    assert response, "no response"
     return int(response.split()[1])
 
 

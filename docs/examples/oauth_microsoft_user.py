@@ -42,7 +42,9 @@ class Account:
     def login(self) -> None:
         """Have the user sign in, in a browser on any device."""
         flow = self.app.initiate_device_flow(SCOPES)
-        print(flow.get("message", flow))
+        if "message" not in flow:
+            raise PermissionError(flow["error"], flow.get("error_description"))
+        print(flow["message"])
         access_token(self.app.acquire_token_by_device_flow(flow))
         with locked():
             self.save()

@@ -241,9 +241,11 @@ def test_a_user_who_has_not_signed_in_is_told_so(world: Callable[[Recipe], World
     assert "sign in first" in str(caught.value.__cause__)
 
 
-def test_a_sign_in_that_fails_says_why(world: Callable[[Recipe], World]) -> None:
-    """The user said no: nothing is written."""
+@pytest.mark.parametrize("early", [False, True], ids=["by-the-user", "at-once"])
+def test_a_sign_in_that_fails_says_why(world: Callable[[Recipe], World], *, early: bool) -> None:
+    """The user said no, or the application may not ask: nothing is written."""
     found = world(USER)
+    found.provider.fails_early = early
     found.provider.failure = 400, {"error": "access_denied", "error_description": "the user said no"}
     with pytest.raises(PermissionError, match="the user said no"):
         found.run("login")

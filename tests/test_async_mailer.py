@@ -394,6 +394,15 @@ def test_the_wait_for_a_connection_counts(run: Run, serve: Serve, async_mailer: 
             with pytest.raises(DeadlineExceededError, match="waiting for one of the mailer's connections") as caught:
                 await send(mailer, deadline=0.1)
             assert (caught.value.limit, caught.value.outcome) == ("deadline", Outcome.NOT_SENT)
+            # It was not built, but its header has a name for it.
+            named = EmailMessage()
+            named["From"], named["To"], named["MESSAGE-ID"] = "a@example.org", "b@example.org", "<\x1bmine@example.org>"
+            with pytest.raises(DeadlineExceededError) as caught:
+                await mailer.send(named, deadline=0.1)
+            assert caught.value.message_id == r"<\x1bmine@example.org>"
+            with pytest.raises(DeadlineExceededError) as caught:
+                await mailer.send(EmailMessage(), deadline=0.1)
+            assert caught.value.message_id is None
             go.set()
         await mailer.close()
 

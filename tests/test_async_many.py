@@ -542,13 +542,14 @@ def test_what_ends_a_worker_is_raised_where_the_results_are_read(run: Run, fault
     run(main)
 
 
-def test_a_worker_that_has_raised_ends_the_others(run: Run) -> None:
-    """They finish what they are sending, and take no more, even while nobody reads."""
+@pytest.mark.parametrize(("fault", "outcome"), [(_Fault, UNKNOWN), (RuntimeError, ACCEPTED)])
+def test_a_worker_that_has_raised_ends_the_others(run: Run, fault: type[BaseException], outcome: Outcome) -> None:
+    """After an error they finish what they are sending; they take no more."""
 
     class Struck(Worker):
         async def send(self, job: Job) -> None:
             if job.index == 1:
-                raise _Fault
+                raise fault
             await super().send(job)
 
     async def main() -> None:
@@ -557,7 +558,7 @@ def test_a_worker_that_has_raised_ends_the_others(run: Run) -> None:
         async with anyio.create_task_group() as group:
 
             async def reads() -> None:
-                with pytest.raises(_Fault):
+                with pytest.raises(fault):
                     await anext(results)
 
             group.start_soon(reads)
@@ -565,7 +566,7 @@ def test_a_worker_that_has_raised_ends_the_others(run: Run) -> None:
             await anyio.wait_all_tasks_blocked()
             worker.go.set()
         assert sorted(worker.started) == [0, 1]
-        assert _outcomes(await _read(results)) == [(0, UNKNOWN), (1, UNKNOWN), (2, NOT_SENT), (3, NOT_SENT)]
+        assert _outcomes(await _read(results)) == [(0, outcome), (1, UNKNOWN), (2, NOT_SENT), (3, NOT_SENT)]
 
     run(main)
 
@@ -759,6 +760,42 @@ def test_results_that_nobody_keeps_end_the_run(run: Run, where: str) -> None:
         assert (worker.started, sorted(worker.ended)) == ([0, 1, 2], [0, 1, 2])
         assert worker.running == 0
         assert jobs.read == 8
+
+    run(main)
+
+
+def test_an_idle_worker_is_woken_when_the_results_are_collected_in_a_thread(run: Run) -> None:
+    """An event of the loop may be set in its own thread only."""
+
+    async def main() -> None:
+        worker = Worker()
+        holder = [in_order(Jobs(5), worker, 1, 1)]
+        await anext(holder[0])
+        await anyio.wait_all_tasks_blocked()
+        assert worker.running == 1
+        await anyio.to_thread.run_sync(holder.clear)
+        await anyio.wait_all_tasks_blocked()
+        assert worker.running == 0
+
+    run(main)
+
+
+def test_the_temporary_files_of_unsent_messages_are_closed_with_the_results(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file that is collected while it is open would be a ResourceWarning."""
+    closed = list[str | None]()
+    monkeypatch.setattr(Content, "close", lambda content: closed.append(content.message_id))
+
+    async def main() -> None:
+        worker = Worker(lambda job: job.index == 1)
+        holder = [in_order(Jobs(9), worker, 1, 4)]
+        await anext(holder[0])
+        await worker.sending.wait()
+        holder.clear()
+        await anyio.wait_all_tasks_blocked()
+        assert closed == ["<0@x>", "<2@x>", "<3@x>"]
+        worker.go.set()
 
     run(main)
 

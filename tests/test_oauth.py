@@ -10,13 +10,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.message import EmailMessage
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve
 from scripted import Mode, Peer
 from securesmtp import (
     AuthenticationError,
@@ -40,6 +41,7 @@ from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.slot import Lease
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Tokens
+from securesmtp.credentials import from_command, from_file
 from securesmtp.events import Authenticated, Event
 from tokens import ERROR, Grants, Source
 
@@ -339,6 +341,26 @@ def test_a_refusal_on_each_connection_renews_the_token_once(serve: Serve, mailer
     assert (sorted(grants.shown), source.calls, source.refusals) == ([NEW] * 4 + [OLD] * 4, 2, 1)
 
 
+@pytest.mark.parametrize("ends", ["", "close"])
+def test_a_renewal_that_is_cut_at_any_octet(serve: Serve, mailer: Mailer, positions: Positions, ends: str) -> None:
+    """The outcome is what the server knows, and the refused token is not sent again over the connections after it."""
+    server = serve(Grants(NEW, ends=ends).script())
+    assert send(mailer(server, auth=login(Source(OLD, NEW)))) == 250
+    for cut in positions(sum(connection.written for connection in server.connections)):
+        grants = Grants(NEW, ends=ends)
+        server = serve(grants.script(), cut_after_written=cut)
+        mine = mailer(server, auth=login(Source(OLD, NEW)), max_connections=1)
+        outcome = Outcome.ACCEPTED
+        try:
+            send(mine)
+        except SecureSMTPError as error:
+            outcome = error.outcome
+        accepted = len(server.accepted)
+        assert accepted <= 1
+        assert outcome is Outcome.UNKNOWN or accepted == (outcome is Outcome.ACCEPTED)
+        assert grants.shown.count(OLD) <= 1, cut
+
+
 # A refused token is never sent again.
 
 
@@ -466,6 +488,20 @@ def test_a_send_inside_the_source_does_not_wait_for_itself(serve: Serve, mailer:
     error = refused(mine, ConfigurationError)
     assert isinstance(error.__cause__, ConfigurationError)
     assert "a mailer of its own" in str(error.__cause__.hint)
+
+
+def test_a_program_or_a_file_may_have_the_token(serve: Serve, mailer: Mailer, tmp_path: Path) -> None:
+    """As they may have a password; they are asked again after a refusal."""
+    path = tmp_path / "token"
+    path.write_text(f"{OLD}\n")
+    path.chmod(0o600)
+    renew = "import sys; open(sys.argv[1], 'r+').write(sys.argv[2]); print(sys.argv[2])"
+    command = from_command([sys.executable, "-c", renew, str(path), NEW])
+    for token in (from_file(path), command, from_file(path)):
+        grants = Grants(NEW)
+        mine = mailer(serve(grants.script()), auth=OAuth2("me", token, on_refused=command))
+        assert send(mine) == 250
+        assert grants.shown[-1] == NEW
 
 
 # What else comes after a login.

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securesmtp._arguments import as_count, as_seconds
@@ -88,10 +89,18 @@ def _secret(value: str, _: str) -> Secret:
     return Secret(value)
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:
+        # The name is too long, and the error would show it.
+        return False
+
+
 def _file(value: str, variable: str) -> Callable[[], Secret]:
-    if not value.startswith("/"):
+    if not value.startswith("/") and not _is_file(value):
         # It may be the password itself.
-        raise ConfigurationError(f"{variable} is not an absolute path, such as /run/secrets/smtp-password")
+        raise ConfigurationError(f"{variable} is neither an absolute path nor a file in the current folder")
     return from_file(value)
 
 

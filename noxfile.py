@@ -182,6 +182,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_async(session: nox.Session) -> None:
+    """
+    Measure AsyncSecureMailer and aiosmtplib side by side, for half an hour; no number makes it fail.
+
+    `nox -s bench_async -- --pages` updates the figures in docs/; other arguments go to `bench.async_speed`.
+    """
+    install_wheel(session, "async,demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else Path(session.create_tmp()).resolve()
+    measured = str(target / "async.json")
+    session.run("python", "-m", "bench.async_speed", "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.async_plots", measured, str(target), env=env)
+    with (target / "loop-lag.md").open("w") as table:
+        session.run("python", "-m", "bench.loop_lag", env=env, stdout=table)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Fuzz each target for a minute, or longer: `nox -s fuzz -- -max_total_time=600`."""
     install_wheel(session, "demo", "fuzz")

@@ -244,23 +244,25 @@ def test_a_resolver_that_hangs_is_waited_for_no_longer_than_the_limit(
 def test_a_resolver_that_hangs_does_not_keep_the_program_alive(backend: Backend) -> None:
     """Its thread is a daemon (A13)."""
     program = f"""
-import anyio, socket, time
-from securesmtp import AsyncSecureMailer, SecureSMTPError
+import anyio, socket, threading, time
+from securesmtp import AsyncSecureMailer
+asked = threading.Event()
 def hang(*_, flags=0, **__):
     if flags:
         raise socket.gaierror
-    time.sleep(60)
+    asked.set()
+    time.sleep(600)
 socket.getaddrinfo = hang
 async def main():
-    async with AsyncSecureMailer("mx.example", deadline=0.1) as mailer:
-        try:
-            await mailer.send_bytes(b"\\n", mail_from="a@b.example", recipients=["c@d.example"])
-        except SecureSMTPError as error:
-            print(error.outcome)
+    async with AsyncSecureMailer("mx.example") as mailer, anyio.create_task_group() as group:
+        group.start_soon(mailer.check)
+        await anyio.to_thread.run_sync(asked.wait)
+        group.cancel_scope.cancel()
 anyio.run(main, backend={backend!r})
+print("ended")
 """
-    ended = subprocess.run([sys.executable, "-c", program], timeout=30, check=True, capture_output=True, text=True)
-    assert ended.stdout == "not sent\n"
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True)
+    assert ended.stdout == "ended\n"
 
 
 class Recorded(EmailMessage):
@@ -392,6 +394,15 @@ def test_the_wait_for_a_connection_counts(run: Run, serve: Serve, async_mailer: 
             with pytest.raises(DeadlineExceededError, match="waiting for one of the mailer's connections") as caught:
                 await send(mailer, deadline=0.1)
             assert (caught.value.limit, caught.value.outcome) == ("deadline", Outcome.NOT_SENT)
+            # It was not built, but its header has a name for it.
+            named = EmailMessage()
+            named["From"], named["To"], named["MESSAGE-ID"] = "a@example.org", "b@example.org", "<\x1bmine@example.org>"
+            with pytest.raises(DeadlineExceededError) as caught:
+                await mailer.send(named, deadline=0.1)
+            assert caught.value.message_id == r"<\x1bmine@example.org>"
+            with pytest.raises(DeadlineExceededError) as caught:
+                await mailer.send(EmailMessage(), deadline=0.1)
+            assert caught.value.message_id is None
             go.set()
         await mailer.close()
 

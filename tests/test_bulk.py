@@ -20,6 +20,7 @@ from securesmtp import (
     Reply,
     SecureMailer,
     SendResult,
+    ServerNotAuthenticError,
     Stage,
 )
 from securesmtp._bulk.jobs import Job
@@ -57,7 +58,11 @@ NETWORK = [
     RefusedError("no", stage=Stage.EHLO, reply=_reply(550)),
 ]
 TEMPORARY = [_login(454), _login(421), _login(454, paused=True)]
-PERMANENT = [_login(535), NoUsableMechanismError("none", stage=Stage.AUTH)]
+PERMANENT = [
+    _login(535),
+    NoUsableMechanismError("none", stage=Stage.AUTH),
+    ServerNotAuthenticError("no proof", stage=Stage.AUTH),
+]
 CALLERS = [
     LookupError("sealed"),
     OSError("sealed"),

@@ -510,6 +510,7 @@ def test_the_error_of_a_source_is_the_error_of_the_send(  # noqa: PLR0913, PLR09
     ) as mailer:
         error = _refused(lambda: mailer.send(message))  # type: ignore[arg-type, return-value]
         (result,) = mailer.send_many([message])
+        assert _refused(mailer.check).args == error.args  # type: ignore[arg-type]
     assert error.args[0] == f"the password file '{tmp_path}/missing' cannot be read: No such file or directory"
     assert (error.host, error.port, error.retryable) == ("localhost", server.port, False)
     assert isinstance(result.error, ConfigurationError)

@@ -85,9 +85,10 @@ def test_a_message_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     file.write_text(f"{PASSWORD}\n", "ascii")
     file.chmod(0o600)
     scheme = "smtps" if mode == "implicit" else "smtp+starttls"
+    monkeypatch.chdir(tmp_path)
     login = {
         "PASSWORD": PASSWORD,
-        "PASSWORD_FILE": str(file),
+        "PASSWORD_FILE": "pass word" if mode == "implicit" else str(file),
         "PASSWORD_COMMAND": f"cat '{file}'",
         "URL": f"{scheme}://me:{PASSWORD}@localhost:{server.port}",
     }
@@ -116,7 +117,7 @@ def test_a_password_may_be_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (login.username, login.password) == ("me", str)
 
 
-FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "pass show smtp"}
+FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "cat secret"}
 URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
 
 
@@ -199,6 +200,27 @@ URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
             "SMTP_PASSWORD_COMMAND is not a command",
             "",
             id="no command",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_COMMAND": PASSWORD},
+            {},
+            "SMTP_PASSWORD_COMMAND does not begin with a program",
+            "",
+            id="password as command",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_FILE": PASSWORD},
+            {},
+            "SMTP_PASSWORD_FILE is neither an absolute path nor a file in the current folder",
+            "",
+            id="password as file",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_FILE": PASSWORD * 40},
+            {},
+            "SMTP_PASSWORD_FILE is neither an absolute path nor a file in the current folder",
+            "",
+            id="long password as file",
         ),
         pytest.param(HOST, {"prefix": ""}, "the prefix is not of letters", '"SMTP_"', id="no prefix"),
         pytest.param(HOST, {"prefix": "SMTP-"}, "the prefix is not of letters", '"SMTP_"', id="wrong prefix"),

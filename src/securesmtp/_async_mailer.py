@@ -265,7 +265,8 @@ class AsyncSecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients)))
+        build = bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients))
+        draft = Draft(build, message)
         return await self._submit(draft, partial, until)
 
     @hide_internal_frames_async
@@ -405,7 +406,7 @@ class AsyncSecureMailer:
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(draft.message_id, monotonic())
+        core, sending = self._core, Sending(None, monotonic())
         try:
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
@@ -413,10 +414,12 @@ class AsyncSecureMailer:
             except SecureSMTPError as error:
                 # A message that cannot be built is wrong input, which has no event.
                 if not draft.is_invalid:
+                    sending.message_id = draft.message_id
                     core.record_error(sending, error)
                 raise
         except BaseException as error:
             if not draft.is_invalid:
+                sending.message_id = draft.message_id
                 core.record_interrupt(sending, error)
             raise
 
@@ -428,7 +431,6 @@ class AsyncSecureMailer:
 
         async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
             submission = await draft.build()
-            sending.message_id = submission.content.message_id
             needs = bind(transactions_needed, len(submission.recipients), partial)
             return core.action(sending, submission, checkout, partial), needs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from securesmtp._protocol.dialogue import Session, authenticate
 from securesmtp._protocol.sasl import (
     RANKED,
     Credentials,
+    External,
     Mechanism,
     Password,
     choose_mechanism,
@@ -25,7 +27,7 @@ from securesmtp._protocol.sasl import (
     start_mechanism,
 )
 from securesmtp._secret import Secret
-from securesmtp.errors import ConfigurationError, NoUsableMechanismError
+from securesmtp.errors import ConfigurationError, NoUsableMechanismError, ProtocolError
 
 PASSWORD = "correct horse"
 PASSWORDS = [name for name, mechanism in RANKED.items() if mechanism.proof == "password"]
@@ -171,6 +173,19 @@ def test_login_is_name_then_password_then_nothing(username: str, password: str, 
     answers = [mechanism.respond(challenge) for challenge in words]
     assert answers == [username.encode(), password.encode(), None, None]
     assert mechanism.secrets == (password.encode(),)
+
+
+@pytest.mark.parametrize("identity", ["", "me@example.org", "zoë, a=b"])
+def test_external_is_the_identity_alone(identity: str) -> None:
+    """RFC 4422 appendix A: once more if it is asked, and no response after that."""
+    session = Session(TLS, Capabilities(auth=("PLAIN", "EXTERNAL")))
+    token = base64.b64encode(identity.encode())
+    played = play(authenticate(session, External(identity)), b"334 ", b"235 in")
+    assert played.value == "EXTERNAL"
+    assert played.commands == [b"AUTH EXTERNAL " + (token or b"="), token]
+    played = play(authenticate(session, External(identity)), b"334 ", b"334 ")
+    assert "more than EXTERNAL" in str(played.failure(ProtocolError))
+    assert len(played.commands) == 2
 
 
 def test_nothing_shows_the_password() -> None:

@@ -61,7 +61,7 @@ _TOKENS = st.from_regex(r"\A[A-Za-z0-9\-._~+/]{1,200}={0,2}\Z")
 @given(_NAMES, _TOKENS)
 @settings(max_examples=examples(200), deadline=None)
 def test_both_have_their_own_form(username: str, token: str) -> None:
-    """Neither is the other's, nor the bare token (PITFALLS O15); commas and equals signs are escaped in one of them."""
+    """Neither is the other's, nor the bare token; commas and equals signs are escaped in one (OAU-01, PITFALLS O15)."""
     OAuth2(username, token)
     assert mechanism(XOAuth2, username, token).start() == f"user={username}\1auth=Bearer {token}\1\1".encode()
     header, auth, *end = mechanism(OAuthBearer, username, token).start().split(b"\1")

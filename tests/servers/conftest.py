@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servers.dovecot import Dovecot
+from servers.dovecot import Dovecot, NewDovecot
 from servers.exim import Exim
 from servers.postfix import Postfix
 
@@ -51,7 +51,16 @@ def dovecot(ca: trustme.CA) -> Iterator[RealServer]:
     yield from _running(Dovecot, ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot"])
+@pytest.fixture(scope="session")
+def dovecot24(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Dovecot 2.4, which is the same if the system has that."""
+    if Dovecot.missing() is None and not Dovecot.installed_version().startswith("2.3"):
+        yield request.getfixturevalue("dovecot")
+    else:
+        yield from _running(NewDovecot, ca)
+
+
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)

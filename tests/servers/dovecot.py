@@ -1,4 +1,9 @@
-"""Dovecot's submission service: its own SASL server, in front of the sink."""
+"""
+Dovecot's submission service: its own SASL server, in front of the sink.
+
+Version 2.4 has the -PLUS mechanisms, and other settings. Where the system's is 2.3, as on Debian 12, a 2.4 of Debian 13
+runs in a root of its own, which tests/servers/install unpacks.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,11 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer
+from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, servers_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +94,87 @@ service submission-login {{
 }}
 """
 
+CONFIGURATION_24 = """\
+dovecot_config_version = {version}
+dovecot_storage_version = {version}
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = {directory}/dovecot.log
+auth_verbose = yes
+protocols = submission
+listen = 127.0.0.1
+hostname = localhost
+
+ssl = required
+ssl_min_protocol = TLSv1.2
+ssl_server_cert_file = {certificate}
+ssl_server_key_file = {certificate}
+ssl_server_ca_file = {ca}
+ssl_server_request_client_cert = yes
+ssl_server_require_crl = no
+auth_ssl_username_from_cert = yes
+
+auth_mechanisms = plain login scram-sha-1 scram-sha-256 scram-sha-1-plus scram-sha-256-plus external oauthbearer xoauth2
+auth_failure_delay = 0
+auth_username_chars =
+auth_username_format = %{{user}}
+oauth2 {{
+  introspection_mode = local
+  username_attribute = email
+  oauth2_local_validation {{
+    dict fs {{
+      fs posix {{
+        prefix = {directory}/keys/
+      }}
+    }}
+  }}
+}}
+passdb oauth2 {{
+  mechanisms_filter = oauthbearer xoauth2
+}}
+passdb passwords {{
+  driver = passwd-file
+  mechanisms_filter = plain login scram-sha-1 scram-sha-256 scram-sha-1-plus scram-sha-256-plus
+  default_password_scheme = PLAIN
+  passwd_file_path = {directory}/users
+}}
+passdb certified {{
+  driver = passwd-file
+  mechanisms_filter = external
+  passwd_file_path = {directory}/certified
+}}
+userdb static {{
+  fields {{
+    uid = nobody
+    gid = nogroup
+    home = {directory}/home
+  }}
+}}
+mail_driver = maildir
+mail_path = {directory}/home/mail
+
+submission_relay_host = 127.0.0.1
+submission_relay_port = {sink}
+submission_max_mail_size = {size}
+
+service anvil {{
+  chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service submission-login {{
+  chroot =
+  inet_listener submission {{
+    port = {starttls}
+  }}
+  inet_listener submissions {{
+    port = {implicit}
+    ssl = yes
+  }}
+}}
+"""
+
 OAUTH2 = """\
 introspection_mode = local
 local_validation_key_dict = fs:posix:prefix={directory}/keys/
@@ -98,9 +185,11 @@ KEY = b"0123456789abcdef0123456789abcdef"
 
 
 class Dovecot(RealServer):
-    """A private Dovecot."""
+    """A private Dovecot, the system's."""
 
     name: ClassVar[str] = "dovecot"
+    # What runs a program where Dovecot is.
+    _enter: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def missing(cls) -> str | None:
@@ -110,8 +199,6 @@ class Dovecot(RealServer):
         for program in (PROGRAM, SERVICE):
             if not os.access(program, os.X_OK):
                 return f"{program} is not installed: {INSTALL}"
-        if not _version().startswith("2.3"):
-            return f"the configuration is for Dovecot 2.3, and this is {_version()}"
         return None
 
     def _prepare(self) -> str:
@@ -123,10 +210,18 @@ class Dovecot(RealServer):
         (self._directory / "certified").write_text(f"{CAROL}:::::::nopassword\n")
         (self._directory / "keys/default/HS256/default").write_bytes(base64.b64encode(KEY))
         (self._directory / "oauth2.conf").write_text(OAUTH2.format(directory=self._directory))
-        return _version()
+        return self.installed_version()
+
+    @classmethod
+    def installed_version(cls) -> str:
+        """Return the version that would be started."""
+        command, environment = [*cls._enter, PROGRAM, "--version"], {"PATH": SEARCH_PATH}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.split()[0]
 
     def _command(self) -> list[str]:
-        text = CONFIGURATION.format(
+        text = (CONFIGURATION if self.version.startswith("2.3") else CONFIGURATION_24).format(
+            version=self.version.partition("-")[0],
             directory=self._directory,
             certificate=self._certificate,
             ca=self._ca_file,
@@ -137,7 +232,7 @@ class Dovecot(RealServer):
         )
         path = self._directory / "dovecot.conf"
         path.write_text(text)
-        return [PROGRAM, "-F", "-c", str(path)]
+        return [*self._enter, PROGRAM, "-F", "-c", str(path)]
 
     @staticmethod
     def token(email: str, **claims: object) -> str:
@@ -148,9 +243,28 @@ class Dovecot(RealServer):
         return f"{signed}.{_base64url(hmac.digest(KEY, signed.encode(), 'sha256'))}"
 
 
-def _version() -> str:
-    command, environment = [PROGRAM, "--version"], {"PATH": SEARCH_PATH}
-    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[0]
+class NewDovecot(Dovecot):
+    """A private Dovecot 2.4, in its own root, which sees the machine's /dev and the folder of temporary files."""
+
+    _enter: ClassVar[tuple[str, ...]] = (
+        *("unshare", "--mount", "sh", "-euc"),
+        (
+            'root=$1 folder=$2; shift 2; mkdir -p "$root$folder"; mount --rbind /dev "$root/dev"; '
+            'mount --bind "$folder" "$root$folder"; exec chroot "$root" "$@"'
+        ),
+        *("-", str(servers_cache() / "dovecot-2.4"), tempfile.gettempdir()),
+    )
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why Dovecot cannot be started here and what to do about it, or None."""
+        if os.geteuid() != 0:
+            return "Dovecot starts as root only: run the tests as root"
+        try:
+            cls.installed_version()
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"Dovecot 2.4 does not run here ({error}): {INSTALL}"
+        return None
 
 
 def _segment(value: Mapping[str, object]) -> str:

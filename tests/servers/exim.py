@@ -9,7 +9,18 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from servers.real import ACCOUNTS, CAROL, DOMAIN, INSTALL, LATER, REFUSED, SEARCH_PATH, SIZE_LIMIT, RealServer
+from servers.real import (
+    ACCOUNTS,
+    CAROL,
+    DOMAIN,
+    INSTALL,
+    LATER,
+    REFUSED,
+    SEARCH_PATH,
+    SIZE_LIMIT,
+    RealServer,
+    servers_cache,
+)
 
 # Compiled into Debian's Exim, which does not start without this user.
 USER = "Debian-exim"
@@ -174,7 +185,7 @@ class Exim(RealServer):
         if os.geteuid() != 0:
             return "Exim starts as root only: run the tests as root"
         if not _program().exists():
-            return f"Exim is not in {_cache()}: {INSTALL}"
+            return f"Exim is not in {servers_cache()}: {INSTALL}"
         done = _version(_program())
         if done.returncode != 0:
             # A library or the user is missing.
@@ -226,10 +237,5 @@ def _version(program: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={"PATH": SEARCH_PATH}, capture_output=True, text=True, check=False)
 
 
-def _cache() -> Path:
-    default = Path.home() / ".cache" / "securesmtp-servers"
-    return Path(os.environ.get("SECURESMTP_SERVERS") or default)
-
-
 def _program() -> Path:
-    return _cache() / "exim" / "usr" / "sbin" / "exim4"
+    return servers_cache() / "exim" / "usr" / "sbin" / "exim4"

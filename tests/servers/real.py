@@ -22,11 +22,10 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import trustme
 
 DOMAIN = "example.test"
@@ -210,6 +209,12 @@ class RealServer(ABC):
     def __exit__(self, *_: object) -> None:
         """Close the server."""
         self.close()
+
+
+def servers_cache() -> Path:
+    """Return the folder into which tests/servers/install unpacks servers."""
+    default = Path.home() / ".cache" / "securesmtp-servers"
+    return Path(os.environ.get("SECURESMTP_SERVERS") or default)
 
 
 def _open_to_all(directory: Path) -> None:

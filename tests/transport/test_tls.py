@@ -50,6 +50,7 @@ from securesmtp import (
     WrongTLSModeError,
 )
 from securesmtp._protocol.dialogue import open_session
+from securesmtp._protocol.sasl import ChannelBinding
 from securesmtp._settings import Settings
 from securesmtp._transport import tls
 from securesmtp._transport.channel import READ
@@ -152,6 +153,28 @@ def test_a_session_without_the_required_properties_is_refused(changed: dict[str,
     with pytest.raises(TLSError, match=text) as caught:
         tls.verify_session(cast("ssl.SSLObject", SimpleNamespace(**(session | changed))), _settings())
     assert (type(caught.value), caught.value.stage) == (TLSError, Stage.HANDSHAKE)
+
+
+@pytest.mark.parametrize(
+    ("types", "version", "kind"),
+    [
+        (["tls-unique"], "TLSv1.2", "tls-unique"),
+        (["tls-unique"], "TLSv1.3", None),
+        (["tls-unique", "tls-exporter"], "TLSv1.3", "tls-exporter"),
+        (["tls-unique", "tls-exporter"], "TLSv1.2", "tls-unique"),
+        ([], "TLSv1.2", None),
+    ],
+)
+def test_a_channel_binding_is_one_that_the_version_of_tls_defines(
+    monkeypatch: pytest.MonkeyPatch, types: list[str], version: str, kind: str | None
+) -> None:
+    """tls-unique on TLS 1.2 alone, whatever `ssl` returns; tls-exporter on TLS 1.3 once a Python has it (O20)."""
+    monkeypatch.setattr(ssl, "CHANNEL_BINDING_TYPES", types)
+    session = SimpleNamespace(version=lambda: version, get_channel_binding=lambda kind: f"of {kind}".encode())
+    binding = tls.channel_binding(cast("ssl.SSLObject", session))
+    assert binding == (None if kind is None else ChannelBinding(kind, f"of {kind}".encode()))
+    session.get_channel_binding = lambda kind: None
+    assert tls.channel_binding(cast("ssl.SSLObject", session)) is None
 
 
 def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:

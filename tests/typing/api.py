@@ -21,6 +21,7 @@ from securesmtp import (
     DeadlineExceededError,
     Envelope,
     Event,
+    External,
     OAuth2,
     Outcome,
     OutcomeUnknownError,
@@ -81,6 +82,7 @@ def on_event(event: Event) -> None:
 plain: SecureMailer = SecureMailer("smtp.example.com")
 SecureMailer("smtp.example.com", 2465, tls="implicit", username="me", password="secret", ca_file="ca.pem", timeout=5)
 SecureMailer("smtp.example.com", tls=TLSMode.STARTTLS, username="me", password=get_password, timeout=Timeouts.rfc5321())
+SecureMailer("smtp.example.com", auth=External("me"), policy=TLSPolicy(client_cert="me.pem"))
 SecureMailer("smtp.example.com", auth=Password("me", get_secret, mechanisms=["PLAIN"]), deadline=2.5)
 SecureMailer("smtp.example.com", auth=OAuth2("me", get_secret, mechanisms=["XOAUTH2"], on_refused=get_password))
 SecureMailer("smtp.example.com", pipelining="off")

@@ -243,9 +243,8 @@ def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
 def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
     """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
     try:
-        response = _encode_response(
-            mechanism, (yield from respond(Respond(mechanism, _decode_challenge(raw.challenge))))
-        )
+        answer = yield from respond(Respond(mechanism, _decode_challenge(raw.challenge)))
+        response = _encode_response(mechanism, answer.data)
     except SecureSMTPError as error:
         error.reply = raw.reply()
         raise

@@ -69,7 +69,14 @@ def is_in_trio() -> bool:
     """Return whether trio runs the calling task."""
     # A program that runs in trio has imported it; others need not have it.
     module = sys.modules.get("trio")
-    return module is not None and bool(module.lowlevel.in_trio_task())
+    if module is None:
+        return False
+    try:
+        # `in_trio_task` is new in trio 0.29.
+        module.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _AsyncioLoop:

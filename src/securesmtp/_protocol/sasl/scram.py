@@ -140,7 +140,7 @@ class Scram:
         nonce, salt, iterations = match[1], _decode(match[2]), int(match[3])
         if not nonce.startswith(self._nonce) or not len(self._nonce) < len(nonce) <= _MAX_NONCE:
             return _malformed("has a nonce that does not continue ours")
-        if salt is None or not 0 < len(salt) <= _MAX_SALT:
+        if salt is None or len(salt) > _MAX_SALT:
             return _malformed("has a salt that is not 1 to 1024 bytes of base64")
         if iterations not in _ITERATIONS:
             return _malformed(f"has an iteration count of {iterations}, not of 4096 to 1000000")

@@ -83,6 +83,15 @@ def exhaustive(session: nox.Session) -> None:
     session.run(*PYTEST, *select, *session.posargs)
 
 
+@nox.session
+def faces(session: nox.Session) -> None:
+    """Run all tests of what all mailers must do, over threads, asyncio and trio; print how many passed over each."""
+    install_wheel(session, "demo", "test")
+    results = Path(session.create_tmp()).resolve() / "faces.xml"
+    session.run(*PYTEST, "-m", "faces", "--all-faces", f"--junitxml={results}", *session.posargs)
+    session.run("python", "tests/faces_table.py", str(results))
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
@@ -170,6 +179,24 @@ def bench(session: nox.Session) -> None:
     if "--quick" not in arguments:
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
+
+
+@nox.session
+def bench_async(session: nox.Session) -> None:
+    """
+    Measure AsyncSecureMailer and aiosmtplib side by side, for half an hour; no number makes it fail.
+
+    `nox -s bench_async -- --pages` updates the figures in docs/; other arguments go to `bench.async_speed`.
+    """
+    install_wheel(session, "async,demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else Path(session.create_tmp()).resolve()
+    measured = str(target / "async.json")
+    session.run("python", "-m", "bench.async_speed", "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.async_plots", measured, str(target), env=env)
+    with (target / "loop-lag.md").open("w") as table:
+        session.run("python", "-m", "bench.loop_lag", env=env, stdout=table)
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import typing
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,13 @@ def leave_out_how_errors_are_made(_: Sphinx, what: str, *__: object) -> tuple[st
     return ("", None) if what == "exception" else None
 
 
+def leave_out_private_types(
+    _: Sphinx, __: str, ___: str, ____: object, _____: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Leave out what type checkers are told about ``**options``: the docstring says which there are."""
+    return signature and re.sub(r"(\*\*options): [\w.~]*Unpack\[[\w.~]+\]", r"\1", signature), returns
+
+
 def leave_out_private_bases(_: Sphinx, __: str, ___: object, ____: object, bases: list[type]) -> None:
     """Leave out private base classes: their members are shown with the class itself."""
     bases[:] = [base for base in bases if not base.__module__.startswith("securesmtp._")]
@@ -101,6 +109,7 @@ def leave_out_private_bases(_: Sphinx, __: str, ___: object, ____: object, bases
 def setup(app: Sphinx) -> None:
     """Register the functions above."""
     app.connect("autodoc-process-signature", leave_out_how_errors_are_made)
+    app.connect("autodoc-process-signature", leave_out_private_types)
     app.connect("autodoc-process-bases", leave_out_private_bases)
     app.connect("autodoc-process-docstring", read_google_sections)
     app.connect("missing-reference", resolve_public_name)

@@ -62,6 +62,8 @@ REQUIRED = {
     "AUTH-07": "credentials in UTF-8 without NUL",
     "AUTH-08": "secrets are shown nowhere",
     "AUTH-10": "no AUTH parameter on MAIL",
+    "OAU-01": "a token of RFC 6750's characters, in the form of each mechanism; a refusal in a challenge is answered",
+    "OAU-03": "a token is fetched after the verified handshake",
     "SCR-01": "the nonces and the order of SCRAM's messages",
     "SCR-02": "bounds on the iterations and the salt, before anything is computed",
     "SCR-03": "the server's proof before its success",

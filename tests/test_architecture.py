@@ -121,6 +121,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/async_link.py",
             "_transport/async_pool.py",
             "_transport/event_loop.py",
+            "_transport/read_wait.py",
             "_transport/task_queue.py",
             "_transport/threads.py",
             "_transport/token_tasks.py",

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -211,16 +212,26 @@ def test_a_run_is_made_outside_of_an_event_loop_and_starts_at_its_first_result(r
     assert [result.index for result in run(main, in_order(jobs, worker, 2, 4))] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3000, 2)], ids=["messages", "octets"])
-def test_the_input_is_read_only_a_little_ahead(run: Run, size: int, ahead: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "least", "most"), [(0, 4, 4), (3000, 2, 2), (570, 3, 4)], ids=["messages", "large", "octets"]
+)
+def test_the_input_is_read_only_a_little_ahead(run: Run, size: int, least: int, most: int) -> None:
     """At most so many messages or octets are held; of any size there is one for each worker."""
 
     async def main() -> None:
         jobs = Jobs(1000, size=size)
-        results = in_order(jobs, Worker(), 2, 4, octets=2000)
+        worker = Worker(lambda job: job.index == 50)
+        results = in_order(jobs, worker, 2, 4, octets=2000)
         for count in range(1, 51):
             await anext(results)
-            assert jobs.read <= count + ahead
+            assert jobs.read <= count + most
+        # With the next one, it holds as much as it may.
+        with anyio.move_on_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(results.__anext__)
+                await anyio.wait_all_tasks_blocked()
+                assert least <= jobs.read - 50 <= most
+                worker.go.set()
         await results.aclose()
 
     run(main)
@@ -489,7 +500,8 @@ def test_a_message_that_is_read_while_the_run_is_closed_is_not_sent(run: Run) ->
                 reading.set()
                 await go.wait()
 
-        results = in_order(Jobs(9, stalls), Worker(), 2, 4)
+        worker = Worker()
+        results = in_order(Jobs(9, stalls), worker, 2, 4)
 
         async def reads() -> None:
             read.extend(await _read(results))
@@ -501,6 +513,7 @@ def test_a_message_that_is_read_while_the_run_is_closed_is_not_sent(run: Run) ->
             await results.aclose()
             go.set()
         assert _outcomes(read) == [(0, ACCEPTED), (1, NOT_SENT)]
+        assert worker.tasks == 1
 
     run(main)
 
@@ -525,6 +538,35 @@ def test_what_ends_a_worker_is_raised_where_the_results_are_read(run: Run, fault
         with pytest.raises(fault):
             await anext(results)
         assert _outcomes(await _read(results)) == [(2, UNKNOWN), *((number, NOT_SENT) for number in range(3, 7))]
+
+    run(main)
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [(_Fault, UNKNOWN), (RuntimeError, ACCEPTED)])
+def test_a_worker_that_has_raised_ends_the_others(run: Run, fault: type[BaseException], outcome: Outcome) -> None:
+    """After an error they finish what they are sending; they take no more."""
+
+    class Struck(Worker):
+        async def send(self, job: Job) -> None:
+            if job.index == 1:
+                raise fault
+            await super().send(job)
+
+    async def main() -> None:
+        worker = Struck(lambda job: job.index == 0)
+        results = in_order(Jobs(9), worker, 2, 4)
+        async with anyio.create_task_group() as group:
+
+            async def reads() -> None:
+                with pytest.raises(fault):
+                    await anext(results)
+
+            group.start_soon(reads)
+            await worker.sending.wait()
+            await anyio.wait_all_tasks_blocked()
+            worker.go.set()
+        assert sorted(worker.started) == [0, 1]
+        assert _outcomes(await _read(results)) == [(0, outcome), (1, UNKNOWN), (2, NOT_SENT), (3, NOT_SENT)]
 
     run(main)
 
@@ -718,6 +760,42 @@ def test_results_that_nobody_keeps_end_the_run(run: Run, where: str) -> None:
         assert (worker.started, sorted(worker.ended)) == ([0, 1, 2], [0, 1, 2])
         assert worker.running == 0
         assert jobs.read == 8
+
+    run(main)
+
+
+def test_an_idle_worker_is_woken_when_the_results_are_collected_in_a_thread(run: Run) -> None:
+    """An event of the loop may be set in its own thread only."""
+
+    async def main() -> None:
+        worker = Worker()
+        holder = [in_order(Jobs(5), worker, 1, 1)]
+        await anext(holder[0])
+        await anyio.wait_all_tasks_blocked()
+        assert worker.running == 1
+        await anyio.to_thread.run_sync(holder.clear)
+        await anyio.wait_all_tasks_blocked()
+        assert worker.running == 0
+
+    run(main)
+
+
+def test_the_temporary_files_of_unsent_messages_are_closed_with_the_results(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file that is collected while it is open would be a ResourceWarning."""
+    closed = list[str | None]()
+    monkeypatch.setattr(Content, "close", lambda content: closed.append(content.message_id))
+
+    async def main() -> None:
+        worker = Worker(lambda job: job.index == 1)
+        holder = [in_order(Jobs(9), worker, 1, 4)]
+        await anext(holder[0])
+        await worker.sending.wait()
+        holder.clear()
+        await anyio.wait_all_tasks_blocked()
+        assert closed == ["<0@x>", "<2@x>", "<3@x>"]
+        worker.go.set()
 
     run(main)
 
@@ -964,3 +1042,22 @@ async def _one_run(choose: random.Random) -> None:
     outcomes = Counter(result.outcome for result in read)
     assert outcomes[ACCEPTED] == len(worker.ended)
     assert outcomes[UNKNOWN] == len(worker.started) - len(worker.ended)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio.eager_task_factory is new in Python 3.12")
+def test_eager_tasks_make_no_difference() -> None:
+    """A worker then begins, and may end, inside the call that starts it."""
+
+    async def main() -> None:
+        eager: Any = vars(asyncio)["eager_task_factory"]
+        asyncio.get_running_loop().set_task_factory(eager)
+        worker = Worker()
+        assert _outcomes(await _read(in_order(Jobs(20), worker, 3, 6))) == [(each, ACCEPTED) for each in range(20)]
+        assert (worker.tasks, worker.running) == (3, 0)
+
+        async def ends(_: AsyncBacklog) -> None:
+            """End at once."""
+
+        assert {result.outcome for result in await _read(in_order(Jobs(3), ends, 3, 6))} == {NOT_SENT}
+
+    asyncio.run(main())

@@ -14,6 +14,7 @@ from securesmtp import (
     OAuth2,
     SecureSMTPError,
 )
+from tasks import cancel_at, slots_in_use
 from tokens import Grants
 
 OLD, NEW = "old-token.AAAAAAAA", "new-token.BBBBBBBB"
@@ -158,6 +159,33 @@ def test_a_function_that_is_cancelled_is_an_error_of_those_who_wait(
             assert await send(mailer) == 250
 
     run(main)
+
+
+def test_a_renewal_may_be_cancelled_at_any_wait(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:
+    """No slot is lost, no fetch is left behind, and the next send logs in, with the new token if it was fetched."""
+    grants = Grants(NEW, ends="close")
+
+    async def main() -> int:
+        for wait in range(1, 100):
+            grants.shown.clear()
+            calls = list[int]()
+
+            async def token(calls: list[int] = calls) -> str:
+                await anyio.lowlevel.checkpoint()
+                calls.append(1)
+                return OLD if len(calls) == 1 else NEW
+
+            async with async_mailer(serve(grants.script()), auth=OAuth2("me", token), max_connections=1) as mailer:
+                ended = await cancel_at(wait, send(mailer))
+                assert slots_in_use(mailer) == 0
+                assert await send(mailer) == 250
+            assert len(calls) == 2, wait
+            assert grants.shown.count(NEW) <= 2
+            if not ended.is_cancelled:
+                return wait
+        pytest.fail("it has no hundred waits")
+
+    assert run(main) > 10
 
 
 def test_an_abort_ends_the_wait_for_a_token(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:

@@ -22,7 +22,7 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import InitError, KeyringLocked
 
-from conftest import Serve
+from conftest import Mailer, Serve
 from leaks import shown
 from scripted import honest
 from securesmtp import (
@@ -31,7 +31,6 @@ from securesmtp import (
     DeadlineExceededError,
     Outcome,
     Secret,
-    SecureMailer,
     SecureSMTPError,
     Stage,
 )
@@ -458,16 +457,17 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         from_keyring("smtp", "me")
 
 
+@pytest.mark.faces("passwords")
 @pytest.mark.parametrize("deadline", [None, 20.0])
-def test_a_new_password_is_used_at_the_next_login(
-    serve: Serve, ca_file: Path, tmp_path: Path, message: EmailMessage, deadline: float | None
+def test_a_new_password_is_used_at_the_next_login(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, make_mailer: Mailer, ca_file: Path, tmp_path: Path, message: EmailMessage, deadline: float | None
 ) -> None:
     """The file is read anew, also if it is a symbolic link that changes its target."""
     server = serve(honest(auth=("me", "first")), honest(auth=("me", "second")))
     for name in ("first", "second"):
         (tmp_path / name).write_text(f"{name}\n", "ascii")
     (tmp_path / "secret").symlink_to("first")
-    with SecureMailer(
+    with make_mailer(
         "localhost",
         server.port,
         username="me",
@@ -483,44 +483,75 @@ def test_a_new_password_is_used_at_the_next_login(
         assert mailer.send(message).reply.code == 250
 
 
-def test_a_command_runs_only_after_the_server_is_verified(serve: Serve, tmp_path: Path, message: EmailMessage) -> None:
+@pytest.mark.faces("passwords")
+def test_a_command_runs_only_after_the_server_is_verified(
+    serve: Serve, make_mailer: Mailer, tmp_path: Path, message: EmailMessage
+) -> None:
     """An attacker learns nothing, not even from a prompt that it causes."""
     source = from_command(["touch", str(tmp_path / "ran")])
     with (
-        SecureMailer("localhost", serve().port, username="me", password=source, timeout=5) as mailer,
+        make_mailer("localhost", serve().port, username="me", password=source, timeout=5) as mailer,
         pytest.raises(CertificateError),
     ):
         mailer.send(message)
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.faces("passwords")
 @pytest.mark.parametrize("deadline", [None, 20.0])
-def test_the_error_of_a_source_is_the_error_of_the_send(
-    serve: Serve, ca_file: Path, tmp_path: Path, message: EmailMessage, deadline: float | None
+def test_the_error_of_a_source_is_the_error_of_the_send(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    serve: Serve, make_mailer: Mailer, ca_file: Path, tmp_path: Path, message: EmailMessage, deadline: float | None
 ) -> None:
     """It says where and for which message, and the server gets nothing."""
     server = serve(honest(auth=("me", PASSWORD)))
     source = from_file(tmp_path / "missing")
-    with SecureMailer(
+    with make_mailer(
         "localhost", server.port, username="me", password=source, ca_file=ca_file, timeout=5, deadline=deadline
     ) as mailer:
         error = _refused(lambda: mailer.send(message))  # type: ignore[arg-type, return-value]
         (result,) = mailer.send_many([message])
+        assert _refused(mailer.check).args == error.args  # type: ignore[arg-type]
     assert error.args[0] == f"the password file '{tmp_path}/missing' cannot be read: No such file or directory"
     assert (error.host, error.port, error.retryable) == ("localhost", server.port, False)
     assert isinstance(result.error, ConfigurationError)
     assert b"AUTH" not in server.secret
 
 
-def test_the_deadline_of_the_send_counts_too(serve: Serve, ca_file: Path, message: EmailMessage) -> None:
+@pytest.mark.faces("passwords")
+def test_the_deadline_of_the_send_counts_too(
+    serve: Serve, make_mailer: Mailer, ca_file: Path, message: EmailMessage
+) -> None:
     """The send does not wait until the command is killed (PITFALLS O6)."""
     server, source = serve(honest(auth=("me", PASSWORD))), from_command(["sleep", "5"], timeout=1)
     with (
-        SecureMailer("localhost", server.port, username="me", password=source, ca_file=ca_file, timeout=5) as mailer,
+        make_mailer("localhost", server.port, username="me", password=source, ca_file=ca_file, timeout=5) as mailer,
         pytest.raises(DeadlineExceededError, match=r"limit: deadline") as caught,
     ):
         mailer.send(message, deadline=0.3)
     assert caught.value.outcome is Outcome.NOT_SENT
     for thread in threading.enumerate():
-        if thread.name == "password callable":
+        if "password callable" in thread.name:
             thread.join(10)
+
+
+@pytest.mark.faces("passwords")
+def test_a_locked_keyring_holds_up_no_send_without_a_deadline(
+    serve: Serve, make_mailer: Mailer, ca_file: Path, message: EmailMessage
+) -> None:
+    """It has a limit of its own; the error says what the time was spent on (PITFALLS O22)."""
+    unlocked = threading.Event()
+
+    def answer() -> str:
+        unlocked.wait(30)
+        return PASSWORD
+
+    server, source = serve(honest(auth=("me", PASSWORD))), from_keyring("smtp", "me", timeout=0.2)
+    with (
+        _using(Backend(answer)),
+        make_mailer("localhost", server.port, username="me", password=source, ca_file=ca_file, timeout=5) as mailer,
+    ):
+        with pytest.raises(DeadlineExceededError, match="waiting for the keyring") as caught:
+            mailer.send(message)
+        unlocked.set()
+        assert mailer.send(message).reply.code == 250
+    assert (caught.value.limit, caught.value.host, caught.value.retryable) == ("from_keyring", "localhost", True)

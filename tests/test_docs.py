@@ -156,6 +156,8 @@ def example_net(
     monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
     monkeypatch.setattr(getpass, "getpass", lambda: "secret")
     monkeypatch.chdir(tmp_path)
+    for variable, value in {"HOST": "smtp.example.com", "USERNAME": "me", "PASSWORD": "secret"}.items():
+        monkeypatch.setenv(f"SMTP_{variable}", value)
     Path("corp-ca.pem").write_bytes(ca_file.read_bytes())
     Path("report.pdf").write_bytes(b"%PDF-1.7")
     Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")

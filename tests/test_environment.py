@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from conftest import Serve
 from leaks import shown
 from scripted import Mode, honest
-from securesmtp import ConfigurationError, Password, Secret, SecureMailer, Timeouts, TLSPolicy
+from securesmtp import AsyncSecureMailer, ConfigurationError, Password, Secret, SecureMailer, Timeouts, TLSPolicy
 
 PASSWORD = "hunter2secret"
 HOST = {"SMTP_HOST": "mail.example.com"}
@@ -83,9 +85,10 @@ def test_a_message_is_sent(  # noqa: PLR0913, PLR0917 -- fixtures and a row
     file.write_text(f"{PASSWORD}\n", "ascii")
     file.chmod(0o600)
     scheme = "smtps" if mode == "implicit" else "smtp+starttls"
+    monkeypatch.chdir(tmp_path)
     login = {
         "PASSWORD": PASSWORD,
-        "PASSWORD_FILE": str(file),
+        "PASSWORD_FILE": "pass word" if mode == "implicit" else str(file),
         "PASSWORD_COMMAND": f"cat '{file}'",
         "URL": f"{scheme}://me:{PASSWORD}@localhost:{server.port}",
     }
@@ -114,7 +117,7 @@ def test_a_password_may_be_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (login.username, login.password) == ("me", str)
 
 
-FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "pass show smtp"}
+FILE, COMMAND = {"SMTP_PASSWORD_FILE": "/run/secrets/smtp"}, {"SMTP_PASSWORD_COMMAND": "cat secret"}
 URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
 
 
@@ -198,6 +201,27 @@ URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
             "",
             id="no command",
         ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_COMMAND": PASSWORD},
+            {},
+            "SMTP_PASSWORD_COMMAND does not begin with a program",
+            "",
+            id="password as command",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_FILE": PASSWORD},
+            {},
+            "SMTP_PASSWORD_FILE is neither an absolute path nor a file in the current folder",
+            "",
+            id="password as file",
+        ),
+        pytest.param(
+            {**HOST, "SMTP_USERNAME": "me", "SMTP_PASSWORD_FILE": PASSWORD * 40},
+            {},
+            "SMTP_PASSWORD_FILE is neither an absolute path nor a file in the current folder",
+            "",
+            id="long password as file",
+        ),
         pytest.param(HOST, {"prefix": ""}, "the prefix is not of letters", '"SMTP_"', id="no prefix"),
         pytest.param(HOST, {"prefix": "SMTP-"}, "the prefix is not of letters", '"SMTP_"', id="wrong prefix"),
     ],
@@ -230,3 +254,28 @@ def test_the_environment_is_read_only_when_it_is_asked_for(monkeypatch: pytest.M
     monkeypatch.setenv("SMTP_HOST", "evil.example")
     assert repr(mailer) == "<SecureMailer mail.example.com:587 starttls>"
     assert repr(SecureMailer("mail.example.com")) == "<SecureMailer mail.example.com:465 implicit>"
+
+
+@pytest.mark.parametrize("make", [AsyncSecureMailer.from_env, AsyncSecureMailer.from_url], ids=["from_env", "from_url"])
+def test_an_async_mailer_is_made_in_the_same_way(
+    serve: Serve, ca_file: Path, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Any]
+) -> None:
+    """Of the same variables and the same URL, and its password may come from a coroutine function."""
+    server = serve(honest("starttls", auth=("me", PASSWORD)))
+    url = f"smtp+starttls://me@localhost:{server.port}?ca_file={ca_file}"
+    monkeypatch.setenv("SMTP_URL", url)
+
+    async def password() -> str:
+        return PASSWORD
+
+    async def main() -> int:
+        where = () if make == AsyncSecureMailer.from_env else (url,)
+        async with make(*where, password=password, timeout=5) as mailer:
+            receipt = await mailer.send(message)
+        return int(receipt.reply.code)
+
+    assert asyncio.run(main()) == 250
+    monkeypatch.setenv("SMTP_URL", f"smtps://me:{PASSWORD}@localhost:587")
+    with pytest.raises(ConfigurationError, match="the scheme of SMTP_URL means implicit TLS") as caught:
+        AsyncSecureMailer.from_env()
+    assert PASSWORD not in shown(caught.value)

@@ -10,13 +10,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.message import EmailMessage
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Positions, Serve
 from scripted import Mode, Peer
 from securesmtp import (
     AuthenticationError,
@@ -37,8 +38,10 @@ from securesmtp import (
 )
 from securesmtp._transport import token_threads
 from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.slot import Lease
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Tokens
+from securesmtp.credentials import from_command, from_file
 from securesmtp.events import Authenticated, Event
 from tokens import ERROR, Grants, Source
 
@@ -234,6 +237,24 @@ def test_a_broken_error_is_answered_too(serve: Serve, mailer: Mailer, mechanism:
     assert grants.shown == [OLD, NEW]
 
 
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_server_that_repeats_tokens(serve: Serve, mailer: Mailer, mechanism: str) -> None:
+    """In its JSON, its replies and in base64, also that of the login before: none is shown (AUTH-08)."""
+    grants, source = Grants(), Source(OLD, NEW)
+
+    def decide(peer: Peer, line: bytes) -> bytes:
+        both = f"{OLD.lower()} {NEW}".encode()
+        grants.error = base64.b64encode(b'{"status":"401","tokens":"%s"}' % both)
+        grants.refusal = b"535 5.7.8 no: %s %s\r\n" % (both, line.rpartition(b" ")[2])
+        return grants.decide(peer, line)
+
+    server = serve(grants.script(mechanisms=mechanism, replies={"AUTH": decide}))
+    error = refused(mailer(server, auth=login(source)))
+    assert error.args[0].count("redacted") >= 2
+    assert '{"status":"401","tokens":"' in error.args[0]
+    assert grants.shown == [OLD, NEW]
+
+
 @pytest.mark.parametrize("ends", ["close", "421", "503"])
 @pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "refused"])
 def test_the_new_token_goes_over_a_new_connection_if_it_must(
@@ -252,6 +273,43 @@ def test_the_new_token_goes_over_a_new_connection_if_it_must(
         assert "535 5.7.8 no" in str(refused(mine))
     assert (grants.shown, source.calls, source.refusals) == ([OLD, NEW], 2, 1)
     assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "retryable"),
+    [
+        (b"454 4.7.0 later\r\n", AuthenticationError, True),
+        (b"535 5.7.139 disabled\r\n", AuthenticationError, False),
+        (b"", ConnectError, True),
+    ],
+    ids=["later", "disabled", "closed"],
+)
+@pytest.mark.parametrize("ends", ["", "close"])
+def test_the_second_login_fails_in_another_way(  # noqa: PLR0913 -- fixtures and a row
+    serve: Serve,
+    mailer: Mailer,
+    ends: str,
+    reply: bytes,
+    kind: type[SecureSMTPError],
+    *,
+    retryable: bool,
+) -> None:
+    """That is the error, because it says nothing of the first token; the new one is kept."""
+    grants, source = Grants(ends=ends), Source(OLD, NEW, OTHER)
+
+    def decide(peer: Peer, line: bytes) -> bytes:
+        if not grants.shown:
+            return grants.decide(peer, line)
+        grants.shown.append(line.decode())
+        if not reply:
+            peer.cut()
+        return reply
+
+    mine = mailer(serve(grants.script(mechanisms="XOAUTH2", replies={"AUTH": decide})), auth=login(source))
+    error = refused(mine, kind)
+    assert error.retryable is retryable
+    assert len(grants.shown) == (3 if not reply and not ends else 2)
+    assert source.calls == 2
 
 
 @pytest.mark.parametrize("ends", ["", "close", "503"])
@@ -281,6 +339,26 @@ def test_a_refusal_on_each_connection_renews_the_token_once(serve: Serve, mailer
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(lambda _: send(mine), range(4))) == [250] * 4
     assert (sorted(grants.shown), source.calls, source.refusals) == ([NEW] * 4 + [OLD] * 4, 2, 1)
+
+
+@pytest.mark.parametrize("ends", ["", "close"])
+def test_a_renewal_that_is_cut_at_any_octet(serve: Serve, mailer: Mailer, positions: Positions, ends: str) -> None:
+    """The outcome is what the server knows, and the refused token is not sent again over the connections after it."""
+    server = serve(Grants(NEW, ends=ends).script())
+    assert send(mailer(server, auth=login(Source(OLD, NEW)))) == 250
+    for cut in positions(sum(connection.written for connection in server.connections)):
+        grants = Grants(NEW, ends=ends)
+        server = serve(grants.script(), cut_after_written=cut)
+        mine = mailer(server, auth=login(Source(OLD, NEW)), max_connections=1)
+        outcome = Outcome.ACCEPTED
+        try:
+            send(mine)
+        except SecureSMTPError as error:
+            outcome = error.outcome
+        accepted = len(server.accepted)
+        assert accepted <= 1
+        assert outcome is Outcome.UNKNOWN or accepted == (outcome is Outcome.ACCEPTED)
+        assert grants.shown.count(OLD) <= 1, cut
 
 
 # A refused token is never sent again.
@@ -410,6 +488,20 @@ def test_a_send_inside_the_source_does_not_wait_for_itself(serve: Serve, mailer:
     error = refused(mine, ConfigurationError)
     assert isinstance(error.__cause__, ConfigurationError)
     assert "a mailer of its own" in str(error.__cause__.hint)
+
+
+def test_a_program_or_a_file_may_have_the_token(serve: Serve, mailer: Mailer, tmp_path: Path) -> None:
+    """As they may have a password; they are asked again after a refusal."""
+    path = tmp_path / "token"
+    path.write_text(f"{OLD}\n")
+    path.chmod(0o600)
+    renew = "import sys; open(sys.argv[1], 'r+').write(sys.argv[2]); print(sys.argv[2])"
+    command = from_command([sys.executable, "-c", renew, str(path), NEW])
+    for token in (from_file(path), command, from_file(path)):
+        grants = Grants(NEW)
+        mine = mailer(serve(grants.script()), auth=OAuth2("me", token, on_refused=command))
+        assert send(mine) == 250
+        assert grants.shown[-1] == NEW
 
 
 # What else comes after a login.
@@ -565,6 +657,41 @@ def test_a_child_does_not_wait_for_its_parents_fetch(serve: Serve, mailer: Maile
         assert parent.result(10) == 250
     assert status == 0
     assert grants.shown == [NEW] * 2
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_send_that_joins_later_is_inside_the_fetch_too() -> None:
+    """What the source sends holds the leases of all who wait, as long as it runs."""
+    fetch, leases = Tokens(login(Source(NEW))).fetch(), [Lease(number) for number in range(2)]
+    fetch.join("first", leases[:1], list)
+    assert fetch.begin("runner")
+    fetch.join("second", leases[1:], list)
+    assert [lease.is_held_by("runner") for lease in leases] == [True, True]
+    fetch.finish(Secret(NEW))
+    assert [lease.is_held_by("runner") for lease in leases] == [False, False]
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_fetch_is_run_by_one_thread() -> None:
+    """Two may start a thread for it at the same time; the second one calls nothing."""
+    source = Source(NEW)
+    tokens = Tokens(login(source))
+    fetch = tokens.fetch()
+    assert fetch.begin("another thread")
+    assert token_threads._run(tokens, fetch) is None
+    assert (source.calls, fetch.result) == (0, None)
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_fetch_that_begins_late_finds_the_token_of_another() -> None:
+    """A thread may be slow between its look for a token and the beginning of its fetch."""
+    source = Source(NEW, OTHER)
+    tokens = Tokens(login(source))
+    assert fetch_token(tokens, None, ()).reveal() == NEW
+    late = tokens.fetch()
+    assert token_threads._run(tokens, late) is None
+    assert late.token().reveal() == NEW
+    assert source.calls == 1
 
 
 @pytest.mark.faces("oauth", threads_only=True)

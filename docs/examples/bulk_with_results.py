@@ -4,11 +4,11 @@ Send many messages, and see what became of each.
 `python bulk_with_results.py one@example.net two@example.net`
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from email.message import EmailMessage
 
-from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import Outcome, SecureMailer
 
 
@@ -16,7 +16,8 @@ def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
     """Make one message for each address, when it is needed."""
     for number, address in enumerate(addresses):
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = sender(), address, "News"
+        message["From"], message["To"] = os.environ["MAIL_FROM"], address
+        message["Subject"] = "News"
         # The same in each run, so that a second copy can be recognised.
         message["Message-ID"] = f"<news-2026-11-{number}@example.com>"
         message.set_content("What is new.")
@@ -45,6 +46,6 @@ def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]
 
 
 if __name__ == "__main__":
-    with open_mailer() as mailer:
+    with SecureMailer.from_env(deadline=45) as mailer:
         for what, addresses in send_all(mailer, sys.argv[1:]).items():
             print(f"{what}:", *addresses)

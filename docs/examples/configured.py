@@ -1,46 +1,22 @@
-"""Read the mailer's settings from the environment, for the other examples."""
+"""Make the mailer from the environment, for the web examples."""
 
 import os
 from email.headerregistry import Address
-from pathlib import Path
 
-from securesmtp import AsyncSecureMailer, SecureMailer, TLSMode
+from securesmtp import AsyncSecureMailer, SecureMailer
 
-
-def password() -> str:
-    """Return the password, from a file if one is set. Called at each login."""
-    path = os.environ.get("SMTP_PASSWORD_FILE")
-    if path is None:
-        return os.environ["SMTP_PASSWORD"]
-    return Path(path).read_text("utf-8").rstrip("\n")
+# In seconds, for one send; shorter than our callers wait.
+DEADLINE = 45
 
 
 def open_mailer() -> SecureMailer:
     """Return a mailer; it connects at its first send."""
-    port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
-    return SecureMailer(
-        os.environ["SMTP_HOST"],
-        int(port) if port else None,
-        tls=TLSMode(mode) if mode else None,  # None: STARTTLS only for port 587
-        username=os.environ["SMTP_USERNAME"],
-        password=password,
-        ca_file=os.environ.get("SMTP_CA_FILE"),  # None: the public CAs
-        deadline=45,  # in seconds, for one send; shorter than our callers wait
-    )
+    return SecureMailer.from_env(deadline=DEADLINE)
 
 
 def open_async_mailer() -> AsyncSecureMailer:
     """Return the same for a program with an event loop."""
-    port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
-    return AsyncSecureMailer(
-        os.environ["SMTP_HOST"],
-        int(port) if port else None,
-        tls=TLSMode(mode) if mode else None,
-        username=os.environ["SMTP_USERNAME"],
-        password=password,
-        ca_file=os.environ.get("SMTP_CA_FILE"),
-        deadline=45,
-    )
+    return AsyncSecureMailer.from_env(deadline=DEADLINE)
 
 
 def sender() -> str:

@@ -1,9 +1,9 @@
 """Handle each kind of error: `python handle_errors.py you@example.net`."""
 
+import os
 import sys
 from email.message import EmailMessage
 
-from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import (
     AddressError,
@@ -59,7 +59,8 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
 
 if __name__ == "__main__":
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = sender(), sys.argv[1], "Hello"
+    message["From"], message["To"] = os.environ["MAIL_FROM"], sys.argv[1]
+    message["Subject"] = "Hello"
     message.set_content("Over verified TLS, or not at all.")
-    with open_mailer() as mailer:
+    with SecureMailer.from_env(deadline=45) as mailer:
         print(send(mailer, message))

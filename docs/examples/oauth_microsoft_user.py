@@ -22,6 +22,7 @@ from securesmtp import OAuth2, SecureMailer
 TENANT = os.environ.get("MS_TENANT_ID", "common")
 TOKENS = Path(os.environ["MS_TOKEN_FILE"])  # keep it as you would a password
 SCOPES = ["https://outlook.office.com/SMTP.Send"]  # msal adds offline_access
+Result = dict[str, Any] | None
 
 
 class Account:
@@ -38,52 +39,67 @@ class Account:
         self.last = ""  # the token that was returned last
         self.is_refused = False
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Read the file, and write it if it changed; one process at a time."""
-        with TOKENS.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if TOKENS.exists():
-                self.cache.deserialize(TOKENS.read_text("utf-8"))
-            yield
-            if self.cache.has_state_changed:
-                # A reader, or a crash here, never sees half a file.
-                new = TOKENS.with_suffix(".new")
-                new.unlink(missing_ok=True)
-                new.touch(0o600)
-                new.write_text(self.cache.serialize(), "utf-8")
-                new.replace(TOKENS)
-
     def login(self) -> None:
         """Have the user sign in, in a browser on any device."""
         flow = self.app.initiate_device_flow(SCOPES)
-        print(flow.get("message") or flow)
-        with self.locked():
-            access_token(self.app.acquire_token_by_device_flow(flow))
+        if "message" not in flow:
+            raise PermissionError(flow["error"], flow.get("error_description"))
+        print(flow["message"])
+        access_token(self.app.acquire_token_by_device_flow(flow))
+        with locked():
+            self.save()
 
     def token(self) -> str:
         """Return an access token, from the file or by the refresh token in it."""
-        with self.locked():
-            for account in self.app.get_accounts():
-                result = self.app.acquire_token_silent_with_error(SCOPES, account)
-                if self.is_refused and access_token(result) == self.last:
-                    # No other process has fetched a new one yet.
-                    result = self.app.acquire_token_silent_with_error(
-                        SCOPES, account, force_refresh=True
-                    )
-                self.last, self.is_refused = access_token(result), False
-                return self.last
-        raise PermissionError("run this program with 'login' first")
+        with locked():
+            if TOKENS.exists():
+                self.cache.deserialize(TOKENS.read_text("utf-8"))
+            try:
+                self.last = access_token(self.find())
+            finally:
+                # Also if it failed: a refresh token may work only once.
+                self.save()
+        self.is_refused = False
+        return self.last
+
+    def find(self) -> Result:
+        """Return msal's result for the user who has signed in."""
+        for account in self.app.get_accounts():
+            result: Result = self.app.acquire_token_silent_with_error(SCOPES, account)
+            if self.is_refused and access_token(result) == self.last:
+                # No other process has fetched a new one yet.
+                result = self.app.acquire_token_silent_with_error(
+                    SCOPES, account, force_refresh=True
+                )
+            return result
+        return None
+
+    def save(self) -> None:
+        """Replace the file as a whole: nobody ever reads half of it."""
+        if self.cache.has_state_changed:
+            new = TOKENS.with_suffix(".new")
+            new.unlink(missing_ok=True)
+            new.touch(0o600)
+            new.write_text(self.cache.serialize(), "utf-8")
+            new.replace(TOKENS)
 
     def refused(self) -> None:
         """Note that the server refused the token."""
         self.is_refused = True
 
 
-def access_token(result: dict[str, Any] | None) -> str:
+@contextmanager
+def locked() -> Iterator[None]:
+    """Let one process at a time use the file."""
+    with TOKENS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def access_token(result: Result) -> str:
     """Return the token from a result of msal, which returns errors, too."""
-    if not result:
-        raise PermissionError("run this program with 'login' again")
+    if result is None:
+        raise PermissionError("sign in first: run this program with 'login'")
     if "access_token" not in result:
         raise PermissionError(result["error"], result.get("error_description"))
     return str(result["access_token"])
@@ -92,7 +108,8 @@ def access_token(result: dict[str, Any] | None) -> str:
 account = Account()
 if sys.argv[1] == "login":
     account.login()
-    sys.exit("signed in")
+    print("signed in")
+    sys.exit()
 
 mailbox = os.environ["MS_MAILBOX"]
 message = EmailMessage()

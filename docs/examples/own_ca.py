@@ -5,7 +5,7 @@ import sys
 from email.message import EmailMessage
 from getpass import getpass
 
-from securesmtp import SecureMailer, TLSMode
+from securesmtp import SecureMailer
 from securesmtp.errors import CertificateError
 
 ca_file, recipient = sys.argv[1:]
@@ -16,16 +16,9 @@ message["From"], message["To"], message["Subject"] = (
     "Hello",
 )
 message.set_content("To a server whose certificate our own CA signed.")
-port, mode = os.environ.get("SMTP_PORT"), os.environ.get("SMTP_TLS")
 
-with SecureMailer(
-    os.environ["SMTP_HOST"],
-    int(port) if port else None,  # None: 465, or 587 for STARTTLS
-    tls=TLSMode(mode) if mode else None,  # None: STARTTLS only for port 587
-    username=os.environ["SMTP_USERNAME"],
-    password=getpass,
-    ca_file=ca_file,  # instead of the public CAs
-) as mailer:
+# SMTP_HOST and SMTP_USERNAME. Our CA counts instead of the public ones.
+with SecureMailer.from_env(password=getpass, ca_file=ca_file) as mailer:
     try:
         receipt = mailer.send(message)
     except CertificateError as error:

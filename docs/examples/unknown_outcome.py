@@ -5,6 +5,7 @@ After an unknown outcome, search the server's log before you send again.
 mail server, or with a copy of its log. The log must be Postfix's.
 """
 
+import os
 import re
 import sys
 import time
@@ -13,7 +14,6 @@ from email.message import EmailMessage
 from email.utils import make_msgid
 from pathlib import Path
 
-from configured import open_mailer, sender  # configured.py, beside this file
 from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 
@@ -62,9 +62,10 @@ def send(
 
 if __name__ == "__main__":
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = sender(), sys.argv[1], "Hello"
+    sender = os.environ["MAIL_FROM"]
+    message["From"], message["To"], message["Subject"] = sender, sys.argv[1], "Hello"
     # Set it before the first try. Otherwise each send makes a new one.
-    message["Message-ID"] = make_msgid(domain=sender().rpartition("@")[2])
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     message.set_content("Once is enough.")
-    with open_mailer() as mailer:
+    with SecureMailer.from_env(deadline=45) as mailer:
         print(send(mailer, message, Path(sys.argv[2])))

@@ -26,7 +26,7 @@ from answers import (  # answers.py, beside this file
 from configured import open_async_mailer, sender  # configured.py, beside this file
 from securesmtp import AsyncSecureMailer
 
-# Messages in memory. With MAX_REQUEST, these are 100 MiB at the most.
+# Messages in memory at the same time, each made of at most MAX_REQUEST bytes.
 MAX_WAITING = 400
 # At the end of the process: seconds for messages whose clients have left.
 GRACE = 10

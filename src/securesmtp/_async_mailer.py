@@ -161,11 +161,10 @@ class AsyncSecureMailer:
         """
         Make a mailer from a URL: ``smtps://me:secret@mail.example.com``, or ``smtp+starttls://…`` for STARTTLS.
 
-        A port may follow the host. Other characters than ``A-Z a-z 0-9 . _ ~ ! $ & ' ( ) * + , ; = : -`` are
-        percent-encoded in the username and the password. After ``?`` and separated by ``&``, these parameters may
-        follow, each as the argument of that name: ``ca_file``, ``timeout``, ``deadline``, ``pipelining``,
-        ``max_connections``; and ``pin``, once for each of `TLSPolicy.pins`, and ``auth``, the names of the SASL
-        mechanisms that may be used, with commas.
+        The username and the password are percent-encoded. A port may follow the host. After a ``?``, and with ``&``
+        between them, there may be the parameters ``ca_file``, ``timeout``, ``deadline``, ``pipelining`` and
+        ``max_connections``, which are the arguments of the same name; ``pin``, once for each of `TLSPolicy.pins`; and
+        ``auth``, the names of the SASL mechanisms that may be used, with commas between them.
 
         Args:
             url: The URL.
@@ -184,21 +183,23 @@ class AsyncSecureMailer:
     @hide_internal_frames
     def from_env(cls, prefix: str = "SMTP_", **options: Unpack[AsyncOptions]) -> Self:
         """
-        Make a mailer from environment variables; they are read now, except that a password is fetched at each login.
+        Make a mailer from environment variables.
 
-        Either ``SMTP_URL`` is set, which is as for `from_url`, or ``SMTP_HOST``, with ``SMTP_PORT`` and ``SMTP_TLS``
-        (``implicit`` or ``starttls``) where they are not the usual ones. With both of them: ``SMTP_USERNAME``; one of
-        ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and ``SMTP_PASSWORD_COMMAND`` (see
-        `credentials.from_command`; its arguments are split as a shell does, and there is no shell); ``SMTP_CA_FILE``,
-        ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE`` (in seconds).
+        The server is in ``SMTP_HOST``, and in ``SMTP_PORT`` and ``SMTP_TLS`` (``implicit`` or ``starttls``) unless
+        they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
+        and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
+        ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
+        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE``, which are the arguments of those names.
+
+        The variables are read once, now. A file or a command is read at each login.
 
         Args:
-            prefix: What the names of all variables begin with. Each variable that begins with it must be one of these.
+            prefix: What the names of the variables begin with. Any other variable that begins with it is an error.
             options: Any argument of the mailer except *host*, *port* and *tls*, unless a variable gives it.
 
         Raises:
-            ConfigurationError: A variable or an argument is wrong or missing, something is given twice, or a variable
-                is not one of these; the message names it. No error shows a password.
+            ConfigurationError: A variable or an argument is wrong, missing or unknown, or something is given twice.
+                The message names the variable. No error shows a password.
         """
         # It imports subprocess, which few programs need.
         from securesmtp._environment import add_environment
@@ -264,7 +265,8 @@ class AsyncSecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients)))
+        build = bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients))
+        draft = Draft(build, message)
         return await self._submit(draft, partial, until)
 
     @hide_internal_frames_async
@@ -404,7 +406,7 @@ class AsyncSecureMailer:
     ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(draft.message_id, monotonic())
+        core, sending = self._core, Sending(None, monotonic())
         try:
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
@@ -412,10 +414,12 @@ class AsyncSecureMailer:
             except SecureSMTPError as error:
                 # A message that cannot be built is wrong input, which has no event.
                 if not draft.is_invalid:
+                    sending.message_id = draft.message_id
                     core.record_error(sending, error)
                 raise
         except BaseException as error:
             if not draft.is_invalid:
+                sending.message_id = draft.message_id
                 core.record_interrupt(sending, error)
             raise
 
@@ -427,7 +431,6 @@ class AsyncSecureMailer:
 
         async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
             submission = await draft.build()
-            sending.message_id = submission.content.message_id
             needs = bind(transactions_needed, len(submission.recipients), partial)
             return core.action(sending, submission, checkout, partial), needs
 

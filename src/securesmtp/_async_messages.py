@@ -6,6 +6,8 @@ from collections.abc import AsyncIterable
 from functools import partial as bind
 from typing import TYPE_CHECKING, Any, Self
 
+from securesmtp._submissions import header_id
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from email.message import Message
@@ -23,11 +25,12 @@ class Draft:
     A thousand sends that begin together so cost the loop one message for each connection, not a thousand.
     """
 
-    __slots__ = ("_build", "_submission", "is_invalid")
+    __slots__ = ("_build", "_message", "_submission", "is_invalid")
 
-    def __init__(self, build: Callable[[], Awaitable[Submission]]) -> None:
-        """Have *build* called once."""
+    def __init__(self, build: Callable[[], Awaitable[Submission]], message: Message | None = None) -> None:
+        """Have *build* called once; it builds *message*, unless that is bytes."""
         self._build = build
+        self._message = message
         self._submission: Submission | None = None
         self.is_invalid = False
 
@@ -44,8 +47,8 @@ class Draft:
 
     @property
     def message_id(self) -> str | None:
-        """Its Message-ID; None before it is built."""
-        return None if self._submission is None else self._submission.content.message_id
+        """Its Message-ID; before it is built, that of its header, if there is one."""
+        return header_id(self._message) if self._submission is None else self._submission.content.message_id
 
     async def build(self) -> Submission:
         """Return the message; *is_invalid* is set if that fails."""

@@ -63,12 +63,13 @@ class AsyncBacklog:
     def put(self, job: Job) -> None:
         """Add *job*, which no worker has."""
         job.started = 0.0
-        self._jobs.append(job)
-        self._wake_one()
+        if not self.is_closed:
+            self._jobs.append(job)
+            self._wake_one()
 
     def take(self) -> Job | None:
         """Return the next job and start its time; None if there is none at present, or if there are no more."""
-        if self.is_closed or not self._jobs:
+        if not self._jobs:
             return None
         job = self._jobs.popleft()
         job.begin()
@@ -93,6 +94,7 @@ class AsyncBacklog:
     def close(self) -> None:
         """Drop the jobs that no worker has taken; there are no more."""
         self.is_closed = True
+        self._jobs.clear()
         while self._idle:
             self._idle.pop().set()
         self._closing.announce()
@@ -172,11 +174,15 @@ class Workers:
             BaseException: What a worker has raised.
         """
         self.awaited = job
-        if job.end is not None or not self.running:
-            # However many such messages there are, other tasks run too.
-            await checkpoint()
-        while job.end is None and self.running and self.fault is None:
-            await self.change.wait()
+        try:
+            if job.end is not None or not self.running:
+                # However many such messages there are, other tasks run too.
+                await checkpoint()
+            while job.end is None and self.running and self.fault is None:
+                await self.change.wait()
+        finally:
+            # It holds a message.
+            self.awaited = None
         if job.end is None:
             self.check_fault()
 

@@ -275,7 +275,7 @@ class Core:
             mechanism=None if session.choice is None else session.choice.name,
             passed_over={} if session.choice is None else session.choice.passed_over,
             size=session.capabilities.size,
-            limits=session.capabilities.limits,
+            limits=dict(session.capabilities.limits),
             login=None if settings.login is None else refusal is None,
             login_error=refusal,
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securesmtp._arguments import as_count, as_seconds
@@ -73,6 +75,9 @@ def _split_command(value: str, variable: str) -> Callable[[], Secret]:
         arguments = shlex.split(value)
     if not arguments:
         raise ConfigurationError(f"{variable} is not a command: a quote is not closed, or it has no word")
+    if shutil.which(arguments[0]) is None:
+        # It may be the password itself, so it must not get as far as an error of the command.
+        raise ConfigurationError(f"{variable} does not begin with a program: there is none of this name")
     return from_command(arguments)
 
 
@@ -84,7 +89,18 @@ def _secret(value: str, _: str) -> Secret:
     return Secret(value)
 
 
-def _file(value: str, _: str) -> Callable[[], Secret]:
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:
+        # The name is too long, and the error would show it.
+        return False
+
+
+def _file(value: str, variable: str) -> Callable[[], Secret]:
+    if not value.startswith("/") and not _is_file(value):
+        # It may be the password itself.
+        raise ConfigurationError(f"{variable} is neither an absolute path nor a file in the current folder")
     return from_file(value)
 
 

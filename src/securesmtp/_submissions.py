@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from securesmtp._protocol import message as protocol
 from securesmtp._protocol.address import reverse_path
-from securesmtp._protocol.content import Content
+from securesmtp._protocol.content import MAX_LINE, Content
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._protocol.message_bounds import raw_payload
-from securesmtp._shown import quote
+from securesmtp._shown import escape, quote
 from securesmtp._values import Envelope
 from securesmtp.errors import ConfigurationError, MessageError
 
@@ -108,6 +108,13 @@ def is_large(message: object) -> bool:
         elif isinstance(payload, str):
             octets += len(payload)
     return octets >= _LARGE
+
+
+def header_id(message: object) -> str | None:
+    """Return the Message-ID that *message* has before it is built, in printable form; None if it is no message."""
+    items = message.raw_items() if isinstance(message, Message) else ()
+    found = next((str(value) for name, value in items if name.lower() == "message-id"), "")
+    return escape(" ".join(found.split()), MAX_LINE) or None
 
 
 def from_any(message: Message | Envelope) -> Submission:

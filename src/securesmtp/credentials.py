@@ -19,14 +19,14 @@ from securesmtp._sources.keyring_entry import Entry, Keyring
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from securesmtp._secret import Secret
 
 __all__ = ["from_command", "from_file", "from_keyring"]
 
 
-def from_command(arguments: Sequence[str], *, timeout: float = 60) -> Callable[[], Secret]:
+def from_command(arguments: list[str] | tuple[str, ...], *, timeout: float = 60) -> Callable[[], Secret]:
     """
     Take the first line that a command prints: ``from_command(["pass", "show", "smtp"])``.
 

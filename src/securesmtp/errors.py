@@ -259,7 +259,8 @@ class DeadlineExceededError(SecureSMTPError, TimeoutError):
     A time limit expired.
 
     Attributes:
-        limit: The field of `Timeouts` that expired, ``"deadline"``, or the function of `securesmtp.credentials`.
+        limit: The field of `Timeouts` that expired, ``"deadline"``, or the source of a password that took too long:
+            ``"from_command"`` or ``"from_keyring"``.
     """
 
     outcome = Outcome.NOT_SENT

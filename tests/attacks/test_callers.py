@@ -43,7 +43,7 @@ from securesmtp import (
     TLSPolicy,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 4))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
 
 PASSWORD = "hunter2secret"
 TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="

@@ -175,7 +175,7 @@ def test_what_the_caller_is_told_is_what_the_server_did(
     run_state_machine_as_test(
         partial(Machine, make_mailer, server_tls, ca_file),  # type: ignore[arg-type]  # annotated as a class, documented as any callable
         settings=settings(
-            max_examples=sessions if face == "sync" else sessions // 3,
+            max_examples=sessions if face == "sync" else sessions // 5,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

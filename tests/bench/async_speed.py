@@ -1,9 +1,10 @@
 """
 AsyncSecureMailer beside aiosmtplib: messages a second and CPU, by number of tasks, round trip and size of message.
 
-`python -m bench.async_speed --out FILE` writes what was measured, from which `bench.plots` draws. The clients take
-turns, each in a process of its own, and a ratio is made of one turn. So what else the machine does meets both; how busy
-it was with that is printed. Nothing fails by a number: a target that was not met is printed as such.
+`python -m bench.async_speed --out FILE` writes what was measured, from which `bench.async_plots` draws; with `--only`,
+other cases in the file are kept. The clients take turns, each in a process of its own, and a ratio is made of one turn.
+So what else the machine does meets both; how busy it was with that is printed. Nothing fails by a number: a target that
+was not met is printed as such.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def report(case: Case, turns: Sequence[Turn], load: float) -> dict[str, Any]:
                 line += f"   {what} {value:5.2f} x ({least:.2f} to {most:.2f}){'?' * (most - least > _NOISY * value)}"
         print(line, flush=True)
         clients[client] = middle
-    return asdict(case) | {"connections": case.connections, "load": load, "clients": clients}
+    return {"name": str(case)} | asdict(case) | {"connections": case.connections, "load": load, "clients": clients}
 
 
 def judge(cases: Sequence[dict[str, Any]]) -> None:
@@ -192,6 +193,9 @@ def main() -> None:
     judge(cases)
     if chosen.out:
         machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        kept = json.loads(chosen.out.read_text("utf-8"))["cases"] if chosen.only and chosen.out.exists() else []
+        again = {case["name"] for case in cases}
+        cases += [case for case in kept if case["name"] not in again]
         chosen.out.write_text(json.dumps({"machine": machine, "cases": cases}, indent=1) + "\n", "utf-8")
 
 

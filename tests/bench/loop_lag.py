@@ -1,10 +1,10 @@
 """
 How long a client keeps the event loop from other tasks: the longest gap between two runs of a task that only sleeps.
 
-`python -m bench.loop_lag` prints two gaps of each case. *By the clock* has in it whatever else the machine does; the
-line "nothing" shows how much that is. *On the CPU* is the CPU time of the loop's thread in a gap: neither other
-programs nor other threads are in it. The lines of aiosmtplib show that a gap would be seen. Each has a process of its
-own, and opens its connections while it is watched.
+`python -m bench.loop_lag` prints a table with two gaps of each case, medians of three runs. *By the clock* has in it
+whatever else the machine does; the rows of "nothing" show how much that is. *On the CPU* is the CPU time of the loop's
+thread in a gap: neither other programs nor other threads are in it. The rows of aiosmtplib show that a gap would be
+seen. Each run has a process of its own, and opens its connections while it is watched.
 """
 
 from __future__ import annotations
@@ -86,12 +86,16 @@ async def measure(client: Client, task: Task) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure one client, or start a process for each."""
+    """Measure one client, or start a process for each and print a table."""
     if len(sys.argv) == 3:
         backend, client = CLIENTS.get(sys.argv[1], ("asyncio", nothing))
         print(json.dumps(anyio.run(measure, client, Task(**json.loads(sys.argv[2])), backend=backend)))
         return
     ca = trustme.CA()
+    print(
+        "| what | client | gap by the clock, ms | gap on the CPU, ms | messages a second | CPU of one, ms | threads |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(prefix="securesmtp-bench-") as folder:
         ca_file, certificate = Path(folder, "ca.pem"), Path(folder, "certificate.pem")
         ca_file.write_bytes(ca.cert_pem.bytes())
@@ -99,16 +103,16 @@ def main() -> None:
         Path(folder, "content").write_bytes(b"Subject: a file\r\n\r\n" + (b"y" * 76 + b"\r\n") * 320_512)
         with sink(str(certificate), "PIPELINING CHUNKING") as server:
             for title, (message, count, connections) in CASES.items():
-                print(f"\n{title}, {connections} connections: the longest gap of the loop, by the clock and on the CPU")
                 task = Task(server.port, str(ca_file), count, connections, message=message, folder=folder)
                 for name in SHOWN:
-                    # aiosmtplib sends no file.
+                    # Only AsyncSecureMailer sends a file.
                     if message != "file" or name in SHOWN[:3]:
-                        _report(name, [_measured(name, task) for _ in range(ROUNDS)])
+                        rounds = [_measured(name, task) for _ in range(ROUNDS)]
+                        _report(f"{title}, {connections} connections", name, rounds)
 
 
-def _measured(client: str, task: Task) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.loop_lag", client, json.dumps(asdict(task))]
+def _measured(name: str, task: Task) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.loop_lag", name, json.dumps(asdict(task))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -116,14 +120,12 @@ def _measured(client: str, task: Task) -> dict[str, float]:
     return took
 
 
-def _report(client: str, rounds: list[dict[str, float]]) -> None:
+def _report(title: str, client: str, rounds: list[dict[str, float]]) -> None:
     took = {what: median(each[what] for each in rounds) for what in rounds[0]}
-    gaps = "".join(
-        f"{took[what] * 1000:9.1f} ms (to {max(each[what] for each in rounds) * 1000:.1f})"
-        for what in ("gap", "gap on the CPU")
-    )
-    rest = f"{1 / took['seconds']:9.1f} /s{took['cpu'] * 1000:10.3f} ms CPU{took['threads']:4.0f} threads"
-    print(f"  {client:24}{gaps}{rest if client != 'nothing' else ''}", flush=True)
+    gaps = [f"{took[what] * 1000:.1f}" for what in ("gap", "gap on the CPU")]
+    rest = [f"{1 / took['seconds']:,.3g}", f"{took['cpu'] * 1000:.3g}", f"{took['threads']:.0f}"]
+    row = [title, client, *gaps, *([""] * 3 if client == SHOWN[0] else rest)]
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ SHORT = {
 _CONVERTED = {"rate": lambda value: 1 / value, "plain": lambda value: value, "mega": lambda value: value / 1e6}
 
 
+def set_style() -> None:
+    """Keep text as text: it is in the page's letters, and can be searched."""
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "securesmtp", "font.family": "sans-serif"}
+
+
 def _draw(values: dict[str, float], title: str, path: Path, *, is_descending: bool, is_linear: bool = False) -> None:
     ordered = sorted(values, key=values.__getitem__, reverse=is_descending)
     figure, axes = pyplot.subplots(figsize=(5, 0.3 * len(ordered) + 0.5))
@@ -73,8 +78,7 @@ def _table(targets: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Draw all of it."""
     measured, folder = json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2])
-    # Text stays text: it is in the page's letters, and can be searched.
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "securesmtp", "font.family": "sans-serif"}
+    set_style()
     cases = {case["name"]: case["clients"] for case in measured["cases"]}
     for case, what, title, unit, name in PLOTS:
         if case in cases:

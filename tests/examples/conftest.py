@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -35,6 +36,9 @@ def enter(
 
     def start(world: World, script: Script | None = None, **options: object) -> ScriptedServer:
         server = serve(script or world.script(), **options)
+        # Those of an earlier world, and of whoever runs the tests.
+        for variable in [name for name in os.environ if name.startswith("SMTP_")]:
+            monkeypatch.delenv(variable)
         for variable, value in world.environment(server.port, str(ca_file)).items():
             monkeypatch.setenv(variable, value)
         return server

@@ -34,6 +34,7 @@ class Provider:
         issued: The access tokens, in order.
         asked: The fields of each request for a token.
         failure: What it answers to a request for a token instead, and the status.
+        fails_early: Whether `failure` is the answer to a request for a device code, too.
         lifetime: Seconds after which a token expires.
         key: Of Google's service account.
         user_scope: What a user was asked to allow.
@@ -45,6 +46,7 @@ class Provider:
         self.issued: list[str] = []
         self.asked: list[dict[str, str]] = []
         self.failure: tuple[int, Answer] | None = None
+        self.fails_early = False
         self.lifetime = 3600
         self.key: rsa.RSAPrivateKey | None = None
         self.refresh_tokens: list[str] = []
@@ -99,6 +101,8 @@ class Provider:
             if path.endswith("/discovery/instance"):
                 return 200, {"tenant_discovery_endpoint": f"https://{host}/{TENANT}", "metadata": []}
             if path.endswith("/devicecode"):
+                if self.failure is not None and self.fails_early:
+                    return self.failure
                 self.user_scope = form["scope"]
                 return 200, {
                     "device_code": "dc",

@@ -85,7 +85,7 @@ def process(
     with subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     ) as running:
-        last_resort = threading.Timer(60, running.kill)
+        last_resort = threading.Timer(110, running.kill)
         last_resort.start()
         try:
             assert running.stderr is not None

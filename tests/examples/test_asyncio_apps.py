@@ -89,15 +89,17 @@ def server_with(**replies: Answer) -> Script:
     return honest(auth=("me", "secret"), replies=replies)
 
 
-def test_the_pages_application_sends(as_printed: AsPrinted) -> None:
-    """All requests use one connection; a refusal has the status that the application gives it."""
-    codes = iter([b"250 ok\r\n", b"250 ok\r\n", b"550 5.1.1 no\r\n", b"451 4.7.1 later\r\n"])
+def test_the_pages_application_sends(as_printed: AsPrinted, caplog: pytest.LogCaptureFixture) -> None:
+    """All requests use one connection; a refusal has the status that the application gives it, and is logged."""
+    codes = iter([b"250 ok\r\n", b"250 ok\r\n", b"550 5.1.1 zebra\r\n", b"451 4.7.1 zebra\r\n"])
     server = as_printed(server_with(RCPT=lambda peer, line: next(codes)))
     with serving(load("test_the_pages_application_sends")["app"]) as port:
         answers = [post(port, f"/orders/{number}/confirm") for number in range(4)]
     assert [status for status, _ in answers] == [200, 200, 502, 503]
     assert all("@example.com>" in body["message_id"] for _, body in answers[:2])
-    assert answers[2][1] == {"detail": "the message: refused"}
+    assert [body for _, body in answers[2:]] == [{"detail": {"outcome": "refused"}}] * 2
+    logged = [record.getMessage() for record in caplog.records if record.name == "shop"]
+    assert [(line.partition(":")[0], line.count("zebra")) for line in logged] == [("order 2", 1), ("order 3", 1)]
     server.joined()
     assert (len(server.accepted), len(server.connections)) == (2, 1)
 

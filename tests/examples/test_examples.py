@@ -13,21 +13,26 @@ from pathlib import Path
 import pytest
 
 import bulk_with_results
-import configured
 import handle_errors
 import unknown_outcome
 from conftest import Mailer, Serve
 from examples.worlds import PASSWORD, WORDS, WORLDS, Enter, World
 from scripted import Peer, honest
+from securesmtp import SecureMailer
 from securesmtp.errors import OutcomeUnknownError
 
-EXAMPLES = Path(configured.__file__).parent
+EXAMPLES = Path(handle_errors.__file__).parent
 
 
 def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     """Run the example *name* as a program."""
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setattr(getpass, "getpass", lambda: PASSWORD)
+    # What a program passes itself is not in the environment, too.
+    source = (EXAMPLES / name).read_text("utf-8")
+    for argument, variable in {"password=getpass": "SMTP_PASSWORD", "ca_file=ca_file": "SMTP_CA_FILE"}.items():
+        if argument in source:
+            monkeypatch.delenv(variable)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
@@ -117,17 +122,19 @@ def test_another_ca_is_refused(enter: Enter, monkeypatch: pytest.MonkeyPatch) ->
 
 @MODES
 def test_the_shown_pin_is_accepted_and_another_is_refused(
-    enter: Enter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+    enter: Enter, ca_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
     """pins.py accepts a server if one of several pins is its own, and refuses it if none is."""
-    enter(WORLDS[mode])
-    run(monkeypatch, "pins.py")
+    server = enter(WORLDS[mode])
+    scheme = "smtps" if WORLDS[mode].mode == "implicit" else "smtp+starttls"
+    url = f"{scheme}://localhost:{server.port}?ca_file={ca_file}"
+    run(monkeypatch, "pins.py", url)
     pin = capsys.readouterr().out.strip()
     other = f"sha256/{'A' * 43}="
-    run(monkeypatch, "pins.py", other, pin)
+    run(monkeypatch, "pins.py", f"{url}&pin={other}&pin={pin}")
     assert capsys.readouterr().out.strip() == pin
     with pytest.raises(SystemExit, match=r"refused, pin: "):
-        run(monkeypatch, "pins.py", other)
+        run(monkeypatch, "pins.py", f"{url}&pin={other}")
 
 
 def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
@@ -143,7 +150,7 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
 
     enter(World({"RCPT": rcpt, "CONTENT": content}, {}))
     addresses = ["first@example.net", "later@example.net", "never@example.net", "no address", "maybe@example.net"]
-    with configured.open_mailer() as mailer:
+    with SecureMailer.from_env() as mailer:
         assert bulk_with_results.send_all(mailer, addresses) == {
             "nothing": ["first@example.net"],
             "send again": ["later@example.net"],
@@ -174,14 +181,14 @@ def test_each_result_of_many_says_what_to_do(enter: Enter) -> None:
 def test_each_fault_of_a_server_gets_its_advice(enter: Enter, mail: EmailMessage, name: str, advice: str) -> None:
     """handle_errors.py says what to do about each thing that a server can do wrong."""
     enter(WORLDS[name])
-    with configured.open_mailer() as mailer:
+    with SecureMailer.from_env() as mailer:
         assert handle_errors.send(mailer, mail).startswith(advice)
 
 
 def test_each_mistake_of_the_program_gets_its_advice(enter: Enter, mail: EmailMessage) -> None:
     """handle_errors.py names what to fix, and nothing was sent: the server has no connection."""
     server = enter(WORLDS["normal"])
-    with configured.open_mailer() as mailer:
+    with SecureMailer.from_env() as mailer:
         mail.replace_header("To", "you")
         assert handle_errors.send(mailer, mail).startswith("fix the address: ")
         del mail["To"]
@@ -274,7 +281,7 @@ def test_a_second_copy_is_sent_only_if_the_log_has_no_first(
 
     server = enter(World({"CONTENT": content}, {}))
     Path("mail.log").write_text(log, "ascii")
-    with configured.open_mailer() as mailer:
+    with SecureMailer.from_env() as mailer:
         assert unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0).startswith(printed)
     server.joined()
     ids = [message_from_bytes(accepted.content)["Message-ID"] for accepted in server.accepted]
@@ -285,7 +292,7 @@ def test_a_second_unknown_outcome_is_raised(enter: Enter, mail: EmailMessage) ->
     """unknown_outcome.py does not send a third time."""
     server = enter(WORLDS["cut"])
     Path("mail.log").touch()
-    with configured.open_mailer() as mailer, pytest.raises(OutcomeUnknownError):
+    with SecureMailer.from_env() as mailer, pytest.raises(OutcomeUnknownError):
         unknown_outcome.send(mailer, mail, Path("mail.log"), wait=0)
     # The server may record a message after its client has seen the cut.
     server.joined()

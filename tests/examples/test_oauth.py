@@ -100,11 +100,18 @@ class World(NamedTuple):
     environment: dict[str, str]
 
 
+@pytest.fixture(scope="module")
+def google_key() -> rsa.RSAPrivateKey:
+    """Make the key of the service account."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 @pytest.fixture
-def world(
+def world(  # noqa: PLR0913, PLR0917 -- fixtures
     serve: Serve,
     ca: trustme.CA,
     ca_file: Path,
+    google_key: rsa.RSAPrivateKey,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[Recipe], World]]:
@@ -138,9 +145,8 @@ def world(
 
             return World(provider, grants, mail, run, environment)
 
-        key = rsa.generate_private_key(65537, 2048)
-        provider.key = key
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        provider.key = google_key
+        pem = google_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         account = {
             "type": "service_account",
             "client_email": "robot@project.iam.gserviceaccount.com",
@@ -207,12 +213,19 @@ def test_the_mail_servers_second_refusal_is_final(world: Callable[[Recipe], Worl
 # A user's own mailbox.
 
 
+def sign_in(found: World) -> None:
+    """Run the program that signs in."""
+    with pytest.raises(SystemExit) as caught:
+        found.run("login")
+    assert caught.value.code is None
+
+
 def test_a_user_signs_in_once_and_sends(world: Callable[[Recipe], World], capsys: pytest.CaptureFixture[str]) -> None:
     """By the device code; the file is the user's alone, and later programs need no sign-in."""
     found = world(USER)
-    with pytest.raises(SystemExit, match="signed in"):
-        found.run("login")
-    assert "enter ABCD" in capsys.readouterr().out
+    sign_in(found)
+    assert "enter ABCD" in (out := capsys.readouterr().out)
+    assert "signed in" in out
     assert stat.S_IMODE(Path("tokens.json").stat().st_mode) == 0o600
     assert {"https://outlook.office.com/SMTP.Send", "offline_access"} <= set(found.provider.user_scope.split())
     found.run("you@example.net")
@@ -225,14 +238,24 @@ def test_a_user_who_has_not_signed_in_is_told_so(world: Callable[[Recipe], World
     """As the cause of the error."""
     with pytest.raises(AuthenticationError) as caught:
         world(USER).run("you@example.net")
-    assert "with 'login' first" in str(caught.value.__cause__)
+    assert "sign in first" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["by-the-user", "at-once"])
+def test_a_sign_in_that_fails_says_why(world: Callable[[Recipe], World], *, early: bool) -> None:
+    """The user said no, or the application may not ask: nothing is written."""
+    found = world(USER)
+    found.provider.fails_early = early
+    found.provider.failure = 400, {"error": "access_denied", "error_description": "the user said no"}
+    with pytest.raises(PermissionError, match="the user said no"):
+        found.run("login")
+    assert not Path("tokens.json").exists()
 
 
 def test_a_users_refused_token_is_renewed(world: Callable[[Recipe], World]) -> None:
     """By the refresh token, which is single-use: the new one is in the file."""
     found = world(USER)
-    with pytest.raises(SystemExit, match="signed in"):
-        found.run("login")
+    sign_in(found)
     found.grants.accepts = lambda token: token != found.provider.issued[0]
     found.run("you@example.net")
     assert found.grants.shown == found.provider.issued
@@ -250,8 +273,7 @@ def test_a_process_waits_for_another_that_refreshes(world: Callable[[Recipe], Wo
     """It reads the file when it has the lock: the refresh token that was there before must not be used twice."""
     found = world(USER)
     found.provider.lifetime = 1
-    with pytest.raises(SystemExit, match="signed in"):
-        found.run("login")
+    sign_in(found)
     before = Path("tokens.json").read_bytes()
     found.provider.lifetime = 3600
     found.run("you@example.net")
@@ -274,8 +296,7 @@ def test_processes_share_the_file_and_refresh_once(world: Callable[[Recipe], Wor
     """The access token has expired; one process refreshes, and the others read what it wrote (PITFALLS O4)."""
     found = world(USER)
     found.provider.lifetime = 1
-    with pytest.raises(SystemExit, match="signed in"):
-        found.run("login")
+    sign_in(found)
     found.provider.lifetime = 3600
     found.provider.expect(2)
     processes = [start_program(found) for _ in range(2)]

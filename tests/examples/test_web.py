@@ -138,7 +138,7 @@ def test_a_message_is_sent(enter: Enter, web: Web) -> None:
         pytest.param("untrusted", 500, "CertificateError.*certificate", id="untrusted"),
         pytest.param("wrong-password", 500, "AuthenticationError", id="wrong-password"),
         pytest.param("wrong-sender", 500, "AddressError", id="wrong-sender"),
-        pytest.param("no-password-file", 500, "FileNotFoundError", id="no-password-file"),
+        pytest.param("no-password-file", 500, "ConfigurationError.*the password file", id="no-password-file"),
         pytest.param("cut", 504, "OutcomeUnknownError for <.*>: ", id="cut"),
     ],
 )

@@ -41,12 +41,14 @@ class World(NamedTuple):
 
     def environment(self, port: int, ca_file: str) -> dict[str, str]:
         """Return the environment variables for the examples."""
+        # A password is in a variable or in a file.
+        password = {} if "SMTP_PASSWORD_FILE" in self.changed else {"SMTP_PASSWORD": PASSWORD}
         return {
             "SMTP_HOST": "localhost",
             "SMTP_PORT": str(port),
             "SMTP_TLS": self.mode,
             "SMTP_USERNAME": "me",
-            "SMTP_PASSWORD": PASSWORD,
+            **password,
             "SMTP_CA_FILE": ca_file,
             "MAIL_FROM": "me@example.com",
             **self.changed,

@@ -61,7 +61,7 @@ _TOKENS = st.from_regex(r"\A[A-Za-z0-9\-._~+/]{1,200}={0,2}\Z")
 @given(_NAMES, _TOKENS)
 @settings(max_examples=examples(200), deadline=None)
 def test_both_have_their_own_form(username: str, token: str) -> None:
-    """Neither is the other's, nor the bare token (PITFALLS O15); commas and equals signs are escaped in one of them."""
+    """Neither is the other's, nor the bare token; commas and equals signs are escaped in one (OAU-01, PITFALLS O15)."""
     OAuth2(username, token)
     assert mechanism(XOAuth2, username, token).start() == f"user={username}\1auth=Bearer {token}\1\1".encode()
     header, auth, *end = mechanism(OAuthBearer, username, token).start().split(b"\1")
@@ -231,7 +231,7 @@ def reply(text: str) -> Reply:
 
 
 @pytest.mark.parametrize(
-    ("text", "has_complained", "renewed"),
+    ("text", "has_failed", "renewed"),
     [
         ("535 5.7.8 Username and Password not accepted", False, True),
         ("535 5.7.3 Authentication unsuccessful", False, True),
@@ -256,14 +256,14 @@ def reply(text: str) -> Reply:
         ("250 ok", True, False),
     ],
 )
-def test_which_refusals_another_token_may_help(text: str, *, has_complained: bool, renewed: bool) -> None:
+def test_which_refusals_another_token_may_help(text: str, *, has_failed: bool, renewed: bool) -> None:
     """A table from reply to "renewed" (PITFALLS O1)."""
-    assert is_token_refused(reply(text), has_complained=has_complained) is renewed
+    assert is_token_refused(reply(text), has_failed=has_failed) is renewed
 
 
 def test_without_a_reply_no_token_is_renewed() -> None:
     """No server has refused it."""
-    assert is_token_refused(None, has_complained=True) is False
+    assert is_token_refused(None, has_failed=True) is False
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_content_and_the_next_envelope_are_one_write(serve: Serve, mailer: Mai
 WORDS = [b"250 ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"452 4.5.3 too many\r\n", b"503 5.5.1 what\r\n"]
 
 
-@pytest.mark.faces("many in flight", sample=(2, 1))
+@pytest.mark.faces("many in flight", sample=(2, 2))
 @OFFERS
 @settings(deadline=None, max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(

@@ -14,6 +14,7 @@ from typing import Any, assert_type
 import securesmtp
 from securesmtp import (
     AddressError,
+    AsyncSecureMailer,
     Certificate,
     CertificateError,
     CertificateReason,
@@ -43,6 +44,7 @@ from securesmtp import (
     events,
     validate_address,
 )
+from securesmtp.credentials import from_command, from_file, from_keyring
 from securesmtp.testing import LocalServer, Received
 
 
@@ -96,6 +98,16 @@ SecureMailer(
     source_address=("127.0.0.1", 0),
 )
 SecureMailer("smtp.example.com", 587, tls=None)
+assert_type(SecureMailer.from_url("smtps://me:secret@smtp.example.com"), SecureMailer)
+assert_type(SecureMailer.from_url(Secret("smtps://smtp.example.com"), deadline=5, on_event=on_event), SecureMailer)
+SecureMailer.from_url("smtps://smtp.example.com", username="me", password=from_file(Path("secret")))
+assert_type(SecureMailer.from_env(), SecureMailer)
+assert_type(SecureMailer.from_env("MAIL_", password=from_keyring("smtp", "me", timeout=5)), SecureMailer)
+assert_type(AsyncSecureMailer.from_env(password=from_command(["pass", "smtp"], timeout=5)), AsyncSecureMailer)
+assert_type(AsyncSecureMailer.from_url("smtps://smtp.example.com", username="me", password="x"), AsyncSecureMailer)
+SecureMailer.from_env(verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+SecureMailer.from_url("smtps://h", port=465)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+from_command("pass show smtp")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 # Each of these must not pass for right: the ignore is an error by itself when it is not needed.
 SecureMailer("smtp.example.com", tls="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer("smtp.example.com", verify=False)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

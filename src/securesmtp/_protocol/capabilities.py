@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ _MAX_LIMIT_DIGITS = 10
 _KEYWORD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:([ =])([ -~]*))?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """
     The extensions that a server offers in this session.
@@ -27,25 +26,25 @@ class Capabilities:
     Attributes:
         keywords: Each keyword in upper case, with its parameters as the server sent them.
         auth: The SASL mechanisms in upper case, in the server's order.
+        size: The maximum size of a message in bytes; None if the server states no limit (RFC 1870 §4: 0 is no limit).
+        limits: The values of LIMITS, such as ``MAILMAX`` and ``RCPTMAX`` (RFC 9422 §3); a value of 0 is ignored.
     """
 
     keywords: Mapping[str, str] = field(default_factory=dict)
     auth: tuple[str, ...] = ()
+    size: int | None = field(init=False, repr=False, compare=False)
+    limits: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Read the numbers once: they are asked for with every message."""
+        object.__setattr__(self, "size", _positive(self.keywords.get("SIZE", ""), _MAX_SIZE_DIGITS))
+        words = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
+        limits = {name: limit for name, _, value in words if (limit := _positive(value, _MAX_LIMIT_DIGITS))}
+        object.__setattr__(self, "limits", limits)
 
     def __contains__(self, keyword: str) -> bool:
         """Return whether the server offers *keyword* (in upper case)."""
         return keyword in self.keywords
-
-    @cached_property
-    def size(self) -> int | None:
-        """The maximum size of a message in bytes; None if the server states no limit (RFC 1870 §4: 0 is no limit)."""
-        return _positive(self.keywords.get("SIZE", ""), _MAX_SIZE_DIGITS)
-
-    @cached_property
-    def limits(self) -> dict[str, int]:
-        """The values of LIMITS, such as ``MAILMAX`` and ``RCPTMAX`` (RFC 9422 §3); a value of 0 is ignored."""
-        words = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
-        return {name: limit for name, _, value in words if (limit := _positive(value, _MAX_LIMIT_DIGITS))}
 
 
 def _positive(value: str, max_digits: int) -> int | None:

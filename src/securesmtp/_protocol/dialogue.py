@@ -26,6 +26,7 @@ from securesmtp._protocol.replies import (
 )
 from securesmtp._protocol.sasl import choose_mechanism, require_mechanism, secret_source, start_mechanism
 from securesmtp._protocol.wire import MAX_AUTH, MAX_COMMAND, Line, RawReply, line
+from securesmtp._shown import escape
 from securesmtp._values import Reply, Stage, TLSInfo, TLSMode
 from securesmtp.errors import (
     AuthenticationError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Auth, Choice, Mechanism
     from securesmtp._secret import Secret
 
+# Characters of a challenge that an error shows: all that Google, Microsoft and Dovecot send.
+_CHALLENGE_SHOWN = 300
 # STLS-07: a plaintext reply may come from an attacker. This many characters are enough to recognise a server.
 _PLAINTEXT_SHOWN = 200
 
@@ -178,9 +181,10 @@ def exchange(mechanism: Mechanism) -> Dialogue[None]:
     """
     command, response = _auth_command(mechanism)
     yield Send(command, Stage.AUTH)
+    decoded = b""
     while is_auth_continue((raw := (yield from receive(Stage.AUTH))).code):
         yield Send(response or (yield from _answer(mechanism, raw)), Stage.AUTH)
-        response = None
+        response, decoded = None, raw.decoded
     if is_positive(Stage.AUTH, raw.code):
         mechanism.finish()
         return
@@ -188,8 +192,9 @@ def exchange(mechanism: Mechanism) -> Dialogue[None]:
     if not is_refusal(reply.code):
         message = f'the server replied "{reply}" to AUTH, not 235'
         raise ProtocolError(message, stage=Stage.AUTH, reply=reply)
-    complaint = f" ({mechanism.complaint})" if mechanism.complaint else ""
-    message = f'the server refused the login: "{reply}"{complaint}'
+    message = f'the server refused the login: "{reply}"'
+    if mechanism.has_failed and decoded:
+        message += f" ({escape(b' '.join(decoded.split()), _CHALLENGE_SHOWN)})"
     hint = login_hint(mechanism, reply)
     raise AuthenticationError(message, stage=Stage.AUTH, reply=reply, retryable=is_temporary(reply.code), hint=hint)
 
@@ -238,9 +243,8 @@ def _auth_command(mechanism: Mechanism) -> tuple[Line, Line | None]:
 def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
     """Return the response to the challenge *raw*; after any error, nothing more is written (AUTH-04)."""
     try:
-        response = _encode_response(
-            mechanism, (yield from respond(Respond(mechanism, _decode_challenge(raw.challenge))))
-        )
+        answer = yield from respond(Respond(mechanism, _decode_challenge(raw.challenge)))
+        response = _encode_response(mechanism, answer.data)
     except SecureSMTPError as error:
         error.reply = raw.reply()
         raise

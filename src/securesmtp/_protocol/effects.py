@@ -136,15 +136,22 @@ class Adapt:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a SASL challenge, or None: its repr does not show it, because it is in the frames of a driver."""
+
+    data: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Respond:
-    """Answer a SASL challenge. SCRAM computes as long as the server asks for. The answer is the response, or None."""
+    """Answer a SASL challenge. SCRAM computes as long as the server asks for. The answer is a `Response`."""
 
     mechanism: Mechanism
     challenge: bytes | None = field(repr=False)
 
-    def perform(self) -> bytes | None:
+    def perform(self) -> Response:
         """Return the response."""
-        return self.mechanism.respond(self.challenge)
+        return Response(self.mechanism.respond(self.challenge))
 
 
 class Deadline(Protocol):
@@ -167,7 +174,7 @@ class SetDeadline:
 Computation: TypeAlias = FetchPassword | FetchToken | Adapt | Respond
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
-Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | bytes | bool | None
+Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | Response | bool | None
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -202,11 +209,10 @@ def fetch_token(source: Callable[[], Any]) -> Dialogue[Secret]:
     return _checked(Secret, (yield FetchToken(source)))
 
 
-def respond(effect: Respond) -> Dialogue[bytes | None]:
-    """Return the response to a challenge, or None if there is none."""
+def respond(effect: Respond) -> Dialogue[Response]:
+    """Return the response to a challenge."""
     # In the effect, the challenge is not in this frame, which a traceback shows.
-    answer = yield effect
-    return None if answer is None else _checked(bytes, answer)
+    return _checked(Response, (yield effect))
 
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:

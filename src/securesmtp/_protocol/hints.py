@@ -65,16 +65,16 @@ def refusal_hint(reply: Reply) -> str | None:
     return _REFUSAL_HINTS.get(str(reply.enhanced))
 
 
-def is_token_refused(reply: Reply | None, *, has_complained: bool) -> bool:
+def is_token_refused(reply: Reply | None, *, has_failed: bool) -> bool:
     """
     Return whether another token may help after *reply* refused a login.
 
     Args:
         reply: The final reply.
-        has_complained: Whether the server sent an error in a challenge before.
+        has_failed: Whether the server sent an error in a challenge before it.
     """
     if reply is None or reply.code == _OTHER_LOGIN_NEEDED or reply.enhanced in _NO_FAULT_OF_THE_TOKEN:
         return False
     if is_temporary(reply.code) or not is_refusal(reply.code):
         return False
-    return has_complained or reply.code == _TOKEN_REFUSED or (reply.code, reply.enhanced) == _TOKEN_WILL_EXPIRE
+    return has_failed or reply.code == _TOKEN_REFUSED or (reply.code, reply.enhanced) == _TOKEN_WILL_EXPIRE

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from securesmtp._protocol.redaction import Memory, Redactor
@@ -89,6 +92,8 @@ class RawReply:
     lines: tuple[bytes, ...]
     challenge: bytes = field(default=b"", repr=False, compare=False)
     """The text of a 334 before redaction: base64 can look like a short user name that was sent."""
+    decoded: bytes = field(default=b"", repr=False, compare=False)
+    """The same, decoded and after redaction, to be shown; empty if it is not base64."""
 
     def cut(self) -> RawReply:
         """Return a copy that has only as much text as `reply` keeps."""
@@ -98,7 +103,7 @@ class RawReply:
             room -= len(each) + 1
             if room <= 0:
                 break
-        return RawReply(self.code, tuple(kept), self.challenge)
+        return RawReply(self.code, tuple(kept), self.challenge, self.decoded)
 
     def reply(self, limit: int = KEPT_TEXT) -> Reply:
         """Return the public form, with at most *limit* characters of text."""
@@ -183,7 +188,7 @@ class ReplyReader:
                 challenge = self._lines[0] if is_auth_continue(self._code) else b""
                 lines = self._redactor.redact(tuple(self._lines), _ENHANCED)
                 self._lines, self._size = [], 0
-                return RawReply(self._code, lines, challenge)
+                return RawReply(self._code, lines, challenge, self._decoded(challenge))
         return None
 
     def _line(self) -> bytes | str | None:
@@ -200,6 +205,12 @@ class ReplyReader:
         if not text.endswith(b"\r\n") or b"\r" in text[:-2]:
             return self._malformed("a reply line does not end in CRLF", text)
         return text[:-2]
+
+    def _decoded(self, challenge: bytes) -> bytes:
+        with suppress(binascii.Error):
+            if challenge:
+                return self._redactor.redact((base64.b64decode(challenge, validate=True),), _ENHANCED)[0]
+        return b""
 
     def _malformed(self, what: str, data: bytes) -> str:
         # Redact it together with the lines before it: a repeated secret may be split over several lines.

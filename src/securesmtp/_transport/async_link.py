@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, READ, WRITE, WaitForAny, aborted_error
 from securesmtp._transport.connection import Connection, Opening
+from securesmtp._transport.read_wait import new_read_wait
 from securesmtp._transport.waiting import within
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class AsyncLink:
         self._settings = settings
         self._lookups = lookups
         self._messages = messages
+        self._wait_for_read = new_read_wait()
         # Of a wait that a shutdown of the socket does not end.
         self._scope: anyio.CancelScope | None = None
 
@@ -123,20 +125,22 @@ class AsyncLink:
         connection = self.connection
         patience, sock = connection.patience(), connection.channel.connected_socket()
         connection.channel.acknowledge()
-        with anyio.move_on_after(patience):
-            if events == READ:
-                await anyio.wait_readable(sock)
-            elif events == WRITE:
-                await anyio.wait_writable(sock)
-            else:
-                await _wait_for_first([(anyio.wait_readable, sock), (anyio.wait_writable, sock)])
+        if events == READ:
+            await self._wait_for_read(sock, patience)
+        else:
+            with anyio.move_on_after(patience):
+                if events == WRITE:
+                    await anyio.wait_writable(sock)
+                else:
+                    await _wait_for_first([(anyio.wait_readable, sock), (anyio.wait_writable, sock)])
         connection.patience()
 
     async def _wait_for_any(self, wanted: WaitForAny) -> list[socket.socket]:
         patience, ready = self.connection.patience(), list[socket.socket]()
         with anyio.move_on_after(patience if wanted.delay is None else min(patience, wanted.delay)):
             await _wait_for_first([(anyio.wait_writable, sock) for sock in wanted.sockets], ready)
-        return ready
+        # In the order of the addresses: trio wakes tasks of one moment in random order.
+        return [sock for sock in wanted.sockets if sock in ready]
 
     async def _open(self) -> RawReply:
         connection = self.connection

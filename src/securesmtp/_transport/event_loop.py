@@ -52,12 +52,12 @@ def current_loop() -> EventLoop:
     Raises:
         RuntimeError: There is none.
     """
-    return _TrioLoop() if _is_in_trio() else _AsyncioLoop()
+    return _TrioLoop() if is_in_trio() else _AsyncioLoop()
 
 
 def current_task() -> object:
     """Return the task that calls, or None outside of one."""
-    if _is_in_trio():
+    if is_in_trio():
         return sys.modules["trio"].lowlevel.current_task()
     try:
         return asyncio.current_task()
@@ -65,7 +65,8 @@ def current_task() -> object:
         return None
 
 
-def _is_in_trio() -> bool:
+def is_in_trio() -> bool:
+    """Return whether trio runs the calling task."""
     # A program that runs in trio has imported it; others need not have it.
     module = sys.modules.get("trio")
     return module is not None and bool(module.lowlevel.in_trio_task())
@@ -80,7 +81,7 @@ class _AsyncioLoop:
     @property
     def is_current(self) -> bool:
         try:
-            return asyncio.get_running_loop() is self._loop() and not _is_in_trio()
+            return asyncio.get_running_loop() is self._loop() and not is_in_trio()
         except RuntimeError:
             return False
 
@@ -111,7 +112,7 @@ class _TrioLoop:
 
     @property
     def is_current(self) -> bool:
-        return _is_in_trio() and sys.modules["trio"].lowlevel.current_trio_token() is self._token()
+        return is_in_trio() and sys.modules["trio"].lowlevel.current_trio_token() is self._token()
 
     @property
     def is_closed(self) -> bool:

@@ -84,7 +84,7 @@ def _try(
     try:
         yield from exchange(mechanism)
     except AuthenticationError as error:
-        if not is_token_refused(error.reply, has_complained=mechanism.complaint is not None):
+        if not is_token_refused(error.reply, has_failed=mechanism.has_failed):
             raise
         tokens.refuse(token, error)
         return error

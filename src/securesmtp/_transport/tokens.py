@@ -13,7 +13,7 @@ Nothing here waits, so that threads (`token_threads`) and tasks (`async_tokens`)
 from __future__ import annotations
 
 from secrets import token_bytes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from securesmtp._protocol.sasl import fingerprint, validated_token
 from securesmtp._secret import Secret
@@ -134,7 +134,7 @@ class Tokens:
         """Return the fetch that is under way, or a new one."""
         return self._fetches.setdefault(None, Fetch())
 
-    def steps(self) -> Generator[Callable[[], object], object, Secret | SecureSMTPError]:
+    def steps(self) -> Generator[Callable[[], object], Any, Secret | SecureSMTPError]:
         """
         Fetch a token: yield each function of the caller's that is to be called, and take what it returns.
 
@@ -189,9 +189,9 @@ class Tokens:
         return fingerprint(token, self._key)
 
 
-def _checked(value: object) -> Secret | SecureSMTPError:
+def _checked(value: str | Secret) -> Secret | SecureSMTPError:
     # At once a `Secret`, so that no frame of a traceback holds the string. It may be of a wrong type.
-    secret = value if isinstance(value, Secret) else Secret(value)  # type: ignore[arg-type]
+    secret = value if isinstance(value, Secret) else Secret(value)
     del value
     try:
         return validated_token(secret)

@@ -15,7 +15,7 @@ class ExternalMechanism:
     proof: ClassVar[Proof] = "certificate"
     needs_binding: ClassVar[bool] = False
     hint: ClassVar[str] = "the server may not know the client certificate, or not let it act as this identity"
-    complaint: str | None = None
+    has_failed: bool = False
     _has_responded = False
 
     def __init__(self, credentials: Credentials) -> None:

@@ -56,15 +56,15 @@ class Mechanism(Protocol):
         proof: Which kind of login can use it.
         needs_binding: Whether it is usable only on a connection that has a channel binding.
         hint: What to do if the server refuses the login.
-        complaint: What the server has said in a challenge about a login that it is about to refuse. It is shown, so it
-            has no secret in it.
+        has_failed: Whether the challenge that it has answered last says that the login is refused. The error then shows
+            that challenge.
     """
 
     name: ClassVar[str]
     proof: ClassVar[Proof]
     needs_binding: ClassVar[bool]
     hint: ClassVar[str]
-    complaint: str | None
+    has_failed: bool
 
     def __init__(self, credentials: Credentials) -> None:
         """Begin an exchange with *credentials*."""

@@ -11,8 +11,6 @@ import hmac
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from securesmtp._protocol.redaction import Redactor
-from securesmtp._shown import escape
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError
 
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 # With a username of this many bytes, each of which may need three, it fits into one line of 12288 (RFC 4954 §4).
 _MAX_TOKEN, MAX_USERNAME = 8192, 320
-
-# Characters of the server's error that an error of ours shows: the whole of what Google, Microsoft and Dovecot send.
-_SHOWN = 300
-_NO_PREFIX = re.compile(rb"(?!)")
 
 
 def validated_token(token: Secret) -> Secret:
@@ -70,7 +64,7 @@ class _Bearer:
     hint: ClassVar[str] = (
         "check that the token is for this mailbox and has the scope for SMTP that the provider documents"
     )
-    complaint: str | None = None
+    has_failed: bool = False
     _ANSWER_TO_ERROR: ClassVar[bytes]
 
     def __init__(self, credentials: Credentials) -> None:
@@ -83,15 +77,11 @@ class _Bearer:
         """The token."""
         return (self._token.reveal().encode(),)
 
-    def respond(self, challenge: bytes | None, /) -> bytes | None:
+    def respond(self, _challenge: bytes | None, /) -> bytes | None:
         """Return the answer to the server's error, once, whatever that contains: some servers send no valid JSON."""
-        if self.complaint is not None:
+        if self.has_failed:
             return None
-        # The server may repeat the token in it.
-        redactor = Redactor()
-        redactor.add(self.secrets, b"")
-        (text,) = redactor.redact((challenge or b"",), _NO_PREFIX)
-        self.complaint = escape(b" ".join(text.split()), _SHOWN)
+        self.has_failed = True
         return self._ANSWER_TO_ERROR
 
     def finish(self) -> None:

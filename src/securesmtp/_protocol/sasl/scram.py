@@ -67,7 +67,7 @@ class Scram:
         "check the username and password; a server may offer SCRAM and not have this password in a form for it: "
         'then pass auth=Password(..., mechanisms=["PLAIN"])'
     )
-    complaint: str | None = None
+    has_failed: bool = False
     _hash: ClassVar[str]
 
     def __init__(self, credentials: Credentials) -> None:

@@ -14,7 +14,7 @@ class _Simple:
     proof: ClassVar[Proof] = "password"
     needs_binding: ClassVar[bool] = False
     hint: ClassVar[str] = "check the username and password; some providers require an app password"
-    complaint: str | None = None
+    has_failed: bool = False
 
     def __init__(self, credentials: Credentials) -> None:
         """Log in with *credentials*."""

@@ -89,8 +89,7 @@ class Scram:
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The password, which the server may know although it was not sent, and the proof, which reveals a weak one."""
-        known = (self._password.reveal().encode(), self._prepared.reveal().encode(), self._proof)
-        return tuple(filter(None, known))
+        return (self._password.reveal().encode(), self._prepared.reveal().encode(), self._proof)
 
     def start(self) -> bytes:
         """Return the client's first message: who logs in, and a nonce."""

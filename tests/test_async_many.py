@@ -349,7 +349,7 @@ async def _by_scope(action: Callable[[], Awaitable[object]], when: anyio.Event) 
 
 async def _by_native_cancel(action: Callable[[], Awaitable[object]], when: anyio.Event) -> BaseException:
     """As asyncio.timeout, a server that shuts down, or an asyncio.TaskGroup does it: once."""
-    if trio.lowlevel.in_trio_task():
+    if anyio.get_cancelled_exc_class() is trio.Cancelled:
         return await _cancelled(action, when)
     task = asyncio.ensure_future(action())
     await when.wait()

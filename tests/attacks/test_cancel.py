@@ -11,6 +11,7 @@ import random
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from email.message import EmailMessage
 from functools import partial as bind
 from typing import Any
 
@@ -21,7 +22,7 @@ import trio
 from conftest import AsyncMailer, Run, Serve, thorough
 from faces import Backend
 from scripted import Gone, Peer, Script, ScriptedServer, honest, up_to_content
-from securesmtp import AsyncSecureMailer, Event, Outcome, Receipt, SecureSMTPError, Stage
+from securesmtp import AsyncSecureMailer, DeadlineExceededError, Event, Outcome, Receipt, SecureSMTPError, Stage
 from securesmtp.events import Failed, Sent
 from tasks import Ended, cancel_at, delayed, happens, slots_in_use
 
@@ -486,3 +487,38 @@ def test_a_cancelled_block_closes_its_mailer(run: Run, serve: Serve, async_maile
 
     run(main)
     server.joined()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+def test_a_send_that_never_got_a_connection_names_its_message(
+    run: Run, serve: Serve, async_mailer: AsyncMailer, message: EmailMessage, how: str
+) -> None:
+    """It was not built yet; a Message-ID that the caller has set is in the event all the same (A4)."""
+    reached, go, events = threading.Event(), threading.Event(), list[Event]()
+
+    def slow(_: Peer, content: bytes) -> bytes:
+        reached.set()
+        go.wait(10)
+        return b"250 ok\r\n"
+
+    mailer = async_mailer(serve(honest(replies={"CONTENT": slow})), max_connections=1, on_event=events.append)
+    message["Message-ID"] = "<mine@b.example>"
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(send, mailer)
+            await happens(reached)
+            if how == "cancelled":
+                async with anyio.create_task_group() as waiting:
+                    waiting.start_soon(mailer.send, message)
+                    await anyio.wait_all_tasks_blocked()
+                    waiting.cancel_scope.cancel()
+            else:
+                with pytest.raises(DeadlineExceededError):
+                    await mailer.send(message, deadline=0.05)
+            go.set()
+        await mailer.close()
+
+    run(main)
+    (error,) = [event.error for event in events if isinstance(event, Failed)]
+    assert (error.message_id, error.outcome) == ("<mine@b.example>", Outcome.NOT_SENT)

@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter
 
 from bench.async_speed import RIVALS
-from bench.plots import TEXT, set_style
+from bench.plots import TEXT, set_style, shown
 
 # The clients of the plot: their labels, colours and lines.
 LINES = {
@@ -65,18 +65,18 @@ def _table(cases: list[dict[str, Any]]) -> str:
     for case in cases:
         ratios = [
             " / ".join(
-                _shown(case["clients"].get(f"securesmtp, {loop}{way}", {}).get(what)) for loop in ("asyncio", "trio")
+                _ratio(case["clients"].get(f"securesmtp, {loop}{way}", {}).get(what)) for loop in ("asyncio", "trio")
             )
             for what in ("rate", "cpu")
             for way in ("", ", session")
         ]
         rate = _rate(case, "aiosmtplib")
-        row = [SIZES[case["message"]], f"{case['rtt'] * 1000:g} ms", f"{case['tasks']:,}", f"{rate:,.3g} /s", *ratios]
+        row = [SIZES[case["message"]], f"{case['rtt'] * 1000:g} ms", f"{case['tasks']:,}", f"{shown(rate)} /s", *ratios]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(ratio: list[float]) -> str:
+def _ratio(ratio: list[float]) -> str:
     return f"{ratio[0]:.2f}" if ratio[0] < 10 else f"{ratio[0]:.0f}"
 
 

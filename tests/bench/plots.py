@@ -45,7 +45,7 @@ def _draw(values: dict[str, float], title: str, path: Path, *, is_descending: bo
     figure, axes = pyplot.subplots(figsize=(5, 0.3 * len(ordered) + 0.5))
     colours = [COLOURS.get(name.partition(",")[0], "#9a9a9a") for name in ordered]
     bars = axes.barh(ordered, [values[name] for name in ordered], color=colours)
-    axes.bar_label(bars, [_shown(values[name]) for name in ordered], color=TEXT, padding=3)
+    axes.bar_label(bars, [shown(values[name]) for name in ordered], color=TEXT, padding=3)
     if not is_linear and max(values.values()) > 30 * min(values.values()):
         axes.set_xscale("log")
         title += " (logarithmic)"
@@ -59,7 +59,8 @@ def _draw(values: dict[str, float], title: str, path: Path, *, is_descending: bo
     pyplot.close(figure)
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """Return *value* with three digits, or as a whole number."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

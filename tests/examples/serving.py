@@ -27,7 +27,8 @@ App = Callable[..., Any]
 @contextmanager
 def serving(app: App = web_fastapi.app, *, is_forced: bool = False, **options: Any) -> Iterator[int]:
     """Run *app* as uvicorn does, in a thread; end it as one Ctrl-C does, or as two."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
+    # By default, it would be uvloop where that is installed.
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **{"loop": "asyncio"} | options))
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         # It listens already, so a request before the application starts waits.
         thread = threading.Thread(target=server.run, args=([listening],))

@@ -15,6 +15,8 @@ from contextvars import copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from securesmtp._interrupts import SuppressErrors
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -56,20 +58,24 @@ def current_loop() -> EventLoop:
 
 
 def current_task() -> object:
-    """Return the task that calls, or None outside of one."""
+    """Return the task that calls."""
     if is_in_trio():
         return sys.modules["trio"].lowlevel.current_task()
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
+    return asyncio.current_task()
 
 
 def is_in_trio() -> bool:
     """Return whether trio runs the calling task."""
     # A program that runs in trio has imported it; others need not have it.
     module = sys.modules.get("trio")
-    return module is not None and bool(module.lowlevel.in_trio_task())
+    if module is None:
+        return False
+    try:
+        # `in_trio_task` is new in trio 0.29.
+        module.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _AsyncioLoop:
@@ -99,11 +105,9 @@ class _AsyncioLoop:
     def call_soon(self, function: Callable[[], object]) -> None:
         loop = self._loop()
         if loop is not None:
-            try:
+            # It may be closed between a look and the call.
+            with SuppressErrors(RuntimeError):
                 loop.call_soon_threadsafe(function)
-            except RuntimeError:
-                if not loop.is_closed():
-                    raise
 
 
 class _TrioLoop:

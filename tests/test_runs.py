@@ -33,6 +33,8 @@ from securesmtp.events import FewerConnections
 ACCEPTED, REFUSED, NOT_SENT = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT
 OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
 
+pytestmark = pytest.mark.faces("runs", sample=(5, 2))
+
 
 def mails(count: int, size: int = 0) -> Iterator[Envelope]:
     """Return messages whose subject is their number."""
@@ -544,6 +546,7 @@ else:
 """
 
 
+@pytest.mark.faces("runs", threads_only=True)
 @pytest.mark.parametrize("begins", [True, False])
 def test_an_interrupt_in_the_start_of_a_thread_leaves_no_thread_behind(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, *, begins: bool
@@ -631,7 +634,7 @@ def test_results_keep_no_message_alive(
     try:
         results = list(mine.send_many([*mails(8, 2000), bad]))
         gc.collect()
-        alive = [each for each in gc.get_objects() if isinstance(each, Submission)]
+        alive = [each for each in gc.get_objects() if type(each) is Submission]
     finally:
         gc.unfreeze()
     assert ACCEPTED not in {result.outcome for result in results}

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 
-from scripted import Answer, Mode, Peer, Script, honest
+from scripted import Answer, Gone, Mode, Peer, Script, honest
 
 ERROR = b'{"status":"401","schemes":"bearer mac","scope":"https://mail.google.com/"}'
 _FORMS = {
@@ -59,8 +59,11 @@ class Grants:
         """Return the final reply to AUTH; read and answer what comes before it."""
         _, mechanism, *initial = line.split(b" ")
         form, answer = _FORMS[mechanism]
-        if self.ends == "503" and id(peer) in self._refused:
-            return b"503 5.5.1 one login is enough\r\n"
+        if self.ends and id(peer) in self._refused:
+            if self.ends == "503":
+                return b"503 5.5.1 one login is enough\r\n"
+            # The client had not seen yet that the connection is closed.
+            raise Gone
         if not initial:
             peer.send(b"334 \r\n")
             initial = [peer.read_line()]

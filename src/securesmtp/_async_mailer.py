@@ -506,7 +506,7 @@ class AsyncSecureMailer:
         checkout = Checkout(run.take_login_permit())
         while (cause := run.fatal_error) is None:
             with Ending[Receipt]() as ending:
-                ending.end = await self._submit(Draft.of(job.submission), run.partial, job.deadline, checkout)
+                ending.end = await self._submit(Draft(job.submission), run.partial, job.deadline, checkout)
             step = run.settle(job, ending.end, checkout, backlog.put)
             _raise_cancellation(ending.end)
             if step is not Step.RESEND:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable
 from functools import partial as bind
 from typing import TYPE_CHECKING, Any, Self
 
+from securesmtp._protocol.message import Submission
 from securesmtp._submissions import header_id
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.jobs import InvalidInput, Job
     from securesmtp._bulk.run import Run
-    from securesmtp._protocol.message import Submission
     from securesmtp._values import Envelope
 
 
@@ -25,45 +25,37 @@ class Draft:
     A thousand sends that begin together so cost the loop one message for each connection, not a thousand.
     """
 
-    __slots__ = ("_build", "_message", "_submission", "is_invalid")
+    __slots__ = ("_message", "_source", "is_invalid")
 
-    def __init__(self, build: Callable[[], Awaitable[Submission]], message: Message | None = None) -> None:
-        """Have *build* called once; it builds *message*, unless that is bytes."""
-        self._build = build
+    def __init__(
+        self, source: Submission | Callable[[], Awaitable[Submission]], message: Message | None = None
+    ) -> None:
+        """Have *source* called once, unless it is built already; it builds *message*, unless that is bytes."""
+        self._source = source
         self._message = message
-        self._submission: Submission | None = None
         self.is_invalid = False
-
-    @classmethod
-    def of(cls, submission: Submission) -> Draft:
-        """Return one that is built already."""
-
-        async def build() -> Submission:
-            return submission
-
-        draft = cls(build)
-        draft._submission = submission
-        return draft
 
     @property
     def message_id(self) -> str | None:
         """Its Message-ID; before it is built, that of its header, if there is one."""
-        return header_id(self._message) if self._submission is None else self._submission.content.message_id
+        source = self._source
+        return source.content.message_id if isinstance(source, Submission) else header_id(self._message)
 
     async def build(self) -> Submission:
         """Return the message; *is_invalid* is set if that fails."""
-        if self._submission is None:
+        source = self._source
+        if not isinstance(source, Submission):
             try:
-                self._submission = await self._build()
+                source = self._source = await source()
             except Exception:
                 self.is_invalid = True
                 raise
-        return self._submission
+        return source
 
     def close(self) -> None:
         """Delete its temporary file, if it has one."""
-        if self._submission is not None:
-            self._submission.content.close()
+        if isinstance(self._source, Submission):
+            self._source.content.close()
 
 
 class Jobs:

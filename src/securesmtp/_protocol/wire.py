@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from securesmtp._protocol.redaction import Memory, Redactor
@@ -188,7 +187,8 @@ class ReplyReader:
                 challenge = self._lines[0] if is_auth_continue(self._code) else b""
                 lines = self._redactor.redact(tuple(self._lines), _ENHANCED)
                 self._lines, self._size = [], 0
-                return RawReply(self._code, lines, challenge, self._decoded(challenge))
+                # Each message has many replies, and none of them is a challenge.
+                return RawReply(self._code, lines, challenge, self._decoded(challenge) if challenge else b"")
         return None
 
     def _line(self) -> bytes | str | None:
@@ -207,10 +207,11 @@ class ReplyReader:
         return text[:-2]
 
     def _decoded(self, challenge: bytes) -> bytes:
-        with suppress(binascii.Error):
-            if challenge:
-                return self._redactor.redact((base64.b64decode(challenge, validate=True),), _ENHANCED)[0]
-        return b""
+        try:
+            decoded = base64.b64decode(challenge, validate=True)
+        except binascii.Error:
+            return b""
+        return self._redactor.redact((decoded,), _ENHANCED)[0]
 
     def _malformed(self, what: str, data: bytes) -> str:
         # Redact it together with the lines before it: a repeated secret may be split over several lines.

@@ -15,6 +15,8 @@ from contextvars import copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from securesmtp._interrupts import SuppressErrors
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -56,13 +58,10 @@ def current_loop() -> EventLoop:
 
 
 def current_task() -> object:
-    """Return the task that calls, or None outside of one."""
+    """Return the task that calls."""
     if is_in_trio():
         return sys.modules["trio"].lowlevel.current_task()
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
+    return asyncio.current_task()
 
 
 def is_in_trio() -> bool:
@@ -106,11 +105,9 @@ class _AsyncioLoop:
     def call_soon(self, function: Callable[[], object]) -> None:
         loop = self._loop()
         if loop is not None:
-            try:
+            # It may be closed between a look and the call.
+            with SuppressErrors(RuntimeError):
                 loop.call_soon_threadsafe(function)
-            except RuntimeError:
-                if not loop.is_closed():
-                    raise
 
 
 class _TrioLoop:

@@ -31,6 +31,8 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 TESTED = os.environ.get("SECURESMTP_TESTED")
 # Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
+# What starts servers and programs depends little on the Python; TESTED has run it.
+ELSEWHERE = [f"--ignore=tests/{folder}" for folder in ("examples", "servers", "soak")] if TESTED else []
 # Tests also wait, so a small machine has two workers per core.
 PYTEST = ("pytest", "-n", "4")
 
@@ -72,7 +74,7 @@ def tests(session: nox.Session) -> None:
     install_wheel(session, "demo", "test")
     # The Pythons between them run no line that these two do not, and coverage costs a minute each.
     measured = session.python in {PRESENT[0], PRESENT[-1]}
-    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *session.posargs)
+    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *ELSEWHERE, *session.posargs)
 
 
 @nox.session

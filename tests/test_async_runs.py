@@ -322,6 +322,32 @@ def test_a_cancelled_loop_drops_its_connections_and_knows_what_became_of_each_me
 
 
 @pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_a_worker_whose_task_is_cancelled_sends_no_more(
+    serve: Serve, async_mailer: AsyncMailer, pipelining: str
+) -> None:
+    """A program that shuts down cancels each task, which asyncio does once: the worker takes no other message."""
+    gate = Gate(3)
+    server = serve(honest(extensions=OFFER, replies={"CONTENT": gate}), overlaps=True)
+
+    async def main() -> None:
+        async with async_mailer(server, max_connections=2, pipelining=pipelining) as mine:
+            results = mine.send_many(mails(500))
+            first = [await anext(results) for _ in range(3)]
+            await happens(gate.waiting)
+            for task in asyncio.all_tasks():
+                if task.get_name().startswith("securesmtp"):
+                    task.cancel()
+            await asyncio.sleep(0)
+            gate.go.set()
+            rest = [result async for result in results]
+            assert [result.index for result in (*first, *rest)] == list(range(500))
+            assert {result.outcome for result in first} == {ACCEPTED}
+            assert {result.outcome for result in rest} == {UNKNOWN, NOT_SENT}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
 def test_a_message_that_waits_for_a_connection_when_the_run_is_cancelled_is_not_sent(
     run: Run, serve: Serve, async_mailer: AsyncMailer, pipelining: str
 ) -> None:

@@ -468,6 +468,7 @@ def test_no_recipient_is_accepted_if_the_message_was_not_sent(serve: Serve, mail
     assert server.accepted == []
 
 
+@pytest.mark.faces("runs")
 @pytest.mark.parametrize("pipelining", ["off", "message", "session"])
 def test_the_server_counts_transactions(serve: Serve, mailer: Mailer, pipelining: str) -> None:
     """RFC 9422 §4.1: MAILMAX counts each MAIL, and a message for more recipients than RCPTMAX needs several."""

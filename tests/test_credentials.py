@@ -29,6 +29,7 @@ from securesmtp import (
     CertificateError,
     ConfigurationError,
     DeadlineExceededError,
+    OAuth2,
     Outcome,
     Secret,
     SecureSMTPError,
@@ -37,6 +38,7 @@ from securesmtp import (
 from securesmtp._sources import file as file_module
 from securesmtp._sources.command import Command
 from securesmtp.credentials import from_command, from_file, from_keyring
+from tokens import Grants
 
 PASSWORD = "hunter2secret"
 Source = Callable[[], Secret]
@@ -481,6 +483,20 @@ def test_a_new_password_is_used_at_the_next_login(  # noqa: PLR0913, PLR0917 -- 
         (tmp_path / "secret").unlink()
         (tmp_path / "secret").symlink_to("second")
         assert mailer.send(message).reply.code == 250
+
+
+@pytest.mark.faces("passwords")
+def test_a_token_comes_from_the_same_sources(
+    serve: Serve, make_mailer: Mailer, ca_file: Path, message: EmailMessage
+) -> None:
+    """Such as from a command of the provider's."""
+    grants, token = Grants(PASSWORD), from_command(["echo", PASSWORD])
+    server = serve(grants.script())
+    with make_mailer(
+        "localhost", server.port, auth=OAuth2("me", token), ca_file=ca_file, timeout=5, deadline=20
+    ) as mailer:
+        mailer.send(message)
+    assert grants.shown == [PASSWORD]
 
 
 @pytest.mark.faces("passwords")

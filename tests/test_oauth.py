@@ -41,7 +41,7 @@ from securesmtp._transport import token_threads
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.slot import Lease
 from securesmtp._transport.token_threads import fetch_token
-from securesmtp._transport.tokens import Tokens
+from securesmtp._transport.tokens import Fetch, Tokens
 from securesmtp.credentials import from_command, from_file
 from securesmtp.events import Authenticated, Event
 from tokens import ERROR, Grants, Source
@@ -713,3 +713,12 @@ def test_a_fetch_that_is_under_way_has_no_token() -> None:
     """A mistake of ours would show, and not look like a login that was refused."""
     with pytest.raises(RuntimeError, match="under way"):
         Tokens(login(Source(NEW))).fetch().token()
+
+
+def test_who_joins_a_fetch_that_has_just_ended_is_notified_at_once() -> None:
+    """The result may come between the look at the token and the wait for it."""
+    fetch, notified = Fetch(), list[int]()
+    fetch.finish(Secret("token"))
+    fetch.join("me", [], lambda: notified.append(1))
+    assert notified == [1]
+    assert fetch.token().reveal() == "token"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # RFC 8314 §7.3, RFC 6409 §3.1.
 PORT_IMPLICIT, PORT_STARTTLS = 465, 587
 _MOST_PORT = 65535
-_LOGINS = " or ".join(f"{'an' if kind.__name__[0] in 'EO' else 'a'} {kind.__name__}" for kind in get_args(Auth))
+_LOGINS = ", ".join(kind.__name__ for kind in get_args(Auth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _login(
     username: str | None, password: Secret | PasswordFunction | None, auth: Auth | NotALogin | None
 ) -> Auth | None:
     if isinstance(auth, NotALogin):
-        message = f"auth is a {auth.kind}, not {_LOGINS}"
+        message = f"auth is a {auth.kind}, not one of {_LOGINS}"
         raise ConfigurationError(message)
     if (username is None) != (password is None):
         given, missing = ("username", "password") if password is None else ("password", "username")

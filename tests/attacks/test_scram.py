@@ -322,6 +322,6 @@ def test_an_identity_that_cannot_be_sent_is_refused(identity: str) -> None:
 
 def test_a_login_of_a_wrong_type_is_refused_by_its_type() -> None:
     """The error names those that there are."""
-    with pytest.raises(ConfigurationError, match="auth is a tuple, not a Password or an OAuth2 or an External"):
+    with pytest.raises(ConfigurationError, match="auth is a tuple, not one of Password, OAuth2, External"):
         SecureMailer("h", auth=("me", PASSWORD))  # type: ignore[arg-type]
     assert Password("me", PASSWORD).mechanisms is None

@@ -123,9 +123,13 @@ def _measured(name: str, task: Task) -> dict[str, float]:
 def _report(title: str, client: str, rounds: list[dict[str, float]]) -> None:
     took = {what: median(each[what] for each in rounds) for what in rounds[0]}
     gaps = [f"{took[what] * 1000:.1f}" for what in ("gap", "gap on the CPU")]
-    rest = [f"{1 / took['seconds']:,.3g}", f"{took['cpu'] * 1000:.3g}", f"{took['threads']:.0f}"]
+    rest = [_shown(1 / took["seconds"]), _shown(took["cpu"] * 1000), f"{took['threads']:.0f}"]
     row = [title, client, *gaps, *([""] * 3 if client == SHOWN[0] else rest)]
     print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

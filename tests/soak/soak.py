@@ -201,6 +201,8 @@ def _open() -> Counter[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Do one run, print the results, and return the number of broken rules."""
+    if options.fork and options.face != "sync":
+        sys.exit("--fork needs the sync mailer: a child has no thread that runs its parent's event loop")
     before, done = _open(), threading.Event()
     with warnings.catch_warnings(record=True) as warned, ExitStack() as stack:
         # Objects that only the garbage collector closed.

@@ -257,7 +257,7 @@ def _answer(mechanism: Mechanism, raw: RawReply) -> Dialogue[Line]:
 def _encode_response(mechanism: Mechanism, response: bytes | None) -> Line | None:
     if response is None:
         return None
-    known = mechanism.secrets
+    known = tuple(filter(None, mechanism.secrets))
     secrets = known if any(secret in response for secret in known) else ()
     return line(base64.b64encode(response), secrets=secrets, known=known, limit=MAX_AUTH)
 

@@ -98,10 +98,9 @@ class AsyncLink:
         except StopIteration as stop:
             value: T = stop.value
             return value
-        except BaseException as error:
-            # An interrupt between two steps is thrown in; steps that have ended already raise it again.
-            steps.throw(error)
-            raise
+        except BaseException as error:  # noqa: BLE001 -- raised again
+            # An interrupt between two steps ends the steps, which raise it; so do steps that have ended already.
+            raise steps.throw(error) from None
 
     async def _wait(self, wanted: Wanted) -> object:
         """Do what the steps ask for, and return what they are resumed with."""
@@ -118,7 +117,7 @@ class AsyncLink:
             case Adapt() | Respond():
                 # A million iterations of SCRAM take up to 0.8 s (measured).
                 return await self._messages.run(wanted.perform, f"securesmtp: {type(wanted).__name__.lower()}")
-            case Opening():
+            case _:
                 return await self._open()
 
     async def _wait_for_socket(self, events: int) -> None:

@@ -71,7 +71,7 @@ class Mechanism(Protocol):
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """What must not be shown if a reply repeats it. None of them is empty."""
+        """What must not be shown if a reply repeats it."""
 
     def start(self) -> bytes | None:
         """

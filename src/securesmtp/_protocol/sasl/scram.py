@@ -89,8 +89,7 @@ class Scram:
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The password, which the server may know although it was not sent, and the proof, which reveals a weak one."""
-        known = (self._password.reveal().encode(), self._prepared.reveal().encode(), self._proof)
-        return tuple(filter(None, known))
+        return (self._password.reveal().encode(), self._prepared.reveal().encode(), self._proof)
 
     def start(self) -> bytes:
         """Return the client's first message: who logs in, and a nonce."""
@@ -140,7 +139,7 @@ class Scram:
         nonce, salt, iterations = match[1], _decode(match[2]), int(match[3])
         if not nonce.startswith(self._nonce) or not len(self._nonce) < len(nonce) <= _MAX_NONCE:
             return _malformed("has a nonce that does not continue ours")
-        if salt is None or not 0 < len(salt) <= _MAX_SALT:
+        if salt is None or len(salt) > _MAX_SALT:
             return _malformed("has a salt that is not 1 to 1024 bytes of base64")
         if iterations not in _ITERATIONS:
             return _malformed(f"has an iteration count of {iterations}, not of 4096 to 1000000")

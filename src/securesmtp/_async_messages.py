@@ -7,6 +7,7 @@ from functools import partial as bind
 from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._submissions import header_id
+from securesmtp.errors import ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -51,10 +52,12 @@ class Draft:
         return header_id(self._message) if self._submission is None else self._submission.content.message_id
 
     async def build(self) -> Submission:
-        """Return the message; *is_invalid* is set if that fails."""
+        """Return the message; *is_invalid* is set if that fails, unless its time was up or the mailer was closed."""
         if self._submission is None:
             try:
                 self._submission = await self._build()
+            except (ConnectError, DeadlineExceededError):
+                raise
             except Exception:
                 self.is_invalid = True
                 raise

@@ -32,11 +32,12 @@ from securesmtp import (
     Stage,
 )
 from securesmtp._async_results import AsyncResults, in_order
-from securesmtp._async_workers import AsyncBacklog, is_cancellation
+from securesmtp._async_workers import AsyncBacklog
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
+from securesmtp._transport.event_loop import is_cancellation
 
 ACCEPTED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.NOT_SENT, Outcome.UNKNOWN
 BACKENDS = ("asyncio", "trio")

@@ -8,6 +8,7 @@ than 300 lines because of the public arguments and docstrings.
 from __future__ import annotations
 
 import warnings
+from contextlib import ExitStack
 from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
@@ -25,7 +26,15 @@ from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
-from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets, is_large
+from securesmtp._submissions import (
+    check_async_messages,
+    check_partial,
+    close_content,
+    from_message,
+    from_octets,
+    is_file,
+    is_large,
+)
 from securesmtp._tracebacks import hide_internal_frames, hide_internal_frames_async
 from securesmtp._transport.async_pool import AsyncPool
 from securesmtp._transport.process import current_process
@@ -265,7 +274,7 @@ class AsyncSecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        build = bind(self._in_thread_if_large, message, bind(from_message, message, mail_from, recipients))
+        build = bind(self._build, message, bind(from_message, message, mail_from, recipients), until)
         draft = Draft(build, message)
         return await self._submit(draft, partial, until)
 
@@ -293,7 +302,7 @@ class AsyncSecureMailer:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(bind(self._in_thread_if_large, data, bind(from_octets, data, mail_from, recipients)))
+        draft = Draft(bind(self._build, data, bind(from_octets, data, mail_from, recipients), until))
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:
@@ -329,7 +338,7 @@ class AsyncSecureMailer:
         self._core.refuse_if_closed()
         check_async_messages(messages)
         run = Run(self._core, partial)
-        jobs = Jobs(run, messages, deadline, self._in_thread_if_large)
+        jobs = Jobs(run, messages, deadline, self._build)
         return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets)
 
     @hide_internal_frames_async
@@ -397,9 +406,12 @@ class AsyncSecureMailer:
             self._pools[current_process()] = pool
         return pool
 
-    async def _in_thread_if_large(self, source: object, build: Callable[[], T]) -> T:
+    async def _build(self, source: object, build: Callable[[], T], deadline: Deadline | None = None) -> T:
         """Return what *build* returns; in a thread if *source*, which it reads, is large or a file."""
-        return await self._pool.messages.run(build, "securesmtp: build a message") if is_large(source) else build()
+        if not is_large(source):
+            return build()
+        pool = self._pool
+        return await pool.build(pool.files if is_file(source) else pool.messages, build, close_content, deadline)
 
     async def _submit(
         self, draft: Draft, partial: Partial, deadline: Deadline | None, checkout: Checkout | None = None
@@ -479,11 +491,13 @@ class AsyncSecureMailer:
         finally:
             # First, and by an assignment alone: an interrupt can only strike after a call.
             lease.done = True
-            for event in events:
-                core.emit(event)
-            if slot is not None and core.is_closed:
-                pool.close_idle(slot)
-            pool.notify()
+            # In reverse order. All of it happens, even if `on_event` raises an interrupt.
+            with ExitStack() as stack:
+                stack.callback(pool.notify)
+                if slot is not None and core.is_closed:
+                    stack.callback(pool.close_idle, slot)
+                for event in reversed(events):
+                    stack.callback(core.emit, event)
 
     async def _worker(self, run: Run, backlog: AsyncBacklog) -> None:
         """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""

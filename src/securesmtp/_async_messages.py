@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from securesmtp._protocol.message import Submission
 from securesmtp._submissions import header_id
+from securesmtp.errors import ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -42,11 +43,13 @@ class Draft:
         return source.content.message_id if isinstance(source, Submission) else header_id(self._message)
 
     async def build(self) -> Submission:
-        """Return the message; *is_invalid* is set if that fails."""
+        """Return the message; *is_invalid* is set if that fails, unless its time was up or the mailer was closed."""
         source = self._source
         if not isinstance(source, Submission):
             try:
                 source = self._source = await source()
+            except (ConnectError, DeadlineExceededError):
+                raise
             except Exception:
                 self.is_invalid = True
                 raise

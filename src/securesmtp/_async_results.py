@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial as bind
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from securesmtp._async_workers import Workers, is_cancellation
+from securesmtp._async_workers import Workers
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
 from securesmtp._bulk.rules import is_full
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._transport.event_loop import is_cancellation
 from securesmtp._values import SendResult
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from securesmtp._bulk.jobs import InvalidInput, Job
-from securesmtp._transport.event_loop import EventLoop, current_loop
+from securesmtp._transport.event_loop import EventLoop, current_loop, is_cancellation
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -243,11 +243,3 @@ class Workers:
             # It was cancelled before it began.
             self._note_cancellation()
         self.change.announce()
-
-
-def is_cancellation(error: BaseException) -> bool:
-    """Return whether *error* ends a task that was cancelled or garbage-collected."""
-    if isinstance(error, GeneratorExit):
-        # A task that is garbage-collected has no loop to ask.
-        return True
-    return isinstance(error, anyio.get_cancelled_exc_class())

@@ -91,6 +91,12 @@ def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: It
     return Submission(reverse, forward, content)
 
 
+def is_file(message: object) -> bool:
+    """Return whether *message* is, or has, neither a message object nor bytes: it is a file, or wrong."""
+    content = message.content if isinstance(message, Envelope) else message
+    return not isinstance(content, Message | bytes | bytearray | memoryview)
+
+
 def is_large(message: object) -> bool:
     """Return whether it takes long to make a `Submission` of *message*, or to read it: a file, or above 256 KiB."""
     if isinstance(message, Envelope):
@@ -108,6 +114,13 @@ def is_large(message: object) -> bool:
         elif isinstance(payload, str):
             octets += len(payload)
     return octets >= _LARGE
+
+
+def close_content(made: object) -> None:
+    """Delete the temporary file of what was *made* of a message: a `Submission`, or what has one."""
+    submission = getattr(made, "submission", made)
+    if isinstance(submission, Submission):
+        submission.content.close()
 
 
 def header_id(message: object) -> str | None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 from contextlib import ExitStack
 from functools import partial as bind
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 from securesmtp._protocol.dialogue import quit_session
+from securesmtp._protocol.sasl import as_secret
 from securesmtp._transport import password
 from securesmtp._transport.async_link import AsyncLink
+from securesmtp._transport.channel import aborted_error
 from securesmtp._transport.event_loop import current_loop, current_task
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.pool import WAITING, nested_send_error
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from securesmtp.errors import AuthenticationError
     from securesmtp.events import Event
 
+T = TypeVar("T")
 # Threads that serialise: more would slow each other and the loop down, since they share the interpreter's lock.
 _MOST_SERIALISING = 1
+BUILDING = "building the message"
 
 
 class AsyncPool:
@@ -57,6 +61,8 @@ class AsyncPool:
         """Start without connections, in the loop of the current task."""
         self.loop = current_loop()
         self.messages = Threads(self.loop, _MOST_SERIALISING)
+        # Of their own, because a file may hang: messages in memory and proofs of SCRAM do not wait for it.
+        self.files = Threads(self.loop, _MOST_SERIALISING)
         self._lookups = Threads(self.loop, settings.max_connections)
         self._passwords = Threads(self.loop, settings.max_connections)
         # One at a time: the others find the context built.
@@ -70,6 +76,8 @@ class AsyncPool:
         self._queue = TaskQueue(self._has_free_slot)
         # Tasks that call a function of the caller's: what they send through this mailer is inside of another send.
         self._calling = set[object]()
+        # Of builds in threads, which `close` with *abort* ends.
+        self._building = set[anyio.CancelScope]()
         # Calls of `close` that wait for sends.
         self._closing = list[anyio.Event]()
 
@@ -115,6 +123,23 @@ class AsyncPool:
             await self._roots.run(self.slots.build_context, "securesmtp: read the roots")
         return self.slots.link(slot, deadline)
 
+    async def build(
+        self, threads: Threads, function: Callable[[], T], discard: Callable[[T], object], deadline: Deadline | None
+    ) -> T:
+        """
+        Return the message that *function* makes in one of *threads*; one that comes too late is given to *discard*.
+
+        Raises:
+            ConnectError: The mailer was closed with *abort*.
+            DeadlineExceededError: It took too long.
+        """
+        run = bind(threads.run, function, "securesmtp: build a message", discard)
+        with anyio.CancelScope() as scope, ExitStack() as stack:
+            stack.callback(self._building.discard, scope)
+            self._building.add(scope)
+            return await (within(bind(deadline.left, Stage.CONNECT, BUILDING), run) if deadline else run())
+        raise aborted_error()
+
     async def check(self, deadline: Deadline | None) -> tuple[AsyncLink, Session, AuthenticationError | None]:
         """Open a connection beside the others, log in, and close it; return how the login was refused, if it was."""
         slot = Slot[AsyncLink]()
@@ -145,6 +170,8 @@ class AsyncPool:
             link = slot.link
             if abort and link is not None and not slot.is_free:
                 link.abort()
+        for scope in self._building if abort else ():
+            scope.cancel()
         is_inside = self._is_inside_send()
         # All that are free first: the caller may not wait for the others.
         while [slot for slot in self.slots if not self.close_idle(slot)] and not is_inside:
@@ -191,15 +218,28 @@ class AsyncPool:
         """Return the password that *source*, which may be a coroutine function, returns before *deadline*."""
         if isinstance(source, Tokens):
             return await fetch_token(source, deadline, leases, self.loop, self._call)
-        with password.translated_errors(source):
-            call = bind(self._call, source)
-            return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
+
+        async def call() -> object:
+            with password.translated_errors(source):
+                return await self._call(source)
+
+        return await (within(bind(deadline.left, Stage.AUTH, password.WAITING), call) if deadline else call())
 
     async def _call(self, source: Callable[[], object]) -> object:
+        """Return what *source* returns, as a `Secret`: frames of a traceback hold it."""
         task = current_task()
-        self._calling.add(task)
         with ExitStack() as stack:
-            stack.callback(self._calling.discard, task)
-            is_async = inspect.iscoroutinefunction(source)
-            value = source() if is_async else await self._passwords.run(source, "securesmtp: password callable")
-            return await value if inspect.isawaitable(value) else value
+            # The call of a send inside of another send's call leaves the task to that one.
+            if task not in self._calling:
+                stack.callback(self._calling.discard, task)
+            self._calling.add(task)
+            if inspect.iscoroutinefunction(source):
+                value: Any = source()
+            else:
+                value = await self._passwords.run(bind(_call_hidden, source), "securesmtp: password callable")
+            return as_secret(await value) if inspect.isawaitable(value) else value
+
+
+def _call_hidden(source: Callable[[], Any]) -> object:
+    value = source()
+    return value if inspect.isawaitable(value) else as_secret(value)

@@ -15,6 +15,8 @@ from contextvars import copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
+
 from securesmtp._interrupts import SuppressErrors
 
 if TYPE_CHECKING:
@@ -76,6 +78,14 @@ def is_in_trio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether *error* ends a task that was cancelled or garbage-collected."""
+    if isinstance(error, GeneratorExit):
+        # A task that is garbage-collected has no loop to ask.
+        return True
+    return isinstance(error, anyio.get_cancelled_exc_class())
 
 
 class _AsyncioLoop:

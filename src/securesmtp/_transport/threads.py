@@ -33,14 +33,14 @@ class Threads:
         self._running = 0
         self._queue = TaskQueue(self._has_room)
 
-    async def run(self, function: Callable[[], T], name: str) -> T:
+    async def run(self, function: Callable[[], T], name: str, discard: Callable[[T], object] | None = None) -> T:
         """
         Return what *function* returns, or raise what it raises.
 
-        If the task is cancelled, the thread is abandoned: its result is dropped.
+        If the task is cancelled, the thread is abandoned: its result is dropped, and given to *discard* before.
         """
         await self._queue.claim(self._claim)
-        done, results, errors = anyio.Event(), list[T](), list[BaseException]()
+        done, results, errors, is_abandoned = anyio.Event(), list[T](), list[BaseException](), False
 
         def work() -> None:
             try:
@@ -53,6 +53,13 @@ class Threads:
             self._running -= 1
             self._queue.notify()
             done.set()
+            drop_if_abandoned()
+
+        def drop_if_abandoned() -> None:
+            while is_abandoned and results:
+                result = results.pop()
+                if discard is not None:
+                    discard(result)
 
         # A daemon: one that hangs does not keep the program alive.
         thread = threading.Thread(target=copy_context().run, args=(work,), name=name, daemon=True)
@@ -61,7 +68,12 @@ class Threads:
         except RuntimeError:
             # For example while the interpreter shuts down.
             work()
-        await done.wait()
+        try:
+            await done.wait()
+        except BaseException:
+            is_abandoned = True
+            drop_if_abandoned()
+            raise
         if errors:
             raise errors.pop()
         return results.pop()

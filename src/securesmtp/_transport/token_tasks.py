@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from securesmtp._transport.event_loop import current_task
+from securesmtp._transport.event_loop import current_task, is_cancellation, is_in_trio
 from securesmtp._transport.tokens import WAITING, error_of
 from securesmtp._transport.waiting import within
 from securesmtp._values import Stage
@@ -56,7 +56,10 @@ async def _run(tokens: Tokens, fetch: Fetch, call: Call) -> None:
     fetch.begin(current_task())
     try:
         result = await _call_all(tokens, call)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- raised in the tasks that wait
+    except BaseException as error:
+        # Trio does not survive anything else in a task of its own, and asyncio's loop passes Ctrl-C on.
+        if is_cancellation(error) or (isinstance(error, KeyboardInterrupt) and not is_in_trio()):
+            raise
         result = error_of(error)
     tokens.finish(fetch, result)
 

@@ -571,6 +571,30 @@ def test_a_worker_that_has_raised_ends_the_others(run: Run, fault: type[BaseExce
     run(main)
 
 
+def test_a_worker_that_has_raised_ends_the_others_while_nobody_reads(run: Run) -> None:
+    """They finish what they are sending."""
+
+    class Struck(Worker):
+        async def send(self, job: Job) -> None:
+            if job.index == 1:
+                raise _Fault
+            await super().send(job)
+
+    async def main() -> None:
+        worker = Struck(lambda job: job.index == 2)
+        results = in_order(Jobs(9), worker, 2, 5)
+        await anext(results)
+        await anyio.wait_all_tasks_blocked()
+        worker.go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(worker.started) in ([0, 1], [0, 1, 2])
+        assert worker.running == 0
+        with pytest.raises(_Fault):
+            await _read(results)
+
+    run(main)
+
+
 def test_what_ends_a_worker_after_its_last_message_is_raised_at_the_end(run: Run) -> None:
     """It is not lost, and it is raised once."""
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.message import EmailMessage
+from functools import partial as bind
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -669,6 +670,9 @@ def test_a_send_that_joins_later_is_inside_the_fetch_too() -> None:
     assert [lease.is_held_by("runner") for lease in leases] == [True, True]
     fetch.finish(Secret(NEW))
     assert [lease.is_held_by("runner") for lease in leases] == [False, False]
+    woken = list[int]()
+    fetch.join("too late", (), bind(woken.append, 1))
+    assert woken == [1]
 
 
 @pytest.mark.faces("oauth", threads_only=True)

@@ -93,6 +93,8 @@ def server_with(**replies: Answer) -> Script:
 def loop(request: pytest.FixtureRequest) -> str:
     """Run the test with both event loops that uvicorn has."""
     chosen: str = request.param
+    if chosen == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop has no wheel for this Python")
     return chosen
 
 

@@ -6,7 +6,7 @@ import base64
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import examples
@@ -59,6 +59,7 @@ _TOKENS = st.from_regex(r"\A[A-Za-z0-9\-._~+/]{1,200}={0,2}\Z")
 
 
 @given(_NAMES, _TOKENS)
+@example("=2C,=3D,", "token")
 @settings(max_examples=examples(200), deadline=None)
 def test_both_have_their_own_form(username: str, token: str) -> None:
     """Neither is the other's, nor the bare token; commas and equals signs are escaped in one (OAU-01, PITFALLS O15)."""

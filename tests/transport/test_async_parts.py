@@ -7,7 +7,7 @@ import gc
 import pickle
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial as bind
 
 import anyio
@@ -15,8 +15,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from conftest import AsyncMailer, Run, Serve
-from scripted import honest
-from securesmtp import AsyncSecureMailer, ConnectError, SecureSMTPError
+from scripted import Peer, honest
+from securesmtp import AsyncSecureMailer, ConnectError, Envelope, Event, Outcome, SecureSMTPError, SendResult
 from securesmtp._async_messages import Jobs
 from securesmtp._bulk.run import Run as BulkRun
 from securesmtp._transport.async_link import AsyncLink
@@ -24,6 +24,7 @@ from securesmtp._transport.channel import WRITE
 from securesmtp._transport.event_loop import current_loop
 from securesmtp._transport.task_queue import TaskQueue
 from securesmtp._transport.threads import Threads
+from securesmtp.events import FewerConnections
 
 RAW = b"Subject: a\r\n\r\nb\r\n"
 
@@ -150,3 +151,35 @@ def test_the_jobs_of_a_run_are_read_from_one_iterator(run: Run) -> None:
         assert [job async for job in read] == []
 
     run(main)
+
+
+def test_a_worker_that_comes_when_there_is_no_room_leaves_at_once(
+    run: Run, async_mailer: AsyncMailer, serve: Serve
+) -> None:
+    """The server has accepted one connection of three; the message of the third worker goes over the first."""
+
+    def refuse(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"421 4.7.0 Too many concurrent SMTP connections\r\n")
+
+    server = serve(honest(), refuse)
+
+    async def main() -> list[SendResult]:
+        fewer = anyio.Event()
+
+        def notice(event: Event) -> None:
+            if isinstance(event, FewerConnections):
+                fewer.set()
+
+        async def messages() -> AsyncIterator[Envelope]:
+            for number in range(4):
+                if number == 2:
+                    with anyio.fail_after(10):
+                        await fewer.wait()
+                yield Envelope("a@b.example", [f"c{number}@d.example"], RAW)
+
+        async with async_mailer(server, max_connections=3, on_event=notice) as mailer:
+            return [result async for result in mailer.send_many(messages())]
+
+    assert [result.outcome for result in run(main)] == [Outcome.ACCEPTED] * 4
+    assert len(server.connections) == 2

@@ -74,7 +74,7 @@ class Fetch:
             raise ConfigurationError(message, stage=Stage.AUTH, hint="give it a mailer of its own")
         # In this order, so that neither the runner nor the result can come in between.
         self._leases += leases
-        for runner in self._runners.values():
+        for runner in tuple(self._runners.values()):
             for lease in leases:
                 lease.holders.add(runner)
         self._waiters.append(notify)

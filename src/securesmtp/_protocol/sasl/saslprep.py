@@ -20,8 +20,8 @@ def saslprep(text: str) -> str | None:
         if not stringprep.in_table_b1(character)
     )
     prepared = ucd_3_2_0.normalize("NFKC", mapped)
+    # RFC 4013 §2.3; its C.1.2 was mapped above.
     prohibited = (
-        stringprep.in_table_c12,
         stringprep.in_table_c21_c22,
         stringprep.in_table_c3,
         stringprep.in_table_c4,

@@ -54,7 +54,7 @@ class AsyncBacklog:
 
     def __init__(self) -> None:
         """Start empty and open."""
-        self.is_closed = False
+        self.is_closed: bool = False
         self._jobs = deque[Job]()
         # One event for each worker that waits: one for all would wake a hundred of them for each job (measured).
         self._idle = list[anyio.Event]()

@@ -25,6 +25,9 @@ class Deadline:
     """A moment by which something must be done, and the name of the limit that sets it."""
 
     __slots__ = ("at", "limit", "seconds")
+    at: float
+    limit: str
+    seconds: float
 
     def __init__(self, limit: str, seconds: float, outer: effects.Deadline | None = None) -> None:
         """Begin now. If *outer* is sooner, it counts instead."""

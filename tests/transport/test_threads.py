@@ -22,9 +22,12 @@ def test_a_task_that_is_cancelled_when_its_turn_comes_leaves_it_to_the_next(monk
         threads, call_soon = Threads(loop, 1), loop.call_soon
 
         def call_and_cancel(function: Callable[[], object]) -> None:
-            call_soon(function)
-            if cancels:
-                call_soon(cancels.pop())
+            def both() -> None:
+                function()
+                if cancels:
+                    cancels.pop()()
+
+            call_soon(both)
 
         async def cancelled() -> None:
             task = asyncio.current_task()

@@ -48,12 +48,12 @@ Run = Callable[..., Any]
 def run(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Run]:
     """Run an async function on asyncio and on trio; fail if a task or an exception was left to the loop."""
 
-    async def limited(function: Callable[..., Awaitable[object]], *args: object) -> object:
-        with anyio.fail_after(20):
+    async def limited(function: Callable[..., Awaitable[object]], args: tuple[object, ...], limit: float) -> object:
+        with anyio.fail_after(limit):
             return await function(*args)
 
-    def runs(function: Callable[..., Awaitable[object]], *args: object) -> object:
-        return anyio.run(limited, function, *args, backend=request.param)
+    def runs(function: Callable[..., Awaitable[object]], *args: object, limit: float = 60) -> object:
+        return anyio.run(limited, function, args, limit, backend=request.param)
 
     yield runs
     # Not the old generation: that takes half a second.
@@ -1009,7 +1009,7 @@ def test_no_wake_up_is_lost_by_a_cancelled_worker(run: Run, rounds: int) -> None
                 assert taken[-1] == 8, seed
                 backlog.close()
 
-    run(main)
+    run(main, limit=60 + rounds)
 
 
 @pytest.mark.parametrize("rounds", thorough(60, 2000))
@@ -1020,7 +1020,7 @@ def test_each_message_has_one_result_however_a_run_ends(run: Run, rounds: int) -
         for seed in range(rounds):
             await _one_run(random.Random(seed))
 
-    run(main)
+    run(main, limit=60 + rounds)
 
 
 async def _one_run(choose: random.Random) -> None:

@@ -330,7 +330,7 @@ def test_a_worker_whose_task_is_cancelled_sends_no_more(
     server = serve(honest(extensions=OFFER, replies={"CONTENT": gate}), overlaps=True)
 
     async def main() -> None:
-        async with async_mailer(server, max_connections=2, pipelining=pipelining) as mine:
+        async with async_mailer(server, max_connections=1, pipelining=pipelining) as mine:
             results = mine.send_many(mails(500))
             first = [await anext(results) for _ in range(3)]
             await happens(gate.waiting)

@@ -69,6 +69,8 @@ class Site:
         """Open one page at one width, check it, and take its picture in both themes."""
         width, height = SIZES[size]
         context = await browser.new_context(viewport={"width": width, "height": height})
+        # In milliseconds: in CI, the tests run meanwhile.
+        context.set_default_timeout(120_000)
         page = await context.new_page()
         self._listen(page, f"{name} ({size})")
         for theme in THEMES:

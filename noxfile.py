@@ -31,8 +31,8 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 TESTED = os.environ.get("SECURESMTP_TESTED")
 # Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
-# What starts servers and programs depends little on the Python; TESTED has run it.
-ELSEWHERE = [f"--ignore=tests/{folder}" for folder in ("examples", "servers", "soak")] if TESTED else []
+# What starts servers and programs depends little on the Python, and TESTED has run it. Properties are tried less often.
+ELSEWHERE = ("--hypothesis-profile=few", *(f"--ignore=tests/{name}" for name in ("examples", "servers", "soak")))
 # Tests also wait, so a small machine has two workers per core.
 PYTEST = ("pytest", "-n", "4")
 
@@ -77,7 +77,7 @@ def tests(session: nox.Session) -> None:
     if not measured:
         # The oldest that the extra allows; the others have the newest.
         session.install("anyio==4.10.0")
-    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *ELSEWHERE, *session.posargs)
+    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *(ELSEWHERE if TESTED else ()), *session.posargs)
 
 
 @nox.session

@@ -30,7 +30,9 @@ Run = Callable[..., Any]
 Positions = Callable[[int], list[int]]
 
 
-# pyproject.toml selects "sampled", `nox -s exhaustive` "complete". No deadline: a busy machine is not a failure.
+# pyproject.toml selects "sampled", `nox -s exhaustive` "complete", and `.ci/run` "few" on all Pythons but the first. No
+# deadline: a busy machine is not a failure.
+settings.register_profile("few", deadline=None, max_examples=30)
 settings.register_profile("sampled", deadline=None, max_examples=100)
 settings.register_profile("complete", deadline=None, max_examples=300)
 

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 
 import msal
 
-from securesmtp import OAuth2, SecureMailer
+from securesmtp import AuthenticationError, OAuth2, SecureMailer
 
 MAILBOX = os.environ["MS_MAILBOX"]  # the mailbox that sends
 TENANT = os.environ["MS_TENANT_ID"]
@@ -30,7 +30,9 @@ def token() -> str:
     result = app.acquire_token_for_client(SCOPES)
     if "access_token" not in result:
         # msal returns an error, and raises none.
-        raise PermissionError(result["error"], result.get("error_description"))
+        raise AuthenticationError(
+            f"{result['error']}: {result.get('error_description')}"
+        )
     return str(result["access_token"])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msal
 
-from securesmtp import OAuth2, SecureMailer
+from securesmtp import AuthenticationError, OAuth2, SecureMailer
 
 TENANT = os.environ.get("MS_TENANT_ID", "common")
 TOKENS = Path(os.environ["MS_TOKEN_FILE"])  # keep it as you would a password
@@ -43,7 +43,9 @@ class Account:
         """Have the user sign in, in a browser on any device."""
         flow = self.app.initiate_device_flow(SCOPES)
         if "message" not in flow:
-            raise PermissionError(flow["error"], flow.get("error_description"))
+            raise AuthenticationError(
+                f"{flow['error']}: {flow.get('error_description')}"
+            )
         print(flow["message"])
         access_token(self.app.acquire_token_by_device_flow(flow))
         with locked():
@@ -99,9 +101,11 @@ def locked() -> Iterator[None]:
 def access_token(result: Result) -> str:
     """Return the token from a result of msal, which returns errors, too."""
     if result is None:
-        raise PermissionError("sign in first: run this program with 'login'")
+        raise AuthenticationError("sign in first: run this program with 'login'")
     if "access_token" not in result:
-        raise PermissionError(result["error"], result.get("error_description"))
+        raise AuthenticationError(
+            f"{result['error']}: {result.get('error_description')}"
+        )
     return str(result["access_token"])
 
 

@@ -17,9 +17,11 @@ from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.dialogue import Session, authenticate
 from securesmtp._protocol.sasl import (
     RANKED,
+    Auth,
     Credentials,
     External,
     Mechanism,
+    OAuth2,
     Password,
     choose_mechanism,
     require_mechanism,
@@ -124,6 +126,24 @@ def test_without_a_common_mechanism_the_password_is_not_fetched(
     with pytest.raises(NoUsableMechanismError, match=f"offers {listed}, but only {allowed} may be used"):
         played.value  # noqa: B018 -- raises its error
     assert (asked, played.effects) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("login", "offered", "hint"),
+    [
+        pytest.param(
+            Password("user", PASSWORD), ["NTLM", "XOAUTH2"], "auth=OAuth2(username, token)", id="wants-a-token"
+        ),
+        pytest.param(OAuth2("user", "token"), ["PLAIN", "LOGIN"], "takes passwords", id="wants-a-password"),
+        pytest.param(OAuth2("user", "token"), ["EXTERNAL"], None, id="wants-a-certificate"),
+        pytest.param(Password("user", PASSWORD, ["LOGIN"]), ["PLAIN"], None, id="the-callers-choice"),
+    ],
+)
+def test_a_login_of_the_wrong_kind_has_a_hint(login: Auth, offered: list[str], hint: str | None) -> None:
+    """Microsoft's servers take tokens alone, and a server of one's own mostly takes passwords."""
+    error = play(authenticate(Session(TLS, Capabilities(auth=tuple(offered))), login)).failure(NoUsableMechanismError)
+    assert (hint or "") in str(error.hint or "")
+    assert (error.hint is None) == (hint is None)
 
 
 def test_an_error_shows_200_characters_of_the_offered_mechanisms() -> None:

@@ -106,9 +106,19 @@ def require_mechanism(choice: Choice, login: Auth, offered: Sequence[str]) -> st
     if choice.name is None:
         unbound = [name for name, reason in choice.passed_over.items() if reason == NOT_BOUND]
         message = f"the server offers {_listed(offered)}, but only {_listed(allowed_mechanisms(login))} may be used"
-        hint = f"{NOT_BOUND}, which {_listed(unbound)} needs" if unbound else None
+        hint = f"{NOT_BOUND}, which {_listed(unbound)} needs" if unbound else _other_proof(login, offered)
         raise NoUsableMechanismError(message, stage=Stage.AUTH, hint=hint)
     return choice.name
+
+
+def _other_proof(login: Auth, offered: Sequence[str]) -> str | None:
+    """Return the hint for a server that wants another kind of login than *login*."""
+    proofs = {RANKED[name].proof for name in offered if name in RANKED}
+    if isinstance(login, Password) and "token" in proofs:
+        return "the server takes access tokens: pass auth=OAuth2(username, token)"
+    if isinstance(login, OAuth2) and "password" in proofs:
+        return "the server takes passwords, and no access tokens: is it the right host and port?"
+    return None
 
 
 def start_mechanism(

@@ -126,6 +126,10 @@ URL = {"SMTP_URL": f"smtps://me:{PASSWORD}@mail.example.com"}
     [
         pytest.param({}, {}, "neither SMTP_HOST nor SMTP_URL is set", "", id="nothing"),
         pytest.param({"SMTP_USERNAME": "me"}, {}, "neither SMTP_HOST nor SMTP_URL is set", "", id="no host"),
+        pytest.param(
+            {"SMTP_HOST": "mail.example:587"}, {}, "SMTP_HOST has a port in it", "in SMTP_PORT", id="host:port"
+        ),
+        pytest.param({"SMTP_HOST": "smtps://h"}, {}, "SMTP_HOST is a URL, not a host", "in SMTP_URL", id="URL as host"),
         pytest.param(HOST | {"SMTP_PORT": ""}, {}, "SMTP_PORT is empty", "remove it", id="empty"),
         pytest.param(LOGIN | {"SMTP_PASSWORD": ""}, {}, "SMTP_PASSWORD is empty", "remove it", id="empty password"),
         pytest.param(HOST | {"SMTP_PORT": "smtp"}, {}, "SMTP_PORT is not a whole number", "", id="port"),

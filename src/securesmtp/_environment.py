@@ -81,6 +81,15 @@ def _split_command(value: str, variable: str) -> Callable[[], Secret]:
     return from_command(arguments)
 
 
+def _host(value: str, variable: str) -> str:
+    prefix = variable.removesuffix("HOST")
+    if "://" in value:
+        raise ConfigurationError(f"{variable} is a URL, not a host", hint=f"a URL belongs in {prefix}URL")
+    if re.fullmatch(r"[^:]*:[0-9]*", value):
+        raise ConfigurationError(f"{variable} has a port in it", hint=f"the port belongs in {prefix}PORT")
+    return value
+
+
 def _unchanged(value: str, _: str) -> str:
     return value
 
@@ -106,7 +115,7 @@ def _file(value: str, variable: str) -> Callable[[], Secret]:
 
 # By name without the prefix: the argument of the mailer, and how it is made from the value.
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
-    "HOST": ("host", _unchanged),
+    "HOST": ("host", _host),
     "PORT": ("port", as_count),
     "TLS": ("tls", _mode),
     "USERNAME": ("username", _unchanged),

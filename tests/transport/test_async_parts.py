@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import pickle
 import socket
 import threading
@@ -18,7 +19,9 @@ from conftest import AsyncMailer, Run, Serve
 from scripted import Peer, honest
 from securesmtp import AsyncSecureMailer, ConnectError, Envelope, Event, Outcome, SecureSMTPError, SendResult
 from securesmtp._async_messages import Jobs
+from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._bulk.run import Run as BulkRun
+from securesmtp._submissions import close_content, from_octets
 from securesmtp._transport.async_link import AsyncLink
 from securesmtp._transport.channel import WRITE
 from securesmtp._transport.event_loop import current_loop
@@ -183,3 +186,14 @@ def test_a_worker_that_comes_when_there_is_no_room_leaves_at_once(
 
     assert [result.outcome for result in run(main)] == [Outcome.ACCEPTED] * 4
     assert len(server.connections) == 2
+
+
+def test_what_was_made_too_late_of_a_wrong_message_has_no_file() -> None:
+    """Of a right one, the temporary file is deleted."""
+    file = io.BytesIO(RAW * 100_000)
+    made = from_octets(file, "a@b.example", ["c@d.example"])
+    close_content(InvalidInput(SendResult(0, None, Outcome.NOT_SENT)))
+    assert not isinstance(made.content.source, tuple)
+    assert not made.content.source.closed
+    close_content(Job(0, made, lambda: None))
+    assert made.content.source.closed

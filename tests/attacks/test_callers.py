@@ -43,7 +43,7 @@ from securesmtp import (
     TLSPolicy,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 PASSWORD = "hunter2secret"
 TOKEN = b"AG1lAGh1bnRlcjJzZWNyZXQ="

@@ -191,7 +191,7 @@ def test_a_send_that_is_cancelled_at_any_wait_tells_the_truth(  # noqa: PLR0913,
     assert len(outcomes) > 1
 
 
-@pytest.fixture(params=thorough(200, 1000))
+@pytest.fixture(params=thorough(100, 400))
 def tasks(request: pytest.FixtureRequest) -> int:
     """Return the number of tasks to cancel: 10,000 with `--all-faces`."""
     count: int = request.param

@@ -20,7 +20,7 @@ from securesmtp import (
     WrongTLSModeError,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 EHLO = b"EHLO [127.0.0.1]\r\n"
 STARTTLS = EHLO + b"STARTTLS\r\n"

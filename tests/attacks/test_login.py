@@ -18,7 +18,7 @@ from securesmtp import (
     SecureSMTPError,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 TOKEN = base64.b64encode(b"\0me\0secret")

@@ -23,7 +23,7 @@ from securesmtp._bulk.jobs import Job
 from securesmtp._transport import pool
 from securesmtp.events import ChunkingRefused, Connected, Failed, FellBack, Sent
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
 DATA = ("PIPELINING", "8BITMIME")

@@ -24,7 +24,7 @@ from securesmtp import (
     Stage,
 )
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 # Each step, and what the client writes last before it reads the reply.

@@ -41,7 +41,7 @@ from securesmtp import (
 )
 from securesmtp.testing import LocalServer
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 PASSWORD = "hunter2secret"
 LIBRARY = Path(securesmtp.__file__).parent

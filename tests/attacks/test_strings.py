@@ -13,7 +13,7 @@ import pytest
 from conftest import Mailer, Serve
 from securesmtp import AddressError, ConfigurationError, MessageError, Password, SecureMailer, TLSPolicy
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 CONTROLS = [

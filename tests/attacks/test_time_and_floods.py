@@ -23,7 +23,7 @@ from securesmtp import (
 )
 from securesmtp._transport.transfer import Transfer
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 
 def _greeted(*replies: bytes) -> object:

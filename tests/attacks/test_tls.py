@@ -19,7 +19,7 @@ from conftest import Mailer, Positions, Serve
 from scripted import Ending, Mode, Peer, honest
 from securesmtp import ConnectError, Outcome, SecureSMTPError, Stage, TLSError, TLSPolicy
 
-pytestmark = pytest.mark.faces("attacks", sample=(13, 6))
+pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
 # TLS-05: ECDHE with AEAD, and the signalling value of RFC 5746.

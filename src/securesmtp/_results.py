@@ -132,12 +132,11 @@ def _run(
 
 
 def _result(job: Job | InvalidInput, workers: Workers) -> SendResult:
-    workers.wait_for(job)
-    if isinstance(job.end, SendResult):
-        return job.end
-    # The run ends here.
-    assert job.end is not None
-    raise job.end
+    end = workers.wait_for(job)
+    if isinstance(end, BaseException):
+        # The run ends here.
+        raise end
+    return end
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._submissions import check_partial
+from securesmtp._transport.poller import Visit
 from securesmtp._transport.slot import Lease
-from securesmtp._transport.steps import Visit
 from securesmtp.errors import AuthenticationError, SecureSMTPError
 from securesmtp.events import Event
 
@@ -40,7 +40,7 @@ class Sender:
     """Sends messages over the connections of a mailer, from one thread."""
 
     def __init__(self, core: Core, pool: Pool, new_waiter: Callable[[], Waiter], *, is_one_of_many: bool) -> None:
-        """*new_waiter* waits for a free connection; *is_one_of_many* means that the thread has several sends at once."""
+        """Wait by *new_waiter* for a free connection; if *is_one_of_many*, the thread has several sends at once."""
         self._core, self._pool, self._new_waiter, self._is_one_of_many = core, pool, new_waiter, is_one_of_many
 
     def submit(
@@ -99,8 +99,8 @@ class Sender:
                 link = pool.link(slot, deadline, needs)
                 try:
                     deliver = bind(action, link.connection.exchange)
-                    value: T = yield Visit(link, pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
-                    return value
+                    visit = pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause)
+                    return cast("T", (yield Visit(link, visit)))
                 except BaseException as error:
                     # Closed again, because a second interrupt may have struck while the first was handled.
                     if not link.is_usable:

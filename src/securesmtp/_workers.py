@@ -25,7 +25,7 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._send_steps import Sender
 from securesmtp._transport.poller import Poller, Task
 from securesmtp._transport.steps import Sleep
-from securesmtp._values import Receipt
+from securesmtp._values import Receipt, SendResult
 from securesmtp.events import mute_if_emitting
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Workers:
         self._work, self._most, self._started = work, most, 0
         self._poller = Poller(self._assign, self._note_end_of_worker)
         self._run_tasks = mute_if_emitting(self._poller.run)
-        self._awaited: Job | InvalidInput | None = None
+        self._awaited: Job | None = None
 
     def submit(self, job: Job) -> None:
         """Have *job* sent."""
@@ -189,18 +189,18 @@ class Workers:
         if self.thread is None and self._most and not self._started:
             self._start()
 
-    def wait_for(self, job: Job | InvalidInput) -> None:
+    def wait_for(self, job: Job | InvalidInput) -> SendResult | BaseException:
         """
-        Wait until *job* has its end.
+        Wait until *job* has its end, and return it.
 
         Raises:
             BaseException: What a worker has raised, so that *job* has none.
         """
-        while True:
-            # In this order: whoever gives it its end looks afterwards whether it is waited for.
-            self._awaited = job
-            if job.end is not None or isinstance(job, InvalidInput):
-                break
+        if isinstance(job, InvalidInput):
+            return job.end
+        # In this order: whoever gives it its end looks afterwards whether it is waited for.
+        self._awaited = job
+        while (end := job.end) is None:
             if self.has_ended or (self.thread is None and self._is_stuck()):
                 if self.fault is not None:
                     raise self.fault
@@ -211,7 +211,9 @@ class Workers:
                 self._run_tasks(lambda: job.end is not None or self._is_stuck())
             else:
                 self.ends.get()
+                self._awaited = job
         self._awaited = None
+        return end
 
     def stop(self, pending: Iterable[Job | InvalidInput]) -> None:
         """
@@ -220,7 +222,7 @@ class Workers:
         After an interrupt, the next call continues to wait.
         """
         self.backlog.close()
-        if self.thread is None:
+        if self.thread is None and self._poller.tasks:
             self._run_tasks(self._is_stuck)
         # At the end of the interpreter, daemon threads do not run any more.
         while self.thread is not None and not sys.is_finalizing():

@@ -253,7 +253,7 @@ def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed
                 other.start()
                 other.join()
 
-    monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
+    monkeypatch.setattr("securesmtp._send_steps.Lease", _ClosedAtOnce)
     _send(mine)
     assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]
 

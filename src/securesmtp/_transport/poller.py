@@ -11,24 +11,41 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
-from securesmtp._transport.steps import Sleep, Visit
+from securesmtp._transport.steps import Sleep
 
 if TYPE_CHECKING:
     import selectors
 
+    from securesmtp._protocol.effects import Dialogue
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.link import Link
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Visit(Generic[T]):
+    """Run *dialogue* over *link*: resumed with its value."""
+
+    link: Link
+    dialogue: Dialogue[T]
+
+    def perform(self) -> T:
+        """Do it in this thread."""
+        return self.link.run(self.dialogue)
 
 
 class Task:
@@ -59,7 +76,7 @@ class Task:
         """End its sleep, or the next one if it does not sleep now; any thread may call this."""
         self._poller.call_soon(self._wake)
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Begin to sleep, for so many *seconds* at most."""
         self.until, self._is_asleep = monotonic() + seconds, True
         if self._is_woken:
@@ -135,13 +152,8 @@ class Poller:
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Run the tasks until *is_over* returns True; an interrupt is thrown into all of them."""
-        wakeup, waker = socket.socketpair()
         try:
-            with wakeup, waker:
-                for end in (wakeup, waker):
-                    end.setblocking(False)
-                self._selector.register(wakeup, READ)
-                self._waker = waker
+            with self._wakeable() as wakeup:
                 self._advance_ready()
                 while not is_over():
                     self._wait(wakeup)
@@ -150,9 +162,21 @@ class Poller:
             for task in list(self.tasks):
                 self._advance(task, None, error)
             raise
-        finally:
-            self._waker = None
-            self._selector.unregister(wakeup)
+
+    @contextmanager
+    def _wakeable(self) -> Iterator[socket.socket]:
+        """Let other threads end a wait, by a byte to the socket that is yielded."""
+        wakeup, waker = socket.socketpair()
+        with wakeup, waker:
+            wakeup.settimeout(0)
+            waker.settimeout(0)
+            self._watch(wakeup.fileno(), READ)
+            self._waker = waker
+            try:
+                yield wakeup
+            finally:
+                self._waker = None
+                self._unwatch(wakeup.fileno())
 
     def _advance_ready(self) -> None:
         # Not those that are added meanwhile: others may have something to read.
@@ -170,23 +194,28 @@ class Poller:
         found = self._selector.select(wait)
         self._is_waiting = False
         for key, _ in found:
-            if key.fileobj is wakeup:
+            task = self._waiting.get(key.fd)
+            if task is not None:
+                self.resume(task)
+            elif key.fd == wakeup.fileno():
                 with SuppressErrors(BlockingIOError):
                     wakeup.recv(4096)
             else:
-                self._note_event(key.fd)
+                # Nobody uses the connection now, or it is closed.
+                self._unwatch(key.fd)
         if limit is not None and limit <= (now := monotonic()):
             for task in [task for task in self.tasks if task.until is not None and task.until <= now]:
                 self._end_wait(task)
 
-    def _note_event(self, number: int) -> None:
-        task = self._waiting.get(number)
-        if task is not None:
-            self.resume(task)
-        else:
-            # Nobody uses the connection now, or it is closed.
-            self._selector.unregister(number)
-            del self._watched[number]
+    def _watch(self, number: int, events: int) -> None:
+        # A closed socket may have left its number, which another one has now.
+        if (watched := self._watched.get(number)) != events:
+            (self._selector.modify if watched else self._selector.register)(number, events)
+            self._watched[number] = events
+
+    def _unwatch(self, number: int) -> None:
+        self._selector.unregister(number)
+        del self._watched[number]
 
     def _end_wait(self, task: Task) -> None:
         try:
@@ -251,9 +280,7 @@ class Poller:
         limit = monotonic() + connection.patience()
         connection.channel.acknowledge()
         number = connection.channel.connected_socket().fileno()
-        if (watched := self._watched.get(number)) != events:
-            (self._selector.modify if watched else self._selector.register)(number, events)
-            self._watched[number] = events
+        self._watch(number, events)
         self._waiting[number], task.socket, task.until = task, number, limit
 
     def _call_in_thread(self, task: Task, function: Callable[[], object]) -> None:

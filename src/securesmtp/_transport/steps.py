@@ -9,16 +9,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._protocol.effects import Dialogue
     from securesmtp._transport.channel import Steps
-    from securesmtp._transport.link import Link
 
 T = TypeVar("T")
 
@@ -31,7 +29,7 @@ class Waiter(Protocol):
     def wake(self) -> None:
         """End its wait, or the next one if it does not wait now; any thread may call this."""
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until woken, for so many *seconds* at most."""
 
 
@@ -56,21 +54,16 @@ class ThreadWaiter:
         with SuppressErrors(RuntimeError):  # it is awake already
             self._wakeup.release()
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until woken, for so many *seconds* at most."""
         self._wakeup.acquire(timeout=seconds)
 
 
-@dataclass(slots=True)
-class Visit(Generic[T]):
-    """Run *dialogue* over *link*: resumed with its value."""
+class Wanted(Protocol):
+    """What the steps of a send want."""
 
-    link: Link
-    dialogue: Dialogue[T]
-
-    def perform(self) -> T:
-        """Do it in this thread."""
-        return self.link.run(self.dialogue)
+    def perform(self) -> object:
+        """Do it in this thread, and return what the steps are resumed with."""
 
 
 @dataclass(slots=True)
@@ -82,7 +75,7 @@ class Sleep:
 
     def perform(self) -> None:
         """Do it in this thread."""
-        self.waiter.sleep(self.seconds)
+        self.waiter.wait(self.seconds)
 
 
 def drive(steps: Steps[T], perform: Callable[[Any], object]) -> T:
@@ -105,6 +98,6 @@ def drive(steps: Steps[T], perform: Callable[[Any], object]) -> T:
         raise
 
 
-def perform(wanted: Visit[Any] | Sleep) -> object:
+def perform(wanted: Wanted) -> object:
     """Do what the steps of a send want, in this thread."""
     return wanted.perform()

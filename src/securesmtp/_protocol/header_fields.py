@@ -27,7 +27,6 @@ from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from email.message import Message
 
 ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
@@ -51,18 +50,17 @@ _ONE_LINE = EmailPolicy(utf8=True, max_line_length=None)
 _REGISTRY = HeaderRegistry()
 
 
-def read_groups(message: Message, field: str) -> tuple[list[Group], bool]:
-    """Return the addresses of all fields named *field*, and whether each of these is a valid list of addresses."""
+def read_groups(field: str, values: Iterable[str]) -> tuple[list[Group], bool]:
+    """Return the addresses in *values* of fields named *field*, and whether each of these is a list of addresses."""
     groups: list[Group] = []
-    is_valid, lowered = True, field.lower()
-    for name, value in message.raw_items():
-        if name.lower() == lowered:
-            if is_address_list(value):
-                found, is_list = list(value.groups), not is_unreadable(value)
-            else:
-                found, is_list = read_addresses(field, _unfold_source(str(value)))
-            groups += found
-            is_valid = is_valid and is_list
+    is_valid = True
+    for value in values:
+        if is_address_list(value):
+            found, is_list = list(value.groups), not is_unreadable(value)
+        else:
+            found, is_list = read_addresses(field, _unfold_source(str(value)))
+        groups += found
+        is_valid = is_valid and is_list
     return groups, is_valid
 
 

@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from typing import TYPE_CHECKING, TypeVar
 
+from securesmtp._protocol.header_index import HeaderIndex
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, is_header_object
 from securesmtp._protocol.message_bounds import subparts
 from securesmtp.errors import MessageError
@@ -31,16 +32,17 @@ _LINE_END = re.compile(r"[\r\n]")
 
 def copy_message(message: Message) -> EmailMessage:
     """
-    Return a copy of *message* without empty fields that must not be empty. Parts are copied, payloads are shared.
+    Return a copy of *message*. Parts are copied, payloads are shared.
 
     Raises:
         MessageError: A field is not text, or occurs too often.
     """
-    copied = _copy_parts(_as_email_message(message))
-    fields = list(copied.raw_items())
-    if any(_is_dropped(name, value) for name, value in fields):
-        _set_fields(copied, [(name, value) for name, value in fields if not _is_dropped(name, value)])
-    return copied
+    return _copy_parts(_as_email_message(message))
+
+
+def read_header(message: EmailMessage) -> HeaderIndex:
+    """Return the fields of *message*, without empty ones that must not be empty."""
+    return HeaderIndex(message, [(name, value) for name, value in message.raw_items() if not _is_dropped(name, value)])
 
 
 def _as_email_message(message: Message) -> EmailMessage:
@@ -81,7 +83,7 @@ def _is_dropped(name: str, value: str) -> bool:
 
 def _copy_parts(message: M) -> M:
     copied = copy.copy(message)
-    _set_fields(copied, ((name, _copy_value(name, value)) for name, value in message.raw_items()))
+    set_fields(copied, ((name, _copy_value(name, value)) for name, value in message.raw_items()))
     # The email package sets boundaries and the like on the parts that it writes.
     if message.is_multipart():
         copied.set_payload([_copy_parts(part) for part in subparts(message)])
@@ -92,7 +94,8 @@ def _copy_value(name: str, value: str) -> str:
     return value if is_header_object(value) else _field_text(name, value)
 
 
-def _set_fields(message: Message, fields: Iterable[tuple[str, str]]) -> None:
+def set_fields(message: Message, fields: Iterable[tuple[str, str]]) -> None:
+    """Replace the fields of *message*, which is our copy."""
     # Deleting the fields one by one would take quadratic time, and the email package has no public way to delete all.
     message._headers = []  # type: ignore[attr-defined] # noqa: SLF001
     for name, value in fields:

@@ -23,6 +23,7 @@ from securesmtp._protocol.address_fields import (
 from securesmtp._protocol.content import MAX_LINE
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, short_line
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ _ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT)) 
 }  # fmt: skip
 # Room for an encoded display name, even if the name of the field is long.
 _PHRASE_ROOM = 60
-# An address of characters without a special meaning. Parsing it would take a third of the time for a message.
-_SIMPLE = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+")
-_NAME = re.compile(r"[!-9;-~]+")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # One field and its continuation lines (RFC 5322 §2.2).
 _FIELD = re.compile(r"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
@@ -116,7 +114,7 @@ class CheckedPolicy(EmailPolicy):
         Raises:
             MessageError: It would not be exactly one field, or not the field that was signed.
         """
-        if not _NAME.fullmatch(name):
+        if not FIELD_NAME.fullmatch(name):
             raise _not_one_field_error(name)
         folded = self._format_object(name, value) if is_header_object(value) else self._format_source(name, value)
         if (self.signed or name.lower() in self.signed_fields) and not self._is_as_signed(name, value, folded):
@@ -156,8 +154,9 @@ class CheckedPolicy(EmailPolicy):
         text = str(value)
         if is_address_list(value):
             return self._format_address_object(name, value, text)
-        if len(name) + len(text) <= PREFERRED_LINE - 2 and text.isascii() and text.isprintable() and "=?" not in text:
-            return join_lines([f"{name}: {text}" if text else f"{name}:"])
+        line = short_line(name, value)
+        if line is not None:
+            return join_lines([line])
         if _LINE_END.search(text):
             raise _not_one_field_error(name)
         parameters: Mapping[str, str] | None = getattr(value, "params", None)
@@ -215,7 +214,7 @@ class CheckedPolicy(EmailPolicy):
 
     def _format_address_object(self, name: str, value: AddressList, text: str) -> str:
         groups = value.groups
-        if not value.defects and _is_simple(groups, text):
+        if not value.defects and is_simple(groups, text):
             return fold(name, text, self._limit)
         # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
         # decoded the encoded-words in it.
@@ -249,12 +248,6 @@ class CheckedPolicy(EmailPolicy):
         if _mailboxes(found) != _mailboxes(groups):
             raise _other_addresses_error(name)
         return field
-
-
-def _is_simple(groups: Iterable[Group], text: str) -> bool:
-    """Return whether *text* is nothing but these addresses, and none of them has a special character."""
-    specs = [address.addr_spec for group in groups for address in group.addresses]
-    return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
 
 
 def _mailboxes(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:

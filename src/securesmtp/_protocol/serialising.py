@@ -10,6 +10,8 @@ import io
 import re
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
+from email.message import EmailMessage
+from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
@@ -18,15 +20,18 @@ from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
 from securesmtp._protocol.message_bounds import raw_payload, subparts
+from securesmtp._protocol.short_fields import short_line
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from email.message import EmailMessage, Message
+    from email.message import Message
     from email.policy import EmailPolicy
 
 T = TypeVar("T")
+# Python's generator writes the payload of such a part as it is, with the line ends of the policy.
+_TEXT_TYPE = re.compile(r"(?:text|application|image|audio|video|font)/[a-z0-9.+_-]+", re.IGNORECASE)
 # Replaces a large payload while the rest of the message is serialised.
 _PLACEHOLDER = "securesmtp: a payload is put in here"
 
@@ -123,23 +128,54 @@ def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
     Raises:
         MessageError: It cannot be written as it is.
     """
-    theirs = cast("EmailPolicy", message.policy)
     signed = find_signed_fields(message)
-    policy = CheckedPolicy(
-        linesep="\r\n",
-        utf8=utf8,
-        cte_type=cte_type,
-        # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
-        max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
-        refold_source="none" if signed else theirs.refold_source,
-        header_factory=theirs.header_factory,
-    ).with_changes(signed_fields=signed)
-    translate_email_errors(lambda: _check_boundaries(message, ()))
-    pieces = translate_email_errors(lambda: _pieces(message, policy))
+
+    @cache
+    def policy() -> CheckedPolicy:
+        theirs = cast("EmailPolicy", message.policy)
+        made = CheckedPolicy(
+            linesep="\r\n",
+            utf8=utf8,
+            cte_type=cte_type,
+            # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
+            max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
+            refold_source="none" if signed else theirs.refold_source,
+            header_factory=theirs.header_factory,
+        )
+        return made.with_changes(signed_fields=signed) if signed else made
+
+    pieces = None if signed else translate_email_errors(lambda: _text_pieces(message, cte_type, policy))
+    if pieces is None:
+        translate_email_errors(lambda: _check_boundaries(message, ()))
+        pieces = translate_email_errors(lambda: _pieces(message, policy()))
     try:
         return Content.from_pieces(pieces)
     except MessageError as error:
         raise _name_part(message, error) from None
+
+
+def _text_pieces(
+    part: Message, cte_type: str, policy: Callable[[], CheckedPolicy]
+) -> tuple[bytes | str, ...] | None:
+    """Return *part* in pieces, or None if only Python's generator can write it: it is no text, or must be encoded."""
+    payload = raw_payload(part)
+    if type(part) is not EmailMessage or type(payload) is not str:
+        return None
+    if not (payload.isascii() or cte_type == "8bit"):
+        return None
+    fields = list(part.raw_items())
+    kinds = [str(value) for name, value in fields if name.lower() == "content-type"] or [part.get_default_type()]
+    if not _TEXT_TYPE.fullmatch(kinds[0].partition(";")[0].strip()):
+        return None
+    is_source_kept = cast("EmailPolicy", part.policy).refold_source in {"long", "none"}
+    header = []
+    for name, value in fields:
+        line = short_line(name, value) if is_source_kept else None
+        header.append(policy().fold_binary(name, value) if line is None else f"{line}\r\n".encode("ascii"))
+    if _is_large(payload):
+        return b"".join([*header, b"\r\n"]), payload
+    body = payload.replace("\r\n", "\n").replace("\r", "\n") if "\r" in payload else payload
+    return (b"".join([*header, b"\r\n", body.replace("\n", "\r\n").encode("ascii", "surrogateescape")]),)
 
 
 def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:

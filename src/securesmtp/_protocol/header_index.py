@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from email.headerregistry import BaseHeader, HeaderRegistry
+from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.policy import EmailPolicy
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.header_fields import read_groups
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from email.headerregistry import Group
-    from email.message import EmailMessage
 
-_REGISTRY = HeaderRegistry()
+# These fields may not be empty (RFC 5322 §3.6), and some servers refuse a message with an empty one.
+_NEVER_EMPTY = frozenset(
+    name.lower()
+    for name in (*ADDRESS_FIELDS, *RESENT, "Date", "Message-ID", "Resent-Date", "Resent-Message-ID", "In-Reply-To",
+                 "References", "Keywords")
+)  # fmt: skip
+_DEFAULTS = HeaderRegistry()
 
 
 class HeaderIndex:
@@ -20,35 +26,38 @@ class HeaderIndex:
     The fields of one message, to which fields are added and from which they are removed.
 
     Attributes:
-        fields: Name and value of each field, in order.
+        fields: Name and value of each field, in order, without empty ones that must not be empty.
+        non_ascii: The names of those that have non-ASCII text, in lower case.
     """
 
     __slots__ = ("_groups", "_policy", "_values", "fields", "non_ascii")
 
-    def __init__(self, message: EmailMessage, fields: list[tuple[str, str]]) -> None:
-        """Index *fields*, those of *message*, whose policy makes header objects of what is added."""
-        self._policy = message.policy
-        self._read(fields)
+    def __init__(self, policy: EmailPolicy, fields: list[tuple[str, str]]) -> None:
+        """Index *fields*; the *policy* of their message makes header objects of what is added."""
+        self._policy = policy
+        self._index(fields)
 
-    def _read(self, fields: list[tuple[str, str]]) -> None:
-        self.fields = fields
+    def _index(self, fields: list[tuple[str, str]]) -> None:
+        self.fields: list[tuple[str, str]] = []
         self.non_ascii: set[str] = set()
         self._values: dict[str, list[str]] = {}
         self._groups: dict[str, tuple[list[Group], bool]] = {}
         for name, value in fields:
-            self._index(name, value)
+            # The class of a header object can have methods of its own.
+            text, lowered = str(value), name.lower()
+            if lowered in _NEVER_EMPTY and _is_empty(text):
+                continue
+            self.fields.append((name, value))
+            if lowered in self._values:
+                self._values[lowered].append(value)
+            else:
+                self._values[lowered] = [value]
+            if not text.isascii():
+                self.non_ascii.add(lowered)
 
-    def _index(self, name: str, value: str) -> None:
-        lowered = name.lower()
-        self._values.setdefault(lowered, []).append(value)
-        # `str`, because the class of a header object can have methods of its own.
-        if not str(value).isascii():
-            self.non_ascii.add(lowered)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of all fields, in lower case."""
-        return frozenset(self._values)
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Return whether there is a field with one of these *names*, which are in lower case."""
+        return not names.isdisjoint(self._values)
 
     def values(self, field: str) -> list[str]:
         """Return the values of all fields named *field*."""
@@ -58,32 +67,39 @@ class HeaderIndex:
         """Return the addresses of all fields named *field*, and whether each of these is a valid list of addresses."""
         found = self._groups.get(field)
         if found is None:
-            found = self._groups[field] = read_groups(field, self.values(field))
+            values = self._values.get(field.lower())
+            found = self._groups[field] = read_groups(field, values) if values else ([], True)
         return found
 
     def parsed(self, field: str) -> list[object]:
         """Return the header objects of all fields named *field*."""
         return [self._policy.header_fetch_parse(field, value) for value in self.values(field)]
 
-    def remove(self, *fields: str) -> None:
-        """Remove all fields with one of these names, which are in lower case."""
-        if not self._values.keys().isdisjoint(fields):
-            self._read([(name, value) for name, value in self.fields if name.lower() not in fields])
+    def remove(self, names: frozenset[str]) -> None:
+        """Remove all fields with one of these *names*, which are in lower case."""
+        if self.has_any(names):
+            self._index([(name, value) for name, value in self.fields if name.lower() not in names])
 
     def add(self, field: str, value: object) -> None:
         """Add a field at the end, as `EmailMessage.__setitem__` would."""
-        name, stored = self._policy.header_store_parse(field, value)
-        self.fields.append((name, stored))
-        self._index(name, stored)
-        self._groups.pop(field, None)
+        self._index([*self.fields, self._policy.header_store_parse(field, value)])
 
     def add_final(self, field: str, text: str) -> None:
-        """Add a field whose *text* is a date or an identifier in its final form: parsing it would take most of the time."""
+        """Add a date or an identifier whose *text* is in its final form: parsing it would take the most time of all."""
         policy, lowered = self._policy, field.lower()
-        factory: object = getattr(policy, "header_factory", None)
-        is_default = type(policy) is EmailPolicy and type(factory) is HeaderRegistry
-        if is_default and factory.base_class is BaseHeader and factory.registry.get(lowered) is _REGISTRY.registry[lowered]:
+        factory: object = policy.header_factory
+        if (
+            type(policy) is EmailPolicy
+            and type(factory) is HeaderRegistry
+            and factory.base_class is BaseHeader
+            and factory.registry.get(lowered) is _DEFAULTS.registry[lowered]
+        ):
             self.fields.append((field, text))
-            self._index(field, text)
+            self._values[lowered] = [text]
         else:
             self.add(field, text)
+
+
+def _is_empty(text: str) -> bool:
+    # ", ".join() of empty strings gives nothing but commas.
+    return not text or ((text[0] == "," or text[0].isspace()) and not text.replace(",", "").strip())

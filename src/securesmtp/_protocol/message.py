@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT
 from securesmtp._protocol.message_bounds import check_bounds
-from securesmtp._protocol.message_copy import copy_message, read_header, set_fields
+from securesmtp._protocol.message_copy import copy_message, set_fields
 from securesmtp._protocol.serialising import check_signed, serialise, translate_email_errors
 from securesmtp._shown import quote
 from securesmtp._values import Stage
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ADDRESSES_HINT = "write user@example.org, and commas between several addresses; or pass mail_from and recipients"
 _RESENT_NAMES = frozenset(field.lower() for field in (*RESENT, "Resent-Date"))
+_BLIND = frozenset({"bcc", "resent-bcc"})
 _MESSAGE_HINT = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
@@ -117,8 +118,7 @@ def _create_submission(
     if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
         text = "a line of the header is not a header field: the rest, perhaps a Bcc, would be sent as text"
         raise MessageError(text, hint="fix the line that is not a header field")
-    copied = copy_message(message)
-    header = read_header(copied)
+    copied, header = copy_message(message)
     prefix = _resent_prefix(header) if mail_from is None or recipients is None else ""
     reverse = reverse_path(mail_from) if mail_from is not None else _sender(header, prefix)
     forward = _unique(_recipients(header, prefix)) if recipients is None else recipients
@@ -130,7 +130,8 @@ def _create_submission(
     domain = reverse.domain or _parse_mailbox("From", authors[0]).domain
     _complete_header(header, date, lambda: f"<{token()}@{domain}>")
     set_fields(copied, header.fields)
-    check_signed(message, copied)
+    if header.values("DKIM-Signature"):
+        check_signed(message, copied)
     names = [field for field in ADDRESS_FIELDS if field.lower() in header.non_ascii]
     utf8 = any(not address.username.isascii() for field in names for address in _domain_addresses(header, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
@@ -189,7 +190,7 @@ def _parse_mailbox(field: str, address: Address) -> Mailbox:
 
 
 def _resent_prefix(header: HeaderIndex) -> str:
-    if _RESENT_NAMES.isdisjoint(header.names):
+    if not header.has_any(_RESENT_NAMES):
         return ""
     # RFC 5322 §3.6.6 puts the latest Resent fields first, many programs put them last. The library does not guess.
     if any(len(header.values(field)) > 1 for field in _RESENT_NAMES):
@@ -208,9 +209,10 @@ def _envelope_addresses(header: HeaderIndex, field: str) -> list[Address]:
 def _addresses(header: HeaderIndex, field: str) -> list[Address]:
     addresses = [address for group in header.groups(field)[0] for address in group.addresses]
     # Python accepts a list of str as value, and then has no address in it.
-    if not all(isinstance(address, Address) for address in addresses):
-        text = f"{field} is set to a list, but not of Address objects: {_shown(header, field)}"
-        raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
+    for address in addresses:
+        if not isinstance(address, Address):
+            text = f"{field} is set to a list, but not of Address objects: {_shown(header, field)}"
+            raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
     return addresses
 
 
@@ -224,7 +226,7 @@ def _shown(header: HeaderIndex, field: str) -> str:
 
 def _complete_header(header: HeaderIndex, date: Callable[[], str], message_id: Callable[[], str]) -> None:
     """Remove Bcc; add Date and Message-ID; convert domains to ASCII."""
-    header.remove("bcc", "resent-bcc")
+    header.remove(_BLIND)
     for field in ("Date", "Resent-Date"):
         for value in header.parsed(field):
             if getattr(value, "datetime", value) is None:
@@ -239,7 +241,7 @@ def _complete_header(header: HeaderIndex, date: Callable[[], str], message_id: C
         is_non_ascii = field.lower() in header.non_ascii
         if is_non_ascii and any(not address.domain.isascii() for address in _domain_addresses(header, field)):
             groups = [_ascii_group(group) for group in header.groups(field)[0]]
-            header.remove(field.lower())
+            header.remove(frozenset({field.lower()}))
             header.add(field, groups)
 
 

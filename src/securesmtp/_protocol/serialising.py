@@ -11,7 +11,6 @@ import re
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from email.message import EmailMessage
-from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
@@ -129,53 +128,56 @@ def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         MessageError: It cannot be written as it is.
     """
     signed = find_signed_fields(message)
-
-    @cache
-    def policy() -> CheckedPolicy:
-        theirs = cast("EmailPolicy", message.policy)
-        made = CheckedPolicy(
-            linesep="\r\n",
-            utf8=utf8,
-            cte_type=cte_type,
-            # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
-            max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
-            refold_source="none" if signed else theirs.refold_source,
-            header_factory=theirs.header_factory,
-        )
-        return made.with_changes(signed_fields=signed) if signed else made
-
-    pieces = None if signed else translate_email_errors(lambda: _text_pieces(message, cte_type, policy))
+    pieces = None if signed else translate_email_errors(lambda: _text_pieces(message, utf8=utf8, cte_type=cte_type))
     if pieces is None:
         translate_email_errors(lambda: _check_boundaries(message, ()))
-        pieces = translate_email_errors(lambda: _pieces(message, policy()))
+        policy = _policy(message, utf8=utf8, cte_type=cte_type, signed=signed)
+        pieces = translate_email_errors(lambda: _pieces(message, policy))
     try:
         return Content.from_pieces(pieces)
     except MessageError as error:
         raise _name_part(message, error) from None
 
 
-def _text_pieces(
-    part: Message, cte_type: str, policy: Callable[[], CheckedPolicy]
-) -> tuple[bytes | str, ...] | None:
-    """Return *part* in pieces, or None if only Python's generator can write it: it is no text, or must be encoded."""
-    payload = raw_payload(part)
-    if type(part) is not EmailMessage or type(payload) is not str:
+def _policy(message: EmailMessage, *, utf8: bool, cte_type: str, signed: frozenset[str] = frozenset()) -> CheckedPolicy:
+    theirs = cast("EmailPolicy", message.policy)
+    policy = CheckedPolicy(
+        linesep="\r\n",
+        utf8=utf8,
+        cte_type=cte_type,
+        # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
+        max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
+        refold_source="none" if signed else theirs.refold_source,
+        header_factory=theirs.header_factory,
+    )
+    return policy.with_changes(signed_fields=signed) if signed else policy
+
+
+def _text_pieces(message: EmailMessage, *, utf8: bool, cte_type: str) -> tuple[bytes | str, ...] | None:
+    """Return *message* in pieces if it is one text that is written as it is; None if not: the generator writes it."""
+    payload = raw_payload(message)
+    if type(message) is not EmailMessage or type(payload) is not str:
         return None
-    if not (payload.isascii() or cte_type == "8bit"):
+    if not payload.isascii() and cte_type != "8bit":
         return None
-    fields = list(part.raw_items())
-    kinds = [str(value) for name, value in fields if name.lower() == "content-type"] or [part.get_default_type()]
-    if not _TEXT_TYPE.fullmatch(kinds[0].partition(";")[0].strip()):
+    lines: list[str] = []
+    policy, kind = None, None
+    keeps_source = message.policy.refold_source in {"long", "none"}
+    for name, value in message.raw_items():
+        if kind is None and name.lower() == "content-type":
+            kind = str(value).partition(";")[0].strip()
+        line = short_line(name, value) if keeps_source else None
+        if line is None:
+            policy = policy or _policy(message, utf8=utf8, cte_type=cte_type)
+            line = policy.fold_binary(name, value).decode("utf-8", "surrogateescape").removesuffix("\r\n")
+        lines.append(line)
+    if not _TEXT_TYPE.fullmatch(message.get_default_type() if kind is None else kind):
         return None
-    is_source_kept = cast("EmailPolicy", part.policy).refold_source in {"long", "none"}
-    header = []
-    for name, value in fields:
-        line = short_line(name, value) if is_source_kept else None
-        header.append(policy().fold_binary(name, value) if line is None else f"{line}\r\n".encode("ascii"))
+    header = "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
     if _is_large(payload):
-        return b"".join([*header, b"\r\n"]), payload
+        return header, payload
     body = payload.replace("\r\n", "\n").replace("\r", "\n") if "\r" in payload else payload
-    return (b"".join([*header, b"\r\n", body.replace("\n", "\r\n").encode("ascii", "surrogateescape")]),)
+    return (header + body.replace("\n", "\r\n").encode("ascii", "surrogateescape"),)
 
 
 def _check_boundaries(part: Message, enclosing: tuple[str, ...]) -> None:

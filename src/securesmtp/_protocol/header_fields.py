@@ -20,9 +20,9 @@ from securesmtp._protocol.address_fields import (
     is_unreadable,
     read_addresses,
 )
-from securesmtp._protocol.content import MAX_LINE
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, short_line
 from securesmtp.errors import MessageError
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from email.headerregistry import Address, BaseHeader, HeaderRegistry
+from email.headerregistry import BaseHeader, HeaderRegistry
 from email.policy import EmailPolicy
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Container
     from email.headerregistry import Group
 
 # These fields may not be empty (RFC 5322 §3.6), and some servers refuse a message with an empty one.

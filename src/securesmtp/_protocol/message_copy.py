@@ -6,12 +6,12 @@ import copy
 import re
 from collections import Counter
 from email.header import Header
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.policy import EmailPolicy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from securesmtp._protocol.header_fields import is_header_object
 from securesmtp._protocol.header_index import HeaderIndex
-from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, is_header_object
 from securesmtp._protocol.message_bounds import subparts
 from securesmtp.errors import MessageError
 
@@ -33,8 +33,8 @@ def copy_message(message: Message) -> tuple[EmailMessage, HeaderIndex]:
     Raises:
         MessageError: A field is not text, or occurs too often.
     """
-    message = _as_email_message(message)
-    return _copy_parts(message), HeaderIndex(message.policy, _copy_fields(message))
+    ours = _as_email_message(message)
+    return _copy_parts(ours), HeaderIndex(cast("EmailPolicy", ours.policy), _copy_fields(ours))
 
 
 def _as_email_message(message: Message) -> EmailMessage:
@@ -69,9 +69,10 @@ def _field_text(name: str, value: object) -> str:
 
 
 def _copy_parts(message: M) -> M:
-    if type(message) is EmailMessage:
+    kind = type(message)
+    if kind in (EmailMessage, MIMEPart):
         # `copy.copy` does the same, and takes longer than to copy all fields.
-        copied = EmailMessage.__new__(EmailMessage)
+        copied = kind.__new__(kind)
         vars(copied).update(vars(message))
     else:
         copied = copy.copy(message)

@@ -15,10 +15,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 from securesmtp._interrupts import raise_if_interrupt
-from securesmtp._protocol.content import BLOCK, MAX_LINE, Content
+from securesmtp._protocol.content import BLOCK, Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
 from securesmtp._protocol.message_bounds import raw_payload, subparts
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._protocol.short_fields import short_line
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
@@ -162,7 +163,7 @@ def _text_pieces(message: EmailMessage, *, utf8: bool, cte_type: str) -> tuple[b
         return None
     lines: list[str] = []
     policy, kind = None, None
-    keeps_source = message.policy.refold_source in {"long", "none"}
+    keeps_source = cast("EmailPolicy", message.policy).refold_source in {"long", "none"}
     for name, value in message.raw_items():
         if kind is None and name.lower() == "content-type":
             kind = str(value).partition(";")[0].strip()

@@ -20,21 +20,20 @@ _SIMPLE = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+")
 
 def short_line(name: str, value: str) -> str | None:
     """Return the field as one line, unchanged, or None if it needs folding, encoding or a closer look."""
-    if type(value) is str:
-        # A field of a parsed message.
-        text, is_plain = value, "\n" not in value and "\r" not in value
-    elif getattr(type(value), "fold", None) is not BaseHeader.fold:
+    # A field of a parsed message is a str, and is written as it is.
+    is_source = type(value) is str
+    if not is_source and getattr(type(value), "fold", None) is not BaseHeader.fold:
         return None
-    else:
-        # A field that a program set; Python parsed its value at that time.
-        text = str(value)
-        if is_address_list(value):
-            is_plain = not value.defects and is_simple(value.groups, text)
-        else:
-            is_plain = text.isprintable() and "=?" not in text
-    if is_plain and text.isascii() and len(name) + len(text) <= PREFERRED_LINE - 2 and FIELD_NAME.fullmatch(name):
-        return f"{name}: {text}" if text or text is value else f"{name}:"
-    return None
+    text = str(value)
+    if not (text.isascii() and text.isprintable() and len(name) + len(text) <= PREFERRED_LINE - 2):
+        return None
+    if not FIELD_NAME.fullmatch(name):
+        return None
+    if is_source:
+        return f"{name}: {text}"
+    # Python has parsed what a program set, and has perhaps decoded it.
+    is_plain = not value.defects and is_simple(value.groups, text) if is_address_list(value) else "=?" not in text
+    return (f"{name}: {text}" if text else f"{name}:") if is_plain else None
 
 
 def is_simple(groups: Iterable[Group], text: str) -> bool:

@@ -23,7 +23,7 @@ from securesmtp._protocol.address_fields import (
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
 from securesmtp._protocol.scanner import MAX_LINE
-from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, short_line
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_source, short_line
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -219,6 +219,9 @@ class CheckedPolicy(EmailPolicy):
         # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
         # decoded the encoded-words in it.
         source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
+        if is_simple_source(groups, source):
+            is_short = len(name) + len(source) <= PREFERRED_LINE - 2
+            return join_lines([f"{name}: {source}"]) if is_short else fold(name, source, self._limit)
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # Python reads a short text at once, even if it is no valid list; for a long one it takes quadratic time.
             found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)

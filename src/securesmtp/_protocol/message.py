@@ -115,7 +115,7 @@ def _create_submission(
     token: Callable[[], str],
 ) -> Submission:
     check_bounds(message)
-    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
+    if message.defects and any(isinstance(each, MissingHeaderBodySeparatorDefect) for each in message.defects):
         text = "a line of the header is not a header field: the rest, perhaps a Bcc, would be sent as text"
         raise MessageError(text, hint="fix the line that is not a header field")
     copied, header = copy_message(message)
@@ -132,9 +132,7 @@ def _create_submission(
     set_fields(copied, header.fields)
     if header.values("DKIM-Signature"):
         check_signed(message, copied)
-    names = [field for field in ADDRESS_FIELDS if field.lower() in header.non_ascii]
-    utf8 = any(not address.username.isascii() for field in names for address in _domain_addresses(header, field))
-    utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
+    utf8 = any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward)) or _has_utf8_address(header)
     return Submission(reverse, forward, serialise(copied, utf8=utf8, cte_type="8bit"), copied)
 
 
@@ -207,7 +205,8 @@ def _envelope_addresses(header: HeaderIndex, field: str) -> list[Address]:
 
 
 def _addresses(header: HeaderIndex, field: str) -> list[Address]:
-    addresses = [address for group in header.groups(field)[0] for address in group.addresses]
+    groups = header.groups(field)[0]
+    addresses = [address for group in groups for address in group.addresses] if groups else []
     # Python accepts a list of str as value, and then has no address in it.
     for address in addresses:
         if not isinstance(address, Address):
@@ -218,6 +217,12 @@ def _addresses(header: HeaderIndex, field: str) -> list[Address]:
 
 def _domain_addresses(header: HeaderIndex, field: str) -> list[Address]:
     return [address for address in _addresses(header, field) if address.domain]
+
+
+def _has_utf8_address(header: HeaderIndex) -> bool:
+    """Return whether an address in the header has a non-ASCII local part, which has no ASCII form."""
+    fields = [field for field in ADDRESS_FIELDS if field.lower() in header.non_ascii] if header.non_ascii else ()
+    return any(not address.username.isascii() for field in fields for address in _domain_addresses(header, field))
 
 
 def _shown(header: HeaderIndex, field: str) -> str:

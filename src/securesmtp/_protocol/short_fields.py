@@ -17,6 +17,11 @@ FIELD_NAME = re.compile(r"[!-9;-~]+")
 # Addresses of characters without a special meaning. Parsing them again would take a third of the time for a message.
 _SIMPLE = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+"
 _SIMPLE_LIST = re.compile(rf"{_SIMPLE}(?:, {_SIMPLE})*")
+# The same with display names, as a program sets them: of plain words, or in quotes and without a backslash.
+_WORDS = r"[A-Za-z0-9_+'-]+(?: [A-Za-z0-9_+'-]+)*"
+_NAMED = rf"""(?:({_WORDS}|"[A-Za-z0-9_+'(),.:;@ -]*") )?<({_SIMPLE})>|({_SIMPLE})"""
+_NAMED_ADDRESS = re.compile(_NAMED)
+_NAMED_LIST = re.compile(rf"(?:{_NAMED})(?:, (?:{_NAMED}))*")
 
 
 def short_line(name: str, value: str) -> str | None:
@@ -41,3 +46,15 @@ def is_simple(groups: Iterable[Group], text: str) -> bool:
     """Return whether *text* is nothing but these addresses, and none of them has a special character."""
     specs = [f"{address.username}@{address.domain}" for group in groups for address in group.addresses]
     return text == ", ".join(specs) and _SIMPLE_LIST.fullmatch(text) is not None
+
+
+def is_simple_source(groups: Iterable[Group], source: str) -> bool:
+    """Return whether *source* is a list of just these addresses, of which some have plain display names."""
+    if not _NAMED_LIST.fullmatch(source):
+        return False
+    found = [((match[1] or "").strip('"'), match[2] or match[3]) for match in _NAMED_ADDRESS.finditer(source)]
+    return found == [
+        (address.display_name if group.display_name is None else None, f"{address.username}@{address.domain}")
+        for group in groups
+        for address in group.addresses
+    ]

@@ -23,7 +23,7 @@ from securesmtp._protocol.address_fields import (
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
 from securesmtp._protocol.scanner import MAX_LINE
-from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_source, short_line
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_result, is_simple_source, short_line
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -76,6 +76,19 @@ def _unfold_source(source: str) -> str:
 def is_header_object(value: object) -> TypeGuard[BaseHeader]:
     """Return whether *value* was set by a program. A field of a parsed message is a str without ``fold``."""
     return hasattr(value, "fold")
+
+
+def has_default_class(policy: object, field: str) -> bool:
+    """
+    Return whether *policy* makes header objects of *field* as Python does by default.
+
+    Then a text in its final form needs no object, which takes longer than all else to make.
+    """
+    factory: object = policy.header_factory if type(policy) is EmailPolicy else None
+    if type(factory) is not HeaderRegistry:
+        return False
+    name = field.lower()
+    return factory.base_class is BaseHeader and factory.registry.get(name) is _REGISTRY.registry[name]
 
 
 def _not_one_field_error(name: str) -> MessageError:
@@ -247,8 +260,10 @@ class CheckedPolicy(EmailPolicy):
     def _format_groups(self, name: str, groups: Iterable[Group]) -> str:
         """Return the field if it is read as the addresses of *groups*."""
         field = format_address_field(name, groups, limit=self._limit, utf8=self.utf8)
-        found, _ = read_addresses(name, unfold(field))
-        if _mailboxes(found) != _mailboxes(groups):
+        text = unfold(field)
+        if not is_simple_result(groups, text.strip()) and _mailboxes(read_addresses(name, text)[0]) != _mailboxes(
+            groups
+        ):
             raise _other_addresses_error(name)
         return field
 

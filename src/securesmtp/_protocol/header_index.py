@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from email.headerregistry import BaseHeader, HeaderRegistry
 from email.policy import EmailPolicy
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, has_default_class, read_groups
 
 if TYPE_CHECKING:
     from email.headerregistry import Group
+    from email.policy import EmailPolicy
 
 # These fields may not be empty (RFC 5322 §3.6), and some servers refuse a message with an empty one.
 _NEVER_EMPTY = frozenset(
@@ -17,7 +17,6 @@ _NEVER_EMPTY = frozenset(
     for name in (*ADDRESS_FIELDS, *RESENT, "Date", "Message-ID", "Resent-Date", "Resent-Message-ID", "In-Reply-To",
                  "References", "Keywords")
 )  # fmt: skip
-_DEFAULTS = HeaderRegistry()
 
 
 class HeaderIndex:
@@ -85,16 +84,9 @@ class HeaderIndex:
 
     def add_final(self, field: str, text: str) -> None:
         """Add a date or an identifier whose *text* is in its final form: parsing it would take the most time of all."""
-        policy, lowered = self._policy, field.lower()
-        factory: object = policy.header_factory
-        if (
-            type(policy) is EmailPolicy
-            and type(factory) is HeaderRegistry
-            and factory.base_class is BaseHeader
-            and factory.registry.get(lowered) is _DEFAULTS.registry[lowered]
-        ):
+        if has_default_class(self._policy, field):
             self.fields.append((field, text))
-            self._values[lowered] = [text]
+            self._values[field.lower()] = [text]
         else:
             self.add(field, text)
 

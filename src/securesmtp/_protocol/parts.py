@@ -12,13 +12,16 @@ from secrets import randbelow
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.generator import generate, is_large
+from securesmtp._protocol.header_fields import has_default_class
 from securesmtp._protocol.message_bounds import raw_payload, subparts
+from securesmtp._protocol.message_copy import set_fields
 from securesmtp._protocol.short_fields import short_line
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from email.message import Message
+    from email.policy import EmailPolicy
 
     from securesmtp._protocol.header_fields import CheckedPolicy
 
@@ -31,18 +34,18 @@ _MULTIPART = re.compile(r"multipart/(?!signed\Z)[a-z0-9.+_-]+", re.IGNORECASE)
 class PartWriter:
     """Writes the parts of one message."""
 
-    def __init__(self, make_policy: Callable[[], CheckedPolicy], *, cte_type: str, keeps_source: bool) -> None:
+    def __init__(self, make_policy: Callable[[], CheckedPolicy], *, theirs: EmailPolicy, cte_type: str) -> None:
         """
         Prepare to write a message.
 
         Args:
             make_policy: Returns the policy for what needs one; most messages need none.
+            theirs: The policy of the caller's message.
             cte_type: ``"7bit"`` if parts that are not ASCII are re-encoded, else ``"8bit"``.
-            keeps_source: Whether short fields of a parsed message are written as they are.
         """
         self._make_policy = make_policy
         self._made: CheckedPolicy | None = None
-        self._cte_type, self._keeps_source = cte_type, keeps_source
+        self._cte_type, self._theirs = cte_type, theirs
 
     def write(self, message: Message) -> tuple[bytes | str, ...]:
         """
@@ -72,7 +75,7 @@ class PartWriter:
         inside = [self._write(each, (*enclosing, boundary) if boundary else enclosing) for each in subparts(part)]
         if not boundary:
             boundary = _new_boundary(inside)
-            part.set_boundary(boundary)
+            self._set_boundary(part, boundary)
         delimiter = f"--{boundary}".encode("ascii", "surrogateescape")
         pieces: Pieces = [self._header(part)]
         if part.preamble is not None:
@@ -85,10 +88,23 @@ class PartWriter:
             pieces.append(_lines(part.epilogue))
         return pieces
 
+    def _set_boundary(self, part: Message, boundary: str) -> None:
+        fields = list(part.raw_items())
+        kinds = [(number, str(value)) for number, (name, value) in enumerate(fields) if name.lower() == "content-type"]
+        is_default = all(has_default_class(policy, "Content-Type") for policy in (self._theirs, part.policy))
+        if len(kinds) == 1 and self._theirs.refold_source == "long" and is_default:
+            ((number, kind),) = kinds
+            if _MULTIPART.fullmatch(kind):
+                fields[number] = (fields[number][0], f'{kind}; boundary="{boundary}"')
+                set_fields(part, fields)
+                return
+        part.set_boundary(boundary)
+
     def _header(self, part: Message) -> bytes:
         lines: list[str] = []
+        keeps_source = self._theirs.refold_source in {"long", "none"}
         for name, value in part.raw_items():
-            line = short_line(name, value) if self._keeps_source else None
+            line = short_line(name, value) if keeps_source else None
             if line is None:
                 line = self._policy.fold_binary(name, value).decode("utf-8", "surrogateescape").removesuffix("\r\n")
             lines.append(line)

@@ -124,8 +124,7 @@ def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
         if signed:
             refuse_boundaries(message, ())
             return generate(message, make_policy())
-        refold = cast("EmailPolicy", message.policy).refold_source
-        return PartWriter(make_policy, cte_type=cte_type, keeps_source=refold in {"long", "none"}).write(message)
+        return PartWriter(make_policy, theirs=cast("EmailPolicy", message.policy), cte_type=cte_type).write(message)
 
     pieces = translate_email_errors(write)
     try:

@@ -18,10 +18,16 @@ FIELD_NAME = re.compile(r"[!-9;-~]+")
 _SIMPLE = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+"
 _SIMPLE_LIST = re.compile(rf"{_SIMPLE}(?:, {_SIMPLE})*")
 # The same with display names, as a program sets them: of plain words, or in quotes and without a backslash.
-_WORDS = r"[A-Za-z0-9_+'-]+(?: [A-Za-z0-9_+'-]+)*"
-_NAMED = rf"""(?:({_WORDS}|"[A-Za-z0-9_+'(),.:;@ -]*") )?<({_SIMPLE})>|({_SIMPLE})"""
+_WORD = r"[A-Za-z0-9_+'-]+"
+_QUOTED = r"""\"[A-Za-z0-9_+'(),.:;@ -]*\""""
+_NAMED = rf"(?:({_WORD}(?: {_WORD})*|{_QUOTED}) )?<({_SIMPLE})>|({_SIMPLE})"
 _NAMED_ADDRESS = re.compile(_NAMED)
 _NAMED_LIST = re.compile(rf"(?:{_NAMED})(?:, (?:{_NAMED}))*")
+# The same with display names as this library encodes them.
+_ENCODED = rf"(?:{_WORD}|=\?utf-8\?[bq]\?[A-Za-z0-9+/=_]*\?=)"
+_WRITTEN = rf"(?:(?:{_ENCODED}(?: {_ENCODED})*|{_QUOTED}) )?<({_SIMPLE})>|({_SIMPLE})"
+_WRITTEN_ADDRESS = re.compile(_WRITTEN)
+_WRITTEN_LIST = re.compile(rf"(?:{_WRITTEN})(?:, (?:{_WRITTEN}))*")
 
 
 def short_line(name: str, value: str) -> str | None:
@@ -55,6 +61,18 @@ def is_simple_source(groups: Iterable[Group], source: str) -> bool:
     found = [((match[1] or "").strip('"'), match[2] or match[3]) for match in _NAMED_ADDRESS.finditer(source)]
     return found == [
         (address.display_name if group.display_name is None else None, f"{address.username}@{address.domain}")
+        for group in groups
+        for address in group.addresses
+    ]
+
+
+def is_simple_result(groups: Iterable[Group], text: str) -> bool:
+    """Return whether *text*, as it is written, is a list of just the mailboxes of *groups*, whatever their names."""
+    if not _WRITTEN_LIST.fullmatch(text):
+        return False
+    found = [match[1] or match[2] for match in _WRITTEN_ADDRESS.finditer(text)]
+    return found == [
+        f"{address.username}@{address.domain}" if group.display_name is None else None
         for group in groups
         for address in group.addresses
     ]

@@ -89,6 +89,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_protocol/wire.py",
             "_protocol/content.py",
             "_protocol/folding.py",
+            "_protocol/generator.py",
+            "_protocol/parts.py",
             "_protocol/scanner.py",
             "_protocol/serialising.py",
             "_sources/output.py",

@@ -30,7 +30,7 @@ _QUOTED_STRING = re.compile(r'"(?:[^\x00-\x1f"<>\\\x7f]|\\[ -;=?-~])*"')
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # Most mailboxes: all that the checks below would find is found by one match.
-_ASCII_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ASCII_ATOM = r"[A-Za-z0-9!#$%&'+*/=?^_`{|}~-]+"
 _ASCII_MAILBOX = re.compile(rf"({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*)@({_LABEL}(?:\.{_LABEL})*)")
 # Underscores occur in the DNS (RFC 2181 §11), in names of containers, and in certificates of private CAs.
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

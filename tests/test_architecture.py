@@ -81,14 +81,17 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 
 RULES: dict[str, tuple[Found, set[str]]] = {
-    # The header's fields are folded, and the content's lines ended, before `content.py` frames them. A password that
-    # comes from a file loses its line end in `output.py`.
+    # The header's fields are folded, and the content's lines ended, before `scanner.py` checks them and `content.py`
+    # frames them. A password that comes from a file loses its line end in `output.py`.
     "crlf": (
         _holds_cr,
         {
             "_protocol/wire.py",
             "_protocol/content.py",
             "_protocol/folding.py",
+            "_protocol/generator.py",
+            "_protocol/parts.py",
+            "_protocol/scanner.py",
             "_protocol/serialising.py",
             "_sources/output.py",
         },

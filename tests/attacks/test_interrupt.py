@@ -56,7 +56,9 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> li
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
-        answer = yield from perform(connection, effect)
+        answer = perform(connection, effect)
+        if isinstance(answer, Generator):
+            answer = yield from answer
         if len(seen) == at + 1:
             raise KeyboardInterrupt
         return answer
@@ -773,7 +775,9 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
             seen.append(effect)
             if len(seen) == at + 1 and not after:
                 raise error
-            answer = yield from perform(connection, effect)
+            answer = perform(connection, effect)
+            if isinstance(answer, Generator):
+                answer = yield from answer
             if len(seen) == at + 1:
                 raise error
             return answer

@@ -62,8 +62,8 @@ class Attempt:
         self.adapted: Submission | None = None
         self._results: dict[str, Recipient] = {}
         self._replies: list[Reply] = []
-        # The last of them, uncut.
-        self._last_reply: Reply | None = None
+        # Of the transaction that was added last.
+        self._last_recipients: tuple[Recipient, ...] = ()
         self._budget = ReplyBudget()
 
     @property
@@ -75,9 +75,10 @@ class Attempt:
         """Keep the results of *recipients*, and the *reply* that accepted the content for them."""
         # Each transaction has cut its replies to a budget of its own.
         self._results.update((each.address, replace(each, reply=self._budget.cut(each.reply))) for each in recipients)
-        if reply is not None and reply is not self._last_reply:
+        # An interrupt may have it added twice. The reply does not tell: equal replies are one object.
+        if reply is not None and recipients is not self._last_recipients:
             self._replies.append(self._budget.cut(reply))
-            self._last_reply = reply
+            self._last_recipients = recipients
 
     def has_results_for(self, mailboxes: Iterable[Mailbox]) -> bool:
         """Return whether there is a result for each of *mailboxes*."""

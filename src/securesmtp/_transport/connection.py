@@ -8,7 +8,9 @@ closes the connection: the dialogue gets the error of a lost connection, and the
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from securesmtp._interrupts import raise_if_interrupt
@@ -98,7 +100,7 @@ class Connection:
             usable = self.is_open and self.is_usable and self.exchange.is_idle
             # Nothing is read from a connection of the parent process. It counts as idle, so that the first write fails:
             # over a new connection, this process would send the message that the parent is sending.
-            return usable and (self.channel.is_foreign or not self.transfer.has_unread())
+            return usable and (self.channel.is_foreign or self.transfer.is_silent())
         except OSError as error:
             raise_if_interrupt(error)
             return False
@@ -131,19 +133,22 @@ class Connection:
                 transfer.close_ended()
             # A traceback has the message in it.
             self._reply = transfer.failure = None
+            transfer.was_silent = False
 
     def _perform_all(self, dialogue: Dialogue[T]) -> Steps[T]:
         try:
             effect = next(dialogue)
             while True:
                 try:
-                    answer = yield from self._perform(effect)
+                    answer = self._perform(effect)
+                    if isinstance(answer, Generator):
+                        answer = yield from answer
                 except Exception as raised:  # noqa: BLE001 -- raised again unless the effect failed
                     effect = dialogue.throw(self._error_of(effect, raised))
                 else:
                     self._reply = None
                     effect = dialogue.send(answer)
-                if self.exchange.ended and self.is_open:
+                if self.exchange.close_reason is not None and self.is_open:
                     self.transfer.close_ended()
         except StopIteration as stop:
             value: T = stop.value
@@ -208,33 +213,40 @@ class Connection:
 
     # Effects.
 
-    def _perform(self, effect: Effect) -> Steps[Answer]:
-        answer: Answer = None
+    def _perform(self, effect: Effect) -> Answer | Steps[Answer]:
+        """Return the answer to *effect*, or the steps that lead to it."""
         match effect:
-            case FetchPassword() | FetchToken() | Adapt() | Respond():
-                answer = yield effect
             case Receive():
-                answer = self._reply = yield from self.transfer.receive(effect)
+                self._reply = self.transfer.next_reply(effect)
+                return self._reply or self._receive(effect)
             case CommandGroup():
                 self.transfer.queue(effect)
             case Block():
-                # None instead of False: a dialogue may delegate to an iterator, which accepts only None.
-                answer = (yield from self.transfer.send_block(effect)) or None
-            case Send():
-                yield from self.transfer.send_command(effect)
+                return self.transfer.send_block(effect)
             case SetDeadline():
-                self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline)
+                deadline = effect.deadline
+                if effect.seconds != inf or deadline is not None:
+                    deadline = Deadline(effect.limit, effect.seconds, deadline)
+                self.limit.deadline = deadline
                 # What ended the connection for the message before is not the error of this one.
                 self.transfer.failure = None
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
+                return _computed(effect)
+            case Send():
+                return self.transfer.send_command(effect)
             case Connect():
-                answer = yield from self._open()
+                return self._open()
             case Upgrade():
-                answer = yield from self._begin_tls()
+                return self._begin_tls()
             case ReadBinding():
-                answer = self.channel.binding()
+                return self.channel.binding()
             case _:  # never
                 assert_never(effect)
-        return answer
+        return None
+
+    def _receive(self, effect: Receive) -> Steps[RawReply]:
+        self._reply = yield from self.transfer.receive(effect)
+        return self._reply
 
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")
@@ -252,3 +264,8 @@ class Connection:
         self.exchange.begin_tls()
         self.exchange.tls = yield from self.channel.begin_tls()
         return self.exchange.tls
+
+
+def _computed(effect: Computation) -> Steps[Answer]:
+    answer: Answer = yield effect
+    return answer

@@ -128,7 +128,7 @@ def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         reader.next()
     assert _OUT in str(caught.value)
-    frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "wire.py"]
+    frames = [entry.frame.f_locals for entry in caught.traceback if str(entry.path).endswith("wire.py")]
     assert frames
     assert not any(echo[-9:] in repr(value).encode() for frame in frames for value in frame.values())
 
@@ -235,7 +235,10 @@ def test_a_reply_that_was_free_of_secrets_is_searched_again_after_a_login(*, is_
 def test_clean_replies_do_not_fill_the_memory() -> None:
     """A server that never repeats a reply costs no more than a few of them, and none that shows a secret is kept."""
     reader = logged_in("hunter22")
-    kept = [raw(b"250 %d queued" % number, reader) and len(reader._remembered) for number in range(200)]
+    kept = list[int]()
+    for number in range(200):
+        raw(b"250 %d queued" % number, reader)
+        kept.append(len(reader._remembered))
     assert max(kept) == wire._MAX_REMEMBERED
     for unusual in (b"250-a\n250 b", b"250 " + b"x" * wire._MAX_REMEMBERED_LINE, b"250 is hunter22", b"334 aHVudGVy"):
         raw(unusual, reader)

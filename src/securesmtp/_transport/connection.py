@@ -219,30 +219,36 @@ class Connection:
             case Receive():
                 self._reply = self.transfer.next_reply(effect)
                 return self._reply or self._receive(effect)
-            case CommandGroup():
-                self.transfer.queue(effect)
             case Block():
                 return self.transfer.send_block(effect)
+            case CommandGroup():
+                self.transfer.queue(effect)
             case SetDeadline():
-                deadline = effect.deadline
-                if effect.seconds != inf or deadline is not None:
-                    deadline = Deadline(effect.limit, effect.seconds, deadline)
-                self.limit.deadline = deadline
-                # What ended the connection for the message before is not the error of this one.
-                self.transfer.failure = None
-            case FetchPassword() | FetchToken() | Adapt() | Respond():
-                return _computed(effect)
+                self._set_deadline(effect)
+            case ReadBinding():
+                return self.channel.binding()
+            case _:
+                return self._steps(effect)
+        return None
+
+    def _steps(self, effect: Send | Connect | Upgrade | Computation) -> Steps[Answer]:
+        match effect:
             case Send():
                 return self.transfer.send_command(effect)
             case Connect():
                 return self._open()
             case Upgrade():
                 return self._begin_tls()
-            case ReadBinding():
-                return self.channel.binding()
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
+                return _computed(effect)
             case _:  # never
                 assert_never(effect)
-        return None
+
+    def _set_deadline(self, effect: SetDeadline) -> None:
+        has_limit = effect.deadline is not None or effect.seconds != inf
+        self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline) if has_limit else None
+        # What ended the connection for the message before is not the error of this one.
+        self.transfer.failure = None
 
     def _receive(self, effect: Receive) -> Steps[RawReply]:
         self._reply = yield from self.transfer.receive(effect)

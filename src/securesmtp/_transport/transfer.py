@@ -48,7 +48,7 @@ class Transfer:
         channel: The socket.
         limit: How long the current step may take.
         failure: What ended the connection within the current dialogue, raised again by each later step of it.
-        was_silent: Whether a look has shown that nothing has come that no reply has used, and nothing was written since.
+        was_silent: Whether a look has shown that nothing unread has come, and nothing was written since.
     """
 
     def __init__(self, exchange: Exchange, channel: Channel, limit: StepLimit) -> None:

@@ -33,7 +33,7 @@ _USE_PARTIAL = 'partial="allow" sends it in several transactions'
 _SEE_RECIPIENTS = "error.recipients says who has the message; send it to the others once you know that they do not"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
     """What the server replied about a message that it accepted: for each recipient, and to the content each time."""
 
@@ -179,11 +179,11 @@ def _deliver(
 def _run_transaction(
     session: Session, part: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[TransactionResult]:
-    if pipelining != "off" and "PIPELINING" in session.capabilities:
+    if pipelining != "off" and "PIPELINING" in session.capabilities.keywords:
         attempt.progress = transaction = Transaction(session, part, partial)
-        return (yield from run_pipelined(transaction))
+        return run_pipelined(transaction)
     attempt.progress = progress = Progress()
-    return (yield from run_lockstep(session, part, partial, progress))
+    return run_lockstep(session, part, partial, progress)
 
 
 def transactions_needed(recipients: int, partial: Partial, session: Session) -> int:

@@ -217,6 +217,8 @@ def respond(effect: Respond) -> Dialogue[Response]:
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:
     """Return *submission*, adapted to a server that has these *capabilities*."""
+    if submission.fits(capabilities):
+        return submission
     return _checked(Submission, (yield Adapt(submission, capabilities)))
 
 

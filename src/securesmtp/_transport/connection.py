@@ -8,7 +8,6 @@ closes the connection: the dialogue gets the error of a lost connection, and the
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, TypeVar, assert_never
@@ -140,9 +139,8 @@ class Connection:
             effect = next(dialogue)
             while True:
                 try:
-                    answer = self._perform(effect)
-                    if isinstance(answer, Generator):
-                        answer = yield from answer
+                    steps = self._perform(effect)
+                    answer = self._reply if steps is None else (yield from steps)
                 except Exception as raised:  # noqa: BLE001 -- raised again unless the effect failed
                     effect = dialogue.throw(self._error_of(effect, raised))
                 else:
@@ -183,7 +181,7 @@ class Connection:
 
     def greet(self) -> Steps[RawReply]:
         """Read the greeting."""
-        return (yield from self.transfer.receive(Receive(Stage.GREETING)))
+        return (yield from self.transfer.wait_for_reply(Receive(Stage.GREETING)))
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> Steps[None]:
         """Run the last *dialogue* if the session is usable, and close in any case; its errors do not matter."""
@@ -213,36 +211,38 @@ class Connection:
 
     # Effects.
 
-    def _perform(self, effect: Effect) -> Answer | Steps[Answer]:
-        """Return the answer to *effect*, or the steps that lead to it."""
+    def _perform(self, effect: Effect) -> Steps[Answer] | None:
+        """Return the steps that lead to the answer to *effect*; None if it is performed, and `_reply` is the answer."""
         match effect:
             case Receive():
                 self._reply = self.transfer.next_reply(effect)
-                return self._reply or self._receive(effect)
+                return self._receive(effect) if self._reply is None else None
             case Block():
                 return self.transfer.send_block(effect)
             case CommandGroup():
                 self.transfer.queue(effect)
             case SetDeadline():
                 self._set_deadline(effect)
-            case ReadBinding():
-                return self.channel.binding()
             case _:
-                return self._steps(effect)
+                return self._perform_in_steps(effect)
         return None
 
-    def _steps(self, effect: Send | Connect | Upgrade | Computation) -> Steps[Answer]:
+    def _perform_in_steps(self, effect: Send | Connect | Upgrade | ReadBinding | Computation) -> Steps[Answer]:
+        answer: Answer = None
         match effect:
             case Send():
-                return self.transfer.send_command(effect)
-            case Connect():
-                return self._open()
-            case Upgrade():
-                return self._begin_tls()
+                yield from self.transfer.send_command(effect)
             case FetchPassword() | FetchToken() | Adapt() | Respond():
-                return _computed(effect)
+                answer = yield effect
+            case Connect():
+                answer = yield from self._open()
+            case Upgrade():
+                answer = yield from self._begin_tls()
+            case ReadBinding():
+                answer = self.channel.binding()
             case _:  # never
                 assert_never(effect)
+        return answer
 
     def _set_deadline(self, effect: SetDeadline) -> None:
         has_limit = effect.deadline is not None or effect.seconds != inf
@@ -251,7 +251,7 @@ class Connection:
         self.transfer.failure = None
 
     def _receive(self, effect: Receive) -> Steps[RawReply]:
-        self._reply = yield from self.transfer.receive(effect)
+        self._reply = yield from self.transfer.wait_for_reply(effect)
         return self._reply
 
     def _open(self) -> Steps[Opened]:
@@ -270,8 +270,3 @@ class Connection:
         self.exchange.begin_tls()
         self.exchange.tls = yield from self.channel.begin_tls()
         return self.exchange.tls
-
-
-def _computed(effect: Computation) -> Steps[Answer]:
-    answer: Answer = yield effect
-    return answer

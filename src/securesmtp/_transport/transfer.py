@@ -107,7 +107,8 @@ class Transfer:
             if not is_lost:
                 raise error from error.__cause__
         if is_early or self.exchange.is_answered_early:
-            raise early_reply_error((yield from self.receive(Receive(Stage.CONTENT))))
+            effect = Receive(Stage.CONTENT)
+            raise early_reply_error(self.next_reply(effect) or (yield from self.wait_for_reply(effect)))
         return is_lost
 
     def _write(self, data: memoryview) -> Steps[None]:
@@ -154,8 +155,8 @@ class Transfer:
             self.channel.note_reply()
         return raw
 
-    def receive(self, effect: Receive) -> Steps[RawReply]:
-        """Wait for the next reply and return it."""
+    def wait_for_reply(self, effect: Receive) -> Steps[RawReply]:
+        """Wait for the next reply, which has not come yet, and return it."""
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
         # If only what is held back can bring a reply, it is written first.
@@ -163,6 +164,7 @@ class Transfer:
             self._check()
             self._check_unsolicited()
             yield from self._flush()
+        # Asked again: what was just written may have been answered meanwhile.
         while (raw := exchange.next_reply()) is None:
             try:
                 self._check()
@@ -171,7 +173,7 @@ class Transfer:
                 if has_come:
                     self.limit.left()
                 elif not exchange.has_held_bytes:
-                    yield from self._wait_for_reply()
+                    yield from self._wait_and_read()
             except OSError as raised:
                 error = self.translate(raised)
                 # A reply that has come already counts, whatever ended the wait for it.
@@ -183,7 +185,7 @@ class Transfer:
         self.channel.note_reply()
         return raw
 
-    def _wait_for_reply(self) -> Steps[None]:
+    def _wait_and_read(self) -> Steps[None]:
         try:
             self.connected_socket()
             yield READ

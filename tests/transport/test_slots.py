@@ -11,10 +11,10 @@ from types import MemberDescriptorType
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, examples
 from protocol.play import TLS, opened, play, raw
 from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
@@ -59,12 +59,17 @@ class _Link:
     is_open = True
 
 
-@given(st.lists(st.tuples(st.sampled_from(["claim", "end", "too many", "wait"]), st.integers(0, 2)), max_size=40))
+@settings(max_examples=examples(200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["claim", "end", "too many", "wait"]), st.integers(0, 2)), min_size=30, max_size=30
+    )
+)
 def test_a_slot_that_is_claimed_without_the_rule_is_the_one_that_the_rule_picks(steps: list[tuple[str, int]]) -> None:
     """Whatever is in use, has expired or has carried enough messages, and nothing stays open that the rule closes."""
     now, taken = [100.0], list[Slot[Any]]()
-    settings = SecureMailer("localhost", 1, max_connections=3, max_idle=10)._settings
-    slots: Slots[Any] = Slots(settings, None, None, cast("Any", None), cast("Any", None))
+    options = SecureMailer("localhost", 1, max_connections=3, max_idle=10)._settings
+    slots: Slots[Any] = Slots(options, None, None, cast("Any", None), cast("Any", None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots_module, "monotonic", lambda: now[0])
         for step, number in steps:
@@ -72,7 +77,7 @@ def test_a_slot_that_is_claimed_without_the_rule_is_the_one_that_the_rule_picks(
             now[0] += 6 * number + 0.01 if step == "wait" else 0.01
             if step == "claim":
                 free = [slot for slot in slots if slot.is_free]
-                picked, expired = pick_slot([slot.state(now[0]) for slot in free], settings.max_idle)
+                picked, expired = pick_slot([slot.state(now[0]) for slot in free], options.max_idle)
                 links = [free[each].link for each in expired]
                 slot, closing = slots.claim(Lease(get_ident()))
                 assert slot is (None if picked is None else free[picked])

@@ -70,7 +70,7 @@ class Slots(Generic[L]):
         self._refusals: dict[str, Reply] = {}
         # Each `check` has a slot of its own, in addition to *max_connections*.
         self.check_slots: list[Slot[L]] = []
-        # What was used last, and when the rule is asked again: until then no connection expires that is not used.
+        # What was used last, and when the rule is asked again: until then no connection of another slot expires.
         self._last: Slot[L] = self._all[0]
         self._next_expiry = 0.0
         # Set by `close(abort=True)`: a connection that is opened later ends at once.
@@ -183,9 +183,10 @@ class Slots(Generic[L]):
 
         Call this while the lease is not done, and emit the events later: from then on, another send may close *link*.
         """
-        slot.last_used, self._last = monotonic(), slot
-        if slot.remaining <= 0:
-            self._next_expiry = 0.0
+        slot.last_used = monotonic()
+        if slot is not self._last:
+            # What was used before may have carried enough messages.
+            self._last, self._next_expiry = slot, 0.0
         events: list[Event] = []
         refusal = None if slot.session is None else slot.session.chunking_refused
         # `setdefault` is atomic: if two threads come at the same time, one of them emits the event.

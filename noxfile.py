@@ -205,6 +205,23 @@ def bench_async(session: nox.Session) -> None:
 
 
 @nox.session
+def million(session: nox.Session) -> None:
+    """
+    Send a million messages over TLS to a server 100 ms away, from one process and from two; as root, on Linux.
+
+    `nox -s million -- --count 10000` takes seconds; `--pages` updates the figures in docs/.
+    It fails if a message was lost or came twice.
+    """
+    install_wheel(session, "demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else Path(session.create_tmp()).resolve()
+    measured = str(target / "million.json")
+    session.run("python", "-m", "bench.million", "--limit", "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.million_plots", measured, str(target), env=env)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Fuzz each target for a minute, or longer: `nox -s fuzz -- -max_total_time=600`."""
     install_wheel(session, "demo", "fuzz")

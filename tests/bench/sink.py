@@ -7,7 +7,6 @@ round trip in each direction, and the first of a connection for a whole one more
 
 from __future__ import annotations
 
-import multiprocessing
 import select
 import socket
 import ssl
@@ -19,10 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.processes import child
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_SPAWN = multiprocessing.get_context("spawn")
 _READ = 1 << 18
 _SHOWN = 20
 _REPLIES = {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n", b"AUTH": b"235 welcome\r\n"}
@@ -61,7 +61,7 @@ class Sink:
 @contextmanager
 def sink(certificate: str, offer: str) -> Iterator[Sink]:
     """Start a server that offers what *offer* says, and end it."""
-    with _child(_serve, certificate, offer) as (pipe, port):
+    with child(_serve, certificate, offer) as (_, pipe, port):
         yield Sink(port, pipe)
 
 
@@ -71,20 +71,8 @@ def distance(port: int, rtt: float) -> Iterator[int]:
     if not rtt:
         yield port
         return
-    with _child(_relay, port, rtt) as (_, far):
+    with child(_relay, port, rtt) as (_, _, far):
         yield far
-
-
-@contextmanager
-def _child(work: object, *arguments: object) -> Iterator[tuple[Connection, int]]:
-    mine, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=work, args=(*arguments, theirs), daemon=True)  # type: ignore[arg-type]
-    process.start()
-    try:
-        yield mine, mine.recv()
-    finally:
-        process.terminate()
-        process.join()
 
 
 def _serve(certificate: str, offer: str, pipe: Connection) -> None:

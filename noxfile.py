@@ -166,11 +166,17 @@ def bench(session: nox.Session) -> None:
     """
     Measure this library and other clients, and draw the results; no number makes it fail.
 
-    `nox -s bench -- --quick` is short; `--pages` updates the figures in docs/; other arguments go to `bench.speed`.
+    `nox -s bench -- --aims` measures the aims alone, and prints a row for each; `--calls` prints the calls and the CPU
+    of a message by part of the library. `--quick` is short; `--pages` updates the figures in docs/; other arguments go
+    to `bench.speed`, `bench.aims` or `bench.calls`.
     """
-    install_wheel(session, "demo", "bench")
+    install_wheel(session, "async,demo", "bench")
     env = {"PYTHONPATH": str(HERE / "tests")}
     modules = Path(session.create_tmp()).resolve()
+    for name in ("aims", "calls"):
+        if (flag := f"--{name}") in session.posargs:
+            session.run("python", "-m", f"bench.{name}", *(each for each in session.posargs if each != flag), env=env)
+            return
     # Without npm, nodemailer is left out, and named as such.
     if shutil.which("npm"):
         session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)

@@ -55,7 +55,6 @@ def options(task: Task) -> dict[str, Any]:
         "password": task.login[1],
         "ca_file": task.ca,
         "max_connections": task.connections,
-        "max_messages": 10_000,
     }
 
 
@@ -70,7 +69,7 @@ async def ours(task: Task) -> AsyncIterator[Work]:
         with Path(task.folder, "content").open("rb") as file:  # noqa: ASYNC230 -- opening it takes no time
             await mailer.send_bytes(file, mail_from="a@example.test", recipients=task.people)
 
-    async with AsyncSecureMailer("localhost", task.port, **options(task)) as mailer:
+    async with AsyncSecureMailer(task.host, task.port, **options(task)) as mailer:
         yield by_tasks(send_file if task.message == "file" else lambda: mailer.send(mail))
 
 
@@ -80,7 +79,7 @@ async def ours_session(task: Task) -> AsyncIterator[Work]:
     from securesmtp import AsyncSecureMailer
 
     mail = message(task)
-    async with AsyncSecureMailer("localhost", task.port, **options(task), pipelining="session") as mailer:
+    async with AsyncSecureMailer(task.host, task.port, **options(task), pipelining="session") as mailer:
 
         async def work(tasks: int, count: int, start: anyio.Event) -> None:
             await start.wait()
@@ -97,7 +96,7 @@ async def ours_in_threads(task: Task) -> AsyncIterator[Work]:
 
     mail = message(task)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(task.connections))
-    with SecureMailer("localhost", task.port, **options(task)) as mailer:
+    with SecureMailer(task.host, task.port, **options(task)) as mailer:
         yield by_tasks(lambda: asyncio.to_thread(mailer.send, mail))
 
 
@@ -108,7 +107,7 @@ async def aiosmtplib_clients(task: Task) -> AsyncIterator[list[aiosmtplib.SMTP]]
 
     clients = [
         aiosmtplib.SMTP(
-            hostname="localhost",
+            hostname=task.host,
             port=task.port,
             use_tls=True,
             tls_context=task.context(),

@@ -6,11 +6,10 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 # More than this makes a measurement noisy: cores that other programs keep busy, the part of the time that the host of a
 # virtual machine takes away, processes that wait for a core before the start, and the width of a ratio's rounds.
@@ -71,25 +70,31 @@ def _own() -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio that was measured once in each round: the middle one, the least and the most."""
+    """
+    A ratio of two clients that took turns.
 
-    middle: float
+    Attributes:
+        value: That of the best round of each: what else the machine does makes a round worse, never better.
+        least: The least of all rounds.
+        most: The most of all rounds.
+    """
+
+    value: float
     least: float
     most: float
 
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Ratio:
-        """Return that of the *values* of the rounds."""
-        return cls(median(values), min(values), max(values))
+    def inverse(self) -> Ratio:
+        """Return the ratio the other way round."""
+        return Ratio(1 / self.value, 1 / self.most, 1 / self.least)
 
     @property
     def is_wide(self) -> bool:
         """Whether the rounds differ so much that the machine did something else."""
-        return self.most - self.least > WIDTH * self.middle
+        return self.most - self.least > WIDTH * self.value
 
     def __str__(self) -> str:
         """Return what is printed; a question mark if it is wide."""
-        return f"{self.middle:.2f} ({self.least:.2f} to {self.most:.2f}){'?' * self.is_wide}"
+        return f"{self.value:.2f} ({self.least:.2f} to {self.most:.2f}){'?' * self.is_wide}"
 
 
 def description() -> str:

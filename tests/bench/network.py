@@ -44,9 +44,15 @@ def missing() -> str:
     return tried.stderr.strip()
 
 
+def is_inside() -> bool:
+    """Return whether this process has a network of its own."""
+    return _INSIDE in os.environ
+
+
 def enter(module: str) -> None:
     """Run `python -m MODULE` with the same arguments in a new network namespace, in place of this process; once."""
-    if _INSIDE in os.environ:
+    if is_inside():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
     # The child processes have the packages that this one has.
     environment = os.environ | {_INSIDE: "1", "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
@@ -73,7 +79,6 @@ def _hold_back(rtt: float, pipe: Connection) -> None:
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"delay", _IFF_TUN | _IFF_NO_PI))
     # A full queue would lose packets.
     for command in (
-        "link set lo up",
         f"link set delay mtu {_MTU} txqueuelen 100000",
         f"address add {NEAR}/24 dev delay",
         "link set delay up",

@@ -59,9 +59,9 @@ class Sink:
 
 
 @contextmanager
-def sink(certificate: str, offer: str) -> Iterator[Sink]:
+def sink(certificate: str, offer: str, address: str = "127.0.0.1") -> Iterator[Sink]:
     """Start a server that offers what *offer* says, and end it."""
-    with child(_serve, certificate, offer) as (_, pipe, port):
+    with child(_serve, certificate, offer, address) as (_, pipe, port):
         yield Sink(port, pipe)
 
 
@@ -75,13 +75,13 @@ def distance(port: int, rtt: float) -> Iterator[int]:
         yield far
 
 
-def _serve(certificate: str, offer: str, pipe: Connection) -> None:
+def _serve(certificate: str, offer: str, address: str, pipe: Connection) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     words = ["sink", *offer.split(), "8BITMIME", "AUTH PLAIN LOGIN", "SIZE"]
     ehlo = "".join(f"250{' ' if word is words[-1] else '-'}{word}\r\n" for word in words).encode()
     counts = Counts()
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+    with socket.create_server((address, 0), backlog=64) as server:
         pipe.send(server.getsockname()[1])
         threading.Thread(target=_accept, args=(server, context, ehlo, counts), daemon=True).start()
         with suppress(EOFError):

@@ -1,5 +1,5 @@
 """
-The async clients that are measured, one in a process of its own: `python -m bench.async_clients NAME TASK TASKS`.
+The async clients that are measured, one in a process of its own: `python -m bench.async_clients NAME TASK`.
 
 Each gets the same message, the same trust, the same login and the same number of connections, which are open before the
 clock starts. aiosmtplib is used as its documentation says for many messages: several `SMTP` instances that stay
@@ -192,7 +192,7 @@ def main() -> None:
     """Measure one client with one task."""
     backend, client = CLIENTS[sys.argv[1]]
     task = Task(**json.loads(sys.argv[2]))
-    print(json.dumps(anyio.run(measure, client, task, int(sys.argv[3]), backend=backend)))
+    print(json.dumps(anyio.run(measure, client, task, task.tasks or task.connections, backend=backend)))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Task:
         host: The server's name.
         opening: How many messages each connection has before the clock starts. With one it is open; with three, the
             server was tried for overlapping as well.
+        tasks: How many tasks an async client has; 0: as many as connections.
     """
 
     port: int
@@ -66,6 +67,7 @@ class Task:
     folder: str = ""
     host: str = "localhost"
     opening: int = 3
+    tasks: int = 0
 
     @property
     def people(self) -> list[str]:

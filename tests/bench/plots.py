@@ -71,7 +71,8 @@ def _table(targets: list[dict[str, Any]]) -> str:
         kind = each["client"].removeprefix("securesmtp").removeprefix(", ") or "default"
         aim = f"{'at least' if each['what'] == 'rate' else 'at most'} {each['times']:g}"
         what = {"rate": "messages a second", "time": "seconds"}.get(each["what"], each["what"])
-        got = f"{each['ratio']:.3g} x {what}{'' if each['met'] else ' (not met)'}"
+        spread = f"{each['least']:.3g} to {each['most']:.3g}{'' if each['met'] else ', not met'}"
+        got = f"{each['ratio']:.3g} x {what} ({spread})"
         lines.append(f"| {each['case']} | {kind} | {', '.join(each['others'])} | {got} | {aim} |")
     return "\n".join(lines) + "\n"
 

@@ -604,7 +604,7 @@ def test_what_a_callable_raises_is_raised_or_returned(serve: Serve, mailer: Mail
     ("offer", "where"),
     [
         (CHUNK, (overlap.OverlappingSender, "_advance_oldest")),
-        (CHUNK, (Content, "chunk")),
+        (CHUNK, (Content, "whole_chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
     ],
@@ -971,6 +971,7 @@ def test_an_error_in_the_callers_code_ends_only_its_message(
         return adapt_to(submission, capabilities)
 
     monkeypatch.setattr(Submission, "adapt_to", adapt_or_fail)
+    monkeypatch.setattr(Submission, "fits", lambda *_: False)
     server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     mine._pool.overlap_support.confirm()

@@ -11,15 +11,16 @@ from types import MemberDescriptorType
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, examples
 from protocol.play import TLS, opened, play, raw
 from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
 from securesmtp._protocol.dialogue import Session, reset
 from securesmtp._protocol.effects import Answer, Dialogue
+from securesmtp._transport import slots as slots_module
 from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
@@ -57,6 +58,45 @@ def test_the_most_recently_used_connection_is_picked(slots: list[SlotState], max
 
 def _acquire(mine: SecureMailer, lease: Lease) -> Slot[Link]:
     return drive(mine._pool.acquire(lease, None, ThreadWaiter), perform)
+
+
+class _Link:
+    is_open = True
+
+
+@settings(max_examples=examples(200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["claim", "end", "too many", "wait"]), st.integers(0, 2)), min_size=30, max_size=30
+    )
+)
+def test_a_slot_that_is_claimed_without_the_rule_is_the_one_that_the_rule_picks(steps: list[tuple[str, int]]) -> None:
+    """Whatever is in use, has expired or has carried enough messages, and nothing stays open that the rule closes."""
+    now, taken = [100.0], list[Slot[Any]]()
+    options = SecureMailer("localhost", 1, max_connections=3, max_idle=10)._settings
+    slots: Slots[Any] = Slots(options, None, None, cast("Any", None), cast("Any", None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots_module, "monotonic", lambda: now[0])
+        for step, number in steps:
+            # Never twice the same time, by which the rule could not tell which was used last.
+            now[0] += 6 * number + 0.01 if step == "wait" else 0.01
+            if step == "claim":
+                free = [slot for slot in slots if slot.is_free]
+                picked, expired = pick_slot([slot.state(now[0]) for slot in free], options.max_idle)
+                links = [free[each].link for each in expired]
+                slot, closing = slots.claim(Lease(get_ident()))
+                assert slot is (None if picked is None else free[picked])
+                assert [link for link, _ in closing] == links
+                if slot is not None:
+                    slot.messages_left = slot.messages_left - 1 if slot.link else number
+                    slot.link = slot.link or _Link()
+                    taken.append(slot)
+            elif step != "wait" and taken:
+                slot = taken.pop(number % len(taken))
+                slots.mark_used(slot, slot.link)
+                if step == "too many":
+                    slot.messages_left = 0
+                cast("Lease", slot.lease).done = True
 
 
 def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:

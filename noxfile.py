@@ -282,6 +282,15 @@ def pythons(session: nox.Session) -> None:
         session.run(*script, *PYTEST[1:], *session.posargs, external=True)
 
 
+@nox.session(python="3.14t")
+def free_threads(session: nox.Session) -> None:
+    """Run the suite on a free-threaded Python, without the interpreter's lock, and measure whether the pool scales."""
+    install_wheel(session, "async,demo", "test")
+    env = {"PYTHON_GIL": "0"}
+    session.run(*PYTEST, *session.posargs, env=env)
+    session.run("python", "-m", "bench.free_threads", env=env | {"PYTHONPATH": str(HERE / "tests")})
+
+
 @nox.session(name="wheel")
 def wheel_session(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, and check their contents."""

@@ -188,6 +188,8 @@ def bench(session: nox.Session) -> None:
     with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
     if "--quick" not in arguments:
+        aims = ("--out", str(target / "aims.json"), "--table", str(target / "aims.md"))
+        session.run("python", "-m", "bench.aims", *aims, env=env)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 

@@ -188,6 +188,8 @@ def bench(session: nox.Session) -> None:
     with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
     if "--quick" not in arguments:
+        aims = ("--out", str(target / "aims.json"), "--table", str(target / "aims.md"))
+        session.run("python", "-m", "bench.aims", *aims, env=env)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 
@@ -280,6 +282,15 @@ def pythons(session: nox.Session) -> None:
     for version in ("3.14", "3.15"):
         script = ("bash", "tests/pythons/run", version, built, str(requirements))
         session.run(*script, *PYTEST[1:], *session.posargs, external=True)
+
+
+@nox.session(python="3.14t")
+def free_threads(session: nox.Session) -> None:
+    """Run the suite on a free-threaded Python, without the interpreter's lock, and measure whether the pool scales."""
+    install_wheel(session, "async,demo", "test")
+    env = {"PYTHON_GIL": "0"}
+    session.run(*PYTEST, *session.posargs, env=env)
+    session.run("python", "-m", "bench.free_threads", env=env | {"PYTHONPATH": str(HERE / "tests")})
 
 
 @nox.session(name="wheel")

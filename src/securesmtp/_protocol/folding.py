@@ -115,9 +115,9 @@ def quote_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, limit: int, utf8: bool) -> str:
+def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, limit: int) -> str:
     """
-    Return a field with parameters; non-ASCII ones are encoded (RFC 2231).
+    Return a field with parameters; those that are not plain ASCII are encoded (RFC 2231), also with SMTPUTF8.
 
     Raises:
         MessageError: The value or the name of a parameter cannot be written.
@@ -126,12 +126,14 @@ def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, l
         message = f"the value or the name of a parameter of the header field {name} is not a token (RFC 2045)"
         hint = f"use ASCII; the name of a parameter has at most {_MAX_PARAMETER_NAME} characters"
         raise MessageError(message, hint=hint)
-    parts = [value, *(part for key, text in parameters.items() for part in _parameter(key, text, utf8=utf8))]
+    parts = [value, *(part for key, text in parameters.items() for part in _parameter(key, text))]
     return fold(name, "; ".join(parts), limit)
 
 
-def _parameter(key: str, text: str, *, utf8: bool) -> list[str]:
-    if (utf8 or text.isascii()) and text.isprintable() and len(text) <= MAX_UNBROKEN:
+def _parameter(key: str, text: str) -> list[str]:
+    # Readers decode what looks like an encoded-word, drop spaces at the ends, and some show no raw UTF-8.
+    is_simple = text.isascii() and text.isprintable() and "=?" not in text and text == text.strip()
+    if is_simple and len(text) <= MAX_UNBROKEN:
         return [f"{key}={quote_string(text)}"]
     characters = [
         c

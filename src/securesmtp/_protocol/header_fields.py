@@ -165,7 +165,7 @@ class CheckedPolicy(EmailPolicy):
         parameters: Mapping[str, str] | None = getattr(value, "params", None)
         if parameters is not None:
             media_type = text.partition(";")[0].strip()
-            return format_mime_field(name, media_type, parameters, limit=self._limit, utf8=self.utf8)
+            return format_mime_field(name, media_type, parameters, limit=self._limit)
         if not text.isascii() and name.lower() in _ADDRESS_NAMES:
             return self._format_address_text(name, text)
         return format_text_field(name, text, limit=self._limit, utf8=self.utf8)

@@ -9,7 +9,7 @@ from email.headerregistry import Address
 from typing import TypeAlias
 
 from securesmtp._compose.characters import check_display_name
-from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.address import Mailbox, ascii_domain
 from securesmtp._shown import quote
 from securesmtp.errors import AddressError
 
@@ -50,9 +50,7 @@ def read_address(given: object, what: str) -> Address:
     elif isinstance(given, Address):
         name = given.display_name
     mailbox = _parse(address, what)
-    shown = check_display_name(name, what)
-    _warn_of_another_address(shown, mailbox, what)
-    return Address(shown, _unquote(mailbox.local), mailbox.domain)
+    return Address(check_display_name(name, what), _unquote(mailbox.local), mailbox.domain)
 
 
 def read_addresses(given: object, what: str) -> list[Address]:
@@ -96,13 +94,23 @@ def _unquote(local: str) -> str:
     return _ESCAPED.sub(r"\1", local[1:-1]) if local.startswith('"') else local
 
 
-def _warn_of_another_address(name: str, mailbox: Mailbox, what: str) -> None:
-    own = {mailbox.address.casefold(), f"{mailbox.local}@{mailbox.domain}".casefold()}
-    others = [found for found in _LIKE_ADDRESS.findall(name) if found.casefold() not in own]
+def warn_of_another_address(address: Address, what: str) -> None:
+    """Issue an `AddressWarning` at the caller of the caller, if the display name contains another address."""
+    others = [each for each in _LIKE_ADDRESS.findall(address.display_name) if not _is_same(each, address)]
     if others:
         message = (
             f"a display name in {what} contains the address {quote(others[0], allow_at=True)}, which is not its own: "
             "spam filters take this for a forged sender"
         )
-        # From `compose`'s caller, through the functions of this package.
-        warnings.warn(message, AddressWarning, stacklevel=5)
+        warnings.warn(message, AddressWarning, stacklevel=3)
+
+
+def _is_same(text: str, address: Address) -> bool:
+    local, _, domain = text.rpartition("@")
+    try:
+        return (local.casefold(), ascii_domain(domain.casefold())) == (
+            address.username.casefold(),
+            address.domain.lower(),
+        )
+    except ValueError:
+        return False

@@ -56,6 +56,10 @@ def check_file_name(name: object) -> str:
     if checked.strip() in {"", ".", ".."} or "/" in checked or "\\" in checked:
         message = f"{what} is not the name of a file: it is empty, or has a folder in it"
         raise MessageError(message, hint='pass the last part of the path alone, such as "report.pdf"')
+    # Python's own `get_filename` removes them.
+    if checked != checked.strip():
+        message = f"{what} begins or ends with a blank, which readers drop"
+        raise MessageError(message, hint="remove it")
     return checked
 
 

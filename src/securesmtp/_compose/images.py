@@ -11,14 +11,17 @@ from securesmtp.errors import MessageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Where HTML and CSS load something, also inside of a comment for Outlook: an attribute, or url(…), whose quotes are
-# entities in a style attribute. Linear: after white space that two repetitions could share comes a fixed character.
+# Where HTML and CSS load something, also inside of a comment for Outlook: an attribute, or url(…). This takes
+# linear time, because no two repetitions share a character.
 _PLACE = re.compile(
-    r"""(?<![\w-])(?:src|srcset|background|poster|href|data)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)"""
-    r"""|(?<![\w-])url\((?:[^()"']|"[^"()]*"|'[^'()]*')*\)""",
+    r"""((?<![\w-])(?:src|srcset|background|poster|href|data)\s*=\s*)("[^"]*"|'[^']*'|[^\s"'<>]+)"""
+    r"""|(?<![\w-])url\([^()]*\)""",
     re.IGNORECASE,
 )
-_REFERENCE = re.compile(r"""((?:(?<=[\s"'=(,;])|^)cid:)([^\s"'<>()&,;?#]*)""", re.IGNORECASE)
+# In a style attribute, quotes are entities.
+_REFERENCE = re.compile(
+    r"""((?:(?<=[\s"'(,])|(?<=&quot;)|(?<=&apos;)|(?<=&\#34;)|(?<=&\#39;)|^)cid:)([^\s"'<>()&,;?\#]*)""", re.IGNORECASE
+)
 
 
 def connect_images(html: str, ids: Mapping[str, str]) -> str:
@@ -35,7 +38,7 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
         found.add(label)
         return f"cid:{ids[label]}" if label in ids else reference[0]
 
-    connected = _PLACE.sub(lambda place: _REFERENCE.sub(replace, place[0]), html)
+    connected = _PLACE.sub(lambda place: (place[1] or "") + _REFERENCE.sub(replace, place[2] or place[0]), html)
     if missing := sorted(found - set(ids)):
         message = f"the HTML refers to {_list(missing)} by cid:, and inline does not have it"
         raise MessageError(message, hint=f"pass inline={{{quote(missing[0])}: …}}; a reader would see an empty box")

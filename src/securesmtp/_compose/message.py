@@ -6,7 +6,7 @@ from email.headerregistry import Group
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
 
-from securesmtp._compose.addresses import read_address, read_addresses
+from securesmtp._compose.addresses import read_address, read_addresses, warn_of_another_address
 from securesmtp._compose.body import build_body
 from securesmtp._compose.characters import check_line
 from securesmtp._compose.fields import MAX_TEXT, read_fields
@@ -80,7 +80,10 @@ def compose(  # noqa: PLR0913 -- all are keywords, one for each part of a messag
     """
     author = read_address(sender, "sender")
     message = EmailMessage()
-    _set_addresses(message, author, to=to, cc=cc, bcc=bcc, reply_to=reply_to)
+    people = _set_addresses(message, author, to=to, cc=cc, bcc=bcc, reply_to=reply_to)
+    for what, addresses in [("sender", [author]), *people.items()]:
+        for address in addresses:
+            warn_of_another_address(address, what)
     message["Subject"] = check_line(subject, "subject", MAX_TEXT)
     fields: list[tuple[str, str | Address]] = [] if unsubscribe is None else [*unsubscribe_fields(unsubscribe)]
     fields += _AUTOMATIC.items() if automatic else ()
@@ -103,7 +106,7 @@ def compose(  # noqa: PLR0913 -- all are keywords, one for each part of a messag
     return message
 
 
-def _set_addresses(message: EmailMessage, author: Address, **given: object) -> None:
+def _set_addresses(message: EmailMessage, author: Address, **given: object) -> dict[str, list[Address]]:
     message["From"] = author
     people = {what: read_addresses(each, what) for what, each in given.items()}
     if not (people["to"] or people["cc"] or people["bcc"]):
@@ -115,3 +118,4 @@ def _set_addresses(message: EmailMessage, author: Address, **given: object) -> N
     if not (people["to"] or people["cc"]):
         # Some readers cannot handle a message without any such field.
         message["To"] = Group("undisclosed-recipients", ())
+    return people

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from binascii import b2a_base64, b2a_qp
 from email import message_from_bytes
@@ -55,7 +56,8 @@ def text_part(text: object, subtype: str) -> EmailMessage:
     if 6 * len(re.findall(rb"[\x80-\xff]", data)) < len(data):
         _set_payload(part, "quoted-printable", b2a_qp(data).decode("ascii"))
     else:
-        _set_payload(part, "base64", _encode_base64([data]))
+        # Encoded, it has the line ends of a text on the wire (RFC 2045 §6.8).
+        _set_payload(part, "base64", _encode_base64(_blocks(io.BytesIO(data.replace(b"\n", b"\r\n")))))
     return part
 
 

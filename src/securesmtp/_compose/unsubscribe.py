@@ -12,7 +12,7 @@ from securesmtp.errors import AddressError, MessageError
 
 # RFC 3986 §2. One that is not percent-encoded is cut by some readers, and a long one cannot be folded.
 _MAX_URL = 900
-_URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()+*,;=-]|%[0-9A-Fa-f]{2})+")
 _HTTPS = re.compile(r"https://[^/?#]+.*", re.IGNORECASE)
 _HINT = 'pass ("mailto:leave@example.org?subject=…", "https://example.org/leave?t=…"), or one of them'
 

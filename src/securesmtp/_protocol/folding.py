@@ -27,6 +27,8 @@ _MAX_PARAMETER_NAME = 60
 # time: there is only one way to match.
 _CHUNK = re.compile(r'[ \t]*(?:"(?:[^"\\]+|\\.)*(?:"|\\?\Z)|[^ \t"]+)+|[ \t]+\Z', re.DOTALL)
 _WORD = re.compile(r"[ \t]*[^ \t]+|[ \t]+\Z")
+# Some readers end a file name at the first of these, even in a quoted string.
+_ODD_IN_FILE_NAMES = re.compile(r'["\\;]')
 _PARAMETER_NAME = re.compile(rf"[A-Za-z0-9!#$&+.^_`|~-]{{1,{_MAX_PARAMETER_NAME}}}")
 
 
@@ -130,10 +132,15 @@ def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, l
     return fold(name, "; ".join(parts), limit)
 
 
+def is_simple_parameter(key: str, text: str) -> bool:
+    """Return whether every reader gets *text* from a quoted string; some get nothing from raw UTF-8, if it is legal."""
+    # Readers decode what looks like an encoded-word, and drop spaces at the ends.
+    is_kept = text.isascii() and text.isprintable() and "=?" not in text and text == text.strip()
+    return is_kept and not (key in {"filename", "name"} and _ODD_IN_FILE_NAMES.search(text))
+
+
 def _parameter(key: str, text: str) -> list[str]:
-    # Readers decode what looks like an encoded-word, drop spaces at the ends, and some show no raw UTF-8.
-    is_simple = text.isascii() and text.isprintable() and "=?" not in text and text == text.strip()
-    if is_simple and len(text) <= MAX_UNBROKEN:
+    if is_simple_parameter(key, text) and len(text) <= MAX_UNBROKEN:
         return [f"{key}={quote_string(text)}"]
     characters = [
         c

@@ -82,7 +82,7 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 RULES: dict[str, tuple[Found, set[str]]] = {
     # The header's fields are folded, and the content's lines ended, before `content.py` frames them. A password that
-    # comes from a file loses its line end in `output.py`. An encoded text and a calendar have their line ends in base64.
+    # comes from a file loses its line end in `output.py`. A text in base64 has its line ends inside.
     "crlf": (
         _holds_cr,
         {

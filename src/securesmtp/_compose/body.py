@@ -63,7 +63,7 @@ def build_body(  # noqa: PLR0913 -- one for each part of a message
         _check_size([*alternatives, *page], [*images.values(), *files], max_size)
     if page:
         shown = [inline_part(file, ids[label]) for label, file in images.items()]
-        alternatives.append(multipart("related", [*page, *shown], type="text/html"))
+        alternatives.append(multipart("related", [*page, *shown]))
     if invitation is not None:
         # The last alternative is the best one (RFC 2046 §5.1.4).
         alternatives.append(invitation_part(invitation.method, invitation.data))

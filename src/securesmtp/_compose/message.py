@@ -11,6 +11,7 @@ from securesmtp._compose.body import build_body
 from securesmtp._compose.characters import check_line
 from securesmtp._compose.fields import MAX_TEXT, read_fields
 from securesmtp._compose.files import find_files, find_images
+from securesmtp._compose.parts import MIME_VERSION
 from securesmtp._compose.unsubscribe import unsubscribe_fields
 from securesmtp.errors import MessageError
 
@@ -99,7 +100,7 @@ def compose(  # noqa: PLR0913 -- all are keywords, one for each part of a messag
         domain=author.domain,
         max_size=max_size,
     )
-    message["MIME-Version"] = "1.0"
+    message.set_raw("MIME-Version", MIME_VERSION)
     for name, value in body.raw_items():
         message.set_raw(name, value)
     message.set_payload(body.get_payload())

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
+# The fields that most messages have, parsed once: that halves the time for a short message.
+_parse = default.header_factory
+MIME_VERSION = _parse("MIME-Version", "1.0")
+_ENCODINGS = {name: _parse("Content-Transfer-Encoding", name) for name in ("7bit", "quoted-printable", "base64")}
+_TYPES = {f"text/{name}": _parse("Content-Type", f'text/{name}; charset="utf-8"') for name in ("plain", "html")}
+# RFC 2387 §3.1 requires the parameter.
+_TYPES |= {
+    f"multipart/{name}": _parse("Content-Type", f"multipart/{name}{parameter}")
+    for name, parameter in {"mixed": "", "alternative": "", "related": '; type="text/html"'}.items()
+}
 # RFC 2045 §6.8: a line of base64 has 76 characters, for 57 bytes.
 _LINE, _LINE_BYTES = 76, 57
 _BLOCK = 1024 * _LINE_BYTES
@@ -43,7 +53,7 @@ def text_part(text: object, subtype: str) -> EmailMessage:
     lines = _LINE_ENDS.sub("\n", text)
     lines += "" if lines.endswith("\n") or not lines else "\n"
     part = EmailMessage()
-    part["Content-Type"] = f'text/{subtype}; charset="utf-8"'
+    part.set_raw("Content-Type", _TYPES[f"text/{subtype}"])
     if _PLAIN.fullmatch(lines):
         _set_payload(part, "7bit", lines)
         return part
@@ -61,12 +71,12 @@ def text_part(text: object, subtype: str) -> EmailMessage:
     return part
 
 
-def multipart(subtype: str, children: list[EmailMessage], **parameters: str) -> EmailMessage:
+def multipart(subtype: str, children: list[EmailMessage]) -> EmailMessage:
     """Return *children* as one part, or the only child itself."""
     if len(children) == 1:
         return children[0]
     part = EmailMessage()
-    part["Content-Type"] = "; ".join([f"multipart/{subtype}", *(f'{key}="{text}"' for key, text in parameters.items())])
+    part.set_raw("Content-Type", _TYPES[f"multipart/{subtype}"])
     part.set_payload(list[Message | str](children))
     return part
 
@@ -158,7 +168,7 @@ def _file_name(name: str) -> str:
 
 
 def _set_payload(part: EmailMessage, encoding: str, payload: str) -> None:
-    part["Content-Transfer-Encoding"] = encoding
+    part.set_raw("Content-Transfer-Encoding", _ENCODINGS[encoding])
     part.set_payload(payload)
 
 

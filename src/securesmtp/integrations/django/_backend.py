@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from django.core.mail.backends.base import BaseEmailBackend
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from django.core.mail import EmailMessage
 
     from securesmtp import ServerReport
+
+
+_LOGGER = logging.getLogger("securesmtp")
+# Whether this thread is logging a failure: a log handler that sends mail must not report its own failures without end.
+_IS_LOGGING = ContextVar("_IS_LOGGING", default=False)
 
 
 class EmailBackend(BaseEmailBackend):
@@ -194,11 +201,14 @@ class EmailBackend(BaseEmailBackend):
         return self.configuration.options.get("partial") or "raise"
 
     def _must_raise(self, error: Exception) -> bool:
-        """Return whether *error* is raised: with *fail_silently*, only if it is a mistake of the program."""
+        """Return whether to raise *error*: with *fail_silently*, only a mistake of the program; another is logged."""
         if not self.fail_silently or not isinstance(error, SecureSMTPError):
             return True
         # A message that this server cannot take is a `ConfigurationError` of a later stage.
-        return isinstance(error, ConfigurationError) and error.stage is Stage.CONFIGURATION
+        if isinstance(error, ConfigurationError) and error.stage is Stage.CONFIGURATION:
+            return True
+        _log(error)
+        return False
 
     @contextmanager
     def _mailer(self) -> Iterator[SecureMailer]:
@@ -210,3 +220,12 @@ class EmailBackend(BaseEmailBackend):
             except ConfigurationError as error:
                 raise self.configuration.wrapped(error) from error
             yield mailer
+
+
+def _log(error: SecureSMTPError) -> None:
+    if not _IS_LOGGING.get():
+        token = _IS_LOGGING.set(True)
+        try:
+            _LOGGER.warning("failed silently, %s, %s: %s", error.outcome, error.message_id, error)
+        finally:
+            _IS_LOGGING.reset(token)

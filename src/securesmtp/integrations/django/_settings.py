@@ -98,7 +98,7 @@ class Configuration:
     def default(self, key: str) -> Any:  # noqa: ANN401 -- a setting may be anything
         """Return the setting for *key* where the backend was not given it."""
         if self.alias is not None:
-            return None
+            return False if key in {"use_tls", "use_ssl"} else None
         if key == "port" and not settings.is_overridden("EMAIL_PORT"):
             # Django's default, 25, is the port of neither mode.
             return None

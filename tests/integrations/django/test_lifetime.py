@@ -259,6 +259,17 @@ def test_a_child_sends_although_its_parent_held_the_lock(serve: Serve, configure
     assert (len(server.accepted), len(server.connections)) == (3, 2)
 
 
+def test_a_child_waits_for_no_send_of_its_parent(ca_file: Path) -> None:
+    """Its end would take five seconds more. The send may also go on in the child."""
+    mailers = _mailers.Mailers()
+    with mailers.use({"host": "localhost", "ca_file": ca_file}) as mailer:
+        mailers.renew()
+        mailers.close(wait=30)
+        assert mailer._core.is_closed
+    with mailers.use({"host": "localhost", "ca_file": ca_file}) as other:
+        assert other is not mailer
+
+
 def test_at_the_end_of_the_process_the_server_gets_quit(serve: Serve, ca_file: Path) -> None:
     """A program that only sends: no warning, no handler of its own."""
     server = serve()

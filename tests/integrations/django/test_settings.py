@@ -287,6 +287,10 @@ def test_what_a_subclass_sets_later_counts(serve: Serve, configure_email: Config
 
     configure_email()
     assert FromDatabase().send_messages([to()]) == 1
+    both = FromDatabase()
+    both.use_tls = True
+    with pytest.raises(ImproperlyConfigured, match="mutually exclusive"):
+        both.send_messages([to()])
 
 
 def test_a_backend_shows_no_password(configure: Configure) -> None:

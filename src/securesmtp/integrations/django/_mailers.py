@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ _EXIT_WAIT = 5.0
 @dataclass(eq=False, slots=True)
 class _Entry:
     mailer: SecureMailer
-    users: int = 0
+    users: set[object] = field(default_factory=set)
 
 
 class Mailers:
@@ -46,7 +46,7 @@ class Mailers:
         """Make a new lock: in the child of a fork, the old one may be held by a thread that does not exist there."""
         self._changed = threading.Condition()
         for entry in self._entries.values():
-            entry.users = 0
+            entry.users.clear()
 
     @contextmanager
     def use(self, arguments: Mapping[str, Any]) -> Iterator[SecureMailer]:
@@ -60,12 +60,14 @@ class Mailers:
         with self._changed:
             entry = self._entries.pop(key, None) or _Entry(SecureMailer(**arguments))
             self._entries[key] = entry
-            entry.users += 1
+            user = object()
+            entry.users.add(user)
         try:
             yield entry.mailer
         finally:
             with self._changed:
-                entry.users -= 1
+                # Not there any more in the child of a fork.
+                entry.users.discard(user)
                 self._changed.notify_all()
                 surplus = self._take_surplus()
             for mailer in surplus:

@@ -47,7 +47,9 @@ def load(test: str) -> dict[str, Any]:
 
 def manage(folder: Path, settings: str, *command: str) -> list[str]:
     """Make a project with these settings; return how to run a command of its manage.py."""
-    (folder / "settings.py").write_text(f"SECRET_KEY = 'x'\n{settings}", "utf-8")
+    (folder / "settings.py").write_text(
+        f"SECRET_KEY, INSTALLED_APPS = 'x', ['securesmtp.integrations.django']\n{settings}", "utf-8"
+    )
     (folder / "manage.py").write_text(
         "import os, sys\n"
         "os.environ['DJANGO_SETTINGS_MODULE'] = 'settings'\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ from django.utils.log import AdminEmailHandler
 
 from conftest import Serve, unmeasured
 from integrations.django.conftest import HAS_MAILERS, Configure
-from integrations.django.test_sending import backend_that_is_silent, default_connection, refuse, to
+from integrations.django.test_sending import backend_that_is_silent, default_connection, path, refuse, to
 from scripted import Peer, honest
 from securesmtp import (
     AuthenticationError,
@@ -229,6 +231,39 @@ def test_the_end_does_not_wait_for_ever(serve: Serve, configure: Configure) -> N
     assert message.securesmtp_result.outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize("count", [1, 12], ids=["one", "many"])
+def test_an_interrupt_leaves_the_outcome_on_the_message(serve: Serve, configure: Configure, count: int) -> None:
+    """A web server's worker ends a request by SystemExit in a signal handler (PITFALLS-1 D4)."""
+    interrupted, replies = threading.Event(), itertools.count()
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        raise SystemExit(number)
+
+    def content(peer: Peer, data: bytes) -> bytes:
+        if next(replies) == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert interrupted.wait(20)
+        return b"250 2.0.0 queued\r\n"
+
+    server = serve(honest(replies={"CONTENT": content}))
+    configure(server)
+    messages = [to(number) for number in range(count)]
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(SystemExit):
+            default_connection().send_messages(messages)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    close_mailers()
+    server.joined()
+    arrived = {path(each.recipients[0]) for each in server.accepted}
+    for message in messages:
+        result = message.securesmtp_result
+        known = {Outcome.ACCEPTED, Outcome.UNKNOWN} if message.to[0] in arrived else {None, Outcome.NOT_SENT}
+        assert (None if result is None else result.outcome) in known
+
+
 @FORKS
 def test_a_child_sends_although_its_parent_held_the_lock(serve: Serve, configure: Configure) -> None:
     """As the workers of a web server do; the parent's connection goes on (PITFALLS-1 D1)."""
@@ -247,6 +282,8 @@ def test_a_child_sends_although_its_parent_held_the_lock(serve: Serve, configure
     assert locked.wait(20)
     child = os.fork()
     if child == 0:  # pragma: no cover -- in another process
+        # It ends if it waits for a lock.
+        signal.alarm(20)
         try:
             os._exit(0 if to(1).send() == 1 else 2)
         finally:

@@ -169,10 +169,15 @@ class EmailBackend(BaseEmailBackend):
         try:
             receipt = mailer.send(content, mail_from=mail_from, recipients=recipients, partial=self._partial)
         except SecureSMTPError as error:
-            set_result(message, SendResult(0, error.message_id, error.outcome, error=error))
+            set_result(message, _result(error))
             if self._must_raise(error):
                 raise
             return 0
+        except BaseException as interrupt:
+            # Such as the time limit of a web server's worker.
+            if isinstance(interrupt.__cause__, SecureSMTPError):
+                set_result(message, _result(interrupt.__cause__))
+            raise
         set_result(message, SendResult(0, receipt.message_id, Outcome.ACCEPTED, receipt))
         return 1
 
@@ -187,11 +192,17 @@ class EmailBackend(BaseEmailBackend):
                 content, mail_from, recipients = prepare(message)
                 yield Envelope(mail_from, recipients, content)
 
-        for result in mailer.send_many(envelopes(), partial=self._partial):
-            set_result(messages[result.index], result)
-            sent += result.receipt is not None
-            if result.error is not None and self._must_raise(result.error):
-                failures.append(result.error)
+        results = mailer.send_many(envelopes(), partial=self._partial)
+        try:
+            for result in results:
+                set_result(messages[result.index], result)
+                sent += result.receipt is not None
+                if result.error is not None and self._must_raise(result.error):
+                    failures.append(result.error)
+        finally:
+            # After an interrupt: the messages that were being sent are finished.
+            for result in results:
+                set_result(messages[result.index], result)
         if failures:
             raise failures[0]
         return sent
@@ -220,6 +231,10 @@ class EmailBackend(BaseEmailBackend):
             except ConfigurationError as error:
                 raise self.configuration.wrapped(error) from error
             yield mailer
+
+
+def _result(error: SecureSMTPError) -> SendResult:
+    return SendResult(0, error.message_id, error.outcome, error.receipt, error)
 
 
 def _log(error: SecureSMTPError) -> None:

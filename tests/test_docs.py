@@ -32,7 +32,7 @@ from scripted import Peer, honest
 from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
 from securesmtp._protocol import sasl
 from securesmtp.errors import CertificateError
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer
 
 ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
@@ -165,7 +165,6 @@ def example_net(
         yield mailer
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("page", sorted({name.rpartition("-")[0] for name, block in PYTHON.items() if not block.mark}))
 def test_each_page_runs_as_printed(page: str, example_net: SecureMailer) -> None:
     """Its blocks run in order, given a mailer, and read no name that the page does not define."""
@@ -222,18 +221,17 @@ def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pyt
 @pytest.fixture
 def local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[tuple[LocalServer, SecureMailer]]:
+) -> Iterator[tuple[MailServer, SecureMailer]]:
     """Start a server that refuses nobody@example.net, and make a mailer for it; undo what a page changes."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG, "securesmtp")
-    with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
+    with MailServer(login=("me", "secret"), refuse=["nobody@example.net"]) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(server.host, server.port, username="me", password="secret", policy=policy) as mailer:
             yield server, mailer
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_a_broken_run_continues_from_its_journal(local: tuple[LocalServer, SecureMailer]) -> None:
+def test_a_broken_run_continues_from_its_journal(local: tuple[MailServer, SecureMailer]) -> None:
     """What may have arrived is returned, not sent; the rest is sent once, except a message with a bad address."""
     server, mailer = local
     names = _run(MANY, mailer)
@@ -251,9 +249,8 @@ def test_a_broken_run_continues_from_its_journal(local: tuple[LocalServer, Secur
     assert last == dict.fromkeys(ids, "accepted") | {ids[1]: "unknown", ids[2]: "begun", ids[7]: "again"}
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("fault", ["the login", "the port"])
-def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
+def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[MailServer, SecureMailer]) -> None:
     """After a wrong password or an outage nothing was delivered, so the journal leaves nothing out."""
     server, fixed = local
     names = _run(MANY, fixed)
@@ -271,9 +268,8 @@ def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tup
     assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses)
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 def test_the_pages_counter_and_log_are_as_printed(
-    local: tuple[LocalServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
+    local: tuple[MailServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The counter counts each outcome, and the log has the printed lines, except for names and numbers."""
     server, watched = local

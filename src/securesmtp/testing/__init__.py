@@ -11,25 +11,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from securesmtp.testing._async_recording import AsyncRecordingMailer
     from securesmtp.testing._faults import FAULTS, Fault, FaultName
     from securesmtp.testing._received import Attachment, Received
+    from securesmtp.testing._recording import RecordingMailer
     from securesmtp.testing._server import LocalServer, MailServer
 
-__all__ = ["FAULTS", "Attachment", "Fault", "FaultName", "LocalServer", "MailServer", "Received"]
-
+__all__ = [
+    "FAULTS",
+    "AsyncRecordingMailer",
+    "Attachment",
+    "Fault",
+    "FaultName",
+    "LocalServer",
+    "MailServer",
+    "Received",
+    "RecordingMailer",
+]
 _MODULES = {
     "FAULTS": "_faults",
+    "AsyncRecordingMailer": "_async_recording",
     "Attachment": "_received",
     "Fault": "_faults",
     "FaultName": "_faults",
     "LocalServer": "_server",
     "MailServer": "_server",
     "Received": "_received",
+    "RecordingMailer": "_recording",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first used: a recording mailer needs neither aiosmtpd nor trustme."""
+    """Import a name when it is first used: RecordingMailer needs neither aiosmtpd nor trustme nor anyio."""
     if name not in _MODULES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

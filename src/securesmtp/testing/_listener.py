@@ -50,14 +50,14 @@ class Listener:
     A listening socket and the thread that serves its connections.
 
     Attributes:
-        port: The port, which the system has chosen.
+        port: The port.
     """
 
-    def __init__(self, connect: Callable[[asyncio.AbstractEventLoop], Connected]) -> None:
-        """Listen; *connect* makes what serves a connection."""
+    def __init__(self, connect: Callable[[asyncio.AbstractEventLoop], Connected], port: int) -> None:
+        """Listen on *port*, or on a free one if it is 0; *connect* makes what serves a connection."""
         self._connect = connect
         # Not by name: "localhost" may be ::1 first.
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=128)
         self._socket.settimeout(0)
         self.port: int = self._socket.getsockname()[1]
         self._loop, self._tasks = _Loop(), set[asyncio.Task[None]]()

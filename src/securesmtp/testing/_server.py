@@ -48,6 +48,7 @@ class MailServer(Inbox):
         refuse: Recipients to refuse with a 550 reply.
         fault: The name of a fault that it plays: one of `FAULTS`.
         delay: Seconds before each reply, for the fault ``slow``.
+        port: The port to listen on; 0 for a free one.
         on_message: Called with each message before the server confirms it, in the server's thread. If it raises, the
             client gets a 451 reply, and the end of the ``with`` block raises it.
 
@@ -56,7 +57,7 @@ class MailServer(Inbox):
 
     Attributes:
         host: ``"127.0.0.1"``; the certificate is for it, and for ``localhost``.
-        port: The port that the server listens on; 0 before the ``with`` block.
+        port: The port; with 0 given, known inside the ``with`` block.
         mode: As given.
         login: The username and the password; None if no login is required.
         ca_pem: The certificate of its CA in PEM form, for `TLSPolicy.ca_data`.
@@ -64,7 +65,7 @@ class MailServer(Inbox):
     """
 
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int
     ca_file: Path
 
     def __init__(  # noqa: PLR0913 -- keyword-only, with defaults
@@ -75,6 +76,7 @@ class MailServer(Inbox):
         refuse: Collection[str] = (),
         fault: FaultName | None = None,
         delay: float = 1.0,
+        port: int = 0,
         on_message: Callable[[Received], object] | None = None,
     ) -> None:
         """Make the CA; the server does not listen yet."""
@@ -84,7 +86,7 @@ class MailServer(Inbox):
         if mode not in tuple(TLSMode):
             message = f'mode is {quote(mode)}, neither "implicit" nor "starttls"'
             raise ValueError(message)
-        self.mode = TLSMode(mode)
+        self.mode, self.port = TLSMode(mode), port
         self.login: tuple[str, str] | None = (
             ("me", token_urlsafe()) if login == "new" else None if login == "any" else login
         )
@@ -102,7 +104,7 @@ class MailServer(Inbox):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             self.ca_file = Path(folder, "ca.pem")
             self.ca_file.write_text(self.ca_pem, "ascii")
-            self._listener = listener = Listener(self._connect)
+            self._listener = listener = Listener(self._connect, self.port)
             stack.callback(listener.stop)
             self.port = listener.port
             self._stack = stack.pop_all()

@@ -19,7 +19,7 @@ class Certificates:
     """
     A new CA, and the certificates of one server.
 
-    The CA and the good certificate are valid from 2000 to 2038, which is trustme's default: tests that change the clock
+    The CA and the good certificate are valid from 2000 to 3000, which is trustme's default: tests that change the clock
     do not make them invalid. The expired one differs from the good one by its dates alone.
 
     Attributes:
@@ -43,18 +43,23 @@ class Certificates:
     def _certificate(self, fault: FaultName | None, context: ssl.SSLContext) -> None:
         match fault:
             case "untrusted":
-                CA().issue_cert(*_NAMES).configure_cert(context)
+                _issue(CA(), context)
             case "expired":
-                long_ago = datetime(2000, 1, 2)  # noqa: DTZ001 -- trustme takes naive times, in UTC
-                self._authority.issue_cert(*_NAMES, not_after=long_ago).configure_cert(context)
+                # trustme takes naive times, in UTC.
+                _issue(self._authority, context, not_after=datetime(2000, 1, 2))  # noqa: DTZ001
             case "wrong_name":
-                self._authority.issue_cert("elsewhere.example").configure_cert(context)
+                _issue(self._authority, context, "elsewhere.example")
             case "self_signed":
-                # A CA of its own that shows its own certificate.
+                # A CA that shows its own certificate.
                 other = CA()
                 _show(LeafCert(other.private_key_pem.bytes(), other.cert_pem.bytes(), []), context)
             case _:
-                self._authority.issue_cert(*_NAMES).configure_cert(context)
+                _issue(self._authority, context)
+
+
+def _issue(authority: CA, context: ssl.SSLContext, *names: str, not_after: datetime | None = None) -> None:
+    unit = "securesmtp.testing"
+    authority.issue_cert(*names or _NAMES, organization_unit_name=unit, not_after=not_after).configure_cert(context)
 
 
 def _show(certificate: LeafCert, context: ssl.SSLContext) -> None:

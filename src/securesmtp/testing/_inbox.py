@@ -87,8 +87,11 @@ class Inbox:
         Raises:
             AssertionError: No message fits, or not *count* of them. The text lists the messages, and says what is
                 different in the one that fits best.
+            ValueError: *count* is below 1.
         """
         __tracebackhide__ = True
+        if count is not None and count < 1:
+            raise ValueError(f"count is {count}: use assert_nothing_sent(), or look at messages")
         checks = [_recipient(address) for address in ([to] if isinstance(to, str) else to)]
         if mail_from is not None:
             checks.append(

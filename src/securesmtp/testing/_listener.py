@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     import ssl
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from securesmtp.testing._engine import Engine
 
 T = TypeVar("T")
-# Rounds of the loop in which TLS and its socket are closed, with one to spare.
+# Rounds of the loop in which a connection is closed, with one to spare.
 _ROUNDS = 4
 # A connection, and the TLS context with which it begins; None for STARTTLS.
 Connected = tuple["Engine", "ssl.SSLContext | None"]
@@ -60,7 +61,8 @@ class Listener:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=128)
         self._socket.settimeout(0)
         self.port: int = self._socket.getsockname()[1]
-        self._loop, self._tasks = _Loop(), set[asyncio.Task[None]]()
+        self._loop, self._handshakes = _Loop(), set[asyncio.Task[None]]()
+        self._transports = WeakSet[asyncio.WriteTransport]()
         # A daemon: a server that nobody stops does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"securesmtp.testing {self.port}", daemon=True)
         self._thread.start()
@@ -81,32 +83,39 @@ class Listener:
         # -X dev would have it log each refused handshake.
         self._loop.set_debug(False)
         with _silence("mail.log", threading.get_ident()):
-            self._start(self._accept())
+            self._loop.add_reader(self._socket, self._accept)
             self._loop.run_forever()
             self._loop.close()
 
-    def _start(self, action: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(action)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self) -> None:
-        while True:
-            connection, _ = await self._loop.sock_accept(self._socket)
-            self._start(self._serve(connection))
+    def _accept(self) -> None:
+        # Not `sock_accept`: when that is cancelled, a connection that it has just accepted is never closed.
+        connection, _ = self._socket.accept()
+        connection.settimeout(0)
+        task = self._loop.create_task(self._serve(connection))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
         engine, context = self._connect(self._loop)
         # A handshake that fails or is cancelled closes the connection.
         with suppress(OSError):
-            await self._loop.connect_accepted_socket(lambda: engine, connection, ssl=context)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: engine, connection, ssl=context)
+            self._transports.add(transport)
 
     async def _end(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        # A task that has not begun when it is cancelled would not close its connection.
+        await asyncio.sleep(0)
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        for transport in self._transports:
+            transport.abort()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._socket.close()
-        # The transports close their sockets in the next rounds of the loop.
+        # TLS and its socket are closed in the next rounds of the loop.
         for _ in range(_ROUNDS):
             await asyncio.sleep(0)

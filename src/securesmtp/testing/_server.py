@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import TracebackType
 
+    from securesmtp._async_mailer import AsyncSecureMailer
     from securesmtp.testing._listener import Connected
     from securesmtp.testing._received import Received
 
@@ -153,21 +154,32 @@ class MailServer(Inbox):
             values["USERNAME"], values["PASSWORD"] = self.login
         return {prefix + name: value for name, value in values.items()}
 
-    def mailer(self, **options: Any) -> SecureMailer:  # noqa: ANN401 -- as the mailer's own
+    def options(self, **options: Any) -> dict[str, Any]:  # noqa: ANN401 -- as the mailers' own
         """
-        Return a mailer for this server, with login and CA; the end of the ``with`` block closes it.
+        Return the arguments of a mailer for this server after host and port: mode, CA and login.
 
         Args:
-            options: Arguments of `SecureMailer`; they replace those of the server.
+            options: Further arguments; they replace those of the server.
         """
         mine: dict[str, Any] = {"tls": self.mode}
         if "policy" not in options:
             mine["ca_file"] = self.ca_file
         if self.login is not None and "auth" not in options:
             mine["username"], mine["password"] = self.login
-        mailer = SecureMailer(self.host, self.port, **mine | options)
+        return mine | options
+
+    def mailer(self, **options: Any) -> SecureMailer:  # noqa: ANN401 -- as the mailer's own
+        """Return a mailer with `options`; the end of the ``with`` block closes it."""
+        mailer = SecureMailer(self.host, self.port, **self.options(**options))
         self._stack.callback(mailer.close)
         return mailer
+
+    def async_mailer(self, **options: Any) -> AsyncSecureMailer:  # noqa: ANN401 -- as the mailer's own
+        """Return an asynchronous mailer with `options`; close it in your event loop."""
+        # Needs an extra.
+        from securesmtp._async_mailer import AsyncSecureMailer
+
+        return AsyncSecureMailer(self.host, self.port, **self.options(**options))
 
     def clear(self) -> None:
         """Forget the messages, and what the fault has refused once."""

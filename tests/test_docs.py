@@ -6,14 +6,11 @@ import builtins
 import getpass
 import json
 import logging
-import os
 import queue
 import re
 import socket
 import ssl
-import subprocess
 import symtable
-import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from itertools import pairwise
@@ -76,7 +73,7 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
     `.ci/run` runs the last kind. Python without a comment is run by `test_each_page_runs_as_printed`.
     """
     language, _, mark = BLOCKS[name]
-    assert language in SHELL | SHOWN | {"python"}, "use one of these languages, or add it above"
+    assert language in SHELL | SHOWN | {"python", "js"}, "use one of these languages, or add it above"
     match mark.split(": ", 1):
         case "not run", why:
             assert why
@@ -293,18 +290,6 @@ def test_the_pages_counter_and_log_are_as_printed(
 def _shape(line: str) -> str:
     """Replace hosts, addresses, the server's words and numbers."""
     return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
-
-
-def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
-    """In a test file of its own, with the program that it tests."""
-    (block,) = (each for each in PYTHON.values() if each.mark == "run by: test_the_fixture_works_as_printed")
-    (tmp_path / "test_mail.py").write_text(block.code, "utf-8")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mail.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_the_mechanism_for_contributors_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,11 +83,11 @@ FAULTS: dict[FaultName, Fault] = {
         remark="`DeadlineExceededError` if a time limit of the mailer is shorter; not sent",
     ),
     "silent": Fault(
-        "accepts the connection and never says a word",
+        "accepts the connection, and sends nothing",
         Outcome.NOT_SENT,
         "DeadlineExceededError",
         retryable=True,
-        remark="wait less for it: `timeout=0.2`",
+        remark="give the mailer a short limit: `timeout=0.2`",
     ),
     "drops_in_content": Fault(
         "cuts the connection when it has read the first part of the content",
@@ -98,7 +98,7 @@ FAULTS: dict[FaultName, Fault] = {
         "a short one is fully sent by then, and its outcome is unknown",
     ),
     "drops_after_content": Fault(
-        "accepts the message, and cuts the connection instead of saying so", Outcome.UNKNOWN, "OutcomeUnknownError"
+        "keeps the message, and cuts the connection instead of confirming it", Outcome.UNKNOWN, "OutcomeUnknownError"
     ),
     "starttls_stripped": Fault(
         "does not offer STARTTLS, as if an attacker had removed it", Outcome.NOT_SENT, "DowngradeError"

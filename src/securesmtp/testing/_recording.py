@@ -48,7 +48,7 @@ class RecordingMailer(SecureMailer, Recorder):  # type: ignore[misc] # final for
 
     It takes the arguments of `SecureMailer`, has its methods, returns its receipts and raises its errors: arguments are
     checked and messages are built by the same code. It opens no connection, reads no certificate, asks for no password,
-    and starts no thread: `send_many` takes the next message when its result is asked for.
+    and starts no thread: ``send_many`` takes the next message when its result is asked for.
 
     Args:
         host: A name that is not looked up.

@@ -12,7 +12,7 @@ import threading
 import warnings
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
 from securesmtp._arguments import Given
 from securesmtp._bulk.batch import Batch
@@ -56,7 +56,6 @@ Partial = Literal["raise", "allow"]
 T = TypeVar("T")
 
 
-@final
 class SecureMailer:
     """
     Sends mail to one server over verified TLS, or not at all.

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from securesmtp import testing
 from securesmtp.testing import Attachment, MailServer, Received, RecordingMailer
 
 
@@ -231,3 +232,12 @@ def test_a_recording_mailer_in_threads_keeps_each_message() -> None:
     assert len(mailer.messages) == 80
     receipt = mailer.send(_message())
     assert re.search(r"queued as 81$", receipt.reply.text)
+
+
+def test_the_public_names_are_what_is_there() -> None:
+    """Each is imported when it is used; a mistyped one is an error."""
+    assert dir(testing) == sorted(testing.__all__)
+    assert all(getattr(testing, name) is not None for name in testing.__all__)
+    with pytest.raises(AttributeError, match="MailSever"):
+        testing.MailSever  # noqa: B018 -- the look-up is the test
+    assert testing.LocalServer(username="me", password="it").login == ("me", "it")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from conftest import examples, unmeasured
 from scripted import Mode
-from securesmtp import AuthenticationError, Envelope, OAuth2, Password, SecureMailer, errors
+from securesmtp import AuthenticationError, Envelope, OAuth2, Password, SecureMailer, TLSPolicy, errors
 from securesmtp.testing import MailServer, Received, _engine
 from securesmtp.testing._certificates import Certificates
 
@@ -183,6 +183,22 @@ def test_long_addresses_are_accepted_on_every_connection(mode: Mode) -> None:
     assert [received.recipients for received in server.messages] == [(address,)] * 6
 
 
+def test_a_new_fault_closes_idle_connections_alone() -> None:
+    """So it concerns the next send of a mailer that keeps its connection; a message that is being received goes on."""
+    server = MailServer(login=None)
+    server.fault = "full"
+    server.fault = None
+    with server:
+        idle, busy = Client(server), Client(server)
+        assert busy.say(b"MAIL FROM:<a@example.org>\r\n")[:3] == b"250"
+        server.fault = "refuses_recipients"
+        with suppress(OSError):
+            assert idle.file.readline() == b""
+        assert busy.say(b"RCPT TO:<b@example.org>\r\n")[:3] == b"550"
+        idle.close()
+        busy.close()
+
+
 # Logins
 
 
@@ -255,6 +271,15 @@ def test_it_says_where_it_is(mode: Mode, message: EmailMessage, monkeypatch: pyt
     assert not server.ca_file.exists()
     with MailServer(mode, login=None) as server, SecureMailer.from_url(server.url) as mailer:
         mailer.send(message)
+        assert server.env().keys() == {"SMTP_HOST", "SMTP_PORT", "SMTP_TLS", "SMTP_CA_FILE"}
+        server.mailer(policy=TLSPolicy(ca_data=server.ca_pem)).send(message)
+
+
+@pytest.mark.parametrize("wrong", ["ssl", "", None.__class__])
+def test_there_are_two_modes(wrong: Any) -> None:
+    """There is no server without TLS."""
+    with pytest.raises(ValueError, match='neither "implicit" nor "starttls"'):
+        MailServer(wrong)
 
 
 def test_it_listens_on_the_given_port() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+from functools import partial as bind
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from anyio.lowlevel import checkpoint
 
@@ -14,7 +15,7 @@ from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._recording import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
     from securesmtp.testing._faults import FaultName
 
-T = TypeVar("T")
 
-
-class AsyncRecordingMailer(AsyncSecureMailer, Recorder):  # type: ignore[misc] # final for users: see RecordingMailer
+class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
     """
     An `AsyncSecureMailer` that keeps its messages in memory: for tests that want no server.
 
@@ -109,45 +108,45 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):  # type: ignore[misc] #
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_async_messages(messages)
-        return _Results(self._results(messages, partial))
+        return _Results(messages, bind(self._server.result, partial=partial))
 
     async def check(self) -> ServerReport:
         """Return what a server without faults offers; as `AsyncSecureMailer.check`."""
         await checkpoint()
         return self._server.check()
 
-    async def _results(
-        self, messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope], partial: Partial
-    ) -> AsyncGenerator[SendResult]:
-        index = 0
-        async for message in messages if isinstance(messages, AsyncIterable) else _each(messages):
-            await checkpoint()
-            yield self._server.result(index, message, partial)
-            index += 1
-
 
 class _Results(AsyncResults):
-    """The results of a run in memory."""
+    """The results of a run in memory: the next message is taken when its result is asked for."""
 
-    def __init__(self, results: AsyncGenerator[SendResult]) -> None:
-        """Return *results*."""
-        self._results = results
+    def __init__(
+        self,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        result: Callable[[int, Message | Envelope], SendResult],
+    ) -> None:
+        """Return the *result* of each of *messages*, with its index."""
+        self._messages: Any = aiter(messages) if isinstance(messages, AsyncIterable) else iter(messages)
+        self._result, self._index = result, 0
 
     async def __anext__(self) -> SendResult:
         """Return the next result."""
-        return await anext(self._results)
+        await checkpoint()
+        if hasattr(self._messages, "__anext__"):
+            message = await anext(self._messages)
+        else:
+            try:
+                message = next(self._messages)
+            except StopIteration:
+                raise StopAsyncIteration from None
+        index, self._index = self._index, self._index + 1
+        return self._result(index, message)
 
     async def aclose(self) -> None:
         """End the run."""
-        await self._results.aclose()
+        self._messages = iter(())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End the run."""
         await self.aclose()
-
-
-async def _each(items: Iterable[T]) -> AsyncGenerator[T]:
-    for item in items:
-        yield item

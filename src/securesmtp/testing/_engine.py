@@ -103,9 +103,8 @@ class Engine(SMTP):
         return cast("Envelope", self.envelope)
 
     def abort(self) -> None:
-        """Cut the connection."""
-        if self.transport is not None:
-            cast("asyncio.WriteTransport", self.transport).abort()
+        """Cut the connection, which is open."""
+        cast("asyncio.WriteTransport", self.transport).abort()
 
     # What aiosmtpd calls
 

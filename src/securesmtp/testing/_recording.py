@@ -42,7 +42,7 @@ class Recorder(Inbox):
         self._server.greylisted.clear()
 
 
-class RecordingMailer(SecureMailer, Recorder):  # type: ignore[misc] # final for users: it is no interface to extend
+class RecordingMailer(SecureMailer, Recorder):
     """
     A `SecureMailer` that keeps its messages in memory: for tests that want no server.
 

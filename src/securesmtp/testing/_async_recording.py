@@ -13,6 +13,7 @@ from securesmtp._async_results import AsyncResults
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._recording import Recorder
+from securesmtp.testing._rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -60,7 +61,7 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         check_memory_fault(fault)
         AsyncSecureMailer.__init__(self, host, port, tls=tls, **options)
         Recorder.__init__(self)
-        self._server = MemoryServer(self._core, self._add, frozenset(refuse), fault)
+        self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
 
     async def send(
         self,

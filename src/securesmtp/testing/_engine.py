@@ -17,12 +17,10 @@ from aiosmtpd import smtp
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, syntax
 
 from securesmtp.testing._received import Received
+from securesmtp.testing._rules import BUSY, Rules
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
-
-    from securesmtp.testing._faults import FaultName
 
 # How much of the content is read before "drops_in_content" cuts the connection.
 _FIRST_PART = 1024
@@ -32,30 +30,22 @@ _MAX_LINE = 1000
 _MAX_SIZE = 1 << 25
 
 
-@dataclass(slots=True)
-class Rules:
+@dataclass(slots=True, kw_only=True)
+class ServerRules(Rules):
     """
-    What a server tells its connections.
+    What a server on the network does besides.
 
     Attributes:
-        accept: Keeps a message and returns its number; if it raises, the message is refused.
         login: The username and the password (or token) that are required; None if none are.
         takes_any_login: Whether it offers logins all the same, and accepts each.
-        refuse: Recipients that are refused.
-        fault: The fault that is played.
         delay: Seconds before each reply of a slow server.
-        greylisted: Senders and recipients that "greylists" has refused once.
         expired_token: The token that "oauth_expired" has refused.
         connections: The open connections.
     """
 
-    accept: Callable[[Received], int]
     login: tuple[str, str] | None
     takes_any_login: bool
-    refuse: frozenset[str]
-    fault: FaultName | None
     delay: float
-    greylisted: set[tuple[str, str]] = field(default_factory=set)
     expired_token: str | None = None
     connections: set[Engine] = field(default_factory=set)
 
@@ -73,7 +63,7 @@ class Engine(SMTP):
     It is its own handler: the methods ``handle_…`` are aiosmtpd's hooks.
     """
 
-    def __init__(self, rules: Rules, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext | None) -> None:
+    def __init__(self, rules: ServerRules, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext | None) -> None:
         """Offer STARTTLS, and require it, if there is a *context*; otherwise the connection has TLS already."""
         # aiosmtpd keeps them in the class, and changes them there for each connection of each server.
         self.command_size_limits = defaultdict(lambda: _MAX_LINE)
@@ -130,7 +120,7 @@ class Engine(SMTP):
             case "silent":
                 await self._wait_for_the_end()
             case "too_busy":
-                await self.push("421 4.3.2 Too many connections, try again later")
+                await self.push(BUSY)
                 self._writer.close()
             case _:
                 await super()._handle_client()
@@ -165,23 +155,19 @@ class Engine(SMTP):
         """Reply to MAIL."""
         if self._rules.login is not None and not session.authenticated:
             return "530 5.7.0 Authentication required"
-        if self._rules.fault == "full":
-            return "452 4.3.1 Insufficient system storage"
-        envelope.mail_from, envelope.mail_options = address, options
-        return "250 2.1.0 OK"
+        reply = self._rules.reply_to_mail()
+        if reply.startswith("250"):
+            envelope.mail_from, envelope.mail_options = address, options
+        return reply
 
     async def handle_RCPT(  # noqa: N802
         self, _server: SMTP, _session: smtp.Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         """Reply to RCPT."""
-        rules, pair = self._rules, (str(envelope.mail_from), address)
-        if rules.fault == "refuses_recipients" or address in rules.refuse:
-            return "550 5.1.1 No such user here"
-        if rules.fault == "greylists" and pair not in rules.greylisted:
-            rules.greylisted.add(pair)
-            return "451 4.7.1 Greylisted, try again later"
-        envelope.rcpt_tos.append(address)
-        return "250 2.1.5 OK"
+        reply = self._rules.reply_to_recipient(str(envelope.mail_from), address)
+        if reply.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return reply
 
     async def handle_DATA(  # noqa: N802
         self, _server: SMTP, session: smtp.Session, envelope: Envelope

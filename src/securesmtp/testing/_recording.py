@@ -8,6 +8,7 @@ from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp.testing._inbox import Inbox
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
+from securesmtp.testing._rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -29,17 +30,17 @@ class Recorder(Inbox):
     @property
     def fault(self) -> FaultName | None:
         """The name of the fault that is played; None for none. Set it at any time."""
-        return self._server.fault
+        return self._server.rules.fault
 
     @fault.setter
     def fault(self, name: FaultName | None) -> None:
         check_memory_fault(name)
-        self._server.fault = name
+        self._server.rules.fault = name
 
     def clear(self) -> None:
         """Forget the messages, and whom the fault has refused once."""
         super().clear()
-        self._server.greylisted.clear()
+        self._server.rules.greylisted.clear()
 
 
 class RecordingMailer(SecureMailer, Recorder):
@@ -77,7 +78,7 @@ class RecordingMailer(SecureMailer, Recorder):
         check_memory_fault(fault)
         SecureMailer.__init__(self, host, port, tls=tls, **options)
         Recorder.__init__(self)
-        self._server = MemoryServer(self._core, self._add, frozenset(refuse), fault)
+        self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
 
     def send(
         self,

@@ -17,7 +17,7 @@ from securesmtp.testing._inbox import Inbox
 
 try:
     from securesmtp.testing._certificates import Certificates
-    from securesmtp.testing._engine import Engine, Rules
+    from securesmtp.testing._engine import Engine, ServerRules
     from securesmtp.testing._listener import Listener
 except ModuleNotFoundError as _error:
     if str(_error.name).partition(".")[0] not in {"aiosmtpd", "trustme"}:
@@ -94,7 +94,14 @@ class MailServer(Inbox):
         self._check(fault)
         self._certificates = Certificates()
         self.ca_pem: str = self._certificates.ca_pem
-        self._rules = Rules(self._accept, self.login, login == "any", frozenset(refuse), fault, delay)
+        self._rules = ServerRules(
+            self._accept,
+            frozenset(refuse),
+            fault,
+            login=self.login,
+            takes_any_login=login == "any",
+            delay=delay,
+        )
         self._on_message, self._failures = on_message, list[Exception]()
         self._stack = ExitStack()
         self._listener: Listener | None = None

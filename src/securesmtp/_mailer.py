@@ -8,7 +8,7 @@ and docstrings, so it is longer than 300 lines.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
 from securesmtp._arguments import Given
 from securesmtp._bulk.run import Run
@@ -52,7 +52,6 @@ Partial = Literal["raise", "allow"]
 T = TypeVar("T")
 
 
-@final
 class SecureMailer:
     """
     Sends mail to one server over verified TLS, or not at all.

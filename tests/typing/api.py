@@ -45,7 +45,7 @@ from securesmtp import (
     validate_address,
 )
 from securesmtp.credentials import from_command, from_file, from_keyring
-from securesmtp.testing import LocalServer, Received
+from securesmtp.testing import MailServer, Received
 
 
 def get_password() -> str:
@@ -186,6 +186,6 @@ assert_type(validate_address("a@b.example"), str)
 assert_type(validate_address(Address("Me", "me", "b.example")), str)
 validate_address(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(Secret("x").reveal(), str)
-with LocalServer("starttls", username="me", password="secret") as server:
+with MailServer("starttls", login=("me", "secret")) as server:
     assert_type(server.messages, list[Received])
 assert_type(securesmtp.__all__, list[str])

@@ -187,6 +187,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def same_mail(session: nox.Session) -> None:
+    """Send the same mail with each library of the page "The same mail", and check its table; needs node and npm."""
+    install_wheel(session, "demo", "bench")
+    modules = Path(session.create_tmp()).resolve()
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
+    session.run("python", "tests/bench/same_mail.py", "--node-modules", str(modules / "node_modules"))
+
+
+@nox.session
 def bench_async(session: nox.Session) -> None:
     """
     Measure AsyncSecureMailer and aiosmtplib side by side, for half an hour; no number makes it fail.

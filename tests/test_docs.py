@@ -157,6 +157,9 @@ def example_net(
         monkeypatch.setenv(f"SMTP_{variable}", value)
     Path("corp-ca.pem").write_bytes(ca_file.read_bytes())
     Path("report.pdf").write_bytes(b"%PDF-1.7")
+    with Path("video.mp4").open("wb") as video:
+        video.truncate(30_000_000)
+    Path("logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")
     with SecureMailer("smtp.example.com", username="me", password="secret") as mailer:
         yield mailer

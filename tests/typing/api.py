@@ -14,6 +14,7 @@ from typing import Any, assert_type
 import securesmtp
 from securesmtp import (
     AddressError,
+    AddressWarning,
     AsyncSecureMailer,
     Certificate,
     CertificateError,
@@ -41,6 +42,7 @@ from securesmtp import (
     TLSMode,
     TLSPolicy,
     Window,
+    compose,
     events,
     validate_address,
 )
@@ -181,6 +183,31 @@ except SecureSMTPError as error:
     assert_type(error.receipt, Receipt | None)
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
+
+bob = Address("Bob", "bob", "example.net")
+composed = compose(
+    sender=("Ada", "ada@example.org"),
+    to=["bob@example.net", ("Bob", "bob@example.net"), bob],
+    cc="bob@example.net",
+    bcc=bob,
+    reply_to=("Bob", "bob@example.net"),
+    subject="Hello",
+    text="Hi",
+    html="<p>Hi",
+    inline={"logo": "logo.png", "paper": ("paper.png", b"", "image/png")},
+    attachments=[Path("a.pdf"), ("b.pdf", b""), ("c", b"", "text/csv")],
+    calendar=b"",
+    unsubscribe=("mailto:a@b.example", "https://b.example"),
+    headers={"X-Order": "42"},
+    automatic=True,
+    max_size=25_000_000,
+)
+assert_type(composed, EmailMessage)
+compose(
+    sender="a@b.example", to="c@d.example", subject="", text="", attachments="a.pdf", unsubscribe="https://b.example"
+)
+compose(sender=7, subject="")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+assert issubclass(AddressWarning, UserWarning)
 
 assert_type(validate_address("a@b.example"), str)
 assert_type(validate_address(Address("Me", "me", "b.example")), str)

@@ -97,6 +97,26 @@ def faces(session: nox.Session) -> None:
     session.run("python", "tests/faces_table.py", str(results))
 
 
+@nox.session(name="django")
+@nox.parametrize(("python", "version"), [("3.12", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")], ids=["5.2", "6.0", "6.1"])
+def django_versions(session: nox.Session, version: str) -> None:
+    """Run our tests of the email backend on each Django, and Django's own tests of its backend against ours."""
+    install_wheel(session, "demo", "test")
+    session.install(f"django~={version}.0", "pip")
+    session.run("pytest", "-n", "2", "tests/integrations/django", *session.posargs)
+    # The wheel has no tests.
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "django", ignore_errors=True)
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "django"),
+        *(f"--dest={folder / 'django'}", f"django~={version}.0"),
+    )
+    (archive,) = (folder / "django").glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder / "django")
+    upstream = folder / "django" / archive.name.removesuffix(".tar.gz") / "tests"
+    session.run("python", "tests/integrations/django/upstream.py", str(upstream))
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""

@@ -102,7 +102,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
         {"_transport/channel.py", "_transport/tls_records.py"},
     ),
-    "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py"}),
+    # Django's backend calls the mailer's.
+    "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py", "integrations/django/_backend.py"}),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), {"_environment.py"}),
     # A URL has its secret in the middle.
@@ -113,7 +114,14 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
         _waits_for_threads,
-        {"_workers.py", "_transport/password.py", "_transport/threads.py", "_transport/token_threads.py"},
+        {
+            "_workers.py",
+            "_transport/password.py",
+            "_transport/threads.py",
+            "_transport/token_threads.py",
+            # The end of the process waits for sends.
+            "integrations/django/_mailers.py",
+        },
     ),
     "tasks": (
         _imports("anyio", "asyncio", "trio"),

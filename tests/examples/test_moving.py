@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import re
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from email import message_from_bytes, policy
@@ -18,7 +17,7 @@ import pytest
 
 from examples.conftest import AsPrinted
 from examples.serving import EXAMPLES, serving
-from scripted import honest
+from scripted import Mode, honest
 
 PAGES = EXAMPLES.parent / "how-to/moving"
 FENCE = re.compile(r"<!-- ([^\n]*) -->\n```(\w+)\n(.*?)```", re.DOTALL)
@@ -100,7 +99,7 @@ def test_the_right_side_sends(
     """One message over the port's TLS mode, to the recipient and nobody else, with text, HTML, image and file."""
     wanted, text = WANTED[page], (PAGES / f"{page}.md").read_text("utf-8")
     blocks = [code for mark, _, code in FENCE.findall(text) if mark == "run by: test_the_right_side_sends"]
-    mode = "starttls" if "587" in "".join(blocks) else "implicit"
+    mode: Mode = "starttls" if "587" in "".join(blocks) else "implicit"
     server = as_printed(honest(mode, auth=("me", "secret")))
     monkeypatch.chdir(tmp_path)
     Path("report.pdf").write_bytes(b"%PDF-1.7")
@@ -114,7 +113,7 @@ def test_the_right_side_sends(
     server.joined()
     (accepted,) = server.accepted
     assert accepted.recipients == (b"RCPT TO:<you@example.net>",)
-    message: EmailMessage = message_from_bytes(accepted.content, policy=policy.default)  # type: ignore[assignment]
+    message: EmailMessage = message_from_bytes(accepted.content, policy=policy.default)
     assert message["Subject"] == wanted.subject
     assert message["From"].addresses[0].addr_spec == "me@example.com"
     assert _body(message, "plain").strip() == wanted.text

@@ -67,7 +67,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, store: Store, port: int) -> None:
         self.store = store
-        self._open = set[socket.socket]()
+        self.open = set[socket.socket]()
         super().__init__((_HOST, port), _Handler)
         # A page of another site can reach this port under a name of its own (DNS rebinding), and is refused by it.
         self.hosts = frozenset({f"{_HOST}:{self.server_port}", f"localhost:{self.server_port}"})
@@ -80,21 +80,15 @@ class _Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, object]:
         """Accept a connection."""
         request, client_address = super().get_request()
-        self._open.add(request)
+        self.open.add(request)
         return request, client_address
-
-    def close_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        """Close a connection."""
-        if isinstance(request, socket.socket):
-            self._open.discard(request)
-        super().close_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a browser that leaves is no news."""
 
     def server_close(self) -> None:
         """Cut the connections, and wait for their threads."""
-        for each in tuple(self._open):
+        for each in tuple(self.open):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         super().server_close()
@@ -111,6 +105,11 @@ class _Refusal(Exception):  # noqa: N818 -- it is a reply
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _PATIENCE
+
+    def finish(self) -> None:
+        """Forget the connection, which is closed next."""
+        self.server.open.discard(self.connection)
+        super().finish()
 
     def do_GET(self) -> None:
         """Reply to a browser."""

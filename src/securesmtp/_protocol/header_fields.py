@@ -23,7 +23,7 @@ from securesmtp._protocol.address_fields import (
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
 from securesmtp._protocol.scanner import MAX_LINE
-from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_result, is_simple_source, short_line
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, read_simple, short_line, simple_addresses
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -232,7 +232,8 @@ class CheckedPolicy(EmailPolicy):
         # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
         # decoded the encoded-words in it.
         source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
-        if is_simple_source(groups, source):
+        simple = simple_addresses(groups)
+        if simple is not None and simple == read_simple(source) and "=?" not in source:
             is_short = len(name) + len(source) <= PREFERRED_LINE - 2
             return join_lines([f"{name}: {source}"]) if is_short else fold(name, source, self._limit)
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
@@ -261,9 +262,10 @@ class CheckedPolicy(EmailPolicy):
         """Return the field if it is read as the addresses of *groups*."""
         field = format_address_field(name, groups, limit=self._limit, utf8=self.utf8)
         text = unfold(field)
-        if not is_simple_result(groups, text.strip()) and _mailboxes(read_addresses(name, text)[0]) != _mailboxes(
-            groups
-        ):
+        written, simple = read_simple(text.strip()), simple_addresses(groups)
+        if written is not None and simple is not None and [each[1] for each in written] == [each[1] for each in simple]:
+            return field
+        if _mailboxes(read_addresses(name, text)[0]) != _mailboxes(groups):
             raise _other_addresses_error(name)
         return field
 

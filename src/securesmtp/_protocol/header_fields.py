@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from email.headerregistry import BaseHeader, Group, HeaderRegistry
 from email.policy import SMTP, EmailPolicy
-from typing import TYPE_CHECKING, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.address_fields import (
@@ -22,6 +22,7 @@ from securesmtp._protocol.address_fields import (
 )
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.message_bounds import is_header_object
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, read_simple, short_line, simple_addresses
 from securesmtp.errors import MessageError
@@ -71,11 +72,6 @@ def _unfold_source(source: str) -> str:
     """Return the value of a parsed field on one line; raw bytes that are not UTF-8 stay surrogates in it."""
     line = _LINE_END.sub("", source)
     return line if line.isascii() else line.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def is_header_object(value: object) -> TypeGuard[BaseHeader]:
-    """Return whether *value* was set by a program. A field of a parsed message is a str without ``fold``."""
-    return hasattr(value, "fold")
 
 
 def has_default_class(policy: object, field: str) -> bool:

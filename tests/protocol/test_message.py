@@ -616,6 +616,7 @@ def test_a_hint_says_what_the_server_would_accept(data: str, capabilities: dict[
     submission = Submission(
         Mailbox.parse("a@a.example"), (Mailbox.parse("b@b.example"),), Content.from_bytes(data.encode())
     )
+    assert not submission.fits(Capabilities(capabilities))
     with pytest.raises(MessageError) as caught:
         submission.adapt_to(Capabilities(capabilities))
     assert hint in (caught.value.hint or "")
@@ -629,7 +630,9 @@ def test_a_message_may_be_as_large_as_the_server_says() -> None:
 
 def _check_size_limit(submission: Submission) -> None:
     size = sum(map(len, submission.content.chunk()))
+    assert submission.fits(Capabilities({"SIZE": str(size)}))
     assert submission.adapt_to(Capabilities({"SIZE": str(size)})) is submission
+    assert not submission.fits(Capabilities({"SIZE": str(size - 1)}))
     with pytest.raises(MessageError, match=f"has {size} bytes, and the server accepts at most {size - 1}"):
         submission.adapt_to(Capabilities({"SIZE": str(size - 1)}))
 
@@ -638,6 +641,8 @@ def test_the_header_of_an_encoded_message_stays_ascii() -> None:
     """A server without 8BITMIME has no SMTPUTF8 either, so a non-ASCII subject becomes encoded-words."""
     message = mail(Subject="Grüße")
     message.set_content("Grüße\n", cte="8bit")
+    assert prepare(message).fits(Capabilities({"8BITMIME": "", "SMTPUTF8": ""}))
+    assert not prepare(message).fits(Capabilities({"SMTPUTF8": ""}))
     adapted = prepare(message).adapt_to(Capabilities())
     assert adapted.content.is_ascii
     assert receive(adapted)["Subject"] == "Grüße"

@@ -113,6 +113,14 @@ class Content:
         if not self.ends_with_crlf:
             yield b"\r\n"
 
+    def whole_chunk(self) -> bytes:
+        """Return all that `chunk` yields."""
+        if self.ends_with_crlf and isinstance(self.source, tuple) and len(self.source) == 1:
+            (piece,) = self.source
+            if isinstance(piece, bytes):
+                return piece
+        return b"".join(self.chunk())
+
     def _read(self) -> Iterator[bytes]:
         if isinstance(self.source, tuple):
             yield from _encode(self.source)

@@ -21,7 +21,14 @@ from securesmtp._protocol.address_fields import (
     read_addresses,
 )
 from securesmtp._protocol.encoded_words import format_text_field
-from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.folding import (
+    PREFERRED_LINE,
+    fold,
+    format_mime_field,
+    join_lines,
+    too_long_error,
+    unfold,
+)
 from securesmtp._protocol.message_bounds import is_header_object
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, read_simple, short_line, simple_addresses
@@ -163,7 +170,7 @@ class CheckedPolicy(EmailPolicy):
         text = str(value)
         if is_address_list(value):
             return self._format_address_object(name, value, text)
-        line = short_line(name, value)
+        line = short_line(name, value, is_signed=bool(self.signed))
         if line is not None:
             return join_lines([line])
         if _LINE_END.search(text):
@@ -171,7 +178,7 @@ class CheckedPolicy(EmailPolicy):
         parameters: Mapping[str, str] | None = getattr(value, "params", None)
         if parameters is not None:
             media_type = text.partition(";")[0].strip()
-            return format_mime_field(name, media_type, parameters, limit=self._limit, utf8=self.utf8)
+            return format_mime_field(name, media_type, parameters, limit=self._limit)
         if not text.isascii() and name.lower() in _ADDRESS_NAMES:
             return self._format_address_text(name, text)
         return format_text_field(name, text, limit=self._limit, utf8=self.utf8)

@@ -44,6 +44,15 @@ class Submission:
         """Whether an address or the header has no ASCII form (RFC 6531 §3.2)."""
         return self.content.utf8_header or any(m.needs_smtputf8 for m in (self.mail_from, *self.recipients))
 
+    def fits(self, capabilities: Capabilities) -> bool:
+        """Return whether this server accepts the message as it is."""
+        offered, limit, content = capabilities.keywords, capabilities.size, self.content
+        return (
+            (content.is_ascii or "8BITMIME" in offered)
+            and ("SMTPUTF8" in offered or not self.needs_smtputf8)
+            and (limit is None or content.size <= limit)
+        )
+
     def adapt_to(self, capabilities: Capabilities) -> Submission:
         """
         Return the message in a form that this server accepts.

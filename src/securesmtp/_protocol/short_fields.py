@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from email.headerregistry import BaseHeader
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address_fields import is_address_list
-from securesmtp._protocol.folding import PREFERRED_LINE
+from securesmtp._protocol.folding import PREFERRED_LINE, is_simple_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from email.headerregistry import Group
 
 FIELD_NAME = re.compile(r"[!-9;-~]+")
@@ -22,8 +23,15 @@ _WORD = r"(?:[A-Za-z0-9_+'-]+|=\?utf-8\?[bq]\?[A-Za-z0-9+/=_]*\?=)"
 _NAMED = re.compile(rf"""(?:({_WORD}(?: {_WORD})*|"[A-Za-z0-9_+'(),.:;@ -]*") )?(<?)({_SPEC})(>?)""")
 
 
-def short_line(name: str, value: str) -> str | None:
-    """Return the field as one line, unchanged, or None if it needs folding, encoding or a closer look."""
+def short_line(name: str, value: str, *, is_signed: bool = False) -> str | None:
+    """
+    Return the field as one line, unchanged, or None if it needs folding, encoding or a closer look.
+
+    Args:
+        name: The name of the field.
+        value: A str of a parsed message, or a header object.
+        is_signed: Whether parameters stay as they are, even if some readers misread them.
+    """
     # A field of a parsed message is a str, and is written as it is.
     is_source = type(value) is str
     if not is_source and getattr(type(value), "fold", None) is not BaseHeader.fold:
@@ -36,7 +44,13 @@ def short_line(name: str, value: str) -> str | None:
     if is_source:
         return f"{name}: {text}"
     # Python has parsed what a program set, and has perhaps decoded it.
-    is_plain = not value.defects and is_simple(value.groups, text) if is_address_list(value) else "=?" not in text
+    if is_address_list(value):
+        is_plain = not value.defects and is_simple(value.groups, text)
+    else:
+        parameters: Mapping[str, str] | None = getattr(value, "params", None)
+        is_plain = "=?" not in text and (
+            not parameters or is_signed or all(starmap(is_simple_parameter, parameters.items()))
+        )
     return (f"{name}: {text}" if text else f"{name}:") if is_plain else None
 
 

@@ -89,8 +89,7 @@ class PartWriter:
         return pieces
 
     def _set_boundary(self, part: Message, boundary: str) -> None:
-        is_default = all(has_default_class(policy, "Content-Type") for policy in (self._theirs, part.policy))
-        if is_default and self._theirs.refold_source == "long":
+        if self._theirs.refold_source == "long" and has_default_class(self._theirs, "Content-Type"):
             fields = list(part.raw_items())
             places = [number for number, (name, _) in enumerate(fields) if name.lower() == "content-type"]
             name, kind = fields[places[0]] if len(places) == 1 else ("", ";")
@@ -99,7 +98,10 @@ class PartWriter:
                 fields[places[0]] = name, f'{str(kind).strip()}; boundary="{boundary}"'
                 set_fields(part, fields)
                 return
+        # The policy of the whole message makes the new header object, as in the email package.
+        own, part.policy = part.policy, self._policy
         part.set_boundary(boundary)
+        part.policy = own
 
     def _header(self, part: Message) -> bytes:
         lines: list[str] = []

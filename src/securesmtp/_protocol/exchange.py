@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.failures import server_closing_error
 from securesmtp._protocol.kept_replies import KeptReplies
-from securesmtp._protocol.replies import is_closing, is_refusal, is_start_mail_input
+from securesmtp._protocol.replies import SERVICE_CLOSING, START_MAIL_INPUT, is_closing, is_refusal
 from securesmtp._protocol.wire import ReplyReader
 from securesmtp.errors import ConnectError, DowngradeError, ProtocolError, TLSError
 
@@ -217,9 +217,9 @@ class Exchange:
         raw = self._kept.take() if self._kept else self._next_checked(0)
         if raw is not None:
             # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
-            if not is_start_mail_input(raw.code):
+            if raw.code != START_MAIL_INPUT:
                 self._command_ends.popleft()
-            if is_closing(raw.code):
+            if raw.code == SERVICE_CLOSING:
                 self.is_closing = True
         return raw
 

@@ -73,9 +73,7 @@ class Progress:
 class ReplyBudget:
     """The memory for the replies in one receipt: all of their text up to `KEPT_IN_ALL`, then a part of each."""
 
-    def __init__(self) -> None:
-        """Start with the whole budget."""
-        self._left = KEPT_IN_ALL
+    _left = KEPT_IN_ALL
 
     def cut(self, reply: Reply) -> Reply:
         """Return *reply*, or once the budget is used up the start of it; the codes are kept in any case."""

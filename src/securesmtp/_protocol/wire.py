@@ -188,6 +188,8 @@ class ReplyReader:
         Raises:
             ProtocolError: The bytes cannot become a well-formed reply within the limits.
         """
+        if not self._buffer:
+            return None
         reply = self._next()
         if isinstance(reply, str):
             raise ProtocolError(reply)

@@ -114,8 +114,9 @@ class Pool:
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
-            self._waiters[0].wakeup.release()
+        if self._waiters:
+            with SuppressErrors(IndexError, RuntimeError):  # the queue is empty now; the send is awake already
+                self._waiters[0].wakeup.release()
 
     def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""

@@ -211,7 +211,8 @@ class Transfer:
 
     def _read_available(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
-        self.connected_socket()
+        if self.channel.sock is None:
+            self.connected_socket()
         data = self.channel.read()
         if data is None:
             return False
@@ -300,7 +301,8 @@ class Transfer:
         return ours
 
     def _check(self) -> None:
-        self.channel.refuse_if_aborted()
+        if self.channel.is_aborted:
+            self.channel.refuse_if_aborted()
         self.limit.check()
 
     def _read_last_words(self) -> None:

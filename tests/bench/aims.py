@@ -116,7 +116,7 @@ def imports() -> dict[str, Any]:
     # Single imports differ widely; a tenth of them at each end is left out.
     rounds = sorted(rounds)[len(rounds) // 10 : -len(rounds) // 10]
     measured = Ratio(min(ours) / min(base), rounds[0], rounds[-1])
-    return row(f"import: {import_time.OURS[1]} / {import_time.BASE}", measured, IMPORT)
+    return row(f"`{import_time.OURS[1]}`: time / `{import_time.BASE}`", measured, IMPORT)
 
 
 def show(found: dict[str, Any]) -> str:
@@ -127,12 +127,27 @@ def show(found: dict[str, Any]) -> str:
     return f"{found['name']:78}{Ratio(**found['ratio'])!s:>26}{used}  {found['aim']:18}{verdict}{noise}"
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows in Markdown."""
+    lines = ["| what | measured | rounds | aim | |", "| --- | --- | --- | --- | --- |"]
+    for each in rows:
+        measured = Ratio(**each["ratio"])
+        verdict = {None: "", True: "met", False: "not met"}[each["met"]]
+        aim = each["aim"].replace(">=", "at least").replace("<=", "at most")
+        value = f"{measured.value:.2f}" + (f" ({each['milliseconds']:.2f} ms)" if " ms" in aim else "")
+        lines.append(f"| {each['name']} | {value} | {measured.least:.2f} to {measured.most:.2f} | {aim} | {verdict} |")
+    noisy = sum(Noise(**each["noise"]).is_noisy for each in rows)
+    busy = f"During {noisy} of the {len(rows)} rows, other programs used the machine, too.\n\n" * bool(noisy)
+    return f"Machine: {description()}. {busy}".rstrip() + "\n\n" + "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure all rows, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="rows whose name has this")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="where to write the rows for the page on speed")
     chosen = parser.parse_args()
     if why := network.missing():
         print(f"a proxy holds everything back, and has no slow start: {why}")
@@ -160,6 +175,8 @@ def main() -> None:
             rows.append(found | {"noise": asdict(noise[0])})
             print(show(rows[-1]), flush=True)
     print("A signature (DKIM): this library has none yet, so there is no row for it.")
+    if chosen.table:
+        chosen.table.write_text(table(rows), "utf-8")
     if chosen.out:
         measured = {"machine": description(), "own_network": network.is_inside(), "rows": rows}
         chosen.out.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")

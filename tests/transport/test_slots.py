@@ -27,6 +27,7 @@ from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.slot import Lease, Slot, SlotState, pick_slot
 from securesmtp._transport.slots import Slots
+from securesmtp._transport.steps import ThreadWaiter, drive, perform
 from securesmtp._transport.tls import build_context
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, Sent
 
@@ -53,6 +54,10 @@ def test_the_most_recently_used_connection_is_picked(slots: list[SlotState], max
         assert all(slots[picked].idle <= slots[n].idle for n in good)
     else:
         assert picked in free
+
+
+def _acquire(mine: SecureMailer, lease: Lease) -> Slot[Link]:
+    return drive(mine._pool.acquire(lease, None, ThreadWaiter), perform)
 
 
 class _Link:
@@ -99,7 +104,7 @@ def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     assert isinstance(vars(Lease)["done"], MemberDescriptorType)
     mine = mailer(serve(), max_connections=1)
     lease = Lease(get_ident())
-    slot = mine._pool.acquire(lease, None)
+    slot = _acquire(mine, lease)
     sender = threading.Thread(target=_send, args=(mine,))
     sender.start()
     sender.join(0.3)
@@ -143,7 +148,7 @@ def test_nothing_is_read_or_written_under_the_lock(
     mine._pool.discard_idle()
     _send(mine)
     lease = Lease(get_ident())
-    mine._pool.acquire(lease, None)
+    _acquire(mine, lease)
     mine.close(abort=True)
     lease.done = True
     mine.close()
@@ -288,7 +293,7 @@ def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed
                 other.start()
                 other.join()
 
-    monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
+    monkeypatch.setattr("securesmtp._send_steps.Lease", _ClosedAtOnce)
     _send(mine)
     assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]
 
@@ -315,6 +320,6 @@ def test_each_expired_connection_is_closed_although_an_interrupt_strikes_in_on_e
     for slot, link in zip(mine._pool.slots, links, strict=True):
         slot.link, slot.messages_left, slot.last_used = link, 1, float("-inf")
     with pytest.raises(KeyboardInterrupt):
-        mine._pool.acquire(Lease(get_ident()), None)
+        _acquire(mine, Lease(get_ident()))
     assert not any(link.is_open for link in links)
     assert [type(event) for event in events] == [Closed] * 3

@@ -72,7 +72,7 @@ class Peer:
             case Send():
                 self._replies.append(_reply(self._reply_to(effect.line.data)))
             case Receive():
-                return self._replies.popleft() if self._replies else self._take_message()
+                return (self._replies.popleft() if self._replies else self._take_message(),)
             case Block() if self._rules.fault == "drops_in_content":
                 raise ConnectError("the connection was cut", stage=Stage.CONTENT, retryable=True)
             case Adapt():

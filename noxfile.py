@@ -97,6 +97,26 @@ def faces(session: nox.Session) -> None:
     session.run("python", "tests/faces_table.py", str(results))
 
 
+@nox.session(name="django")
+@nox.parametrize(("python", "version"), [("3.12", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")], ids=["5.2", "6.0", "6.1"])
+def django_versions(session: nox.Session, version: str) -> None:
+    """Run our tests of the email backend on each Django, and Django's own tests of its backend against ours."""
+    install_wheel(session, "demo", "test")
+    session.install(f"django~={version}.0", "pip")
+    session.run("pytest", "-n", "2", "tests/integrations/django", *session.posargs)
+    # The wheel has no tests.
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "django", ignore_errors=True)
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "django"),
+        *(f"--dest={folder / 'django'}", f"django~={version}.0"),
+    )
+    (archive,) = (folder / "django").glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder / "django")
+    upstream = folder / "django" / archive.name.removesuffix(".tar.gz") / "tests"
+    session.run("python", "tests/integrations/django/upstream.py", str(upstream))
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
@@ -153,12 +173,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Open every page in Debian's Chromium: check links, console and accessibility, take screenshots."""
+    """Open every page in Debian's Chromium: check links, console and accessibility, attack the inbox, take pictures."""
     if shutil.which("chromium") is None:
         missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
-    session.install(*group("site"))
+    install_wheel(session, "demo", "site")
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 
 
 @nox.session
@@ -195,6 +216,15 @@ def bench(session: nox.Session) -> None:
             session.run("python", "-m", "bench.calls", env=env, stdout=calls)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
+
+
+@nox.session
+def same_mail(session: nox.Session) -> None:
+    """Send the same mail with each library of the page "The same mail", and check its table; needs node and npm."""
+    install_wheel(session, "demo", "bench")
+    modules = Path(session.create_tmp()).resolve()
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
+    session.run("python", "tests/bench/same_mail.py", "--node-modules", str(modules / "node_modules"))
 
 
 @nox.session

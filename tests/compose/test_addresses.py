@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from compose.wire import arrived, composed, wire
 from conftest import examples
 from securesmtp import AddressError, AddressWarning, MessageError, validate_address
-from securesmtp._protocol.message import from_message
+from securesmtp._protocol.building import from_message
 
 BOB = "bob@example.net"
 

@@ -17,8 +17,9 @@ from typing import cast
 
 import pytest
 
+from securesmtp._protocol.building import from_message
 from securesmtp._protocol.capabilities import Capabilities
-from securesmtp._protocol.message import Submission, from_message
+from securesmtp._protocol.message import Submission
 from securesmtp.errors import MessageError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"

@@ -13,8 +13,8 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.generator import generate, is_parsed
-from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
-from securesmtp._protocol.message_bounds import raw_payload
+from securesmtp._protocol.header_fields import CheckedPolicy, signature_error
+from securesmtp._protocol.message_bounds import is_header_object, raw_payload
 from securesmtp._protocol.parts import PartWriter, refuse_boundaries
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import escape

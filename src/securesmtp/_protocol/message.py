@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
-from securesmtp._protocol.message_bounds import check_bounds
+from securesmtp._protocol.message_bounds import check_bounds, raw_payload
 from securesmtp._protocol.message_copy import copy_message
-from securesmtp._protocol.serialising import check_signed, serialise, translate_email_errors
+from securesmtp._protocol.serialising import check_signed, describe_part, serialise, translate_email_errors
 from securesmtp._shown import quote
 from securesmtp._values import Stage
 from securesmtp.errors import AddressError, ConfigurationError, MessageError
@@ -70,7 +70,7 @@ class Submission:
         size, limit = adapted.content.size, capabilities.size
         if limit is not None and size > limit:
             message = f"the message has {size} bytes, and the server accepts at most {limit}"
-            raise MessageError(message, stage=Stage.MAIL, hint="send a link instead of the attachment")
+            raise MessageError(message, stage=Stage.MAIL, hint=_size_hint(adapted.message))
         return adapted
 
 
@@ -130,6 +130,14 @@ def _create_submission(
     utf8 = any(not address.username.isascii() for field in fields for address in _domain_addresses(copied, field))
     utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
     return Submission(reverse, forward, serialise(copied, utf8=utf8, cte_type="8bit"), copied)
+
+
+def _size_hint(message: EmailMessage | None) -> str:
+    parts = [] if message is None else [part for part in message.walk() if not part.is_multipart()]
+    if not parts:
+        return "send a link instead of the attachment"
+    largest = max(parts, key=lambda part: len(str(raw_payload(part))))
+    return f"send a link instead of the largest part, {describe_part(largest)}"
 
 
 def envelope_recipients(addresses: Iterable[str | Address]) -> tuple[Mailbox, ...]:

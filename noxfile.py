@@ -97,6 +97,26 @@ def faces(session: nox.Session) -> None:
     session.run("python", "tests/faces_table.py", str(results))
 
 
+@nox.session(name="django")
+@nox.parametrize(("python", "version"), [("3.12", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")], ids=["5.2", "6.0", "6.1"])
+def django_versions(session: nox.Session, version: str) -> None:
+    """Run our tests of the email backend on each Django, and Django's own tests of its backend against ours."""
+    install_wheel(session, "demo", "test")
+    session.install(f"django~={version}.0", "pip")
+    session.run("pytest", "-n", "2", "tests/integrations/django", *session.posargs)
+    # The wheel has no tests.
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "django", ignore_errors=True)
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "django"),
+        *(f"--dest={folder / 'django'}", f"django~={version}.0"),
+    )
+    (archive,) = (folder / "django").glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder / "django")
+    upstream = folder / "django" / archive.name.removesuffix(".tar.gz") / "tests"
+    session.run("python", "tests/integrations/django/upstream.py", str(upstream))
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
@@ -153,12 +173,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Open every page in Debian's Chromium: check links, console and accessibility, take screenshots."""
+    """Open every page in Debian's Chromium: check links, console and accessibility, attack the inbox, take pictures."""
     if shutil.which("chromium") is None:
         missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
-    session.install(*group("site"))
+    install_wheel(session, "demo", "site")
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 
 
 @nox.session
@@ -166,11 +187,17 @@ def bench(session: nox.Session) -> None:
     """
     Measure this library and other clients, and draw the results; no number makes it fail.
 
-    `nox -s bench -- --quick` is short; `--pages` updates the figures in docs/; other arguments go to `bench.speed`.
+    `nox -s bench -- --aims` measures the aims alone, and prints a row for each; `--calls` prints the calls and the CPU
+    of a message by part of the library. `--quick` is short; `--pages` updates the figures in docs/; other arguments go
+    to `bench.speed`, `bench.aims` or `bench.calls`.
     """
-    install_wheel(session, "demo", "bench")
+    install_wheel(session, "async,demo", "bench")
     env = {"PYTHONPATH": str(HERE / "tests")}
     modules = Path(session.create_tmp()).resolve()
+    for name in ("aims", "calls"):
+        if (flag := f"--{name}") in session.posargs:
+            session.run("python", "-m", f"bench.{name}", *(each for each in session.posargs if each != flag), env=env)
+            return
     # Without npm, nodemailer is left out, and named as such.
     if shutil.which("npm"):
         session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
@@ -182,6 +209,8 @@ def bench(session: nox.Session) -> None:
     with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
     if "--quick" not in arguments:
+        aims = ("--out", str(target / "aims.json"), "--table", str(target / "aims.md"))
+        session.run("python", "-m", "bench.aims", *aims, env=env)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 
@@ -211,6 +240,23 @@ def bench_async(session: nox.Session) -> None:
     session.run("python", "-m", "bench.async_plots", measured, str(target), env=env)
     with (target / "loop-lag.md").open("w") as table:
         session.run("python", "-m", "bench.loop_lag", env=env, stdout=table)
+
+
+@nox.session
+def million(session: nox.Session) -> None:
+    """
+    Send a million messages over TLS to a server 100 ms away, from one process and from two; as root, on Linux.
+
+    `nox -s million -- --count 10000` takes seconds; `--pages` updates the figures in docs/.
+    It fails if a message was lost or came twice.
+    """
+    install_wheel(session, "demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else Path(session.create_tmp()).resolve()
+    measured = str(target / "million.json")
+    session.run("python", "-m", "bench.million", "--limit", "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.million_plots", measured, str(target), env=env)
 
 
 @nox.session
@@ -266,6 +312,15 @@ def pythons(session: nox.Session) -> None:
     for version in ("3.14", "3.15"):
         script = ("bash", "tests/pythons/run", version, built, str(requirements))
         session.run(*script, *PYTEST[1:], *session.posargs, external=True)
+
+
+@nox.session(python="3.14t")
+def free_threads(session: nox.Session) -> None:
+    """Run the suite on a free-threaded Python, without the interpreter's lock, and measure whether the pool scales."""
+    install_wheel(session, "async,demo", "test")
+    env = {"PYTHON_GIL": "0"}
+    session.run(*PYTEST, *session.posargs, env=env)
+    session.run("python", "-m", "bench.free_threads", env=env | {"PYTHONPATH": str(HERE / "tests")})
 
 
 @nox.session(name="wheel")

@@ -81,14 +81,18 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 
 RULES: dict[str, tuple[Found, set[str]]] = {
-    # The header's fields are folded, and the content's lines ended, before `content.py` frames them. A password that
-    # comes from a file loses its line end in `output.py`. A text in base64 has its line ends inside.
+    # The header's fields are folded, and the content's lines ended, before `scanner.py` checks them and `content.py`
+    # frames them. A password that comes from a file loses its line end in `output.py`. A text in base64 has its line
+    # ends inside.
     "crlf": (
         _holds_cr,
         {
             "_protocol/wire.py",
             "_protocol/content.py",
             "_protocol/folding.py",
+            "_protocol/generator.py",
+            "_protocol/parts.py",
+            "_protocol/scanner.py",
             "_protocol/serialising.py",
             "_sources/output.py",
             "_compose/calendar.py",
@@ -98,11 +102,21 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "context": (_makes_context, {"_transport/tls.py"}),
     "wrap": (_named("wrap_socket", "wrap_bio"), {"_transport/tls.py"}),
     "write": (_named("sendall", "sendmsg", "sendto", "sendfile", "makefile", "sendmail", "docmd"), set()),
+    # The poller's bytes go to itself: they wake its thread.
     "read": (
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
-        {"_transport/channel.py", "_transport/tls_records.py"},
+        {"_transport/channel.py", "_transport/poller.py", "_transport/tls_records.py"},
     ),
-    "send": (_sends, {"_transport/channel.py", "_transport/tls_records.py"}),
+    # Django's backend calls the mailer's.
+    "send": (
+        _sends,
+        {
+            "_transport/channel.py",
+            "_transport/poller.py",
+            "_transport/tls_records.py",
+            "integrations/django/_backend.py",
+        },
+    ),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), {"_environment.py"}),
     # A URL has its secret in the middle.
@@ -113,7 +127,15 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
         _waits_for_threads,
-        {"_workers.py", "_transport/password.py", "_transport/threads.py", "_transport/token_threads.py"},
+        {
+            "_workers.py",
+            "_transport/password.py",
+            "_transport/poller.py",
+            "_transport/threads.py",
+            "_transport/token_threads.py",
+            # The end of the process waits for sends.
+            "integrations/django/_mailers.py",
+        },
     ),
     "tasks": (
         _imports("anyio", "asyncio", "trio"),
@@ -132,7 +154,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     ),
     "wait": (
         _named("sleep", "select", "poll", "PollSelector"),
-        {"_transport/link.py", "_transport/pool.py", "_sources/command.py"},
+        {"_transport/link.py", "_transport/poller.py", "_transport/pool.py", "_sources/command.py"},
     ),
 }
 

@@ -11,7 +11,7 @@ import warnings
 from contextlib import ExitStack
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
 from securesmtp._arguments import Given
 from securesmtp._async_messages import Draft, Jobs
@@ -65,7 +65,6 @@ Partial = Literal["raise", "allow"]
 T = TypeVar("T")
 
 
-@final
 class AsyncSecureMailer:
     """
     Sends mail to one server over verified TLS, or not at all.

@@ -16,21 +16,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.urls import clear_url_caches, path
 from fastapi import FastAPI
 
 from conftest import Serve
+from django_settings import URLS, configure
 from examples.conftest import AsPrinted
 from examples.serving import EXAMPLES, App, process, serving, when_logged
 from examples.watched import Watched, leave, wait
 from scripted import Answer, Peer, Script, honest
 
 PAGE = (EXAMPLES.parent / "how-to/asyncio.md").read_text("utf-8")
-URLS = "urls_of_the_page"
 # Makes Django's application with a view at /confirm.
 MakeDjango = Callable[[Any], App]
 
@@ -51,9 +49,7 @@ def load(test: str) -> dict[str, Any]:
 @pytest.fixture
 def django_app(monkeypatch: pytest.MonkeyPatch) -> MakeDjango:
     """Return a function that makes Django's application with a view at /confirm."""
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF=URLS, SECRET_KEY="secret", ALLOWED_HOSTS=["*"])
-        django.setup()
+    configure()
 
     def make(view: Any) -> App:
         urls = ModuleType(URLS)

@@ -47,7 +47,14 @@ from securesmtp import (
     validate_address,
 )
 from securesmtp.credentials import from_command, from_file, from_keyring
-from securesmtp.testing import LocalServer, Received
+from securesmtp.testing import (
+    FAULTS,
+    AsyncRecordingMailer,
+    Attachment,
+    MailServer,
+    Received,
+    RecordingMailer,
+)
 
 
 def get_password() -> str:
@@ -213,6 +220,19 @@ assert_type(validate_address("a@b.example"), str)
 assert_type(validate_address(Address("Me", "me", "b.example")), str)
 validate_address(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(Secret("x").reveal(), str)
-with LocalServer("starttls", username="me", password="secret") as server:
+with MailServer("starttls", login=("me", "secret")) as server:
     assert_type(server.messages, list[Received])
+    assert_type((server.url, server.env(), server.login), tuple[str, dict[str, str], tuple[str, str] | None])
+    assert_type((server.mailer(), server.async_mailer()), tuple[SecureMailer, AsyncSecureMailer])
+    arrived = server.assert_sent(to="ada@example.org", count=1)
+    assert_type((arrived.message, arrived.text, arrived.html), tuple[EmailMessage, str | None, str | None])
+    assert_type(arrived.attachments, tuple[Attachment, ...])
+    server.fault = "full"
+    server.fault = "nonsense"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
+with RecordingMailer.from_env(timeout=1) as recorder:
+    assert_type(recorder.wait_for(1), list[Received])
+    program: SecureMailer = recorder
+    assert_type(RecordingMailer(fault="greylists", refuse=["a@b.example"], deadline=5), RecordingMailer)
+async_program: AsyncSecureMailer = AsyncRecordingMailer("localhost", fault="silent", max_connections=1)
+assert_type(FAULTS["full"].outcome, Outcome)
 assert_type(securesmtp.__all__, list[str])

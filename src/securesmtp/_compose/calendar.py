@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from securesmtp._protocol.content import MAX_LINE
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp.errors import MessageError
 
 # RFC 5546 §1.4.

@@ -115,6 +115,11 @@ class Checkout:
     session: Session | None = None
 
     @property
+    def transactions(self) -> int:
+        """How many transactions its session has had."""
+        return 0 if self.session is None else self.session.transactions
+
+    @property
     def is_unconnected(self) -> bool:
         """Whether it had a slot, but no connection could be opened in it."""
         return self.has_slot and self.session is None

@@ -186,11 +186,17 @@ def bench(session: nox.Session) -> None:
     """
     Measure this library and other clients, and draw the results; no number makes it fail.
 
-    `nox -s bench -- --quick` is short; `--pages` updates the figures in docs/; other arguments go to `bench.speed`.
+    `nox -s bench -- --aims` measures the aims alone, and prints a row for each; `--calls` prints the calls and the CPU
+    of a message by part of the library. `--quick` is short; `--pages` updates the figures in docs/; other arguments go
+    to `bench.speed`, `bench.aims` or `bench.calls`.
     """
-    install_wheel(session, "demo", "bench")
+    install_wheel(session, "async,demo", "bench")
     env = {"PYTHONPATH": str(HERE / "tests")}
     modules = Path(session.create_tmp()).resolve()
+    for name in ("aims", "calls"):
+        if (flag := f"--{name}") in session.posargs:
+            session.run("python", "-m", f"bench.{name}", *(each for each in session.posargs if each != flag), env=env)
+            return
     # Without npm, nodemailer is left out, and named as such.
     if shutil.which("npm"):
         session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
@@ -202,6 +208,8 @@ def bench(session: nox.Session) -> None:
     with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
     if "--quick" not in arguments:
+        aims = ("--out", str(target / "aims.json"), "--table", str(target / "aims.md"))
+        session.run("python", "-m", "bench.aims", *aims, env=env)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 
@@ -222,6 +230,23 @@ def bench_async(session: nox.Session) -> None:
     session.run("python", "-m", "bench.async_plots", measured, str(target), env=env)
     with (target / "loop-lag.md").open("w") as table:
         session.run("python", "-m", "bench.loop_lag", env=env, stdout=table)
+
+
+@nox.session
+def million(session: nox.Session) -> None:
+    """
+    Send a million messages over TLS to a server 100 ms away, from one process and from two; as root, on Linux.
+
+    `nox -s million -- --count 10000` takes seconds; `--pages` updates the figures in docs/.
+    It fails if a message was lost or came twice.
+    """
+    install_wheel(session, "demo", "bench")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else Path(session.create_tmp()).resolve()
+    measured = str(target / "million.json")
+    session.run("python", "-m", "bench.million", "--limit", "--out", measured, *arguments, env=env)
+    session.run("python", "-m", "bench.million_plots", measured, str(target), env=env)
 
 
 @nox.session
@@ -277,6 +302,15 @@ def pythons(session: nox.Session) -> None:
     for version in ("3.14", "3.15"):
         script = ("bash", "tests/pythons/run", version, built, str(requirements))
         session.run(*script, *PYTEST[1:], *session.posargs, external=True)
+
+
+@nox.session(python="3.14t")
+def free_threads(session: nox.Session) -> None:
+    """Run the suite on a free-threaded Python, without the interpreter's lock, and measure whether the pool scales."""
+    install_wheel(session, "async,demo", "test")
+    env = {"PYTHON_GIL": "0"}
+    session.run(*PYTEST, *session.posargs, env=env)
+    session.run("python", "-m", "bench.free_threads", env=env | {"PYTHONPATH": str(HERE / "tests")})
 
 
 @nox.session(name="wheel")

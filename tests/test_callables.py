@@ -37,7 +37,7 @@ from securesmtp import (
 from securesmtp._secret import Secret
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.password import PasswordCalls
-from securesmtp._transport.pool import Waiter
+from securesmtp._transport.steps import ThreadWaiter
 from securesmtp.events import Connecting, emit
 
 RAW = b"Subject: x\r\nMessage-ID: <outer@x>\r\n\r\nx\r\n"
@@ -312,7 +312,7 @@ def test_a_send_inside_a_send_does_not_queue(serve: Serve, mailer: Mailer) -> No
             mine._pool._waiters.remove(left)
         return "secret"
 
-    left = Waiter()
+    left = ThreadWaiter()
     mine = mailer(serve(honest(auth=("me", "secret"))), username="me", password=password, max_connections=2, deadline=5)
     assert _send(mine) == 250
 

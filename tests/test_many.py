@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from email.message import EmailMessage
 from types import FrameType
 from typing import Any
@@ -32,13 +32,16 @@ from securesmtp import (
     OutcomeUnknownError,
     RecipientsRefusedError,
     SendResult,
+    _results,
     _workers,
 )
 from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
-from securesmtp._workers import Backlog, Progress, Results, in_order
+from securesmtp._results import Progress, Results, in_order
+from securesmtp._transport.poller import Task
+from securesmtp._workers import Backlog, Workers
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -271,10 +274,11 @@ def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer:
         results, told, left = mine.send_many(mails(6)), list[SendResult](), [at]
 
         def trace(frame: FrameType, what: str, _: object, left: list[int] = left) -> Any:
-            if frame.f_code.co_filename != _workers.__file__:
+            file = frame.f_code.co_filename
+            if file not in {_results.__file__, _workers.__file__}:
                 return None
             # A signal strikes after a call, and not between an assignment and the return after it.
-            if what == "line" and linecache.getline(_workers.__file__, frame.f_lineno).strip() != "return result":
+            if what == "line" and linecache.getline(file, frame.f_lineno).strip() != "return result":
                 left[0] -= 1
                 if left[0] == -1:
                     raise KeyboardInterrupt
@@ -299,18 +303,18 @@ def test_an_interrupt_at_any_line_of_a_run_loses_no_result(serve: Serve, mailer:
     assert at > 100
 
 
-def test_a_message_whose_thread_ended_has_an_unknown_outcome() -> None:
-    """It may have been accepted. Messages that no thread had taken are certainly not sent."""
+def test_a_message_whose_worker_ended_has_an_unknown_outcome() -> None:
+    """It may have been accepted. Messages that no worker had taken are certainly not sent."""
     sender = Mailbox.parse("a@b.example")
     jobs = [Job(number, Submission(sender, (), Content.from_bytes(b"")), lambda: None) for number in range(3)]
 
-    def work(backlog: Backlog) -> None:
-        backlog.take(wait=True)
+    def work(workers: Workers, _: Task) -> Generator[None]:
+        workers.backlog.take()
         raise RuntimeError("a fault")
+        yield
 
     results = in_order(jobs, work, 1, 3)
-    backlog_waits = threading.Event()
-    with _interrupted_when_it_waits(backlog_waits), pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match="a fault"):
         next(results)
     assert [(result.index, result.outcome) for result in results] == [(0, UNKNOWN), (1, NOT_SENT), (2, NOT_SENT)]
 
@@ -422,59 +426,35 @@ def test_arguments_are_checked_at_the_call(serve: Serve, mailer: Mailer) -> None
 
 
 def test_a_closed_backlog_drops_what_no_worker_has_taken() -> None:
-    """Each thread learns that there are no more jobs."""
-    backlog, content = Backlog(), Content.from_bytes(b"")
-    backlog.put(Job(0, Submission(Mailbox.parse("a@b.example"), (), content), lambda: None))
+    """Each worker learns that there are no more jobs."""
+    changes = list[None]()
+    backlog, job = Backlog(lambda: changes.append(None)), _job()
+    backlog.put(job)
     backlog.close()
-    assert [backlog.take(wait=True) for _ in range(3)] == [None] * 3
-
-
-def test_an_interrupted_close_can_be_done_again() -> None:
-    """Wherever it strikes, in the standard library too: the next close wakes a worker that pauses."""
-    for at in range(100):
-        backlog, left = Backlog(), [at]
-
-        def trace(_: FrameType, event: str, __: object, left: list[int] = left) -> Any:
-            left[0] -= event != "call"
-            if left[0] == -1:
-                raise KeyboardInterrupt
-            return trace
-
-        before = sys.gettrace()
-        with suppress(KeyboardInterrupt):
-            sys.settrace(trace)
-            try:
-                backlog.close()
-            finally:
-                sys.settrace(before)
-        worker = threading.Thread(target=backlog.pause, args=(60,), daemon=True)
-        worker.start()
-        closer = threading.Thread(target=backlog.close, daemon=True)
-        closer.start()
-        worker.join(10)
-        assert not worker.is_alive(), at
-        if left[0] >= 0:
-            return
-    pytest.fail("it has no hundred steps")
+    assert [backlog.take() for _ in range(3)] == [None] * 3
+    assert (backlog.is_closed, job.started, len(changes)) == (True, 0.0, 2)
 
 
 def _job() -> Job:
     return Job(0, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None, started=1.0)
 
 
+def _idle(*_: object) -> Generator[None]:
+    yield from ()
+
+
 def test_a_thread_whose_start_was_interrupted_is_waited_for_by_its_job() -> None:
     """Whether it runs is not known; but its job has an end before the run is over."""
-    job = _job()
+    job, workers = _job(), Workers(_idle, 1)
 
     class Ends:
         def get(self, timeout: float) -> None:
             job.end = SendResult(0, None, Outcome.NOT_SENT)
 
-    thread = threading.Thread(target=print)
-    progress = Progress(pending=deque([job]), threads=[thread], ends=Ends())  # type: ignore[arg-type]
-    progress.stop()
+    workers.thread, workers.ends = threading.Thread(target=print), Ends()  # type: ignore[assignment]
+    Progress(pending=deque([job]), workers=workers).stop()
     assert job.end is not None
-    assert progress.threads == []
+    assert workers.thread is None
 
 
 def test_the_error_that_an_interrupt_carries_is_the_result() -> None:
@@ -485,6 +465,6 @@ def test_the_error_that_an_interrupt_carries_is_the_result() -> None:
     def ended() -> Generator[SendResult]:
         yield from ()
 
-    result = next(Results(ended(), Progress(pending=deque([job]))))
+    result = next(Results(ended(), Progress(pending=deque([job]), workers=Workers(_idle, 1))))
     assert result.error is known
     assert result.outcome is Outcome.NOT_SENT

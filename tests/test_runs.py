@@ -555,7 +555,7 @@ def test_an_interrupt_in_the_start_of_a_thread_leaves_no_thread_behind(
     start, threads = threading.Thread.start, list[threading.Thread]()
 
     def struck(thread: threading.Thread) -> None:
-        if not thread.name.startswith("securesmtp"):
+        if not thread.name.startswith("securesmtp-"):
             start(thread)
             return
         threads.append(thread)

@@ -22,7 +22,7 @@ from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
-from securesmtp.events import Failed, Sent, emit
+from securesmtp.events import Failed, Sent, emit, is_observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +202,8 @@ class Core:
     def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
         """Return the *receipt* of an accepted message, and emit its event."""
         self.last_login_was_lost = False
-        self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
+        if is_observed(self.on_event):
+            self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         return receipt
 
     def conclude(self, sending: Sending, end: Receipt | BaseException) -> None:

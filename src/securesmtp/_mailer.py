@@ -1,40 +1,32 @@
 """
 `SecureMailer`: the object that an application creates, shares between threads and closes.
 
-Here are its signature, and the few lines that wait: for a slot, for a connection, for messages in a backlog. Whatever
-does not wait is in `_core` and `_bulk`. More than half of the file's lines are the public arguments and docstrings, so
-it is longer than 300 lines.
+Here is its signature; what a send does is in `_send_steps`. More than half of the file's lines are the public arguments
+and docstrings, so it is longer than 300 lines.
 """
 
 from __future__ import annotations
 
-import threading
 import warnings
-from functools import partial as bind
-from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar, final
 
 from securesmtp._arguments import Given
-from securesmtp._bulk.batch import Batch
-from securesmtp._bulk.jobs import Ending, Job
-from securesmtp._bulk.rules import is_connection_limit
-from securesmtp._bulk.run import Run, Step
-from securesmtp._core import Action, Checkout, Core, Sending
+from securesmtp._bulk.run import Run
+from securesmtp._core import Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
-from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.sasl import as_secret
+from securesmtp._results import in_order
+from securesmtp._send_steps import Sender
 from securesmtp._settings import Settings, as_login, refuse_async_functions
 from securesmtp._shown import withhold
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.process import current_process
-from securesmtp._transport.slot import Lease
+from securesmtp._transport.steps import ThreadWaiter, drive, perform
 from securesmtp._url import add_url
-from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
-from securesmtp._workers import Backlog, in_order
-from securesmtp.errors import AuthenticationError, SecureSMTPError
-from securesmtp.events import Event, mute_if_emitting
+from securesmtp._workers import Worker
+from securesmtp.errors import SecureSMTPError
 
 if TYPE_CHECKING:
     import os
@@ -45,12 +37,16 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import Options
-    from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
+    from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.poller import Task
+    from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp._workers import Workers
+    from securesmtp.events import Event
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -331,8 +327,11 @@ class SecureMailer:
         self._core.refuse_if_closed()
         check_messages(messages)
         run = Run(self._core, partial)
-        worker = mute_if_emitting(bind(self._worker, run))
-        return in_order(run.jobs(messages, deadline), worker, run.most_workers, run.ahead, run.octets)
+
+        def work(workers: Workers, task: Task) -> Steps[None]:
+            return Worker(run, self._pool, workers, task).work()
+
+        return in_order(run.jobs(messages, deadline), work, run.most_workers, run.ahead, run.octets)
 
     @hide_internal_frames
     def check(self) -> ServerReport:
@@ -380,131 +379,7 @@ class SecureMailer:
             pool = self._pools.setdefault(process, Pool(core.settings, core.context, core.on_event, core.memory))
         return pool
 
-    def _submit(
-        self, submission: Submission, partial: Partial, deadline: Deadline | None, checkout: Checkout | None = None
-    ) -> Receipt:
+    def _submit(self, submission: Submission, partial: Partial, deadline: Deadline | None) -> Receipt:
         """Send one message, return its receipt and emit its event."""
-        check_partial(partial)
-        core, sending = self._core, Sending(submission.content.message_id, monotonic())
-        # Nested, because an interrupt may strike while an error is recorded.
-        try:
-            try:
-                receipt = self._deliver(sending, submission, partial, deadline, checkout or Checkout())
-                return core.report_receipt(sending, receipt)
-            except SecureSMTPError as error:
-                core.record_error(sending, error)
-                raise
-        except BaseException as error:
-            core.record_interrupt(sending, error)
-            raise
-
-    def _deliver(
-        self,
-        sending: Sending,
-        submission: Submission,
-        partial: Partial,
-        deadline: Deadline | None,
-        checkout: Checkout,
-    ) -> Receipt:
-        """Send one message over a connection; if that has lost its login, over a new one."""
-        core, action = self._core, self._core.action(sending, submission, checkout, partial)
-        needs = bind(transactions_needed, len(submission.recipients), partial)
-        try:
-            return self._with_connection(deadline, action, checkout, needs)
-        except AuthenticationError as error:
-            if not core.logs_in_again(sending, error):
-                raise
-            self._pool.discard_idle()
-            return self._with_connection(deadline, action, checkout, needs)
-
-    def _with_connection(
-        self,
-        deadline: Deadline | None,
-        action: Action[T],
-        checkout: Checkout,
-        needs: Callable[[Session], int] | None = None,
-    ) -> T:
-        """Run *action* on a connection that no other send uses meanwhile, with room for what the message *needs*."""
-        core, pool, lease, slot, events = self._core, self._pool, Lease(threading.get_ident()), None, list[Event]()
-        checkout.has_slot, checkout.session = False, None
-        try:
-            slot = pool.acquire(lease, deadline)
-            core.refuse_if_closed()
-            checkout.has_slot = True
-            while True:
-                link = pool.link(slot, deadline, needs)
-                try:
-                    deliver = bind(action, link.connection.exchange)
-                    return link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))
-                except BaseException as error:
-                    # Closed again, because a second interrupt may have struck while the first was handled.
-                    if not link.is_usable:
-                        link.close()
-                    # A new token is tried over a new connection.
-                    if slot.refusal is None or error is not slot.refusal:
-                        raise
-                finally:
-                    if checkout.session is not None:
-                        events = pool.slots.mark_used(slot, link)
-        except SecureSMTPError as error:
-            if slot is not None and is_connection_limit(error):
-                # One too many: it is closed, and not used for the next message.
-                slot.messages_left = 0
-            raise
-        finally:
-            # First, and by an assignment alone: an interrupt can only strike after a call.
-            lease.done = True
-            for event in events:
-                core.emit(event)
-            if slot is not None and core.is_closed:
-                pool.close_idle(slot)
-            pool.notify()
-
-    def _worker(self, run: Run, backlog: Backlog) -> None:
-        """Send what is in the backlog: one message after the other, or several at a time if the host supports it."""
-        if not run.enter():
-            return
-        support = self._pool.overlap_support
-        while (job := backlog.take(wait=True)) is not None:
-            overlap = run.overlap(support)
-            if overlap is None:
-                leaves = self._send_one(run, job, backlog)
-            else:
-                with overlap:
-                    leaves = self._send_batch(run, job, backlog)
-            if leaves:
-                return
-        run.leave()
-
-    def _send_one(self, run: Run, job: Job, backlog: Backlog) -> bool:
-        """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        checkout = Checkout(run.take_login_permit())
-        while (cause := run.fatal_error) is None:
-            with Ending[Receipt]() as ending:
-                ending.end = self._submit(job.submission, run.partial, job.deadline, checkout)
-            step = run.settle(job, ending.end, checkout, backlog.put)
-            if step is not Step.RESEND:
-                return self._follow(step, run, backlog)
-        run.refuse(job, cause)
-        return False
-
-    def _send_batch(self, run: Run, first: Job, backlog: Backlog) -> bool:
-        """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        batch = Batch(run, first, self._pool.overlap_support, bind(backlog.take, wait=False), backlog.put)
-        with Ending[None]() as ending:
-            self._with_connection(first.deadline, batch.action, batch.checkout)
-            ending.end = None
-        try:
-            leaves = self._follow(batch.settle(ending.end), run, backlog)
-            while not leaves and (job := batch.next_unsent()) is not None:
-                leaves = self._send_one(run, job, backlog)
-        finally:
-            # Also if on_event has ended this worker: its results would be waited for without end.
-            batch.put_back_unsent()
-        return leaves
-
-    def _follow(self, step: Step, run: Run, backlog: Backlog) -> bool:
-        """Do what *step* says after a message; return whether this worker leaves the run."""
-        if step is Step.PAUSE:
-            backlog.pause(run.pause)
-        return step is Step.LEAVE
+        sender = Sender(self._core, self._pool, ThreadWaiter, is_one_of_many=False)
+        return drive(sender.submit(submission, partial, deadline), perform)

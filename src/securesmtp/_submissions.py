@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from securesmtp._protocol import message as protocol
 from securesmtp._protocol.address import reverse_path
-from securesmtp._protocol.content import MAX_LINE, Content
+from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._protocol.message_bounds import raw_payload
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import escape, quote
 from securesmtp._values import Envelope
 from securesmtp.errors import ConfigurationError, MessageError

@@ -1,32 +1,44 @@
 """
-Worker threads for the messages of a run: started in order, results in order, never far ahead of the reader.
+The workers of a run: tasks of one thread, each of which sends over one connection.
 
-How it works: the caller's thread reads messages, puts each into the backlog, and yields the result of the oldest. An
-interrupt may strike the caller's thread at any line. So the state of a run is in `Progress`, not in its generator: when
-that has ended, `Results` finds there what was not yielded yet.
+How it works: the caller's thread reads messages and puts each into the backlog. A thread of the run has the poller, and
+a worker in it for each connection. An interrupt can strike the caller's thread at any line, but not that of the run.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections import deque
+from contextlib import suppress
 from functools import partial as bind
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Self
+from time import monotonic
+from typing import TYPE_CHECKING
 
+from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
-from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
-from securesmtp._bulk.rules import is_full
+from securesmtp._bulk.read_ahead import result_without_end
+from securesmtp._bulk.run import Step
+from securesmtp._core import Checkout
 from securesmtp._interrupts import raise_if_interrupt
-from securesmtp._values import SendResult
+from securesmtp._send_steps import Sender
+from securesmtp._transport.poller import Poller, Task
+from securesmtp._transport.steps import Sleep
+from securesmtp._values import Receipt, SendResult
+from securesmtp.events import mute_if_emitting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Iterable
+
+    from securesmtp._bulk.run import Run
+    from securesmtp._transport.channel import Steps
+    from securesmtp._transport.pool import Pool
 
 # How often a thread whose start was interrupted is checked for being done, in seconds.
 _POLL_INTERVAL = 0.01
+# How long a worker without a message sleeps, in seconds: until it is woken.
+_LONG = 3600.0
 
 
 class Backlog:
@@ -34,242 +46,256 @@ class Backlog:
     The jobs that no worker has taken yet.
 
     Attributes:
-        has_workers: Whether there are worker threads. Without any, `take` does not wait, since nothing would come.
+        is_closed: Whether no more jobs are taken from it.
     """
 
-    def __init__(self) -> None:
-        """Start empty and open."""
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        # Not an event: an interrupt in `set` can leave its lock held (measured), and a worker would wait for that.
-        self._is_closed = False
-        self._wakeups: SimpleQueue[None] = SimpleQueue()
-        self.has_workers = True
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        """Start empty and open; *on_change* is called when there is a job for a worker, and at the end."""
+        self.is_closed = False
+        self._jobs = deque[Job]()
+        self._on_change = on_change
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._jobs)
 
     def put(self, job: Job) -> None:
         """Add *job*, which no worker has."""
         job.started = 0.0
-        self._queue.put(job)
+        self._jobs.append(job)
+        self._on_change()
 
-    def take(self, *, wait: bool) -> Job | None:
-        """Return the next job and start its time; None if there are no more, or without *wait* none at present."""
+    def take(self) -> Job | None:
+        """Return the next job and start its time; None if there is none at present, or if there are no more."""
         try:
-            job = self._queue.get(block=wait and self.has_workers)
-        except Empty:
+            job = self._jobs.popleft()
+        except IndexError:
             return None
         # Started before the check: a job that is not started when the backlog is closed is sent by nobody.
-        if job is not None:
-            job.begin()
-        if job is None or self._is_closed:
-            if job is not None:
-                job.started = 0.0
-            # For the other threads.
-            self._queue.put(None)
+        job.begin()
+        if self.is_closed:
+            job.started = 0.0
             return None
         return job
 
     def close(self) -> None:
         """Drop the jobs that no worker has taken; there are no more."""
-        # In this order, an interrupt in between leaves no worker waiting.
-        self._queue.put(None)
-        self._is_closed = True
-        self._wakeups.put(None)
-
-    def pause(self, seconds: float) -> None:
-        """Wait for so many *seconds*, or until it is closed."""
-        with suppress(Empty):
-            self._wakeups.get(timeout=seconds)
-            # For the other threads.
-            self._wakeups.put(None)
+        self.is_closed = True
+        self._on_change()
 
 
-@dataclass(slots=True)
-class Progress(ReadAhead):
+class Worker:
+    """One worker of a run: it sends what is in the backlog, until there is no more or it is one too many."""
+
+    def __init__(self, run: Run, pool: Pool, workers: Workers, task: Task) -> None:
+        """Be one of *workers*, run by *task*."""
+        self._run, self._pool, self._backlog, self._idle, self._task = run, pool, workers.backlog, workers.idle, task
+        self._sender = Sender(run.core, pool, lambda: task, is_one_of_many=True)
+
+    def work(self) -> Steps[None]:
+        """Send one message after the other, or several at a time if the host supports it."""
+        run = self._run
+        if not run.enter():
+            return
+        support = self._pool.overlap_support
+        while (job := (yield from self._next_job())) is not None:
+            overlap = run.overlap(support)
+            if overlap is None:
+                leaves = yield from self._send_one(job)
+            else:
+                with overlap:
+                    leaves = yield from self._send_batch(job)
+            if leaves:
+                return
+        run.leave()
+
+    def _next_job(self) -> Steps[Job | None]:
+        while (job := self._backlog.take()) is None and not self._backlog.is_closed:
+            self._idle.append(self._task)
+            yield Sleep(self._task, _LONG)
+            # A wake-up that was for another wait has left it there.
+            with suppress(ValueError):
+                self._idle.remove(self._task)
+        return job
+
+    def _send_one(self, job: Job) -> Steps[bool]:
+        """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
+        run = self._run
+        checkout = Checkout(run.take_login_permit())
+        while (cause := run.fatal_error) is None:
+            with Ending[Receipt]() as ending:
+                ending.end = yield from self._sender.submit(job.submission, run.partial, job.deadline, checkout)
+            step = run.settle(job, ending.end, checkout, self._backlog.put)
+            if step is not Step.RESEND:
+                return (yield from self._follow(step))
+        run.refuse(job, cause)
+        return False
+
+    def _send_batch(self, first: Job) -> Steps[bool]:
+        """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
+        batch = Batch(self._run, first, self._pool.overlap_support, self._backlog.take, self._backlog.put)
+        with Ending[None]() as ending:
+            yield from self._sender.with_connection(first.deadline, batch.action, batch.checkout)
+            ending.end = None
+        try:
+            leaves = yield from self._follow(batch.settle(ending.end))
+            while not leaves and (job := batch.next_unsent()) is not None:
+                leaves = yield from self._send_one(job)
+        finally:
+            # Also if on_event has ended this worker: its results would be waited for without end.
+            batch.put_back_unsent()
+        return leaves
+
+    def _follow(self, step: Step) -> Steps[bool]:
+        """Do what *step* says after a message; return whether this worker leaves the run."""
+        if step is Step.PAUSE:
+            until = monotonic() + self._run.pause
+            while (left := until - monotonic()) > 0 and not self._backlog.is_closed:
+                yield Sleep(self._task, left)
+        return step is Step.LEAVE
+
+
+class Workers:
     """
-    The state of a run: its jobs in order, its threads, and how far its results were yielded.
+    The workers of a run, and the thread that they run in.
 
     Attributes:
-        backlog: The jobs that no worker has taken.
-        threads: The workers.
-        ends: One entry for each job that has ended and was not waited for.
+        backlog: The jobs that none has taken.
+        idle: The tasks of the workers that wait for one.
+        thread: The thread; None before the first job, at the end, and if none can be started: then the caller's own
+            thread does the work while it waits.
+        has_ended: Whether the thread has ended.
+        fault: What a worker has raised, to be raised where the results are read.
+        ends: Has an entry when the job that is waited for has its end, and when the thread has ended.
     """
 
-    backlog: Backlog = field(default_factory=Backlog)
-    threads: list[threading.Thread] = field(default_factory=list)
-    ends: SimpleQueue[None] = field(default_factory=SimpleQueue)
+    def __init__(self, work: Callable[[Workers, Task], Steps[None]], most: int) -> None:
+        """Have up to *most* workers, each of which does *work*."""
+        self.backlog = Backlog(self._note_change)
+        self.idle = list[Task]()
+        self.thread: threading.Thread | None = None
+        self.has_ended = False
+        self.fault: BaseException | None = None
+        self.ends = SimpleQueue[None]()
+        self._work, self._most, self._started = work, most, 0
+        self._poller = Poller(self._assign, self._note_end_of_worker)
+        self._run_tasks = mute_if_emitting(self._poller.run)
+        self._awaited: Job | None = None
 
-    def stop(self) -> None:
-        """Drop the backlog, and wait for the threads. After an interrupt, the next call continues to wait."""
+    def submit(self, job: Job) -> None:
+        """Have *job* sent."""
+        job.notify = self._note_end_of_job
+        self.backlog.put(job)
+        if self.thread is None and self._most and not self._started:
+            self._start()
+
+    def wait_for(self, job: Job | InvalidInput) -> SendResult | BaseException:
+        """
+        Wait until *job* has its end, and return it.
+
+        Raises:
+            BaseException: What a worker has raised, so that *job* has none.
+        """
+        if isinstance(job, InvalidInput):
+            return job.end
+        # In this order: whoever gives it its end looks afterwards whether it is waited for.
+        self._awaited = job
+        while (end := job.end) is None:
+            if self.has_ended or (self.thread is None and self._is_stuck()):
+                if self.fault is not None:
+                    raise self.fault
+                # An interrupt that ended a connection struck when it had just been taken, or reported.
+                job.end = result_without_end(job)
+            elif self.thread is None:
+                # Nothing is caught: an interrupt here is one of the caller's own thread.
+                self._run_tasks(lambda: job.end is not None or self._is_stuck())
+            else:
+                self.ends.get()
+                self._awaited = job
+        self._awaited = None
+        return end
+
+    def stop(self, pending: Iterable[Job | InvalidInput]) -> None:
+        """
+        Drop the backlog, and wait for those of the jobs *pending* that are being sent.
+
+        After an interrupt, the next call continues to wait.
+        """
         self.backlog.close()
+        if self.thread is None and self._poller.tasks:
+            self._run_tasks(self._is_stuck)
         # At the end of the interpreter, daemon threads do not run any more.
-        while self.threads and not sys.is_finalizing():
+        while self.thread is not None and not sys.is_finalizing():
             try:
-                self.threads[-1].join()
+                self.thread.join()
             except RuntimeError as error:
                 raise_if_interrupt(error)
                 # Its start was interrupted, so it may run or not. It takes no more jobs, but may have one.
-                if any(isinstance(job, Job) and job.started and job.end is None for job in self.pending):
+                if not self.has_ended and any(
+                    isinstance(job, Job) and job.started and job.end is None for job in pending
+                ):
                     with suppress(Empty):
                         self.ends.get(timeout=_POLL_INTERVAL)
                     continue
-            self.threads.pop()
+            self.thread = None
 
-    def next_result(self) -> SendResult:
-        """
-        Return the first result that was not yielded, when the run is over.
-
-        Raises:
-            StopIteration: There is none, or nothing more will be known.
-        """
-        self.stop()
-        job = self.oldest()
-        if job is None and self.failures:
-            raise self.failures.pop()
-        if job is None or (self.threads and job.end is None):
-            raise StopIteration
-        if isinstance(job.end, SendResult):
-            return job.end
-        job.end = result = result_without_end(job)
-        return result
-
-
-class Results:
-    """
-    The results of one run, in the order of its messages: an iterator that can be read on after an interrupt.
-
-    An interrupt in it, and `close`, end the run as they end a generator: messages that are being sent are finished, and
-    the others are not sent. The results of both can still be read, so none is lost.
-    """
-
-    def __init__(self, run: Generator[SendResult], progress: Progress) -> None:
-        """Yield the results of *run*; neither argument refers to this object, so it can be garbage-collected."""
-        self._run, self._progress = run, progress
-
-    def __iter__(self) -> Self:
-        """Return it."""
-        return self
-
-    def __next__(self) -> SendResult:
-        """Return the next result."""
-        result = next(self._run, None) or self._progress.next_result()
-        index = result.index
-        # Last, and by an assignment alone: an interrupt strikes before it, and the next call returns the same result.
-        self._progress.last_yielded = index
-        return result
-
-    def close(self) -> None:
-        """Send only what is being sent, and wait for that."""
-        self._run.close()
-
-
-def in_order(
-    jobs: Iterable[Job | InvalidInput],
-    worker: Callable[[Backlog], None],
-    workers: int,
-    ahead: int,
-    octets: int = 1 << 30,
-) -> Results:
-    """
-    Return the result of each of *jobs*, in their order; up to so many *workers* run *worker* on the backlog.
-
-    The next job is read from the iterable only while fewer than *ahead* are pending and, beyond one for each worker,
-    fewer than so many *octets* of them. What the iterable raises is raised when the results of all jobs before it were
-    yielded. Leaving early waits for the jobs that are being sent and drops the others. If no thread can be started, as
-    at the end of the process, the worker runs in this thread.
-    """
-    progress = Progress()
-    has_enough = bind(is_full, workers=workers, ahead=ahead, octets=octets)
-    return Results(_run(jobs, progress, worker, workers, has_enough), progress)
-
-
-def _run(
-    jobs: Iterable[Job | InvalidInput],
-    progress: Progress,
-    worker: Callable[[Backlog], None],
-    workers: int,
-    has_enough: Callable[[int, int], bool],
-) -> Generator[SendResult]:
-    """Yield the result of each of *jobs* when it has its end."""
-    pending, backlog, held = progress.pending, progress.backlog, 0
-    notify = bind(progress.ends.put, None)
-    with _adding_notes(progress):
+    def _start(self) -> None:
+        """Start the thread if the system and the interpreter allow it."""
+        # A daemon: an iterator that is never read to its end does not keep the process alive.
+        thread = threading.Thread(target=self._run, name="securesmtp-run", daemon=True)
+        # Before it is started: an interrupt may strike right after that, and it is waited for all the same.
+        self.thread = thread
         try:
-            for job in _until_it_raises(jobs, progress.failures):
-                pending.append(job)
-                held += octets(job)
-                if isinstance(job, Job):
-                    job.notify = notify
-                    backlog.put(job)
-                    if len(progress.threads) < workers:
-                        _start(progress.threads, worker, backlog)
-                while (oldest := progress.oldest()) and (has_enough(len(pending), held) or oldest.end is not None):
-                    held -= octets(oldest)
-                    yield _wait_for(oldest, progress, worker)
-            while (oldest := progress.oldest()) is not None:
-                yield _wait_for(oldest, progress, worker)
-        finally:
-            progress.stop()
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise_if_interrupt(error)
+            self.thread, self._most = None, 1
 
+    def _note_change(self) -> None:
+        if self.backlog.is_closed or self.idle or self._started < self._most:
+            self._poller.wake()
 
-@contextmanager
-def _adding_notes(progress: Progress) -> Iterator[None]:
-    """Add to an interrupt the results that were not yielded, when all started jobs have their end."""
-    try:
-        yield
-    except GeneratorExit:
-        raise
-    except BaseException as interrupt:
-        progress.add_notes(interrupt)
-        raise
+    # In the thread of the workers.
 
+    def _run(self) -> None:
+        try:
+            self._run_tasks(self._is_over)
+        except BaseException as error:  # noqa: BLE001 -- raised where the results are read
+            self.fault = self.fault or error
+        self.has_ended = True
+        self.ends.put(None)
 
-def _wait_for(job: Job | InvalidInput, progress: Progress, worker: Callable[[Backlog], None]) -> SendResult:
-    # Not a future for each job: its locks took a tenth of the time of a small message (measured).
-    while (end := job.end) is None or not progress.ends.empty():
-        if end is None and not progress.backlog.has_workers:
-            # Nothing is caught: an interrupt here is one of the caller's own thread.
-            worker(progress.backlog)
-            if isinstance(job, Job) and job.end is None:
-                # An interrupt that ended a connection struck when it had just been taken, or reported.
-                job.end = result_without_end(job)
-                continue
-        progress.ends.get()
-    if isinstance(end, BaseException):
-        # The run ends here.
-        raise end
-    return end
+    def _is_over(self) -> bool:
+        return self.backlog.is_closed and not self._poller.tasks
 
+    def _is_stuck(self) -> bool:
+        """Return whether there is no worker, and none can be added for a job."""
+        can_add = len(self.backlog) and self._started < self._most and not self.backlog.is_closed
+        return not self._poller.tasks and not can_add
 
-def _start(threads: list[threading.Thread], worker: Callable[[Backlog], None], backlog: Backlog) -> None:
-    """Start a thread if the system and the interpreter allow it; otherwise the running ones do the work."""
-    # A daemon: an iterator that is never read to its end does not keep the process alive.
-    thread = threading.Thread(
-        target=_run_worker, args=(worker, backlog), name=f"securesmtp-{len(threads)}", daemon=True
-    )
-    backlog.has_workers = True
-    # Before it is started: an interrupt may strike right after that, and it is waited for all the same.
-    threads.append(thread)
-    try:
-        thread.start()
-    except (RuntimeError, MemoryError) as error:
-        raise_if_interrupt(error)
-        threads.pop()
-        backlog.has_workers = bool(threads)
+    def _assign(self) -> None:
+        """Wake or add a worker for each job; at the end, wake all."""
+        if self.backlog.is_closed:
+            for task in self._poller.tasks:
+                task.wake()
+            return
+        for _ in range(len(self.backlog)):
+            if self.idle:
+                self.idle.pop().wake()
+            elif self._started < self._most:
+                self._started += 1
+                self._poller.spawn(bind(self._work, self))
+            else:
+                break
 
+    def _note_end_of_job(self) -> None:
+        awaited = self._awaited
+        # The reader is not woken for each message that overtakes the one it waits for.
+        if awaited is not None and awaited.end is not None:
+            self._awaited = None
+            self.ends.put(None)
 
-def _until_it_raises(jobs: Iterable[Job | InvalidInput], failures: list[Exception]) -> Iterator[Job | InvalidInput]:
-    try:
-        yield from jobs
-    except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
-        raise_if_interrupt(error)
-        failures.append(error)
-
-
-def _run_worker(worker: Callable[[Backlog], None], backlog: Backlog) -> None:
-    with Ending[None]() as ending:
-        worker(backlog)
-        ending.end = None
-    if isinstance(ending.end, BaseException):
-        # Raised where the results are read, which would wait for ever otherwise.
-        while (job := backlog.take(wait=True)) is not None:
-            job.started = 0.0
-            job.fail(ending.end)
+    def _note_end_of_worker(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.fault = self.fault or error
+            self.backlog.close()

@@ -240,6 +240,11 @@ def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
         _LOGGER.exception("on_event raised")
 
 
+def is_observed(on_event: Callable[[Event], None] | None) -> bool:
+    """Return whether anyone would see an event that is logged at DEBUG: most programs listen to none."""
+    return on_event is not None or _LOGGER.isEnabledFor(logging.DEBUG)
+
+
 def _is_emitting() -> bool:
     """Return whether the calling `emit` runs inside another `emit`, or inside an action that was muted."""
     # A flag could stay set after a signal (seen: after one Ctrl-C a thread was silent forever); the stack cannot.

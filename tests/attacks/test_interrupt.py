@@ -38,10 +38,12 @@ from securesmtp._bulk.run import Step
 from securesmtp._core import Sending
 from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._protocol.serialising import translate_email_errors
+from securesmtp._send_steps import Sender
 from securesmtp._transport.channel import Channel, Steps
 from securesmtp._transport.connection import Connection
 from securesmtp._transport.tls import build_context
 from securesmtp._transport.transfer import Transfer
+from securesmtp._workers import Worker
 from securesmtp.events import Failed, Sent, is_interrupt
 
 LONG = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 3000
@@ -56,7 +58,8 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> li
         seen.append(effect)
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
-        answer = yield from perform(connection, effect)
+        steps = perform(connection, effect)
+        answer = connection._reply if steps is None else (yield from steps)
         if len(seen) == at + 1:
             raise KeyboardInterrupt
         return answer
@@ -434,19 +437,19 @@ def test_a_second_interrupt_leaves_a_closed_connection(
 
     def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
         def strikes(self: object, *arguments: object) -> object:
-            if name not in struck and (name == "receive" or struck):
+            if name not in struck and (name == "wait_for_reply" or struck):
                 struck.append(name)
                 raise KeyboardInterrupt
             return act(self, *arguments)
 
         return strikes
 
-    for name in ("receive", second):
+    for name in ("wait_for_reply", second):
         owner = Connection if name == "_interrupt" else Transfer
         monkeypatch.setattr(owner, name, once(name, getattr(owner, name)))
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    assert struck == ["receive", second]
+    assert struck == ["wait_for_reply", second]
     assert not any(slot.link is not None and slot.link.is_open for slot in mine._pool.slots)
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
@@ -673,7 +676,7 @@ def test_an_interrupt_of_a_run_without_threads_is_raised(
     server = serve()
     run = mailer(server).send_many(_mails(2))
     monkeypatch.setattr(threading.Thread, "start", refuses)
-    monkeypatch.setattr(SecureMailer, "_send_one", interrupts)
+    monkeypatch.setattr(Worker, "_send_one", interrupts)
     # Ends the wait that a lost interrupt would begin.
     with _alarms(SoftTimeLimitExceeded):
         signal.setitimer(signal.ITIMER_REAL, 5)
@@ -693,7 +696,7 @@ def test_a_message_that_an_interrupt_has_lost_is_not_waited_for(
 
     run = mailer(serve()).send_many(_mails(1))
     monkeypatch.setattr(threading.Thread, "start", refuses)
-    monkeypatch.setattr(SecureMailer, "_send_one", lambda *_: False)
+    monkeypatch.setattr(Worker, "_send_one", lambda *_: iter(()))
     # Ends the wait that it would begin.
     with _alarms(SoftTimeLimitExceeded):
         signal.setitimer(signal.ITIMER_REAL, 5)
@@ -708,7 +711,7 @@ def test_a_message_whose_interrupt_says_nothing_of_it_is_not_reported_as_not_sen
     def interrupts(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SecureMailer, "_submit", interrupts)
+    monkeypatch.setattr(Sender, "submit", interrupts)
     run = mailer(serve(), max_connections=1).send_many(_mails(2))
     with pytest.raises(KeyboardInterrupt):
         next(run)
@@ -730,8 +733,8 @@ def test_a_worker_that_an_event_has_ended_leaves_its_other_messages_to_the_run(
         raise SystemExit
 
     monkeypatch.setattr(Batch, "settle", settle)
-    monkeypatch.setattr(SecureMailer, "_with_connection", lambda *_: None)
-    monkeypatch.setattr(SecureMailer, "_send_one", leaves)
+    monkeypatch.setattr(Sender, "with_connection", lambda *_: iter(()))
+    monkeypatch.setattr(Worker, "_send_one", leaves)
     run = mailer(serve(), pipelining="session", max_connections=1).send_many(_mails(2))
     # Ends the wait that a lost message would begin.
     with _alarms(SoftTimeLimitExceeded):
@@ -773,7 +776,8 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
             seen.append(effect)
             if len(seen) == at + 1 and not after:
                 raise error
-            answer = yield from perform(connection, effect)
+            steps = perform(connection, effect)
+            answer = connection._reply if steps is None else (yield from steps)
             if len(seen) == at + 1:
                 raise error
             return answer

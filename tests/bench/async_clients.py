@@ -1,5 +1,5 @@
 """
-The async clients that are measured, one in a process of its own: `python -m bench.async_clients NAME TASK TASKS`.
+The async clients that are measured, one in a process of its own: `python -m bench.async_clients NAME TASK`.
 
 Each gets the same message, the same trust, the same login and the same number of connections, which are open before the
 clock starts. aiosmtplib is used as its documentation says for many messages: several `SMTP` instances that stay
@@ -55,7 +55,6 @@ def options(task: Task) -> dict[str, Any]:
         "password": task.login[1],
         "ca_file": task.ca,
         "max_connections": task.connections,
-        "max_messages": 10_000,
     }
 
 
@@ -70,7 +69,7 @@ async def ours(task: Task) -> AsyncIterator[Work]:
         with Path(task.folder, "content").open("rb") as file:  # noqa: ASYNC230 -- opening it takes no time
             await mailer.send_bytes(file, mail_from="a@example.test", recipients=task.people)
 
-    async with AsyncSecureMailer("localhost", task.port, **options(task)) as mailer:
+    async with AsyncSecureMailer(task.host, task.port, **options(task)) as mailer:
         yield by_tasks(send_file if task.message == "file" else lambda: mailer.send(mail))
 
 
@@ -80,7 +79,7 @@ async def ours_session(task: Task) -> AsyncIterator[Work]:
     from securesmtp import AsyncSecureMailer
 
     mail = message(task)
-    async with AsyncSecureMailer("localhost", task.port, **options(task), pipelining="session") as mailer:
+    async with AsyncSecureMailer(task.host, task.port, **options(task), pipelining="session") as mailer:
 
         async def work(tasks: int, count: int, start: anyio.Event) -> None:
             await start.wait()
@@ -97,7 +96,7 @@ async def ours_in_threads(task: Task) -> AsyncIterator[Work]:
 
     mail = message(task)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(task.connections))
-    with SecureMailer("localhost", task.port, **options(task)) as mailer:
+    with SecureMailer(task.host, task.port, **options(task)) as mailer:
         yield by_tasks(lambda: asyncio.to_thread(mailer.send, mail))
 
 
@@ -108,7 +107,7 @@ async def aiosmtplib_clients(task: Task) -> AsyncIterator[list[aiosmtplib.SMTP]]
 
     clients = [
         aiosmtplib.SMTP(
-            hostname="localhost",
+            hostname=task.host,
             port=task.port,
             use_tls=True,
             tls_context=task.context(),
@@ -193,7 +192,7 @@ def main() -> None:
     """Measure one client with one task."""
     backend, client = CLIENTS[sys.argv[1]]
     task = Task(**json.loads(sys.argv[2]))
-    print(json.dumps(anyio.run(measure, client, task, int(sys.argv[3]), backend=backend)))
+    print(json.dumps(anyio.run(measure, client, task, task.tasks or task.connections, backend=backend)))
 
 
 if __name__ == "__main__":

@@ -86,8 +86,8 @@ def main() -> None:
     set_style()
     cases = sorted(measured["cases"], key=lambda case: (-ord(case["message"][0]), case["rtt"], case["tasks"]))
     _draw([case for case in cases if all(case[what] == value for what, value in DRAWN.items())], folder / "async.svg")
-    load = max(case["load"] for case in cases)
-    text = f"Machine: {measured['machine']}. Other programs kept up to {load:.1f} of the cores busy meanwhile.\n\n"
+    others = max(case["noise"]["others"] for case in cases)
+    text = f"Machine: {measured['machine']}. Other programs kept up to {others:.1f} of the cores busy meanwhile.\n\n"
     (folder / "async.md").write_text(text + _table(cases), "utf-8")
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from bench.limit import Way
@@ -49,6 +49,11 @@ class Task:
             (25 MB, a path).
         cold: Whether each has a connection of its own, which is a part of what is measured.
         login: Who logs in.
+        folder: Where the file is.
+        host: The server's name.
+        opening: How many messages each connection has before the clock starts. With one it is open; with three, the
+            server was tried for overlapping as well.
+        tasks: How many tasks an async client has; 0: as many as connections.
     """
 
     port: int
@@ -60,6 +65,9 @@ class Task:
     cold: bool = False
     login: tuple[str, str] = LOGIN
     folder: str = ""
+    host: str = "localhost"
+    opening: int = 3
+    tasks: int = 0
 
     @property
     def people(self) -> list[str]:
@@ -107,7 +115,7 @@ def stdlib(task: Task) -> Iterator[Send]:
 
     with ExitStack() as stack:
         clients = [
-            stack.enter_context(smtplib.SMTP_SSL("localhost", task.port, "localhost", context=context))
+            stack.enter_context(smtplib.SMTP_SSL(task.host, task.port, "localhost", context=context))
             for _ in range(task.connections)
         ]
         for client in clients:
@@ -128,7 +136,7 @@ def asynchronous(task: Task) -> Iterator[Send]:
     with asyncio.Runner() as runner:
         clients = [
             aiosmtplib.SMTP(
-                hostname="localhost",
+                hostname=task.host,
                 port=task.port,
                 use_tls=True,
                 tls_context=task.context(),
@@ -190,21 +198,22 @@ def redmail(task: Task) -> Iterator[Send]:
         yield lambda count: deque((send() for _ in range(count)), 0)
 
 
-def ours(pipelining: str, partial: str = "raise", *, one_by_one: bool = False) -> Callable[[Task], Any]:
-    """Use securesmtp."""
+def ours(
+    pipelining: str, partial: str = "raise", *, way: Literal["send_many", "send", "send_bytes"] = "send_many"
+) -> Callable[[Task], Any]:
+    """Use securesmtp, as it is configured by default but for *pipelining* and the number of connections."""
 
     @contextmanager
     def client(task: Task) -> Iterator[Send]:
         from securesmtp import Envelope, SecureMailer
 
         with SecureMailer(
-            "localhost",
+            task.host,
             task.port,
             username=task.login[0],
             password=task.login[1],
             ca_file=task.ca,
             max_connections=task.connections,
-            max_messages=10_000,
             pipelining=pipelining,  # type: ignore[arg-type]
         ) as mailer:
             if task.message == "file":
@@ -221,7 +230,14 @@ def ours(pipelining: str, partial: str = "raise", *, one_by_one: bool = False) -
                 for _ in range(count):
                     mailer.send(cast("EmailMessage", mail), partial=partial)  # type: ignore[arg-type]
 
-            yield send_each if one_by_one or task.cold else send
+            def send_each_bytes(count: int) -> None:
+                for _ in range(count):
+                    mailer.send_bytes(data, mail_from="a@example.test", recipients=task.people)
+
+            if way == "send_bytes":
+                yield send_each_bytes
+            else:
+                yield send_each if way == "send" or task.cold else send
 
     return client
 
@@ -239,8 +255,8 @@ def limit(way: Way) -> Callable[[Task], AbstractContextManager[Send]]:
     def client(task: Task) -> Iterator[Send]:
         from bench.limit import Limit
 
-        context, data = task.context(), octets(replace(task, message="small"))
-        clients = [Limit(task.port, context, task.login) for _ in range(task.connections)]
+        context, data = task.context(), octets(replace(task, message="small") if task.message == "file" else task)
+        clients = [Limit(task.port, context, task.login, task.host) for _ in range(task.connections)]
 
         def send(client: Limit, count: int) -> None:
             if task.message == "file":
@@ -265,7 +281,8 @@ CLIENTS: dict[str, Callable[[Task], AbstractContextManager[Send]]] = {
     "Django": django,
     "red-mail": redmail,
     "securesmtp": ours("message"),
-    "securesmtp, send": ours("message", one_by_one=True),
+    "securesmtp, send": ours("message", way="send"),
+    "securesmtp, send_bytes": ours("message", way="send_bytes"),
     "securesmtp, allow": ours("message", "allow"),
     "securesmtp, off": ours("off"),
     "securesmtp, session": ours("session"),
@@ -293,7 +310,7 @@ def measure(client: Callable[[Task], AbstractContextManager[Send]], task: Task) 
     with client(task) as send:
         # Connections are opened, and a server is tried, before the clock starts.
         if task.message in {"small", "octets"}:
-            send((3 if task.recipients == 1 else 1) * task.connections)
+            send((task.opening if task.recipients == 1 else 1) * task.connections)
         else:
             _warm(client, task)
         # The highest mark of this process is set back to what it has now (Linux).

@@ -25,8 +25,8 @@ def seconds(statement: str) -> float:
     return float(done.stdout)
 
 
-def main() -> None:
-    """Measure and print."""
+def measure() -> dict[str, list[float]]:
+    """Return the times of each statement, in the order in which they took turns."""
     times: dict[str, list[float]] = {statement: [] for statement in (BASE, *OURS)}
     for statement in times:
         # The first one writes or reads the byte code.
@@ -34,6 +34,12 @@ def main() -> None:
     for _ in range(ROUNDS):
         for statement, measured in times.items():
             measured.append(seconds(statement))
+    return times
+
+
+def main() -> None:
+    """Measure and print."""
+    times = measure()
     base = statistics.median(times[BASE])
     for statement, measured in times.items():
         median = statistics.median(measured)

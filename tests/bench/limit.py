@@ -17,11 +17,13 @@ Way = Literal["lockstep", "pipelined", "content-first", "chunk", "chunks"]
 class Limit:
     """One connection."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, login: tuple[str, str] | None) -> None:
+    def __init__(
+        self, port: int, context: ssl.SSLContext, login: tuple[str, str] | None, host: str = "localhost"
+    ) -> None:
         """Connect, and log in."""
-        sock = socket.create_connection(("127.0.0.1", port))
+        sock = socket.create_connection((host, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = context.wrap_socket(sock, server_hostname="localhost")
+        self.sock = context.wrap_socket(sock, server_hostname=host)
         self.hear(1)
         self.sock.sendall(b"EHLO [127.0.0.1]\r\n")
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -68,13 +70,17 @@ class Limit:
                 self.sock.sendall(flight)
                 self.hear(replies)
         else:
-            begun, heard = min(window, count), 0
-            self.sock.sendall(flight * begun)
-            while heard < count * replies:
-                heard += self.sock.recv(16384).count(b"\n")
-                if more := min(heard // replies + window, count) - begun:
-                    self.sock.sendall(flight * more)
-                    begun += more
+            self.send_flights([flight] * count, replies, window)
+
+    def send_flights(self, flights: list[bytes], replies: int, window: int = 32) -> None:
+        """Send *flights*, each of which has so many *replies*, with so many at most in flight."""
+        begun, heard = min(window, len(flights)), 0
+        self.sock.sendall(b"".join(flights[:begun]))
+        while heard < len(flights) * replies:
+            heard += self.sock.recv(16384).count(b"\n")
+            if more := min(heard // replies + window, len(flights)) - begun:
+                self.sock.sendall(b"".join(flights[begun : begun + more]))
+                begun += more
 
     def send_file(self, file: IO[bytes], size: int) -> None:
         """Send a file of *size* octets, which has CRLF already, as one chunk."""

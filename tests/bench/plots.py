@@ -13,26 +13,52 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot
+from matplotlib.patches import Patch
 
 mpl.use("svg")
 
-TEXT, COLOURS = "#808080", {"securesmtp": "#2a7de1", "limit": "#c9a227"}
+TEXT = "#808080"
+# By the first word of a client's name: colour, and what the legend says.
+GROUPS = {
+    "securesmtp": ("#2a7de1", "this library"),
+    "": ("#9a9a9a", "another client"),
+    "limit": ("#c9a227", "limit: prepared bytes, no library"),
+}
+LABELS = {
+    "securesmtp": "send_many",
+    "securesmtp, send": "send",
+    "securesmtp, allow": 'send_many, partial="allow"',
+    "securesmtp, off": 'send_many, pipelining="off"',
+    "securesmtp, session": 'send_many, pipelining="session"',
+    "securesmtp, asyncio": "AsyncSecureMailer.send",
+    "limit, lockstep": "limit, one command at a time",
+    "limit, pipelined": "limit, commands together",
+    "limit, content-first": "limit, content with the next commands",
+    "limit, chunk": "limit, commands and content together",
+    "limit, chunks": "limit, many messages in flight",
+}
 # Case, what is drawn, its title, how a value becomes it, and the name of the file.
 PLOTS = (
-    ("one connection, CHUNKING", "seconds", "messages a second, one connection", "rate", "one"),
-    ("ten connections, CHUNKING", "seconds", "messages a second, ten connections", "rate", "ten"),
-    ("25 MB attached", "cpu", "seconds of CPU", "plain", "large-cpu"),
-    ("25 MB attached", "memory", "MB of memory", "mega", "large-memory"),
+    ("one connection, CHUNKING", "seconds", "messages a second, one connection, round trip 50 ms", "rate", "one"),
+    ("ten connections, CHUNKING", "seconds", "messages a second, ten connections, round trip 50 ms", "rate", "ten"),
+    ("2 kB, no distance", "cpu", "CPU of a small message in ms, server on this machine", "milli", "small-cpu"),
+    ("25 MB attached", "cpu", "CPU of a message of 25 MB in seconds", "plain", "large-cpu"),
+    ("25 MB attached", "memory", "memory for a message of 25 MB in MB", "mega", "large-memory"),
 )
 # The README's plot: fewer clients, and a linear scale.
 SHORT = {
     "smtplib": "smtplib",
     "aiosmtplib": "aiosmtplib",
     "nodemailer": "nodemailer",
-    "securesmtp": "securesmtp",
-    "securesmtp, session": 'securesmtp, pipelining="session"',
+    "securesmtp": "securesmtp: send_many",
+    "securesmtp, session": 'securesmtp: send_many, pipelining="session"',
 }
-_CONVERTED = {"rate": lambda value: 1 / value, "plain": lambda value: value, "mega": lambda value: value / 1e6}
+_CONVERTED = {
+    "rate": lambda value: 1 / value,
+    "plain": lambda value: value,
+    "milli": lambda value: value * 1e3,
+    "mega": lambda value: value / 1e6,
+}
 
 
 def set_style() -> None:
@@ -43,8 +69,13 @@ def set_style() -> None:
 def _draw(values: dict[str, float], title: str, path: Path, *, is_descending: bool, is_linear: bool = False) -> None:
     ordered = sorted(values, key=values.__getitem__, reverse=is_descending)
     figure, axes = pyplot.subplots(figsize=(5, 0.3 * len(ordered) + 0.5))
-    colours = [COLOURS.get(name.partition(",")[0], "#9a9a9a") for name in ordered]
-    bars = axes.barh(ordered, [values[name] for name in ordered], color=colours)
+    groups = [next((group for group in ("securesmtp", "limit") if name.startswith(group)), "") for name in ordered]
+    labels = [LABELS.get(name, name) for name in ordered]
+    bars = axes.barh(labels, [values[name] for name in ordered], color=[GROUPS[group][0] for group in groups])
+    legend = [Patch(color=colour, label=text) for group, (colour, text) in GROUPS.items() if group in groups]
+    # Below the bars.
+    style: dict[str, Any] = {"frameon": False, "labelcolor": TEXT, "fontsize": 9, "loc": "upper center"}
+    figure.legend(handles=legend, ncols=len(legend), bbox_to_anchor=(0.4, 0.08), **style)
     axes.bar_label(bars, [shown(values[name]) for name in ordered], color=TEXT, padding=3)
     if not is_linear and max(values.values()) > 30 * min(values.values()):
         axes.set_xscale("log")
@@ -71,7 +102,8 @@ def _table(targets: list[dict[str, Any]]) -> str:
         kind = each["client"].removeprefix("securesmtp").removeprefix(", ") or "default"
         aim = f"{'at least' if each['what'] == 'rate' else 'at most'} {each['times']:g}"
         what = {"rate": "messages a second", "time": "seconds"}.get(each["what"], each["what"])
-        got = f"{each['ratio']:.3g} x {what}{'' if each['met'] else ' (not met)'}"
+        spread = f"{each['least']:.3g} to {each['most']:.3g}{'' if each['met'] else ', not met'}"
+        got = f"{each['ratio']:.3g} x {what} ({spread})"
         lines.append(f"| {each['case']} | {kind} | {', '.join(each['others'])} | {got} | {aim} |")
     return "\n".join(lines) + "\n"
 

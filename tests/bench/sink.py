@@ -7,7 +7,6 @@ round trip in each direction, and the first of a connection for a whole one more
 
 from __future__ import annotations
 
-import multiprocessing
 import select
 import socket
 import ssl
@@ -19,10 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.processes import child
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_SPAWN = multiprocessing.get_context("spawn")
 _READ = 1 << 18
 _SHOWN = 20
 _REPLIES = {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n", b"AUTH": b"235 welcome\r\n"}
@@ -59,9 +59,9 @@ class Sink:
 
 
 @contextmanager
-def sink(certificate: str, offer: str) -> Iterator[Sink]:
+def sink(certificate: str, offer: str, address: str = "127.0.0.1") -> Iterator[Sink]:
     """Start a server that offers what *offer* says, and end it."""
-    with _child(_serve, certificate, offer) as (pipe, port):
+    with child(_serve, certificate, offer, address) as (_, pipe, port):
         yield Sink(port, pipe)
 
 
@@ -71,29 +71,17 @@ def distance(port: int, rtt: float) -> Iterator[int]:
     if not rtt:
         yield port
         return
-    with _child(_relay, port, rtt) as (_, far):
+    with child(_relay, port, rtt) as (_, _, far):
         yield far
 
 
-@contextmanager
-def _child(work: object, *arguments: object) -> Iterator[tuple[Connection, int]]:
-    mine, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=work, args=(*arguments, theirs), daemon=True)  # type: ignore[arg-type]
-    process.start()
-    try:
-        yield mine, mine.recv()
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(certificate: str, offer: str, pipe: Connection) -> None:
+def _serve(certificate: str, offer: str, address: str, pipe: Connection) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     words = ["sink", *offer.split(), "8BITMIME", "AUTH PLAIN LOGIN", "SIZE"]
     ehlo = "".join(f"250{' ' if word is words[-1] else '-'}{word}\r\n" for word in words).encode()
     counts = Counts()
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+    with socket.create_server((address, 0), backlog=64) as server:
         pipe.send(server.getsockname()[1])
         threading.Thread(target=_accept, args=(server, context, ehlo, counts), daemon=True).start()
         with suppress(EOFError):

@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import examples
-from securesmtp._protocol.content import (
-    _PLAIN_HEADER,
-    BLOCK,
-    MAX_HEADER,
-    MAX_LINE,
-    Content,
-    Scanner,
-    _check_lines,
-    dot_stuff,
-)
+from securesmtp._protocol.content import BLOCK, Content, dot_stuff
+from securesmtp._protocol.scanner import _PLAIN_HEADER, MAX_HEADER, MAX_LINE, Scanner, _check_lines
 from securesmtp.errors import MessageError
 
 HEADER = b"Subject: x\r\n\r\n"
@@ -48,13 +40,13 @@ def with_last_crlf(data: bytes) -> bytes:
 
 def scan(blocks: list[bytes]) -> tuple[bytes, Content] | str:
     """Return the output of the scanner for *blocks*, or the text of its error."""
-    scanner = Scanner()
+    scanner = Scanner(lambda: b"".join(blocks[: scanner.blocks]).count(b"\n"))
     try:
         data = b"".join(scanner.feed(block) for block in blocks)
         scanner.finish()
     except MessageError as error:
         return str(error.args[0])
-    return data, scanner.content(())
+    return data, Content._of(scanner, ())
 
 
 def is_clean(wire: bytes) -> bool:

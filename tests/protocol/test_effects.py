@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.message import EmailMessage
 
 import pytest
 
@@ -27,7 +28,7 @@ from securesmtp._protocol.effects import (
     receive,
     upgrade,
 )
-from securesmtp._protocol.message import Submission
+from securesmtp._protocol.message import Submission, from_message
 from securesmtp._protocol.sasl import Password
 from securesmtp._secret import Secret
 from securesmtp._values import Stage
@@ -55,10 +56,12 @@ def test_the_callers_code_runs_outside_of_the_dialogue() -> None:
     assert calls == []
     computed(effect, login)
     assert calls == ["password"]
-    delivery = deliver(SESSION, SUBMISSION, "raise", "message")
+    delivery = deliver(SESSION, eight_bit(), "raise", "message")
     effect = next(delivery)
     assert isinstance(effect, Adapt)
     assert isinstance(computed(effect, delivery), CommandGroup)
+    # This one runs none of it.
+    assert isinstance(next(deliver(SESSION, SUBMISSION, "raise", "message")), CommandGroup)
 
 
 def test_what_the_callers_code_raises_is_raised_in_the_dialogue() -> None:
@@ -81,6 +84,14 @@ def test_what_the_callers_code_raises_is_raised_in_the_dialogue() -> None:
     next(dialogue_without_handler)
     with pytest.raises(ZeroDivisionError):
         computed(effect, dialogue_without_handler)
+
+
+def eight_bit() -> Submission:
+    """Return a message that the server of `SESSION` accepts only in another form."""
+    message = EmailMessage()
+    message["From"], message["To"] = "a@b.example", "c@d.example"
+    message.set_content("Grüße\n", cte="8bit")
+    return from_message(message, None, None, date=lambda: "Tue, 24 Nov 2026 12:00:00 +0000", token=lambda: "token")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,7 @@ def test_an_effect_shows_nothing_of_a_password_or_message(effect: Effect) -> Non
         upgrade,
         lambda: receive(Stage.MAIL),
         lambda: fetch_password(Secret("hunter2-secret")),
-        lambda: adapt(SUBMISSION, SESSION.capabilities),
+        lambda: adapt(eight_bit(), SESSION.capabilities),
     ],
     ids=["connect", "upgrade", "receive", "fetch_password", "adapt"],
 )

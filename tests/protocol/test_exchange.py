@@ -280,7 +280,7 @@ def test_kept_replies_have_a_limit_in_all(text: bytes) -> None:
 
     with pytest.raises(ProtocolError, match="longer than any server needs"):
         flood()
-    kept = exchange._kept._replies
+    kept = exchange._kept
     assert sum(len(raw.challenge) + sum(map(len, raw.lines)) for raw in kept) < (1 << 18) + 200 * 256 + 12288
 
 

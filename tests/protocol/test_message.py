@@ -23,9 +23,9 @@ from conftest import examples
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
+from securesmtp._protocol.generator import _PLACEHOLDER
 from securesmtp._protocol.header_fields import CheckedPolicy
 from securesmtp._protocol.message import Submission, envelope_recipients, from_message
-from securesmtp._protocol.serialising import _PLACEHOLDER
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
@@ -615,6 +615,7 @@ def test_a_hint_says_what_the_server_would_accept(data: str, capabilities: dict[
     submission = Submission(
         Mailbox.parse("a@a.example"), (Mailbox.parse("b@b.example"),), Content.from_bytes(data.encode())
     )
+    assert not submission.fits(Capabilities(capabilities))
     with pytest.raises(MessageError) as caught:
         submission.adapt_to(Capabilities(capabilities))
     assert hint in (caught.value.hint or "")
@@ -628,7 +629,9 @@ def test_a_message_may_be_as_large_as_the_server_says() -> None:
 
 def _check_size_limit(submission: Submission) -> None:
     size = sum(map(len, submission.content.chunk()))
+    assert submission.fits(Capabilities({"SIZE": str(size)}))
     assert submission.adapt_to(Capabilities({"SIZE": str(size)})) is submission
+    assert not submission.fits(Capabilities({"SIZE": str(size - 1)}))
     with pytest.raises(MessageError, match=f"has {size} bytes, and the server accepts at most {size - 1}"):
         submission.adapt_to(Capabilities({"SIZE": str(size - 1)}))
 
@@ -637,6 +640,8 @@ def test_the_header_of_an_encoded_message_stays_ascii() -> None:
     """A server without 8BITMIME has no SMTPUTF8 either, so a non-ASCII subject becomes encoded-words."""
     message = mail(Subject="Grüße")
     message.set_content("Grüße\n", cte="8bit")
+    assert prepare(message).fits(Capabilities({"8BITMIME": "", "SMTPUTF8": ""}))
+    assert not prepare(message).fits(Capabilities({"SMTPUTF8": ""}))
     adapted = prepare(message).adapt_to(Capabilities())
     assert adapted.content.is_ascii
     assert receive(adapted)["Subject"] == "Grüße"

@@ -19,6 +19,7 @@ from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.message import Submission
 from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._protocol.transaction import Partial
+from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._values import Stage
 from securesmtp.errors import ConnectError, SecureSMTPError
@@ -29,11 +30,11 @@ M, R, GO, OK = b"250 m", b"250 r", b"354 go", b"250 queued"
 
 @dataclass(frozen=True)
 class Job:
-    """One message, without a deadline."""
+    """One message."""
 
     number: int
     submission: Submission
-    deadline: None = None
+    deadline: Deadline | None = None
 
 
 @dataclass
@@ -51,10 +52,13 @@ class Run:
     on_report: Callable[[int], None] = lambda _: None
     exchange: Exchange = field(default_factory=Exchange)
     transactions: int = 0
+    deadlines: Sequence[Deadline | None] = (None,) * 9
 
     def play(self, *answers: bytes | SecureSMTPError, last: BaseException | None = None) -> Played[None]:
         """Send a message of each size against the *answers*; after them, asking for another raises *last*."""
-        waiting = [Job(number, self._submission(size)) for number, size in enumerate(self.sizes)]
+        waiting = [
+            Job(number, self._submission(size), self.deadlines[number]) for number, size in enumerate(self.sizes)
+        ]
         support = OverlapSupport(self.ruled_out.append)
         support.supported = self.supported
 
@@ -102,6 +106,11 @@ def verbs(played: Played[None]) -> str:
     return " ".join(command.split()[0].decode() for command in played.commands)
 
 
+def kinds(played: Played[None]) -> str:
+    """Return a letter for each effect; C: a group, R: a reply, B: the content, S: a deadline."""
+    return "".join(type(effect).__name__[0] for effect in played.effects)
+
+
 def test_sizes_are_exact() -> None:
     """The tests below depend on it."""
     assert [Run()._submission(size).content.size for size in (20, BLOCK, BLOCK + 1)] == [20, BLOCK, BLOCK + 1]
@@ -114,7 +123,8 @@ def test_only_the_envelope_of_one_message_is_written_in_the_trial() -> None:
     assert verbs(played) == "MAIL RCPT BDAT RSET MAIL RCPT BDAT RSET MAIL RCPT BDAT"
     limits = [effect.limit for effect in played.effects if isinstance(effect, SetDeadline)]
     # The trial's own limit, once: while the second message waits for the replies to its envelope.
-    assert limits == ["", "", "", "trial", "", "", ""]
+    assert limits == ["", "trial", ""]
+    assert kinds(played).startswith("SCBCRRRSRRRCBSCB")
     assert run.outcomes == [(0, Outcome.ACCEPTED), (1, Outcome.ACCEPTED), (2, Outcome.ACCEPTED)]
     assert (run.supported, run.ruled_out) == (True, [])
 
@@ -133,13 +143,11 @@ def test_a_large_message_is_not_written_for_the_trial(size: int, *, overlaps: bo
     """It might outlast the trial, and would be written twice; once the trial went well, size does not matter."""
     run = Run(offered=DATA, supported=None, sizes=(20, size))
     played = run.play(M, R, GO, OK, M, R, GO, OK)
-    kinds = "".join(type(effect).__name__[0] for effect in played.effects)
-    # C: a group, R: a reply, B: the content, S: a deadline. Overlapping is a group before the first message's result.
-    assert kinds.startswith("SCSRRRBSCSR" if overlaps else "SCSRRRBSRSC"), kinds
+    # Overlapping is a group before the first message's result.
+    assert kinds(played).startswith("SCRRRBCRS" if overlaps else "SCRRRBRC")
     assert (run.supported, len(run.reported)) == (True if overlaps else None, 2)
     run = Run(offered=DATA, supported=True, sizes=(20, size))
-    kinds = "".join(type(effect).__name__[0] for effect in run.play(M, R, GO, OK, M, R, GO, OK).effects)
-    assert kinds.startswith("SCSRRRBSCSR")
+    assert kinds(run.play(M, R, GO, OK, M, R, GO, OK)).startswith("SCRRRBCR")
 
 
 @pytest.mark.parametrize(
@@ -150,10 +158,23 @@ def test_the_window_limits_messages_and_bytes(window: Window, in_flight: int) ->
     run = Run(window=window, sizes=(20, 20, 20, 20))
     replies: list[bytes] = [M, R, OK]
     played = run.play(*replies, *[b"250 reset", *replies] * 3)
-    kinds = "".join(type(effect).__name__[0] for effect in played.effects)
-    assert kinds.startswith("SCB" * in_flight + "SRRR")
+    assert kinds(played).startswith("S" + "CB" * in_flight + "RRR")
     assert run.outcomes == [(number, Outcome.ACCEPTED) for number in range(4)]
     assert run.transactions == 4
+
+
+def test_each_message_has_its_own_deadline() -> None:
+    """It is set before each step whose message has another than the step before; that of a trial is taken back."""
+    deadlines = [Deadline("deadline", seconds) for seconds in (1, 2)]
+    played = Run(sizes=(20, 20, 20), deadlines=[*deadlines, None]).play(M, R, OK, *[b"250 reset", M, R, OK] * 2)
+    assert kinds(played) == "SCBSCBSCBSRRRSRRRRSRRRR"
+    limits = [effect.deadline for effect in played.effects if isinstance(effect, SetDeadline)]
+    assert limits == [*deadlines, None] * 2
+    (same, _) = deadlines
+    played = Run(supported=None, sizes=(20, 20), deadlines=[same, same]).play(M, R, OK, b"250 reset", M, R, OK)
+    assert kinds(played) == "SCBCRRRSRRRCBSR"
+    limits = [effect.deadline for effect in played.effects if isinstance(effect, SetDeadline)]
+    assert limits == [same] * 3
 
 
 @pytest.mark.parametrize(

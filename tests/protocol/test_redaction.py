@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import examples
 from protocol.play import plain_id, raw
-from securesmtp._protocol import redaction
+from securesmtp._protocol import redaction, wire
 from securesmtp._protocol.capabilities import parse_capabilities
 from securesmtp._protocol.redaction import _KEYWORD, REDACTED, Memory, Redactor
 from securesmtp._protocol.sasl import RANKED
@@ -128,7 +128,7 @@ def test_a_malformed_echo_is_redacted(echo: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         reader.next()
     assert _OUT in str(caught.value)
-    frames = [entry.frame.f_locals for entry in caught.traceback if "wire" in str(entry.path)]
+    frames = [entry.frame.f_locals for entry in caught.traceback if str(entry.path).endswith("wire.py")]
     assert frames
     assert not any(echo[-9:] in repr(value).encode() for frame in frames for value in frame.values())
 
@@ -233,16 +233,27 @@ def test_a_reply_that_was_free_of_secrets_is_searched_again_after_a_login(*, is_
 
 
 def test_clean_replies_do_not_fill_the_memory() -> None:
-    """A server that never repeats a reply costs no more than a few of them."""
-    redactor = Redactor()
-    redactor.add([b"hunter22"], b"aHVudGVyMjI=")
-    kept = [
-        redactor.redact((b"%d queued" % number,), re.compile(b"")) and len(redactor._clean) for number in range(200)
-    ]
-    assert max(kept) == redaction._MAX_CLEAN
-    for unusual in ((b"a", b"b"), (b"x" * (redaction._MAX_CLEAN_LINE + 1),), (b"is hunter22",)):
-        redactor.redact(unusual, re.compile(b""))
-    assert len(redactor._clean) == kept[-1]
+    """A server that never repeats a reply costs no more than a few of them, and none that shows a secret is kept."""
+    reader = logged_in("hunter22")
+    kept = list[int]()
+    for number in range(200):
+        raw(b"250 %d queued" % number, reader)
+        kept.append(len(reader._remembered))
+    assert max(kept) == wire._MAX_REMEMBERED
+    for unusual in (b"250-a\n250 b", b"250 " + b"x" * wire._MAX_REMEMBERED_LINE, b"250 is hunter22", b"334 aHVudGVy"):
+        raw(unusual, reader)
+    assert len(reader._remembered) == kept[-1]
+
+
+def test_a_repeated_reply_is_the_same_object() -> None:
+    """It is parsed once, and all receipts share its public form."""
+    reader = logged_in("hunter22")
+    first, again, other = (raw(text, reader) for text in (b"250 2.1.5 Ok", b"250 2.1.5 Ok", b"250 2.1.5 OK"))
+    assert again is first
+    assert again.reply() is first.reply()
+    assert other.reply() != first.reply()
+    assert first.reply(3).text == "2.…"
+    assert first.reply().text == "2.1.5 Ok"
 
 
 def test_tokens_that_change_do_not_fill_the_memory() -> None:

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from io import BytesIO
 
 import pytest
@@ -37,9 +37,9 @@ from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
+from securesmtp._results import in_order
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.overlap_support import OverlapSupport
-from securesmtp._workers import in_order
 from securesmtp.events import Failed, FellBack, Sent
 
 DATA, CHUNK = ("PIPELINING", "8BITMIME"), ("PIPELINING", "8BITMIME", "CHUNKING")
@@ -604,7 +604,7 @@ def test_what_a_callable_raises_is_raised_or_returned(serve: Serve, mailer: Mail
     ("offer", "where"),
     [
         (CHUNK, (overlap.OverlappingSender, "_advance_oldest")),
-        (CHUNK, (Content, "chunk")),
+        (CHUNK, (Content, "whole_chunk")),
         (DATA, (Content, "blocks")),
         ((), (Content, "blocks")),
     ],
@@ -631,8 +631,9 @@ def test_an_error_of_our_own_leaves_no_message_without_a_result(
 def test_a_worker_that_fails_leaves_no_message_without_a_result() -> None:
     """Its error is raised where the results are read."""
 
-    def work(_: object) -> None:
+    def work(*_: object) -> Generator[None]:
         raise RuntimeError("a fault")
+        yield
 
     job = Job(0, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None)
     with pytest.raises(RuntimeError, match="a fault"):
@@ -970,6 +971,7 @@ def test_an_error_in_the_callers_code_ends_only_its_message(
         return adapt_to(submission, capabilities)
 
     monkeypatch.setattr(Submission, "adapt_to", adapt_or_fail)
+    monkeypatch.setattr(Submission, "fits", lambda *_: False)
     server = serve(honest(extensions=("PIPELINING", "LIMITS RCPTMAX=1")), overlaps=True)
     mine = mailer(server, pipelining="session", max_connections=1)
     mine._pool.overlap_support.confirm()

@@ -28,7 +28,7 @@ from securesmtp import (
 )
 from securesmtp._protocol.dialogue import open_session
 from securesmtp._transport.link import Link
-from securesmtp._transport.pool import Waiter
+from securesmtp._transport.steps import ThreadWaiter
 from securesmtp._transport.tls import build_context
 
 RAW = b"Subject: x\r\n\r\nx\r\n"
@@ -240,7 +240,7 @@ def test_nothing_is_written_to_a_connection_of_another_process(serve: Serve, mai
 def test_a_send_waits_behind_those_that_came_earlier(serve: Serve, mailer: Mailer) -> None:
     """Even if a slot is free; but not behind a waiter whose thread is gone: an interrupt may leave one in the queue."""
     mine = mailer(serve())
-    left = Waiter()
+    left = ThreadWaiter()
     mine._pool._waiters.append(left)
     began = time.monotonic()
     assert _send(mine, deadline=5) == 250

@@ -11,21 +11,23 @@ from types import MemberDescriptorType
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, examples
 from protocol.play import TLS, opened, play, raw
 from scripted import honest
 from securesmtp import AuthenticationError, Event, ProtocolError, SecureMailer, TLSPolicy
 from securesmtp._protocol.dialogue import Session, reset
 from securesmtp._protocol.effects import Answer, Dialogue
+from securesmtp._transport import slots as slots_module
 from securesmtp._transport.connection import Connection
 from securesmtp._transport.link import Link
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.pool import Pool
 from securesmtp._transport.slot import Lease, Slot, SlotState, pick_slot
 from securesmtp._transport.slots import Slots
+from securesmtp._transport.steps import ThreadWaiter, drive, perform
 from securesmtp._transport.tls import build_context
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, Sent
 
@@ -54,12 +56,55 @@ def test_the_most_recently_used_connection_is_picked(slots: list[SlotState], max
         assert picked in free
 
 
+def _acquire(mine: SecureMailer, lease: Lease) -> Slot[Link]:
+    return drive(mine._pool.acquire(lease, None, ThreadWaiter), perform)
+
+
+class _Link:
+    is_open = True
+
+
+@settings(max_examples=examples(200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["claim", "end", "too many", "wait"]), st.integers(0, 2)), min_size=30, max_size=30
+    )
+)
+def test_a_slot_that_is_claimed_without_the_rule_is_the_one_that_the_rule_picks(steps: list[tuple[str, int]]) -> None:
+    """Whatever is in use, has expired or has carried enough messages, and nothing stays open that the rule closes."""
+    now, taken = [100.0], list[Slot[Any]]()
+    options = SecureMailer("localhost", 1, max_connections=3, max_idle=10)._settings
+    slots: Slots[Any] = Slots(options, None, None, cast("Any", None), cast("Any", None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots_module, "monotonic", lambda: now[0])
+        for step, number in steps:
+            # Never twice the same time, by which the rule could not tell which was used last.
+            now[0] += 6 * number + 0.01 if step == "wait" else 0.01
+            if step == "claim":
+                free = [slot for slot in slots if slot.is_free]
+                picked, expired = pick_slot([slot.state(now[0]) for slot in free], options.max_idle)
+                links = [free[each].link for each in expired]
+                slot, closing = slots.claim(Lease(get_ident()))
+                assert slot is (None if picked is None else free[picked])
+                assert [link for link, _ in closing] == links
+                if slot is not None:
+                    slot.messages_left = slot.messages_left - 1 if slot.link else number
+                    slot.link = slot.link or _Link()
+                    taken.append(slot)
+            elif step != "wait" and taken:
+                slot = taken.pop(number % len(taken))
+                slots.mark_used(slot, slot.link)
+                if step == "too many":
+                    slot.messages_left = 0
+                cast("Lease", slot.lease).done = True
+
+
 def test_one_assignment_ends_a_lease(serve: Serve, mailer: Mailer) -> None:
     """No call is involved that an interrupt could strike in: the next send gets the slot without a notification."""
     assert isinstance(vars(Lease)["done"], MemberDescriptorType)
     mine = mailer(serve(), max_connections=1)
     lease = Lease(get_ident())
-    slot = mine._pool.acquire(lease, None)
+    slot = _acquire(mine, lease)
     sender = threading.Thread(target=_send, args=(mine,))
     sender.start()
     sender.join(0.3)
@@ -103,7 +148,7 @@ def test_nothing_is_read_or_written_under_the_lock(
     mine._pool.discard_idle()
     _send(mine)
     lease = Lease(get_ident())
-    mine._pool.acquire(lease, None)
+    _acquire(mine, lease)
     mine.close(abort=True)
     lease.done = True
     mine.close()
@@ -248,7 +293,7 @@ def test_a_connection_that_another_thread_closes_after_a_send_is_reported_closed
                 other.start()
                 other.join()
 
-    monkeypatch.setattr("securesmtp._mailer.Lease", _ClosedAtOnce)
+    monkeypatch.setattr("securesmtp._send_steps.Lease", _ClosedAtOnce)
     _send(mine)
     assert [str(event).rpartition(" ")[2] for event in events if isinstance(event, Closed)] == ["usable"]
 
@@ -275,6 +320,6 @@ def test_each_expired_connection_is_closed_although_an_interrupt_strikes_in_on_e
     for slot, link in zip(mine._pool.slots, links, strict=True):
         slot.link, slot.messages_left, slot.last_used = link, 1, float("-inf")
     with pytest.raises(KeyboardInterrupt):
-        mine._pool.acquire(Lease(get_ident()), None)
+        _acquire(mine, Lease(get_ident()))
     assert not any(link.is_open for link in links)
     assert [type(event) for event in events] == [Closed] * 3

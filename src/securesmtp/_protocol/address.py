@@ -29,6 +29,9 @@ _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _QUOTED_STRING = re.compile(r'"(?:[^\x00-\x1f"<>\\\x7f]|\\[ -;=?-~])*"')
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# Most mailboxes: all that the checks below would find is found by one match.
+_ASCII_ATOM = r"[A-Za-z0-9!#$%&'+*/=?^_`{|}~-]+"
+_ASCII_MAILBOX = re.compile(rf"({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*)@({_LABEL}(?:\.{_LABEL})*)")
 # Underscores occur in the DNS (RFC 2181 §11), in names of containers, and in certificates of private CAs.
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
@@ -66,6 +69,8 @@ class Mailbox:
         # Check the length first: it bounds the work of every later check (CVE-2025-14874).
         if len(address) > _MAX_MAILBOX:
             raise _address_error(address, f"is longer than {_MAX_MAILBOX} bytes (RFC 5321 §4.5.3.1.3)")
+        if match := _ASCII_MAILBOX.fullmatch(address):
+            return cls(address, match[1], match[2])
         local, at, domain = address.rpartition("@")
         if not at:
             raise _address_error(address, "has no @" if address else "is empty")

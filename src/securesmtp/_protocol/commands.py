@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 def mail_command(submission: Submission, capabilities: Capabilities) -> Line:
     """Return MAIL with the parameters that the server supports and the message needs (RFC 1870, RFC 6152, RFC 6531)."""
-    utf8 = submission.needs_smtputf8
-    parameters = [b"SIZE=%d" % submission.content.size] if "SIZE" in capabilities else []
+    # Without it, a message that needs it was refused already.
+    utf8 = "SMTPUTF8" in capabilities.keywords and submission.needs_smtputf8
+    parameters = [b"SIZE=%d" % submission.content.size] if "SIZE" in capabilities.keywords else []
     parameters += [b"BODY=8BITMIME"] if not submission.content.is_ascii else []
     parameters += [b"SMTPUTF8"] if utf8 else []
     return line(b"MAIL", b"FROM:<" + submission.mail_from.encoded + b">", *parameters, utf8=utf8)

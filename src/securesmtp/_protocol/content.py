@@ -1,19 +1,14 @@
-"""
-Check the bytes of a message and prepare them for DATA or BDAT (RFC 5321 §2.3.8, §4.5.2; RFC 5322 §2.1).
-
-Every message passes `Scanner`, wherever it comes from. What the email package lets through depends on the patch level
-of Python (CVE-2024-6923, CVE-2026-1299), and a bare CR or LF can turn one message into two (VU#302671).
-"""
+"""The checked bytes of a message, and how they are written after DATA or BDAT (RFC 5321 §4.5.2; RFC 3030 §2)."""
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
-from securesmtp._shown import escape
+from securesmtp._protocol.scanner import Scanner, with_crlf
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -24,22 +19,8 @@ S = TypeVar("S", bytes, str)
 BLOCK = 65536
 # Content without any line. It is sent when a 354 arrives although the message must not be sent (RFC 2920 §3.1).
 EMPTY = b".\r\n"
-# RFC 5321 §4.5.3.1.6: 1000 octets with CRLF.
-MAX_LINE = 998
-# Servers accept far shorter headers (Postfix: 100 kB). Without a limit, one endless field in a file would fill memory.
-MAX_HEADER = 1 << 20
 # The copy of a file is in memory up to this size, and in an anonymous temporary file beyond it.
 _MAX_MEMORY = 1 << 20
-
-_RE_ENCODE = "encode that part as quoted-printable or base64"
-
-_BARE_CR = re.compile(rb"\r(?!\n)")
-# RFC 5322 §2.2: printable ASCII except the colon. No space before the colon: parsers disagree on what it means.
-_FIELD = re.compile(rb"([!-9;-~]+):")
-# Matches a header in which nothing is to be refused, in linear time because there is only one way to match. Possessive
-# quantifiers would guarantee that, but on early 3.11 fullmatch gets them wrong (a Bcc as last field passed).
-_PLAIN_HEADER = re.compile(rb"(?:(?!(?:resent-)?bcc:)[!-9;-~]+:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*)*", re.IGNORECASE)
-_MESSAGE_ID = re.compile(rb"^message-id:([^\r]*(?:\r\n[ \t][^\r]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +62,11 @@ class Content:
         Raises:
             MessageError: They cannot be sent as they are.
         """
-        scanner = Scanner()
+        scanner = Scanner(lambda: _count_lines(islice(_encode(pieces), scanner.blocks)))
         for block in _encode(pieces):
             scanner.feed(block)
         scanner.finish()
-        return scanner.content((_with_crlf(b"".join(_encode(pieces))),) if scanner.changed else pieces)
+        return cls._of(scanner, (with_crlf(b"".join(_encode(pieces))),) if scanner.changed else pieces)
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> Content:
@@ -98,15 +79,22 @@ class Content:
         # Imported only when needed: it takes 4 ms.
         import tempfile
 
-        scanner = Scanner()
         with ExitStack() as on_error:
             copy = on_error.enter_context(tempfile.SpooledTemporaryFile(max_size=_MAX_MEMORY))
+            scanner = Scanner(lambda: _count_lines(_blocks_of(copy)))
             while block := _read_block(file):
                 copy.write(scanner.feed(block))
             scanner.finish()
             # From here on, `Content.close` closes it.
             on_error.pop_all()
-        return scanner.content(copy)
+        return cls._of(scanner, copy)
+
+    @classmethod
+    def _of(cls, scanner: Scanner, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
+        """Return what *scanner* has checked; *source* has the bytes that it returned."""
+        size, ends_with_crlf = scanner.size, not scanner.column
+        size += 0 if ends_with_crlf else 2
+        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source)
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""
@@ -125,17 +113,29 @@ class Content:
         if not self.ends_with_crlf:
             yield b"\r\n"
 
+    def whole_chunk(self) -> bytes:
+        """Return all that `chunk` yields."""
+        if self.ends_with_crlf and isinstance(self.source, tuple) and len(self.source) == 1:
+            (piece,) = self.source
+            if isinstance(piece, bytes):
+                return piece
+        return b"".join(self.chunk())
+
     def _read(self) -> Iterator[bytes]:
         if isinstance(self.source, tuple):
             yield from _encode(self.source)
         else:
-            self.source.seek(0)
-            while block := self.source.read(BLOCK):
-                yield block
+            yield from _blocks_of(self.source)
 
 
-def _with_crlf(data: bytes) -> bytes:
-    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+def _blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while block := file.read(BLOCK):
+        yield block
+
+
+def _count_lines(blocks: Iterable[bytes]) -> int:
+    return sum(block.count(b"\n") for block in blocks)
 
 
 def _read_block(file: BinaryIO) -> bytes:
@@ -176,122 +176,3 @@ def dot_stuff(blocks: Iterable[bytes]) -> Iterator[bytes]:
         keep = 1 if text.endswith(b"\r") else 2 if text.endswith(b"\r\n") else 0
         ready, held, skip = text[: len(text) - keep].replace(b"\r\n.", b"\r\n..")[skip:], text[len(text) - keep :], 0
     yield ready + held[skip:] + (b".\r\n" if held.endswith(b"\r\n") else b"\r\n.\r\n")
-
-
-class Scanner:
-    """Check a message in one pass and convert its line ends to CRLF; an error names the line."""
-
-    def __init__(self) -> None:
-        """Start at the first line."""
-        self.changed = False
-        self._size = 0
-        self._is_ascii = True
-        self._line = 1
-        self._column = 0
-        self._held = b""
-        self._header = bytearray(b"\r\n")
-        self._in_header = True
-        self._message_id: str | None = None
-        self._utf8_header = False
-
-    def feed(self, block: bytes) -> bytes:
-        """
-        Return *block* with CRLF line ends; a CR at its end is returned with the next block.
-
-        Raises:
-            MessageError: It has a NUL, a bare CR, or a line of more than 998 octets.
-        """
-        block = self._held + block
-        self._held = b"\r" if block.endswith(b"\r") else b""
-        block = block[: len(block) - len(self._held)]
-        if (nul := block.find(b"\0")) >= 0:
-            raise self._error("has a NUL", block[:nul], _RE_ENCODE)
-        if bare := _BARE_CR.search(block):
-            raise self._error("has a CR without LF", block[: bare.start()])
-        lines = block.count(b"\n")
-        if block.count(b"\r") != lines:
-            self.changed = True
-            block = _with_crlf(block)
-        self._measure(block)
-        self._size += len(block)
-        self._is_ascii = self._is_ascii and block.isascii()
-        if self._in_header:
-            self._collect_header(block)
-        self._line += lines
-        return block
-
-    def finish(self) -> None:
-        """
-        Check the end of the message.
-
-        Raises:
-            MessageError: As for `feed`; or the message has no body and its header is malformed.
-        """
-        if self._held:
-            raise self._error("has a CR without LF", b"")
-        if self._column > MAX_LINE:
-            raise self._error(f"is longer than {MAX_LINE} bytes", b"", _RE_ENCODE)
-        if self._in_header:
-            self._check_header(bytes(self._header[2:]))
-
-    def content(self, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
-        """Return the checked message; *source* has the bytes that `feed` returned."""
-        ends_with_crlf = not self._column
-        size = self._size if ends_with_crlf else self._size + 2
-        return Content(size, self._is_ascii, self._utf8_header, self._message_id, ends_with_crlf, source)
-
-    def _measure(self, block: bytes) -> None:
-        # Jump from a line end to the last one within the longest legal line: one search per 1000 bytes, not per line.
-        start = -self._column
-        while len(block) - start > MAX_LINE + 2:
-            end = block.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
-            if end < 0:
-                raise self._error(f"is longer than {MAX_LINE} bytes", block[: max(start, 0)], _RE_ENCODE)
-            start = end + 1
-        last = block.rfind(b"\n")
-        self._column = len(block) - last - 1 if last >= 0 else self._column + len(block)
-
-    def _collect_header(self, block: bytes) -> None:
-        # A CRLF was put before the header, so that one search also finds the end of an empty header.
-        seen = max(len(self._header) - 3, 0)
-        self._header += block
-        end = self._header.find(b"\r\n\r\n", seen, MAX_HEADER)
-        if end >= 0:
-            self._in_header = False
-            self._check_header(bytes(self._header[2 : end + 2]))
-            self._header.clear()
-        elif len(self._header) > MAX_HEADER:
-            message = f"the header is longer than {MAX_HEADER} bytes"
-            raise MessageError(message)
-
-    def _check_header(self, header: bytes) -> None:
-        if not _PLAIN_HEADER.fullmatch(header):
-            _check_lines(header)
-        if not header.isascii():
-            self._utf8_header = True
-            try:
-                header.decode()
-            except UnicodeDecodeError as error:
-                raise _line_error(header.count(b"\n", 0, error.start) + 1, "of the header is not UTF-8") from None
-        match = _MESSAGE_ID.search(header)
-        self._message_id = escape(b" ".join(match[1].split()), MAX_LINE) or None if match else None
-
-    def _error(self, what: str, before: bytes, hint: str | None = None) -> MessageError:
-        return _line_error(self._line + before.count(b"\n"), what, hint)
-
-
-def _check_lines(header: bytes) -> None:
-    for line, text in enumerate(header.removesuffix(b"\r\n").split(b"\r\n"), 1):
-        if text[:1] in {b" ", b"\t"} and line > 1:
-            continue
-        match = _FIELD.match(text)
-        if text and not match:
-            what = "is neither a header field nor the continuation of one"
-            raise _line_error(line, what, "an empty line must end the header")
-        # RFC 5322 §3.6.3. Raw bytes are sent unchanged, so only the caller can remove it.
-        if match and match[1].lower() in {b"bcc", b"resent-bcc"}:
-            raise _line_error(line, f"is a {match[1].decode()} field, which every recipient would see", "remove it")
-
-
-def _line_error(line: int, what: str, hint: str | None = None) -> MessageError:
-    return MessageError(f"line {line} {what}", hint=hint)

@@ -33,7 +33,7 @@ _USE_PARTIAL = 'partial="allow" sends it in several transactions'
 _SEE_RECIPIENTS = "error.recipients says who has the message; send it to the others once you know that they do not"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
     """What the server replied about a message that it accepted: for each recipient, and to the content each time."""
 
@@ -62,8 +62,8 @@ class Attempt:
         self.adapted: Submission | None = None
         self._results: dict[str, Recipient] = {}
         self._replies: list[Reply] = []
-        # The last of them, uncut.
-        self._last_reply: Reply | None = None
+        # Of the transaction that was added last.
+        self._last_recipients: tuple[Recipient, ...] = ()
         self._budget = ReplyBudget()
 
     @property
@@ -75,9 +75,10 @@ class Attempt:
         """Keep the results of *recipients*, and the *reply* that accepted the content for them."""
         # Each transaction has cut its replies to a budget of its own.
         self._results.update((each.address, replace(each, reply=self._budget.cut(each.reply))) for each in recipients)
-        if reply is not None and reply is not self._last_reply:
+        # An interrupt may have it added twice. The reply does not tell: equal replies are one object.
+        if reply is not None and recipients is not self._last_recipients:
             self._replies.append(self._budget.cut(reply))
-            self._last_reply = reply
+            self._last_recipients = recipients
 
     def has_results_for(self, mailboxes: Iterable[Mailbox]) -> bool:
         """Return whether there is a result for each of *mailboxes*."""
@@ -178,11 +179,11 @@ def _deliver(
 def _run_transaction(
     session: Session, part: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[TransactionResult]:
-    if pipelining != "off" and "PIPELINING" in session.capabilities:
+    if pipelining != "off" and "PIPELINING" in session.capabilities.keywords:
         attempt.progress = transaction = Transaction(session, part, partial)
-        return (yield from run_pipelined(transaction))
+        return run_pipelined(transaction)
     attempt.progress = progress = Progress()
-    return (yield from run_lockstep(session, part, partial, progress))
+    return run_lockstep(session, part, partial, progress)
 
 
 def transactions_needed(recipients: int, partial: Partial, session: Session) -> int:

@@ -79,7 +79,7 @@ class Session:
     @property
     def can_chunk(self) -> bool:
         """Whether the content is sent by BDAT (RFC 3030)."""
-        return "CHUNKING" in self.capabilities and self.chunking_refused is None
+        return "CHUNKING" in self.capabilities.keywords and self.chunking_refused is None
 
 
 def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
@@ -216,15 +216,22 @@ def send_command(command: Line, stage: Stage, limit: Limit = "command") -> Dialo
 
 
 def expect_reply(stage: Stage, limit: Limit = "command") -> Dialogue[Reply]:
-    """Return the next reply if it is positive or a refusal. Any other reply is a `ProtocolError` (RPL-06)."""
-    reply = (yield from receive(stage, limit)).reply()
+    """Return the next reply, checked by `check_reply`."""
+    return check_reply((yield from receive(stage, limit)), stage)
+
+
+def check_reply(raw: RawReply, stage: Stage) -> Reply:
+    """Return *raw* if it is positive or a refusal. Any other reply is a `ProtocolError` (RPL-06)."""
+    reply = raw.reply()
+    if is_positive(stage, reply.code):
+        return reply
     if is_login_required(stage, reply.code):
         message = f'the server requires a login: "{reply}"'
         raise AuthenticationError(message, stage=stage, reply=reply, hint="pass username and password")
     # RFC 5321 §3.8: the server is gone after 421. §4.1.1.5: RSET cannot be refused, so this reply is not to RSET.
     if is_closing(reply.code) or (is_refusal(reply.code) and stage is Stage.RSET):
         raise server_closing_error(reply, stage)
-    if not is_positive(stage, reply.code) and not is_refusal(reply.code):
+    if not is_refusal(reply.code):
         message = f'the server replied "{reply}" to {stage.upper()}'
         raise ProtocolError(message, stage=stage, reply=reply)
     return reply

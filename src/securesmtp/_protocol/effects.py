@@ -32,12 +32,12 @@ Limit: TypeAlias = Literal["command", "data", "block", "final"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Connect:
     """Open the connection, in implicit mode with TLS, and read the greeting. The answer is `Opened`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """
     The answer to `Connect`.
@@ -53,7 +53,7 @@ class Opened:
     literal: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Write one command line."""
 
@@ -61,7 +61,7 @@ class Send:
     stage: Stage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommandGroup:
     """Write these commands and a block that follows them in one go (RFC 2920); read each reply with a `Receive`."""
 
@@ -69,7 +69,7 @@ class CommandGroup:
     stage: Stage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receive:
     """Read one reply within the time limit. The answer is a `RawReply`."""
 
@@ -77,17 +77,17 @@ class Receive:
     limit: Limit = "command"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upgrade:
     """Start TLS. The answer is its `TLSInfo`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadBinding:
     """Get the channel binding of the TLS session. The answer is a `ChannelBinding`, or None if it has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """
     Write one block of the content; with *coalesce*, in one go with the group that may follow it (RFC 2920 §3.1).
@@ -101,7 +101,7 @@ class Block:
     coalesce: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FetchPassword:
     """Get the password from *source*, which may be the caller's callable. The answer is a `Secret`."""
 
@@ -112,7 +112,7 @@ class FetchPassword:
         return resolve_password(self.source)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FetchToken:
     """Get the mailer's access token from *source*. The answer is a `Secret`, checked already."""
 
@@ -123,7 +123,7 @@ class FetchToken:
         return _checked(Secret, self.source())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Adapt:
     """Adapt the message to the server, which may serialise the caller's message again. The answer is a `Submission`."""
 
@@ -135,14 +135,14 @@ class Adapt:
         return self.submission.adapt_to(self.capabilities)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """The response to a SASL challenge, or None: its repr does not show it, because it is in the frames of a driver."""
 
     data: bytes | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Respond:
     """Answer a SASL challenge. SCRAM computes as long as the server asks for. The answer is a `Response`."""
 
@@ -162,7 +162,7 @@ class Deadline(Protocol):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SetDeadline:
     """Do what follows by *deadline*, and within *seconds* from now, a limit that is named *limit*."""
 
@@ -217,6 +217,8 @@ def respond(effect: Respond) -> Dialogue[Response]:
 
 def adapt(submission: Submission, capabilities: Capabilities) -> Dialogue[Submission]:
     """Return *submission*, adapted to a server that has these *capabilities*."""
+    if submission.fits(capabilities):
+        return submission
     return _checked(Submission, (yield Adapt(submission, capabilities)))
 
 

@@ -133,19 +133,25 @@ def encode_words(text: str, first: int = _MAX_ENCODED_WORD) -> list[str]:
         text: The text; raw bytes of a parsed message are surrogates in it.
         first: The maximum length of the first encoded-word.
     """
-    characters = [character.encode("utf-8", "surrogateescape") for character in text]
+    data = text.encode("utf-8", "surrogateescape")
     charset = "utf-8" if text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text) else "unknown-8bit"
-    quoted = ["".join(map(_Q.__getitem__, character)) for character in characters]
+    payload = "".join(map(_Q.__getitem__, data))
     # Use the readable Q encoding if it is at most half as long again as base64.
-    is_quoted = sum(map(len, quoted)) <= 2 * sum(map(len, characters))
+    is_quoted = len(payload) <= 2 * len(data)
+    encoding = "q" if is_quoted else "b"
     overhead = len(f"=?{charset}?q??=")
+    room = min(first, _MAX_ENCODED_WORD) - overhead
+    if (len(payload) if is_quoted else len(data)) <= (room if is_quoted else room // 4 * 3):
+        return [f"=?{charset}?{encoding}?{payload if is_quoted else _base64(data)}?="]
+    characters = [character.encode("utf-8", "surrogateescape") for character in text]
+    quoted = ["".join(map(_Q.__getitem__, character)) for character in characters]
     words: list[str] = []
-    start, used, room = 0, 0, min(first, _MAX_ENCODED_WORD) - overhead
+    start, used = 0, 0
     costs = list(map(len, quoted if is_quoted else characters))
     for end, cost in enumerate([*costs, 0]):
         if end == len(costs) or used + cost > (room if is_quoted else room // 4 * 3):
             payload = "".join(quoted[start:end]) if is_quoted else _base64(b"".join(characters[start:end]))
-            words.append(f"=?{charset}?{'q' if is_quoted else 'b'}?{payload}?=")
+            words.append(f"=?{charset}?{encoding}?{payload}?=")
             start, used, room = end, 0, _MAX_ENCODED_WORD - overhead
         used += cost
     return words

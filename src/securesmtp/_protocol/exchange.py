@@ -94,7 +94,7 @@ class Exchange:
     @property
     def is_idle(self) -> bool:
         """Whether everything was written, and every reply that was due was read."""
-        return not self.replies_due and self.written == self.position
+        return self.written == self.position and not self.replies_due
 
     def queue_command(self, line: Line) -> memoryview:
         """Return the bytes of one command that is written alone; its reply is due from now on."""
@@ -108,14 +108,17 @@ class Exchange:
         # A content that follows is written with it: after a second small write, a server with Nagle's algorithm delays
         # its reply until we acknowledge the first (measured: 40 ms to Postfix).
         for line in group.lines:
-            self._hold(line)
+            # Not a variable for its bytes, which a traceback would show.
+            self._write_buffer += line.data
+            self.position += len(line.data)
             self._command_ends.append(self.position)
             # Last, so that an interrupt in between cannot make it more than there are commands.
             self._commands_held += 1
 
     def queue_content(self, block: Block) -> bool:
         """Hold back *block* of a content, and return whether everything held is to be written now."""
-        self._hold(block)
+        self._write_buffer += block.data
+        self.position += len(block.data)
         self._command_ends[-1] = self.position
         if not block.coalesce or self.holds_a_block:
             return True
@@ -146,7 +149,7 @@ class Exchange:
                 would read *data* as the rest of it.
             TLSError: It may not be written in the clear.
         """
-        if self.ended:
+        if self.close_reason is not None:
             message = f"the connection is closed{self.close_reason}"
             raise ConnectError(message, retryable=True)
         if self.written + len(data) != self.position:
@@ -158,11 +161,6 @@ class Exchange:
                 message = "only one EHLO and one STARTTLS are written in the clear"
                 raise TLSError(message)
             self._sent_in_clear.add(verb)
-
-    def _hold(self, piece: Line | Block) -> None:
-        # Not its bytes, which a traceback with local variables would show.
-        self._write_buffer += piece.data
-        self.position += len(piece.data)
 
     # What is received.
 
@@ -180,6 +178,11 @@ class Exchange:
     def has_surplus(self) -> bool:
         """Whether the server has sent more than the replies that are due."""
         return self._reader.pending and len(self._kept) >= self.replies_due
+
+    @property
+    def can_have_surplus(self) -> bool:
+        """Whether what has come may be more than the replies that are due: each of them has at least one line."""
+        return not self._reader.has_at_most(self.replies_due - len(self._kept))
 
     @property
     def next_reply_ends_write(self) -> bool:
@@ -209,14 +212,15 @@ class Exchange:
         Raises:
             ProtocolError: It is malformed, or positive before its command was written.
         """
-        if not self.replies_due:
+        if len(self._command_ends) == self._commands_held:
             return None
         raw = self._kept.take() if self._kept else self._next_checked(0)
         if raw is not None:
             # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
             if not is_start_mail_input(raw.code):
                 self._command_ends.popleft()
-            self.is_closing = self.is_closing or is_closing(raw.code)
+            if is_closing(raw.code):
+                self.is_closing = True
         return raw
 
     def keep_replies(self) -> bool:
@@ -254,7 +258,7 @@ class Exchange:
         raw = self._reader.next()
         # A server may refuse a chunk before it has read it. If it accepts what was not written, it answers something
         # else.
-        if raw is not None and not is_refusal(raw.code) and self._command_ends[number] > self.written:
+        if raw is not None and self._command_ends[number] > self.written and not is_refusal(raw.code):
             message = f'the reply "{raw.reply()}" came before what it answers was fully sent'
             raise ProtocolError(message)
         return raw

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.content import MAX_LINE
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:

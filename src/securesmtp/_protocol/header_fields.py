@@ -20,14 +20,14 @@ from securesmtp._protocol.address_fields import (
     is_unreadable,
     read_addresses,
 )
-from securesmtp._protocol.content import MAX_LINE
 from securesmtp._protocol.encoded_words import format_text_field
 from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_result, is_simple_source, short_line
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from email.message import Message
 
 ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 RESENT = ("Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc")
@@ -40,9 +40,6 @@ _ADDRESS_NAMES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT)) 
 }  # fmt: skip
 # Room for an encoded display name, even if the name of the field is long.
 _PHRASE_ROOM = 60
-# An address of characters without a special meaning. Parsing it would take a third of the time for a message.
-_SIMPLE = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+")
-_NAME = re.compile(r"[!-9;-~]+")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # One field and its continuation lines (RFC 5322 §2.2).
 _FIELD = re.compile(r"([!-9;-~]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
@@ -51,18 +48,17 @@ _ONE_LINE = EmailPolicy(utf8=True, max_line_length=None)
 _REGISTRY = HeaderRegistry()
 
 
-def read_groups(message: Message, field: str) -> tuple[list[Group], bool]:
-    """Return the addresses of all fields named *field*, and whether each of these is a valid list of addresses."""
+def read_groups(field: str, values: Iterable[str]) -> tuple[list[Group], bool]:
+    """Return the addresses in *values* of fields named *field*, and whether each of these is a list of addresses."""
     groups: list[Group] = []
-    is_valid, lowered = True, field.lower()
-    for name, value in message.raw_items():
-        if name.lower() == lowered:
-            if is_address_list(value):
-                found, is_list = list(value.groups), not is_unreadable(value)
-            else:
-                found, is_list = read_addresses(field, _unfold_source(str(value)))
-            groups += found
-            is_valid = is_valid and is_list
+    is_valid = True
+    for value in values:
+        if is_address_list(value):
+            found, is_list = list(value.groups), not is_unreadable(value)
+        else:
+            found, is_list = read_addresses(field, _unfold_source(str(value)))
+        groups += found
+        is_valid = is_valid and is_list
     return groups, is_valid
 
 
@@ -80,6 +76,19 @@ def _unfold_source(source: str) -> str:
 def is_header_object(value: object) -> TypeGuard[BaseHeader]:
     """Return whether *value* was set by a program. A field of a parsed message is a str without ``fold``."""
     return hasattr(value, "fold")
+
+
+def has_default_class(policy: object, field: str) -> bool:
+    """
+    Return whether *policy* makes header objects of *field* as Python does by default.
+
+    Then a text in its final form needs no object, which takes longer than all else to make.
+    """
+    factory: object = policy.header_factory if type(policy) is EmailPolicy else None
+    if type(factory) is not HeaderRegistry:
+        return False
+    name = field.lower()
+    return factory.base_class is BaseHeader and factory.registry.get(name) is _REGISTRY.registry[name]
 
 
 def _not_one_field_error(name: str) -> MessageError:
@@ -118,7 +127,7 @@ class CheckedPolicy(EmailPolicy):
         Raises:
             MessageError: It would not be exactly one field, or not the field that was signed.
         """
-        if not _NAME.fullmatch(name):
+        if not FIELD_NAME.fullmatch(name):
             raise _not_one_field_error(name)
         folded = self._format_object(name, value) if is_header_object(value) else self._format_source(name, value)
         if (self.signed or name.lower() in self.signed_fields) and not self._is_as_signed(name, value, folded):
@@ -158,8 +167,9 @@ class CheckedPolicy(EmailPolicy):
         text = str(value)
         if is_address_list(value):
             return self._format_address_object(name, value, text)
-        if len(name) + len(text) <= PREFERRED_LINE - 2 and text.isascii() and text.isprintable() and "=?" not in text:
-            return join_lines([f"{name}: {text}" if text else f"{name}:"])
+        line = short_line(name, value)
+        if line is not None:
+            return join_lines([line])
         if _LINE_END.search(text):
             raise _not_one_field_error(name)
         parameters: Mapping[str, str] | None = getattr(value, "params", None)
@@ -217,11 +227,14 @@ class CheckedPolicy(EmailPolicy):
 
     def _format_address_object(self, name: str, value: AddressList, text: str) -> str:
         groups = value.groups
-        if not value.defects and _is_simple(groups, text):
+        if not value.defects and is_simple(groups, text):
             return fold(name, text, self._limit)
         # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
         # decoded the encoded-words in it.
         source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
+        if is_simple_source(groups, source):
+            is_short = len(name) + len(source) <= PREFERRED_LINE - 2
+            return join_lines([f"{name}: {source}"]) if is_short else fold(name, source, self._limit)
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
             # Python reads a short text at once, even if it is no valid list; for a long one it takes quadratic time.
             found, is_list = read_addresses(name, source) if len(source) > MAX_LINE else _read_at_once(name, source)
@@ -247,16 +260,12 @@ class CheckedPolicy(EmailPolicy):
     def _format_groups(self, name: str, groups: Iterable[Group]) -> str:
         """Return the field if it is read as the addresses of *groups*."""
         field = format_address_field(name, groups, limit=self._limit, utf8=self.utf8)
-        found, _ = read_addresses(name, unfold(field))
-        if _mailboxes(found) != _mailboxes(groups):
+        text = unfold(field)
+        if not is_simple_result(groups, text.strip()) and _mailboxes(read_addresses(name, text)[0]) != _mailboxes(
+            groups
+        ):
             raise _other_addresses_error(name)
         return field
-
-
-def _is_simple(groups: Iterable[Group], text: str) -> bool:
-    """Return whether *text* is nothing but these addresses, and none of them has a special character."""
-    specs = [address.addr_spec for group in groups for address in group.addresses]
-    return text == ", ".join(specs) and all(map(_SIMPLE.fullmatch, specs))
 
 
 def _mailboxes(groups: Iterable[Group]) -> list[tuple[bool, list[str]]]:

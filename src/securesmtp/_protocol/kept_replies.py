@@ -14,17 +14,13 @@ if TYPE_CHECKING:
 _MAX_KEPT, _MAX_REPLY = 1 << 18, 256
 
 
-class KeptReplies:
+class KeptReplies(deque["RawReply"]):
     """The replies, oldest first."""
 
     def __init__(self) -> None:
         """Start without any."""
-        self._replies: deque[RawReply] = deque()
+        super().__init__()
         self._size = 0
-
-    def __len__(self) -> int:
-        """Return the number of replies."""
-        return len(self._replies)
 
     def keep(self, raw: RawReply) -> None:
         """
@@ -33,19 +29,19 @@ class KeptReplies:
         Raises:
             ProtocolError: The replies are longer than any server needs.
         """
-        self._replies.append(raw.cut())
-        self._size += _size(self._replies[-1])
-        if self._size > _MAX_KEPT + len(self._replies) * _MAX_REPLY:
+        self.append(raw.cut())
+        self._size += _size(self[-1])
+        if self._size > _MAX_KEPT + len(self) * _MAX_REPLY:
             message = "the replies to what is in flight are longer than any server needs"
             raise ProtocolError(message)
 
     def take(self) -> RawReply:
         """Remove the oldest reply and return it."""
-        raw = self._replies.popleft()
+        raw = self.popleft()
         self._size -= _size(raw)
         return raw
 
 
 def _size(raw: RawReply) -> int:
     # A bytes object has 33 bytes of its own, and its entry in the tuple has 8.
-    return len(raw.challenge) + sum(len(line) + 41 for line in raw.lines)
+    return len(raw.challenge) + sum(map(len, raw.lines)) + 41 * len(raw.lines)

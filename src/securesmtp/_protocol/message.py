@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from email.errors import MissingHeaderBodySeparatorDefect
 from email.headerregistry import Address, Group
-from email.message import EmailMessage, Message
+from email.message import Message
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox, ascii_domain, reverse_path
-from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, read_groups
+from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT
 from securesmtp._protocol.message_bounds import check_bounds
-from securesmtp._protocol.message_copy import copy_message
+from securesmtp._protocol.message_copy import copy_message, set_fields
 from securesmtp._protocol.serialising import check_signed, serialise, translate_email_errors
 from securesmtp._shown import quote
 from securesmtp._values import Stage
@@ -20,11 +20,15 @@ from securesmtp.errors import AddressError, ConfigurationError, MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from email.message import EmailMessage
 
     from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._protocol.content import Content
+    from securesmtp._protocol.header_index import HeaderIndex
 
 _ADDRESSES_HINT = "write user@example.org, and commas between several addresses; or pass mail_from and recipients"
+_RESENT_NAMES = frozenset(field.lower() for field in (*RESENT, "Resent-Date"))
+_BLIND = frozenset({"bcc", "resent-bcc"})
 _MESSAGE_HINT = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
@@ -49,6 +53,15 @@ class Submission:
     def needs_smtputf8(self) -> bool:
         """Whether an address or the header has no ASCII form (RFC 6531 §3.2)."""
         return self.content.utf8_header or any(m.needs_smtputf8 for m in (self.mail_from, *self.recipients))
+
+    def fits(self, capabilities: Capabilities) -> bool:
+        """Return whether this server accepts the message as it is."""
+        offered, limit, content = capabilities.keywords, capabilities.size, self.content
+        return (
+            (content.is_ascii or "8BITMIME" in offered)
+            and ("SMTPUTF8" in offered or not self.needs_smtputf8)
+            and (limit is None or content.size <= limit)
+        )
 
     def adapt_to(self, capabilities: Capabilities) -> Submission:
         """
@@ -111,24 +124,24 @@ def _create_submission(
     token: Callable[[], str],
 ) -> Submission:
     check_bounds(message)
-    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects):
+    if message.defects and any(isinstance(each, MissingHeaderBodySeparatorDefect) for each in message.defects):
         text = "a line of the header is not a header field: the rest, perhaps a Bcc, would be sent as text"
         raise MessageError(text, hint="fix the line that is not a header field")
-    copied = copy_message(message)
-    prefix = _resent_prefix(copied) if mail_from is None or recipients is None else ""
-    reverse = reverse_path(mail_from) if mail_from is not None else _sender(copied, prefix)
-    forward = _unique(_recipients(copied, prefix)) if recipients is None else recipients
-    authors = _addresses(copied, "From")
+    copied, header = copy_message(message)
+    prefix = _resent_prefix(header) if mail_from is None or recipients is None else ""
+    reverse = reverse_path(mail_from) if mail_from is not None else _sender(header, prefix)
+    forward = _unique(_recipients(header, prefix)) if recipients is None else recipients
+    authors = _addresses(header, "From")
     if not authors:
         text = "the message has no From"
         raise MessageError(text, hint="set it (RFC 5322 §3.6.2)")
     # The null reverse-path has no domain.
     domain = reverse.domain or _parse_mailbox("From", authors[0]).domain
-    _complete_header(copied, date, lambda: f"<{token()}@{domain}>")
-    check_signed(message, copied)
-    fields = _non_ascii_fields(copied, ADDRESS_FIELDS)
-    utf8 = any(not address.username.isascii() for field in fields for address in _domain_addresses(copied, field))
-    utf8 = utf8 or any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward))
+    _complete_header(header, date, lambda: f"<{token()}@{domain}>")
+    set_fields(copied, header.fields)
+    if header.values("DKIM-Signature"):
+        check_signed(message, copied)
+    utf8 = any(mailbox.needs_smtputf8 for mailbox in (reverse, *forward)) or _has_utf8_address(header)
     return Submission(reverse, forward, serialise(copied, utf8=utf8, cte_type="8bit"), copied)
 
 
@@ -157,9 +170,9 @@ def _unique(mailboxes: Iterable[Mailbox]) -> tuple[Mailbox, ...]:
     return tuple(unique.values())
 
 
-def _sender(message: EmailMessage, prefix: str) -> Mailbox:
+def _sender(header: HeaderIndex, prefix: str) -> Mailbox:
     for field in (f"{prefix}Sender", f"{prefix}From"):
-        addresses = _envelope_addresses(message, field)
+        addresses = _envelope_addresses(header, field)
         if len(addresses) == 1:
             return _parse_mailbox(field, addresses[0])
         if addresses:
@@ -169,9 +182,9 @@ def _sender(message: EmailMessage, prefix: str) -> Mailbox:
     raise MessageError(text, hint="set it, or pass mail_from" if prefix else "set it (RFC 5322 §3.6.2)")
 
 
-def _recipients(message: EmailMessage, prefix: str) -> list[Mailbox]:
+def _recipients(header: HeaderIndex, prefix: str) -> list[Mailbox]:
     fields = [f"{prefix}{field}" for field in ("To", "Cc", "Bcc")]
-    return [_parse_mailbox(field, address) for field in fields for address in _envelope_addresses(message, field)]
+    return [_parse_mailbox(field, address) for field in fields for address in _envelope_addresses(header, field)]
 
 
 def _parse_mailbox(field: str, address: Address) -> Mailbox:
@@ -183,66 +196,67 @@ def _parse_mailbox(field: str, address: Address) -> Mailbox:
         raise
 
 
-def _resent_prefix(message: EmailMessage) -> str:
-    names = [name.lower() for name, _ in message.raw_items()]
+def _resent_prefix(header: HeaderIndex) -> str:
+    if not header.has_any(_RESENT_NAMES):
+        return ""
     # RFC 5322 §3.6.6 puts the latest Resent fields first, many programs put them last. The library does not guess.
-    if any(names.count(field.lower()) > 1 for field in (*RESENT, "Resent-Date")):
+    if any(len(header.values(field)) > 1 for field in _RESENT_NAMES):
         text = "the message was resent more than once"
         raise MessageError(text, hint="pass mail_from and recipients")
-    return "Resent-" if any(field.lower() in names for field in RESENT) else ""
+    return "Resent-" if any(header.values(field) for field in RESENT) else ""
 
 
-def _envelope_addresses(message: EmailMessage, field: str) -> list[Address]:
-    groups, is_list = read_groups(message, field)
-    if not is_list:
-        text = f"{field} is not a list of addresses: {_shown(message, field)}"
+def _envelope_addresses(header: HeaderIndex, field: str) -> list[Address]:
+    if not header.groups(field)[1]:
+        text = f"{field} is not a list of addresses: {_shown(header, field)}"
         raise AddressError(text, hint=_ADDRESSES_HINT)
-    return _addresses(message, field, groups)
+    return _addresses(header, field)
 
 
-def _addresses(message: EmailMessage, field: str, groups: list[Group] | None = None) -> list[Address]:
-    groups = read_groups(message, field)[0] if groups is None else groups
-    addresses = [address for group in groups for address in group.addresses]
+def _addresses(header: HeaderIndex, field: str) -> list[Address]:
+    groups = header.groups(field)[0]
+    addresses = [address for group in groups for address in group.addresses] if groups else []
     # Python accepts a list of str as value, and then has no address in it.
-    if not all(isinstance(address, Address) for address in addresses):
-        text = f"{field} is set to a list, but not of Address objects: {_shown(message, field)}"
-        raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
+    for address in addresses:
+        if not isinstance(address, Address):
+            text = f"{field} is set to a list, but not of Address objects: {_shown(header, field)}"
+            raise MessageError(text, hint=f'write message["{field}"] = "a@example.org, b@example.org", as one str')
     return addresses
 
 
-def _domain_addresses(message: EmailMessage, field: str) -> list[Address]:
-    return [address for address in _addresses(message, field) if address.domain]
+def _domain_addresses(header: HeaderIndex, field: str) -> list[Address]:
+    return [address for address in _addresses(header, field) if address.domain]
 
 
-def _non_ascii_fields(message: EmailMessage, fields: Iterable[str]) -> list[str]:
-    """Return those of *fields* that have non-ASCII text; parsing every field takes a third of the time."""
-    names = {name.lower() for name, value in message.raw_items() if not str(value).isascii()}
-    return [field for field in fields if field.lower() in names]
+def _has_utf8_address(header: HeaderIndex) -> bool:
+    """Return whether an address in the header has a non-ASCII local part, which has no ASCII form."""
+    fields = [field for field in ADDRESS_FIELDS if field.lower() in header.non_ascii] if header.non_ascii else ()
+    return any(not address.username.isascii() for field in fields for address in _domain_addresses(header, field))
 
 
-def _shown(message: EmailMessage, field: str) -> str:
-    texts = [str(value) for name, value in message.raw_items() if name.lower() == field.lower()]
-    return quote(", ".join(texts), allow_at=True)
+def _shown(header: HeaderIndex, field: str) -> str:
+    return quote(", ".join(map(str, header.values(field))), allow_at=True)
 
 
-def _complete_header(message: EmailMessage, date: Callable[[], str], message_id: Callable[[], str]) -> None:
-    """Remove Bcc from *message*, which is our copy; add Date and Message-ID; convert domains to ASCII."""
-    del message["Bcc"], message["Resent-Bcc"]
+def _complete_header(header: HeaderIndex, date: Callable[[], str], message_id: Callable[[], str]) -> None:
+    """Remove Bcc; add Date and Message-ID; convert domains to ASCII."""
+    header.remove(_BLIND)
     for field in ("Date", "Resent-Date"):
-        for value in message.get_all(field, []):
+        for value in header.parsed(field):
             if getattr(value, "datetime", value) is None:
-                text = f"{field} is not a date: {_shown(message, field)}"
+                text = f"{field} is not a date: {_shown(header, field)}"
                 raise MessageError(text, hint="set it to a datetime.datetime, or leave it out")
-    if "Date" not in message:
-        message["Date"] = date()
+    if not header.values("Date"):
+        header.add_final("Date", date())
     # Its value is not parsed: which Message-IDs the email package can parse depends on the Python version.
-    if "Message-ID" not in message:
-        message["Message-ID"] = message_id()
-    for field in _non_ascii_fields(message, (*ADDRESS_FIELDS, *RESENT)):
-        if any(not address.domain.isascii() for address in _domain_addresses(message, field)):
-            groups = [_ascii_group(group) for group in read_groups(message, field)[0]]
-            del message[field]
-            message[field] = groups
+    if not header.values("Message-ID"):
+        header.add_final("Message-ID", message_id())
+    for field in (*ADDRESS_FIELDS, *RESENT) if header.non_ascii else ():
+        is_non_ascii = field.lower() in header.non_ascii
+        if is_non_ascii and any(not address.domain.isascii() for address in _domain_addresses(header, field)):
+            groups = [_ascii_group(group) for group in header.groups(field)[0]]
+            header.remove(frozenset({field.lower()}))
+            header.add(field, groups)
 
 
 def _ascii_group(group: Group) -> Group | Address:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.content import MAX_HEADER
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.header_fields import is_header_object
+from securesmtp._protocol.scanner import MAX_HEADER
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import copy
 import re
 from collections import Counter
 from email.header import Header
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.policy import EmailPolicy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, is_header_object
+from securesmtp._protocol.header_fields import is_header_object
+from securesmtp._protocol.header_index import HeaderIndex
 from securesmtp._protocol.message_bounds import subparts
 from securesmtp.errors import MessageError
 
@@ -19,28 +20,21 @@ if TYPE_CHECKING:
     from email.message import Message
 
 M = TypeVar("M", bound="Message")
-# These fields may not be empty (RFC 5322 §3.6), and some servers refuse a message with an empty one.
-_NEVER_EMPTY = frozenset(
-    name.lower()
-    for name in (*ADDRESS_FIELDS, *RESENT, "Date", "Message-ID", "Resent-Date", "Resent-Message-ID", "In-Reply-To",
-                 "References", "Keywords")
-)  # fmt: skip
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _LINE_END = re.compile(r"[\r\n]")
 
 
-def copy_message(message: Message) -> EmailMessage:
+def copy_message(message: Message) -> tuple[EmailMessage, HeaderIndex]:
     """
-    Return a copy of *message* without empty fields that must not be empty. Parts are copied, payloads are shared.
+    Return a copy of *message*, and its fields without empty ones that must not be empty.
+
+    The copy has no fields, until `set_fields` sets them. Parts are copied, payloads are shared.
 
     Raises:
         MessageError: A field is not text, or occurs too often.
     """
-    copied = _copy_parts(_as_email_message(message))
-    fields = list(copied.raw_items())
-    if any(_is_dropped(name, value) for name, value in fields):
-        _set_fields(copied, [(name, value) for name, value in fields if not _is_dropped(name, value)])
-    return copied
+    ours = _as_email_message(message)
+    return _copy_parts(ours), HeaderIndex(cast("EmailPolicy", ours.policy), _copy_fields(ours))
 
 
 def _as_email_message(message: Message) -> EmailMessage:
@@ -74,25 +68,35 @@ def _field_text(name: str, value: object) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _is_dropped(name: str, value: str) -> bool:
-    # ", ".join() of empty strings gives nothing but commas.
-    return name.lower() in _NEVER_EMPTY and not value.replace(",", "").strip()
-
-
 def _copy_parts(message: M) -> M:
-    copied = copy.copy(message)
-    _set_fields(copied, ((name, _copy_value(name, value)) for name, value in message.raw_items()))
+    kind = type(message)
+    if kind in (EmailMessage, MIMEPart):
+        # `copy.copy` does the same, and takes longer than to copy all fields.
+        copied = kind.__new__(kind)
+        vars(copied).update(vars(message))
+    else:
+        copied = copy.copy(message)
     # The email package sets boundaries and the like on the parts that it writes.
     if message.is_multipart():
-        copied.set_payload([_copy_parts(part) for part in subparts(message)])
+        copied.set_payload([_copy_part(part) for part in subparts(message)])
     return copied
 
 
-def _copy_value(name: str, value: str) -> str:
-    return value if is_header_object(value) else _field_text(name, value)
+def _copy_part(message: M) -> M:
+    copied = _copy_parts(message)
+    set_fields(copied, _copy_fields(message))
+    return copied
 
 
-def _set_fields(message: Message, fields: Iterable[tuple[str, str]]) -> None:
+def _copy_fields(message: Message) -> list[tuple[str, str]]:
+    return [
+        (name, value if type(value) is str or is_header_object(value) else _field_text(name, value))
+        for name, value in message.raw_items()
+    ]
+
+
+def set_fields(message: Message, fields: Iterable[tuple[str, str]]) -> None:
+    """Replace the fields of *message*, which is our copy."""
     # Deleting the fields one by one would take quadratic time, and the email package has no public way to delete all.
     message._headers = []  # type: ignore[attr-defined] # noqa: SLF001
     for name, value in fields:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
 
+_UNKNOWN = object()
 # Seconds that a server may be silent in the trial before it is assumed to have dropped the envelope.
 _TRIAL = 10.0
 
@@ -97,6 +98,8 @@ class _InFlight(Generic[J]):
     job: J
     transaction: Transaction
     overlap: Overlap
+    # Bytes of the contents of those that were started before it.
+    before: int
     # Stream offset at which it ends.
     end: int = 0
 
@@ -124,6 +127,10 @@ class OverlappingSender(Generic[J]):
     next_job: Callable[[], J | None]
     report: Callable[[J, SendOutcome], None]
     _in_flight: deque[_InFlight[J]] = field(init=False, default_factory=deque)
+    # Bytes of the contents of all that were started.
+    _octets: int = field(init=False, default=0)
+    # That of the connection.
+    _deadline: object = field(init=False, default=_UNKNOWN)
     # Messages to be sent without overlap, each with the delivery of its first transaction if there was one.
     _sequential: deque[tuple[J, Delivery | None]] = field(init=False, default_factory=deque)
 
@@ -166,7 +173,7 @@ class OverlappingSender(Generic[J]):
                 self.support.supported is not False
                 and self._in_flight[-1].transaction.is_fully_sent
                 and len(self._in_flight) < self.window.messages
-                and sum(each.transaction.content.size for each in self._in_flight) < self.window.octets
+                and self._octets - self._in_flight[0].before < self.window.octets
             )
         )
 
@@ -183,11 +190,12 @@ class OverlappingSender(Generic[J]):
             return
         overlap = Overlap(follows=follows, hold_chunk=is_trial, coalesce=True)
         transaction = Transaction(self.session, adapted, self.partial, overlap)
-        started = _InFlight(job, transaction, overlap)
+        started = _InFlight(job, transaction, overlap, self._octets)
+        self._octets += adapted.content.size
         # Before the write, so that an interrupt in it is reported for this message too.
         self._in_flight.append(started)
         try:
-            yield from self._run(transaction.send_envelope(), SetDeadline(job.deadline))
+            yield from self._run(transaction.send_envelope(), job.deadline)
         except SecureSMTPError as error:
             self._in_flight.pop()
             if not self._in_flight:
@@ -201,11 +209,10 @@ class OverlappingSender(Generic[J]):
         job, transaction, follows = oldest.job, oldest.transaction, oldest.overlap.follows
         try:
             if transaction.is_fully_sent:
-                recipients, reply = yield from self._run(transaction.read_result(), SetDeadline(job.deadline))
+                recipients, reply = yield from self._run(transaction.read_result(), job.deadline)
             else:
                 is_trial = follows and self.support.supported is None
-                deadline = SetDeadline(job.deadline, "trial", _TRIAL) if is_trial else SetDeadline(job.deadline)
-                yield from self._run(transaction.send_content(), deadline)
+                yield from self._run(transaction.send_content(), job.deadline, is_trial=is_trial)
                 oldest.end = self.exchange.position
                 if follows:
                     self.support.confirm()
@@ -251,7 +258,7 @@ class OverlappingSender(Generic[J]):
         attempt = Attempt(None if first is None else (first.recipients, first.replies[0]))
         try:
             dialogue = deliver(self.session, job.submission, self.partial, "message", attempt)
-            outcome: SendOutcome = yield from self._run(dialogue, SetDeadline(job.deadline))
+            outcome: SendOutcome = yield from self._run(dialogue, job.deadline)
         except SecureSMTPError as error:
             outcome = error
         except _InterruptError as interrupt:
@@ -286,10 +293,14 @@ class OverlappingSender(Generic[J]):
             self.report(job, first or not_sent_error(error))
         self._sequential.clear()
 
-    def _run(self, dialogue: Dialogue[T], deadline: SetDeadline) -> Dialogue[T]:
-        """Run the *dialogue* of one message, as the connection would run it if it were alone."""
+    def _run(self, dialogue: Dialogue[T], deadline: Deadline | None, *, is_trial: bool = False) -> Dialogue[T]:
+        """Run the *dialogue* of one message by its *deadline*, as the connection would run it if it were alone."""
         try:
-            yield deadline
+            # Most messages have no deadline: they need no effect to change it, unless the connection has failed.
+            if deadline is not self._deadline or is_trial or self.exchange.ended:
+                self._deadline = _UNKNOWN
+                yield SetDeadline(deadline, "trial", _TRIAL) if is_trial else SetDeadline(deadline)
+                self._deadline = _UNKNOWN if is_trial else deadline
             return (yield from dialogue)
         except BaseException as error:
             if not is_session_usable(error):

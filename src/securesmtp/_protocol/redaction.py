@@ -30,9 +30,6 @@ _NGRAM = 6
 _KEPT = 4
 # A line with more redactions is redacted as a whole: the placeholders would make the reply much longer.
 _MAX_CUTS = 8
-# A connection keeps this many replies, each of one line of at most so many bytes, that it need not hash again.
-_MAX_CLEAN = 64
-_MAX_CLEAN_LINE = 128
 # A reply with more matches is nothing but repeated secrets: all of it is redacted, without finding each place.
 _MAX_HITS = 1000
 REDACTED = b"(redacted: repeats what was sent to log in)"
@@ -71,20 +68,27 @@ class Memory:
     The fingerprints of the last few different secrets that a mailer has sent, on any connection.
 
     Threads share it without a lock, because a fork could copy a locked lock: each read and each write is atomic.
+
+    Attributes:
+        key: What the hashes are made over.
+        version: Another object whenever there is a new fingerprint.
     """
 
-    __slots__ = ("_next", "_slots", "key")
+    __slots__ = ("_next", "_slots", "key", "version")
 
     def __init__(self) -> None:
         """Start without any fingerprint, and with a random key."""
         self.key = token_bytes(16)
         self._slots: list[_Fingerprint | None] = [None] * _KEPT
         self._next = count()
+        self.version = object()
 
     def remember(self, fingerprint: _Fingerprint) -> None:
         """Keep *fingerprint*, and forget the oldest one."""
         if fingerprint not in self._slots:
             self._slots[next(self._next) % _KEPT] = fingerprint
+            # Last, and before the secret is sent: no reply that repeats it can have been redacted without it.
+            self.version = object()
 
     def fingerprints(self) -> list[_Fingerprint]:
         """Return all that are remembered."""
@@ -94,16 +98,13 @@ class Memory:
 class Redactor:
     """Redact the replies on one connection: its own secrets, and those of the mailer's other connections."""
 
-    __slots__ = ("_clean", "_known", "_memory", "_own")
+    __slots__ = ("_memory", "_own")
 
     def __init__(self, memory: Memory | None = None) -> None:
         """Start with the fingerprints in the *memory* of the mailer."""
         self._memory = memory or Memory()
         # A mailer forgets old secrets; a connection remembers all that were sent on it.
         self._own: list[_Fingerprint] = []
-        # Servers repeat most of their replies. Those in `_clean` have no secret of `_known` in them.
-        self._clean: set[bytes] = set()
-        self._known: list[_Fingerprint] = []
 
     def add(self, secrets: Iterable[bytes], token: bytes) -> None:
         """Redact *secrets* from now on, and the base64 *token* in which they were sent."""
@@ -123,10 +124,8 @@ class Redactor:
 
     def redact(self, lines: tuple[bytes, ...], prefix: re.Pattern[bytes]) -> tuple[bytes, ...]:
         """Return the *lines* of one reply without secrets; a *prefix* that starts the first line stays on each line."""
-        known = [*self._own, *self._memory.fingerprints()]
-        if known != self._known:
-            self._known, self._clean = known, set()
-        if not known or (len(lines) == 1 and lines[0] in self._clean):
+        known = {*self._own, *self._memory.fingerprints()}
+        if not known:
             return lines
         # The same text on each line: a different enhanced code on each could spell the digits of a password.
         head = match[0] if (match := prefix.match(lines[0])) else b""
@@ -137,7 +136,7 @@ class Redactor:
         words = frozenset[int]().union(*(each.words for each in known))
         hits = [
             (at, _NGRAM, kind)
-            for each in set(known)
+            for each in known
             for kind, hashes in ((b"x", each.plain), (b"b", each.encoded))
             if not hashes.isdisjoint(ngrams)
             for at, value in enumerate(ngrams)
@@ -148,16 +147,7 @@ class Redactor:
         if words:
             short = [(width, self._ngram_hashes(folded, width)) for width in range(1, _NGRAM)]
             hits += [(at, width, b"w") for width, hashes in short for at, value in enumerate(hashes) if value in words]
-        if not hits:
-            self._keep_clean(lines)
-            return lines
-        return _cut(lines, starts, joined, hits)
-
-    def _keep_clean(self, lines: tuple[bytes, ...]) -> None:
-        if len(lines) == 1 and len(lines[0]) <= _MAX_CLEAN_LINE:
-            if len(self._clean) == _MAX_CLEAN:
-                self._clean = set()
-            self._clean.add(lines[0])
+        return _cut(lines, starts, joined, hits) if hits else lines
 
     def _ngram_hashes(self, folded: bytes, width: int = _NGRAM) -> list[int]:
         key = self._memory.key

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from securesmtp._protocol.commands import mail_command, rcpt_command
 from securesmtp._protocol.content import BLOCK, EMPTY
-from securesmtp._protocol.dialogue import Session, expect_reply, reset, send_command
-from securesmtp._protocol.effects import CommandGroup
+from securesmtp._protocol.dialogue import Session, check_reply, expect_reply, reset, send_command
+from securesmtp._protocol.effects import CommandGroup, receive
 from securesmtp._protocol.failures import (
     end_session,
     keep_session,
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
 
 Partial: TypeAlias = Literal["raise", "allow"]
+_RSET, _DATA = line(b"RSET"), line(b"DATA")
 _BDAT_REFUSED = "the server offers CHUNKING but refused BDAT; if you send the message again, this mailer uses DATA"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Overlap:
     """
     How a transaction overlaps with others on the connection.
@@ -102,16 +103,16 @@ class Transaction(Progress):
 
     def send_envelope(self) -> Dialogue[None]:
         """Write the envelope in one group."""
-        lines = [line(b"RSET")] if self._starts_with_reset else []
+        lines = [_RSET] if self._starts_with_reset else []
         lines.append(mail_command(self._submission, self._session.capabilities))
         lines += map(rcpt_command, self._submission.recipients)
         if self._with_envelope:
-            lines.append(self._bdat() if self._by_chunk else line(b"DATA"))
+            lines.append(self._bdat() if self._by_chunk else _DATA)
         self._session.transactions += 1
         self._session.needs_reset = False
         yield CommandGroup(tuple(lines), Stage.MAIL)
         if self._with_envelope and self._by_chunk:
-            yield from self.write_content(iter((b"".join(self.content.chunk()),)), coalesce=self._coalesce)
+            yield from self.write_content(iter((self.content.whole_chunk(),)), coalesce=self._coalesce)
 
     def send_content(self) -> Dialogue[None]:
         """
@@ -146,7 +147,7 @@ class Transaction(Progress):
         if self._with_envelope:
             reply = yield from expect_reply(Stage.DATA, "data")
         else:
-            reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
+            reply = yield from send_command(_DATA, Stage.DATA, "data")
         if is_positive(Stage.DATA, reply.code):
             return True
         self._refusal = self._refusal or refusal_error(DataRefusedError, Stage.DATA, reply)
@@ -223,7 +224,7 @@ class Transaction(Progress):
     def _read_envelope_reply(self, stage: Stage) -> Dialogue[tuple[Reply, SecureSMTPError | None]]:
         """Return the next reply, and the error that it means for the message if no later reply decides otherwise."""
         try:
-            return (yield from expect_reply(stage)), None
+            return check_reply((yield from receive(stage)), stage), None
         except (AuthenticationError, ConnectError) as error:
             # After its content was written, all replies to a transaction are read: a server was seen to reply 421 to
             # RCPT and then accept the chunk behind it.
@@ -254,7 +255,7 @@ def run_lockstep(
         recipients.append(to_recipient(mailbox, budget.cut(reply)))
     if refusal := recipients_error(recipients, allow_some=partial == "allow"):
         yield from _abort_transaction(refusal)
-    reply = yield from send_command(line(b"DATA"), Stage.DATA, "data")
+    reply = yield from send_command(_DATA, Stage.DATA, "data")
     if not is_positive(Stage.DATA, reply.code):
         yield from _abort_transaction(refusal_error(DataRefusedError, Stage.DATA, reply))
     yield from progress.write_content(submission.content.blocks())

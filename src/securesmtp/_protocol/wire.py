@@ -23,6 +23,9 @@ MAX_REPLY_LINES = 128
 MAX_REPLY = 65536
 # Bytes that may wait in a reader, complete replies included: its owner takes out the replies before it feeds more.
 MAX_UNREAD = 131072
+# A reader remembers this many replies of one line of at most so many bytes: servers repeat most of theirs.
+_MAX_REMEMBERED = 64
+_MAX_REMEMBERED_LINE = 128
 # Bytes of one reply that an error or a receipt keeps.
 KEPT_RAW = 4096
 # A receipt keeps this much of all its replies, in bytes and in characters, and this much of each reply after those.
@@ -38,7 +41,8 @@ _REPLY_LINE = re.compile(rb"([23][0-5][0-9]|[45][0-9][0-9])(?:([ -])(.*))?", re.
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, like all that a message needs several of: a frozen object takes three times as long to make (measured).
+@dataclass(slots=True)
 class Line:
     """
     One line to write, CRLF included. The repr of a line with secrets shows none of it.
@@ -83,7 +87,7 @@ def line(
     return Line(text + b"\r\n", secrets, known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawReply:
     """One complete reply as the server sent it: its code, and its lines without code and CRLF."""
 
@@ -93,9 +97,12 @@ class RawReply:
     """The text of a 334 before redaction: base64 can look like a short user name that was sent."""
     decoded: bytes = field(default=b"", repr=False, compare=False)
     """The same, decoded and after redaction, to be shown; empty if it is not base64."""
+    _public: Reply | None = field(default=None, init=False, repr=False, compare=False)
 
     def cut(self) -> RawReply:
-        """Return a copy that has only as much text as `reply` keeps."""
+        """Return it with only as much text as `reply` keeps."""
+        if len(self.lines) == 1 and len(self.lines[0]) <= KEPT_RAW:
+            return self
         kept, room = [], KEPT_RAW
         for each in self.lines:
             kept.append(each[:room])
@@ -105,7 +112,14 @@ class RawReply:
         return RawReply(self.code, tuple(kept), self.challenge, self.decoded)
 
     def reply(self, limit: int = KEPT_TEXT) -> Reply:
-        """Return the public form, with at most *limit* characters of text."""
+        """Return the public form, with at most *limit* characters of text; the same object each time."""
+        if limit != KEPT_TEXT:
+            return self._to_reply(limit)
+        if self._public is None:
+            self._public = self._to_reply(KEPT_TEXT)
+        return self._public
+
+    def _to_reply(self, limit: int) -> Reply:
         enhanced = _ENHANCED.match(self.lines[0])
         code = enhanced[1].decode("ascii") if enhanced and enhanced[1][:1] == b"%d" % (self.code // 100) else None
         return Reply(self.code, code, escape(b" ".join(self.lines), limit), b"\n".join(self.lines)[:KEPT_RAW])
@@ -127,7 +141,11 @@ class ReplyReader:
         self._lines: list[bytes] = []
         self._code = 0
         self._size = 0
-        self._redactor = Redactor(memory)
+        self._memory = memory or Memory()
+        self._redactor = Redactor(self._memory)
+        # By their lines; and the version of the secrets for which they were redacted.
+        self._remembered: dict[bytes, RawReply] = {}
+        self._version = self._memory.version
 
     @property
     def pending(self) -> bool:
@@ -146,12 +164,18 @@ class ReplyReader:
             raise ProtocolError(message)
         self._buffer += data
 
+    def has_at_most(self, replies: int) -> bool:
+        """Return whether no more than so many *replies* are pending, judged by line ends alone: no only if unsure."""
+        return not self._buffer or (self._buffer.count(b"\n") <= replies and self._buffer.endswith(b"\n"))
+
     def clear(self) -> None:
         """Forget the bytes that belong to no complete reply."""
         self._buffer, self._lines, self._size = bytearray(), [], 0
 
     def redact(self, sent: Line) -> None:
         """Redact the secrets of *sent* from later replies, plain and in base64; only hashes of them are kept."""
+        if sent.secrets or sent.known:
+            self._remembered = {}
         if sent.secrets:
             self._redactor.add(sent.secrets, sent.data[:-2].rpartition(b" ")[2])
         elif sent.known:
@@ -172,6 +196,23 @@ class ReplyReader:
     # These return the message of an error, and `next` raises it: a traceback through them would show the raw line.
 
     def _next(self) -> RawReply | str | None:
+        end = 0 if self._lines else self._buffer.find(b"\n", 0, _MAX_REMEMBERED_LINE) + 1
+        whole = bytes(self._buffer[:end])
+        if whole:
+            if self._version is not self._memory.version:
+                self._remembered, self._version = {}, self._memory.version
+            if (remembered := self._remembered.get(whole)) is not None:
+                del self._buffer[:end]
+                return remembered
+        reply = self._parse()
+        # A line that was redacted is not kept, and a challenge is never the same.
+        if whole and isinstance(reply, RawReply) and reply.lines == (whole[4:-2],) and not reply.challenge:
+            if len(self._remembered) == _MAX_REMEMBERED:
+                self._remembered = {}
+            self._remembered[whole] = reply
+        return reply
+
+    def _parse(self) -> RawReply | str | None:
         while (text := self._line()) is not None:
             if isinstance(text, str):
                 return text

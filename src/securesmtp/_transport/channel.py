@@ -185,8 +185,9 @@ class Channel:
             ConnectError: The server has closed the connection, or there is none.
             OSError: The connection failed.
         """
+        wire = self._wire()
         try:
-            data = self._wire().recv(_CHUNK)
+            data = wire.recv(_CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
         if not data:
@@ -216,8 +217,11 @@ class Channel:
     def acknowledge(self) -> None:
         """Send the TCP acknowledgement of what has come now, not later."""
         # A server's small writes wait for it (measured: 43 of 46 ms of a login to Postfix).
-        with _NOT_EVERY_SYSTEM_HAS_IT:
+        try:
             self.connected_socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        except (OSError, AttributeError) as error:
+            # Not every system has it.
+            raise_if_interrupt(error)
 
     def connected_socket(self) -> socket.socket:
         """
@@ -243,8 +247,10 @@ class Channel:
 
     def _wire(self) -> socket.socket | RecordLayer:
         """Return where bytes are read and written: only TLS once it has begun, even during the handshake."""
-        sock = self.connected_socket()
-        self._refuse_if_forked()
+        sock = self.sock
+        if sock is None or current_process() != self._process:
+            sock = self.connected_socket()
+            self._refuse_if_forked()
         return self._records or sock
 
     def _refuse_if_forked(self) -> None:

@@ -9,6 +9,7 @@ closes the connection: the dialogue gets the error of a lost connection, and the
 from __future__ import annotations
 
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from securesmtp._interrupts import raise_if_interrupt
@@ -98,7 +99,7 @@ class Connection:
             usable = self.is_open and self.is_usable and self.exchange.is_idle
             # Nothing is read from a connection of the parent process. It counts as idle, so that the first write fails:
             # over a new connection, this process would send the message that the parent is sending.
-            return usable and (self.channel.is_foreign or not self.transfer.has_unread())
+            return usable and (self.channel.is_foreign or self.transfer.is_silent())
         except OSError as error:
             raise_if_interrupt(error)
             return False
@@ -131,19 +132,21 @@ class Connection:
                 transfer.close_ended()
             # A traceback has the message in it.
             self._reply = transfer.failure = None
+            transfer.was_silent = False
 
     def _perform_all(self, dialogue: Dialogue[T]) -> Steps[T]:
         try:
             effect = next(dialogue)
             while True:
                 try:
-                    answer = yield from self._perform(effect)
+                    steps = self._perform(effect)
+                    answer = self._reply if steps is None else (yield from steps)
                 except Exception as raised:  # noqa: BLE001 -- raised again unless the effect failed
                     effect = dialogue.throw(self._error_of(effect, raised))
                 else:
                     self._reply = None
                     effect = dialogue.send(answer)
-                if self.exchange.ended and self.is_open:
+                if self.exchange.close_reason is not None and self.is_open:
                     self.transfer.close_ended()
         except StopIteration as stop:
             value: T = stop.value
@@ -178,7 +181,7 @@ class Connection:
 
     def greet(self) -> Steps[RawReply]:
         """Read the greeting."""
-        return (yield from self.transfer.receive(Receive(Stage.GREETING)))
+        return (yield from self.transfer.wait_for_reply(Receive(Stage.GREETING)))
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> Steps[None]:
         """Run the last *dialogue* if the session is usable, and close in any case; its errors do not matter."""
@@ -208,24 +211,29 @@ class Connection:
 
     # Effects.
 
-    def _perform(self, effect: Effect) -> Steps[Answer]:
-        answer: Answer = None
+    def _perform(self, effect: Effect) -> Steps[Answer] | None:
+        """Return the steps that lead to the answer to *effect*; None if it is performed, and `_reply` is the answer."""
         match effect:
-            case FetchPassword() | FetchToken() | Adapt() | Respond():
-                answer = yield effect
             case Receive():
-                answer = self._reply = yield from self.transfer.receive(effect)
+                self._reply = self.transfer.next_reply(effect)
+                return self._receive(effect) if self._reply is None else None
+            case Block():
+                return self.transfer.send_block(effect)
             case CommandGroup():
                 self.transfer.queue(effect)
-            case Block():
-                # None instead of False: a dialogue may delegate to an iterator, which accepts only None.
-                answer = (yield from self.transfer.send_block(effect)) or None
+            case SetDeadline():
+                self._set_deadline(effect)
+            case _:
+                return self._perform_in_steps(effect)
+        return None
+
+    def _perform_in_steps(self, effect: Send | Connect | Upgrade | ReadBinding | Computation) -> Steps[Answer]:
+        answer: Answer = None
+        match effect:
             case Send():
                 yield from self.transfer.send_command(effect)
-            case SetDeadline():
-                self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline)
-                # What ended the connection for the message before is not the error of this one.
-                self.transfer.failure = None
+            case FetchPassword() | FetchToken() | Adapt() | Respond():
+                answer = yield effect
             case Connect():
                 answer = yield from self._open()
             case Upgrade():
@@ -235,6 +243,16 @@ class Connection:
             case _:  # never
                 assert_never(effect)
         return answer
+
+    def _set_deadline(self, effect: SetDeadline) -> None:
+        has_limit = effect.deadline is not None or effect.seconds != inf
+        self.limit.deadline = Deadline(effect.limit, effect.seconds, effect.deadline) if has_limit else None
+        # What ended the connection for the message before is not the error of this one.
+        self.transfer.failure = None
+
+    def _receive(self, effect: Receive) -> Steps[RawReply]:
+        self._reply = yield from self.transfer.wait_for_reply(effect)
+        return self._reply
 
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")

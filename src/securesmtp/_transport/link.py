@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, WaitForAny
 from securesmtp._transport.connection import Connection, Opening
+from securesmtp._transport.steps import drive
 
 if TYPE_CHECKING:
     import ssl
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Wanted: TypeAlias = int | WaitForAny | FetchPassword | FetchToken | Adapt | Respond | Opening
 # `poll` needs no file descriptor of its own, which a forked child would share.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Link(smtplib.SMTP):
@@ -42,7 +43,7 @@ class Link(smtplib.SMTP):
         self.connection = Connection(settings, context, memory)
         self._settings = settings
         self._greeting: RawReply | None = None
-        self._selector: selectors.BaseSelector = _Selector()
+        self._selector: selectors.BaseSelector = Selector()
         # What the selector waits for; 0 before the first wait.
         self._watched = 0
 
@@ -67,6 +68,11 @@ class Link(smtplib.SMTP):
     def is_idle(self) -> bool:
         """Return whether the connection can carry another message."""
         return self.connection.is_idle()
+
+    def open(self) -> RawReply | None:
+        """Connect, begin TLS in implicit mode, and return the greeting."""
+        self.connect(self._settings.host, self._settings.port)
+        return self._greeting
 
     def abort(self) -> None:
         """Shut the connection down from another thread: a wait for it ends, and the thread that uses it closes it."""
@@ -100,22 +106,7 @@ class Link(smtplib.SMTP):
     # What waits.
 
     def _drive(self, steps: Steps[T]) -> T:
-        try:
-            wanted = next(steps)
-            while True:
-                try:
-                    result = self._wait(wanted)
-                except BaseException as error:  # noqa: BLE001 -- the connection decides what it means
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        except BaseException as error:
-            # An interrupt between two steps is thrown in; steps that have ended already raise it again.
-            steps.throw(error)
-            raise
+        return drive(steps, self._wait)
 
     def _wait(self, wanted: Wanted) -> object:
         """Do what the steps ask for, and return what they are resumed with."""
@@ -125,8 +116,7 @@ class Link(smtplib.SMTP):
             case FetchPassword() | FetchToken() | Adapt() | Respond():
                 return wanted.perform()
             case Opening():
-                self.connect(self._settings.host, self._settings.port)
-                return self._greeting
+                return self.open()
             case _:
                 if wanted != PAUSE:
                     self._wait_for_socket(wanted)
@@ -144,7 +134,7 @@ class Link(smtplib.SMTP):
 
     def _wait_for_any(self, wanted: WaitForAny) -> list[object]:
         patience = self.connection.patience()
-        with _Selector() as selector:
+        with Selector() as selector:
             for sock in wanted.sockets:
                 selector.register(sock, selectors.EVENT_WRITE)
             ready = selector.select(patience if wanted.delay is None else min(patience, wanted.delay))

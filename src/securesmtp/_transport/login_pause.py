@@ -38,12 +38,12 @@ class LoginPause:
         Raises:
             AuthenticationError: They are; the refusal that caused the pause is its cause.
         """
-        if self._refusal is None:
+        # Read once: another thread may end the pause, or begin another, meanwhile.
+        if (begun := self._refusal) is None:
             return
-        since, refusal, reply = self._refusal
+        since, refusal, reply = begun
         ago = monotonic() - since
         if ago >= _LOGIN_PAUSE:
-            self.end()
             return
         message = f"no login was attempted: the server temporarily refused one {ago:.0f} s ago: {refusal}"
         hint = f"the mailer logs in again in {_LOGIN_PAUSE - ago:.0f} s"

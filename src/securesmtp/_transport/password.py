@@ -56,25 +56,20 @@ class PasswordCalls:
         if isinstance(source, Tokens):
             return fetch_token(source, deadline, leases)
         if deadline is None:
-            return _call(source)
+            return _call_inside(source, leases)
         results: SimpleQueue[_Result] = SimpleQueue()
 
         def run() -> None:
-            ident = threading.get_ident()
-            for lease in leases:
-                lease.holders.add(ident)
             try:
-                results.put(_call(source))
+                results.put(_call_inside(source, leases))
             except BaseException as error:  # noqa: BLE001 -- raised in the thread that waits
                 results.put(error)
             finally:
-                for lease in leases:
-                    lease.holders.discard(ident)
                 self._calls.pop(thread, None)
 
         thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
         if not self._start(thread, results, deadline):
-            return _call(source)
+            return _call_inside(source, leases)
         result = None
         while result is None:
             with suppress(Empty):
@@ -109,6 +104,20 @@ def _start(thread: threading.Thread) -> bool:
         # For example while the interpreter shuts down.
         return False
     return True
+
+
+def _call_inside(source: Callable[[], Any], leases: Sequence[Lease]) -> Secret:
+    """Call *source* in this thread, whose sends are meanwhile inside those that hold *leases*."""
+    ident = threading.get_ident()
+    # The thread of a plain send has its lease already, and keeps it.
+    added = [lease for lease in leases if ident not in lease.holders]
+    for lease in added:
+        lease.holders.add(ident)
+    try:
+        return _call(source)
+    finally:
+        for lease in added:
+            lease.holders.discard(ident)
 
 
 def _call(source: Callable[[], Any]) -> Secret:

@@ -24,6 +24,7 @@ from securesmtp._transport.overlap_support import OverlapSupport
 from securesmtp._transport.password import PasswordCalls
 from securesmtp._transport.slot import Lease, Slot
 from securesmtp._transport.slots import Slots
+from securesmtp._transport.steps import Sleep
 from securesmtp._values import Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
+    from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.steps import Waiter
     from securesmtp.events import Event
 
 T = TypeVar("T")
@@ -45,18 +48,6 @@ _POLL_INTERVAL = 0.2
 _ABANDONED_AFTER = 1.0
 # How often `close` checks whether a send is done, in seconds.
 _CLOSE_POLL_INTERVAL = 0.02
-
-
-class Waiter:
-    """One send in the queue."""
-
-    __slots__ = ("polled_at", "wakeup")
-
-    def __init__(self) -> None:
-        """Start asleep: releasing `wakeup` wakes it."""
-        self.wakeup = threading.Lock()
-        self.wakeup.acquire()
-        self.polled_at = monotonic()
 
 
 class Pool:
@@ -81,9 +72,11 @@ class Pool:
         self._lock = threading.RLock()
         self._waiters: deque[Waiter] = deque()
 
-    def acquire(self, lease: Lease, deadline: Deadline | None) -> Slot[Link]:
+    def acquire(self, lease: Lease, deadline: Deadline | None, new_waiter: Callable[[], Waiter]) -> Steps[Slot[Link]]:
         """
         Wait for a free slot, give it to *lease* and return it; close the connections that have expired meanwhile.
+
+        *new_waiter* is called if it has to wait.
 
         Raises:
             ConfigurationError: No slot is free, and a send of this very thread holds one: it would wait for itself, or
@@ -95,11 +88,12 @@ class Pool:
             while (claimed := self._call_locked(bind(self._claim, lease, waiter))) is None:
                 if waiter is None:
                     # Tried once more before waiting: a slot may have become free meanwhile.
-                    waiter = Waiter()
+                    waiter = new_waiter()
+                    waiter.polled_at = monotonic()
                     self._call_locked(bind(self._waiters.append, waiter))
                 else:
                     left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
-                    waiter.wakeup.acquire(timeout=min(left, _POLL_INTERVAL))
+                    yield Sleep(waiter, min(left, _POLL_INTERVAL))
                     waiter.polled_at = monotonic()
         finally:
             if waiter is not None:
@@ -114,8 +108,8 @@ class Pool:
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with SuppressErrors(IndexError, RuntimeError):  # the queue is empty; the send is awake already
-            self._waiters[0].wakeup.release()
+        with SuppressErrors(IndexError):  # the queue is empty
+            self._waiters[0].wake()
 
     def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
@@ -195,7 +189,7 @@ class Pool:
     def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot[Link], list[tuple[Link | None, str]]] | None:
         now = monotonic()
         # A thread that holds a connection never queues: two such threads would wait for each other.
-        is_inside = bool(self.slots.leases_of(threading.get_ident()))
+        is_inside = not lease.may_wait and bool(self.slots.leases_of(threading.get_ident()))
         # Those who came earlier are served first. Measured: otherwise half of the threads starved.
         ahead = takewhile(lambda other: other is not waiter, self._waiters)
         if not is_inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):

@@ -74,13 +74,20 @@ def _is_expired(slot: SlotState, max_idle: float) -> bool:
 
 
 class Lease:
-    """One send's claim to a slot; setting `done` releases the slot."""
+    """
+    One send's claim to a slot; setting `done` releases the slot.
 
-    __slots__ = ("done", "holders")
+    Attributes:
+        holders: The thread or task that it belongs to, and those that call its password callable.
+        may_wait: Whether its send waits for a slot even if its thread has another one: they are not nested.
+    """
 
-    def __init__(self, holder: object) -> None:
-        """Belong to the thread or task *holder*; another that calls its password callable is added while it does."""
+    __slots__ = ("done", "holders", "may_wait")
+
+    def __init__(self, holder: object, *, may_wait: bool = False) -> None:
+        """Belong to the thread or task *holder*."""
         self.holders = {holder}
+        self.may_wait = may_wait
         # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
         self.done = False
 

@@ -85,7 +85,8 @@ class RecordLayer:
             self._read_socket()
             return self._call_tls(self.tls.read, size)
         finally:
-            self._send_responses()
+            if self._unsent or self._outgoing.pending:
+                self._send_responses()
 
     def reset_byte_count(self) -> None:
         """Restart the count of received bytes; the caller has parsed a complete reply."""
@@ -112,7 +113,7 @@ class RecordLayer:
 
     def pending(self) -> int:
         """Return how many bytes were read from the socket and are buffered here, where `select` does not see them."""
-        return self.tls.pending() or self._incoming.pending
+        return self._incoming.pending or self.tls.pending()
 
     def _read_socket(self) -> None:
         data = self._sock.recv(_READ_SIZE)

@@ -74,7 +74,8 @@ class Fetch:
             raise ConfigurationError(message, stage=Stage.AUTH, hint="give it a mailer of its own")
         # In this order, so that neither the runner nor the result can come in between.
         self._leases += leases
-        for runner in tuple(self._runners.values()):
+        # A list, not a tuple: made of a dict's values, only a list is made in one step without the interpreter's lock.
+        for runner in list(self._runners.values()):
             for lease in leases:
                 lease.holders.add(runner)
         self._waiters.append(notify)

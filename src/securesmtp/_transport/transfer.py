@@ -48,12 +48,14 @@ class Transfer:
         channel: The socket.
         limit: How long the current step may take.
         failure: What ended the connection within the current dialogue, raised again by each later step of it.
+        was_silent: Whether a look has shown that nothing unread has come, and nothing was written since.
     """
 
     def __init__(self, exchange: Exchange, channel: Channel, limit: StepLimit) -> None:
         """Transfer nothing yet."""
         self.exchange, self.channel, self.limit = exchange, channel, limit
         self.failure: SecureSMTPError | None = None
+        self.was_silent = False
         # Whether the replies that are due answer commands of one group (RFC 2920).
         self._is_pipelined = False
 
@@ -73,14 +75,15 @@ class Transfer:
         self._is_pipelined = len(group.lines) + self.exchange.commands_unanswered > 1
         self.exchange.queue_group(group)
 
-    def send_block(self, block: Block) -> Steps[bool]:
+    def send_block(self, block: Block) -> Steps[bool | None]:
         """Write one block of a content, as `Block` says."""
         self.begin(Stage.CONTENT, "block")
         # After a 354, a content is written alone: all replies to the commands before it have come.
         self._is_pipelined = self._is_pipelined and self.exchange.has_held_commands
         if self.exchange.queue_content(block):
-            return (yield from self._flush())
-        return False
+            # None instead of False: a dialogue may delegate to an iterator, which accepts only None.
+            return (yield from self._flush()) or None
+        return None
 
     def _flush(self) -> Steps[bool]:
         """
@@ -104,12 +107,14 @@ class Transfer:
             if not is_lost:
                 raise error from error.__cause__
         if is_early or self.exchange.is_answered_early:
-            raise early_reply_error((yield from self.receive(Receive(Stage.CONTENT))))
+            effect = Receive(Stage.CONTENT)
+            raise early_reply_error(self.next_reply(effect) or (yield from self.wait_for_reply(effect)))
         return is_lost
 
     def _write(self, data: memoryview) -> Steps[None]:
         exchange = self.exchange
         exchange.release(data)
+        self.was_silent = False
         while data:
             # One TLS record at a time: the server can use no part of an unfinished record (RFC 8446 §5.1).
             sent = self._write_record(data[:_RECORD])
@@ -142,21 +147,33 @@ class Transfer:
 
     # What is received.
 
-    def receive(self, effect: Receive) -> Steps[RawReply]:
-        """Return the next reply."""
+    def next_reply(self, effect: Receive) -> RawReply | None:
+        """Return the next reply if it has come; None if it has to be waited for."""
+        self.limit.enter(effect.stage, effect.limit)
+        raw = self.exchange.next_reply()
+        if raw is not None:
+            self.channel.note_reply()
+        return raw
+
+    def wait_for_reply(self, effect: Receive) -> Steps[RawReply]:
+        """Wait for the next reply, which has not come yet, and return it."""
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
         # If only what is held back can bring a reply, it is written first.
         if exchange.has_held_bytes and not exchange.replies_due:
             self._check()
+            self._check_unsolicited()
             yield from self._flush()
+        # Asked again: what was just written may have been answered meanwhile.
         while (raw := exchange.next_reply()) is None:
             try:
                 self._check()
                 # Wait before reading, unless there is something to write or TLS has bytes already.
                 has_come = (exchange.has_held_bytes or self.channel.has_buffered) and self._read_available()
-                if not has_come and not exchange.has_held_bytes:
-                    yield from self._wait_for_reply()
+                if has_come:
+                    self.limit.left()
+                elif not exchange.has_held_bytes:
+                    yield from self._wait_and_read()
             except OSError as raised:
                 error = self.translate(raised)
                 # A reply that has come already counts, whatever ended the wait for it.
@@ -168,7 +185,7 @@ class Transfer:
         self.channel.note_reply()
         return raw
 
-    def _wait_for_reply(self) -> Steps[None]:
+    def _wait_and_read(self) -> Steps[None]:
         try:
             self.connected_socket()
             yield READ
@@ -182,6 +199,11 @@ class Transfer:
                     raise WrongTLSModeError(message, stage=Stage.GREETING, hint=hint) from error
                 error.hint = hint
             raise error from error.__cause__
+
+    def is_silent(self) -> bool:
+        """Return whether nothing has come that no reply has used; what is sent next needs no second look."""
+        self.was_silent = not self.has_unread()
+        return self.was_silent
 
     def has_unread(self) -> bool:
         """Return whether the server has sent something that no reply has used; read what has come first."""
@@ -209,6 +231,10 @@ class Transfer:
 
     def _check_unsolicited(self) -> None:
         """Refuse to go on if the server has sent more than was due."""
+        self.connected_socket()
+        # With messages in flight, replies are read when they are waited for: a look for each message costs too much.
+        if self.was_silent or (self.exchange.replies_due and not self.exchange.can_have_surplus):
+            return
         self._keep_replies()
         while self._read_more():
             self.limit.left()

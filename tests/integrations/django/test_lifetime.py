@@ -301,7 +301,10 @@ def test_a_child_waits_for_no_send_of_its_parent(ca_file: Path) -> None:
     mailers = _mailers.Mailers()
     with mailers.use({"host": "localhost", "ca_file": ca_file}) as mailer:
         mailers.renew()
-        mailers.close(wait=30)
+        closer = threading.Thread(target=mailers.close, args=(30,))
+        closer.start()
+        closer.join(15)
+        assert not closer.is_alive()
         assert mailer._core.is_closed
     with mailers.use({"host": "localhost", "ca_file": ca_file}) as other:
         assert other is not mailer

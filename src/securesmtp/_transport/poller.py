@@ -1,0 +1,315 @@
+"""
+Many sends in one thread: each is a task, and all of them wait by one `poll`.
+
+How it works: a task has the steps of a send and, while that visits a connection, those of the connection. It runs until
+it must wait, and then others run. What blocks (a name lookup, a password callable) is done in a thread of its own. What
+has arrived is read before a time limit counts, because all tasks stand still while a function of the caller's runs.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial as bind
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
+from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
+from securesmtp._transport.channel import PAUSE, READ
+from securesmtp._transport.connection import Opening
+from securesmtp._transport.link import Selector
+from securesmtp._transport.steps import Sleep
+
+if TYPE_CHECKING:
+    import selectors
+
+    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._transport.channel import Steps
+    from securesmtp._transport.link import Link
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Visit(Generic[T]):
+    """Run *dialogue* over *link*: resumed with its value."""
+
+    link: Link
+    dialogue: Dialogue[T]
+
+    def perform(self) -> T:
+        """Do it in this thread."""
+        return self.link.run(self.dialogue)
+
+
+class Task:
+    """
+    Steps that a poller runs.
+
+    Attributes:
+        frames: The steps, and above them those of the connection that they visit: the last of them run.
+        link: That connection; None while they visit none.
+        until: When its wait ends at the latest; None while it does not wait, or without a limit.
+        socket: The file descriptor of the socket that it waits for; -1 if it waits for none.
+        polled_at: When it last looked whether its turn has come.
+    """
+
+    __slots__ = ("_is_asleep", "_is_woken", "_poller", "frames", "link", "polled_at", "socket", "until")
+
+    def __init__(self, poller: Poller, steps: Callable[[Task], Steps[None]]) -> None:
+        """Start before the first of *steps*."""
+        self._poller = poller
+        self.frames: list[Steps[Any]] = [steps(self)]
+        self.link: Link | None = None
+        self.until: float | None = None
+        self.socket = -1
+        self.polled_at = 0.0
+        self._is_asleep = self._is_woken = False
+
+    def wake(self) -> None:
+        """End its sleep, or the next one if it does not sleep now; any thread may call this."""
+        self._poller.call_soon(self._wake)
+
+    def wait(self, seconds: float) -> None:
+        """Begin to sleep, for so many *seconds* at most."""
+        self.until, self._is_asleep = monotonic() + seconds, True
+        if self._is_woken:
+            self._wake()
+
+    def end_sleep(self) -> None:
+        """Note that it does not sleep."""
+        self._is_asleep = self._is_woken = False
+
+    def _wake(self) -> None:
+        if self._is_asleep:
+            self._poller.resume(self)
+        else:
+            self._is_woken = True
+
+
+class Poller:
+    """
+    Runs tasks.
+
+    Attributes:
+        tasks: Those that have not ended.
+    """
+
+    def __init__(self, on_turn: Callable[[], None], on_end: Callable[[BaseException | None], None]) -> None:
+        """
+        Start without tasks.
+
+        *on_turn* is called before each wait, and may spawn tasks. *on_end* is called when a task has ended, with what
+        it raised.
+        """
+        self.tasks = dict[Task, None]()
+        self._on_turn, self._on_end = on_turn, on_end
+        # What is to be resumed, with which result or error.
+        self._ready = deque[tuple[Task, object, BaseException | None]]()
+        # What other threads want to be done in this one.
+        self._calls = deque[Callable[[], object]]()
+        self._is_waiting = False
+        self._selector: selectors.BaseSelector = Selector()
+        # For which events each file descriptor is watched, and the task that waits for it.
+        self._watched = dict[int, int]()
+        self._waiting = dict[int, Task]()
+        # A byte from another thread ends the wait.
+        self._waker: socket.socket | None = None
+
+    def spawn(self, steps: Callable[[Task], Steps[None]]) -> None:
+        """Add a task that runs *steps*."""
+        task = Task(self, steps)
+        self.tasks[task] = None
+        self._ready.append((task, None, None))
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call *function* in the thread that runs the tasks; any thread may call this."""
+        self._calls.append(function)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the wait of the thread that runs the tasks, if it waits; any thread may call this."""
+        waker = self._waker
+        if self._is_waiting and waker is not None:
+            # Its buffer is full of such bytes, or it has just been closed.
+            with SuppressErrors(OSError):
+                waker.send(b"\0")
+
+    def resume(self, task: Task, result: object = None, error: BaseException | None = None) -> None:
+        """Have *task* go on with *result*, or with *error*."""
+        task.until = None
+        task.end_sleep()
+        if task.socket >= 0:
+            self._waiting.pop(task.socket, None)
+            task.socket = -1
+        self._ready.append((task, result, error))
+
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Run the tasks until *is_over* returns True; an interrupt is thrown into all of them."""
+        try:
+            with self._wakeable() as wakeup:
+                self._advance_ready()
+                while not is_over():
+                    self._wait(wakeup)
+                    self._advance_ready()
+        except BaseException as error:
+            for task in list(self.tasks):
+                self._advance(task, None, error)
+            raise
+
+    @contextmanager
+    def _wakeable(self) -> Iterator[socket.socket]:
+        """Let other threads end a wait, by a byte to the socket that is yielded."""
+        wakeup, waker = socket.socketpair()
+        with wakeup, waker:
+            wakeup.settimeout(0)
+            waker.settimeout(0)
+            self._watch(wakeup.fileno(), READ)
+            self._waker = waker
+            try:
+                yield wakeup
+            finally:
+                self._waker = None
+                self._unwatch(wakeup.fileno())
+
+    def _advance_ready(self) -> None:
+        # Not those that are added meanwhile: others may have something to read.
+        for _ in range(len(self._ready)):
+            self._advance(*self._ready.popleft())
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        self._is_waiting = True
+        # From here on, whoever has something for this thread ends its wait.
+        self._on_turn()
+        while self._calls:
+            self._calls.popleft()()
+        limit = min((task.until for task in self.tasks if task.until is not None), default=None)
+        wait = 0 if self._ready else None if limit is None else max(0, limit - monotonic())
+        found = self._selector.select(wait)
+        self._is_waiting = False
+        for key, _ in found:
+            task = self._waiting.get(key.fd)
+            if task is not None:
+                self.resume(task)
+            elif key.fd == wakeup.fileno():
+                with SuppressErrors(BlockingIOError):
+                    wakeup.recv(4096)
+            else:
+                # Nobody uses the connection now, or it is closed.
+                self._unwatch(key.fd)
+        if limit is not None and limit <= (now := monotonic()):
+            for task in [task for task in self.tasks if task.until is not None and task.until <= now]:
+                self._end_wait(task)
+
+    def _watch(self, number: int, events: int) -> None:
+        # A closed socket may have left its number, which another one has now.
+        if (watched := self._watched.get(number)) != events:
+            (self._selector.modify if watched else self._selector.register)(number, events)
+            self._watched[number] = events
+
+    def _unwatch(self, number: int) -> None:
+        self._selector.unregister(number)
+        del self._watched[number]
+
+    def _end_wait(self, task: Task) -> None:
+        try:
+            if task.link is not None:
+                task.link.connection.patience()
+        except BaseException as error:  # noqa: BLE001 -- the steps decide what it means
+            self.resume(task, error=error)
+        else:
+            self.resume(task)
+
+    def _advance(self, task: Task, result: object, error: BaseException | None) -> None:
+        """Run *task* until it must wait, or has ended."""
+        while task.frames:
+            steps = task.frames[-1]
+            try:
+                wanted = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                _leave(task)
+                result, error = stop.value, None
+                continue
+            except BaseException as raised:  # noqa: BLE001 -- the steps below decide what it means
+                _leave(task)
+                result, error = None, raised
+                continue
+            result = error = None
+            try:
+                if self._has_to_wait(task, wanted):
+                    return
+                if type(wanted) is Adapt:
+                    result = wanted.perform()
+            except BaseException as raised:  # noqa: BLE001 -- these steps decide what it means
+                error = raised
+        del self.tasks[task]
+        self._on_end(error)
+
+    def _has_to_wait(self, task: Task, wanted: object) -> bool:
+        """Begin what *task* wants, and return whether it is resumed later."""
+        match wanted:
+            case int():
+                if wanted == PAUSE:
+                    self._ready.append((task, None, None))
+                else:
+                    self._wait_for_socket(task, wanted)
+            case Adapt():
+                return False
+            case Visit():
+                task.link = wanted.link
+                task.frames.append(wanted.link.connection.run(wanted.dialogue))
+                return False
+            case Sleep():
+                wanted.perform()
+            case Opening():
+                self._call_in_thread(task, _link_of(task).open)
+            case FetchPassword() | FetchToken() | Respond():
+                self._call_in_thread(task, wanted.perform)
+            case _:  # never
+                raise AssertionError(wanted)
+        return True
+
+    def _wait_for_socket(self, task: Task, events: int) -> None:
+        connection = _link_of(task).connection
+        limit = monotonic() + connection.patience()
+        connection.channel.acknowledge()
+        number = connection.channel.connected_socket().fileno()
+        self._watch(number, events)
+        self._waiting[number], task.socket, task.until = task, number, limit
+
+    def _call_in_thread(self, task: Task, function: Callable[[], object]) -> None:
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as raised:  # noqa: BLE001 -- raised in the task
+                error = raised
+            self.call_soon(bind(self.resume, task, result, error))
+
+        # A daemon: one that hangs does not keep the program alive.
+        thread = threading.Thread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise_if_interrupt(error)
+            # For example while the interpreter shuts down.
+            work()
+
+
+def _leave(task: Task) -> None:
+    task.frames.pop()
+    if len(task.frames) <= 1:
+        task.link = None
+
+
+def _link_of(task: Task) -> Link:
+    if task.link is None:
+        message = "the task visits no connection"
+        raise RuntimeError(message)
+    return task.link

@@ -1,0 +1,40 @@
+"""
+A message takes no more calls than it did: a rise of CPU is seen where time is too noisy to measure it.
+
+`python -m bench.calls` prints the same by room of the house, with the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.calls import WAYS, count_calls, server, table
+from bench.clients import Task
+
+# Calls of our own functions for one message, and a tenth more, because replies come in more or fewer pieces. Who saves
+# calls lowers it; who needs more for a reason raises it.
+MOST = {
+    "send": 720,
+    "send_bytes": 500,
+    "send_many": 850,
+    "send_many, session": 760,
+    "async send": 750,
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[int, str]]:
+    """Start a server for all of them."""
+    with server() as running:
+        yield running
+
+
+@pytest.mark.parametrize("way", MOST)
+def test_a_message_takes_no_more_calls_than_it_did(way: str, running: tuple[int, str]) -> None:
+    """Count what few messages take, over connections that are open."""
+    connections = min(2, WAYS[way])
+    count = 80 if "session" in way else 5 * connections
+    calls = count_calls(way, Task(*running, connections=connections), count)
+    assert sum(calls.own.values()) / count <= MOST[way], table(calls, count, {})

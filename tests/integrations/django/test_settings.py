@@ -297,4 +297,4 @@ def test_a_backend_shows_no_password(configure: Configure) -> None:
     """A debug page of Django shows the repr of local variables."""
     configure(host="localhost", username="me", password="zebra")
     backend = default_connection()
-    assert "zebra" not in repr(backend) + repr(backend.configuration)
+    assert "zebra" not in repr(backend) + repr(backend._configuration)

@@ -173,12 +173,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Open every page in Debian's Chromium: check links, console and accessibility, take screenshots."""
+    """Open every page in Debian's Chromium: check links, console and accessibility, attack the inbox, take pictures."""
     if shutil.which("chromium") is None:
         missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
-    session.install(*group("site"))
+    install_wheel(session, "demo", "site")
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 
 
 @nox.session
@@ -212,6 +213,15 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", "bench.aims", *aims, env=env)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
+
+
+@nox.session
+def same_mail(session: nox.Session) -> None:
+    """Send the same mail with each library of the page "The same mail", and check its table; needs node and npm."""
+    install_wheel(session, "demo", "bench")
+    modules = Path(session.create_tmp()).resolve()
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)
+    session.run("python", "tests/bench/same_mail.py", "--node-modules", str(modules / "node_modules"))
 
 
 @nox.session

@@ -7,13 +7,14 @@ import re
 import typing
 from typing import TYPE_CHECKING
 
-import anyio.lowlevel  # noqa: F401 -- not while TYPE_CHECKING is set: it imports what only type checkers have
+import aiosmtpd.smtp  # noqa: F401 -- not while TYPE_CHECKING is set: they import what only type checkers have
+import trustme  # noqa: F401
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # autodoc needs the types in the signatures, which are imported for type checkers only. Importing them is safe: the lint
 # rule "no cycles" counts these imports too.
 typing.TYPE_CHECKING = True
-import securesmtp  # noqa: E402 -- see above
+import securesmtp.testing  # noqa: E402 -- see above
 
 typing.TYPE_CHECKING = False
 
@@ -69,7 +70,7 @@ def resolve_public_name(
     domain = environment.domains.python_domain
     page = node.get("refdoc", "")
     for name in reversed(node.get("reftarget", "").split(".")):
-        for module in (securesmtp, securesmtp.errors):
+        for module in (securesmtp, securesmtp.errors, securesmtp.testing):
             target = f"{module.__name__}.{name}"
             if name in module.__all__ and (
                 found := domain.resolve_xref(environment, page, app.builder, "obj", target, node, content)

@@ -6,14 +6,11 @@ import builtins
 import getpass
 import json
 import logging
-import os
 import queue
 import re
 import socket
 import ssl
-import subprocess
 import symtable
-import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from itertools import pairwise
@@ -32,7 +29,7 @@ from scripted import Peer, honest
 from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
 from securesmtp._protocol import sasl
 from securesmtp.errors import CertificateError
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer
 
 ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
@@ -76,7 +73,7 @@ def test_each_block_is_run_or_says_why_not(name: str) -> None:
     `.ci/run` runs the last kind. Python without a comment is run by `test_each_page_runs_as_printed`.
     """
     language, _, mark = BLOCKS[name]
-    assert language in SHELL | SHOWN | {"python"}, "use one of these languages, or add it above"
+    assert language in SHELL | SHOWN | {"python", "js"}, "use one of these languages, or add it above"
     match mark.split(": ", 1):
         case "not run", why:
             assert why
@@ -160,12 +157,14 @@ def example_net(
         monkeypatch.setenv(f"SMTP_{variable}", value)
     Path("corp-ca.pem").write_bytes(ca_file.read_bytes())
     Path("report.pdf").write_bytes(b"%PDF-1.7")
+    with Path("video.mp4").open("wb") as video:
+        video.truncate(30_000_000)
+    Path("logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")
     with SecureMailer("smtp.example.com", username="me", password="secret") as mailer:
         yield mailer
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("page", sorted({name.rpartition("-")[0] for name, block in PYTHON.items() if not block.mark}))
 def test_each_page_runs_as_printed(page: str, example_net: SecureMailer) -> None:
     """Its blocks run in order, given a mailer, and read no name that the page does not define."""
@@ -222,18 +221,17 @@ def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pyt
 @pytest.fixture
 def local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[tuple[LocalServer, SecureMailer]]:
+) -> Iterator[tuple[MailServer, SecureMailer]]:
     """Start a server that refuses nobody@example.net, and make a mailer for it; undo what a page changes."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG, "securesmtp")
-    with LocalServer(username="me", password="secret", refuse=["nobody@example.net"]) as server:
+    with MailServer(login=("me", "secret"), refuse=["nobody@example.net"]) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(server.host, server.port, username="me", password="secret", policy=policy) as mailer:
             yield server, mailer
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_a_broken_run_continues_from_its_journal(local: tuple[LocalServer, SecureMailer]) -> None:
+def test_a_broken_run_continues_from_its_journal(local: tuple[MailServer, SecureMailer]) -> None:
     """What may have arrived is returned, not sent; the rest is sent once, except a message with a bad address."""
     server, mailer = local
     names = _run(MANY, mailer)
@@ -251,9 +249,8 @@ def test_a_broken_run_continues_from_its_journal(local: tuple[LocalServer, Secur
     assert last == dict.fromkeys(ids, "accepted") | {ids[1]: "unknown", ids[2]: "begun", ids[7]: "again"}
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 @pytest.mark.parametrize("fault", ["the login", "the port"])
-def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[LocalServer, SecureMailer]) -> None:
+def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[MailServer, SecureMailer]) -> None:
     """After a wrong password or an outage nothing was delivered, so the journal leaves nothing out."""
     server, fixed = local
     names = _run(MANY, fixed)
@@ -271,9 +268,8 @@ def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tup
     assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses)
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 def test_the_pages_counter_and_log_are_as_printed(
-    local: tuple[LocalServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
+    local: tuple[MailServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The counter counts each outcome, and the log has the printed lines, except for names and numbers."""
     server, watched = local
@@ -297,18 +293,6 @@ def test_the_pages_counter_and_log_are_as_printed(
 def _shape(line: str) -> str:
     """Replace hosts, addresses, the server's words and numbers."""
     return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
-
-
-def test_the_fixture_works_as_printed(tmp_path: Path) -> None:
-    """In a test file of its own, with the program that it tests."""
-    (block,) = (each for each in PYTHON.values() if each.mark == "run by: test_the_fixture_works_as_printed")
-    (tmp_path / "test_mail.py").write_text(block.code, "utf-8")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mail.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_the_mechanism_for_contributors_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,8 @@ from securesmtp import (
     Outcome,
     SecureMailer,
     Stage,
-    TLSPolicy,
 )
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer
 
 
 def _mail(**fields: str) -> EmailMessage:
@@ -136,9 +135,8 @@ def test_a_null_reverse_path_is_sent(serve: Serve, mailer: Mailer, kind: str) ->
 
 def test_the_test_server_accepts_the_null_reverse_path() -> None:
     """A program's automatic replies can be tested."""
-    with LocalServer() as server:
-        with SecureMailer(server.host, server.port, policy=TLSPolicy(ca_data=server.ca_pem)) as mine:
-            mine.send(_mail(), mail_from="")
+    with MailServer() as server:
+        server.mailer().send(_mail(), mail_from="")
         assert [received.mail_from for received in server.messages] == [""]
 
 

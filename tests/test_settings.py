@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
 import runpy
@@ -43,7 +42,7 @@ from securesmtp import (
 )
 from securesmtp._cli import main
 from securesmtp._settings import Settings
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer
 
 
 @pytest.mark.parametrize(
@@ -401,14 +400,6 @@ def test_the_command_names_the_missing_extra(
     assert "its extra 'demo'" in capsys.readouterr().err
 
 
-def test_the_test_server_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the extra, not only the missing module."""
-    monkeypatch.setitem(sys.modules, "trustme", None)
-    monkeypatch.delitem(sys.modules, "securesmtp.testing")
-    with pytest.raises(ModuleNotFoundError, match="its extra 'testing'"):
-        importlib.import_module("securesmtp.testing")
-
-
 def test_a_wrong_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """It exits with 2, without a traceback."""
     assert main(["nothing"]) == 2
@@ -418,12 +409,11 @@ def test_a_wrong_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("login", "told"), [({}, "username"), ({"username": "me", "password": "wrong"}, "535")], ids=["none", "wrong"]
 )
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
 def test_the_test_server_requires_its_login(
     mode: Mode, message: EmailMessage, login: dict[str, Any], told: str
 ) -> None:
     """A program under test cannot forget to log in."""
-    with LocalServer(mode, username="me", password="right") as server:
+    with MailServer(mode, login=("me", "right")) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with (
             SecureMailer(server.host, server.port, tls=mode, policy=policy, timeout=5, **login) as mailer,
@@ -436,7 +426,7 @@ def test_the_test_server_requires_its_login(
 
 def test_the_test_server_refuses_on_request(message: EmailMessage) -> None:
     """It refuses one recipient; the error says where the replies are and how to send to the others."""
-    with LocalServer(refuse=["blind@example.org"]) as server:
+    with MailServer(login=None, refuse=["blind@example.org"]) as server:
         policy = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(server.host, server.port, policy=policy) as mailer:
             with pytest.raises(RecipientsRefusedError, match=r'recipients has.*partial="allow"') as caught:
@@ -452,7 +442,7 @@ def test_the_test_server_refuses_on_request(message: EmailMessage) -> None:
 def test_the_test_server_has_two_modes() -> None:
     """Any other mode is refused."""
     with pytest.raises(ValueError, match="ssl"):
-        LocalServer("ssl")  # type: ignore[arg-type]
+        MailServer("ssl")  # type: ignore[arg-type]
 
 
 def test_a_connection_closed_before_the_greeting_is_an_error(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from securesmtp._async_mailer import AsyncSecureMailer
     from securesmtp._async_results import AsyncResults
+    from securesmtp._compose.addresses import AddressWarning
+    from securesmtp._compose.message import compose
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "AddressWarning",
     "AsyncResults",
     "AsyncSecureMailer",
     "AuthenticationError",
@@ -93,6 +96,7 @@ __all__ = [
     "Timeouts",
     "Window",
     "WrongTLSModeError",
+    "compose",
     "validate_address",
 ]
 
@@ -121,6 +125,8 @@ def __getattr__(name: str) -> object:
                 "securesmtp.events",
                 "securesmtp._protocol.address",
                 "securesmtp._protocol.sasl",
+                "securesmtp._compose.addresses",
+                "securesmtp._compose.message",
             ),
         )
         globals()[name] = found = getattr(next(module for module in modules if hasattr(module, name)), name)

@@ -39,7 +39,7 @@ from securesmtp import (
     TLSPolicy,
     Window,
 )
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer
 
 pytestmark = pytest.mark.faces("attacks", sample=(13, 12))
 
@@ -282,10 +282,10 @@ def test_an_object_that_is_refused_while_it_is_made_has_a_repr(act: Callable[[],
     assert "repr() failed" not in "".join(told.format())
 
 
-def test_a_local_server_does_not_quote_a_secret_either() -> None:
+def test_a_test_server_does_not_quote_a_secret_either() -> None:
     """A program's tests may take a URL with a login from the environment, too."""
     with pytest.raises(ValueError, match=r"mode is \(not shown") as caught:
-        LocalServer(URL)  # type: ignore[arg-type]
+        MailServer(URL)  # type: ignore[arg-type]
     assert PASSWORD not in str(caught.value)
 
 

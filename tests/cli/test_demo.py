@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from scripted import Mode
 from securesmtp import SecureMailer, TLSPolicy, __main__
 from securesmtp._cli import main
-from securesmtp.testing import LocalServer
+from securesmtp.testing import MailServer, Received
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_demo_sends_two_and_refuses_two(capsys: pytest.CaptureFixture[str]) -> None:
     """It succeeds, and shows the receipts and the errors."""
     assert main(["demo"]) == 0
@@ -35,22 +34,19 @@ def test_the_command_line_returns_an_exit_code(
     assert any(capsys.readouterr())
 
 
-class _Tampering(LocalServer):
+class _Tampering(MailServer):
     """A server that changes each message; the class keeps the CA of its last instance."""
 
     ca: str = ""
 
-    def __init__(self, mode: Mode = "implicit", **login: Any) -> None:
+    def __init__(self, mode: Mode | None = None, **login: Any) -> None:
         super().__init__(mode, **login)
         _Tampering.ca = self.ca_pem
 
-    async def _accept_message(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        assert envelope.original_content is not None
-        envelope.original_content = envelope.original_content.replace(b"Grace", b"Eve")
-        return await super()._accept_message(server, session, envelope)
+    def _add(self, message: Received) -> int:
+        return super()._add(replace(message, content=message.content.replace(b"Grace", b"Eve")))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("broken", ["changed", "trusted"])
 def test_a_demo_that_fails_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str
@@ -61,7 +57,7 @@ def test_a_demo_that_fails_says_so(
         return SecureMailer(host, port, **({"policy": TLSPolicy(ca_data=_Tampering.ca)} | options))
 
     demo = sys.modules["securesmtp._cli.demo"]
-    monkeypatch.setattr(demo, "LocalServer", _Tampering)
+    monkeypatch.setattr(demo, "MailServer", _Tampering)
     if broken == "trusted":
         monkeypatch.setattr(demo, "SecureMailer", trusting)
     assert main(["demo"]) == 1

@@ -28,8 +28,8 @@ def check(port, trust):
 if len(sys.argv) > 1:
     check(int(sys.argv[1]), sys.argv[2])
 else:
-    from securesmtp.testing import LocalServer
-    with LocalServer() as server:
+    from securesmtp.testing import MailServer
+    with MailServer(login=None) as server:
         check(server.port, server.ca_pem)
 """
 

@@ -14,6 +14,7 @@ from typing import Any, assert_type
 import securesmtp
 from securesmtp import (
     AddressError,
+    AddressWarning,
     AsyncSecureMailer,
     Certificate,
     CertificateError,
@@ -41,11 +42,19 @@ from securesmtp import (
     TLSMode,
     TLSPolicy,
     Window,
+    compose,
     events,
     validate_address,
 )
 from securesmtp.credentials import from_command, from_file, from_keyring
-from securesmtp.testing import LocalServer, Received
+from securesmtp.testing import (
+    FAULTS,
+    AsyncRecordingMailer,
+    Attachment,
+    MailServer,
+    Received,
+    RecordingMailer,
+)
 
 
 def get_password() -> str:
@@ -182,10 +191,48 @@ except SecureSMTPError as error:
     assert_type(error.url, str)
     assert_type(error.message_id, str | None)
 
+bob = Address("Bob", "bob", "example.net")
+composed = compose(
+    sender=("Ada", "ada@example.org"),
+    to=["bob@example.net", ("Bob", "bob@example.net"), bob],
+    cc="bob@example.net",
+    bcc=bob,
+    reply_to=("Bob", "bob@example.net"),
+    subject="Hello",
+    text="Hi",
+    html="<p>Hi",
+    inline={"logo": "logo.png", "paper": ("paper.png", b"", "image/png")},
+    attachments=[Path("a.pdf"), ("b.pdf", b""), ("c", b"", "text/csv")],
+    calendar=b"",
+    unsubscribe=("mailto:a@b.example", "https://b.example"),
+    headers={"X-Order": "42"},
+    automatic=True,
+    max_size=25_000_000,
+)
+assert_type(composed, EmailMessage)
+compose(
+    sender="a@b.example", to="c@d.example", subject="", text="", attachments="a.pdf", unsubscribe="https://b.example"
+)
+compose(sender=7, subject="")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+assert issubclass(AddressWarning, UserWarning)
+
 assert_type(validate_address("a@b.example"), str)
 assert_type(validate_address(Address("Me", "me", "b.example")), str)
 validate_address(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(Secret("x").reveal(), str)
-with LocalServer("starttls", username="me", password="secret") as server:
+with MailServer("starttls", login=("me", "secret")) as server:
     assert_type(server.messages, list[Received])
+    assert_type((server.url, server.env(), server.login), tuple[str, dict[str, str], tuple[str, str] | None])
+    assert_type((server.mailer(), server.async_mailer()), tuple[SecureMailer, AsyncSecureMailer])
+    arrived = server.assert_sent(to="ada@example.org", count=1)
+    assert_type((arrived.message, arrived.text, arrived.html), tuple[EmailMessage, str | None, str | None])
+    assert_type(arrived.attachments, tuple[Attachment, ...])
+    server.fault = "full"
+    server.fault = "nonsense"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
+with RecordingMailer.from_env(timeout=1) as recorder:
+    assert_type(recorder.wait_for(1), list[Received])
+    program: SecureMailer = recorder
+    assert_type(RecordingMailer(fault="greylists", refuse=["a@b.example"], deadline=5), RecordingMailer)
+async_program: AsyncSecureMailer = AsyncRecordingMailer("localhost", fault="silent", max_connections=1)
+assert_type(FAULTS["full"].outcome, Outcome)
 assert_type(securesmtp.__all__, list[str])

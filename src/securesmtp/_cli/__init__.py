@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from securesmtp._cli.demo import demo
+from securesmtp._cli.serve import serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +20,16 @@ def cli() -> None:
 
 
 cli.add_command(demo)
+cli.add_command(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 for success, 1 for a failure, 2 for wrong arguments."""
+    """Run the command line and return its exit code: 0 (success), 1 (failure), 2 (wrong arguments) or 130 (Ctrl-C)."""
     try:
         return int(cli.main(arguments, standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except click.Abort:
+        # Ctrl-C, as shells report it.
+        return 130

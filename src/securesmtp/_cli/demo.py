@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
-import threading
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from securesmtp import SecureMailer, SecureSMTPError, TLSPolicy
-from securesmtp.testing import LocalServer, Received
+from securesmtp.testing import MailServer, Received
 
 if TYPE_CHECKING:
     from securesmtp import Receipt
@@ -42,7 +40,7 @@ def demo() -> int:
 
 def _show_sent(console: Console, mode: Literal["implicit", "starttls"], message: EmailMessage) -> bool:
     password = secrets.token_urlsafe()
-    with LocalServer(mode, username="ada", password=password) as server:
+    with MailServer(mode, login=("ada", password)) as server:
         trust = TLSPolicy(ca_data=server.ca_pem)
         with SecureMailer(
             server.host, server.port, tls=mode, username="ada", password=password, policy=trust
@@ -80,25 +78,16 @@ def _table(receipt: Receipt, received: Received, *, equal: bool) -> Table:
 
 
 def _show_untrusted_certificate(console: Console, message: EmailMessage) -> bool:
-    with LocalServer() as server, SecureMailer(server.host, server.port) as mailer:
+    with MailServer(login=None) as server, SecureMailer(server.host, server.port) as mailer:
         return _show_refused(console, "a certificate without a trusted CA", mailer, message) and not server.messages
 
 
 def _show_stripped_starttls(console: Console, message: EmailMessage) -> bool:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_serve_without_starttls, args=(listener,), daemon=True).start()
-        with SecureMailer("localhost", listener.getsockname()[1], tls="starttls") as mailer:
-            return _show_refused(console, "STARTTLS removed by an attacker in between", mailer, message)
-
-
-def _serve_without_starttls(listener: socket.socket) -> None:
-    """Reply as a server from whose capabilities an attacker removed STARTTLS."""
-    connection, _ = listener.accept()
-    with connection:
-        connection.sendall(b"220 localhost ESMTP\r\n")
-        connection.recv(1024)
-        connection.sendall(b"250-localhost\r\n250 AUTH PLAIN LOGIN\r\n")
-        connection.recv(1024)
+    with (
+        MailServer(fault="starttls_stripped") as server,
+        SecureMailer(server.host, server.port, tls="starttls") as mailer,
+    ):
+        return _show_refused(console, "STARTTLS removed by an attacker in between", mailer, message)
 
 
 def _show_refused(console: Console, title: str, mailer: SecureMailer, message: EmailMessage) -> bool:

@@ -27,6 +27,8 @@ _MAX_PARAMETER_NAME = 60
 # time: there is only one way to match.
 _CHUNK = re.compile(r'[ \t]*(?:"(?:[^"\\]+|\\.)*(?:"|\\?\Z)|[^ \t"]+)+|[ \t]+\Z', re.DOTALL)
 _WORD = re.compile(r"[ \t]*[^ \t]+|[ \t]+\Z")
+# Some readers end a file name at the first of these, even in a quoted string.
+_ODD_IN_FILE_NAMES = re.compile(r'["\\;]')
 _PARAMETER_NAME = re.compile(rf"[A-Za-z0-9!#$&+.^_`|~-]{{1,{_MAX_PARAMETER_NAME}}}")
 
 
@@ -115,9 +117,9 @@ def quote_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, limit: int, utf8: bool) -> str:
+def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, limit: int) -> str:
     """
-    Return a field with parameters; non-ASCII ones are encoded (RFC 2231).
+    Return a field with parameters; those that are not plain ASCII are encoded (RFC 2231), also with SMTPUTF8.
 
     Raises:
         MessageError: The value or the name of a parameter cannot be written.
@@ -126,12 +128,19 @@ def format_mime_field(name: str, value: str, parameters: Mapping[str, str], *, l
         message = f"the value or the name of a parameter of the header field {name} is not a token (RFC 2045)"
         hint = f"use ASCII; the name of a parameter has at most {_MAX_PARAMETER_NAME} characters"
         raise MessageError(message, hint=hint)
-    parts = [value, *(part for key, text in parameters.items() for part in _parameter(key, text, utf8=utf8))]
+    parts = [value, *(part for key, text in parameters.items() for part in _parameter(key, text))]
     return fold(name, "; ".join(parts), limit)
 
 
-def _parameter(key: str, text: str, *, utf8: bool) -> list[str]:
-    if (utf8 or text.isascii()) and text.isprintable() and len(text) <= MAX_UNBROKEN:
+def is_simple_parameter(key: str, text: str) -> bool:
+    """Return whether every reader gets *text* from a quoted string; some get nothing from raw UTF-8, if it is legal."""
+    # Readers decode what looks like an encoded-word, and drop spaces at the ends.
+    is_kept = text.isascii() and text.isprintable() and "=?" not in text and text == text.strip()
+    return is_kept and not (key in {"filename", "name"} and _ODD_IN_FILE_NAMES.search(text))
+
+
+def _parameter(key: str, text: str) -> list[str]:
+    if is_simple_parameter(key, text) and len(text) <= MAX_UNBROKEN:
         return [f"{key}={quote_string(text)}"]
     characters = [
         c

@@ -6,6 +6,7 @@ The email package parses a field only if it is short enough, and never folds one
 
 from __future__ import annotations
 
+import itertools
 import re
 from email.headerregistry import BaseHeader, Group, HeaderRegistry
 from email.policy import SMTP, EmailPolicy
@@ -21,7 +22,15 @@ from securesmtp._protocol.address_fields import (
     read_addresses,
 )
 from securesmtp._protocol.encoded_words import format_text_field
-from securesmtp._protocol.folding import PREFERRED_LINE, fold, format_mime_field, join_lines, too_long_error, unfold
+from securesmtp._protocol.folding import (
+    PREFERRED_LINE,
+    fold,
+    format_mime_field,
+    is_simple_parameter,
+    join_lines,
+    too_long_error,
+    unfold,
+)
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_result, is_simple_source, short_line
 from securesmtp.errors import MessageError
@@ -167,15 +176,16 @@ class CheckedPolicy(EmailPolicy):
         text = str(value)
         if is_address_list(value):
             return self._format_address_object(name, value, text)
-        line = short_line(name, value)
-        if line is not None:
-            return join_lines([line])
+        parameters: Mapping[str, str] | None = getattr(value, "params", None)
+        if not parameters or self.signed or all(itertools.starmap(is_simple_parameter, parameters.items())):
+            line = short_line(name, value)
+            if line is not None:
+                return join_lines([line])
         if _LINE_END.search(text):
             raise _not_one_field_error(name)
-        parameters: Mapping[str, str] | None = getattr(value, "params", None)
         if parameters is not None:
             media_type = text.partition(";")[0].strip()
-            return format_mime_field(name, media_type, parameters, limit=self._limit, utf8=self.utf8)
+            return format_mime_field(name, media_type, parameters, limit=self._limit)
         if not text.isascii() and name.lower() in _ADDRESS_NAMES:
             return self._format_address_text(name, text)
         return format_text_field(name, text, limit=self._limit, utf8=self.utf8)

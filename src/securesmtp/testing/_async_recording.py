@@ -1,0 +1,153 @@
+"""`AsyncRecordingMailer`: an `AsyncSecureMailer` that keeps its messages in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from functools import partial as bind
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from anyio.lowlevel import checkpoint
+
+from securesmtp._async_mailer import AsyncSecureMailer, Partial
+from securesmtp._async_results import AsyncResults
+from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
+from securesmtp.testing._memory import MemoryServer, check_memory_fault
+from securesmtp.testing._recording import Recorder
+from securesmtp.testing._rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from email.headerregistry import Address
+    from email.message import Message
+    from types import TracebackType
+    from typing import Unpack
+
+    from securesmtp._arguments import AsyncOptions
+    from securesmtp._report import ServerReport
+    from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp.testing._faults import FaultName
+
+
+class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
+    """
+    An `AsyncSecureMailer` that keeps its messages in memory: for tests that want no server.
+
+    It is `RecordingMailer` for asyncio and trio: the same arguments, with ``await``.
+
+    Args:
+        host: A name that is not looked up.
+        port: As for `AsyncSecureMailer`.
+        tls: As for `AsyncSecureMailer`.
+        fault: The name of a fault that it plays: one of `FAULTS`, except ``slow`` and ``oauth_expired``.
+        refuse: Recipients to refuse with a 550 reply.
+        options: Any argument of `AsyncSecureMailer`.
+
+    Raises:
+        ConfigurationError: As for `AsyncSecureMailer`.
+        ValueError: *fault* is something else.
+    """
+
+    def __init__(
+        self,
+        host: str = "mail.example.com",
+        port: int | None = None,
+        *,
+        tls: TLSMode | Literal["implicit", "starttls"] | None = None,
+        fault: FaultName | None = None,
+        refuse: Collection[str] = (),
+        **options: Unpack[AsyncOptions],
+    ) -> None:
+        """Check everything, and keep nothing yet."""
+        check_memory_fault(fault)
+        AsyncSecureMailer.__init__(self, host, port, tls=tls, **options)
+        Recorder.__init__(self)
+        self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
+
+    async def send(
+        self,
+        message: Message,
+        *,
+        mail_from: str | Address | None = None,
+        recipients: Iterable[str | Address] | None = None,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Keep *message* and return a receipt; as `AsyncSecureMailer.send`."""
+        self._core.start_deadline(deadline)
+        check_partial(partial)
+        await checkpoint()
+        return self._server.send(from_message(message, mail_from, recipients), partial)
+
+    async def send_bytes(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        mail_from: str | Address,
+        recipients: Iterable[str | Address],
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Keep a message that is bytes already; as `AsyncSecureMailer.send_bytes`."""
+        self._core.start_deadline(deadline)
+        check_partial(partial)
+        await checkpoint()
+        submission = from_octets(data, mail_from, recipients)
+        try:
+            return self._server.send(submission, partial)
+        finally:
+            submission.content.close()
+
+    def send_many(
+        self,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        *,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> AsyncResults:
+        """Keep each of *messages*, and yield its result; as `AsyncSecureMailer.send_many`."""
+        check_partial(partial)
+        self._core.start_deadline(deadline)
+        self._core.refuse_if_closed()
+        check_async_messages(messages)
+        return _Results(messages, bind(self._server.result, partial=partial))
+
+    async def check(self) -> ServerReport:
+        """Return what a server without faults offers; as `AsyncSecureMailer.check`."""
+        await checkpoint()
+        return self._server.check()
+
+
+class _Results(AsyncResults):
+    """The results of a run in memory: the next message is taken when its result is asked for."""
+
+    def __init__(
+        self,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        result: Callable[[int, Message | Envelope], SendResult],
+    ) -> None:
+        """Return the *result* of each of *messages*, with its index."""
+        self._messages: Any = aiter(messages) if isinstance(messages, AsyncIterable) else iter(messages)
+        self._result, self._index = result, 0
+
+    async def __anext__(self) -> SendResult:
+        """Return the next result."""
+        await checkpoint()
+        if hasattr(self._messages, "__anext__"):
+            message = await anext(self._messages)
+        else:
+            try:
+                message = next(self._messages)
+            except StopIteration:
+                raise StopAsyncIteration from None
+        index, self._index = self._index, self._index + 1
+        return self._result(index, message)
+
+    async def aclose(self) -> None:
+        """End the run."""
+        self._messages = iter(())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the run."""
+        await self.aclose()

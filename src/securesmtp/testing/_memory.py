@@ -1,0 +1,159 @@
+"""
+What the recording mailers have instead of a pool of connections: the dialogues of the real mailers, held with a `Peer`.
+
+So their receipts and errors are made by the same code.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from securesmtp._core import Core, Sending
+from securesmtp._protocol.delivery import deliver
+from securesmtp._protocol.dialogue import authenticate, open_session, pick_mechanism
+from securesmtp._protocol.sasl import Password
+from securesmtp._submissions import from_any
+from securesmtp._tracebacks import drop_frames
+from securesmtp._values import Outcome, SendResult, TLSMode
+from securesmtp.errors import AuthenticationError, SecureSMTPError
+from securesmtp.testing._faults import FaultName, check_fault
+from securesmtp.testing._peer import ADDRESS, Peer
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+    from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.effects import Answer, Dialogue
+    from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.transaction import Partial
+    from securesmtp._report import ServerReport
+    from securesmtp._transport.connection import Connection
+    from securesmtp._values import Envelope, Receipt
+    from securesmtp.testing._rules import Rules
+
+T = TypeVar("T")
+# They need a server: one takes time, the other a second token.
+_ONLY_SERVERS = ("slow", "oauth_expired")
+
+
+class MemoryServer:
+    """
+    The server of one mailer.
+
+    Attributes:
+        rules: What it does with messages.
+    """
+
+    def __init__(self, core: Core, rules: Rules) -> None:
+        """Serve the mailer that has this *core*."""
+        self._core, self.rules = core, rules
+        self._lock = threading.Lock()
+
+    def send(self, submission: Submission, partial: Partial) -> Receipt:
+        """
+        Accept one message, and return its receipt.
+
+        Raises:
+            SecureSMTPError: As the mailer's `send`.
+        """
+        core, sending = self._core, Sending(submission.content.message_id, monotonic())
+        try:
+            core.refuse_if_closed()
+            with self._lock:
+                receipt = self._play(self._delivery(sending, submission, partial))
+        except SecureSMTPError as error:
+            core.record_error(sending, error)
+            raise
+        return core.report_receipt(sending, receipt)
+
+    def result(self, index: int, message: Message | Envelope, partial: Partial) -> SendResult:
+        """Return what becomes of one message of a `send_many`."""
+        message_id: str | None = None
+        outcome = Outcome.NOT_SENT
+        try:
+            submission = from_any(message)
+            message_id, outcome = submission.content.message_id, Outcome.UNKNOWN
+            try:
+                receipt = self.send(submission, partial)
+            finally:
+                submission.content.close()
+        except Exception as error:  # noqa: BLE001 -- it is the result
+            drop_frames(error)
+            outcome = error.outcome if isinstance(error, SecureSMTPError) else outcome
+            return SendResult(index, message_id, outcome, error=error)
+        return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
+
+    def check(self) -> ServerReport:
+        """
+        Return what a check finds.
+
+        Raises:
+            SecureSMTPError: As the mailer's `check`.
+        """
+        core, refusal = self._core, None
+        core.refuse_if_closed()
+        try:
+            session = self._play(self._open())
+            if core.settings.login is not None:
+                try:
+                    self._play(pick_mechanism(session, core.settings.login))
+                    self._play(self._login(session))
+                except AuthenticationError as error:
+                    refusal = error
+                    core.report_error(error)
+        except SecureSMTPError as error:
+            core.report_error(error)
+            raise
+        # Of a connection, a report tells the addresses.
+        channel = SimpleNamespace(addresses=(ADDRESS,), address=ADDRESS)
+        return core.report(cast("Connection", SimpleNamespace(channel=channel)), session, refusal)
+
+    def _open(self) -> Dialogue[Session]:
+        settings = self._core.settings
+        mode = TLSMode.STARTTLS if self.rules.fault == "starttls_stripped" else settings.mode
+        return open_session(mode, settings.ehlo_name)
+
+    def _login(self, session: Session) -> Dialogue[None]:
+        # The mailer's own password is not asked for: it may be a coroutine function, or cost something.
+        if self.rules.fault == "bad_login":
+            yield from authenticate(session, Password("me", "refused"))
+
+    def _delivery(self, sending: Sending, submission: Submission, partial: Partial) -> Dialogue[Receipt]:
+        session = yield from self._open()
+        yield from self._login(session)
+        delivery = yield from deliver(session, submission, partial)
+        return sending.accept(session, submission, delivery)
+
+    def _play(self, dialogue: Dialogue[T]) -> T:
+        """Answer the effects of *dialogue* until it ends."""
+        peer, answer, failure = (
+            Peer(self.rules, self._core.settings),
+            cast("Answer", None),
+            cast("Exception | None", None),
+        )
+        try:
+            while True:
+                effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
+                answer, failure = None, None
+                try:
+                    answer = peer.answer(effect)
+                except Exception as error:  # noqa: BLE001 -- as a connection does
+                    failure = error
+        except StopIteration as stop:
+            return cast("T", stop.value)
+
+
+def check_memory_fault(name: FaultName | None) -> None:
+    """
+    Check that *name* is None or a fault that can be played without a server.
+
+    Raises:
+        ValueError: It is not.
+    """
+    check_fault(name)
+    if name in _ONLY_SERVERS:
+        message = f"the fault {name} needs a server: use mail_server_factory(fault={name!r})"
+        raise ValueError(message)

@@ -1,0 +1,128 @@
+"""`RecordingMailer`: a `SecureMailer` that keeps its messages in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from securesmtp._mailer import Partial, SecureMailer
+from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
+from securesmtp.testing._inbox import Inbox
+from securesmtp.testing._memory import MemoryServer, check_memory_fault
+from securesmtp.testing._rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from email.headerregistry import Address
+    from email.message import Message
+    from typing import Unpack
+
+    from securesmtp._arguments import Options
+    from securesmtp._report import ServerReport
+    from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp.testing._faults import FaultName
+
+
+class Recorder(Inbox):
+    """What both recording mailers share: an inbox, and the server in memory that fills it."""
+
+    _server: MemoryServer
+
+    @property
+    def fault(self) -> FaultName | None:
+        """The name of the fault that is played; None for none. Set it at any time."""
+        return self._server.rules.fault
+
+    @fault.setter
+    def fault(self, name: FaultName | None) -> None:
+        check_memory_fault(name)
+        self._server.rules.fault = name
+
+    def clear(self) -> None:
+        """Forget the messages, and whom the fault has refused once."""
+        super().clear()
+        self._server.rules.greylisted.clear()
+
+
+class RecordingMailer(SecureMailer, Recorder):
+    """
+    A `SecureMailer` that keeps its messages in memory: for tests that want no server.
+
+    It takes the arguments of `SecureMailer`, has its methods, returns its receipts and raises its errors: arguments are
+    checked and messages are built by the same code. It opens no connection, reads no certificate, asks for no password,
+    and starts no thread: ``send_many`` takes the next message when its result is asked for.
+
+    Args:
+        host: A name that is not looked up.
+        port: As for `SecureMailer`.
+        tls: As for `SecureMailer`.
+        fault: The name of a fault that it plays: one of `FAULTS`, except ``slow`` and ``oauth_expired``.
+        refuse: Recipients to refuse with a 550 reply.
+        options: Any argument of `SecureMailer`.
+
+    Raises:
+        ConfigurationError: As for `SecureMailer`.
+        ValueError: *fault* is something else.
+    """
+
+    def __init__(
+        self,
+        host: str = "mail.example.com",
+        port: int | None = None,
+        *,
+        tls: TLSMode | Literal["implicit", "starttls"] | None = None,
+        fault: FaultName | None = None,
+        refuse: Collection[str] = (),
+        **options: Unpack[Options],
+    ) -> None:
+        """Check everything, and keep nothing yet."""
+        check_memory_fault(fault)
+        SecureMailer.__init__(self, host, port, tls=tls, **options)
+        Recorder.__init__(self)
+        self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
+
+    def send(
+        self,
+        message: Message,
+        *,
+        mail_from: str | Address | None = None,
+        recipients: Iterable[str | Address] | None = None,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Keep *message* and return a receipt; as `SecureMailer.send`."""
+        self._core.start_deadline(deadline)
+        submission = from_message(message, mail_from, recipients)
+        check_partial(partial)
+        return self._server.send(submission, partial)
+
+    def send_bytes(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        mail_from: str | Address,
+        recipients: Iterable[str | Address],
+        partial: Partial = "raise",
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Keep a message that is bytes already; as `SecureMailer.send_bytes`."""
+        self._core.start_deadline(deadline)
+        submission = from_octets(data, mail_from, recipients)
+        try:
+            check_partial(partial)
+            return self._server.send(submission, partial)
+        finally:
+            submission.content.close()
+
+    def send_many(
+        self, messages: Iterable[Message | Envelope], *, partial: Partial = "raise", deadline: float | None = None
+    ) -> Iterator[SendResult]:
+        """Keep each of *messages*, and yield its result; as `SecureMailer.send_many`."""
+        check_partial(partial)
+        self._core.start_deadline(deadline)
+        self._core.refuse_if_closed()
+        check_messages(messages)
+        return (self._server.result(index, message, partial) for index, message in enumerate(messages))
+
+    def check(self) -> ServerReport:
+        """Return what a server without faults offers; as `SecureMailer.check`."""
+        return self._server.check()

@@ -366,10 +366,11 @@ def test_another_message_in_the_same_object_has_its_own_id(serve: Serve, configu
     assert message.send() == 1
     assert result_of(message).message_id != caught.value.message_id
     own = to(3, headers={"Message-ID": "<own@example.org>"})
-    for _ in range(2):
+    for message_id in ("<own@example.org>", "<own@example.org>", "<other@example.org>"):
+        own.extra_headers["Message-ID"] = message_id
         with pytest.raises(RecipientsRefusedError) as caught:
             own.send()
-        assert caught.value.message_id == "<own@example.org>"
+        assert caught.value.message_id == message_id
 
 
 @pytest.mark.parametrize("domain", ["faß.example", "βόλος.example", "漢字.example", "xn--fa-hia.example"])

@@ -58,14 +58,14 @@ def test_what_a_connection_does_not_take_goes_over_a_new_one(
     before = len(opensmtpd.log())
     with connect("implicit", ALICE, max_connections=1, pipelining=pipelining) as mailer:
         send(mailer, [subject + b"\r\n\r\n.\r\n" for subject in subjects])
+    arrived = Counter(delivered.content.split(b"\r\n")[0] for delivered in opensmtpd.deliver(COUNT))
+    assert arrived == dict.fromkeys(subjects, 1)
     log = opensmtpd.log()[before:]
     failed = re.findall(r'smtp failed-command command="(\w+) .*" result="(\d+) ', log)
     assert failed == [("MAIL", "452")]
     # A line begins with the number of the connection.
     accepted = Counter(re.findall(r"^(\w+) smtp message ", log, re.MULTILINE))
     assert list(accepted.values()) == [LIMIT, COUNT - LIMIT]
-    arrived = Counter(delivered.content.split(b"\r\n")[0] for delivered in opensmtpd.deliver(COUNT))
-    assert arrived == dict.fromkeys(subjects, 1)
 
 
 def test_a_message_arrives_as_it_was(opensmtpd: RealServer, connect: Mailer, mode: Mode) -> None:

@@ -486,10 +486,7 @@ class AsyncSecureMailer:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
-            session = checkout.session
-            if slot is not None and (
-                is_connection_limit(error) or (session and is_used_up(session.transactions, error))
-            ):
+            if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
                 # It is closed, and not used for the next message.
                 slot.messages_left = 0
             raise

@@ -306,8 +306,11 @@ class SecureMailer:
 
         If the server accepts fewer connections than *max_connections*, no message is lost: the other connections send
         those of a connection that could not be opened. After a refused login, or if *max_connect_failures* connections
-        in a row could not be opened, the remaining messages are not sent. A password callable and *on_event* are called
-        in threads of `send_many`, or in yours if no thread can be started, as at the end of the process.
+        in a row could not be opened, the remaining messages are not sent.
+
+        One thread sends over all connections, also while your loop is busy; *on_event* is called in it, and a slow one
+        holds up all of them. A password callable has a thread of its own. If no thread can be started, as at the end of
+        the process, your own thread sends, over one connection.
 
         An error of the iterable is raised after the results of all messages before it. If you leave the loop early, or
         an interrupt does, the messages that are being sent are finished and no more are sent. The iterator still has

@@ -226,7 +226,8 @@ class Exchange:
         Each of them would be the result of `next_reply`, which would not raise an error.
         """
         found: list[RawReply] = []
-        while len(found) < most and self.replies_due and not self._kept and self._command_ends[0] <= self.written:
+        ends = self._command_ends
+        while len(found) < most and not self._kept and ends and ends[0] <= self.written:
             raw = self._reader.next_remembered()
             if raw is None:
                 break

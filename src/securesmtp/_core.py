@@ -18,6 +18,7 @@ from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport
 from securesmtp._shown import escape
+from securesmtp._submissions import load
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Outcome, Receipt, Stage
@@ -149,6 +150,7 @@ class Core:
         if on_event is not None and not callable(on_event):
             message = f"on_event is a {type(on_event).__name__}, which cannot be called"
             raise ConfigurationError(message)
+        load()
         self.settings = settings
         self.on_event = on_event
         self.memory = Memory()

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 from email.message import Message
 from email.utils import format_datetime
+from importlib import import_module
 from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO
 
-from securesmtp._protocol import message as protocol
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission, envelope_recipients
@@ -65,7 +65,14 @@ def from_message(
     message: Message, mail_from: str | Address | None, recipients: Iterable[str | Address] | None
 ) -> Submission:
     """Return a copy of *message* with its envelope, and with a Date and a Message-ID if they are missing."""
-    return protocol.from_message(message, mail_from, recipients, date=_now, token=_token)
+    from securesmtp._protocol.building import from_message as build
+
+    return build(message, mail_from, recipients, date=_now, token=_token)
+
+
+def load() -> None:
+    """Import what `from_message` needs, so that no send waits for it; it takes as long as the class of a mailer."""
+    import_module("securesmtp._protocol.building")
 
 
 def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address]) -> Submission:

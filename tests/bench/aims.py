@@ -115,8 +115,9 @@ def imports() -> dict[str, Any]:
     rounds = [mine / other for mine, other in zip(ours, base, strict=True)]
     # Single imports differ widely; a tenth of them at each end is left out.
     rounds = sorted(rounds)[len(rounds) // 10 : -len(rounds) // 10]
-    measured = Ratio(min(ours) / min(base), rounds[0], rounds[-1])
-    return row(f"`{import_time.OURS[1]}`: time / `{import_time.BASE}`", measured, IMPORT)
+    value = min(ours) / min(base)
+    measured = Ratio(value, min(rounds[0], value), max(rounds[-1], value))
+    return row(f"`{import_time.OURS[1]}`: CPU / `{import_time.BASE}`", measured, IMPORT)
 
 
 def show(found: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from email.message import EmailMessage, MIMEPart
 from typing import Any
 
 from securesmtp import compose
-from securesmtp._protocol.message import from_message
+from securesmtp._protocol.building import from_message
 
 MINIMAL: dict[str, Any] = {"sender": "ada@example.org", "to": "bob@example.net", "subject": "Hello"}
 

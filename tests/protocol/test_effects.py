@@ -9,6 +9,7 @@ import pytest
 
 from protocol.play import TLS, computed
 from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.building import from_message
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.delivery import deliver
@@ -28,7 +29,7 @@ from securesmtp._protocol.effects import (
     receive,
     upgrade,
 )
-from securesmtp._protocol.message import Submission, from_message
+from securesmtp._protocol.message import Submission
 from securesmtp._protocol.sasl import Password
 from securesmtp._secret import Secret
 from securesmtp._values import Stage

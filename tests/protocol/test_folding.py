@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from conftest import examples
 from securesmtp._protocol import encoded_words as words
 from securesmtp._protocol.address_fields import AddressList, format_address_field, format_phrase, read_addresses
+from securesmtp._protocol.building import from_message
 from securesmtp._protocol.encoded_words import encode_words, format_text_field
-from securesmtp._protocol.message import from_message
 from securesmtp.errors import MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"

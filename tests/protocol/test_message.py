@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from conftest import examples
 from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.building import from_message
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.generator import _PLACEHOLDER
 from securesmtp._protocol.header_fields import CheckedPolicy
-from securesmtp._protocol.message import Submission, envelope_recipients, from_message
+from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp.errors import AddressError, ConfigurationError, MessageError, SecureSMTPError
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"

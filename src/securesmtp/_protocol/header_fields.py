@@ -6,11 +6,10 @@ The email package parses a field only if it is short enough, and never folds one
 
 from __future__ import annotations
 
-import itertools
 import re
 from email.headerregistry import BaseHeader, Group, HeaderRegistry
 from email.policy import SMTP, EmailPolicy
-from typing import TYPE_CHECKING, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.address_fields import (
@@ -26,13 +25,13 @@ from securesmtp._protocol.folding import (
     PREFERRED_LINE,
     fold,
     format_mime_field,
-    is_simple_parameter,
     join_lines,
     too_long_error,
     unfold,
 )
+from securesmtp._protocol.message_bounds import is_header_object
 from securesmtp._protocol.scanner import MAX_LINE
-from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, is_simple_result, is_simple_source, short_line
+from securesmtp._protocol.short_fields import FIELD_NAME, is_simple, read_simple, short_line, simple_addresses
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -80,11 +79,6 @@ def _unfold_source(source: str) -> str:
     """Return the value of a parsed field on one line; raw bytes that are not UTF-8 stay surrogates in it."""
     line = _LINE_END.sub("", source)
     return line if line.isascii() else line.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def is_header_object(value: object) -> TypeGuard[BaseHeader]:
-    """Return whether *value* was set by a program. A field of a parsed message is a str without ``fold``."""
-    return hasattr(value, "fold")
 
 
 def has_default_class(policy: object, field: str) -> bool:
@@ -176,13 +170,12 @@ class CheckedPolicy(EmailPolicy):
         text = str(value)
         if is_address_list(value):
             return self._format_address_object(name, value, text)
-        parameters: Mapping[str, str] | None = getattr(value, "params", None)
-        if not parameters or self.signed or all(itertools.starmap(is_simple_parameter, parameters.items())):
-            line = short_line(name, value)
-            if line is not None:
-                return join_lines([line])
+        line = short_line(name, value, is_signed=bool(self.signed))
+        if line is not None:
+            return join_lines([line])
         if _LINE_END.search(text):
             raise _not_one_field_error(name)
+        parameters: Mapping[str, str] | None = getattr(value, "params", None)
         if parameters is not None:
             media_type = text.partition(";")[0].strip()
             return format_mime_field(name, media_type, parameters, limit=self._limit)
@@ -242,7 +235,8 @@ class CheckedPolicy(EmailPolicy):
         # Keep the text that the program set if it still reads as the same addresses. It may not, because Python has
         # decoded the encoded-words in it.
         source = value.fold(policy=_ONE_LINE).partition(":")[2].strip()
-        if is_simple_source(groups, source):
+        simple = simple_addresses(groups)
+        if simple is not None and simple == read_simple(source) and "=?" not in source:
             is_short = len(name) + len(source) <= PREFERRED_LINE - 2
             return join_lines([f"{name}: {source}"]) if is_short else fold(name, source, self._limit)
         if (source.isascii() or (self.utf8 and source.isprintable())) and not _LINE_END.search(source):
@@ -271,9 +265,10 @@ class CheckedPolicy(EmailPolicy):
         """Return the field if it is read as the addresses of *groups*."""
         field = format_address_field(name, groups, limit=self._limit, utf8=self.utf8)
         text = unfold(field)
-        if not is_simple_result(groups, text.strip()) and _mailboxes(read_addresses(name, text)[0]) != _mailboxes(
-            groups
-        ):
+        written, simple = read_simple(text.strip()), simple_addresses(groups)
+        if written is not None and simple is not None and [each[1] for each in written] == [each[1] for each in simple]:
+            return field
+        if _mailboxes(read_addresses(name, text)[0]) != _mailboxes(groups):
             raise _other_addresses_error(name)
         return field
 

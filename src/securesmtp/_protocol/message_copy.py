@@ -10,9 +10,8 @@ from email.message import EmailMessage, MIMEPart
 from email.policy import EmailPolicy
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from securesmtp._protocol.header_fields import is_header_object
 from securesmtp._protocol.header_index import HeaderIndex
-from securesmtp._protocol.message_bounds import subparts
+from securesmtp._protocol.message_bounds import is_header_object, subparts
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:

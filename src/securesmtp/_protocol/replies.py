@@ -86,11 +86,6 @@ def is_closing(code: int) -> bool:
     return code == SERVICE_CLOSING
 
 
-def is_start_mail_input(code: int) -> bool:
-    """Return whether the server now waits for the content of a message (RFC 5321 §4.1.1.4)."""
-    return code == START_MAIL_INPUT
-
-
 def is_auth_continue(code: int) -> bool:
     """Return whether the server now waits for a SASL response (RFC 4954 §4)."""
     return code == AUTH_CONTINUE

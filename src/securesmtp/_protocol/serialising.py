@@ -13,8 +13,8 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.generator import generate, is_parsed
-from securesmtp._protocol.header_fields import CheckedPolicy, is_header_object, signature_error
-from securesmtp._protocol.message_bounds import raw_payload
+from securesmtp._protocol.header_fields import CheckedPolicy, signature_error
+from securesmtp._protocol.message_bounds import is_header_object, raw_payload
 from securesmtp._protocol.parts import PartWriter, refuse_boundaries
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import escape
@@ -153,12 +153,16 @@ def _name_part(message: Message, error: MessageError) -> MessageError:
         payload = raw_payload(part)
         data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
         if b"\0" in data or max(map(len, data.split(b"\n"))) > MAX_LINE:
-            filename = part.get_filename()
-            shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
-            text = f"{error.args[0]}, in the part {shown}"
+            text = f"{error.args[0]}, in the part {describe_part(part)}"
             hint = (
                 f'part = list(message.walk())[{number}]; del part["Content-Transfer-Encoding"]; '
                 "email.encoders.encode_base64(part)"
             )
             return MessageError(text, hint=hint)
     return error
+
+
+def describe_part(part: Message) -> str:
+    """Return the type and the file name of *part*, for an error about it."""
+    filename = part.get_filename()
+    return escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)

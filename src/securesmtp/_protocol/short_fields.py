@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import re
 from email.headerregistry import BaseHeader
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address_fields import is_address_list
-from securesmtp._protocol.folding import PREFERRED_LINE
+from securesmtp._protocol.folding import PREFERRED_LINE, is_simple_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from email.headerregistry import Group
 
 FIELD_NAME = re.compile(r"[!-9;-~]+")
-# Addresses of characters without a special meaning. Parsing them again would take a third of the time for a message.
-_SIMPLE = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+"
-_SIMPLE_LIST = re.compile(rf"{_SIMPLE}(?:, {_SIMPLE})*")
-# The same with display names, as a program sets them: of plain words, or in quotes and without a backslash.
-_WORD = r"[A-Za-z0-9_+'-]+"
-_QUOTED = r"""\"[A-Za-z0-9_+'(),.:;@ -]*\""""
-_NAMED = rf"(?:({_WORD}(?: {_WORD})*|{_QUOTED}) )?<({_SIMPLE})>|({_SIMPLE})"
-_NAMED_ADDRESS = re.compile(_NAMED)
-_NAMED_LIST = re.compile(rf"(?:{_NAMED})(?:, (?:{_NAMED}))*")
-# The same with display names as this library encodes them.
-_ENCODED = rf"(?:{_WORD}|=\?utf-8\?[bq]\?[A-Za-z0-9+/=_]*\?=)"
-_WRITTEN = rf"(?:(?:{_ENCODED}(?: {_ENCODED})*|{_QUOTED}) )?<({_SIMPLE})>|({_SIMPLE})"
-_WRITTEN_ADDRESS = re.compile(_WRITTEN)
-_WRITTEN_LIST = re.compile(rf"(?:{_WRITTEN})(?:, (?:{_WRITTEN}))*")
+# An address of characters without a special meaning. Parsing it again would take a third of the time for a message.
+_SPEC = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9.-]+"
+_ADDRESS = re.compile(_SPEC)
+# One with a display name: of plain or encoded words, or in quotes and without a backslash.
+_WORD = r"(?:[A-Za-z0-9_+'-]+|=\?utf-8\?[bq]\?[A-Za-z0-9+/=_]*\?=)"
+_NAMED = re.compile(rf"""(?:({_WORD}(?: {_WORD})*|"[A-Za-z0-9_+'(),.:;@ -]*") )?(<?)({_SPEC})(>?)""")
 
 
-def short_line(name: str, value: str) -> str | None:
-    """Return the field as one line, unchanged, or None if it needs folding, encoding or a closer look."""
+def short_line(name: str, value: str, *, is_signed: bool = False) -> str | None:
+    """
+    Return the field as one line, unchanged, or None if it needs folding, encoding or a closer look.
+
+    Args:
+        name: The name of the field.
+        value: A str of a parsed message, or a header object.
+        is_signed: Whether parameters stay as they are, even if some readers misread them.
+    """
     # A field of a parsed message is a str, and is written as it is.
     is_source = type(value) is str
     if not is_source and getattr(type(value), "fold", None) is not BaseHeader.fold:
@@ -44,35 +44,39 @@ def short_line(name: str, value: str) -> str | None:
     if is_source:
         return f"{name}: {text}"
     # Python has parsed what a program set, and has perhaps decoded it.
-    is_plain = not value.defects and is_simple(value.groups, text) if is_address_list(value) else "=?" not in text
+    if is_address_list(value):
+        is_plain = not value.defects and is_simple(value.groups, text)
+    else:
+        parameters: Mapping[str, str] | None = getattr(value, "params", None)
+        is_plain = "=?" not in text and (
+            not parameters or is_signed or all(starmap(is_simple_parameter, parameters.items()))
+        )
     return (f"{name}: {text}" if text else f"{name}:") if is_plain else None
 
 
 def is_simple(groups: Iterable[Group], text: str) -> bool:
     """Return whether *text* is nothing but these addresses, and none of them has a special character."""
     specs = [f"{address.username}@{address.domain}" for group in groups for address in group.addresses]
-    return text == ", ".join(specs) and _SIMPLE_LIST.fullmatch(text) is not None
+    return text == ", ".join(specs) and all(map(_ADDRESS.fullmatch, specs))
 
 
-def is_simple_source(groups: Iterable[Group], source: str) -> bool:
-    """Return whether *source* is a list of just these addresses, of which some have plain display names."""
-    if not _NAMED_LIST.fullmatch(source):
-        return False
-    found = [((match[1] or "").strip('"'), match[2] or match[3]) for match in _NAMED_ADDRESS.finditer(source)]
-    return found == [
-        (address.display_name if group.display_name is None else None, f"{address.username}@{address.domain}")
-        for group in groups
-        for address in group.addresses
-    ]
+def read_simple(text: str) -> list[tuple[str, str]] | None:
+    """
+    Return display name and address of each mailbox in *text*, or None if only a parser can read them.
+
+    An encoded name is not decoded.
+    """
+    found: list[tuple[str, str]] = []
+    for item in text.split(", "):
+        match = _NAMED.fullmatch(item)
+        if not match or (match[2] + match[4] != "<>" and (match[1] is not None or match[2] or match[4])):
+            return None
+        found.append(((match[1] or "").strip('"'), match[3]))
+    return found
 
 
-def is_simple_result(groups: Iterable[Group], text: str) -> bool:
-    """Return whether *text*, as it is written, is a list of just the mailboxes of *groups*, whatever their names."""
-    if not _WRITTEN_LIST.fullmatch(text):
-        return False
-    found = [match[1] or match[2] for match in _WRITTEN_ADDRESS.finditer(text)]
-    return found == [
-        f"{address.username}@{address.domain}" if group.display_name is None else None
-        for group in groups
-        for address in group.addresses
-    ]
+def simple_addresses(groups: Iterable[Group]) -> list[tuple[str, str]] | None:
+    """Return display name and address of each mailbox of *groups*, or None if there is a named group."""
+    if any(group.display_name is not None for group in groups):
+        return None
+    return [(a.display_name, f"{a.username}@{a.domain}") for group in groups for a in group.addresses]

@@ -120,7 +120,7 @@ def django_versions(session: nox.Session, version: str) -> None:
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
-    mypy = [requirement for requirement in group("typing") if requirement.startswith("mypy")]
+    mypy = [requirement for requirement in group("typing") if requirement.startswith(("mypy", "django-stubs"))]
     session.install("--editable", ".[demo]", *group("lint"), *group("test"), *mypy)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -205,12 +205,15 @@ def bench(session: nox.Session) -> None:
     target = HERE / "docs/explanation/speed" if "--pages" in session.posargs else modules
     measured, installed = str(target / "measured.json"), str(modules / "node_modules")
     session.run("python", "-m", "bench.speed", "--node-modules", installed, "--out", measured, *arguments, env=env)
-    session.run("python", "-m", "bench.plots", measured, str(target), env=env)
+    readme = [str(HERE / "README.md")] * ("--pages" in session.posargs)
+    session.run("python", "-m", "bench.plots", measured, str(target), *readme, env=env)
     with (target / "flights.txt").open("w") as flights:
         session.run("python", "-m", "bench.flights", env=env, stdout=flights)
     if "--quick" not in arguments:
         aims = ("--out", str(target / "aims.json"), "--table", str(target / "aims.md"))
         session.run("python", "-m", "bench.aims", *aims, env=env)
+        with (target / "calls.txt").open("w") as calls:
+            session.run("python", "-m", "bench.calls", env=env, stdout=calls)
         session.run("python", "tests/bench/import_time.py")
         session.run("python", "tests/bench/endless_replies.py", env=env)
 

@@ -13,15 +13,9 @@ import pytest
 from bench.calls import WAYS, count_calls, server, table
 from bench.clients import Task
 
-# Calls of our own functions for one message, and a tenth more, because replies come in more or fewer pieces. Who saves
-# calls lowers it; who needs more for a reason raises it.
-MOST = {
-    "send": 720,
-    "send_bytes": 500,
-    "send_many": 850,
-    "send_many, session": 760,
-    "async send": 750,
-}
+# Calls of our own functions for one message, and a twentieth more. With many in flight there is more room, because
+# replies come in more or fewer pieces. Lower a number when calls are saved; raise it only for a reason.
+MOST = {"send": 415, "send_bytes": 295, "send_many": 510, "send_many, session": 460, "async send": 430}
 
 
 @pytest.fixture(scope="module")

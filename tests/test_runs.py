@@ -214,6 +214,64 @@ def test_a_short_outage_costs_no_message(serve: Serve, mailer: Mailer) -> None:
     assert len(server.connections) == 4
 
 
+def _limited(code: bytes, most: int) -> Callable[[Peer], None]:
+    """Take so many messages over each connection, and refuse the next at MAIL."""
+
+    def script(peer: Peer) -> None:
+        count = itertools.count(1)
+        honest(replies={"MAIL": lambda *_: b"250 ok\r\n" if next(count) <= most else code})(peer)
+
+    return script
+
+
+@pytest.mark.parametrize("code", [b"452 4.5.3 Too many messages sent\r\n", b"421 4.3.2 enough\r\n"], ids=["452", "421"])
+@pytest.mark.parametrize("how", ["send", "message", "session"])
+def test_a_message_too_many_goes_over_a_new_connection(serve: Serve, mailer: Mailer, code: bytes, how: str) -> None:
+    """By default, no limit of ours comes first; OpenSMTPD says 452 after 100 messages."""
+    server = serve(_limited(code, 3), connections=10, overlaps=how == "session")
+    mine = mailer(server, max_connections=1, pipelining="session" if how == "session" else "message")
+    if how == "send":
+        for number in range(8):
+            data = b"Subject: %d\r\n\r\nx\r\n" % number
+            assert mine.send_bytes(data, mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    else:
+        results = list(mine.send_many(mails(8)))
+        assert [result.outcome for result in results] == [ACCEPTED] * 8
+    assert sorted(arrived(server)) == list(range(8))
+    assert [len(log.accepted) for log in server.connections] == [3, 3, 2]
+
+
+def test_the_first_message_of_a_connection_is_not_sent_twice(serve: Serve, mailer: Mailer) -> None:
+    """Its refusal has another reason: the server is full, or shuts down."""
+    server = serve(_limited(b"452 4.3.1 disk full\r\n", 0), connections=10)
+    (result,) = mailer(server).send_many(mails(1))
+    assert result.outcome is REFUSED
+    assert server.connections[0].secret.count(b"MAIL") == 1
+    assert len(server.connections) == 1
+
+
+def test_the_next_connection_is_opened_before_the_last_answers_come(serve: Serve, mailer: Mailer) -> None:
+    """Where the limit of the old one is known, and there may be two."""
+    greeted = threading.Event()
+
+    def greets(peer: Peer, _: bytes) -> bytes:
+        if len(server.connections) > 1:
+            greeted.set()
+        return b"220 hello\r\n"
+
+    def waits(peer: Peer, content: bytes) -> bytes:
+        # The third answer of the first connection comes when the second one is there.
+        if len(server.accepted) == 2:
+            assert greeted.wait(5)
+        return b"250 ok\r\n"
+
+    extensions = ("PIPELINING", "CHUNKING", "LIMITS MAILMAX=3")
+    server = serve(honest(extensions=extensions, replies={"GREETING": greets, "CONTENT": waits}), overlaps=True)
+    mine = mailer(server, pipelining="session", max_connections=2)
+    results = list(mine.send_many(mails(5)))
+    assert [result.outcome for result in results] == [ACCEPTED] * 5
+
+
 def test_leaving_the_loop_in_an_outage_does_not_wait_for_its_end(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ class _Options(TypedDict, total=False):
     timeout: float | Timeouts
     deadline: float | None
     max_connections: int
-    max_messages: int
+    max_messages: int | None
     max_idle: float
     max_connect_failures: int
     pipelining: Literal["off", "message", "session"]

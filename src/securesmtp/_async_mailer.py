@@ -23,6 +23,7 @@ from securesmtp._bulk.run import Run, Step
 from securesmtp._core import Action, Checkout, Core, Sending
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
@@ -91,7 +92,7 @@ class AsyncSecureMailer:
         timeout: float | Timeouts = TIMEOUTS,
         deadline: float | None = None,
         max_connections: int = 4,
-        max_messages: int = 100,
+        max_messages: int | None = None,
         max_idle: float = 60,
         max_connect_failures: int = 5,
         pipelining: Literal["off", "message", "session"] = "message",
@@ -118,7 +119,8 @@ class AsyncSecureMailer:
             timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
             deadline: Seconds for one whole send.
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
-            max_messages: How many messages are sent over one connection; fewer if the server says so (RFC 9422).
+            max_messages: How many messages are sent over one connection; None for as many as the server takes. It may
+                say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.
             max_idle: Seconds after which an unused connection is not used again.
             max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
             pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
@@ -437,7 +439,7 @@ class AsyncSecureMailer:
     async def _deliver(
         self, sending: Sending, draft: Draft, partial: Partial, deadline: Deadline | None, checkout: Checkout
     ) -> Receipt:
-        """Send one message over a connection; if that has lost its login, over a new one."""
+        """Send one message over a connection; if that has lost its login, or carried enough, over a new one."""
         core = self._core
 
         async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
@@ -445,13 +447,14 @@ class AsyncSecureMailer:
             needs = bind(transactions_needed, len(submission.recipients), partial)
             return core.action(sending, submission, checkout, partial), needs
 
-        try:
-            return await self._with_connection(deadline, prepare, checkout)
-        except AuthenticationError as error:
-            if not core.logs_in_again(sending, error):
-                raise
-            self._pool.discard_idle()
-            return await self._with_connection(deadline, prepare, checkout)
+        while True:
+            try:
+                return await self._with_connection(deadline, prepare, checkout)
+            except SecureSMTPError as error:
+                if not core.sends_again(sending, error):
+                    raise
+                if isinstance(error, AuthenticationError):
+                    self._pool.discard_idle()
 
     async def _with_connection(
         self,
@@ -483,8 +486,8 @@ class AsyncSecureMailer:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
-            if slot is not None and is_connection_limit(error):
-                # One too many: it is closed, and not used for the next message.
+            if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
+                # It is closed, and not used for the next message.
                 slot.messages_left = 0
             raise
         finally:

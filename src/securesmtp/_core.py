@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.failures import interrupt_error
+from securesmtp._protocol.failures import interrupt_error, is_used_up
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport
@@ -116,6 +116,11 @@ class Checkout:
     session: Session | None = None
 
     @property
+    def transactions(self) -> int:
+        """How many transactions its session has had."""
+        return 0 if self.session is None else self.session.transactions
+
+    @property
     def is_unconnected(self) -> bool:
         """Whether it had a slot, but no connection could be opened in it."""
         return self.has_slot and self.session is None
@@ -185,11 +190,20 @@ class Core:
 
         return action
 
-    def logs_in_again(self, sending: Sending, error: AuthenticationError) -> bool:
-        """Return whether the message that met *error* is sent once more, over a new connection; begin that try."""
-        if sending.progress is None or not self.can_log_in_again(sending.progress[0], error):
+    def sends_again(self, sending: Sending, error: SecureSMTPError) -> bool:
+        """
+        Return whether the message that met *error* is sent once more, over another connection; begin that try.
+
+        Either its connection has lost its login, or has carried as many messages as the server allows. The second comes
+        to an end, because it is never the case for a new connection.
+        """
+        if sending.progress is None:
             return False
-        sending.progress, sending.is_second_login = None, True
+        session, _, _ = sending.progress
+        is_login_lost = not sending.is_second_login and self.can_log_in_again(session, error)
+        if not is_login_lost and not is_used_up(session.transactions, error):
+            return False
+        sending.progress, sending.is_second_login = None, sending.is_second_login or is_login_lost
         return True
 
     def can_log_in_again(self, session: Session, error: object) -> bool:

@@ -57,8 +57,8 @@ class SecureMailer:
     Sends mail to one server over verified TLS, or not at all.
 
     It connects at the first send and keeps the connection for the next one. Threads can share it; together they use up
-    to *max_connections* connections. It retries nothing, except where `send_many` says so: an error says what became of
-    the message and whether a later try may succeed.
+    to *max_connections* connections. It retries nothing but what a server refuses because its connection is used
+    up, and what `send_many` says: an error says what became of the message and whether a later try may succeed.
     """
 
     def __init__(  # noqa: PLR0913 -- the whole configuration in one place, by keyword
@@ -75,7 +75,7 @@ class SecureMailer:
         timeout: float | Timeouts = TIMEOUTS,
         deadline: float | None = None,
         max_connections: int = 4,
-        max_messages: int = 100,
+        max_messages: int | None = None,
         max_idle: float = 60,
         max_connect_failures: int = 5,
         pipelining: Literal["off", "message", "session"] = "message",
@@ -101,7 +101,8 @@ class SecureMailer:
             timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
             deadline: Seconds for one whole send.
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
-            max_messages: How many messages are sent over one connection; fewer if the server says so (RFC 9422).
+            max_messages: How many messages are sent over one connection; None for as many as the server takes. It may
+                say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.
             max_idle: Seconds after which an unused connection is not used again.
             max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
             pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
@@ -305,8 +306,11 @@ class SecureMailer:
 
         If the server accepts fewer connections than *max_connections*, no message is lost: the other connections send
         those of a connection that could not be opened. After a refused login, or if *max_connect_failures* connections
-        in a row could not be opened, the remaining messages are not sent. A password callable and *on_event* are called
-        in threads of `send_many`, or in yours if no thread can be started, as at the end of the process.
+        in a row could not be opened, the remaining messages are not sent.
+
+        One thread sends over all connections, also while your loop is busy; *on_event* is called in it, and a slow one
+        holds up all of them. A password callable has a thread of its own. If no thread can be started, as at the end of
+        the process, your own thread sends, over one connection.
 
         An error of the iterable is raised after the results of all messages before it. If you leave the loop early, or
         an interrupt does, the messages that are being sent are finished and no more are sent. The iterator still has

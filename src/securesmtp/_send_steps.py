@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.failures import is_used_up
 from securesmtp._submissions import check_partial
 from securesmtp._transport.poller import Visit
 from securesmtp._transport.slot import Lease
@@ -69,16 +70,17 @@ class Sender:
         deadline: Deadline | None,
         checkout: Checkout,
     ) -> Steps[Receipt]:
-        """Send one message over a connection; if that has lost its login, over a new one."""
+        """Send one message over a connection; if that has lost its login, or carried enough, over a new one."""
         core, action = self._core, self._core.action(sending, submission, checkout, partial)
         needs = bind(transactions_needed, len(submission.recipients), partial)
-        try:
-            return (yield from self.with_connection(deadline, action, checkout, needs))
-        except AuthenticationError as error:
-            if not core.logs_in_again(sending, error):
-                raise
-            self._pool.discard_idle()
-            return (yield from self.with_connection(deadline, action, checkout, needs))
+        while True:
+            try:
+                return (yield from self.with_connection(deadline, action, checkout, needs))
+            except SecureSMTPError as error:
+                if not core.sends_again(sending, error):
+                    raise
+                if isinstance(error, AuthenticationError):
+                    self._pool.discard_idle()
 
     def with_connection(
         self,
@@ -112,8 +114,8 @@ class Sender:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
-            if slot is not None and is_connection_limit(error):
-                # One too many: it is closed, and not used for the next message.
+            if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
+                # It is closed, and not used for the next message.
                 slot.messages_left = 0
             raise
         finally:

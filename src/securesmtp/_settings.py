@@ -69,7 +69,7 @@ class Settings:
     local_hostname: InitVar[str | None]
     deadline: float | None
     max_connections: int
-    max_messages: int
+    max_messages: int | None
     max_idle: float
     max_connect_failures: int
     pipelining: Pipelining
@@ -129,7 +129,8 @@ class Settings:
             seconds("deadline", self.deadline)
         seconds("max_idle", self.max_idle)
         for what in ("max_connections", "max_messages", "max_connect_failures"):
-            count(what, getattr(self, what))
+            if what != "max_messages" or self.max_messages is not None:
+                count(what, getattr(self, what))
         for attribute, value in resolved.items():
             object.__setattr__(self, attribute, value)
 

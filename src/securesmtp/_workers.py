@@ -269,9 +269,10 @@ class Workers:
         return self.backlog.is_closed and not self._poller.tasks
 
     def _is_stuck(self) -> bool:
-        """Return whether there is no worker, and none can be added for a job."""
-        can_add = len(self.backlog) and self._started < self._most and not self.backlog.is_closed
-        return not self._poller.tasks and not can_add
+        """Return whether nothing is being sent, and there is no job for a worker."""
+        has_job = len(self.backlog) and not self.backlog.is_closed
+        can_begin = has_job and (self.idle or self._started < self._most)
+        return len(self._poller.tasks) <= len(self.idle) and not can_begin
 
     def _assign(self) -> None:
         """Wake or add a worker for each job; at the end, wake all."""

@@ -59,7 +59,7 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> li
         if len(seen) == at + 1 and not after:
             raise KeyboardInterrupt
         steps = perform(connection, effect)
-        answer = connection._reply if steps is None else (yield from steps)
+        answer = connection._replies if steps is None else (yield from steps)
         if len(seen) == at + 1:
             raise KeyboardInterrupt
         return answer
@@ -437,19 +437,19 @@ def test_a_second_interrupt_leaves_a_closed_connection(
 
     def once(name: str, act: Callable[..., object]) -> Callable[..., object]:
         def strikes(self: object, *arguments: object) -> object:
-            if name not in struck and (name == "wait_for_reply" or struck):
+            if name not in struck and (name == "wait_for_replies" or struck):
                 struck.append(name)
                 raise KeyboardInterrupt
             return act(self, *arguments)
 
         return strikes
 
-    for name in ("wait_for_reply", second):
+    for name in ("wait_for_replies", second):
         owner = Connection if name == "_interrupt" else Transfer
         monkeypatch.setattr(owner, name, once(name, getattr(owner, name)))
     with pytest.raises(KeyboardInterrupt) as caught:
         mine.send_bytes(LONG, mail_from="a@b.example", recipients=["c@d.example"])
-    assert struck == ["wait_for_reply", second]
+    assert struck == ["wait_for_replies", second]
     assert not any(slot.link is not None and slot.link.is_open for slot in mine._pool.slots)
     assert _what_is_told(caught.value, told).outcome is Outcome.NOT_SENT
 
@@ -777,7 +777,7 @@ def test_an_interrupt_with_many_in_flight_loses_none(  # noqa: PLR0913, PLR0917 
             if len(seen) == at + 1 and not after:
                 raise error
             steps = perform(connection, effect)
-            answer = connection._reply if steps is None else (yield from steps)
+            answer = connection._replies if steps is None else (yield from steps)
             if len(seen) == at + 1:
                 raise error
             return answer

@@ -36,17 +36,16 @@ from bench.sink import sink
 from securesmtp import AsyncSecureMailer, Envelope, SecureMailer
 
 _HOME = Path(securesmtp.__file__).parent
-_MESSAGE = "message message_copy message_bounds serialising header_fields folding encoded_words content address"
-_EXCHANGE = "exchange wire redaction kept_replies progress"
-_POOL = "pool async_pool slot slots task_queue threads login_pause"
-# What is not named here is sorted by its folder.
-_ROOMS = (
-    dict.fromkeys([f"_protocol/{name}" for name in [*_MESSAGE.split(), "address_fields"]], "message")
-    | dict.fromkeys([f"_protocol/{name}" for name in _EXCHANGE.split()], "exchange")
-    | dict.fromkeys([f"_transport/{name}" for name in _POOL.split()], "pool")
-    | {"_submissions": "message", "_workers": "run", "_async_workers": "run", "_async_results": "run"}
-)
-_FOLDERS = {"_protocol": "dialogue", "_transport": "channel", "_bulk": "run"}
+# By file; the others are sorted by their folder.
+_FILES = {
+    "dialogue": "capabilities commands delivery dialogue effects failures hints overlap replies transaction",
+    "exchange": "exchange kept_replies progress redaction wire",
+    "pool": "async_pool login_pause pool slot slots task_queue threads",
+    "message": "_submissions",
+    "run": "_async_results _async_workers _workers",
+}
+_ROOMS = {name: room for room, names in _FILES.items() for name in names.split()}
+_FOLDERS = {"_protocol": "message", "sasl": "dialogue", "_transport": "channel", "_bulk": "run"}
 # What runs above all functions of ours: the event loop, the program that sends, the start of a thread.
 OUTSIDE, OTHERS = "outside", "threads"
 ROOMS = ("message", "dialogue", "exchange", "channel", "pool", "run", "facade", OUTSIDE, OTHERS)
@@ -79,8 +78,7 @@ class Rooms:
     def _find(file: Path) -> str:
         if _HOME not in file.parents:
             return ""
-        module = file.relative_to(_HOME).with_suffix("")
-        return _ROOMS.get(module.as_posix(), _FOLDERS.get(module.parts[0], "facade"))
+        return _ROOMS.get(file.stem) or _FOLDERS.get(file.parent.name, "facade")
 
 
 class Calls:

@@ -76,7 +76,7 @@ def counting_sink(address: str, certificate: str, count: int) -> Iterator[Counti
 def _serve(address: str, certificate: str, count: int, pipe: Connection) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    tally = _Tally(count)
+    tally = Tally(count)
     with socket.create_server((address, 0), backlog=64) as server:
         pipe.send(server.getsockname()[1])
         threading.Thread(target=_accept, args=(server, context, tally), daemon=True).start()
@@ -87,12 +87,12 @@ def _serve(address: str, certificate: str, count: int, pipe: Connection) -> None
                 pipe.send(tally.delivered())
 
 
-class _Tally:
+class Tally:
     """What came, and the connections over which it comes."""
 
     def __init__(self, count: int) -> None:
         self.seen, self.mixed, self.connections = bytearray(count), 0, 0
-        self.open: dict[int, _Session] = {}
+        self.open: dict[int, Session] = {}
         self.poll = select.epoll()
 
     def delivered(self) -> Delivered:
@@ -100,24 +100,24 @@ class _Tally:
         return Delivered(once, missing, len(self.seen) - once - missing, self.mixed, self.connections)
 
 
-def _accept(server: socket.socket, context: ssl.SSLContext, tally: _Tally) -> None:
+def _accept(server: socket.socket, context: ssl.SSLContext, tally: Tally) -> None:
     while True:
         # The handshake takes round trips, in which the others go on.
         threading.Thread(target=_greet, args=(server.accept()[0], context, tally), daemon=True).start()
 
 
-def _greet(sock: socket.socket, context: ssl.SSLContext, tally: _Tally) -> None:
+def _greet(sock: socket.socket, context: ssl.SSLContext, tally: Tally) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(OSError):
         tls = context.wrap_socket(sock, server_side=True)
         tls.sendall(b"220 sink\r\n")
         tls.settimeout(0)
-        tally.open[tls.fileno()] = _Session(tls, tally)
+        tally.open[tls.fileno()] = Session(tls, tally)
         tally.connections += 1
         tally.poll.register(tls.fileno(), select.EPOLLIN)
 
 
-def _answer(tally: _Tally) -> None:
+def _answer(tally: Tally) -> None:
     while True:
         for number, _ in tally.poll.poll():
             session = tally.open[number]
@@ -128,10 +128,10 @@ def _answer(tally: _Tally) -> None:
                 session.tls.close()
 
 
-class _Session:
+class Session:
     """One connection."""
 
-    def __init__(self, tls: ssl.SSLSocket, tally: _Tally) -> None:
+    def __init__(self, tls: ssl.SSLSocket, tally: Tally) -> None:
         self.tls, self.tally = tls, tally
         self.pending, self.serial, self.size = b"", 0, -1
 
@@ -140,7 +140,7 @@ class _Session:
         replies: list[bytes] = []
         try:
             while octets := self.tls.recv(_READ):
-                self.pending = self._take(self.pending + octets, replies)
+                self.pending = self.take(self.pending + octets, replies)
                 if not self.tls.pending():
                     break
         except ssl.SSLWantReadError:
@@ -158,7 +158,7 @@ class _Session:
             self.tls.settimeout(0)
         return True
 
-    def _take(self, pending: bytes, replies: list[bytes]) -> bytes:
+    def take(self, pending: bytes, replies: list[bytes]) -> bytes:
         """Reply to all complete commands and contents in *pending*; return what is left."""
         position = 0
         while True:

@@ -18,13 +18,25 @@ class Limit:
     """One connection."""
 
     def __init__(
-        self, port: int, context: ssl.SSLContext, login: tuple[str, str] | None, host: str = "localhost"
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        login: tuple[str, str] | None,
+        host: str = "localhost",
+        *,
+        starttls: bool = False,
     ) -> None:
         """Connect, and log in."""
         sock = socket.create_connection((host, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if starttls:
+            for command in (b"EHLO [127.0.0.1]\r\n", b"STARTTLS\r\n"):
+                sock.recv(16384)
+                sock.sendall(command)
+            sock.recv(16384)
         self.sock = context.wrap_socket(sock, server_hostname=host)
-        self.hear(1)
+        if not starttls:
+            self.hear(1)
         self.sock.sendall(b"EHLO [127.0.0.1]\r\n")
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         while not self.sock.recv(16384).split(b"\r\n")[-2].startswith(b"250 "):

@@ -7,7 +7,9 @@ The plots have no ground of their own and letters of a middle grey, which read o
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ SHORT = {
     "securesmtp": "securesmtp: send_many",
     "securesmtp, session": 'securesmtp: send_many, pipelining="session"',
 }
+# The columns of the README's table.
+README = ("smtplib", "nodemailer", "securesmtp", "securesmtp, session")
 _CONVERTED = {
     "rate": lambda value: 1 / value,
     "plain": lambda value: value,
@@ -108,8 +112,27 @@ def _table(targets: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def update_readme(path: Path, cases: dict[str, dict[str, Any]]) -> None:
+    """Write the measured rates into the README's table and into the description of its picture."""
+    text = path.read_text("utf-8")
+    rates = {
+        offered: {client: f"{1 / took['seconds']:.3g}" for client, took in cases[f"one connection, {case}"].items()}
+        for offered, case in (("PIPELINING and CHUNKING", "CHUNKING"), ("PIPELINING", "PIPELINING"))
+    }
+    for offered, found in rates.items():
+        row = " | ".join([offered, *(found[name] for name in README)])
+        text = re.sub(rf"^\| {offered} \|.*$", f"| {row} |", text, flags=re.MULTILINE)
+    found = rates["PIPELINING and CHUNKING"]
+    session = f'with pipelining="session" {found["securesmtp, session"]}'
+    others = ", ".join(f"{name} {found[name]}" for name in ("nodemailer", "smtplib", "aiosmtplib"))
+    described = f"![Messages a second over one connection: securesmtp {found['securesmtp']}, {session}; {others}]"
+    picture = "(docs/explanation/speed/short.svg)"
+    text = re.sub(rf"!\[[^]]+\]{re.escape(picture)}", textwrap.fill(described + picture, 120), text)
+    path.write_text(text, "utf-8")
+
+
 def main() -> None:
-    """Draw all of it."""
+    """Draw all of it; with a third argument, update that README."""
     measured, folder = json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2])
     set_style()
     cases = {case["name"]: case["clients"] for case in measured["cases"]}
@@ -120,6 +143,8 @@ def main() -> None:
             if name == "one":
                 short = {label: values[client] for client, label in SHORT.items() if client in values}
                 _draw(short, title, folder / "short.svg", is_descending=False, is_linear=True)
+    if len(sys.argv) > 3:
+        update_readme(Path(sys.argv[3]), cases)
     (folder / "targets.md").write_text(_table(measured["targets"]), "utf-8")
 
 

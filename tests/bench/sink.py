@@ -102,6 +102,12 @@ def _accept(server: socket.socket, context: ssl.SSLContext, ehlo: bytes, counts:
 def _take(context: ssl.SSLContext, sock: socket.socket, ehlo: bytes, counts: Counts) -> None:
     with suppress(OSError), context.wrap_socket(sock, server_side=True) as tls:
         tls.sendall(b"220 sink\r\n")
+        converse(tls, ehlo, counts)
+
+
+def converse(tls: ssl.SSLSocket, ehlo: bytes, counts: Counts) -> None:
+    """Answer what comes over *tls*, after the greeting, until its end."""
+    with suppress(OSError):
         said, chunk, content = b"", 0, False
         while octets := tls.recv(_READ):
             said, words, replies = said + octets, list[str](), list[bytes]()

@@ -150,7 +150,7 @@ def play(
                 if isinstance(given, SecureSMTPError):
                     failure = given
                 else:
-                    answer = raw(given, reader) if isinstance(given, bytes) else given
+                    answer = (raw(given, reader),) if isinstance(given, bytes) else given
     except StopIteration as stop:
         played.values.append(stop.value)
     except SecureSMTPError as error:

@@ -15,7 +15,6 @@ from securesmtp._protocol.replies import (
     is_login_required,
     is_positive,
     is_refusal,
-    is_start_mail_input,
     is_temporary,
     is_too_many_connections,
     is_too_many_recipients,
@@ -48,7 +47,6 @@ def test_a_code_from_400_is_a_refusal() -> None:
 
 def test_single_codes_have_a_meaning_of_their_own() -> None:
     """No other code has it."""
-    assert [code for code in CODES if is_start_mail_input(code)] == [354]
     assert [code for code in CODES if is_auth_continue(code)] == [334]
     assert [code for code in CODES if is_closing(code)] == [421]
     assert [code for code in CODES if is_too_many_connections(code)] == [432]

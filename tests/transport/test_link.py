@@ -725,7 +725,7 @@ def test_more_replies_than_are_due_end_a_group_that_is_being_written(replies: in
         yield Block(b"x" * 40000)
         codes = []
         for _ in range(3):
-            codes.append(cast("RawReply", (yield Receive(Stage.RCPT))).code)  # noqa: PERF401 -- no yield in a comprehension
+            codes.append(cast("tuple[RawReply]", (yield Receive(Stage.RCPT)))[0].code)  # noqa: PERF401 -- no yield in a comprehension
         return codes
 
     with theirs:

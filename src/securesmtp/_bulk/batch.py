@@ -11,6 +11,7 @@ from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
 from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import Attempt, Delivery
+from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._tracebacks import drop_frames
 
@@ -97,6 +98,8 @@ class Batch:
         if left:
             # This connection is one too many: no further message is sent over it.
             slot.messages_left, self.leaves = 0, True
+        elif is_used_up(session.transactions, end):
+            slot.messages_left = 0
         # Not counted as a try if the worker leaves: the run has one worker less each time.
         may_resend = self.leaves or not job.was_resent
         if not isinstance(end, Delivery) and may_resend and self._can_resend(session, end):
@@ -119,4 +122,4 @@ class Batch:
         if is_login_lost and session.transactions == 1:
             # The message is tried once more, and then no other one.
             core.last_login_was_lost = True
-        return is_login_lost or can_resend(error)
+        return is_login_lost or is_used_up(session.transactions, error) or can_resend(error)

@@ -1,12 +1,11 @@
 """
 One run of `send_many`: what becomes of each of its messages, and how many workers it has.
 
-Nothing here waits: a worker asks what to do next, and does it, in a thread or otherwise.
+Nothing here waits: a worker asks what to do next, and does it. All workers of a run are in one thread.
 """
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
@@ -31,6 +30,7 @@ from securesmtp.errors import AuthenticationError, ConnectError, SecureSMTPError
 from securesmtp.events import FewerConnections, is_interrupt
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from email.message import Message
@@ -73,7 +73,6 @@ class Run:
         self.most_workers = settings.max_connections
         self.ahead = 2 * self.most_workers * window
         self.octets = 2 * self.most_workers * settings.window.octets
-        self._lock = threading.Lock()
         self._allowed = settings.max_connections
         self._state = State(0, settings.max_connect_failures)
 
@@ -94,34 +93,27 @@ class Run:
 
     def enter(self) -> bool:
         """Add a worker, and return whether there is room for it."""
-        with self._lock:
-            room = self._state.workers < self._allowed
-            if room:
-                self._state = replace(self._state, workers=self._state.workers + 1)
-            return room
+        room = self._state.workers < self._allowed
+        if room:
+            self._state = replace(self._state, workers=self._state.workers + 1)
+        return room
 
     def leave(self) -> None:
         """Take back a worker that has nothing more to do."""
-        with self._lock:
-            self._state = replace(self._state, workers=self._state.workers - 1)
+        self._state = replace(self._state, workers=self._state.workers - 1)
 
     def note_connection(self) -> None:
         """Note that a worker has a session."""
         state = self._state
-        # Mostly nothing is new: a lock for each small message would show (measured).
+        # Mostly nothing is new.
         if not state.has_connected or state.failures or state.login_refused or state.login_skipped:
-            with self._lock:
-                self._state = replace(
-                    self._state, has_connected=True, failures=0, login_refused=False, login_skipped=False
-                )
+            self._state = replace(self._state, has_connected=True, failures=0, login_refused=False, login_skipped=False)
 
     def take_login_permit(self) -> bool:
         """Return True once if the last worker is to log in even while the mailer pauses logins."""
         if not self._state.has_login_permit:
             return False
-        # Only the last worker gets it, so no other one asks meanwhile.
-        with self._lock:
-            self._state = replace(self._state, has_login_permit=False)
+        self._state = replace(self._state, has_login_permit=False)
         return True
 
     @property
@@ -177,13 +169,12 @@ class Run:
 
     def judge_failure(self, error: Exception) -> tuple[Verdict, int]:
         """Return what to do after *error*, which kept a worker from a session, and how many workers are left."""
-        with self._lock:
-            verdict, self._state = judge(error, self._state)
-            if verdict is Verdict.LEAVE:
-                self._allowed = self._state.workers
-            if self._state.has_ended and self.fatal_error is None:
-                self.fatal_error = error
-            return verdict, self._state.workers
+        verdict, self._state = judge(error, self._state)
+        if verdict is Verdict.LEAVE:
+            self._allowed = self._state.workers
+        if self._state.has_ended and self.fatal_error is None:
+            self.fatal_error = error
+        return verdict, self._state.workers
 
     def shrink_after(self, end: object) -> int:
         """Let a worker leave if *end* is a connection limit; return how many are left, 0 if it stays."""
@@ -191,12 +182,11 @@ class Run:
 
     def shrink(self) -> int:
         """Let a worker leave, unless it is the last; return how many are left, 0 if it stays."""
-        with self._lock:
-            left = self._state.workers - 1
-            if left:
-                self._allowed = left
-                self._state = replace(self._state, workers=left)
-            return left
+        left = self._state.workers - 1
+        if left:
+            self._allowed = left
+            self._state = replace(self._state, workers=left)
+        return left
 
     def emit_fewer(self, left: int, reason: object) -> None:
         """Emit that the run goes on with fewer connections."""

@@ -71,10 +71,15 @@ class CommandGroup:
 
 @dataclass(slots=True)
 class Receive:
-    """Read one reply within the time limit. The answer is a `RawReply`."""
+    """
+    Read one reply within the time limit, and with it up to *more* that have come. The answer is a tuple of `RawReply`.
+
+    Only replies of the same message belong together: a dialogue that fails reads no reply of another.
+    """
 
     stage: Stage
     limit: Limit = "command"
+    more: int = 0
 
 
 @dataclass(slots=True)
@@ -174,7 +179,9 @@ class SetDeadline:
 Computation: TypeAlias = FetchPassword | FetchToken | Adapt | Respond
 IOEffect: TypeAlias = Connect | Send | CommandGroup | Receive | Upgrade | ReadBinding | Block | SetDeadline
 Effect: TypeAlias = IOEffect | Computation
-Answer: TypeAlias = Opened | RawReply | TLSInfo | ChannelBinding | Secret | Submission | Response | bool | None
+Answer: TypeAlias = (
+    Opened | tuple[RawReply, ...] | TLSInfo | ChannelBinding | Secret | Submission | Response | bool | None
+)
 Dialogue: TypeAlias = Generator[Effect, Answer, T]
 
 
@@ -185,7 +192,12 @@ def connect() -> Dialogue[Opened]:
 
 def receive(stage: Stage, limit: Limit = "command") -> Dialogue[RawReply]:
     """Read one reply, whatever its code."""
-    return _checked(RawReply, (yield Receive(stage, limit)))
+    return (yield from receive_some(Receive(stage, limit)))[0]
+
+
+def receive_some(effect: Receive) -> Dialogue[tuple[RawReply, ...]]:
+    """Read at least one reply."""
+    return _checked(tuple, (yield effect))
 
 
 def upgrade() -> Dialogue[TLSInfo]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from securesmtp._protocol.content import BLOCK
 from securesmtp._protocol.failures import server_closing_error
 from securesmtp._protocol.kept_replies import KeptReplies
-from securesmtp._protocol.replies import is_closing, is_refusal, is_start_mail_input
+from securesmtp._protocol.replies import SERVICE_CLOSING, START_MAIL_INPUT, is_closing, is_refusal
 from securesmtp._protocol.wire import ReplyReader
 from securesmtp.errors import ConnectError, DowngradeError, ProtocolError, TLSError
 
@@ -216,12 +216,31 @@ class Exchange:
             return None
         raw = self._kept.take() if self._kept else self._next_checked(0)
         if raw is not None:
-            # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
-            if not is_start_mail_input(raw.code):
-                self._command_ends.popleft()
-            if is_closing(raw.code):
-                self.is_closing = True
+            self._note_reply(raw)
         return raw
+
+    def remembered_replies(self, most: int) -> list[RawReply]:
+        """
+        Return so many replies at *most* that are due, have come, and are none but such as came before.
+
+        Each of them would be the result of `next_reply`, which would not raise an error.
+        """
+        found: list[RawReply] = []
+        ends = self._command_ends
+        while len(found) < most and not self._kept and ends and ends[0] <= self.written:
+            raw = self._reader.next_remembered()
+            if raw is None:
+                break
+            self._note_reply(raw)
+            found.append(raw)
+        return found
+
+    def _note_reply(self, raw: RawReply) -> None:
+        # RFC 5321 §4.3.2: 354 is half a reply; the other half comes when the content has been sent.
+        if raw.code != START_MAIL_INPUT:
+            self._command_ends.popleft()
+        if raw.code == SERVICE_CLOSING:
+            self.is_closing = True
 
     def keep_replies(self) -> bool:
         """Keep each complete reply that is due for `next_reply`; return whether there were any."""

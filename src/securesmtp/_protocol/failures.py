@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.hints import refusal_hint
-from securesmtp._protocol.replies import is_closing, is_refusal, is_temporary
-from securesmtp._values import Stage
+from securesmtp._protocol.replies import is_closing, is_end_of_messages, is_refusal, is_temporary
+from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
     ConnectError,
     DataRefusedError,
@@ -121,3 +121,14 @@ def find_interrupt(error: BaseException) -> ConnectError | None:
             return cause
         cause = cause.__cause__
     return None
+
+
+def is_used_up(transactions: int, error: object) -> bool:
+    """Return whether *error* refuses the last of so many *transactions* because their connection has carried enough."""
+    return (
+        isinstance(error, SecureSMTPError)
+        and error.reply is not None
+        and transactions > 1
+        and error.outcome is not Outcome.UNKNOWN
+        and is_end_of_messages(error.stage, error.reply.code)
+    )

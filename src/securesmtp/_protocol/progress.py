@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.address import Mailbox
     from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.wire import RawReply
 
 # The reply for each recipient, and the reply that accepted the content.
 TransactionResult: TypeAlias = tuple[tuple[Recipient, ...], Reply]
@@ -73,9 +74,7 @@ class Progress:
 class ReplyBudget:
     """The memory for the replies in one receipt: all of their text up to `KEPT_IN_ALL`, then a part of each."""
 
-    def __init__(self) -> None:
-        """Start with the whole budget."""
-        self._left = KEPT_IN_ALL
+    _left = KEPT_IN_ALL
 
     def cut(self, reply: Reply) -> Reply:
         """Return *reply*, or once the budget is used up the start of it; the codes are kept in any case."""
@@ -87,8 +86,13 @@ class ReplyBudget:
 
 
 def read_final_reply() -> Dialogue[Reply]:
-    """Return the reply to the content: 250 or a refusal."""
-    reply = (yield from receive(Stage.CONTENT, "final")).reply()
+    """Return the reply to the content, checked by `check_final_reply`."""
+    return check_final_reply((yield from receive(Stage.CONTENT, "final")))
+
+
+def check_final_reply(raw: RawReply) -> Reply:
+    """Return the reply to the content if it is 250 or a refusal; any other is a `ProtocolError`."""
+    reply = raw.reply()
     if not is_positive(Stage.CONTENT, reply.code) and not is_refusal(reply.code):
         message = f'the server replied "{reply}" to the content'
         raise ProtocolError(message, stage=Stage.CONTENT, reply=reply)

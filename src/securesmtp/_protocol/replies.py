@@ -38,6 +38,8 @@ START_MAIL_INPUT = 354
 AUTH_CONTINUE = 334
 # RFC 5321 §3.8: the server closes the connection after this reply.
 SERVICE_CLOSING = 421
+# RFC 5321 §4.2.3.
+INSUFFICIENT_STORAGE = 452
 # Microsoft Exchange refuses with it when an account has too many connections. RFC 4954 §6 has it for AUTH only: the
 # password must be stored in another form first.
 TOO_MANY_CONNECTIONS = 432
@@ -84,11 +86,6 @@ def is_closing(code: int) -> bool:
     return code == SERVICE_CLOSING
 
 
-def is_start_mail_input(code: int) -> bool:
-    """Return whether the server now waits for the content of a message (RFC 5321 §4.1.1.4)."""
-    return code == START_MAIL_INPUT
-
-
 def is_auth_continue(code: int) -> bool:
     """Return whether the server now waits for a SASL response (RFC 4954 §4)."""
     return code == AUTH_CONTINUE
@@ -102,6 +99,16 @@ def is_bad_sequence(code: int) -> bool:
 def is_too_many_connections(code: int) -> bool:
     """Return whether the account has too many connections open; some servers say this with other codes, in words."""
     return code == TOO_MANY_CONNECTIONS
+
+
+def is_end_of_messages(stage: Stage, code: int) -> bool:
+    """
+    Return whether the server may refuse a message because its connection has carried enough of them.
+
+    OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). The first message of a connection is
+    not refused for that.
+    """
+    return stage is Stage.MAIL and code in {SERVICE_CLOSING, INSUFFICIENT_STORAGE}
 
 
 def is_login_required(stage: Stage, code: int) -> bool:

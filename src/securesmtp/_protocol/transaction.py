@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from securesmtp._protocol.commands import mail_command, rcpt_command
 from securesmtp._protocol.content import BLOCK, EMPTY
-from securesmtp._protocol.dialogue import Session, check_reply, expect_reply, reset, send_command
-from securesmtp._protocol.effects import CommandGroup, receive
+from securesmtp._protocol.dialogue import Session, check_reply, reset, send_command
+from securesmtp._protocol.effects import CommandGroup, Receive, receive_some
 from securesmtp._protocol.failures import (
     end_session,
     keep_session,
@@ -25,7 +25,14 @@ from securesmtp._protocol.failures import (
     refusal_error,
     server_closing_error,
 )
-from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult, read_final_reply, to_recipient
+from securesmtp._protocol.progress import (
+    Progress,
+    ReplyBudget,
+    TransactionResult,
+    check_final_reply,
+    read_final_reply,
+    to_recipient,
+)
 from securesmtp._protocol.replies import is_bad_sequence, is_closing, is_command_unsupported, is_positive, is_refusal
 from securesmtp._protocol.wire import Line, line
 from securesmtp._values import Recipient, Reply, Stage
@@ -40,8 +47,9 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from securesmtp._protocol.effects import Dialogue
+    from securesmtp._protocol.effects import Dialogue, Limit
     from securesmtp._protocol.message import Submission
+    from securesmtp._protocol.wire import RawReply
 
 Partial: TypeAlias = Literal["raise", "allow"]
 _RSET, _DATA = line(b"RSET"), line(b"DATA")
@@ -100,6 +108,9 @@ class Transaction(Progress):
             self._with_envelope = self._with_envelope and not overlap.hold_chunk and self.content.size <= BLOCK
         self._recipients: tuple[Recipient, ...] = ()
         self._refusal: SecureSMTPError | None = None
+        # How many replies to the group are still to be checked, and those of them that were read.
+        self._replies_left = 0
+        self._replies: tuple[RawReply, ...] = ()
 
     def send_envelope(self) -> Dialogue[None]:
         """Write the envelope in one group."""
@@ -110,6 +121,7 @@ class Transaction(Progress):
             lines.append(self._bdat() if self._by_chunk else _DATA)
         self._session.transactions += 1
         self._session.needs_reset = False
+        self._replies_left = len(lines)
         yield CommandGroup(tuple(lines), Stage.MAIL)
         if self._with_envelope and self._by_chunk:
             yield from self.write_content(iter((self.content.whole_chunk(),)), coalesce=self._coalesce)
@@ -145,7 +157,7 @@ class Transaction(Progress):
     def _read_data_reply(self) -> Dialogue[bool]:
         """Send DATA if that was not done yet, read the reply, and return whether the server waits for the content."""
         if self._with_envelope:
-            reply = yield from expect_reply(Stage.DATA, "data")
+            reply = check_reply((yield from self._receive(Stage.DATA, "data")), Stage.DATA)
         else:
             reply = yield from send_command(_DATA, Stage.DATA, "data")
         if is_positive(Stage.DATA, reply.code):
@@ -164,7 +176,7 @@ class Transaction(Progress):
         try:
             if self._with_envelope and self._by_chunk:
                 yield from self._read_envelope_replies()
-            reply = yield from read_final_reply()
+            reply = check_final_reply((yield from self._receive(Stage.CONTENT, "final")))
         except RefusedError:
             raise
         except SecureSMTPError as error:
@@ -224,13 +236,21 @@ class Transaction(Progress):
     def _read_envelope_reply(self, stage: Stage) -> Dialogue[tuple[Reply, SecureSMTPError | None]]:
         """Return the next reply, and the error that it means for the message if no later reply decides otherwise."""
         try:
-            return check_reply((yield from receive(stage)), stage), None
+            return check_reply((yield from self._receive(stage)), stage), None
         except (AuthenticationError, ConnectError) as error:
             # After its content was written, all replies to a transaction are read: a server was seen to reply 421 to
             # RCPT and then accept the chunk behind it.
             if error.reply is None or (not self.is_fully_sent and isinstance(error, ConnectError)):
                 raise
             return error.reply, error
+
+    def _receive(self, stage: Stage, limit: Limit = "command") -> Dialogue[RawReply]:
+        """Return the next reply, whatever its code."""
+        self._replies_left -= 1
+        if not self._replies:
+            self._replies = yield from receive_some(Receive(stage, limit, max(self._replies_left, 0)))
+        raw, self._replies = self._replies[0], self._replies[1:]
+        return raw
 
 
 def run_pipelined(transaction: Transaction) -> Dialogue[TransactionResult]:

@@ -188,22 +188,32 @@ class ReplyReader:
         Raises:
             ProtocolError: The bytes cannot become a well-formed reply within the limits.
         """
+        if not self._buffer:
+            return None
         reply = self._next()
         if isinstance(reply, str):
             raise ProtocolError(reply)
         return reply
 
+    def next_remembered(self) -> RawReply | None:
+        """Return the next reply if it is one that has come before; None if it is another, or not complete."""
+        if self._version is not self._memory.version:
+            self._remembered, self._version = {}, self._memory.version
+        remembered = self._remembered.get(whole := self._whole_line())
+        if remembered is not None:
+            del self._buffer[: len(whole)]
+        return remembered
+
+    def _whole_line(self) -> bytes:
+        """Return the next line if it is the first of a reply, and short; without one, nothing."""
+        return b"" if self._lines else bytes(self._buffer[: self._buffer.find(b"\n", 0, _MAX_REMEMBERED_LINE) + 1])
+
     # These return the message of an error, and `next` raises it: a traceback through them would show the raw line.
 
     def _next(self) -> RawReply | str | None:
-        end = 0 if self._lines else self._buffer.find(b"\n", 0, _MAX_REMEMBERED_LINE) + 1
-        whole = bytes(self._buffer[:end])
-        if whole:
-            if self._version is not self._memory.version:
-                self._remembered, self._version = {}, self._memory.version
-            if (remembered := self._remembered.get(whole)) is not None:
-                del self._buffer[:end]
-                return remembered
+        if (remembered := self.next_remembered()) is not None:
+            return remembered
+        whole = self._whole_line()
         reply = self._parse()
         # A line that was redacted is not kept, and a challenge is never the same.
         if whole and isinstance(reply, RawReply) and reply.lines == (whole[4:-2],) and not reply.challenge:

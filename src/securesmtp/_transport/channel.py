@@ -65,6 +65,7 @@ class Channel:
         sock: The socket; None without a connection.
         addresses: The IP addresses of the host.
         address: The one that it is connected to.
+        is_aborted: Whether `abort` was called.
     """
 
     def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
@@ -75,7 +76,7 @@ class Channel:
         self._settings, self._context = settings, context
         self._records: RecordLayer | None = None
         self._process = current_process()
-        self._aborted = False
+        self.is_aborted = False
         # The sockets that are connecting, for `abort`.
         self._connecting: list[socket.socket] = []
 
@@ -270,7 +271,7 @@ class Channel:
 
     def abort(self) -> None:
         """Shut the connection down from another thread: a wait for it ends, and the thread that uses it closes it."""
-        self._aborted = True
+        self.is_aborted = True
         for sock in (*self._connecting, self.sock):
             if sock is not None:
                 with SuppressErrors(OSError):
@@ -283,7 +284,7 @@ class Channel:
         Raises:
             ConnectError: It was called.
         """
-        if self._aborted:
+        if self.is_aborted:
             raise aborted_error()
 
 

@@ -80,8 +80,8 @@ class Connection:
         self._mode = settings.mode
         # Stays False unless a dialogue ends cleanly, so an interrupt anywhere leaves the connection unusable.
         self._ended_cleanly = False
-        # A reply that was read and that the dialogue does not have yet.
-        self._reply: RawReply | None = None
+        # Replies that were read and that the dialogue does not have yet.
+        self._replies: tuple[RawReply, ...] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -131,7 +131,7 @@ class Connection:
             if self.exchange.ended and self.is_open:
                 transfer.close_ended()
             # A traceback has the message in it.
-            self._reply = transfer.failure = None
+            self._replies = transfer.failure = None
             transfer.was_silent = False
 
     def _perform_all(self, dialogue: Dialogue[T]) -> Steps[T]:
@@ -140,11 +140,11 @@ class Connection:
             while True:
                 try:
                     steps = self._perform(effect)
-                    answer = self._reply if steps is None else (yield from steps)
+                    answer = self._replies if steps is None else (yield from steps)
                 except Exception as raised:  # noqa: BLE001 -- raised again unless the effect failed
                     effect = dialogue.throw(self._error_of(effect, raised))
                 else:
-                    self._reply = None
+                    self._replies = None
                     effect = dialogue.send(answer)
                 if self.exchange.close_reason is not None and self.is_open:
                     self.transfer.close_ended()
@@ -168,8 +168,8 @@ class Connection:
         """Have *dialogue* decide what became of its message, now that *error* has ended the connection."""
         # If the interrupt struck inside the dialogue, it has ended, and these calls do nothing.
         with suppress(StopIteration, SecureSMTPError):
-            if self._reply is not None:
-                dialogue.send(self._reply)
+            if self._replies is not None:
+                dialogue.send(self._replies)
             while True:
                 dialogue.throw(interrupt_error(error, self.limit.stage))
 
@@ -181,7 +181,7 @@ class Connection:
 
     def greet(self) -> Steps[RawReply]:
         """Read the greeting."""
-        return (yield from self.transfer.wait_for_reply(Receive(Stage.GREETING)))
+        return (yield from self.transfer.wait_for_replies(Receive(Stage.GREETING)))[0]
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> Steps[None]:
         """Run the last *dialogue* if the session is usable, and close in any case; its errors do not matter."""
@@ -212,11 +212,11 @@ class Connection:
     # Effects.
 
     def _perform(self, effect: Effect) -> Steps[Answer] | None:
-        """Return the steps that lead to the answer to *effect*; None if it is performed, and `_reply` is the answer."""
+        """Return the steps that lead to the answer to *effect*; None if it is performed, and `_replies` is it."""
         match effect:
             case Receive():
-                self._reply = self.transfer.next_reply(effect)
-                return self._receive(effect) if self._reply is None else None
+                self._replies = self.transfer.next_replies(effect)
+                return self._receive(effect) if self._replies is None else None
             case Block():
                 return self.transfer.send_block(effect)
             case CommandGroup():
@@ -250,9 +250,9 @@ class Connection:
         # What ended the connection for the message before is not the error of this one.
         self.transfer.failure = None
 
-    def _receive(self, effect: Receive) -> Steps[RawReply]:
-        self._reply = yield from self.transfer.wait_for_reply(effect)
-        return self._reply
+    def _receive(self, effect: Receive) -> Steps[tuple[RawReply, ...]]:
+        self._replies = yield from self.transfer.wait_for_replies(effect)
+        return self._replies
 
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")

@@ -108,8 +108,9 @@ class Pool:
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
-        with SuppressErrors(IndexError):  # the queue is empty
-            self._waiters[0].wake()
+        if self._waiters:
+            with SuppressErrors(IndexError):  # the queue is empty now
+                self._waiters[0].wake()
 
     def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
         """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""

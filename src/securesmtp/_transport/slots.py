@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     FetchPassword: TypeAlias = Callable[[Callable[[], Any] | Tokens, Deadline | None, list[Lease]], Any]
 
 T = TypeVar("T")
+# More messages than any connection carries.
+_UNLIMITED = 1 << 60
 
 
 class Slots(Generic[L]):
@@ -220,7 +222,8 @@ class Slots(Generic[L]):
         self._emit(Connecting(*self.endpoint))
         began = monotonic()
         session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
-        slot.messages_left = self._settings.max_messages
+        most = self._settings.max_messages
+        slot.messages_left = _UNLIMITED if most is None else most
         with self._closing_on_error(slot):
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
         return session

@@ -78,7 +78,7 @@ class RecordLayer:
                 does not read.
         """
         try:
-            if self.pending():
+            if self._incoming.pending or self.tls.pending():
                 # The buffer may hold only part of a record.
                 with suppress(ssl.SSLWantReadError):
                     return self._call_tls(self.tls.read, size)

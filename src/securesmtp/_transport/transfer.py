@@ -108,7 +108,7 @@ class Transfer:
                 raise error from error.__cause__
         if is_early or self.exchange.is_answered_early:
             effect = Receive(Stage.CONTENT)
-            raise early_reply_error(self.next_reply(effect) or (yield from self.wait_for_reply(effect)))
+            raise early_reply_error((self.next_replies(effect) or (yield from self.wait_for_replies(effect)))[0])
         return is_lost
 
     def _write(self, data: memoryview) -> Steps[None]:
@@ -147,16 +147,18 @@ class Transfer:
 
     # What is received.
 
-    def next_reply(self, effect: Receive) -> RawReply | None:
-        """Return the next reply if it has come; None if it has to be waited for."""
+    def next_replies(self, effect: Receive) -> tuple[RawReply, ...] | None:
+        """Return the next replies, as `Receive` says, if one has come; None if it has to be waited for."""
         self.limit.enter(effect.stage, effect.limit)
         raw = self.exchange.next_reply()
-        if raw is not None:
-            self.channel.note_reply()
-        return raw
+        return None if raw is None else self._with_more(raw, effect)
 
-    def wait_for_reply(self, effect: Receive) -> Steps[RawReply]:
-        """Wait for the next reply, which has not come yet, and return it."""
+    def _with_more(self, raw: RawReply, effect: Receive) -> tuple[RawReply, ...]:
+        self.channel.note_reply()
+        return (raw, *self.exchange.remembered_replies(effect.more)) if effect.more else (raw,)
+
+    def wait_for_replies(self, effect: Receive) -> Steps[tuple[RawReply, ...]]:
+        """Wait for the next reply, which has not come yet, and return it with what `Receive` says."""
         self.limit.enter(effect.stage, effect.limit)
         exchange = self.exchange
         # If only what is held back can bring a reply, it is written first.
@@ -182,8 +184,7 @@ class Transfer:
             else:
                 if not has_come and exchange.has_held_bytes:
                     yield from self._flush()
-        self.channel.note_reply()
-        return raw
+        return self._with_more(raw, effect)
 
     def _wait_and_read(self) -> Steps[None]:
         try:
@@ -211,7 +212,8 @@ class Transfer:
 
     def _read_available(self) -> bool:
         """Read what has come, without waiting; return whether anything has."""
-        self.connected_socket()
+        if self.channel.sock is None:
+            self.connected_socket()
         data = self.channel.read()
         if data is None:
             return False
@@ -300,7 +302,8 @@ class Transfer:
         return ours
 
     def _check(self) -> None:
-        self.channel.refuse_if_aborted()
+        if self.channel.is_aborted:
+            self.channel.refuse_if_aborted()
         self.limit.check()
 
     def _read_last_words(self) -> None:

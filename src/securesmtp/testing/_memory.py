@@ -25,6 +25,7 @@ from securesmtp.testing._peer import ADDRESS, Peer
 if TYPE_CHECKING:
     from email.message import Message
 
+    from securesmtp._protocol.delivery import Attempt
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Answer, Dialogue
     from securesmtp._protocol.message import Submission
@@ -63,7 +64,8 @@ class MemoryServer:
         try:
             core.refuse_if_closed()
             with self._lock:
-                receipt = self._play(self._delivery(sending, submission, partial))
+                peer = Peer(self.rules, core.settings)
+                receipt = _play(self._delivery(sending, submission, partial, peer.attempt), peer)
         except SecureSMTPError as error:
             core.record_error(sending, error)
             raise
@@ -96,11 +98,12 @@ class MemoryServer:
         core, refusal = self._core, None
         core.refuse_if_closed()
         try:
-            session = self._play(self._open())
+            peer = Peer(self.rules, core.settings)
+            session = _play(self._open(), peer)
             if core.settings.login is not None:
                 try:
-                    self._play(pick_mechanism(session, core.settings.login))
-                    self._play(self._login(session))
+                    _play(pick_mechanism(session, core.settings.login), peer)
+                    _play(self._login(session), peer)
                 except AuthenticationError as error:
                     refusal = error
                     core.report_error(error)
@@ -121,29 +124,28 @@ class MemoryServer:
         if self.rules.fault == "bad_login":
             yield from authenticate(session, Password("me", "refused"))
 
-    def _delivery(self, sending: Sending, submission: Submission, partial: Partial) -> Dialogue[Receipt]:
+    def _delivery(
+        self, sending: Sending, submission: Submission, partial: Partial, attempt: Attempt
+    ) -> Dialogue[Receipt]:
         session = yield from self._open()
         yield from self._login(session)
-        delivery = yield from deliver(session, submission, partial)
+        delivery = yield from deliver(session, submission, partial, attempt=attempt)
         return sending.accept(session, submission, delivery)
 
-    def _play(self, dialogue: Dialogue[T]) -> T:
-        """Answer the effects of *dialogue* until it ends."""
-        peer, answer, failure = (
-            Peer(self.rules, self._core.settings),
-            cast("Answer", None),
-            cast("Exception | None", None),
-        )
-        try:
-            while True:
-                effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
-                answer, failure = None, None
-                try:
-                    answer = peer.answer(effect)
-                except Exception as error:  # noqa: BLE001 -- as a connection does
-                    failure = error
-        except StopIteration as stop:
-            return cast("T", stop.value)
+
+def _play(dialogue: Dialogue[T], peer: Peer) -> T:
+    """Have *peer* answer the effects of *dialogue* until it ends."""
+    answer, failure = cast("Answer", None), cast("Exception | None", None)
+    try:
+        while True:
+            effect = dialogue.send(answer) if failure is None else dialogue.throw(failure)
+            answer, failure = None, None
+            try:
+                answer = peer.answer(effect)
+            except Exception as error:  # noqa: BLE001 -- as a connection does
+                failure = error
+    except StopIteration as stop:
+        return cast("T", stop.value)
 
 
 def check_memory_fault(name: FaultName | None) -> None:

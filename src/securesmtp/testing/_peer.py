@@ -10,6 +10,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
+from securesmtp._protocol.delivery import Attempt
 from securesmtp._protocol.effects import Adapt, Block, Connect, FetchPassword, Opened, Receive, Respond, Send, Upgrade
 from securesmtp._protocol.sasl.logins import identity
 from securesmtp._protocol.wire import RawReply
@@ -47,7 +48,12 @@ _TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 
 
 class Peer:
-    """The server's side of one connection."""
+    """
+    The server's side of one connection.
+
+    Attributes:
+        attempt: The account of the message that is sent over it.
+    """
 
     def __init__(self, rules: Rules, settings: Settings) -> None:
         """Wait for the client of a mailer with these *settings*."""
@@ -55,7 +61,7 @@ class Peer:
         self._replies = deque[RawReply]()
         self._is_encrypted = False
         self._mail_from, self._recipients = "", list[str]()
-        self._submission: Submission | None = None
+        self.attempt = Attempt()
 
     def answer(self, effect: Effect) -> Answer:
         """
@@ -72,13 +78,10 @@ class Peer:
             case Send():
                 self._replies.append(_reply(self._reply_to(effect.line.data)))
             case Receive():
-                return self._replies.popleft() if self._replies else self._take_message()
+                return (self._replies.popleft() if self._replies else self._take_message(),)
             case Block() if self._rules.fault == "drops_in_content":
                 raise ConnectError("the connection was cut", stage=Stage.CONTENT, retryable=True)
-            case Adapt():
-                self._submission = effect.perform()
-                return self._submission
-            case FetchPassword() | Respond():
+            case Adapt() | FetchPassword() | Respond():
                 return effect.perform()
         return None
 
@@ -137,7 +140,7 @@ class Peer:
 
     def _take_message(self) -> RawReply:
         """Keep the message whose content was written, and return the reply to it."""
-        content = b"".join(cast("Submission", self._submission).content.chunk())
+        content = b"".join(cast("Submission", self.attempt.adapted).content.chunk())
         login = self._settings.login
         username = None if login is None else identity(login)
         number = self._rules.accept(Received(self._mail_from, tuple(self._recipients), content, username, _TLS))

@@ -14,7 +14,7 @@ from scripted import Mode
 from securesmtp import Envelope, Outcome, SecureMailer
 from servers.real import ALICE, BOB, Account, RealServer
 
-pytestmark = pytest.mark.faces("real servers", sample=(4, 1))
+pytestmark = pytest.mark.faces("real servers", sample=(5, 1))
 
 LIMIT, COUNT = 100, 130
 RAW = (
@@ -48,7 +48,9 @@ def send_each(mailer: SecureMailer, contents: Iterable[bytes]) -> None:
 
 
 # "session": without PIPELINING among the server's extensions, no command may come before the last reply.
-@pytest.mark.parametrize(("send", "pipelining"), [(send_many, "session"), (send_each, "message")])
+@pytest.mark.parametrize(
+    ("send", "pipelining"), [(send_many, "session"), (send_many, "message"), (send_each, "message")]
+)
 def test_what_a_connection_does_not_take_goes_over_a_new_one(
     opensmtpd: RealServer, connect: Mailer, send: Callable[..., None], pipelining: str
 ) -> None:

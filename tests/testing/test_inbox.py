@@ -242,4 +242,3 @@ def test_the_public_names_are_what_is_there() -> None:
     assert all(getattr(testing, name) is not None for name in testing.__all__)
     with pytest.raises(AttributeError, match="MailSever"):
         testing.MailSever  # noqa: B018 -- the look-up is the test
-    assert testing.LocalServer(username="me", password="it").login == ("me", "it")

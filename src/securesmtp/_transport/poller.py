@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
-from securesmtp._transport.channel import PAUSE, READ
+from securesmtp._transport.channel import READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
 from securesmtp._transport.steps import Sleep
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._transport.channel import Steps
+    from securesmtp._transport.connection import Connection
     from securesmtp._transport.link import Link
 
 T = TypeVar("T")
@@ -253,30 +254,29 @@ class Poller:
 
     def _has_to_wait(self, task: Task, wanted: object) -> bool:
         """Begin what *task* wants, and return whether it is resumed later."""
+        link = task.link
         match wanted:
-            case int():
-                if wanted == PAUSE:
-                    self._ready.append((task, None, None))
-                else:
-                    self._wait_for_socket(task, wanted)
             case Adapt():
                 return False
             case Visit():
                 task.link = wanted.link
                 task.frames.append(wanted.link.connection.run(wanted.dialogue))
                 return False
+            case 0:  # PAUSE
+                self._ready.append((task, None, None))
+            case int() if link is not None:
+                self._wait_for_socket(task, link.connection, wanted)
+            case Opening() if link is not None:
+                self._call_in_thread(task, link.open)
             case Sleep():
                 wanted.perform()
-            case Opening():
-                self._call_in_thread(task, _link_of(task).open)
             case FetchPassword() | FetchToken() | Respond():
                 self._call_in_thread(task, wanted.perform)
             case _:  # never
                 raise AssertionError(wanted)
         return True
 
-    def _wait_for_socket(self, task: Task, events: int) -> None:
-        connection = _link_of(task).connection
+    def _wait_for_socket(self, task: Task, connection: Connection, events: int) -> None:
         limit = monotonic() + connection.patience()
         connection.channel.acknowledge()
         number = connection.channel.connected_socket().fileno()
@@ -304,12 +304,4 @@ class Poller:
 
 def _leave(task: Task) -> None:
     task.frames.pop()
-    if len(task.frames) <= 1:
-        task.link = None
-
-
-def _link_of(task: Task) -> Link:
-    if task.link is None:
-        message = "the task visits no connection"
-        raise RuntimeError(message)
-    return task.link
+    task.link = None

@@ -35,13 +35,15 @@ from securesmtp import (
     _results,
     _workers,
 )
+from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._results import Progress, Results, in_order
-from securesmtp._transport.poller import Poller, Task
-from securesmtp._workers import Backlog, Workers
+from securesmtp._transport.poller import Poller
+from securesmtp._transport.task import Task
+from securesmtp._workers import Workers
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 

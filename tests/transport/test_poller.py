@@ -16,8 +16,9 @@ from securesmtp import Envelope, Outcome, SecureSMTPError
 from securesmtp._protocol.effects import FetchPassword
 from securesmtp._transport.channel import PAUSE, READ
 from securesmtp._transport.connection import OPENING
-from securesmtp._transport.poller import Poller, Task
+from securesmtp._transport.poller import Poller
 from securesmtp._transport.steps import Sleep
+from securesmtp._transport.task import Task
 from securesmtp.events import Closed, Event, Sent
 
 Steps = Generator[Any, Any, None]

@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
@@ -25,73 +24,15 @@ from securesmtp._transport.channel import READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
 from securesmtp._transport.steps import Sleep
+from securesmtp._transport.task import Task, Visit
 
 if TYPE_CHECKING:
     import selectors
 
-    from securesmtp._protocol.effects import Dialogue
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.connection import Connection
-    from securesmtp._transport.link import Link
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Visit(Generic[T]):
-    """Run *dialogue* over *link*: resumed with its value."""
-
-    link: Link
-    dialogue: Dialogue[T]
-
-    def perform(self) -> T:
-        """Do it in this thread."""
-        return self.link.run(self.dialogue)
-
-
-class Task:
-    """
-    Steps that a poller runs.
-
-    Attributes:
-        frames: The steps, and above them those of the connection that they visit: the last of them run.
-        link: That connection; None while they visit none.
-        until: When its wait ends at the latest; None while it does not wait, or without a limit.
-        socket: The file descriptor of the socket that it waits for; -1 if it waits for none.
-        polled_at: When it last looked whether its turn has come.
-    """
-
-    __slots__ = ("_is_asleep", "_is_woken", "_poller", "frames", "link", "polled_at", "socket", "until")
-
-    def __init__(self, poller: Poller, steps: Callable[[Task], Steps[None]]) -> None:
-        """Start before the first of *steps*."""
-        self._poller = poller
-        self.frames: list[Steps[Any]] = [steps(self)]
-        self.link: Link | None = None
-        self.until: float | None = None
-        self.socket = -1
-        self.polled_at = 0.0
-        self._is_asleep = self._is_woken = False
-
-    def wake(self) -> None:
-        """End its sleep, or the next one if it does not sleep now; any thread may call this."""
-        self._poller.call_soon(self._wake)
-
-    def wait(self, seconds: float) -> None:
-        """Begin to sleep, for so many *seconds* at most."""
-        self.until, self._is_asleep = monotonic() + seconds, True
-        if self._is_woken:
-            self._wake()
-
-    def end_sleep(self) -> None:
-        """Note that it does not sleep."""
-        self._is_asleep = self._is_woken = False
-
-    def _wake(self) -> None:
-        if self._is_asleep:
-            self._poller.resume(self)
-        else:
-            self._is_woken = True
 
 
 class Poller:
@@ -125,7 +66,7 @@ class Poller:
 
     def spawn(self, steps: Callable[[Task], Steps[None]]) -> None:
         """Add a task that runs *steps*."""
-        task = Task(self, steps)
+        task = Task(steps, self.call_soon, self.resume)
         self.tasks[task] = None
         self._ready.append((task, None, None))
 

@@ -139,12 +139,14 @@ class Workers:
         self._poller = Poller(self._assign, self._note_end_of_worker)
         self._run_tasks = mute_if_emitting(self._poller.run)
         self._awaited: Job | None = None
+        # Whether the workers have been woken because there are no more jobs.
+        self._is_ending = False
 
     def submit(self, job: Job) -> None:
         """Have *job* sent."""
         job.notify = self._note_end_of_job
         self.backlog.put(job)
-        if self.thread is None and self._most and not self._started:
+        if self.thread is None and not self._started:
             self._start()
 
     def wait_for(self, job: Job | InvalidInput) -> SendResult | BaseException:
@@ -235,8 +237,11 @@ class Workers:
     def _assign(self) -> None:
         """Wake or add a worker for each job; at the end, wake all."""
         if self.backlog.is_closed:
-            for task in self._poller.tasks:
-                task.wake()
+            # Once: one that waits for a connection would look for it again and again.
+            if not self._is_ending:
+                self._is_ending = True
+                for task in self._poller.tasks:
+                    task.wake()
             return
         for _ in range(len(self.backlog)):
             if self.idle:

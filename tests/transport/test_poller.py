@@ -6,18 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from conftest import Mailer, Serve
 from scripted import Peer, honest
-from securesmtp import Envelope, Outcome, SecureSMTPError
+from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError
 from securesmtp._protocol.effects import FetchPassword
+from securesmtp._results import Results
+from securesmtp._secret import Secret
 from securesmtp._transport.channel import PAUSE, READ
 from securesmtp._transport.connection import OPENING
 from securesmtp._transport.poller import Poller
-from securesmtp._transport.steps import Sleep
+from securesmtp._transport.slot import Lease
+from securesmtp._transport.steps import Sleep, ThreadWaiter, drive, perform
 from securesmtp._transport.task import Task
 from securesmtp.events import Closed, Event, Sent
 
@@ -167,6 +170,70 @@ def test_an_interrupt_is_thrown_into_each_task() -> None:
         poller.run(lambda: False)
     assert caught == ["told", "told"]
     assert not poller.tasks
+
+
+def test_a_result_that_comes_after_an_interrupt_is_dropped() -> None:
+    """The task waits for something else by then."""
+    ends, got, strikes = threading.Event(), list[object](), [KeyboardInterrupt()]
+
+    def late() -> str:
+        assert ends.wait(5)
+        return "late"
+
+    def asks(_: Task) -> Steps:
+        try:
+            got.append((yield FetchPassword(late)))
+        except KeyboardInterrupt:
+            ends.set()
+            # The first call ends before this one.
+            got.append((yield FetchPassword(lambda: threads[0].join(5) or "in time")))
+
+    def on_turn() -> None:
+        if strikes and threads:
+            raise strikes.pop()
+
+    threads = list[threading.Thread]()
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        start(thread)
+        threads.append(thread)
+
+    poller = Poller(on_turn, lambda _: None)
+    poller.spawn(asks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", note)
+        with pytest.raises(KeyboardInterrupt):
+            poller.run(lambda: False)
+        poller.run(lambda: not poller.tasks)
+    assert [secret.reveal() for secret in got if isinstance(secret, Secret)] == ["in time"]
+
+
+def test_a_run_that_ends_does_not_look_for_a_connection_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message waits for one that another send has."""
+    mine, claims = SecureMailer("localhost", 1, max_connections=1), list[float]()
+    lease = Lease(threading.get_ident())
+    drive(mine._pool.acquire(lease, None, ThreadWaiter), perform)
+    claim, looked = mine._pool._claim, threading.Semaphore(0)
+
+    def counting(*arguments: Any) -> Any:
+        claims.append(time.monotonic())
+        looked.release()
+        return claim(*arguments)
+
+    monkeypatch.setattr(mine._pool, "_claim", counting)
+    results = cast("Results", mine.send_many(_mails(1)))
+    reader = threading.Thread(target=list, args=(results,))
+    reader.start()
+    assert looked.acquire(timeout=5)
+    results._progress.workers.backlog.close()
+    for _ in range(6):
+        assert looked.acquire(timeout=5)
+    lease.done = True
+    mine._pool.notify()
+    reader.join(5)
+    # It was woken once, and then looked five times a second.
+    assert claims[6] - claims[0] > 0.5
 
 
 def test_waking_a_poller_that_does_not_run_does_nothing() -> None:

@@ -18,7 +18,7 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
+from securesmtp._interrupts import SuppressErrors, call_locked, raise_if_interrupt
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import READ
 from securesmtp._transport.connection import Opening
@@ -61,8 +61,9 @@ class Poller:
         # For which events each file descriptor is watched, and the task that waits for it.
         self._watched = dict[int, int]()
         self._waiting = dict[int, Task]()
-        # A byte from another thread ends the wait.
+        # A byte from another thread ends the wait. The lock keeps it from a socket that has the number of a closed one.
         self._waker: socket.socket | None = None
+        self._lock = threading.RLock()
 
     def spawn(self, steps: Callable[[Task], Steps[None]]) -> None:
         """Add a task that runs *steps*."""
@@ -77,15 +78,18 @@ class Poller:
 
     def wake(self) -> None:
         """End the wait of the thread that runs the tasks, if it waits; any thread may call this."""
-        waker = self._waker
-        if self._is_waiting and waker is not None:
-            # Its buffer is full of such bytes, or it has just been closed.
-            with SuppressErrors(OSError):
-                waker.send(b"\0")
+        if self._is_waiting:
+            call_locked(self._lock, self._send_wakeup)
+
+    def _send_wakeup(self) -> None:
+        if self._waker is not None:
+            # Its buffer is full of such bytes.
+            with SuppressErrors(BlockingIOError):
+                self._waker.send(b"\0")
 
     def resume(self, task: Task, result: object = None, error: BaseException | None = None) -> None:
         """Have *task* go on with *result*, or with *error*."""
-        task.until = None
+        task.until = task.call = None
         task.end_sleep()
         if task.socket >= 0:
             self._waiting.pop(task.socket, None)
@@ -101,8 +105,10 @@ class Poller:
                     self._wait(wakeup)
                     self._advance_ready()
         except BaseException as error:
-            for task in list(self.tasks):
-                self._advance(task, None, error)
+            self._ready.clear()
+            for task in self.tasks:
+                self.resume(task, error=error)
+            self._advance_ready()
             raise
 
     @contextmanager
@@ -117,8 +123,11 @@ class Poller:
             try:
                 yield wakeup
             finally:
-                self._waker = None
+                call_locked(self._lock, self._drop_waker)
                 self._unwatch(wakeup.fileno())
+
+    def _drop_waker(self) -> None:
+        self._waker = None
 
     def _advance_ready(self) -> None:
         # Not those that are added meanwhile: others may have something to read.
@@ -231,8 +240,9 @@ class Poller:
                 result = function()
             except BaseException as raised:  # noqa: BLE001 -- raised in the task
                 error = raised
-            self.call_soon(bind(self.resume, task, result, error))
+            self.call_soon(bind(self._end_call, task, function, result, error))
 
+        task.call = function
         # A daemon: one that hangs does not keep the program alive.
         thread = threading.Thread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
         try:
@@ -241,6 +251,13 @@ class Poller:
             raise_if_interrupt(error)
             # For example while the interpreter shuts down.
             work()
+
+    def _end_call(
+        self, task: Task, function: Callable[[], object], result: object, error: BaseException | None
+    ) -> None:
+        # An interrupt may have ended the wait for it.
+        if task.call is function:
+            self.resume(task, result, error)
 
 
 def _leave(task: Task) -> None:

@@ -17,7 +17,7 @@ from itertools import takewhile
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
-from securesmtp._interrupts import SuppressErrors
+from securesmtp._interrupts import SuppressErrors, call_locked
 from securesmtp._protocol.dialogue import quit_session
 from securesmtp._transport.link import Link
 from securesmtp._transport.overlap_support import OverlapSupport
@@ -175,17 +175,7 @@ class Pool:
             self.slots.emit_closed(reason)
 
     def _call_locked(self, do: Callable[[], T]) -> T:
-        """Call *do* with the lock held, and return what it returns; an interrupt does not leave the lock held."""
-        # Not `with`: Python 3.14 accepts an interrupt between its entry and its body (CPython issue 148874).
-        try:
-            self._lock.acquire()
-            return do()
-        finally:
-            try:  # noqa: SIM105 -- `suppress` is written in Python: an interrupt in it would leave the lock held
-                self._lock.release()
-            except RuntimeError:
-                # Not held: the interrupt ended the wait for it.
-                pass
+        return call_locked(self._lock, do)
 
     def _claim(self, lease: Lease, waiter: Waiter | None) -> tuple[Slot[Link], list[tuple[Link | None, str]]] | None:
         now = monotonic()

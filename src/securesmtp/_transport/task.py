@@ -36,11 +36,23 @@ class Task:
         frames: The steps, and above them those of the connection that they visit: the last of them run.
         link: That connection; None while they visit none.
         until: When its wait ends at the latest; None while it does not wait, or without a limit.
+        call: The function that it waits for, which is called in another thread; None if it waits for none.
         socket: The file descriptor of the socket that it waits for; -1 if it waits for none.
         polled_at: When it last looked whether its turn has come.
     """
 
-    __slots__ = ("_call_soon", "_is_asleep", "_is_woken", "_resume", "frames", "link", "polled_at", "socket", "until")
+    __slots__ = (
+        "_call_soon",
+        "_is_asleep",
+        "_is_woken",
+        "_resume",
+        "call",
+        "frames",
+        "link",
+        "polled_at",
+        "socket",
+        "until",
+    )
 
     def __init__(
         self,
@@ -53,6 +65,7 @@ class Task:
         self.frames: list[Steps[Any]] = [steps(self)]
         self.link: Link | None = None
         self.until: float | None = None
+        self.call: Callable[[], object] | None = None
         self.socket = -1
         self.polled_at = 0.0
         self._is_asleep = self._is_woken = False

@@ -180,13 +180,17 @@ def test_a_result_that_comes_after_an_interrupt_is_dropped() -> None:
         assert ends.wait(5)
         return "late"
 
+    def in_time() -> str:
+        threads[0].join(5)
+        return "in time"
+
     def asks(_: Task) -> Steps:
         try:
             got.append((yield FetchPassword(late)))
         except KeyboardInterrupt:
             ends.set()
             # The first call ends before this one.
-            got.append((yield FetchPassword(lambda: threads[0].join(5) or "in time")))
+            got.append((yield FetchPassword(in_time)))
 
     def on_turn() -> None:
         if strikes and threads:

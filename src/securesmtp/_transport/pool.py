@@ -90,7 +90,8 @@ class Pool:
                     # Tried once more before waiting: a slot may have become free meanwhile.
                     waiter = new_waiter()
                     waiter.polled_at = monotonic()
-                    self._call_locked(bind(self._waiters.append, waiter))
+                    add = self._waiters.appendleft if waiter.goes_first else self._waiters.append
+                    self._call_locked(bind(add, waiter))
                 else:
                     left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
                     yield Sleep(waiter, min(left, _POLL_INTERVAL))

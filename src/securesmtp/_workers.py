@@ -24,7 +24,7 @@ from securesmtp._core import Checkout
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._send_steps import Sender
 from securesmtp._transport.poller import Poller, Task
-from securesmtp._transport.steps import RunThread, Sleep
+from securesmtp._transport.steps import HelperThread, RunThread, Sleep
 from securesmtp._values import Receipt, SendResult
 from securesmtp.events import mute_if_emitting
 
@@ -225,7 +225,7 @@ class Workers:
         After an interrupt, the next call continues to wait.
         """
         self.backlog.close()
-        if isinstance(threading.current_thread(), RunThread) and self.thread is not None:
+        if isinstance(threading.current_thread(), HelperThread) and self.thread is not None:
             # The garbage collector, or on_event, ends the run here: that may be the very thread to wait for.
             return
         if self.thread is None and self._poller.tasks:

@@ -23,7 +23,7 @@ from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respo
 from securesmtp._transport.channel import PAUSE, READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
-from securesmtp._transport.steps import RunThread, Sleep
+from securesmtp._transport.steps import HelperThread, Sleep
 
 if TYPE_CHECKING:
     import selectors
@@ -323,7 +323,7 @@ class Poller:
 
         task.call = work
         # A daemon: one that hangs does not keep the program alive.
-        thread = RunThread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
+        thread = HelperThread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:

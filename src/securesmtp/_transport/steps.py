@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RunThread(threading.Thread):
-    """A thread that other sends wait for, so that it waits for none of them."""
+class HelperThread(threading.Thread):
+    """A thread that sends wait for, so that it does not wait for the end of a run: that may wait for it."""
+
+
+class RunThread(HelperThread):
+    """The thread of a run, whose sends stand still while it does anything else."""
 
 
 class Waiter(Protocol):

@@ -120,7 +120,7 @@ def django_versions(session: nox.Session, version: str) -> None:
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Check the source tree in half a minute: style, imports, types, and the tests that need no server."""
-    mypy = [requirement for requirement in group("typing") if requirement.startswith("mypy")]
+    mypy = [requirement for requirement in group("typing") if requirement.startswith(("mypy", "django-stubs"))]
     session.install("--editable", ".[demo]", *group("lint"), *group("test"), *mypy)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")

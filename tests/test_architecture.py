@@ -232,6 +232,21 @@ def test_only_the_link_and_the_errors_import_smtplib() -> None:
     assert _modules_with(imports) == {"errors.py", "_transport/link.py"}
 
 
+def test_integrations_import_public_modules_only() -> None:
+    """What an integration needs, any program can have. import-linter's contract lists the private modules of today."""
+    imported = {
+        name
+        for module, tree in MODULES.items()
+        if module.startswith("integrations")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    ours = {str(name) for name in imported if str(name).startswith("securesmtp")}
+    assert "securesmtp" in ours
+    assert [name for name in ours if name.startswith("securesmtp._")] == []
+
+
 def test_the_public_names_are_what_is_there() -> None:
     """`__all__` is sorted and complete."""
     assert securesmtp.__all__ == sorted(securesmtp.__all__)

@@ -35,13 +35,15 @@ from securesmtp import (
     _results,
     _workers,
 )
+from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.jobs import Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._results import Progress, Results, in_order
-from securesmtp._transport.poller import Task
-from securesmtp._workers import Backlog, Workers
+from securesmtp._transport.poller import Poller
+from securesmtp._transport.task import Task
+from securesmtp._workers import Workers
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -317,6 +319,21 @@ def test_a_message_whose_worker_ended_has_an_unknown_outcome() -> None:
     with pytest.raises(RuntimeError, match="a fault"):
         next(results)
     assert [(result.index, result.outcome) for result in results] == [(0, UNKNOWN), (1, NOT_SENT), (2, NOT_SENT)]
+
+
+def test_a_fault_in_the_thread_of_a_run_is_raised(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results say that nothing is known of the message that was being sent."""
+
+    def breaks(*_: object) -> None:
+        raise MemoryError
+
+    results = mailer(serve()).send_many(mails(2))
+    monkeypatch.setattr(Poller, "_wait", breaks)
+    with pytest.raises(MemoryError):
+        next(results)
+    assert [result.outcome for result in results] == [NOT_SENT, NOT_SENT]
 
 
 def _dies(times: int, at: str, then: bytes = b"") -> Callable[[Peer, bytes], bytes]:

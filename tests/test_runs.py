@@ -241,6 +241,16 @@ def test_a_message_too_many_goes_over_a_new_connection(serve: Serve, mailer: Mai
     assert [len(log.accepted) for log in server.connections] == [3, 3, 2]
 
 
+def test_too_many_connections_are_no_used_up_one(serve: Serve, mailer: Mailer) -> None:
+    """A further one would be one more too many."""
+    server = serve(_limited(b"421 4.7.0 too many concurrent connections\r\n", 1), connections=10)
+    mine = mailer(server, max_connections=1)
+    assert mine.send_bytes(b"Subject: 0\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    with pytest.raises(ConnectError, match="too many concurrent"):
+        mine.send_bytes(b"Subject: 1\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"])
+    assert len(server.connections) == 1
+
+
 def test_the_first_message_of_a_connection_is_not_sent_twice(serve: Serve, mailer: Mailer) -> None:
     """Its refusal has another reason: the server is full, or shuts down."""
     server = serve(_limited(b"452 4.3.1 disk full\r\n", 0), connections=10)

@@ -20,11 +20,12 @@ from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
-from securesmtp._core import Action, Checkout, Core, Sending
+from securesmtp._core import Action, Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.sasl import as_secret
+from securesmtp._sending import Checkout, Sending
 from securesmtp._settings import Settings, as_login
 from securesmtp._shown import withhold
 from securesmtp._submissions import (

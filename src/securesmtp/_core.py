@@ -6,14 +6,12 @@ Each mailer has one `Core`. A mailer that waits in another way, for tasks instea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
-from securesmtp._protocol.delivery import Attempt, Delivery, deliver
-from securesmtp._protocol.failures import interrupt_error, is_used_up
+from securesmtp._protocol.delivery import Attempt, deliver
+from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport
@@ -21,7 +19,7 @@ from securesmtp._shown import escape
 from securesmtp._submissions import load
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Outcome, Receipt, Stage
+from securesmtp._values import Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 from securesmtp.events import Failed, Sent, emit, is_observed
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.exchange import Exchange
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
+    from securesmtp._sending import Checkout, Sending
     from securesmtp._settings import Settings
     from securesmtp._transport.connection import Connection
     from securesmtp._transport.slot import Slot
@@ -41,89 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What a send does on its connection: with the account of it, its slot and the open session.
 Action: TypeAlias = "Callable[[Exchange, Slot[Any], Session], Dialogue[T]]"
-
-
-@dataclass(slots=True)
-class Sending:
-    """
-    One message while it is sent, and what is known of it if an interrupt strikes.
-
-    Attributes:
-        message_id: Its Message-ID, if it is known yet.
-        started: When its sending began.
-        progress: The session that it is sent in, the message, and how far it is; None before there is a session.
-        error: What has ended its sending, if it was an error.
-        receipt: Its receipt, once it was accepted.
-        is_reported: Whether its event was emitted.
-        is_second_login: Whether it is sent over a new connection because the first one lost its login.
-    """
-
-    message_id: str | None
-    started: float
-    progress: tuple[Session, Submission, Attempt] | None = None
-    error: SecureSMTPError | None = None
-    receipt: Receipt | None = None
-    is_reported: bool = False
-    is_second_login: bool = False
-
-    def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
-        """Make the receipt for the *delivery* of *submission*, keep it and return it."""
-        self.receipt = Receipt(
-            submission.content.message_id,
-            submission.mail_from.address,
-            delivery.recipients,
-            delivery.replies[-1],
-            session.tls,
-            delivery.size,
-            timedelta(seconds=monotonic() - self.started),
-            delivery.replies,
-        )
-        return self.receipt
-
-    def error_after(self, interrupt: BaseException) -> SecureSMTPError:
-        """Return the error that says what became of the message if *interrupt* ended its sending now."""
-        if self.error is not None:
-            return self.error
-        lost = interrupt_error(interrupt, Stage.CONNECT if self.progress is None else Stage.MAIL)
-        receipt = self.receipt
-        if receipt is None:
-            if self.progress is None:
-                return lost
-            session, submission, attempt = self.progress
-            result = attempt.result_after(lost)
-            if isinstance(result, SecureSMTPError):
-                return result
-            receipt = self.accept(session, submission, result)
-        message = f'{lost.args[0]} when the server had accepted the message: "{receipt.reply}"'
-        error = SecureSMTPError(message, stage=Stage.CONTENT, reply=receipt.reply)
-        error.outcome, error.receipt = Outcome.ACCEPTED, receipt
-        return error
-
-
-@dataclass(slots=True)
-class Checkout:
-    """
-    One use of a connection by a send, and how far it got.
-
-    Attributes:
-        ignores_pause: Whether it logs in even while the mailer pauses logins.
-        has_slot: Whether it got a slot, and may use a connection.
-        session: The session that it found or opened there.
-    """
-
-    ignores_pause: bool = False
-    has_slot: bool = False
-    session: Session | None = None
-
-    @property
-    def transactions(self) -> int:
-        """How many transactions its session has had."""
-        return 0 if self.session is None else self.session.transactions
-
-    @property
-    def is_unconnected(self) -> bool:
-        """Whether it had a slot, but no connection could be opened in it."""
-        return self.has_slot and self.session is None
 
 
 class Core:

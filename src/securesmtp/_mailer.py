@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from securesmtp._secret import Secret
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
-    from securesmtp._transport.poller import Task
+    from securesmtp._transport.task import Task
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
     from securesmtp._workers import Workers
     from securesmtp.events import Event

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.jobs import InvalidInput
     from securesmtp._transport.channel import Steps
-    from securesmtp._transport.poller import Task
+    from securesmtp._transport.task import Task
 
 
 @dataclass(slots=True)

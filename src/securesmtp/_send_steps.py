@@ -12,12 +12,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._bulk.rules import is_connection_limit
-from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.failures import is_used_up
+from securesmtp._sending import Checkout, Sending
 from securesmtp._submissions import check_partial
-from securesmtp._transport.poller import Visit
 from securesmtp._transport.slot import Lease
+from securesmtp._transport.task import Visit
 from securesmtp.errors import AuthenticationError, SecureSMTPError
 from securesmtp.events import Event
 

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from contextlib import suppress
 from functools import partial as bind
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending, InvalidInput, Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._bulk.run import Step
-from securesmtp._core import Checkout
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._send_steps import Sender
-from securesmtp._transport.poller import Poller, Task
+from securesmtp._sending import Checkout
+from securesmtp._transport.poller import Poller
 from securesmtp._transport.steps import HelperThread, RunThread, Sleep
+from securesmtp._transport.task import Task
 from securesmtp._values import Receipt, SendResult
 from securesmtp.events import mute_if_emitting
 
@@ -39,49 +40,6 @@ if TYPE_CHECKING:
 _POLL_INTERVAL = 0.01
 # How long a worker without a message sleeps, in seconds: until it is woken.
 _LONG = 3600.0
-
-
-class Backlog:
-    """
-    The jobs that no worker has taken yet.
-
-    Attributes:
-        is_closed: Whether no more jobs are taken from it.
-    """
-
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        """Start empty and open; *on_change* is called when there is a job for a worker, and at the end."""
-        self.is_closed = False
-        self._jobs = deque[Job]()
-        self._on_change = on_change
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._jobs)
-
-    def put(self, job: Job) -> None:
-        """Add *job*, which no worker has."""
-        job.started = 0.0
-        self._jobs.append(job)
-        self._on_change()
-
-    def take(self) -> Job | None:
-        """Return the next job and start its time; None if there is none at present, or if there are no more."""
-        try:
-            job = self._jobs.popleft()
-        except IndexError:
-            return None
-        # Started before the check: a job that is not started when the backlog is closed is sent by nobody.
-        job.begin()
-        if self.is_closed:
-            job.started = 0.0
-            return None
-        return job
-
-    def close(self) -> None:
-        """Drop the jobs that no worker has taken; there are no more."""
-        self.is_closed = True
-        self._on_change()
 
 
 class Worker:

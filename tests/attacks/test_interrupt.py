@@ -35,10 +35,10 @@ from securesmtp import (
 )
 from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.run import Step
-from securesmtp._core import Sending
 from securesmtp._protocol.effects import Answer, Block, Effect, Receive, Send
 from securesmtp._protocol.serialising import translate_email_errors
 from securesmtp._send_steps import Sender
+from securesmtp._sending import Sending
 from securesmtp._transport.channel import Channel, Steps
 from securesmtp._transport.connection import Connection
 from securesmtp._transport.tls import build_context

@@ -20,7 +20,7 @@ from email.message import MIMEPart
 from pathlib import Path
 from typing import Any
 
-from securesmtp.testing import LocalServer, Received
+from securesmtp.testing import MailServer, Received
 
 PROGRAMS = Path(__file__).parents[2] / "docs/examples/same_mail"
 PAGE = PROGRAMS.parents[1] / "explanation/same-mail.md"
@@ -50,7 +50,7 @@ def count_lines(path: Path) -> tuple[int, int]:
 def run(library: str, node_modules: str = "") -> Received:
     """Run the program that uses *library*, and return what the server received."""
     path = program(library)
-    with tempfile.TemporaryDirectory() as folder, LocalServer(username="ada@example.com", password=PASSWORD) as server:
+    with tempfile.TemporaryDirectory() as folder, MailServer(login=("ada@example.com", PASSWORD)) as server:
         ca_file = Path(folder, "ca.pem")
         ca_file.write_text(server.ca_pem, "ascii")
         Path(folder, "logo.png").write_bytes(LOGO)

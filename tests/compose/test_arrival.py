@@ -20,7 +20,7 @@ from compose.test_calendars import DATA
 from compose.wire import MINIMAL, read, tree
 from conftest import Mailer, Serve, unmeasured
 from scripted import Mode, honest
-from securesmtp import AsyncSecureMailer, compose
+from securesmtp import AsyncSecureMailer, MessageError, compose
 
 CHROMIUM = shutil.which("chromium")
 RED, WHITE = (200, 16, 46), (255, 255, 255)
@@ -116,6 +116,20 @@ def test_a_large_file_is_in_memory_once_and_encoded(tmp_path: Path) -> None:
     assert peak < 2.1 * encoded
     (part,) = message.iter_attachments()
     assert part.get_content() == bytes(6_000_000)
+
+
+def test_a_message_over_the_servers_size_names_its_largest_part(serve: Serve, mailer: Mailer) -> None:
+    """Nothing of it is sent; bytes have no parts to name."""
+    server = serve(honest(extensions=["SIZE 3000"]))
+    files = [("small.pdf", b"x"), ("large.pdf", bytes(3000))]
+    sender = mailer(server)
+    with pytest.raises(MessageError, match="the server accepts at most 3000") as caught:
+        sender.send(compose(**MINIMAL, text="", attachments=files))
+    assert caught.value.hint == "send a link instead of the largest part, application/pdf 'large.pdf'"
+    with pytest.raises(MessageError) as caught:
+        sender.send_bytes(b"x: y\n\n" + b"z\n" * 2000, mail_from="a@b.example", recipients=["c@d.example"])
+    assert caught.value.hint == "send a link instead of the attachment"
+    assert server.accepted == []
 
 
 def _browser() -> str:

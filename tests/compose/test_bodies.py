@@ -78,9 +78,7 @@ def test_the_order_of_the_arguments_does_not_matter() -> None:
     assert len({_masked(_message(**dict(order))) for order in [*orders, given[::-1]]}) == 1
 
 
-@pytest.mark.parametrize(
-    "given", [{}, {"calendar": INVITATION}, {"text": None, "html": None}], ids=["", "calendar", "none"]
-)
+@pytest.mark.parametrize("given", [{}, {"text": None}, PARTS["calendar"], PARTS["calendar"] | PARTS["file"]])
 def test_without_anything_to_read_there_is_no_message(given: dict[str, Any]) -> None:
     """An invitation needs a text, too, for readers without a calendar."""
     with pytest.raises(MessageError, match="neither text nor html") as caught:
@@ -114,7 +112,8 @@ GERMAN = "Schöne Grüße aus Köln, und bis bald in alter Frische am gewohnten 
     [
         ("Hello\n", "7bit"), ("", "7bit"), ("Hello", "7bit"), ("a\r\nb\rc", "7bit"), ("From me\n.\n..\n", "7bit"),
         ("\ta" + "b" * 77, "quoted-printable"), (GERMAN, "quoted-printable"), ("x" * 2000, "quoted-printable"),
-        ("a\0b", "quoted-printable"), ("ends with a blank ü \n" * 9, "quoted-printable"), ("ü", "base64"),
+        ("a" * 10 + "ü", "quoted-printable"), ("a" * 9 + "ü", "base64"), ("a\0b", "quoted-printable"),
+        ("ends with a blank ü \n" * 9, "quoted-printable"), ("ü", "base64"),
         ("你好\n世界\n" * 40, "base64"),
     ],
 )  # fmt: skip

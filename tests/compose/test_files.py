@@ -239,6 +239,7 @@ EML = b"Subject: A  long\r\n subject\r\nX-Folded: a\r\n\tb\r\nContent-Type: text
         pytest.param(EML, "message/rfc822", id="crlf"),
         pytest.param(EML.replace(b"\r\n", b"\n"), "application/octet-stream", id="lf"),
         pytest.param(EML + b"\xc3\xbc\r\n", "application/octet-stream", id="8bit"),
+        pytest.param("Message-ID: <ü@x>\r\n\r\n".encode(), "application/octet-stream", id="utf8-header"),
         pytest.param(EML.removesuffix(b"\r\n"), "application/octet-stream", id="no-end"),
         pytest.param(EML + b"x" * 999 + b"\r\n", "application/octet-stream", id="long"),
         pytest.param(b"\0", "application/octet-stream", id="nul"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -40,6 +40,65 @@ def flush(exchange: Exchange) -> bool:
     data, alone = exchange.take_buffer()
     write(exchange, data)
     return alone
+
+
+# Replies that are read together.
+
+_LINES = (b"250 ok", b"250 2.1.5 ok", b"550 no", b"354 go", b"421 bye", b"250-two\r\n250 lines", b"wrong")
+
+
+@given(
+    groups=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    replies=st.lists(st.sampled_from(_LINES), max_size=14),
+    most=st.integers(0, 4),
+    cut=st.integers(0, 120),
+    unwritten=st.sampled_from([0, 0, 1, 7]),
+    keeps=st.booleans(),
+)
+@example(groups=[3], replies=[b"250 ok", b"550 no", b"250 ok"], most=4, cut=16, unwritten=0, keeps=True)
+def test_replies_that_are_read_together_are_those_that_are_read_one_by_one(  # noqa: PLR0913 -- one case
+    groups: list[int], replies: list[bytes], most: int, cut: int, unwritten: int, *, keeps: bool
+) -> None:
+    """Never one that is not due, or that came before its command was written; and each error comes at its place."""
+    data = b"".join(text + b"\r\n" for text in replies)
+
+    def run(*, together: bool) -> list[object]:
+        exchange, seen = inside_tls(), list[object]()
+        for size in groups:
+            exchange.queue_group(CommandGroup((NOOP,) * size, Stage.MAIL))
+            flush(exchange)
+        # The end of the last group was not written yet, and one more is held back.
+        exchange.written -= unwritten
+        exchange.queue_group(CommandGroup((NOOP,), Stage.MAIL))
+        try:
+            exchange.feed(data[:cut])
+            if keeps:
+                exchange.keep_replies()
+            exchange.feed(data[cut:])
+            while (reply := exchange.next_reply()) is not None:
+                more = exchange.remembered_replies(most) if together else []
+                assert len(more) <= most
+                seen += [reply, *more]
+        except ProtocolError as error:
+            seen.append(error.args)
+        return [*seen, exchange.replies_due, exchange.is_closing]
+
+    assert run(together=True) == run(together=False)
+
+
+def test_only_replies_that_came_before_are_read_together() -> None:
+    """They are well-formed, so no error is raised for a reply that nobody has asked for."""
+    exchange = inside_tls()
+    exchange.queue_group(CommandGroup((NOOP,) * 6, Stage.MAIL))
+    flush(exchange)
+    exchange.feed(b"250 a\r\n250 a\r\n250 a\r\n250 b\r\n250 a\r\nwrong\r\n")
+    texts = [str(exchange.next_reply()), len(exchange.remembered_replies(1)), len(exchange.remembered_replies(9))]
+    assert texts[1:] == [1, 1]
+    assert exchange.next_reply() is not None
+    assert len(exchange.remembered_replies(9)) == 1
+    assert exchange.remembered_replies(9) == []
+    with pytest.raises(ProtocolError):
+        exchange.next_reply()
 
 
 # The gate.

@@ -20,6 +20,7 @@ from securesmtp._protocol import parts
 from securesmtp._protocol.building import from_message
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp._protocol.content import BLOCK, Content
+from securesmtp._protocol.generator import _PLACEHOLDER
 from securesmtp._protocol.short_fields import read_simple, short_line, simple_addresses
 from securesmtp.errors import MessageError
 
@@ -280,3 +281,38 @@ def test_an_error_after_many_blocks_names_the_line(blocks: int, fault: bytes) ->
     for each in pieces:
         with pytest.raises(MessageError, match=f"^line {filling.count(line) + 3} "):
             Content.from_pieces(each)
+
+
+@pytest.mark.parametrize("preamble", [None, "", "a", "a\n"])
+@pytest.mark.parametrize("epilogue", [None, "", "b", "b\n"])
+def test_the_text_around_parts_is_kept(preamble: str | None, epilogue: str | None) -> None:
+    """An empty one is written too, as the email package does."""
+    message = with_head(EmailMessage())
+    message.set_raw("Content-Type", "multipart/mixed; boundary=ab")
+    message.set_payload([EmailMessage()])
+    message.preamble, message.epilogue = preamble, epilogue
+    stock = message.as_bytes(policy=email.policy.SMTP)
+    assert to_bytes(message) == stock + b"\r\n" * (not stock.endswith(b"\r\n"))
+
+
+def test_a_date_that_is_added_is_made_by_a_registry_of_another_class() -> None:
+    """It may make other objects."""
+
+    class Registry(HeaderRegistry):
+        pass
+
+    message = EmailMessage(email.policy.default.clone(header_factory=Registry()))
+    message["From"], message["To"] = "a@b.example", "c@d.example"
+    assert f"\r\nDate: {DATE}\r\n".encode() in to_bytes(message)
+
+
+@pytest.mark.parametrize("text", ["text\n", f"{_PLACEHOLDER}\n"], ids=["plain", "contains the placeholder"])
+def test_a_large_text_in_an_attached_message_is_written_as_the_email_package_writes_it(text: str) -> None:
+    """Byte by byte, also if the text contains what replaces the large one meanwhile."""
+    inner = with_head(EmailMessage())
+    inner.set_content(text)
+    inner.add_attachment(bytes(BLOCK), maintype="application", subtype="x")
+    message = with_head(EmailMessage())
+    message.add_attachment(inner)
+    message.as_bytes()
+    assert to_bytes(message) == message.as_bytes(policy=email.policy.SMTP)

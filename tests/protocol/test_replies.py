@@ -12,6 +12,7 @@ from securesmtp._protocol.replies import (
     is_bad_sequence,
     is_closing,
     is_command_unsupported,
+    is_end_of_messages,
     is_login_required,
     is_positive,
     is_refusal,
@@ -49,7 +50,7 @@ def test_single_codes_have_a_meaning_of_their_own() -> None:
     """No other code has it."""
     assert [code for code in CODES if is_auth_continue(code)] == [334]
     assert [code for code in CODES if is_closing(code)] == [421]
-    assert [code for code in CODES if is_too_many_connections(code)] == [432]
+    assert [code for code in CODES if is_too_many_connections(Reply(code, None, "", b""))] == [432]
     assert [code for code in CODES if is_bad_sequence(code)] == [503]
     assert [code for code in CODES if is_command_unsupported(code)] == [500, 502, 503]
 
@@ -59,6 +60,14 @@ def test_only_a_refused_mail_requires_a_login(stage: Stage) -> None:
     """At RCPT, these codes refuse one recipient (RFC 4954 §6)."""
     codes = [code for code in CODES if is_login_required(stage, code)]
     assert codes == ([530, 535, 538] if stage is Stage.MAIL else [])
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_only_a_refused_mail_may_mean_that_the_connection_is_used_up(stage: Stage) -> None:
+    """Unless the server says that there are too many connections: a further one would be refused too."""
+    codes = [code for code in CODES if is_end_of_messages(stage, Reply(code, None, "enough", b""))]
+    assert codes == ([421, 452] if stage is Stage.MAIL else [])
+    assert not is_end_of_messages(stage, Reply(421, "4.7.0", "too many concurrent connections", b""))
 
 
 def test_a_full_transaction_is_not_a_full_mailbox() -> None:

@@ -82,8 +82,12 @@ def part(**fields: str) -> EmailMessage:
 
 
 def test_a_signed_part_is_sent_unchanged() -> None:
-    """It is sent byte for byte as the email package writes it, including nested parts (RFC 1847 §2.1)."""
-    inner = part()
+    """
+    It is sent byte for byte as the email package writes it, including nested parts (RFC 1847 §2.1).
+
+    Also the name of a file that would be encoded otherwise, because some readers cut it at the semicolon.
+    """
+    inner = part(Content_Disposition='attachment; filename="a;b.txt"')
     inner.add_attachment("<p>ü</p>\n", subtype="html", cte="8bit")
     inner.as_bytes()
     assert inner.as_bytes(policy=SMTP.clone(cte_type="8bit")) in to_bytes(sign(inner))

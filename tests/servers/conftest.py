@@ -11,6 +11,7 @@ import pytest
 
 from servers.dovecot import Dovecot, NewDovecot
 from servers.exim import Exim
+from servers.opensmtpd import OpenSMTPD
 from servers.postfix import Postfix
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from servers.real import RealServer
 
 
-def _running(kind: type[Dovecot | Exim | Postfix], ca: trustme.CA) -> Iterator[RealServer]:
+def _running(kind: type[Dovecot | Exim | OpenSMTPD | Postfix], ca: trustme.CA) -> Iterator[RealServer]:
     reason = kind.missing()
     if reason is not None:
         # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
@@ -58,6 +59,12 @@ def dovecot24(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[RealSe
         yield request.getfixturevalue("dovecot")
     else:
         yield from _running(NewDovecot, ca)
+
+
+@pytest.fixture(scope="session")
+def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run an OpenSMTPD."""
+    yield from _running(OpenSMTPD, ca)
 
 
 @pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])

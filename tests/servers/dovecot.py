@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, servers_cache
+from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, in_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -244,16 +244,9 @@ class Dovecot(RealServer):
 
 
 class NewDovecot(Dovecot):
-    """A private Dovecot 2.4, in its own root, which sees the machine's /dev and the folder of temporary files."""
+    """A private Dovecot 2.4, in its own root, which sees the folder of temporary files."""
 
-    _enter: ClassVar[tuple[str, ...]] = (
-        *("unshare", "--mount", "sh", "-euc"),
-        (
-            'root=$1 folder=$2; shift 2; mkdir -p "$root$folder"; mount --rbind /dev "$root/dev"; '
-            'mount --bind "$folder" "$root$folder"; exec chroot "$root" "$@"'
-        ),
-        *("-", str(servers_cache() / "dovecot-2.4"), tempfile.gettempdir()),
-    )
+    _enter: ClassVar[tuple[str, ...]] = in_root("dovecot-2.4", {tempfile.gettempdir(): tempfile.gettempdir()})
 
     @classmethod
     def missing(cls) -> str | None:

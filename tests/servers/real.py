@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import trustme
 
 DOMAIN = "example.test"
@@ -217,6 +219,20 @@ def servers_cache() -> Path:
     return Path(os.environ.get("SECURESMTP_SERVERS") or default)
 
 
+def in_root(name: str, folders: Mapping[str, str]) -> tuple[str, ...]:
+    """
+    Return what runs a command in a root that tests/servers/install unpacks, with the machine's /dev.
+
+    *folders* are the other folders of the machine that it sees, and where. No other process sees them there.
+    """
+    script = (
+        'root=$1; shift; mount --rbind /dev "$root/dev"; while [ "$1" != : ]; do '
+        'mkdir -p "$root$2"; mount --bind "$1" "$root$2"; shift 2; done; shift; exec chroot "$root" "$@"'
+    )
+    pairs = [path for pair in folders.items() for path in pair]
+    return ("unshare", "--mount", "sh", "-euc", script, "-", str(servers_cache() / name), *pairs, ":")
+
+
 def _open_to_all(directory: Path) -> None:
     """Give the server's user access to a temporary directory, which only root may enter by default."""
     directory.chmod(0o755)
@@ -320,6 +336,9 @@ class _Session(socketserver.StreamRequestHandler):
     def _read_content(self) -> bytes:
         lines: list[bytes] = []
         while (line := self.rfile.readline()) != b".\r\n":
+            if not lines:
+                # OpenSMTPD writes the last dot when the rest is acknowledged (Nagle), usually 40 ms later.
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if not line:
                 raise ConnectionError("the server went away inside a message")
             lines.append(line.removeprefix(b"."))

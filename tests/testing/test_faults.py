@@ -56,7 +56,7 @@ def _enlarge(name: FaultName, message: EmailMessage) -> None:
         message.add_attachment(bytes(LARGE), maintype="application", subtype="octet-stream", filename="large")
 
 
-@pytest.mark.faces("testing")
+@pytest.mark.faces("testing", sample=(3, 1))
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_server_plays_what_the_table_says(name: FaultName, make_mailer: Mailer, message: EmailMessage) -> None:
     """With each mailer: the error, its outcome, whether a retry may help, and what the server has."""

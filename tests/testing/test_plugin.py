@@ -52,9 +52,13 @@ def test_the_entry_point_is_a_module_beside_the_package() -> None:
     assert found.module == "securesmtp_pytest"
 
 
-def test_without_a_fixture_nothing_is_imported(tmp_path: Path) -> None:
-    """Not this package either, so all of it is measured if coverage begins later, as in pytest-cov (T5)."""
-    code = """
+def test_what_nobody_uses_costs_nothing(tmp_path: Path) -> None:
+    """
+    Without a fixture, nothing is imported: not this package either, so all of it is measured if coverage begins later.
+
+    Without the extra, only a test that asks for a fixture fails (T5).
+    """
+    unused = """
 import sys
 
 def test_nothing_is_loaded(request):
@@ -62,12 +66,17 @@ def test_nothing_is_loaded(request):
     loaded = {name.partition(".")[0] for name in sys.modules}
     assert not loaded & {"securesmtp", "aiosmtpd", "trustme", "cryptography", "ssl", "asyncio", "smtplib"}
 """
-    done = _pytest(tmp_path, code)
-    assert "1 passed" in done.stdout, done.stdout
+    without_extra = """
+import sys
+import pytest
 
+@pytest.fixture(scope="module", autouse=True)
+def without_trustme():
+    sys.modules["trustme"] = None
 
-def test_tests_with_servers_do_not_meet(tmp_path: Path) -> None:
-    """In one process: each test has its own server, which stops with it; a project's own fixture comes first."""
+def test_with(mail_server):
+    pass
+"""
     own = """
 import pytest
 
@@ -75,12 +84,27 @@ import pytest
 def mail_server():
     return "mine"
 
-def test_it(mail_server):
+def test_a_projects_own_fixture_comes_first(mail_server):
     assert mail_server == "mine"
 """
+    done = _pytest(tmp_path, unused, without_extra, own)
+    assert "2 passed, 1 error" in done.stdout, done.stdout
+    assert "trustme is missing: install securesmtp with its extra 'testing'" in done.stdout
+
+
+def test_tests_with_servers_do_not_meet(tmp_path: Path) -> None:
+    """
+    Each test has its own servers, which stop with it, and the environment stays the same (T2).
+
+    All of it in development mode, where warnings are errors: no unclosed socket, no file, no thread, no log (T9, T10).
+    """
     factory = """
+import gc
+import logging
 import socket
+import threading
 import pytest
+from securesmtp import SecureMailer, SecureSMTPError
 
 ports = []
 
@@ -94,66 +118,29 @@ def test_they_are_gone(mail_server_factory):
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
-"""
-    done = _pytest(tmp_path, FEW_TESTS.format(count=5), own, factory)
-    assert "8 passed" in done.stdout, done.stdout
-
-
-@pytest.mark.parametrize(
-    ("processes", "count"), [(2, 10), pytest.param(8, 200, marks=pytest.mark.exhaustive)], ids=["few", "many"]
-)
-def test_tests_in_processes_do_not_meet(tmp_path: Path, processes: int, count: int) -> None:
-    """A port, a file or a variable that two of them share would show (T2)."""
-    arguments = ("-p", "securesmtp_pytest", "-p", "xdist", "-n", str(processes))
-    done = _pytest(tmp_path, FEW_TESTS.format(count=count), arguments=arguments)
-    assert f"{count} passed" in done.stdout, done.stdout
-
-
-def test_it_is_silent_where_warnings_are_errors(tmp_path: Path) -> None:
-    """In development mode too: no unclosed socket, no file, no thread, no log (T9, T10)."""
-    code = """
-import gc
-import logging
-import threading
-
-import pytest
-
-from securesmtp import SecureMailer, SecureSMTPError
-
-threads = []
 
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
-@pytest.mark.parametrize("fault", [None, "untrusted", "drops_after_content", "silent", "too_busy", "bad_login"])
+@pytest.mark.parametrize("fault", ["untrusted", "drops_after_content", "silent", "too_busy", "bad_login"])
 def test_each(mail_server_factory, mode, fault, caplog):
     caplog.set_level(logging.WARNING)
     server = mail_server_factory(mode, fault=fault)
-    try:
+    assert not server._listener._loop.get_debug()
+    with pytest.raises(SecureSMTPError):
         server.mailer(timeout=0.2).send_bytes(b"Subject: x\\n\\n", mail_from="a@b.example", recipients=["c@d.example"])
-    except SecureSMTPError:
-        assert fault
     assert {record.name for record in caplog.records} <= {"securesmtp"}
 
 def test_nothing_is_left():
     gc.collect()
     assert threading.enumerate() == [threading.main_thread()]
 """
-    done = _pytest(tmp_path, code, python=("-X", "dev", "-W", "error"))
-    assert "13 passed" in done.stdout, done.stdout
+    done = _pytest(tmp_path, FEW_TESTS.format(count=5), factory, python=("-X", "dev", "-W", "error"))
+    assert "18 passed" in done.stdout, done.stdout
 
 
-def test_without_its_extra_a_fixture_names_it(tmp_path: Path) -> None:
-    """The plugin is loaded all the same; a project that does not use it is not disturbed."""
-    code = """
-import sys
-
-sys.modules["trustme"] = None
-
-def test_without():
-    pass
-
-def test_with(mail_server):
-    pass
-"""
-    done = _pytest(tmp_path, code)
-    assert "1 passed, 1 error" in done.stdout
-    assert "trustme is missing: install securesmtp with its extra 'testing'" in done.stdout
+@pytest.mark.exhaustive
+def test_two_hundred_tests_in_eight_processes_do_not_meet(tmp_path: Path) -> None:
+    """A port, a file or a variable that two of them share would show (T2)."""
+    done = _pytest(
+        tmp_path, FEW_TESTS.format(count=200), arguments=("-p", "securesmtp_pytest", "-p", "xdist", "-n", "8")
+    )
+    assert "200 passed" in done.stdout, done.stdout

@@ -158,6 +158,15 @@ def test_what_comes_at_a_wrong_moment_is_refused(client: Client, written: bytes,
     assert [int(client.read()[:3]) for _ in codes] == codes
 
 
+@pytest.mark.parametrize("end", [b"BDAT 1 LAST\r\nx", b"DATA\r\nx\r\n.\r\n"], ids=["chunk", "data"])
+def test_after_a_reset_a_message_begins_anew(server: MailServer, client: Client, end: bytes) -> None:
+    """Chunks of a message that was given up are not in the next one."""
+    client.socket.sendall(ENVELOPE + b"BDAT 2\r\nyyRSET\r\n" + ENVELOPE + end)
+    expected = [250] * 7 if end.startswith(b"BDAT") else [250] * 6 + [354, 250]
+    assert [int(client.read()[:3]) for _ in expected] == expected
+    assert server.messages[-1].content.rstrip() == b"x"
+
+
 def test_a_message_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, message: EmailMessage) -> None:
     """By SIZE before it is sent, by its length if the client has not looked; the session goes on."""
     monkeypatch.setattr(_engine, "_MAX_SIZE", 1000)
@@ -173,14 +182,19 @@ def test_a_message_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch,
         assert server.messages == []
 
 
-def test_long_addresses_are_accepted_on_every_connection(mode: Mode) -> None:
-    """Aiosmtpd keeps the limits of all servers in one place, where each new connection resets them."""
-    address = f"{'a' * 64}@{'.'.join(['b' * 40] * 3)}.example"
-    with MailServer(mode, login=None) as server:
-        mailers = [server.mailer() for _ in range(3)]
-        for mailer in [*mailers, *mailers]:
-            mailer.send_bytes(b"Subject: x\r\n\r\n", mail_from=address, recipients=[address])
-    assert [received.recipients for received in server.messages] == [(address,)] * 6
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_long_token_is_accepted(mode: Mode, mechanism: str, message: EmailMessage) -> None:
+    """Tokens of real providers have thousands of characters; a line of a message may have 998 (RFC 5321)."""
+    token = "x" * 8000
+    with MailServer(mode, login=("me", token)) as server:
+        server.mailer(auth=OAuth2("me", token, [mechanism])).send(message)
+    with MailServer(login=None) as server:
+        client = Client(server)
+        assert client.say(b"NOOP " + b"x" * 13_000 + b"\r\n")[:3] == b"500"
+        client.socket.sendall(ENVELOPE + b"DATA\r\n")
+        assert [client.read()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
+        assert client.say(b"x" * 1200 + b"\r\n.\r\n")[:3] == b"500"
+        client.close()
 
 
 def test_a_new_fault_closes_idle_connections_alone() -> None:
@@ -244,7 +258,11 @@ def test_a_broken_login_is_a_refusal(mechanism: str, argument: str) -> None:
         if reply.startswith(b"334 "):
             reply = client.say(b"*\r\n")
         assert reply[:3] in {b"501", b"535"}
-        assert client.say(b"NOOP\r\n").startswith(b"250")
+        assert client.say(f"AUTH {mechanism}\r\n".encode())[:3] == b"334"
+        assert client.say(f"{argument}\r\n".encode())[:3] in {b"501", b"334", b"535"}
+        client.socket.sendall(b"*\r\nNOOP\r\n")
+        assert client.read()[:3] in {b"500", b"501"}
+        assert client.read().startswith(b"250")
         client.close()
 
 
@@ -267,8 +285,12 @@ def test_it_says_where_it_is(mode: Mode, message: EmailMessage, monkeypatch: pyt
         with SecureMailer("localhost", server.port, **server.options()) as mailer:
             mailer.send(message)
         assert Path(server.ca_file).read_text("ascii") == server.ca_pem
-    assert len(server.messages) == 3
+        mine = server.mailer()
+        mine.send(message)
+    assert len(server.messages) == 4
     assert not server.ca_file.exists()
+    with pytest.raises(errors.ConfigurationError, match="the mailer is closed"):
+        mine.send(message)
     with MailServer(mode, login=None) as server, SecureMailer.from_url(server.url) as mailer:
         mailer.send(message)
         assert server.env().keys() == {"SMTP_HOST", "SMTP_PORT", "SMTP_TLS", "SMTP_CA_FILE"}
@@ -336,7 +358,7 @@ def _codes(server: MailServer, written: bytes, replies: int) -> list[bytes]:
 # Clocks (PITFALLS T3, T4)
 
 
-@pytest.mark.parametrize("moment", ["2001-02-03", "2099-12-31"])
+@pytest.mark.parametrize(("mode", "moment"), [("implicit", "2001-02-03"), ("starttls", "2099-12-31")])
 def test_a_frozen_clock_does_not_matter(mode: Mode, moment: str, message: EmailMessage) -> None:
     """Python's clock stands still at a moment far away; limits and delays of the server run on the real one (T3)."""
     with freeze_time(moment), MailServer(mode, fault="slow", delay=0.01) as server:
@@ -347,7 +369,9 @@ def test_a_frozen_clock_does_not_matter(mode: Mode, moment: str, message: EmailM
     assert receipt.tls.not_after.year == 3000
 
 
-@pytest.mark.parametrize("moment", ["2001-02-03 04:05:06", "2099-12-31 00:00:00"])
+@pytest.mark.parametrize(
+    "moment", ["2001-02-03 04:05:06", pytest.param("2099-12-31 00:00:00", marks=pytest.mark.exhaustive)]
+)
 def test_a_frozen_system_clock_does_not_matter(moment: str) -> None:
     """Libfaketime stops OpenSSL's clock, too: the certificates are valid at that moment (T3, T4)."""
     if shutil.which("faketime") is None:
@@ -372,6 +396,20 @@ for mode in ("implicit", "starttls"):
         check=False,
     )
     assert (run.stdout, run.returncode) == ("1\n1\n", 0), run.stderr
+
+
+def test_a_process_that_begins_frozen_can_be_unfrozen() -> None:
+    """Cryptography keeps the first class of datetimes that it sees: it must not be freezegun's (T3)."""
+    program = """
+from freezegun import freeze_time
+with freeze_time("2001-02-03"):
+    from securesmtp.testing import MailServer
+    MailServer()._certificates.context("expired")
+MailServer()._certificates.context("expired")
+with freeze_time("2001-02-03"):
+    MailServer()._certificates.context("expired")
+"""
+    subprocess.run([sys.executable, "-c", program], env=unmeasured(), timeout=60, check=True)
 
 
 def test_an_expired_certificate_differs_by_its_dates_alone() -> None:

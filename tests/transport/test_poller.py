@@ -14,9 +14,11 @@ from conftest import Mailer, Serve
 from scripted import Peer, honest
 from securesmtp import Envelope, Outcome, SecureSMTPError
 from securesmtp._protocol.effects import FetchPassword
-from securesmtp._transport.channel import PAUSE
-from securesmtp._transport.poller import Poller, Task
+from securesmtp._transport.channel import PAUSE, READ
+from securesmtp._transport.connection import OPENING
+from securesmtp._transport.poller import Poller
 from securesmtp._transport.steps import Sleep
+from securesmtp._transport.task import Task
 from securesmtp.events import Closed, Event, Sent
 
 Steps = Generator[Any, Any, None]
@@ -96,11 +98,12 @@ def test_a_task_that_ends_by_an_error_ends_alone() -> None:
     assert (str(failed), went_on) == ("a fault", None)
 
 
-def test_a_task_that_wants_what_nobody_knows_learns_it() -> None:
+@pytest.mark.parametrize("wanted", ["coffee", READ, OPENING], ids=["unknown", "no socket", "no connection"])
+def test_a_task_that_wants_what_it_cannot_have_learns_it(wanted: object) -> None:
     """It is a fault of ours, which must not stop the others."""
 
     def wants(_: Task) -> Steps:
-        yield "coffee"
+        yield wanted
 
     (error,) = Run(wants).to_its_end()
     assert isinstance(error, AssertionError)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.rules import can_resend
 from securesmtp._bulk.run import Step
-from securesmtp._core import Checkout, Sending
 from securesmtp._protocol.delivery import Attempt, Delivery
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.overlap import OverlappingSender
+from securesmtp._sending import Checkout, Sending
 from securesmtp._tracebacks import drop_frames
 
 if TYPE_CHECKING:

@@ -71,10 +71,6 @@ class Job:
         else:
             self._set(end)
 
-    def fail(self, error: BaseException) -> None:
-        """Have *error* raised where its result is read."""
-        self._set(error)
-
     def _set(self, end: SendResult | BaseException) -> None:
         self.end = end
         self.notify()

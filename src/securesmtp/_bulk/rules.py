@@ -9,12 +9,11 @@ connection of the run has worked before; after some failures in a row the run en
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeGuard
 
-from securesmtp._protocol.replies import is_temporary, is_too_many_connections
+from securesmtp._protocol.replies import is_too_many_connections
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
     AuthenticationError,
@@ -29,8 +28,6 @@ from securesmtp.errors import (
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 # Stages in which a session was open when its connection died.
 _IN_SESSION = {Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.RSET}
-# "432 4.3.2 Concurrent connections limit exceeded", "421 4.7.0 Too many concurrent SMTP connections", and the like.
-_TOO_MANY = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connections|sessions)\b", re.IGNORECASE)
 
 
 class Verdict(Enum):
@@ -102,9 +99,7 @@ def pause(failures: int) -> float:
 def is_connection_limit(result: object) -> TypeGuard[SecureSMTPError]:
     """Return whether the server refuses because too many connections are open."""
     reply = result.reply if isinstance(result, SecureSMTPError) else None
-    return reply is not None and (
-        is_too_many_connections(reply.code) or (is_temporary(reply.code) and _TOO_MANY.search(reply.text) is not None)
-    )
+    return reply is not None and is_too_many_connections(reply)
 
 
 def can_resend(result: object) -> bool:

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from email.message import Message
 
-    from securesmtp._core import Checkout, Core, Sending
+    from securesmtp._core import Core
     from securesmtp._protocol.transaction import Partial
+    from securesmtp._sending import Checkout, Sending
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import threading
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from securesmtp.testing import Received
 
+# Seconds between two looks for Ctrl-C.
+_LOOK = 0.2
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 
 
@@ -53,7 +55,9 @@ def serve(ca_out: Path, folder: Path, port: int, web_port: int, tls: Literal["im
     console = Console(highlight=False)
     try:
         with open_inbox(console, ca_out, folder, (port, web_port), tls):
-            threading.Event().wait()
+            while True:
+                # Not for ever: the kernel may give Ctrl-C to another thread, which does not wake this one.
+                time.sleep(_LOOK)
     except KeyboardInterrupt:
         console.print("\nThe messages are in", Text(escape(str(folder))), soft_wrap=True)
 
@@ -78,8 +82,8 @@ def open_inbox(
         except OSError as error:
             _print(console, ("not kept: ", "bold red"), (f"{error.strerror}: {who}", ""))
             raise
-        time, subject = f"{kept.arrived:%H:%M:%S} ", f"  {escape(kept.subject)}  "
-        _print(console, (time, "dim"), (who, ""), (subject, "bold"), (f"{address}messages/{kept.number}", ""))
+        arrived, subject = f"{kept.arrived:%H:%M:%S} ", f"  {escape(kept.subject)}  "
+        _print(console, (arrived, "dim"), (who, ""), (subject, "bold"), (f"{address}messages/{kept.number}", ""))
 
     server = MailServer(tls, login="any", on_message=keep, port=ports[0])
     with ExitStack() as stack:

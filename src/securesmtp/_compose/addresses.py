@@ -17,7 +17,7 @@ from securesmtp.errors import AddressError
 Person: TypeAlias = str | tuple[str, str] | Address
 People: TypeAlias = Person | Iterable[Person]
 
-_PAIR_HINT = 'pass "ada@example.org", or ("Ada", "ada@example.org") for an address with a display name'
+_PAIR_HINT = 'pass "ada@example.org", or ("Ada", "ada@example.org") with a display name; pass a list of several'
 _LIST_HINT = "pass several addresses as a list; a tuple is one display name with its address"
 _LIKE_ADDRESS = re.compile(r"[^\s@<>()\"',;:]+@[^\s@<>()\"',;:]+\.[^\s@<>()\"',;:]+")
 _ESCAPED = re.compile(r"\\(.)")

@@ -82,5 +82,6 @@ def _describe(character: str) -> str:
     # Imported only for an error.
     import unicodedata
 
-    name = unicodedata.name(character, "a control character or half of a surrogate pair")
+    other = "half of a surrogate pair" if unicodedata.category(character) == "Cs" else "a control character"
+    name = unicodedata.name(character, other)
     return f"U+{ord(character):04X} ({name})"

@@ -4,7 +4,7 @@ The account of one connection: what was written, and which replies are due. Byte
 How it works: the commands of a group, and the content behind them, are held back and written in one go. A reply is due
 to each command that was written, and replies come in the order of the commands. A positive reply to bytes that were not
 written yet is an error. In the clear, one EHLO and one STARTTLS are written and nothing else. After the end nothing is
-written; replies that came before it can still be read.
+written; replies that came before it can still be read. All of it is one account, so the file is longer than 300 lines.
 """
 
 from __future__ import annotations
@@ -226,7 +226,8 @@ class Exchange:
         Each of them would be the result of `next_reply`, which would not raise an error.
         """
         found: list[RawReply] = []
-        while len(found) < most and self.replies_due and not self._kept and self._command_ends[0] <= self.written:
+        ends = self._command_ends
+        while len(found) < most and not self._kept and ends and ends[0] <= self.written:
             raw = self._reader.next_remembered()
             if raw is None:
                 break

@@ -130,5 +130,5 @@ def is_used_up(transactions: int, error: object) -> bool:
         and error.reply is not None
         and transactions > 1
         and error.outcome is not Outcome.UNKNOWN
-        and is_end_of_messages(error.stage, error.reply.code)
+        and is_end_of_messages(error.stage, error.reply)
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.message_bounds import raw_payload
+from securesmtp._protocol.serialising import describe_part
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, MessageError
 
@@ -75,8 +77,16 @@ class Submission:
         size, limit = adapted.content.size, capabilities.size
         if limit is not None and size > limit:
             message = f"the message has {size} bytes, and the server accepts at most {limit}"
-            raise MessageError(message, stage=Stage.MAIL, hint="send a link instead of the attachment")
+            raise MessageError(message, stage=Stage.MAIL, hint=_size_hint(adapted.message))
         return adapted
+
+
+def _size_hint(message: EmailMessage | None) -> str:
+    parts = [] if message is None else [part for part in message.walk() if not part.is_multipart()]
+    if not parts:
+        return "send a link instead of the attachment"
+    largest = max(parts, key=lambda part: len(str(raw_payload(part))))
+    return f"send a link instead of the largest part, {describe_part(largest)}"
 
 
 def envelope_recipients(addresses: Iterable[str | Address]) -> tuple[Mailbox, ...]:

@@ -25,6 +25,7 @@ refusal, and the server closes the connection after it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from securesmtp._values import Stage
@@ -57,6 +58,8 @@ _POSITIVE: dict[Stage, frozenset[int]] = {
     Stage.DATA: frozenset({START_MAIL_INPUT}),
     Stage.CONTENT: frozenset({250}),
 }
+# "432 4.3.2 Concurrent connections limit exceeded", "421 4.7.0 Too many concurrent SMTP connections", and the like.
+_TOO_MANY = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connections|sessions)\b", re.IGNORECASE)
 # RFC 5321 §4.2.1.
 _TEMPORARY = range(400, 500)
 _REFUSALS = range(400, 600)
@@ -96,19 +99,20 @@ def is_bad_sequence(code: int) -> bool:
     return code == BAD_SEQUENCE
 
 
-def is_too_many_connections(code: int) -> bool:
-    """Return whether the account has too many connections open; some servers say this with other codes, in words."""
-    return code == TOO_MANY_CONNECTIONS
+def is_too_many_connections(reply: Reply) -> bool:
+    """Return whether the account has too many connections open; most servers say this in words."""
+    return reply.code == TOO_MANY_CONNECTIONS or (is_temporary(reply.code) and _TOO_MANY.search(reply.text) is not None)
 
 
-def is_end_of_messages(stage: Stage, code: int) -> bool:
+def is_end_of_messages(stage: Stage, reply: Reply) -> bool:
     """
     Return whether the server may refuse a message because its connection has carried enough of them.
 
     OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). The first message of a connection is
     not refused for that.
     """
-    return stage is Stage.MAIL and code in {SERVICE_CLOSING, INSUFFICIENT_STORAGE}
+    is_end = stage is Stage.MAIL and reply.code in {SERVICE_CLOSING, INSUFFICIENT_STORAGE}
+    return is_end and not is_too_many_connections(reply)
 
 
 def is_login_required(stage: Stage, code: int) -> bool:

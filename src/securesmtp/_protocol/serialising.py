@@ -153,12 +153,16 @@ def _name_part(message: Message, error: MessageError) -> MessageError:
         payload = raw_payload(part)
         data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
         if b"\0" in data or max(map(len, data.split(b"\n"))) > MAX_LINE:
-            filename = part.get_filename()
-            shown = escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)
-            text = f"{error.args[0]}, in the part {shown}"
+            text = f"{error.args[0]}, in the part {describe_part(part)}"
             hint = (
                 f'part = list(message.walk())[{number}]; del part["Content-Transfer-Encoding"]; '
                 "email.encoders.encode_base64(part)"
             )
             return MessageError(text, hint=hint)
     return error
+
+
+def describe_part(part: Message) -> str:
+    """Return the type and the file name of *part*, for an error about it."""
+    filename = part.get_filename()
+    return escape(f"{part.get_content_type()}{f' {filename!r}' if filename else ''}", 80)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
+from securesmtp._transport.connect_errors import Attempts, answers, unreachable_error
 from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import channel_binding, handshake_error, verify_session, wrap
-from securesmtp._values import Stage, TLSInfo
 from securesmtp.errors import ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import ChannelBinding
     from securesmtp._settings import Settings
     from securesmtp._transport.tls_records import RecordLayer
+    from securesmtp._values import TLSInfo
 
 T = TypeVar("T")
 # What steps yield to wait for the channel's socket: that it can be read, that it can be written, or either of them.
@@ -38,12 +39,6 @@ READ, WRITE = 1, 2
 PAUSE = 0
 _CHUNK = 16384
 _NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
-# Each address that was tried, with its error; None as long as it has not answered.
-Attempts: TypeAlias = dict[AddressInfo, OSError | None]
-HINTS: dict[type[OSError], str] = {
-    ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
-    socket.gaierror: "is the host's name right?",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ class Channel:
             yield from self._race(order_addresses(infos), attempts)
         except DeadlineExceededError as error:
             if len(attempts) > 1:
-                error.args = (f"{error.args[0]}: {_answers(attempts)}",)
+                error.args = (f"{error.args[0]}: {answers(attempts)}",)
             raise
         finally:
             # Close all but the winner, whatever ended the race.
@@ -118,7 +113,7 @@ class Channel:
             # After an attempt has begun: `abort` may have been called before there was a socket to shut down.
             self.refuse_if_aborted()
             if not waiting:
-                raise _unreachable(attempts)
+                raise unreachable_error(attempts)
             for sock in (yield WaitForAny(tuple(waiting), schedule.delay(time.monotonic()))):
                 address, code = waiting.pop(sock), sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code:
@@ -291,23 +286,3 @@ class Channel:
 def aborted_error() -> ConnectError:
     """Return the error for a connection that `abort` has ended."""
     return ConnectError("the connection was ended by close(abort=True)", retryable=True)
-
-
-def describe(error: OSError) -> str:
-    """Return *error* in words."""
-    return error.strerror or type(error).__name__
-
-
-def _unreachable(attempts: Attempts) -> ConnectError:
-    """Return the error for a host none of whose addresses could be connected to."""
-    errors = [error for error in attempts.values() if error is not None]
-    what = _answers(attempts) if len(attempts) > 1 else ", ".join(map(describe, errors)) or "the name has no address"
-    hint = HINTS[ConnectionRefusedError] if ConnectionRefusedError in map(type, errors) else None
-    ours = ConnectError(f"the connection failed: {what}", stage=Stage.CONNECT, retryable=True, hint=hint)
-    ours.__cause__ = errors[-1] if errors else None
-    return ours
-
-
-def _answers(attempts: Attempts) -> str:
-    answers = {info: "no answer" if error is None else describe(error) for info, error in attempts.items()}
-    return "; ".join(f"{address[0]}: {words}" for (*_, address), words in answers.items())

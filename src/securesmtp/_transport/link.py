@@ -111,16 +111,16 @@ class Link(smtplib.SMTP):
     def _wait(self, wanted: Wanted) -> object:
         """Do what the steps ask for, and return what they are resumed with."""
         match wanted:
-            case WaitForAny():
-                return self._wait_for_any(wanted)
-            case FetchPassword() | FetchToken() | Adapt() | Respond():
-                return wanted.perform()
-            case Opening():
-                return self.open()
-            case _:
+            case int():
                 if wanted != PAUSE:
                     self._wait_for_socket(wanted)
                 return None
+            case WaitForAny():
+                return self._wait_for_any(wanted)
+            case Opening():
+                return self.open()
+            case _:
+                return wanted.perform()
 
     def _wait_for_socket(self, events: int) -> None:
         connection = self.connection
@@ -129,8 +129,11 @@ class Link(smtplib.SMTP):
         if events != self._watched:
             (self._selector.modify if self._watched else self._selector.register)(sock.fileno(), events)
             self._watched = events
-        self._selector.select(patience)
-        connection.patience()
+        # What has arrived is read before any limit is reported as expired.
+        if self._selector.select(patience):
+            connection.channel.refuse_if_aborted()
+        else:
+            connection.patience()
 
     def _wait_for_any(self, wanted: WaitForAny) -> list[object]:
         patience = self.connection.patience()

@@ -13,89 +13,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
-from securesmtp._transport.channel import PAUSE, READ
+from securesmtp._transport.channel import READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
 from securesmtp._transport.steps import HelperThread, Sleep
+from securesmtp._transport.task import Task, Visit
 
 if TYPE_CHECKING:
     import selectors
 
-    from securesmtp._protocol.effects import Dialogue
     from securesmtp._transport.channel import Steps
-    from securesmtp._transport.link import Link
+    from securesmtp._transport.connection import Connection
 
 T = TypeVar("T")
 # How often it looks what other threads want if they cannot end its wait, in seconds.
 _POLL_INTERVAL = 0.02
-
-
-@dataclass(slots=True)
-class Visit(Generic[T]):
-    """Run *dialogue* over *link*: resumed with its value."""
-
-    link: Link
-    dialogue: Dialogue[T]
-
-    def perform(self) -> T:
-        """Do it in this thread."""
-        return self.link.run(self.dialogue)
-
-
-class Task:
-    """
-    Steps that a poller runs.
-
-    Attributes:
-        frames: The steps, and above them those of the connection that they visit: the last of them run.
-        link: That connection; None while they visit none.
-        until: When its wait ends at the latest; None while it does not wait, or without a limit.
-        socket: The file descriptor of the socket that it waits for; -1 if it waits for none.
-        call: What a thread does for it; None while it does not wait for one.
-        polled_at: When it last looked whether its turn has come.
-        goes_first: Whether it waits before all others: it does not.
-    """
-
-    goes_first = False
-    __slots__ = ("_is_asleep", "_is_woken", "_poller", "call", "frames", "link", "polled_at", "socket", "until")
-
-    def __init__(self, poller: Poller, steps: Callable[[Task], Steps[None]]) -> None:
-        """Start before the first of *steps*."""
-        self._poller = poller
-        self.frames: list[Steps[Any]] = [steps(self)]
-        self.link: Link | None = None
-        self.until: float | None = None
-        self.socket = -1
-        self.polled_at = 0.0
-        self.call: Callable[[], object] | None = None
-        self._is_asleep = self._is_woken = False
-
-    def wake(self) -> None:
-        """End its sleep, or the next one if it does not sleep now; any thread may call this."""
-        self._poller.call_soon(self._wake)
-
-    def wait(self, seconds: float) -> None:
-        """Begin to sleep, for so many *seconds* at most."""
-        self.until, self._is_asleep = monotonic() + seconds, True
-        if self._is_woken:
-            self._wake()
-
-    def end_sleep(self) -> None:
-        """Note that it does not sleep."""
-        self._is_asleep = self._is_woken = False
-
-    def _wake(self) -> None:
-        if self._is_asleep:
-            self._poller.resume(self)
-        else:
-            self._is_woken = True
 
 
 class Poller:
@@ -129,7 +67,7 @@ class Poller:
 
     def spawn(self, steps: Callable[[Task], Steps[None]]) -> None:
         """Add a task that runs *steps*."""
-        task = Task(self, steps)
+        task = Task(steps, self.call_soon, self.resume)
         self.tasks[task] = None
         self._ready.append((task, None, None))
 
@@ -282,30 +220,29 @@ class Poller:
 
     def _has_to_wait(self, task: Task, wanted: object) -> bool:
         """Begin what *task* wants, and return whether it is resumed later."""
+        link = task.link
         match wanted:
-            case int():
-                if wanted == PAUSE:
-                    self._ready.append((task, None, None))
-                else:
-                    self._wait_for_socket(task, wanted)
             case Adapt():
                 return False
             case Visit():
                 task.link = wanted.link
                 task.frames.append(wanted.link.connection.run(wanted.dialogue))
                 return False
+            case 0:  # PAUSE
+                self._ready.append((task, None, None))
+            case int() if link is not None:
+                self._wait_for_socket(task, link.connection, wanted)
+            case Opening() if link is not None:
+                self._call_in_thread(task, link.open)
             case Sleep():
                 wanted.perform()
-            case Opening():
-                self._call_in_thread(task, _link_of(task).open)
             case FetchPassword() | FetchToken() | Respond():
                 self._call_in_thread(task, wanted.perform)
             case _:  # never
                 raise AssertionError(wanted)
         return True
 
-    def _wait_for_socket(self, task: Task, events: int) -> None:
-        connection = _link_of(task).connection
+    def _wait_for_socket(self, task: Task, connection: Connection, events: int) -> None:
         limit = monotonic() + connection.patience()
         connection.channel.acknowledge()
         number = connection.channel.connected_socket().fileno()
@@ -339,12 +276,4 @@ class Poller:
 
 def _leave(task: Task) -> None:
     task.frames.pop()
-    if len(task.frames) <= 1:
-        task.link = None
-
-
-def _link_of(task: Task) -> Link:
-    if task.link is None:
-        message = "the task visits no connection"
-        raise RuntimeError(message)
-    return task.link
+    task.link = None

@@ -3,7 +3,8 @@ Commands, contents and replies over one channel: in which order bytes are writte
 
 How it works: a server may answer before it has read everything, and stop reading until its answer is read (RFC 2920
 §3.1). So replies are read while bytes are written. When a connection is lost, replies that came before are read first,
-because they say what became of the messages in flight.
+because they say what became of the messages in flight. Reading and writing share that, so the file is longer than 300
+lines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.effects import Block, CommandGroup, Receive, Send
 from securesmtp._protocol.failures import early_reply_error
 from securesmtp._settings import PORT_IMPLICIT
-from securesmtp._transport.channel import HINTS, PAUSE, READ, WRITE, Channel, Steps, describe
+from securesmtp._transport.channel import PAUSE, READ, WRITE, Channel, Steps
+from securesmtp._transport.connect_errors import HINTS, describe
 from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from securesmtp.testing._faults import FAULTS, Fault, FaultName
     from securesmtp.testing._received import Attachment, Received
     from securesmtp.testing._recording import RecordingMailer
-    from securesmtp.testing._server import LocalServer, MailServer
+    from securesmtp.testing._server import MailServer
 
 __all__ = [
     "FAULTS",
@@ -23,7 +23,6 @@ __all__ = [
     "Attachment",
     "Fault",
     "FaultName",
-    "LocalServer",
     "MailServer",
     "Received",
     "RecordingMailer",
@@ -34,7 +33,6 @@ _MODULES = {
     "Attachment": "_received",
     "Fault": "_faults",
     "FaultName": "_faults",
-    "LocalServer": "_server",
     "MailServer": "_server",
     "Received": "_received",
     "RecordingMailer": "_recording",

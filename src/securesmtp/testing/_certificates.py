@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 import tempfile
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trustme import CA, LeafCert
 
 from securesmtp.testing._faults import FAULTS, FaultName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Clients take either; ``localhost`` may mean ::1 to them, where nothing listens.
 _NAMES = ("127.0.0.1", "localhost")
@@ -28,7 +33,8 @@ class Certificates:
 
     def __init__(self) -> None:
         """Make the CA."""
-        self._authority = CA()
+        with _unfrozen():
+            self._authority = CA()
         self.ca_pem: str = self._authority.cert_pem.bytes().decode("ascii")
         self._contexts: dict[FaultName | None, ssl.SSLContext] = {}
 
@@ -46,7 +52,7 @@ class Certificates:
                 _issue(CA(), context)
             case "expired":
                 # trustme takes naive times, in UTC.
-                _issue(self._authority, context, not_after=datetime(2000, 1, 2))  # noqa: DTZ001
+                _issue(self._authority, context, not_after=dt.datetime(2000, 1, 2))  # noqa: DTZ001
             case "wrong_name":
                 _issue(self._authority, context, "elsewhere.example")
             case "self_signed":
@@ -57,7 +63,23 @@ class Certificates:
                 _issue(self._authority, context)
 
 
-def _issue(authority: CA, context: ssl.SSLContext, *names: str, not_after: datetime | None = None) -> None:
+@contextmanager
+def _unfrozen() -> Iterator[None]:
+    """
+    Undo for a moment what freezegun does to the class ``datetime.datetime``.
+
+    cryptography keeps the class that it sees first in a process. If that is freezegun's, no later test can use it.
+    """
+    current = dt.datetime
+    genuine = next(kind for kind in current.__mro__ if kind.__module__ == "datetime")
+    dt.datetime = genuine  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        dt.datetime = current  # type: ignore[misc]
+
+
+def _issue(authority: CA, context: ssl.SSLContext, *names: str, not_after: dt.datetime | None = None) -> None:
     unit = "securesmtp.testing"
     authority.issue_cert(*names or _NAMES, organization_unit_name=unit, not_after=not_after).configure_cert(context)
 

@@ -80,7 +80,7 @@ class Listener:
     def _run(self) -> None:
         # A connection that a client cuts is no news, and its traceback none for a test's log.
         self._loop.set_exception_handler(lambda _loop, _context: None)
-        # -X dev would have it log each refused handshake.
+        # -X dev would have it log each step that a busy machine is slow at.
         self._loop.set_debug(False)
         with _silence("mail.log", threading.get_ident()):
             self._loop.add_reader(self._socket, self._accept)

@@ -11,10 +11,10 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from securesmtp._core import Core, Sending
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, open_session, pick_mechanism
 from securesmtp._protocol.sasl import Password
+from securesmtp._sending import Sending
 from securesmtp._submissions import from_any
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, SendResult, TLSMode
@@ -25,6 +25,7 @@ from securesmtp.testing._peer import ADDRESS, Peer
 if TYPE_CHECKING:
     from email.message import Message
 
+    from securesmtp._core import Core
     from securesmtp._protocol.delivery import Attempt
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Answer, Dialogue

@@ -224,18 +224,3 @@ class MailServer(Inbox):
         for each in tuple(self._rules.connections):
             if not each.is_receiving:
                 each.abort()
-
-
-class LocalServer(MailServer):
-    """The server as it was called before; use `MailServer`."""
-
-    def __init__(
-        self,
-        mode: TLSMode | Literal["implicit", "starttls"] = "implicit",
-        *,
-        username: str | None = None,
-        password: str = "",
-        refuse: Collection[str] = (),
-    ) -> None:
-        """Make a `MailServer`."""
-        super().__init__(mode, login=None if username is None else (username, password), refuse=refuse)

@@ -19,7 +19,7 @@ from django.utils.log import AdminEmailHandler
 
 from conftest import Serve, unmeasured
 from integrations.django.conftest import HAS_MAILERS, Configure
-from integrations.django.test_sending import backend_that_is_silent, default_connection, path, refuse, to
+from integrations.django.test_sending import backend_that_is_silent, default_connection, path, refuse, result_of, to
 from scripted import Peer, honest
 from securesmtp import (
     AuthenticationError,
@@ -28,7 +28,7 @@ from securesmtp import (
     Outcome,
     SecureSMTPError,
 )
-from securesmtp.integrations.django import _mailers, close_mailers
+from securesmtp.integrations.django import _mailers, close_mailers, get_result
 from securesmtp.integrations.django._mailers import MAILERS
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -112,7 +112,7 @@ def test_silence_leaves_the_error_on_the_message(
     configure(serve(*[script] * (script is not None)), **options)
     message = to()
     assert backend_that_is_silent([message]) == 0
-    error = message.securesmtp_result.error
+    error = result_of(message).error
     assert isinstance(error, SecureSMTPError)
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert sum(line.startswith(f"failed silently, {error.outcome}, ") for line in warnings) == 1
@@ -200,7 +200,7 @@ def test_a_mailer_in_use_is_not_closed(
     go.set()
     sender.join(20)
     closer.join(20)
-    assert message.securesmtp_result.outcome is Outcome.ACCEPTED
+    assert result_of(message).outcome is Outcome.ACCEPTED
 
 
 def test_the_end_does_not_wait_for_ever(serve: Serve, configure: Configure) -> None:
@@ -228,7 +228,7 @@ def test_the_end_does_not_wait_for_ever(serve: Serve, configure: Configure) -> N
     sender.join(20)
     ended.set()
     assert caught == [Outcome.UNKNOWN]
-    assert message.securesmtp_result.outcome is Outcome.UNKNOWN
+    assert result_of(message).outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("count", [1, 12], ids=["one", "many"])
@@ -259,7 +259,7 @@ def test_an_interrupt_leaves_the_outcome_on_the_message(serve: Serve, configure:
     server.joined()
     arrived = {path(each.recipients[0]) for each in server.accepted}
     for message in messages:
-        result = message.securesmtp_result
+        result = get_result(message)
         known = {Outcome.ACCEPTED, Outcome.UNKNOWN} if message.to[0] in arrived else {None, Outcome.NOT_SENT}
         assert (None if result is None else result.outcome) in known
 
@@ -301,7 +301,10 @@ def test_a_child_waits_for_no_send_of_its_parent(ca_file: Path) -> None:
     mailers = _mailers.Mailers()
     with mailers.use({"host": "localhost", "ca_file": ca_file}) as mailer:
         mailers.renew()
-        mailers.close(wait=30)
+        closer = threading.Thread(target=mailers.close, args=(30,))
+        closer.start()
+        closer.join(15)
+        assert not closer.is_alive()
         assert mailer._core.is_closed
     with mailers.use({"host": "localhost", "ca_file": ca_file}) as other:
         assert other is not mailer

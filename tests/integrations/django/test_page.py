@@ -68,7 +68,8 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of manage.py."""
     environment = {**unmeasured(), "SMTP_PASSWORD": "secret"}
     return subprocess.run(
-        ["env", "-C", str(Path(command[1]).parent), *command],
+        command,
+        cwd=Path(command[1]).parent,
         capture_output=True,
         text=True,
         timeout=60,

@@ -198,6 +198,8 @@ def test_the_arguments_of_get_connection_come_first(serve: Serve, configure_emai
     assert mail.send_mail("Hello", "Text", "me@example.org", ["you@example.net"], connection=other) == 1
     with pytest.raises(AuthenticationError):
         mail.get_connection(host="localhost").send_messages([to()])
+    with pytest.raises(ImproperlyConfigured, match="deadline is -1"):
+        mail.get_connection(host="localhost", deadline=-1).send_messages([to()])
 
 
 def test_auth_user_of_send_mail(serve: Serve, configure_email: Configure) -> None:
@@ -297,4 +299,4 @@ def test_a_backend_shows_no_password(configure: Configure) -> None:
     """A debug page of Django shows the repr of local variables."""
     configure(host="localhost", username="me", password="zebra")
     backend = default_connection()
-    assert "zebra" not in repr(backend) + repr(backend.configuration)
+    assert "zebra" not in repr(backend) + repr(backend._configuration)

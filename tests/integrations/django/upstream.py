@@ -104,7 +104,7 @@ def backend_class(ca_file: Path) -> Any:
         def _mailer(self) -> Any:
             self.use_ssl = not self.use_tls
             # Seconds, where a test uses the wrong mode.
-            self.timeout = vars(self)["timeout"] or 3
+            self.timeout = self.timeout or 3
             return super()._mailer()
 
     EmailBackend.__module__, EmailBackend.__qualname__ = "trusting_backend", "EmailBackend"

@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from securesmtp.integrations.django._backend import EmailBackend
 from securesmtp.integrations.django._mailers import close_mailers
+from securesmtp.integrations.django._messages import get_result
 
-__all__ = ["EmailBackend", "close_mailers"]
+__all__ = ["EmailBackend", "close_mailers", "get_result"]

@@ -38,9 +38,19 @@ class EmailBackend(BaseEmailBackend):
 
     All backends with equal settings share one mailer, which keeps its connections until the process ends.
 
-    After `send_messages`, each message has the attribute ``securesmtp_result``: a `SendResult`, or None if it was not
-    tried.
+    After `send_messages`, `get_result` returns what became of a message.
     """
+
+    # As Django's own has them: subclasses and health checks set them after it was made.
+    host: Any
+    port: Any
+    username: Any
+    password: Any
+    use_tls: Any
+    use_ssl: Any
+    timeout: Any
+    ssl_keyfile: Any
+    ssl_certfile: Any
 
     def __init__(  # noqa: PLR0913, PLR0917 -- as Django's own, in its order
         self,
@@ -78,15 +88,14 @@ class EmailBackend(BaseEmailBackend):
             "ssl_certfile": ssl_certfile,
         }
         given = frozenset(name for name, value in values.items() if value is not None)
-        self.configuration = Configuration(kwargs.get("alias"), options, given)
-        self.configuration.add_defaults()
-        # Attributes, as Django's own has them: subclasses and health checks set them later.
+        self._configuration = Configuration(kwargs.get("alias"), options, given)
+        self._configuration.add_defaults()
         for name, value in values.items():
-            setattr(self, name, value if value is not None else self.configuration.default(name))
-        if self.configuration.alias is not None and self.host is None:
-            raise self.configuration.error("OPTIONS must define 'host'.")
+            setattr(self, name, value if value is not None else self._configuration.default(name))
+        if self._configuration.alias is not None and self.host is None:
+            raise self._configuration.error("OPTIONS must define 'host'.")
         if self.use_tls and self.use_ssl:
-            raise self.configuration.exclusive()
+            raise self._configuration.exclusive()
 
     def open(self) -> bool | None:
         """
@@ -144,9 +153,9 @@ class EmailBackend(BaseEmailBackend):
         """
         Send the messages, several at a time, and return how many the server accepted.
 
-        After an error, no other message is begun. Those that were being sent meanwhile are finished; the attribute
-        ``securesmtp_result`` of each message says what became of it. With *fail_silently*, errors of the server and the
-        network are only in that attribute and in the log, and the other messages are sent.
+        After an error, no other message is begun. Those that were being sent meanwhile are finished; `get_result` says
+        what became of each. With *fail_silently*, errors of the server and the network are only there and in the log,
+        and the other messages are sent.
 
         Raises:
             ImproperlyConfigured: The settings are wrong.
@@ -209,7 +218,7 @@ class EmailBackend(BaseEmailBackend):
 
     @property
     def _partial(self) -> Any:  # noqa: ANN401 -- the mailer checks it
-        return self.configuration.options.get("partial") or "raise"
+        return self._configuration.options.get("partial") or "raise"
 
     def _must_raise(self, error: Exception) -> bool:
         """Return whether to raise *error*: with *fail_silently*, only a mistake of the program; another is logged."""
@@ -224,12 +233,12 @@ class EmailBackend(BaseEmailBackend):
     @contextmanager
     def _mailer(self) -> Iterator[SecureMailer]:
         """Lend the mailer for the settings as they are now."""
-        arguments = self.configuration.arguments({name: getattr(self, name) for name in SETTINGS})
+        arguments = self._configuration.arguments({name: getattr(self, name) for name in SETTINGS})
         with ExitStack() as stack:
             try:
                 mailer = stack.enter_context(MAILERS.use(arguments))
             except ConfigurationError as error:
-                raise self.configuration.wrapped(error) from error
+                raise self._configuration.wrapped(error) from error
             yield mailer
 
 

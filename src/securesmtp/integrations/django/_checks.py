@@ -42,8 +42,8 @@ def backend(name: str) -> EmailBackend | None:
         raise ImproperlyConfigured(f"The email backend {path!r} cannot be imported: {error}.") from error
     if not (isinstance(kind, type) and issubclass(kind, EmailBackend)):
         return None
-    found: EmailBackend = mail.mailers[name] if has_mailers else kind()
-    return found
+    found = mail.mailers[name] if has_mailers else kind()
+    return found if isinstance(found, EmailBackend) else None
 
 
 def check_settings(**_kwargs: Any) -> list[Warning]:  # noqa: ANN401 -- as Django calls it

@@ -54,6 +54,16 @@ def prepare(message: EmailMessage) -> Prepared:
     return Prepared(built, _mailbox(message.from_email), [_mailbox(each) for each in message.recipients()])
 
 
+def get_result(message: EmailMessage) -> SendResult | None:
+    """
+    Return what became of *message* when it was last sent by `EmailBackend`; None if it was not tried.
+
+    It is the attribute ``securesmtp_result`` of the message, with a type.
+    """
+    result: SendResult | None = getattr(message, _RESULT, None)
+    return result
+
+
 def set_result(message: EmailMessage, result: SendResult | None) -> None:
     """Set the attribute that says what became of *message*; None until it is known."""
     setattr(message, _RESULT, result)

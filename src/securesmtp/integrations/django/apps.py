@@ -14,7 +14,6 @@ class SecureSMTPConfig(AppConfig):
     name = "securesmtp.integrations.django"
     # The last part of the name would be "django".
     label = "securesmtp"
-    verbose_name = "securesmtp"
 
     def ready(self) -> None:
         """Register the check; `manage.py check` runs it, and so does `runserver`."""

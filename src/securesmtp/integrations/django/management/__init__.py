@@ -1,1 +1,1 @@
-"""The commands of `manage.py`."""
+"""Django looks here for the commands of `manage.py`."""

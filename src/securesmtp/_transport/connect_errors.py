@@ -1,0 +1,38 @@
+"""What an error says when a host cannot be connected to."""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeAlias
+
+from securesmtp._transport.addresses import AddressInfo
+from securesmtp._values import Stage
+from securesmtp.errors import ConnectError
+
+# Each address that was tried, with its error; None as long as it has not answered.
+Attempts: TypeAlias = dict[AddressInfo, OSError | None]
+HINTS: dict[type[OSError], str] = {
+    ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
+    socket.gaierror: "is the host's name right?",
+}
+
+
+def describe(error: OSError) -> str:
+    """Return *error* in words."""
+    return error.strerror or type(error).__name__
+
+
+def unreachable_error(attempts: Attempts) -> ConnectError:
+    """Return the error for a host none of whose addresses could be connected to."""
+    errors = [error for error in attempts.values() if error is not None]
+    what = answers(attempts) if len(attempts) > 1 else ", ".join(map(describe, errors)) or "the name has no address"
+    hint = HINTS[ConnectionRefusedError] if ConnectionRefusedError in map(type, errors) else None
+    ours = ConnectError(f"the connection failed: {what}", stage=Stage.CONNECT, retryable=True, hint=hint)
+    ours.__cause__ = errors[-1] if errors else None
+    return ours
+
+
+def answers(attempts: Attempts) -> str:
+    """Return what each address has answered."""
+    found = {info: "no answer" if error is None else describe(error) for info, error in attempts.items()}
+    return "; ".join(f"{address[0]}: {words}" for (*_, address), words in found.items())

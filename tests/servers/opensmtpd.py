@@ -1,0 +1,93 @@
+"""
+OpenSMTPD of Debian 13, in a root of its own, which tests/servers/install unpacks.
+
+It accepts 100 messages over one connection, and closes one where a command does not wait for the reply before it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from typing import ClassVar
+
+from servers.real import ALICE, BOB, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, in_root
+
+ROOT = "opensmtpd"
+PROGRAM = "/usr/sbin/smtpd"
+
+CONFIGURATION = """\
+pki localhost cert "{certificate}"
+pki localhost key "{certificate}"
+table passwords file:{directory}/passwords
+smtp max-message-size "{size}"
+
+listen on 127.0.0.1 port {implicit} smtps pki localhost auth <passwords> hostname localhost
+listen on 127.0.0.1 port {starttls} tls-require pki localhost auth <passwords> hostname localhost
+
+# By default, it opens a new connection to the sink after 100 messages or 10 seconds, and only after a pause.
+mta limit session-mail-max 100000 session-keepalive 100000
+action "sink" relay host lmtp://127.0.0.1:{sink} helo localhost
+match auth from any for any action "sink"
+"""
+
+# crypt(3) with SHA-256: OpenSMTPD's own `encrypt` makes hashes that take a tenth of a second of CPU at each login.
+HASHES = {
+    ALICE: "$5$rounds=1000$securesmtp$7datk2Vdz8nDduYkXBDs2woZ9W10Giqk0rUGGq6eHo5",
+    BOB: "$5$rounds=1000$securesmtp$xIug5gUW1.fB3kbmiP5ea2HovQ4zbbklr8xOo.QDTJB",
+}
+
+
+class OpenSMTPD(RealServer):
+    """A private OpenSMTPD."""
+
+    name: ClassVar[str] = "opensmtpd"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why OpenSMTPD cannot be started here and what to do about it, or None."""
+        if os.geteuid() != 0:
+            return "OpenSMTPD starts as root only: run the tests as root"
+        printed = _print_usage()
+        if "OpenSMTPD" not in printed:
+            return f"OpenSMTPD does not run here ({printed.strip()}): {INSTALL}"
+        return None
+
+    def _prepare(self) -> str:
+        for folder in ("run", "spool"):
+            # OpenSMTPD insists on this mode for its queue.
+            (self._directory / folder).mkdir(mode=0o711)
+        lines = (f"{account.username} {hashed}\n" for account, hashed in HASHES.items())
+        (self._directory / "passwords").write_text("".join(lines))
+        # Behind "version:" and "OpenSMTPD".
+        return _print_usage().split()[2]
+
+    def _command(self) -> list[str]:
+        text = CONFIGURATION.format(
+            directory=self._directory,
+            certificate=self._certificate,
+            implicit=self.implicit_port,
+            starttls=self.starttls_port,
+            sink=self._sink.port,
+            size=SIZE_LIMIT,
+        )
+        path = self._directory / "smtpd.conf"
+        path.write_text(text)
+        temporary, own = tempfile.gettempdir(), self._directory
+        # The last two are compiled into it: for its process number and control socket, and for its queue.
+        folders = {temporary: temporary, f"{own}/run": "/var/run", f"{own}/spool": "/var/spool/smtpd"}
+        # -d: in the foreground, logging to stderr.
+        return [*in_root(ROOT, folders), PROGRAM, "-d", "-f", str(path)]
+
+
+def _print_usage() -> str:
+    """Return OpenSMTPD's version and how it is called, or why it does not run."""
+    done = subprocess.run(
+        [*in_root(ROOT, {}), PROGRAM, "-h"],
+        env={"PATH": SEARCH_PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout

@@ -113,9 +113,16 @@ class Pool:
             with SuppressErrors(IndexError):  # the queue is empty now
                 self._waiters[0].wake()
 
-    def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
-        """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
-        if self.slots.is_outgrown(slot, needs):
+    def link(
+        self,
+        slot: Slot[Link],
+        deadline: Deadline | None,
+        needs: Callable[[Session], int] | None = None,
+        *,
+        is_new: bool = False,
+    ) -> Link:
+        """Return the link of *slot*, or a new one if its connection cannot carry the message, or with *is_new*."""
+        if self.slots.is_outgrown(slot, needs, is_new=is_new):
             self.quit_and_close(slot.link, "message limit")
         return self.slots.link(slot, deadline)
 

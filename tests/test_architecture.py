@@ -131,6 +131,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_workers.py",
             "_transport/password.py",
             "_transport/poller.py",
+            "_transport/steps.py",
             "_transport/threads.py",
             "_transport/token_threads.py",
             # The end of the process waits for sends.

@@ -241,6 +241,30 @@ def test_a_message_too_many_goes_over_a_new_connection(serve: Serve, mailer: Mai
     assert [len(log.accepted) for log in server.connections] == [3, 3, 2]
 
 
+def test_a_message_too_many_is_tried_over_no_other_used_connection(serve: Serve, mailer: Mailer) -> None:
+    """All of them may have carried enough: with many threads, one message was refused ten times (seen)."""
+    both, mine_alone = threading.Barrier(2), threading.Event()
+
+    def script(peer: Peer) -> None:
+        count = itertools.count()
+
+        def content(*_: object) -> bytes:
+            if not mine_alone.is_set():
+                both.wait(10)
+            return b"250 ok\r\n"
+
+        honest(replies={"MAIL": lambda *_: b"452 enough\r\n" if next(count) else b"250 ok\r\n", "CONTENT": content})(
+            peer
+        )
+
+    server = serve(script, connections=10)
+    mine = mailer(server, max_connections=2)
+    assert [result.outcome for result in mine.send_many(mails(2))] == [ACCEPTED] * 2
+    mine_alone.set()
+    assert mine.send_bytes(b"Subject: 2\r\n\r\n", mail_from="a@b.example", recipients=["c@d.example"]).accepted
+    assert server.secret.count(b"MAIL") == 4
+
+
 def test_too_many_connections_are_no_used_up_one(serve: Serve, mailer: Mailer) -> None:
     """A further one would be one more too many."""
     server = serve(_limited(b"421 4.7.0 too many concurrent connections\r\n", 1), connections=10)

@@ -454,6 +454,7 @@ class AsyncSecureMailer:
             except SecureSMTPError as error:
                 if not core.sends_again(sending, error):
                     raise
+                checkout.needs_new = True
                 if isinstance(error, AuthenticationError):
                     self._pool.discard_idle()
 
@@ -472,7 +473,7 @@ class AsyncSecureMailer:
             action, needs = await prepare()
             checkout.has_slot = True
             while True:
-                link = await pool.link(slot, deadline, needs)
+                link = await pool.link(slot, deadline, needs, is_new=checkout.needs_new)
                 try:
                     deliver = bind(action, link.connection.exchange)
                     return await link.run(pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause))

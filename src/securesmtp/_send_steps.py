@@ -79,6 +79,7 @@ class Sender:
             except SecureSMTPError as error:
                 if not core.sends_again(sending, error):
                     raise
+                checkout.needs_new = True
                 if isinstance(error, AuthenticationError):
                     self._pool.discard_idle()
 
@@ -98,7 +99,7 @@ class Sender:
             core.refuse_if_closed()
             checkout.has_slot = True
             while True:
-                link = pool.link(slot, deadline, needs)
+                link = pool.link(slot, deadline, needs, is_new=checkout.needs_new)
                 try:
                     deliver = bind(action, link.connection.exchange)
                     visit = pool.slots.visit(slot, deliver, ignore_pause=checkout.ignores_pause)

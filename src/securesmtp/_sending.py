@@ -81,11 +81,13 @@ class Checkout:
 
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
+        needs_new: Whether it uses no connection that has carried a message.
         has_slot: Whether it got a slot, and may use a connection.
         session: The session that it found or opened there.
     """
 
     ignores_pause: bool = False
+    needs_new: bool = False
     has_slot: bool = False
     session: Session | None = None
 

@@ -24,7 +24,7 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._send_steps import Sender
 from securesmtp._sending import Checkout
 from securesmtp._transport.poller import Poller
-from securesmtp._transport.steps import Sleep
+from securesmtp._transport.steps import HelperThread, RunThread, Sleep
 from securesmtp._transport.task import Task
 from securesmtp._values import Receipt, SendResult
 from securesmtp.events import mute_if_emitting
@@ -48,7 +48,8 @@ class Worker:
     def __init__(self, run: Run, pool: Pool, workers: Workers, task: Task) -> None:
         """Be one of *workers*, run by *task*."""
         self._run, self._pool, self._backlog, self._idle, self._task = run, pool, workers.backlog, workers.idle, task
-        self._sender = Sender(run.core, pool, lambda: task, is_one_of_many=True)
+        # Without a thread of its own, the run is inside whatever the caller's thread does.
+        self._sender = Sender(run.core, pool, lambda: task, is_one_of_many=workers.thread is not None)
 
     def work(self) -> Steps[None]:
         """Send one message after the other, or several at a time if the host supports it."""
@@ -139,8 +140,7 @@ class Workers:
         self._poller = Poller(self._assign, self._note_end_of_worker)
         self._run_tasks = mute_if_emitting(self._poller.run)
         self._awaited: Job | None = None
-        # Whether the workers have been woken because there are no more jobs.
-        self._is_ending = False
+        self._has_woken_all = False
 
     def submit(self, job: Job) -> None:
         """Have *job* sent."""
@@ -167,8 +167,9 @@ class Workers:
                 # An interrupt that ended a connection struck when it had just been taken, or reported.
                 job.end = result_without_end(job)
             elif self.thread is None:
-                # Nothing is caught: an interrupt here is one of the caller's own thread.
-                self._run_tasks(lambda: job.end is not None or self._is_stuck())
+                # All that was read: what is in flight would hold its connection while the caller's own code runs, and
+                # that may wait for it. Nothing is caught: an interrupt here is one of the caller's own thread.
+                self._run_tasks(self._is_stuck)
             else:
                 self.ends.get()
                 self._awaited = job
@@ -182,6 +183,9 @@ class Workers:
         After an interrupt, the next call continues to wait.
         """
         self.backlog.close()
+        if isinstance(threading.current_thread(), HelperThread) and self.thread is not None:
+            # The garbage collector, or on_event, ends the run here: that may be the very thread to wait for.
+            return
         if self.thread is None and self._poller.tasks:
             self._run_tasks(self._is_stuck)
         # At the end of the interpreter, daemon threads do not run any more.
@@ -201,8 +205,12 @@ class Workers:
 
     def _start(self) -> None:
         """Start the thread if the system and the interpreter allow it."""
+        if isinstance(threading.current_thread(), RunThread):
+            # The sends of another run stand still while this one goes on, and may have all connections.
+            self._most = 1
+            return
         # A daemon: an iterator that is never read to its end does not keep the process alive.
-        thread = threading.Thread(target=self._run, name="securesmtp-run", daemon=True)
+        thread = RunThread(target=self._run, name="securesmtp-run", daemon=True)
         # Before it is started: an interrupt may strike right after that, and it is waited for all the same.
         self.thread = thread
         try:
@@ -237,9 +245,9 @@ class Workers:
     def _assign(self) -> None:
         """Wake or add a worker for each job; at the end, wake all."""
         if self.backlog.is_closed:
-            # Once: one that waits for a connection would look for it again and again.
-            if not self._is_ending:
-                self._is_ending = True
+            # Once: who does not sleep now looks whether it is closed before.
+            if not self._has_woken_all:
+                self._has_woken_all = True
                 for task in self._poller.tasks:
                     task.wake()
             return

@@ -113,10 +113,15 @@ class AsyncPool:
             event.set()
 
     async def link(
-        self, slot: Slot[AsyncLink], deadline: Deadline | None, needs: Callable[[Session], int] | None = None
+        self,
+        slot: Slot[AsyncLink],
+        deadline: Deadline | None,
+        needs: Callable[[Session], int] | None = None,
+        *,
+        is_new: bool = False,
     ) -> AsyncLink:
-        """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
-        if self.slots.is_outgrown(slot, needs):
+        """Return the link of *slot*, or a new one if its connection cannot carry the message, or with *is_new*."""
+        if self.slots.is_outgrown(slot, needs, is_new=is_new):
             self.quit_and_close(slot.link, "message limit")
         if not self.slots.has_context:
             # A deadline shows at the next step: nothing stops the thread.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._secret import SecretSource
+from securesmtp._transport.steps import HelperThread
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Tokens
 from securesmtp._values import Stage
@@ -67,7 +68,7 @@ class PasswordCalls:
             finally:
                 self._calls.pop(thread, None)
 
-        thread = threading.Thread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
+        thread = HelperThread(target=copy_context().run, args=(run,), name="password callable", daemon=True)
         if not self._start(thread, results, deadline):
             return _call_inside(source, leases)
         result = None

@@ -23,7 +23,7 @@ from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respo
 from securesmtp._transport.channel import READ
 from securesmtp._transport.connection import Opening
 from securesmtp._transport.link import Selector
-from securesmtp._transport.steps import Sleep
+from securesmtp._transport.steps import HelperThread, Sleep
 from securesmtp._transport.task import Task, Visit
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from securesmtp._transport.connection import Connection
 
 T = TypeVar("T")
+# How often it looks what other threads want if they cannot end its wait, in seconds.
+_POLL_INTERVAL = 0.02
 
 
 class Poller:
@@ -48,7 +50,7 @@ class Poller:
         Start without tasks.
 
         *on_turn* is called before each wait, and may spawn tasks. *on_end* is called when a task has ended, with what
-        it raised.
+        it raised, and with an interrupt that is thrown into all tasks, before that.
         """
         self.tasks = dict[Task, None]()
         self._on_turn, self._on_end = on_turn, on_end
@@ -59,7 +61,7 @@ class Poller:
         self._is_waiting = False
         self._selector: selectors.BaseSelector = Selector()
         # For which events each file descriptor is watched, and the task that waits for it.
-        self._watched = dict[int, int]()
+        self._watched: dict[int, int] = {}
         self._waiting = dict[int, Task]()
         # A byte from another thread ends the wait. The lock keeps it from a socket that has the number of a closed one.
         self._waker: socket.socket | None = None
@@ -89,15 +91,22 @@ class Poller:
 
     def resume(self, task: Task, result: object = None, error: BaseException | None = None) -> None:
         """Have *task* go on with *result*, or with *error*."""
+        self._end_wait(task)
+        self._ready.append((task, result, error))
+
+    def _end_wait(self, task: Task) -> None:
         task.until = task.call = None
         task.end_sleep()
         if task.socket >= 0:
             self._waiting.pop(task.socket, None)
             task.socket = -1
-        self._ready.append((task, result, error))
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Run the tasks until *is_over* returns True; an interrupt is thrown into all of them."""
+        # An interrupt may have ended the last run at any line.
+        self._selector, self._watched = Selector(), {}
+        for task in list(self._waiting.values()):
+            self.resume(task)
         try:
             with self._wakeable() as wakeup:
                 self._advance_ready()
@@ -105,16 +114,24 @@ class Poller:
                     self._wait(wakeup)
                     self._advance_ready()
         except BaseException as error:
+            self._on_end(error)
+            # They go on with nothing else.
             self._ready.clear()
-            for task in self.tasks:
-                self.resume(task, error=error)
-            self._advance_ready()
+            for task in list(self.tasks):
+                self._end_wait(task)
+                self._advance(task, None, error)
             raise
 
     @contextmanager
-    def _wakeable(self) -> Iterator[socket.socket]:
+    def _wakeable(self) -> Iterator[socket.socket | None]:
         """Let other threads end a wait, by a byte to the socket that is yielded."""
-        wakeup, waker = socket.socketpair()
+        try:
+            wakeup, waker = socket.socketpair()
+        except OSError as error:
+            raise_if_interrupt(error)
+            # Too many files are open: it looks by itself what other threads want.
+            yield None
+            return
         with wakeup, waker:
             wakeup.settimeout(0)
             waker.settimeout(0)
@@ -134,21 +151,24 @@ class Poller:
         for _ in range(len(self._ready)):
             self._advance(*self._ready.popleft())
 
-    def _wait(self, wakeup: socket.socket) -> None:
+    def _wait(self, wakeup: socket.socket | None) -> None:
         self._is_waiting = True
         # From here on, whoever has something for this thread ends its wait.
         self._on_turn()
         while self._calls:
             self._calls.popleft()()
         limit = min((task.until for task in self.tasks if task.until is not None), default=None)
-        wait = 0 if self._ready else None if limit is None else max(0, limit - monotonic())
-        found = self._selector.select(wait)
+        longest = None if wakeup is not None else _POLL_INTERVAL
+        if limit is not None:
+            left = max(0, limit - monotonic())
+            longest = left if longest is None else min(left, longest)
+        found = self._selector.select(0 if self._ready else longest)
         self._is_waiting = False
         for key, _ in found:
             task = self._waiting.get(key.fd)
             if task is not None:
                 self.resume(task)
-            elif key.fd == wakeup.fileno():
+            elif wakeup is not None and key.fd == wakeup.fileno():
                 with SuppressErrors(BlockingIOError):
                     wakeup.recv(4096)
             else:
@@ -156,19 +176,23 @@ class Poller:
                 self._unwatch(key.fd)
         if limit is not None and limit <= (now := monotonic()):
             for task in [task for task in self.tasks if task.until is not None and task.until <= now]:
-                self._end_wait(task)
+                self._end_in_time(task)
 
     def _watch(self, number: int, events: int) -> None:
         # A closed socket may have left its number, which another one has now.
-        if (watched := self._watched.get(number)) != events:
-            (self._selector.modify if watched else self._selector.register)(number, events)
+        if self._watched.get(number) != events:
+            # The selector knows best: an interrupt may have struck before the number was noted here.
+            try:
+                self._selector.modify(number, events)
+            except KeyError:
+                self._selector.register(number, events)
             self._watched[number] = events
 
     def _unwatch(self, number: int) -> None:
         self._selector.unregister(number)
-        del self._watched[number]
+        self._watched.pop(number, None)
 
-    def _end_wait(self, task: Task) -> None:
+    def _end_in_time(self, task: Task) -> None:
         try:
             if task.link is not None:
                 task.link.connection.patience()
@@ -240,11 +264,11 @@ class Poller:
                 result = function()
             except BaseException as raised:  # noqa: BLE001 -- raised in the task
                 error = raised
-            self.call_soon(bind(self._end_call, task, function, result, error))
+            self.call_soon(bind(self._end_call, task, work, result, error))
 
-        task.call = function
+        task.call = work
         # A daemon: one that hangs does not keep the program alive.
-        thread = threading.Thread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
+        thread = HelperThread(target=copy_context().run, args=(work,), name="securesmtp: blocking", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -252,11 +276,9 @@ class Poller:
             # For example while the interpreter shuts down.
             work()
 
-    def _end_call(
-        self, task: Task, function: Callable[[], object], result: object, error: BaseException | None
-    ) -> None:
+    def _end_call(self, task: Task, call: Callable[[], object], result: object, error: BaseException | None) -> None:
         # An interrupt may have ended the wait for it.
-        if task.call is function:
+        if task.call is call:
             self.resume(task, result, error)
 
 

@@ -90,7 +90,8 @@ class Pool:
                     # Tried once more before waiting: a slot may have become free meanwhile.
                     waiter = new_waiter()
                     waiter.polled_at = monotonic()
-                    self._call_locked(bind(self._waiters.append, waiter))
+                    add = self._waiters.appendleft if waiter.goes_first else self._waiters.append
+                    self._call_locked(bind(add, waiter))
                 else:
                     left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
                     yield Sleep(waiter, min(left, _POLL_INTERVAL))
@@ -112,9 +113,16 @@ class Pool:
             with SuppressErrors(IndexError):  # the queue is empty now
                 self._waiters[0].wake()
 
-    def link(self, slot: Slot[Link], deadline: Deadline | None, needs: Callable[[Session], int] | None = None) -> Link:
-        """Return the link of *slot*, or a new one if its connection cannot carry what is to be sent."""
-        if self.slots.is_outgrown(slot, needs):
+    def link(
+        self,
+        slot: Slot[Link],
+        deadline: Deadline | None,
+        needs: Callable[[Session], int] | None = None,
+        *,
+        is_new: bool = False,
+    ) -> Link:
+        """Return the link of *slot*, or a new one if its connection cannot carry the message, or with *is_new*."""
+        if self.slots.is_outgrown(slot, needs, is_new=is_new):
             self.quit_and_close(slot.link, "message limit")
         return self.slots.link(slot, deadline)
 

@@ -104,12 +104,18 @@ class Slots(Generic[L]):
         leases = [slot.lease for slot in self._all if slot.lease is not None and not slot.lease.done]
         return [lease for lease in leases if not lease.holders.isdisjoint(holders)]
 
-    def is_outgrown(self, slot: Slot[L], needs: Callable[[Session], int] | None) -> bool:
-        """Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session."""
+    def is_outgrown(self, slot: Slot[L], needs: Callable[[Session], int] | None, *, is_new: bool = False) -> bool:
+        """
+        Return whether the connection of *slot* is usable, but has no room for what *needs* asks of its session.
+
+        With *is_new*, it has none once it has carried a message.
+        """
         session = slot.session
-        if needs is None or session is None or not session.transactions or not session.capabilities.limits:
+        if session is None or not session.transactions:
             return False
-        if needs(session) <= session.transactions_left:
+        if not is_new and (
+            needs is None or not session.capabilities.limits or needs(session) <= session.transactions_left
+        ):
             return False
         return slot.link is not None and slot.link.is_idle()
 

@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class HelperThread(threading.Thread):
+    """A thread that sends wait for, so that it does not wait for the end of a run: that may wait for it."""
+
+
+class RunThread(HelperThread):
+    """The thread of a run, whose sends stand still while it does anything else."""
+
+
 class Waiter(Protocol):
     """Waits for its turn: a thread, or a task of a `Poller`."""
 
     polled_at: float
+
+    @property
+    def goes_first(self) -> bool:
+        """Whether it waits before all others."""
 
     def wake(self) -> None:
         """End its wait, or the next one if it does not wait now; any thread may call this."""
@@ -39,15 +51,17 @@ class ThreadWaiter:
 
     Attributes:
         polled_at: When it last looked whether its turn has come.
+        goes_first: Whether it waits before all others: the sends of a run stand still while its thread waits.
     """
 
-    __slots__ = ("_wakeup", "polled_at")
+    __slots__ = ("_wakeup", "goes_first", "polled_at")
 
     def __init__(self) -> None:
         """Start asleep."""
         self._wakeup = threading.Lock()
         self._wakeup.acquire()
         self.polled_at = monotonic()
+        self.goes_first = isinstance(threading.current_thread(), RunThread)
 
     def wake(self) -> None:
         """End its wait, or the next one if it does not wait now."""

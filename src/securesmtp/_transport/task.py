@@ -36,11 +36,13 @@ class Task:
         frames: The steps, and above them those of the connection that they visit: the last of them run.
         link: That connection; None while they visit none.
         until: When its wait ends at the latest; None while it does not wait, or without a limit.
-        call: The function that it waits for, which is called in another thread; None if it waits for none.
         socket: The file descriptor of the socket that it waits for; -1 if it waits for none.
+        call: What a thread does for it; None while it does not wait for one.
         polled_at: When it last looked whether its turn has come.
+        goes_first: Whether it waits before all others: it does not.
     """
 
+    goes_first = False
     __slots__ = (
         "_call_soon",
         "_is_asleep",
@@ -65,9 +67,9 @@ class Task:
         self.frames: list[Steps[Any]] = [steps(self)]
         self.link: Link | None = None
         self.until: float | None = None
-        self.call: Callable[[], object] | None = None
         self.socket = -1
         self.polled_at = 0.0
+        self.call: Callable[[], object] | None = None
         self._is_asleep = self._is_woken = False
 
     def wake(self) -> None:

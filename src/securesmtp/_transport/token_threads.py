@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._transport.steps import HelperThread
 from securesmtp._transport.tokens import WAITING, error_of
 from securesmtp._values import Stage
 
@@ -55,7 +56,7 @@ def _start(tokens: Tokens, fetch: Fetch) -> bool:
     """Begin *fetch* in a thread; return False if none can be started, for example while the interpreter shuts down."""
     run = bind(copy_context().run, _run, tokens, fetch)
     try:
-        threading.Thread(target=run, name="token callable", daemon=True).start()
+        HelperThread(target=run, name="token callable", daemon=True).start()
     except RuntimeError as error:
         raise_if_interrupt(error)
         return False

@@ -221,15 +221,28 @@ def test_the_pages_async_view_sends(serve: Serve, configure: Configure, style: s
     assert len(server.accepted) == 3
 
 
-@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
-def test_the_pages_test_passes(request: pytest.FixtureRequest) -> None:
-    """With unittest, as Django runs it."""
-    request.applymarker(pytest.mark.filterwarnings("ignore"))
-    names = load("test_the_pages_test_passes")
+def run_case(test: str) -> None:
+    """Run this block with unittest, as Django does."""
+    names = load(test)
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(names["MailTest"]).run(result)
     assert [text for _, text in result.errors + result.failures] == []
     assert result.testsRun == 1
+
+
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_the_pages_test_passes(override: Any, request: pytest.FixtureRequest) -> None:
+    """Also beside the page's settings."""
+    request.applymarker(pytest.mark.filterwarnings("ignore"))
+    override(EMAIL_USE_TLS=True, EMAIL_HOST_USER="me", EMAIL_HOST_PASSWORD="secret")
+    run_case("test_the_pages_test_passes")
+
+
+@pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS came with Django 6.1")
+@pytest.mark.filterwarnings("ignore:Session.login_data:UserWarning")
+def test_the_pages_test_with_mailers_passes() -> None:
+    """It overrides the same setting."""
+    run_case("test_the_pages_test_with_mailers_passes")
 
 
 _VIEW = """

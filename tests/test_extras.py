@@ -1,63 +1,53 @@
-"""What is missing when an extra is not installed, and what says so."""
+"""What an installation without extras says of what needs one."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-
-def test_without_anyio_the_error_names_the_extra() -> None:
-    """Everything else works; an import of another name that fails is not taken for it."""
-    program = """
-import sys
-sys.modules["anyio"] = None
 import securesmtp
-securesmtp.SecureMailer
-try:
-    securesmtp.AsyncSecureMailer
-except ModuleNotFoundError as error:
-    assert "securesmtp[async]" in str(error), error
-    assert error.name.startswith("anyio")
-else:
-    raise AssertionError
-del sys.modules["anyio"]
-sys.modules["securesmtp._async_results"] = None
-try:
-    securesmtp.AsyncSecureMailer
-except ModuleNotFoundError as error:
-    assert error.name == "securesmtp._async_results", error
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("missing", ["trustme", "aiosmtpd"])
-def test_without_its_engine_the_test_server_names_the_extra(missing: str) -> None:
-    """The table of the faults, and what needs no server, can be used; another import that fails is not taken for it."""
-    program = f"""
-import sys
-sys.modules[{missing!r}] = None
-from securesmtp.testing import FAULTS
-try:
-    from securesmtp.testing import MailServer
-except ModuleNotFoundError as error:
-    assert "its extra 'testing'" in str(error), error
-    assert error.name.partition(".")[0] == {missing!r}
-else:
-    raise AssertionError
-del sys.modules[{missing!r}]
-sys.modules["securesmtp.testing._listener"] = None
-try:
-    from securesmtp.testing import MailServer
-except ModuleNotFoundError as error:
-    assert error.name == "securesmtp.testing._listener", error
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with this library and its two packages, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    for name in ("securesmtp", "certifi", "idna"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        (folder / name).symlink_to(Path(str(spec.origin)).parent)
+    return folder
 
 
-@pytest.mark.parametrize("name", ["asyncio", "anyio", "trio"])
-def test_a_program_that_sends_synchronously_does_not_load(name: str) -> None:
-    """They would cost its start 40 ms and more."""
-    program = f"import sys, securesmtp; securesmtp.SecureMailer('localhost'); assert {name!r} not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+def _run(bare: Path, program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(bare)!r}); {program}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
+    """By `import *`, and by what looks at each name, such as `help`."""
+    program = (
+        "from securesmtp import *; import inspect, securesmtp; print(len(inspect.getmembers(securesmtp)), 'names')"
+    )
+    done = _run(bare, f"{program}; print(SecureMailer.__name__)")
+    assert done.stderr == ""
+    assert done.stdout == "SecureMailer\n"
+    assert {"AsyncResults", "AsyncSecureMailer"} <= set(securesmtp.__all__)
+
+
+@pytest.mark.parametrize(
+    ("program", "extra"),
+    [
+        ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
+        ("import securesmtp.integrations.django", "securesmtp[django]"),
+    ],
+)
+def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> None:
+    """The error says what to install."""
+    done = _run(bare, program)
+    assert done.returncode == 1
+    assert extra in done.stderr.splitlines()[-1]

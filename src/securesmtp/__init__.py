@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ __all__ = [
     "compose",
     "validate_address",
 ]
+
+if PathFinder.find_spec("anyio") is None:
+    # `from securesmtp import *` and `help` would fail without the extra.
+    globals()["__all__"] = [name for name in __all__ if name not in {"AsyncResults", "AsyncSecureMailer"}]
 
 
 def __getattr__(name: str) -> object:

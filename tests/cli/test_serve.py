@@ -426,11 +426,13 @@ def taken() -> Iterator[int]:
 def test_a_port_in_use_is_an_error_that_names_the_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: int, option: str
 ) -> None:
-    """And the other port is free again."""
+    """And the other port is free again; the CA of an inbox that runs stays."""
     monkeypatch.chdir(tmp_path)
+    Path("ca.pem").write_text("-----BEGIN CERTIFICATE-----\nof another\n", "ascii")
     other = {"--port": "--web-port", "--web-port": "--port"}[option]
     assert main(["serve", "--ca-out=ca.pem", f"{option}={taken}", f"{other}=0"]) == 1
     assert f"Error: {option} {taken} cannot be used: Address already in use" in capsys.readouterr().err
+    assert Path("ca.pem").read_text("ascii").endswith("of another\n")
 
 
 def test_a_file_that_is_no_certificate_is_not_replaced(
@@ -442,7 +444,7 @@ def test_a_file_that_is_no_certificate_is_not_replaced(
     assert main(["serve", "--ca-out=settings.py", f"--port={taken}", "--web-port=0"]) == 1
     assert "settings.py exists and is no certificate. Hint: choose another name" in capsys.readouterr().err
     assert Path("settings.py").read_text("ascii") == "SECRET = 1\n"
-    assert main(["serve", "--ca-out=missing/ca.pem", f"--port={taken}", "--web-port=0"]) == 1
+    assert main(["serve", "--ca-out=missing/ca.pem", "--port=0", "--web-port=0"]) == 1
     assert "missing/ca.pem: No such file or directory" in capsys.readouterr().err
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from securesmtp import testing
-from securesmtp.testing import Attachment, MailServer, Received, RecordingMailer
+from securesmtp import ConnectError, RecipientsRefusedError, testing
+from securesmtp.testing import Attachment, FaultName, MailServer, Received, RecordingMailer
 
 
 def _message(subject: str = "Welcome", *, to: str = "Ada <ada@example.org>", text: str = "Hello Ada\n") -> EmailMessage:
@@ -197,6 +197,37 @@ def test_nothing_sent_fails_while_a_message_is_on_its_way() -> None:
             tls.sendall(b"RSET\r\n")
             assert tls.recv(100).startswith(b"250")
             server.assert_nothing_sent()
+
+
+@pytest.mark.parametrize("fault", ["refuses_recipients", "greylists"])
+def test_nothing_is_on_its_way_after_a_refused_recipient(fault: FaultName) -> None:
+    """The client leaves the transaction open, and keeps its connection; the next fault is played all the same."""
+    with MailServer(fault=fault) as server, server.mailer() as mailer:
+        with pytest.raises(RecipientsRefusedError):
+            mailer.send(_message())
+        server.assert_nothing_sent()
+        server.fault = "too_busy"
+        with pytest.raises(ConnectError, match="421"):
+            mailer.send(_message())
+
+
+def test_a_message_to_the_other_recipients_is_on_its_way() -> None:
+    """One was refused, and the content has begun."""
+    with MailServer(login=None, refuse=["no@example.org"]) as server:
+        context = ssl.create_default_context(cafile=str(server.ca_file))
+        with context.wrap_socket(
+            socket.create_connection((server.host, server.port)), server_hostname="localhost"
+        ) as tls:
+            tls.settimeout(10)
+            tls.sendall(
+                b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<no@example.org>\r\nRCPT TO:<b@example.org>\r\n"
+            )
+            tls.sendall(b"DATA\r\n")
+            got = b""
+            while b"354" not in got:
+                got += tls.recv(4096)
+            with pytest.raises(AssertionError, match="one is being received"):
+                server.assert_nothing_sent()
 
 
 def test_waiting_returns_the_messages_as_soon_as_they_are_there() -> None:

@@ -89,7 +89,7 @@ def open_inbox(
     with ExitStack() as stack:
         try:
             store = Store(folder)
-            _write_ca(ca_out, server.ca_pem)
+            _check_ca(ca_out)
             address = stack.enter_context(serve_pages(store, ports[1]))
         except OSError as error:
             raise _failure(error, f"--web-port {ports[1]}") from error
@@ -97,16 +97,20 @@ def open_inbox(
             stack.enter_context(server)
         except OSError as error:
             raise _failure(error, f"--port {ports[0]}") from error
+        try:
+            # Last: it may replace that of an inbox that runs.
+            ca_out.write_text(server.ca_pem, "ascii")
+        except OSError as error:
+            raise _failure(error, "--ca-out") from error
         _show_start(console, server, ca_out, folder, address)
         yield server, address
 
 
-def _write_ca(path: Path, pem: str) -> None:
-    """Write the CA; do not replace a file that is something else."""
+def _check_ca(path: Path) -> None:
+    """Refuse to replace a file that is something else."""
     if path.exists() and not path.read_bytes().startswith(_CERTIFICATE.encode()):
         message = f"{path} exists and is no certificate. Hint: choose another name for --ca-out"
         raise click.ClickException(message)
-    path.write_text(pem, "ascii")
 
 
 def _failure(error: OSError, option: str) -> click.ClickException:

@@ -63,6 +63,8 @@ class Engine(SMTP):
         # How much is read for one line; that of a message is limited by the class's 1001.
         self.line_length_limit = _MAX_COMMAND
         self._rules, self._chunks = rules, bytearray()
+        # Whether a recipient was refused: most clients send no content then, and leave the transaction open.
+        self._is_refused = False
         super().__init__(
             self,
             data_size_limit=_MAX_SIZE,
@@ -80,8 +82,8 @@ class Engine(SMTP):
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a transaction is open."""
-        return self._open_envelope.mail_from is not None
+        """Whether a message may be on its way: a transaction is open, without a recipient that was refused."""
+        return self._open_envelope.mail_from is not None and not self._is_refused
 
     @property
     def _open_envelope(self) -> Envelope:
@@ -150,7 +152,7 @@ class Engine(SMTP):
             return "530 5.7.0 Authentication required"
         reply = self._rules.reply_to_mail()
         if reply.startswith("250"):
-            envelope.mail_from, envelope.mail_options = address, options
+            envelope.mail_from, envelope.mail_options, self._is_refused = address, options, False
         return reply
 
     async def handle_RCPT(  # noqa: N802
@@ -160,6 +162,8 @@ class Engine(SMTP):
         reply = self._rules.reply_to_recipient(str(envelope.mail_from), address)
         if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
+        else:
+            self._is_refused = True
         return reply
 
     async def handle_DATA(  # noqa: N802
@@ -185,6 +189,7 @@ class Engine(SMTP):
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Read the content up to its final dot."""
+        self._is_refused = self._is_refused and not self._open_envelope.rcpt_tos
         if self._chunks:
             await self.push("503 5.5.1 BDAT has begun")
         elif self._rules.fault == "drops_in_content" and self._open_envelope.rcpt_tos:
@@ -197,6 +202,7 @@ class Engine(SMTP):
     @syntax("BDAT <size> [LAST]")
     async def smtp_BDAT(self, arg: str | None) -> None:  # noqa: N802
         """Read one chunk of the content (RFC 3030)."""
+        self._is_refused = self._is_refused and not self._open_envelope.rcpt_tos
         size, _, last = (arg or "").upper().partition(" ")
         if not (size.isascii() and size.isdigit() and last in {"", "LAST"}):
             await self.push("501 5.5.4 Syntax: BDAT <size> [LAST]")

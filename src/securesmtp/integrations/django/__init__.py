@@ -6,8 +6,14 @@ In ``INSTALLED_APPS``, this package adds ``manage.py checkmail``, and a system c
 
 from __future__ import annotations
 
-from securesmtp.integrations.django._backend import EmailBackend
-from securesmtp.integrations.django._mailers import close_mailers
-from securesmtp.integrations.django._messages import get_result
+try:
+    from securesmtp.integrations.django._backend import EmailBackend
+    from securesmtp.integrations.django._mailers import close_mailers
+    from securesmtp.integrations.django._messages import get_result
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] != "django":
+        raise
+    message = "the email backend needs Django: install securesmtp[django]"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 __all__ = ["EmailBackend", "close_mailers", "get_result"]

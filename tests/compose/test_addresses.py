@@ -79,8 +79,8 @@ def test_without_any_recipient_there_is_no_message() -> None:
 @pytest.mark.parametrize(
     ("field", "given", "text", "hint"),
     [
-        pytest.param("to", "Bob <bob@example.net>", "to: ", '("Ada", "ada@example.org")', id="a-name-in-a-str"),
-        pytest.param("to", "a@example.net, b@example.net", "to: ", "a pair|display name", id="two-in-a-str"),
+        pytest.param("to", "Bob <bob@example.net>", "to: ", "'bob@example.net', or (", id="a-name-in-a-str"),
+        pytest.param("to", "a@example.net, b@example.net", "to: ", "as a list", id="two-in-a-str"),
         pytest.param("sender", "", "sender: '' is empty", "display name", id="empty"),
         pytest.param("sender", None, "sender: None", "display name", id="none"),
         pytest.param("sender", ["a@example.net"], "sender: ", "display name", id="a-list-of-senders"),

@@ -78,8 +78,19 @@ def _parse(address: object, what: str) -> Mailbox:
         return Mailbox.parse(address)  # type: ignore[arg-type] # it checks the type
     except AddressError as error:
         error.args = (f"{what}: {error.args[0]}",)
-        error.hint = _PAIR_HINT
+        error.hint = _hint(address)
         raise
+
+
+def _hint(given: object) -> str:
+    """Return what to pass instead of *given*, which is no address."""
+    found = _LIKE_ADDRESS.findall(given) if isinstance(given, str) else []
+    if len(found) > 1:
+        return _LIST_HINT
+    if not found or found[0] == given:
+        return _PAIR_HINT
+    shown = quote(found[0], allow_at=True)
+    return f'pass {shown}, or ("Ada", {shown}) with a display name'
 
 
 def _is_mailbox(text: object) -> bool:

@@ -52,6 +52,9 @@ def _check(url: object) -> str:
         return scheme
     if scheme == "https" and _HTTPS.fullmatch(url):
         return scheme
+    if ":" not in url:
+        message = "unsubscribe has an address or host without a scheme"
+        raise MessageError(message, hint='begin it with "mailto:" or "https://"')
     message = f"unsubscribe has a URL of the scheme {escape(scheme, 20)!r}, or one without address or host"
     raise MessageError(message, hint="one-click unsubscribe needs https (RFC 8058 §3.1)" if scheme == "http" else _HINT)
 

@@ -140,7 +140,7 @@ class Workers:
         self._poller = Poller(self._assign, self._note_end_of_worker)
         self._run_tasks = mute_if_emitting(self._poller.run)
         self._awaited: Job | None = None
-        self._has_woken_all = False
+        self._has_news = self._has_woken_all = False
 
     def submit(self, job: Job) -> None:
         """Have *job* sent."""
@@ -243,7 +243,11 @@ class Workers:
         return len(self._poller.tasks) <= len(self.idle) and not can_begin
 
     def _assign(self) -> None:
-        """Wake or add a worker for each job; at the end, wake all."""
+        """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""
+        if self._has_news:
+            # Not for each job: the threads would hand the interpreter's lock to and fro.
+            self._has_news = False
+            self.ends.put(None)
         if self.backlog.is_closed:
             # Once: who does not sleep now looks whether it is closed before.
             if not self._has_woken_all:
@@ -265,7 +269,7 @@ class Workers:
         # The reader is not woken for each message that overtakes the one it waits for.
         if awaited is not None and awaited.end is not None:
             self._awaited = None
-            self.ends.put(None)
+            self._has_news = True
 
     def _note_end_of_worker(self, error: BaseException | None) -> None:
         if error is not None:

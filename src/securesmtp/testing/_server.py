@@ -87,7 +87,8 @@ class MailServer(Inbox):
         if mode not in tuple(TLSMode):
             message = f'mode is {quote(mode)}, neither "implicit" nor "starttls"'
             raise ValueError(message)
-        self.mode, self.port = TLSMode(mode), port
+        self.mode: TLSMode = TLSMode(mode)
+        self.port = port
         self.login: tuple[str, str] | None = (
             ("me", token_urlsafe()) if login == "new" else None if login == "any" else login
         )

@@ -10,10 +10,10 @@ try:
     from securesmtp.integrations.django._backend import EmailBackend
     from securesmtp.integrations.django._mailers import close_mailers
     from securesmtp.integrations.django._messages import get_result
-except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] != "django":
+except ModuleNotFoundError as _error:
+    if str(_error.name).partition(".")[0] != "django":
         raise
-    message = "the email backend needs Django: install securesmtp[django]"
-    raise ModuleNotFoundError(message, name=error.name) from error
+    _message = "the email backend needs Django: install securesmtp[django]"
+    raise ModuleNotFoundError(_message, name=_error.name) from _error
 
 __all__ = ["EmailBackend", "close_mailers", "get_result"]

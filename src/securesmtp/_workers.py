@@ -245,7 +245,7 @@ class Workers:
     def _assign(self) -> None:
         """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""
         if self._has_news:
-            # Not for each job: the threads would hand the interpreter's lock to and fro.
+            # Not for each job: each time, the interpreter's lock goes to the other thread and comes back.
             self._has_news = False
             self.ends.put(None)
         if self.backlog.is_closed:

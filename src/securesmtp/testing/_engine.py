@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from aiosmtpd import smtp
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, syntax
 
+from securesmtp.testing._listener import cut
 from securesmtp.testing._received import Received
 from securesmtp.testing._rules import BUSY, Rules
 
@@ -92,7 +93,7 @@ class Engine(SMTP):
 
     def abort(self) -> None:
         """Cut the connection, which is open."""
-        cast("asyncio.WriteTransport", self.transport).abort()
+        cut(cast("asyncio.WriteTransport", self.transport))
 
     # What aiosmtpd calls
 

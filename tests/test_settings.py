@@ -395,7 +395,8 @@ def test_the_command_names_the_missing_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "securesmtp.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("securesmtp", run_name="__main__")
+        # By its path: pytest has loaded the package of an installed plugin in its own way, which runpy does not know.
+        runpy.run_path(str(Path(str(securesmtp.__file__)).with_name("__main__.py")), run_name="__main__")
     assert ended.value.code == 2
     assert "its extra 'demo'" in capsys.readouterr().err
 

@@ -67,11 +67,13 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def test_a_run_that_is_collected_in_its_own_thread_ends(serve: Serve, mailer: Mailer) -> None:
     """It would wait for itself, and keep its connections (seen: `close` waited for ever)."""
-    go, collects = threading.Event(), threading.Event()
+    go, collects, is_dropped = threading.Event(), threading.Event(), threading.Event()
 
     def slow(peer: Peer, content: bytes) -> bytes:
         if content.startswith(b"Subject: 1\r\n"):
             assert go.wait(10)
+        if content.startswith(b"Subject: 2\r\n"):
+            assert is_dropped.wait(10)
         return b"250 ok\r\n"
 
     def on_event(event: Event) -> None:
@@ -95,6 +97,7 @@ def test_a_run_that_is_collected_in_its_own_thread_ends(serve: Serve, mailer: Ma
         next(holder.results)
         collects.set()
         del holder
+        is_dropped.set()
         assert go.wait(10)
         _within(10, mine.close)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,28 @@ def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> N
     done = _run(bare, program)
     assert done.returncode == 1
     assert extra in done.stderr.splitlines()[-1]
+
+
+def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `import *` and `help` work."""
+    file = Path(str(securesmtp.__file__))
+    program, names = compile(file.read_text("utf-8"), file, "exec"), {"__name__": "bare"}
+    monkeypatch.setattr(PathFinder, "find_spec", lambda *_: None)
+    exec(program, names)  # noqa: S102 -- our own file
+    assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncResults", "AsyncSecureMailer"}
+
+
+def test_a_missing_django_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another missing module is shown as it is."""
+    package = Path(str(securesmtp.__file__)).parent / "integrations/django/__init__.py"
+    program = compile(package.read_text("utf-8"), package, "exec")
+    backend = "securesmtp.integrations.django._backend"
+    monkeypatch.setitem(sys.modules, backend, None)
+    with pytest.raises(ModuleNotFoundError, match="halted"):
+        exec(program, {})  # noqa: S102 -- our own file
+    monkeypatch.delitem(sys.modules, backend)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "django"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "django", None)
+    with pytest.raises(ModuleNotFoundError, match=r"install securesmtp\[django\]"):
+        exec(program, {})  # noqa: S102

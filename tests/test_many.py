@@ -31,19 +31,21 @@ from securesmtp import (
     Outcome,
     OutcomeUnknownError,
     RecipientsRefusedError,
+    SecureMailer,
     SendResult,
     _results,
     _workers,
 )
 from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.jobs import Job
+from securesmtp._bulk.run import Run as MailRun
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.message import Submission
 from securesmtp._results import Progress, Results, in_order
 from securesmtp._transport.poller import Poller
 from securesmtp._transport.task import Task
-from securesmtp._workers import Workers
+from securesmtp._workers import Worker, Workers
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -319,6 +321,16 @@ def test_a_message_whose_worker_ended_has_an_unknown_outcome() -> None:
     with pytest.raises(RuntimeError, match="a fault"):
         next(results)
     assert [(result.index, result.outcome) for result in results] == [(0, UNKNOWN), (1, NOT_SENT), (2, NOT_SENT)]
+
+
+def test_a_worker_that_is_one_too_many_does_nothing() -> None:
+    """The server accepts fewer connections, which was seen before it began."""
+    mine = SecureMailer("localhost")
+    sent = MailRun(mine._core, "raise")
+    sent._allowed = 0
+    workers = Workers(_idle, 1)
+    worker = Worker(sent, mine._pool, workers, Task(_idle, lambda _: None, lambda _: None))
+    assert list(worker.work()) == []
 
 
 def test_a_fault_in_the_thread_of_a_run_is_raised(

@@ -240,6 +240,20 @@ def test_a_run_that_ends_does_not_look_for_a_connection_again_and_again(monkeypa
     assert claims[6] - claims[0] > 0.5
 
 
+def test_a_wait_that_an_interrupt_has_left_is_begun_again() -> None:
+    """Its socket may have been read, and is not watched any more."""
+    tasks = list[Task]()
+
+    def sleeps(task: Task) -> Steps:
+        tasks.append(task)
+        yield Sleep(task, 60)
+
+    run = Run(sleeps)
+    run.poller.run(lambda: bool(tasks))
+    run.poller._waiting[1000], tasks[0].socket = tasks[0], 1000
+    assert run.to_its_end() == [None]
+
+
 def test_waking_a_poller_that_does_not_run_does_nothing() -> None:
     """Its sockets are closed."""
     run = Run()

@@ -115,10 +115,9 @@ class Content:
 
     def whole_chunk(self) -> bytes:
         """Return all that `chunk` yields."""
-        if self.ends_with_crlf and isinstance(self.source, tuple) and len(self.source) == 1:
-            (piece,) = self.source
-            if isinstance(piece, bytes):
-                return piece
+        source = self.source
+        if self.ends_with_crlf and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
+            return source[0]
         return b"".join(self.chunk())
 
     def _read(self) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import fast_mail_parser
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from compose.wire import arrived, composed, read, wire
@@ -177,6 +177,8 @@ def _read_by_two(name: str) -> tuple[str | None, str | None]:
 @settings(max_examples=examples(150), deadline=None)
 def test_any_file_name_is_read_as_it_was_set(name: str) -> None:
     """By parsers in Python and in Rust."""
+    # Python's reader drops angle brackets round a name, however it is encoded.
+    assume(not (name.startswith("<") and name.endswith(">")))
     assert _read_by_two(name) == (name, name)
 
 

@@ -136,8 +136,6 @@ def is_simple_parameter(key: str, text: str) -> bool:
     """Return whether every reader gets *text* from a quoted string; some get nothing from raw UTF-8, if it is legal."""
     # Readers decode what looks like an encoded-word, and drop spaces at the ends.
     is_kept = text.isascii() and text.isprintable() and "=?" not in text and text == text.strip()
-    # Python drops angle brackets round a quoted string.
-    is_kept = is_kept and not (text.startswith("<") and text.endswith(">"))
     return is_kept and not (key in {"filename", "name"} and _ODD_IN_FILE_NAMES.search(text))
 
 

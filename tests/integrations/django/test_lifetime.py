@@ -26,6 +26,7 @@ from securesmtp import (
     ConnectError,
     MessageError,
     Outcome,
+    SecureMailer,
     SecureSMTPError,
 )
 from securesmtp.integrations.django import _mailers, close_mailers, get_result
@@ -229,6 +230,22 @@ def test_the_end_does_not_wait_for_ever(serve: Serve, configure: Configure) -> N
     ended.set()
     assert caught == [Outcome.UNKNOWN]
     assert result_of(message).outcome is Outcome.UNKNOWN
+
+
+def test_an_interrupt_before_the_send_leaves_no_outcome(
+    serve: Serve, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of the message, because nothing was begun."""
+
+    def strikes(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    configure(serve())
+    monkeypatch.setattr(SecureMailer, "send", strikes)
+    message = to(0)
+    with pytest.raises(SystemExit):
+        default_connection().send_messages([message])
+    assert get_result(message) is None
 
 
 @pytest.mark.parametrize("count", [1, 12], ids=["one", "many"])

@@ -10,13 +10,13 @@ import asyncio
 import base64
 import binascii
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from aiosmtpd import smtp
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, syntax
 
-from securesmtp.testing._listener import cut
 from securesmtp.testing._received import Received
 from securesmtp.testing._rules import BUSY, Rules
 
@@ -49,6 +49,13 @@ class ServerRules(Rules):
     delay: float
     expired_token: str | None = None
     connections: set[Engine] = field(default_factory=set)
+
+
+def cut(transport: asyncio.WriteTransport) -> None:
+    """Close *transport* at once."""
+    # Python 3.11.2 fails if it is closed already (`AttributeError`); later ones do nothing.
+    with suppress(AttributeError):
+        transport.abort()
 
 
 class Engine(SMTP):

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
+from securesmtp.testing._engine import cut
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine, Iterator
@@ -22,13 +24,6 @@ T = TypeVar("T")
 _ROUNDS = 4
 # A connection, and the TLS context with which it begins; None for STARTTLS.
 Connected = tuple["Engine", "ssl.SSLContext | None"]
-
-
-def cut(transport: asyncio.WriteTransport) -> None:
-    """Close *transport* at once."""
-    # Python 3.11.2 fails if it is closed already (`AttributeError`); later ones do nothing.
-    with suppress(AttributeError):
-        transport.abort()
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -75,3 +75,36 @@ def test_a_missing_django_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "django", None)
     with pytest.raises(ModuleNotFoundError, match=r"install securesmtp\[django\]"):
         exec(program, {})  # noqa: S102
+
+
+@pytest.mark.parametrize(
+    ("file", "loader", "missing", "text"),
+    [
+        ("__init__.py", "_async_mailer", "anyio", r"install securesmtp\[async\]"),
+        ("testing/_server.py", "testing._certificates", "trustme", "its extra 'testing'"),
+    ],
+)
+def test_only_the_package_of_an_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, file: str, loader: str, missing: str, text: str
+) -> None:
+    """Another missing module is shown as it is."""
+    path = Path(str(securesmtp.__file__)).parent / file
+    program = compile(path.read_text("utf-8"), path, "exec")
+
+    def load() -> None:
+        names = {"__name__": f"securesmtp.{loader}"}
+        exec(program, names)  # noqa: S102 -- our own file
+        names.get("_load_async", load)()  # type: ignore[operator]
+
+    monkeypatch.setitem(sys.modules, f"securesmtp.{loader}", None)
+    with pytest.raises(ModuleNotFoundError, match="halted"):
+        load()
+    monkeypatch.delitem(sys.modules, f"securesmtp.{loader}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    # Both import anyio, so none of them is imported once more.
+    for name in ("securesmtp._async_results", "securesmtp._async_workers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ModuleNotFoundError, match=text):
+        load()

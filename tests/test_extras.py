@@ -68,13 +68,13 @@ def test_a_missing_django_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
     backend = "securesmtp.integrations.django._backend"
     monkeypatch.setitem(sys.modules, backend, None)
     with pytest.raises(ModuleNotFoundError, match="halted"):
-        exec(program, {})  # noqa: S102 -- our own file
+        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102 -- our own file
     monkeypatch.delitem(sys.modules, backend)
     for name in [name for name in sys.modules if name.partition(".")[0] == "django"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "django", None)
     with pytest.raises(ModuleNotFoundError, match=r"install securesmtp\[django\]"):
-        exec(program, {})  # noqa: S102
+        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def show(found: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows in Markdown."""
-    lines = ["| what | measured | rounds | aim | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| what | measured | rounds | aim | result |", "| --- | --- | --- | --- | --- |"]
     for each in rows:
         measured = Ratio(**each["ratio"])
         verdict = {None: "", True: "met", False: "not met"}[each["met"]]

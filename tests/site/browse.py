@@ -36,6 +36,7 @@ FLAGS = [
 ]
 SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
 THEMES: Final = ("light", "dark")
+NO_PAGES = {"_downloads", "_static"}
 # Pages at a time: CI's smallest machine has two cores.
 AT_A_TIME = 2
 # Code and tables may scroll. The theme scrolls or hides everything else that is too wide, so the width of the page
@@ -172,7 +173,10 @@ def main() -> int:
     folder, pictures = map(Path, sys.argv[1:])
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html") if "_static" not in path.parts)
+    # What is downloaded, such as a template of a message, is no page.
+    names = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*.html") if not NO_PAGES & set(path.parts)
+    )
     with served(folder) as address:
         site = Site(address, pictures)
         asyncio.run(browse(site, names))

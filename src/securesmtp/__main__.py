@@ -1,4 +1,4 @@
-"""The command ``securesmtp``; it needs the extra ``demo``."""
+"""The command ``securesmtp``; its commands need the extras ``cli`` or ``demo``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def main() -> int:
     try:
         from securesmtp._cli import main as run
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"securesmtp: {error.name} is missing. Hint: install securesmtp with its extra 'demo'\n")
+        sys.stderr.write(f"securesmtp: {error.name} is missing. Hint: install securesmtp with its extra 'cli'\n")
         return 2
     return run()
 

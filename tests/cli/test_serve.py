@@ -32,10 +32,11 @@ from rich.console import Console
 from conftest import examples
 from scripted import Mode
 from securesmtp import SecureMailer
-from securesmtp._cli import cli, main
+from securesmtp._cli import main
 from securesmtp._cli.inbox import pages
 from securesmtp._cli.inbox.store import Kept, Store, subject_of
-from securesmtp._cli.serve import open_inbox, serve
+from securesmtp._cli.serve import command as serve
+from securesmtp._cli.serve import open_inbox
 from securesmtp.errors import DataRefusedError
 from securesmtp.testing import MailServer, Received
 
@@ -518,7 +519,7 @@ def test_ctrl_c_before_it_is_ready_has_its_exit_code(monkeypatch: pytest.MonkeyP
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.commands, "serve", click.Command("serve", callback=interrupted))
+    monkeypatch.setattr("securesmtp._cli.serve.command", click.Command("serve", callback=interrupted))
     assert main(["serve"]) == 130
 
 

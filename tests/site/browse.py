@@ -174,9 +174,7 @@ def main() -> int:
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
     # What is downloaded, such as a template of a message, is no page.
-    names = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.html") if not NO_PAGES & set(path.parts)
-    )
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html") if not NO_PAGES & set(path.parts))
     with served(folder) as address:
         site = Site(address, pictures)
         asyncio.run(browse(site, names))

@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 import click
-
-from securesmtp._cli.demo import demo
-from securesmtp._cli.serve import serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Each command: its module, where it is called `command`, the extra that it needs, and its line in `--help`. It is
+# imported when it is used, so that an extra is needed by its own commands alone.
+COMMANDS: Final = {
+    "check": ("securesmtp._cli.check", "cli", "Check a mail server: connect, verify, log in, send nothing."),
+    "send": ("securesmtp._cli.send", "cli", "Send one message, many files, or what sendmail would be given."),
+    "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
+    "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
+    "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),
+    "demo": ("securesmtp._cli.demo", "demo", "Show two messages that are sent and two attacks that fail."),
+}
 
-@click.group()
+
+class _Commands(click.Group):
+    """The commands, each imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """Return the names, in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """
+        Return a command by its name; None if there is none.
+
+        Raises:
+            click.ClickException: The extra that it needs is not installed.
+        """
+        if cmd_name not in COMMANDS:
+            return None
+        module, extra, _ = COMMANDS[cmd_name]
+        try:
+            command: click.Command = import_module(module).command
+        except ModuleNotFoundError as error:
+            message = f"{cmd_name} needs {error.name}. Hint: install securesmtp with its extra {extra!r}"
+            raise click.ClickException(message) from None
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, _, help_text) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="securesmtp")
 def cli() -> None:
     """Submit email over verified TLS, or not at all."""
 
 
-cli.add_command(demo)
-cli.add_command(serve)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 (success), 1 (failure), 2 (wrong arguments) or 130 (Ctrl-C)."""
+    """Run the command line and return its exit code; the help of each command lists its own. 130 is Ctrl-C."""
     try:
-        return int(cli.main(arguments, standalone_mode=False) or 0)
+        return int(cli.main(arguments, prog_name="securesmtp", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code

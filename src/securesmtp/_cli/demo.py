@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from securesmtp import Receipt
 
 
-@click.command()
-def demo() -> int:
+@click.command("demo")
+def command() -> int:
     """Send two messages to a temporary server on this machine, then show two attacks that fail."""
     console = Console(highlight=False)
     message = EmailMessage()

@@ -27,7 +27,7 @@ _LOOK = 0.2
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 
 
-@click.command()
+@click.command("serve")
 @click.option(
     "--ca-out",
     required=True,
@@ -46,7 +46,7 @@ _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 @click.option(
     "--tls", default="implicit", show_default=True, type=click.Choice(["implicit", "starttls"]), help="The TLS mode."
 )
-def serve(ca_out: Path, folder: Path, port: int, web_port: int, tls: Literal["implicit", "starttls"]) -> None:
+def command(ca_out: Path, folder: Path, port: int, web_port: int, tls: Literal["implicit", "starttls"]) -> None:
     """
     Receive the messages of a program that you are writing, and show them in a browser.
 

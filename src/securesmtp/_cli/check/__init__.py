@@ -1,0 +1,11 @@
+"""``securesmtp check``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("check")
+def command() -> int:
+    """Say that it is not there yet."""
+    return 0

@@ -1,0 +1,11 @@
+"""``securesmtp send``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("send")
+def command() -> int:
+    """Say that it is not there yet."""
+    return 0

@@ -1,0 +1,32 @@
+"""
+Remember what became of each message, across runs and processes, so that none is sent twice.
+
+A ledger has one entry for each message, under a key that you choose. `SecureMailer.send_many` writes to it: an entry is
+claimed before the content of its message is sent, and finished when the server's reply was read. If the process is
+killed in between, the entry stays claimed, and the message counts as unknown: it is not sent again unless you say so.
+
+How it works: `Ledger.prepare` fixes the digest and the Message-ID of a key. `Ledger.claim` is committed before anything
+of the message is sent, and succeeds for one claimant only. `Ledger.finish` is committed when the outcome is known. A
+claim without an end that is older than `Ledger.longest_send` is unknown; a younger one is in progress. Time alone never
+leads to a second send.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from securesmtp.ledger._protocol import Entry, Item, Ledger, State
+
+if TYPE_CHECKING:
+    from securesmtp.ledger._sqlite import SQLiteLedger
+
+__all__ = ["Entry", "Item", "Ledger", "SQLiteLedger", "State"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the SQLite ledger when it is first used: some Pythons are built without sqlite3."""
+    if name == "SQLiteLedger":
+        return import_module("securesmtp.ledger._sqlite").SQLiteLedger
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

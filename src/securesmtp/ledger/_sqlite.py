@@ -1,0 +1,7 @@
+"""A ledger in a SQLite file."""
+
+from __future__ import annotations
+
+
+class SQLiteLedger:
+    """A ledger in a SQLite file."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from contextlib import suppress
-from threading import Lock
 from typing import IO, TYPE_CHECKING, ClassVar
 from weakref import WeakSet
 
@@ -31,7 +31,7 @@ class ProcessLock:
         self._path = path
         self._kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         self._file: IO[bytes] | None = None
-        self._mutex = Lock()
+        self._mutex = threading.Lock()
         self._all.add(self)
 
     def acquire(self) -> None:
@@ -92,7 +92,7 @@ class ProcessLock:
     def abandon(self) -> None:
         """Close the copy that a fork has made: the parent keeps holding the lock, and the child does not."""
         # A thread of the parent may have held it at the fork.
-        self._mutex = Lock()
+        self._mutex = threading.Lock()
         self.release()
 
     @classmethod

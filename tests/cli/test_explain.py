@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from securesmtp import errors
+from securesmtp import CertificateReason, errors
 from securesmtp._cli import main
 from securesmtp._cli.explain import SITE, Section, find, read_sections, with_numbered_links
-from securesmtp.errors import CertificateError, CertificateReason
+from securesmtp.errors import CertificateError
 from test_errors import ALL_ERRORS
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text("utf-8")

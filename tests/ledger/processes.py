@@ -1,0 +1,174 @@
+"""
+One process that uses a ledger, as a test tells it: `python processes.py PATH OPTIONS`.
+
+Each line of its input is an expression; its value is printed as JSON. `fork()` continues in a child until `leave()`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from ledger.worlds import item, may_send, result
+from securesmtp.errors import LedgerError
+from securesmtp.ledger import SQLiteLedger
+
+
+class Process:
+    """A process of its own, from the test's side."""
+
+    def __init__(self, path: Path, environment: dict[str, str], **options: Any) -> None:
+        environment = {**environment, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, path, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            bufsize=1,
+        )
+        self.pid = self._process.pid
+
+    def start(self, expression: str) -> None:
+        """Send an expression."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{expression}\n")
+
+    def wait(self) -> Any:
+        """Return the next value."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else "(ended)"
+
+    def rest(self) -> list[Any]:
+        """Return the values that are left; the last line may be cut."""
+        assert self._process.stdout is not None
+        return [json.loads(line) for line in self._process.stdout.read().split("\n")[:-1]]
+
+    def run(self, expression: str) -> Any:
+        """Send an expression and return its value."""
+        self.start(expression)
+        return self.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class _Commands:
+    """What a test can tell the process."""
+
+    def __init__(self, path: str, options: dict[str, Any]) -> None:
+        self.ledger = SQLiteLedger(path, **options)
+        self.token = f"token of {os.getpid()}"
+
+    def claim(self, key: str = "invoice-1") -> bool:
+        (entry,) = self.ledger.claim([item(key)], self.token)
+        return may_send(entry, item(key), self.token)
+
+    def finish(self, key: str = "invoice-1") -> None:
+        self.ledger.finish({key: result()}, self.token)
+
+    def prepare(self, key: str = "invoice-1") -> None:
+        self.ledger.prepare([item(key)])
+
+    def state(self, key: str = "invoice-1") -> str | None:
+        entry = self.ledger.look_up(key)
+        return None if entry is None else entry.state
+
+    def claim_all(self, count: int) -> list[str]:
+        """Claim so many keys in an order of its own, in batches; return those that it may send."""
+        keys = [f"key-{number}" for number in range(count)]
+        random.Random(os.getpid()).shuffle(keys)
+        mine = []
+        while keys:
+            size = random.Random(len(keys)).randint(1, 16)
+            batch, keys = [item(key) for key in keys[:size]], keys[size:]
+            entries = self.ledger.claim(batch, self.token)
+            won = [each.key for each, entry in zip(batch, entries, strict=True) if may_send(entry, each, self.token)]
+            self.ledger.finish({key: result() for key in won}, self.token)
+            mine += won
+        return mine
+
+    def send_forever(self, first: int) -> None:
+        """Claim and finish one key after the other; print each step that was committed."""
+        for number in range(first, sys.maxsize):
+            for step in ("claim", "finish"):
+                getattr(self, step)(f"key-{number}")
+                _say([step, number])
+
+    def in_transaction(self) -> bool:
+        """Claim in a thread that stops before its commit, until `commit`."""
+        began, self.may_commit = threading.Event(), threading.Event()
+        open_transaction = self.ledger._transaction
+
+        @contextmanager
+        def stopping(**options: Any) -> Iterator[Any]:
+            with open_transaction(**options) as connection:
+                yield connection
+                began.set()
+                self.may_commit.wait()
+
+        def claim() -> None:
+            self.ledger._transaction = stopping  # type: ignore[method-assign]
+            self.claim()
+
+        self.thread = threading.Thread(target=claim)
+        self.thread.start()
+        began.wait()
+        self.ledger._transaction = open_transaction  # type: ignore[method-assign]
+        return True
+
+    def commit(self) -> None:
+        self.may_commit.set()
+        self.thread.join()
+
+    def fork(self, *lines: str) -> int:
+        """Run these expressions in a child that ends as a program does; return its exit code."""
+        child = os.fork()
+        if child == 0:
+            for line in lines:
+                self.evaluate(line)
+            sys.exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def fork_and_leave(self, pipe: str) -> int:
+        """Leave a child behind that lives until somebody opens the pipe."""
+        child = os.fork()
+        if child == 0:
+            os.close(1)
+            with Path(pipe).open("w"):
+                os._exit(0)
+        return child
+
+    def evaluate(self, line: str) -> Any:
+        try:
+            return eval(line, {name: getattr(self, name) for name in dir(self)})  # noqa: S307 -- the test wrote it
+        except LedgerError as error:
+            return str(error)
+
+
+def _say(value: Any) -> None:
+    sys.stdout.write(f"{json.dumps(value)}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    commands = _Commands(sys.argv[1], json.loads(sys.argv[2]))
+    for given in iter(sys.stdin.readline, ""):
+        _say(commands.evaluate(given))

@@ -1,7 +1,7 @@
 """
-One process that uses a ledger, as a test tells it: `python processes.py PATH OPTIONS`.
+Processes that use a ledger, as a test tells them: each line is an expression, and its value comes back as JSON.
 
-Each line of its input is an expression; its value is printed as JSON. `fork()` continues in a child until `leave()`.
+They are forked from one process that has imported the library, because the import takes longer than most tests.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from ledger.worlds import item, may_send, result
 from securesmtp.errors import LedgerError
@@ -25,33 +26,26 @@ from securesmtp.ledger import SQLiteLedger
 class Process:
     """A process of its own, from the test's side."""
 
-    def __init__(self, path: Path, environment: dict[str, str], **options: Any) -> None:
-        environment = {**environment, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, path, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            bufsize=1,
-        )
-        self.pid = self._process.pid
+    def __init__(self, nursery: Path, path: Path, **options: Any) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(nursery))
+        self._file = self._socket.makefile("rw", encoding="ascii")
+        self.start(json.dumps([str(path), options]))
+        self.pid: int = self.wait()
 
     def start(self, expression: str) -> None:
         """Send an expression."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{expression}\n")
+        self._file.write(f"{expression}\n")
+        self._file.flush()
 
     def wait(self) -> Any:
         """Return the next value."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._file.readline()
         return json.loads(line) if line else "(ended)"
 
     def rest(self) -> list[Any]:
         """Return the values that are left; the last line may be cut."""
-        assert self._process.stdout is not None
-        return [json.loads(line) for line in self._process.stdout.read().split("\n")[:-1]]
+        return [json.loads(line) for line in self._file.read().split("\n")[:-1]]
 
     def run(self, expression: str) -> Any:
         """Send an expression and return its value."""
@@ -60,22 +54,29 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+        self._file.close()
+        self._socket.close()
 
 
 class _Commands:
     """What a test can tell the process."""
 
-    def __init__(self, path: str, options: dict[str, Any]) -> None:
+    def __init__(self, file: TextIO, connection: socket.socket, path: str, options: dict[str, Any]) -> None:
+        self.file, self.connection = file, connection
         self.ledger = SQLiteLedger(path, **options)
         self.token = f"token of {os.getpid()}"
+
+    def say(self, value: Any) -> None:
+        self.file.write(f"{json.dumps(value)}\n")
+        self.file.flush()
 
     def claim(self, key: str = "invoice-1") -> bool:
         (entry,) = self.ledger.claim([item(key)], self.token)
@@ -110,7 +111,7 @@ class _Commands:
         for number in range(first, sys.maxsize):
             for step in ("claim", "finish"):
                 getattr(self, step)(f"key-{number}")
-                _say([step, number])
+                self.say([step, number])
 
     def in_transaction(self) -> bool:
         """Claim in a thread that stops before its commit, until `commit`."""
@@ -151,7 +152,7 @@ class _Commands:
         """Leave a child behind that lives until somebody opens the pipe."""
         child = os.fork()
         if child == 0:
-            os.close(1)
+            os.close(self.connection.fileno())
             with Path(pipe).open("w"):
                 os._exit(0)
         return child
@@ -163,12 +164,34 @@ class _Commands:
             return str(error)
 
 
-def _say(value: Any) -> None:
-    sys.stdout.write(f"{json.dumps(value)}\n")
-    sys.stdout.flush()
+def _serve(connection: socket.socket) -> None:
+    """Do what the test tells, in a process of its own."""
+    # The test waits for the end of this file: a child that is left behind must not keep it open.
+    file = connection.makefile("rw", encoding="ascii")
+    commands = _Commands(file, connection, *json.loads(file.readline()))
+    commands.say(os.getpid())
+    for line in file:
+        commands.say(commands.evaluate(line))
+
+
+def _nursery(path: str) -> None:
+    """Fork a process for each connection, until the test session ends."""
+    # The kernel takes away what has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _serve(connection)
+                sys.exit(0)
+            connection.close()
 
 
 if __name__ == "__main__":
-    commands = _Commands(sys.argv[1], json.loads(sys.argv[2]))
-    for given in iter(sys.stdin.readline, ""):
-        _say(commands.evaluate(given))
+    _nursery(sys.argv[1])

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import thorough, unmeasured
+from ledger import processes
 from ledger.processes import Process
 from ledger.worlds import HOUR, SQLiteWorld
 from securesmtp.ledger import SQLiteLedger, State
@@ -28,11 +31,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start the process that the others are forked from."""
+    address = tmp_path_factory.mktemp("nursery") / "socket"
+    environment = {**unmeasured(), "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = [sys.executable, str(processes.__file__), str(address)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield address
+        process.kill()
+
+
 @pytest.fixture
-def start(path: Path) -> Iterator[Start]:
+def start(nursery: Path, path: Path) -> Iterator[Start]:
     """Start processes that use the ledger."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(Process(path, unmeasured(), **options))
+        yield lambda **options: stack.enter_context(Process(nursery, path, **options))
 
 
 def check(path: Path) -> None:
@@ -44,12 +60,10 @@ def check(path: Path) -> None:
 @pytest.mark.parametrize("count", thorough(60, 1000))
 def test_each_key_is_claimed_once_by_eight_processes(path: Path, start: Start, count: int) -> None:
     """All of them claim all keys, in different orders and batches (Q13)."""
-    processes = [start() for _ in range(8)]
-    for process in processes:
-        assert process.run("state()") is None
-    for process in processes:
+    eight = [start() for _ in range(8)]
+    for process in eight:
         process.start(f"claim_all({count})")
-    won = Counter(key for process in processes for key in process.wait())
+    won = Counter(key for process in eight for key in process.wait())
     assert won == Counter(f"key-{number}" for number in range(count))
     with SQLiteLedger(path) as ledger:
         assert len(list(ledger.entries(State.ACCEPTED))) == count
@@ -143,7 +157,6 @@ def test_a_process_that_was_stopped_past_every_limit_goes_on(
     process, world = start(exclusive=exclusive), SQLiteWorld(tmp_path)
     assert process.run("claim()") is True
     process.signal(signal.SIGSTOP)
-    os.waitpid(process.pid, os.WUNTRACED)
     world.age("invoice-1", 100 * HOUR)
     other = start()
     assert other.run("state()") == "unknown"

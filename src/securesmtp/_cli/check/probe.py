@@ -96,15 +96,18 @@ def probe_all(request: Request) -> list[CheckResult]:
 
 
 def _login(request: Request) -> Auth | None:
+    if request.username is not None and request.password is not None:
+        return (OAuth2 if request.oauth else Password)(request.username, request.password)
+    if request.password is not None:
+        message = "there is a password or a token, and no username"
+        raise ConfigurationError(message)
     if request.username is None:
         return None
-    if request.password is None and request.until not in {None, "auth"}:
-        # It says which mechanism a login would use.
-        return _WITH_TOKEN if request.oauth else _WITH_PASSWORD
-    if request.password is None:
+    if request.until in {None, "auth"}:
         message = "there is a username, and neither a password nor a token"
         raise ConfigurationError(message)
-    return (OAuth2 if request.oauth else Password)(request.username, request.password)
+    # It says which mechanism a login would use.
+    return _WITH_TOKEN if request.oauth else _WITH_PASSWORD
 
 
 def _core(request: Request, login: Auth | None) -> Core:

@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import trustme
 from cryptography import x509
@@ -319,6 +320,27 @@ def test_a_wrong_request_is_refused_before_the_network(request_: dict[str, Any],
     for call in (probe, probe_all):
         with pytest.raises(ConfigurationError, match=message):
             call(Request(**{"host": "mail.example.com", **request_}))
+
+
+def test_missing_roots_are_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation is reported before the network is used."""
+    monkeypatch.setattr(certifi, "where", lambda: "/nowhere/cacert.pem")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        probe(Request(host="mail.example.com"))
+
+
+def test_a_refused_token_is_tried_once_more(serve: Serve, check: Check) -> None:
+    """Over a second connection if need be, as by a send; both dialogues are shown, the second one from plaintext on."""
+    tokens = iter(["token-one", "token-two", "token-two"])
+    replies = iter([b"535 5.7.8 old\r\n", b"503 5.5.1 once only\r\n", b"235 2.7.0 ok\r\n"])
+    script = honest(
+        "starttls", extensions=("AUTH XOAUTH2",), auth=("me", "x"), replies={"AUTH": lambda *_: next(replies)}
+    )
+    result = check(serve(script), "starttls", username="me", password=lambda: next(tokens), oauth=True)
+    assert (result.stage, result.error, result.mechanism) == ("auth", None, "XOAUTH2")
+    shown = said(result)
+    assert [each for each in shown if "AUTH XOAUTH2 (" in each] == ["~> AUTH XOAUTH2 (not shown)"] * 3
+    assert shown.count("-> STARTTLS") == 2
 
 
 def test_a_wrong_pin_shows_todays_key(serve: Serve, check: Check, ca_file: Path) -> None:

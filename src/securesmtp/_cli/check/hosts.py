@@ -93,7 +93,7 @@ def parse(text: str, *, starttls: bool = False) -> Target:
     port = _PORTS[mode] if port is None else port
     # It checks its arguments, and does not connect before it is used.
     SecureMailer(host, port, tls=mode)
-    return Target(_ip_address(host) or host_name(host.removesuffix(".")), port, mode.value)
+    return Target(_ip_address(host) or host_name(host.removesuffix(".")).lower(), port, mode.value)
 
 
 def _parse_host(text: str) -> tuple[str, int | None]:

@@ -99,8 +99,8 @@ class Certificate:
     One certificate of the chain that the server sent.
 
     Attributes:
-        subject: Its subject, or its names, comma-separated.
-        issuer: Who issued it.
+        subject: The common name of its subject; without one, all of the subject, or its names.
+        issuer: The same for its issuer.
         key: Type and size of its key, such as ``RSA 2048`` or ``EC P-256``.
         not_before: From when it is valid, ISO 8601.
         not_after: Until when, ISO 8601.
@@ -109,6 +109,7 @@ class Certificate:
         names: The DNS names and IP addresses that it is for; a CA has none.
         signature: How it is signed, such as ``SHA256 with RSA``.
         sha256: SHA-256 of its DER form, 64 hexadecimal digits.
+        is_self_issued: Whether it names itself as its issuer, as a root does.
     """
 
     subject: str
@@ -121,6 +122,7 @@ class Certificate:
     names: tuple[str, ...] = ()
     signature: str = ""
     sha256: str = ""
+    is_self_issued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def result(*, days: int = 61, intermediate_days: int = 900, **changed: Any) -> C
     limits = {"RCPTMAX": 100}
     report = ServerReport(
         host, port, ("192.0.2.1",), "192.0.2.1", session, days, None, after, ("PLAIN", "LOGIN"), "PLAIN", 35882577,
-        limits, login=True,
+        limits=limits, round_trips=2, login=True,
     )  # fmt: skip
     found = CheckResult(
         host,

@@ -33,7 +33,7 @@ class Plugin(NamedTuple):
 
     first: str
     details: list[str]
-    data: dict[str, tuple[str, ...]]
+    data: dict[str, tuple[str | None, ...]]
 
 
 def read(output: str) -> Plugin:

@@ -134,7 +134,9 @@ def _ip_address(text: str) -> str | None:
 def _lines(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """Yield each line that names a server, after the text that says where it is."""
     data = file.read(_MOST_BYTES + 1)
-    name = "standard input" if file.name in {"<stdin>", 0} else str(file.name)
+    name = getattr(file, "name", None)
+    if not isinstance(name, str) or name == "<stdin>":
+        name = "standard input"
     if len(data) > _MOST_BYTES:
         raise click.UsageError(f"{name} is larger than {_MOST_BYTES:,} bytes")
     try:

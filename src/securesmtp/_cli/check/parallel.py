@@ -76,12 +76,13 @@ def run_all(checks: Mapping[K, Callable[[], T]], progress: Progress) -> list[T]:
     for _ in range(min(AT_A_TIME, len(checks))):
         threading.Thread(target=_work, args=(todo,), daemon=True).start()
     with progress.shown():
-        while waiting := [name for name, future in futures.items() if not future.done()]:
+        while True:
+            waiting = [name for name, future in futures.items() if not future.done()]
+            found = [future.result() for future in futures.values() if future.done()]
+            if not waiting:
+                return found
             progress.update(len(futures) - len(waiting), waiting)
-            done, _ = wait([futures[name] for name in waiting], _LOOK, FIRST_COMPLETED)
-            for future in done:
-                future.result()
-    return [future.result() for future in futures.values()]
+            wait([futures[name] for name in waiting], _LOOK, FIRST_COMPLETED)
 
 
 def _work(todo: queue.SimpleQueue[tuple[Future[T], Callable[[], T]]]) -> None:

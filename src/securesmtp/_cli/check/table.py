@@ -67,7 +67,7 @@ class TableWriter:
         code = checked.code
         self._line((f"{self._marks[code]} {checked.label} ", _bold(code)), (HEADLINE[code], _bold(code)))
         if code is CheckCode.OK:
-            self._line(f"  {describe(checked)}")
+            self._line((f"  {describe(checked)}", ""))
         self._write_faults(checked.faults)
         self._console.print()
         self._write_details(found(checked))
@@ -75,13 +75,16 @@ class TableWriter:
             self._write_transcript(checked.result)
 
     def _write_faults(self, faults: Iterable[Fault]) -> None:
+        narrow = self._console.width < _NARROW
         for fault in faults:
             self._console.print()
             colour = _COLOURS[_LEVELS[fault.level]]
             self._write_details([("cause", fault.cause), ("fix", fault.fix)], colour=colour)
             for line in (fault.line or "").splitlines():
                 # As one line, however long, so that it can be copied from the terminal.
-                self._console.print(Text(f"    {self._shown(line)}", "bold"), soft_wrap=True)
+                name = "" if narrow else f"{'write':{_NAMES}}"
+                parts = (f"{'':{_INDENT}}", (name, "dim"), (self._shown(line), "bold"))
+                self._console.print(Text.assemble(*parts), soft_wrap=True)
             self._write_details([("more", f"securesmtp explain {fault.name}")])
 
     def _write_details(self, rows: Iterable[tuple[str, str]], *, colour: str = "") -> None:
@@ -94,6 +97,7 @@ class TableWriter:
             indent = _INDENT if narrow else _INDENT + _NAMES
             lines = text.wrap(self._console, self._console.width - indent, overflow="fold")
             for position, line in enumerate(lines):
+                line.rstrip()
                 label = "" if narrow or position else name
                 self._console.print(Text.assemble(f"{'':{_INDENT}}", (f"{label:{indent - _INDENT}}", "dim"), line))
             colour = ""
@@ -123,9 +127,11 @@ class TableWriter:
             style = "red" if "*" in line.hint else "dim" if line.hint == "===" else ""
             self._console.print(Text(f"{line.hint:<3} {self._shown(line.text)}", style), soft_wrap=True)
 
-    def _line(self, *parts: str | tuple[str, str]) -> None:
-        texts = [(part, "") if isinstance(part, str) else part for part in parts]
-        self._console.print(Text.assemble(*((self._shown(text), style) for text, style in texts)))
+    def _line(self, *parts: tuple[str, str]) -> None:
+        text = Text.assemble(*((self._shown(part), style) for part, style in parts))
+        for line in text.wrap(self._console, self._console.width, overflow="fold"):
+            line.rstrip()
+            self._console.print(line)
 
     def _shown(self, text: str) -> str:
         """Return *text* as this terminal can show it: one line, printable, in its encoding."""

@@ -65,7 +65,8 @@ def found(checked: Checked) -> Iterator[tuple[str, str]]:
     for position, certificate in enumerate(result.chain):
         yield "" if position else "certificate", _certificate(certificate)
     if result.chain:
-        yield "pin", result.chain[0].spki_sha256
+        # A pin that is copied from a server that was not verified would trust whoever replied.
+        yield "pin", result.chain[0].spki_sha256 + ("" if result.session else " unverified")
     yield from _capabilities(result)
     if result.round_trips is not None:
         yield "speed", f"{count(result.round_trips, 'round trip')} for a small message, over an open connection"
@@ -98,8 +99,10 @@ def _capabilities(result: CheckResult) -> Iterator[tuple[str, str]]:
     login = None if result.report is None else result.report.login
     if login is not None:
         yield "login", "accepted" if login else "refused"
+    if result.report is not None:
+        yield "mechanisms", ", ".join(result.report.mechanisms) or "none offered"
     if result.mechanism_reason:
-        yield "mechanism", f"{result.mechanism or 'none'}: {result.mechanism_reason}"
+        yield "would use" if login is None else "used", f"{result.mechanism or 'none'}: {result.mechanism_reason}"
     if result.report is not None:
         size = result.report.size
         yield "size limit", "none given" if size is None else f"{count(size, 'byte')} for a message"

@@ -107,8 +107,8 @@ def describe_key(spki: bytes) -> str:
     if oid == _EC:
         # The name of a curve; OpenSSL refuses a curve that is written out.
         curve_start, curve_end = read_element(spki, oid_end)
-        return f"EC {_describe(spki[curve_start:curve_end], _CURVES)}"
-    return _describe(spki[oid_start:oid_end], _KEYS)
+        return f"EC {describe_oid(spki[curve_start:curve_end], _CURVES)}"
+    return describe_oid(spki[oid_start:oid_end], _KEYS)
 
 
 def describe_signature(der: bytes) -> str:
@@ -117,7 +117,7 @@ def describe_signature(der: bytes) -> str:
     _, end = read_element(der, outer)
     algorithm, _ = read_element(der, end)
     start, end = read_element(der, algorithm)
-    return _describe(der[start:end], _SIGNATURES)
+    return describe_oid(der[start:end], _SIGNATURES)
 
 
 def _modulus_bits(spki: bytes, at: int) -> int:
@@ -128,7 +128,7 @@ def _modulus_bits(spki: bytes, at: int) -> int:
     return int.from_bytes(spki[start:end], "big").bit_length()
 
 
-def _describe(oid: bytes, known: dict[str, str]) -> str:
+def describe_oid(oid: bytes, known: dict[str, str]) -> str:
     """Return the name of an object identifier, or its numbers (X.690 §8.19)."""
     if oid.hex() in known:
         return known[oid.hex()]

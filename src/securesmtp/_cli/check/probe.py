@@ -43,10 +43,9 @@ def probe(request: Request) -> CheckResult:
     watch = Watch(request.until, request.family, request.address)
     report, error = _run(core, watch)
     settings = core.settings
-    channel = None if watch.link is None else watch.link.connection.channel
-    chain = () if channel is None else read_chain(channel.sent_certificates())
+    chain = read_chain(watch.channel.sent_certificates())
     facts = Facts(request, settings.port, settings.mode.value, chain)
-    session = None if watch.link is None else watch.link.connection.exchange.tls
+    session = watch.links[-1].connection.exchange.tls
     faults = [] if error is None else [explain_error(error, facts)]
     addresses = watch.tried()
     faults += warn_of_addresses(addresses)
@@ -66,7 +65,7 @@ def probe(request: Request) -> CheckResult:
         round_trips=None if report is None else report.round_trips,
         transcript=tuple(watch.transcript.lines),
         elapsed=timedelta(seconds=monotonic() - began),
-        address=(channel.address if channel is not None else "") or request.address,
+        address=watch.channel.address or request.address,
         trust=describe_trust(settings.policy),
         session=session,
         before_tls=None if watch.before_tls is None else dict(watch.before_tls.keywords),
@@ -96,15 +95,18 @@ def probe_all(request: Request) -> list[CheckResult]:
 
 
 def _login(request: Request) -> Auth | None:
+    if request.username is not None and request.password is not None:
+        return (OAuth2 if request.oauth else Password)(request.username, request.password)
+    if request.password is not None:
+        message = "there is a password or a token, and no username"
+        raise ConfigurationError(message)
     if request.username is None:
         return None
-    if request.password is None and request.until not in {None, "auth"}:
-        # It says which mechanism a login would use.
-        return _WITH_TOKEN if request.oauth else _WITH_PASSWORD
-    if request.password is None:
+    if request.until in {None, "auth"}:
         message = "there is a username, and neither a password nor a token"
         raise ConfigurationError(message)
-    return (OAuth2 if request.oauth else Password)(request.username, request.password)
+    # It says which mechanism a login would use.
+    return _WITH_TOKEN if request.oauth else _WITH_PASSWORD
 
 
 def _core(request: Request, login: Auth | None) -> Core:
@@ -136,6 +138,8 @@ def _core(request: Request, login: Auth | None) -> Core:
 def _run(core: Core, watch: Watch) -> tuple[ServerReport | None, SecureSMTPError | None]:
     """Do what `SecureMailer.check` does, over a connection that *watch* follows."""
     pool = Pool(core.settings, core.context, core.on_event, core.memory, bind(WatchedLink, watch))
+    # A file of roots that is missing is no fault of the server.
+    pool.slots.build_context()
     try:
         link, session, refusal = pool.check(core.start_deadline(None))
     except StoppedError:
@@ -154,7 +158,7 @@ def _run(core: Core, watch: Watch) -> tuple[ServerReport | None, SecureSMTPError
 
 def _mechanism(watch: Watch, login: Auth | None) -> tuple[str | None, str]:
     """Return the mechanism that a login would use, and why."""
-    if watch.link is None or watch.after_tls is None:
+    if watch.after_tls is None:
         return None, ""
     offered = watch.after_tls.auth
     if not offered:
@@ -162,7 +166,7 @@ def _mechanism(watch: Watch, login: Auth | None) -> tuple[str | None, str]:
     if login is None:
         takes_password = any(RANKED[name].proof == "password" for name in offered if name in RANKED)
         login = _WITH_PASSWORD if takes_password else _WITH_TOKEN
-    choice = choose_mechanism(login, offered, watch.link.connection.channel.binding())
+    choice = choose_mechanism(login, offered, watch.channel.binding())
     return choice.name, _reason(choice)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.redaction import Memory
     from securesmtp._settings import Settings
     from securesmtp._transport.addresses import AddressInfo
+    from securesmtp._transport.channel import Channel
 
 T = TypeVar("T")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -49,7 +50,7 @@ class Watch:
         transcript: The dialogue.
         stage: The last stage that was completed; empty if none was.
         found: Each address of the host.
-        link: The connection, or the last of them.
+        links: The connections: one, or a second one to log in with another token.
         before_tls: What EHLO offered in plaintext.
         after_tls: What EHLO offered inside TLS.
     """
@@ -60,9 +61,14 @@ class Watch:
     transcript: Transcript = field(default_factory=Transcript)
     stage: CheckStage | Literal[""] = ""
     found: Sequence[AddressInfo] = ()
-    link: WatchedLink | None = None
+    links: list[WatchedLink] = field(default_factory=list)
     before_tls: Capabilities | None = None
     after_tls: Capabilities | None = None
+
+    @property
+    def channel(self) -> Channel:
+        """The last connection's bytes, of which the addresses and the TLS session stay known when it is closed."""
+        return self.links[-1].connection.channel
 
     def reach(self, stage: CheckStage) -> None:
         """
@@ -75,6 +81,12 @@ class Watch:
         if stage == self.until:
             self.transcript.note(f"stopped after {stage}")
             raise StoppedError
+
+    def note_connected(self, address: str) -> None:
+        """Note that there is a connection to *address*; if it is empty, there is none."""
+        if address:
+            self.stage = "connect"
+            self.transcript.note(f"Connected to {address}")
 
     def heard(self, effect: Effect, answer: Answer) -> None:
         """Note the *answer* to *effect*."""
@@ -105,9 +117,7 @@ class Watch:
 
     def tried(self) -> tuple[AddressTried, ...]:
         """Return each address of the host, with what became of it."""
-        if self.link is None:
-            return ()
-        channel = self.link.connection.channel
+        channel = self.channel
         connected = channel.address
         results = {
             str(address[0]): "no answer" if error is None else describe(error)
@@ -128,7 +138,7 @@ class WatchedLink(Link):
         """Start unconnected."""
         super().__init__(settings, context, memory)
         self._watch = watch
-        watch.link = self
+        watch.links.append(self)
         watch.transcript.is_encrypted = False
 
     def run(self, dialogue: Dialogue[T]) -> T:
@@ -155,9 +165,8 @@ class WatchedLink(Link):
             else:
                 super()._get_socket(host, port, timeout)
         finally:
-            if connection.channel.address:
-                watch.stage = "connect"
-                watch.transcript.note(f"Connected to {connection.channel.address}")
+            # Also if the handshake has failed.
+            watch.note_connected(connection.channel.address)
         if watch.until == "connect":
             watch.reach("connect")
         if connection.exchange.tls is not None:

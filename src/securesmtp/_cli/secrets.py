@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from securesmtp._environment import _split_command as command_source
+from securesmtp._environment import command_source
 from securesmtp._secret import Secret
 from securesmtp._sources.file import File
+from securesmtp._url import has_password
 from securesmtp.credentials import from_keyring
 
 if TYPE_CHECKING:
@@ -87,12 +88,24 @@ def find_secret(
     if len(given) > 1:
         raise click.UsageError("two options say where the password is. Hint: keep one of them")
     if password_file is not None:
-        return File(password_file)
+        return File(password_file, is_private=True)
     if password_command is not None:
         return command_source(password_command, "--password-command")
     if password_keyring is not None:
         return from_keyring(password_keyring, username)
     return _ask(username) if password is None else password
+
+
+def refuse_password_in_url(url: str) -> None:
+    """
+    Refuse a URL with a password as an argument.
+
+    Raises:
+        click.UsageError: *url* has a password, or may have one.
+    """
+    if has_password(url):
+        message = f"--url has a password in it: {_SEEN}. Hint: put the whole URL into SMTP_URL, or use {_WAYS}"
+        raise click.UsageError(message)
 
 
 def _ask(username: str) -> Secret:

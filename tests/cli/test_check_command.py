@@ -24,7 +24,6 @@ import pytest
 
 from conftest import unmeasured
 from securesmtp._cli import main
-from securesmtp._cli.check import parallel
 from securesmtp._cli.check.output import replace_file
 from securesmtp._cli.check.parallel import AT_A_TIME, Progress, run_all
 from securesmtp.testing import MailServer
@@ -310,7 +309,7 @@ class _Terminal(io.StringIO):
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make terminal 99 one of 30 columns."""
     sizes = {99: os.terminal_size((30, 10))}
-    monkeypatch.setattr(parallel.os, "get_terminal_size", lambda descriptor: sizes[descriptor])
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: sizes[descriptor])
     monkeypatch.setenv("TERM", "xterm")
 
 

@@ -44,7 +44,7 @@ _INPUT = "-"
     help="Write what became of each message to this file: JSON lines if its name ends with .jsonl, else CSV.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the listed messages as lines of JSON.")
-def command(
+def command(  # noqa: PLR0913 -- one for each option
     *,
     file: Path,
     states: tuple[str, ...],
@@ -53,7 +53,7 @@ def command(
     results: Path | None,
     as_json: bool,
 ) -> int:
-    """
+    r"""
     Show what FILE, the ledger of securesmtp send, knows; settle what is doubtful.
 
     \b

@@ -14,6 +14,8 @@ from securesmtp.errors import SecureSMTPError
 from securesmtp.ledger import State
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from securesmtp._cli.send.plan import Plan
     from securesmtp._cli.send.progress import Progress
     from securesmtp._cli.send.sources import Ready
@@ -94,16 +96,15 @@ def check(plan: Plan, ledger: Ledger | None, tally: Tally, progress: Progress, s
     return found
 
 
-def can_send(entry: Entry | None, digest: str, resend: tuple[State, ...]) -> bool:
+def can_send(entry: Entry | None, digest: str, resend: Collection[str]) -> bool:
     """Return whether a message with this *entry* and this *digest* is to be sent by this run."""
     if entry is None or entry.state in {State.PREPARED, State.NOT_SENT}:
         return True
     if entry.digest != digest:
         # Another text under the same key, of which nothing was delivered.
         return entry.state is State.REFUSED
-    return entry.state in resend or (
-        entry.state is State.REFUSED and entry.result is not None and entry.result.retryable
-    )
+    is_retryable = entry.state is State.REFUSED and entry.result is not None and entry.result.retryable
+    return is_retryable or entry.state in resend
 
 
 def result_of(entry: Entry) -> SendResult:

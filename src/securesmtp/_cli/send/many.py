@@ -20,7 +20,7 @@ from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.check import can_send, check, is_sound
 from securesmtp._cli.send.ledger_view import write_results
 from securesmtp._cli.send.many_options import ManyOptions
-from securesmtp._cli.send.outcome import exit_code
+from securesmtp._cli.send.outcome import exit_code, print_error
 from securesmtp._cli.send.plan import Draft, make_plan
 from securesmtp._cli.send.preview import show_preview
 from securesmtp._cli.send.progress import Progress
@@ -78,7 +78,7 @@ def run(draft: Draft, many: Mapping[str, object], open_mailer: Callable[[int | N
             with mailing.stop.listening():
                 return mailing.preview() if draft.dry_run else mailing.send(open_mailer)
     except SecureSMTPError as error:
-        click.echo(f"Error: {error}", err=True)
+        print_error(str(error), error.outcome)
         return exit_code(error)
 
 
@@ -121,7 +121,7 @@ class _Mailing:
         failure = self._send_all(ledger, open_mailer)
         self._report(ledger)
         if failure is not None:
-            click.echo(f"Error: {failure}", err=True)
+            print_error(str(failure))
         if self.stop.signal is not None:
             # As shells report it.
             return 128 + self.stop.signal

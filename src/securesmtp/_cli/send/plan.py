@@ -13,7 +13,6 @@ from securesmtp._cli.send.sources import Files, Letter, Rows, find_files, read_p
 from securesmtp._cli.send.templates import Templates, is_html, is_jinja
 from securesmtp._protocol.address import addr_spec
 from securesmtp._shown import quote
-from securesmtp.ledger import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +60,7 @@ class Plan:
         title: What it is, for people.
         source: The messages.
         ledger: The file of the ledger.
-        resend: What is sent again although an earlier run has tried it.
+        resend: What is sent again although an earlier run has tried it: ``"unknown"``, ``"refused"``.
         allow_duplicates: Whether an address may get several messages.
         allow_changes: Whether a message may differ from what was sent under its key.
     """
@@ -69,7 +68,7 @@ class Plan:
     title: str
     source: Source
     ledger: Path
-    resend: tuple[State, ...]
+    resend: frozenset[Literal["unknown", "refused"]]
     allow_duplicates: bool
     allow_changes: bool
 
@@ -90,12 +89,16 @@ def make_plan(draft: Draft, options: ManyOptions) -> Plan:
     else:
         source, ledger = _files(draft, options)
         title = f"{len(source.paths):,} files"
-    resend = {State.UNKNOWN: options.resend_unknown, State.REFUSED: options.retry_refused}
+    resend = set[Literal["unknown", "refused"]]()
+    if options.resend_unknown:
+        resend.add("unknown")
+    if options.retry_refused:
+        resend.add("refused")
     return Plan(
         title=title,
         source=source,
         ledger=ledger,
-        resend=tuple(state for state, is_wanted in resend.items() if is_wanted),
+        resend=frozenset(resend),
         allow_duplicates=options.allow_duplicates,
         allow_changes=options.allow_changes,
     )

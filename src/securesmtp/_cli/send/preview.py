@@ -20,10 +20,10 @@ _FIELDS = ("From", "To", "Cc", "Reply-To", "Subject")
 def show_preview(ready: Ready, stream: TextIO) -> None:
     """Write the first message: its addresses, its subject, its texts, and the names of its attachments."""
     content = ready.envelope.content
-    if not isinstance(content, Message):
-        return
     # Read back from bytes, to see what is sent and not what was meant.
-    message = message_from_bytes(bytes(content), policy=default)
+    data = bytes(content) if isinstance(content, Message) else content
+    # Sources make no files.
+    message = message_from_bytes(data if isinstance(data, bytes) else b"", policy=default)
     lines = [f"{ready.place} ({ready.key}):", ""]
     lines += [f"{name}: {message[name]}" for name in _FIELDS if message[name]]
     lines.append(f"(sent to: {', '.join(map(str, ready.envelope.recipients))})")

@@ -8,13 +8,14 @@ keeping a hundred thousand messages takes memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from email.policy import default
-from hashlib import blake2b
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from hashlib import blake2b, sha256
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from securesmtp._cli.send.message import read_eml
+from securesmtp._cli.send.message import Message, parse_addresses, read_eml
 from securesmtp._cli.send.rows import Fault, unreadable_error
 from securesmtp._compose.message import compose
 from securesmtp._protocol.address import Mailbox, addr_spec
@@ -169,7 +170,7 @@ class Files:
 
     Attributes:
         paths: The files.
-        base: The folder of the ledger: the keys stay the same if both are moved, and in whatever folder the command runs.
+        base: The folder of the ledger: the keys stay the same if both are moved, and in each current folder.
         mail_from: The envelope's sender; None for the one in the header of each.
     """
 
@@ -182,7 +183,7 @@ class Files:
         for path in self.paths:
             key = Path(relpath(path.resolve(), self.base.resolve())).as_posix()
             try:
-                envelope = read_eml(_read(path))
+                envelope = _read(path)
                 if self.mail_from is not None:
                     envelope = replace(envelope, mail_from=self.mail_from)
             except SecureSMTPError as error:
@@ -219,15 +220,11 @@ def read_people(texts: Sequence[str], option: str) -> list[Address]:
     Return the addresses of *texts*, each with its display name if it has one; *option* names them.
 
     Raises:
-        MessageError: One of them is not a list of addresses.
+        AddressError: One of them is not a list of addresses.
     """
     people: list[Address] = []
     for text in texts:
-        header = default.header_factory("To", text)
-        if header.defects or not header.addresses:
-            message = f"{option} {quote(text, allow_at=True)} is not an address"
-            raise MessageError(message, hint="write ada@example.org, or 'Ada Lovelace <ada@example.org>'")
-        people += header.addresses
+        people += parse_addresses(text, option)
     return people
 
 
@@ -237,11 +234,20 @@ def _key(address: str) -> str:
     return f"{mailbox.local.casefold()}@{mailbox.domain.lower()}"
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> Envelope:
     try:
-        return path.read_bytes()
+        data, modified = path.read_bytes(), path.stat().st_mtime
     except OSError as error:
         raise unreadable_error(path, error) from None
+    message = Message.parse(data)
+    names = message.names()
+    # The same each time, so that the ledger recognises the message, and a reader a second copy.
+    if "date" not in names:
+        message = message.with_field("Date", format_datetime(datetime.fromtimestamp(modified, UTC)))
+    if "message-id" not in names:
+        domain = Mailbox.parse(message.sender()).domain
+        message = message.with_field("Message-ID", f"<{sha256(data).hexdigest()[:32]}@{domain}>")
+    return read_eml(message.to_bytes())
 
 
 def _reason(error: SecureSMTPError) -> str:

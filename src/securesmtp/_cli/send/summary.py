@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
-from securesmtp._cli.send.outcome import exit_code
 from securesmtp._cli.send.progress import duration
 from securesmtp._shown import escape
 from securesmtp._values import Outcome
@@ -50,10 +49,7 @@ _WORST_FIRST: Final = (
 
 def code_of(tally: Tally) -> ExitCode:
     """Return the exit code of a mailing: 0 if all was accepted, in this run or before."""
-    if tally.count(Outcome.UNKNOWN):
-        return ExitCode.UNKNOWN
-    codes = {exit_code(error) for error in tally.errors.values()}
-    return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
+    return next((code for code in _WORST_FIRST if code in tally.codes), ExitCode.OK)
 
 
 def show_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:

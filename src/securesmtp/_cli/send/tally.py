@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.send.outcome import exit_code
 from securesmtp._values import Outcome, describe_error
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Tally:
         earlier: What became of those that an earlier run has sent, and that this one leaves alone.
         now: What became of those that this run has tried.
         listed: The first few of each outcome but *accepted*.
-        errors: One error for each of the failures, in the order in which each kind first came; few are of a new kind.
+        codes: The exit codes of the failures.
         clock: What the seconds are read from.
         started: When this run began to send.
     """
@@ -46,7 +48,7 @@ class Tally:
     earlier: Counter[Outcome] = field(default_factory=Counter)
     now: Counter[Outcome] = field(default_factory=Counter)
     listed: dict[Outcome, list[Listed]] = field(default_factory=dict)
-    errors: dict[type[BaseException], BaseException] = field(default_factory=dict)
+    codes: set[ExitCode] = field(default_factory=set)
     clock: Callable[[], float] = monotonic
     started: float = field(default=0.0)
 
@@ -57,14 +59,12 @@ class Tally:
     def add(self, place: str, key: str, result: SendResult, *, is_earlier: bool = False) -> None:
         """Count *result*, of this run or of an earlier one."""
         (self.earlier if is_earlier else self.now)[result.outcome] += 1
-        if result.error is not None:
-            self.errors.setdefault(type(result.error), result.error)
         if result.outcome is Outcome.ACCEPTED:
             return
+        self.codes.add(_code(result))
         named = self.listed.setdefault(result.outcome, [])
         if len(named) < LISTED:
-            text = describe_error(result.error) if result.error is not None else ""
-            named.append(Listed(place, key, text))
+            named.append(Listed(place, key, _describe(result)))
 
     def count(self, outcome: Outcome) -> int:
         """Return how many have this *outcome*, in this run or in an earlier one."""
@@ -99,3 +99,17 @@ class Tally:
     def seconds_left(self) -> float | None:
         """Seconds until all are tried, at the rate of this run; None if it has no rate yet."""
         return (self.to_try - self.tried) / self.rate if self.rate else None
+
+
+def _code(result: SendResult) -> ExitCode:
+    if result.outcome is Outcome.UNKNOWN or result.error is None:
+        return ExitCode.UNKNOWN
+    code = exit_code(result.error)
+    # An exception of somebody else's, while nothing was sent.
+    return ExitCode.UNAVAILABLE if code is ExitCode.UNKNOWN else code
+
+
+def _describe(result: SendResult) -> str:
+    """Return what is known of a message: the Message-ID by which it can be found, or why it was not accepted."""
+    found = [] if result.outcome is not Outcome.UNKNOWN or result.message_id is None else [result.message_id]
+    return ", ".join([*found, *([] if result.error is None else [describe_error(result.error)])])

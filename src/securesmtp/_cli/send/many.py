@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import deque
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -102,8 +103,10 @@ class _Mailing:
 
     def preview(self) -> int:
         """Check all and show the first; return the exit code."""
-        ledger = SQLiteLedger(self._plan.ledger) if self._plan.ledger.exists() else None
-        found, code = self._check(ledger)
+        with ExitStack() as stack:
+            path = self._plan.ledger
+            # Not for itself: a run may be at work.
+            found, code = self._check(stack.enter_context(SQLiteLedger(path)) if path.exists() else None)
         if code is not None:
             return code
         if found.first is not None and not self._draft.quiet:
@@ -114,10 +117,20 @@ class _Mailing:
 
     def send(self, open_mailer: Callable[[int | None], SecureMailer]) -> int:
         """Check all, send what is to be sent, and say what became of it; return the exit code."""
-        ledger = SQLiteLedger(self._plan.ledger, exclusive=True, resend=self._plan.resend)
-        code = self._check(ledger)[1]
-        if code is not None:
-            return code
+        with ExitStack() as stack:
+
+            def open_ledger() -> SQLiteLedger:
+                resend = self._plan.resend
+                return stack.enter_context(SQLiteLedger(self._plan.ledger, exclusive=True, resend=resend))
+
+            ledger = open_ledger() if self._plan.ledger.exists() else None
+            code = self._check(ledger)[1]
+            if code is not None:
+                return code
+            # Only now, so that a faulty table leaves no file behind.
+            return self._send_and_report(ledger or open_ledger(), open_mailer)
+
+    def _send_and_report(self, ledger: SQLiteLedger, open_mailer: Callable[[int | None], SecureMailer]) -> int:
         failure = self._send_all(ledger, open_mailer)
         self._report(ledger)
         if failure is not None:

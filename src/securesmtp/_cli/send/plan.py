@@ -160,6 +160,8 @@ def _letter(draft: Draft, options: ManyOptions, table: Table) -> Letter:
     if draft.sender is None or draft.subject is None or body is None:
         message = "--csv needs --from, --subject, and --template (or --text, --html)"
         raise click.UsageError(message)
+    # First, because a wrong delimiter shows here.
+    to_column = _to_column(options.to_column, table)
     bodies = [each for each in (text, html) if each is not None]
     templates = Templates(table.columns, body.parent, is_jinja=options.jinja or any(is_jinja(each) for each in bodies))
     return Letter(
@@ -167,7 +169,7 @@ def _letter(draft: Draft, options: ManyOptions, table: Table) -> Letter:
         subject=templates.load(draft.subject, "--subject"),
         text=None if text is None else templates.read(text),
         html=None if html is None else templates.read(html),
-        to_column=_to_column(options.to_column, table),
+        to_column=to_column,
         name_column=None if options.name_column is None else _column(options.name_column, table, "--name-column"),
         cc=read_people(draft.cc, "--cc"),
         bcc=read_people(draft.bcc, "--bcc"),

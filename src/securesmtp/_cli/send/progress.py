@@ -92,7 +92,7 @@ class Progress:
             text.truncate(self._console.width - 1, overflow="ellipsis")
             return text
         grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(self._tally.to_try or 1, self._tally.tried, width=room), text)
+        grid.add_row(ProgressBar(self._tally.to_try or 1, self._tally.tried, width=room, complete_style="green"), text)
         return grid
 
     def text(self) -> Text:

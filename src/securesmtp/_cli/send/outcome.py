@@ -21,6 +21,7 @@ from securesmtp.errors import (
     AuthenticationError,
     ConfigurationError,
     MessageError,
+    OutcomeUnknownError,
     ProtocolError,
     RecipientsRefusedError,
     SecureSMTPError,
@@ -28,9 +29,9 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from securesmtp import Envelope, Receipt, SecureMailer
+    from securesmtp import Envelope, Receipt, Recipient, SecureMailer
 
 # Each code with what it says of the message; the help and the page show them.
 MEANINGS = {
@@ -55,6 +56,20 @@ _CODES: tuple[tuple[tuple[type[SecureSMTPError], ...], ExitCode], ...] = (
     ((AuthenticationError,), ExitCode.NO_PERMISSION),
     ((TLSError, ProtocolError), ExitCode.PROTOCOL),
 )
+# What hints say to programmers, and the same for a shell.
+_IN_A_SHELL = {
+    'use tls="starttls"': "use --starttls",
+    'use tls="implicit"': "leave --starttls out",
+    " as ca_file": " as --ca-file",
+    "pass username and password": "use --username, or set SMTP_USERNAME and SMTP_PASSWORD",
+    'partial="allow"': "--partial",
+    "auth=OAuth2(…)": "--oauth",
+    "or pass mail_from": "or use --from",
+}
+# Recipients that an error names.
+_MAX_NAMED = 10
+# RFC 5321 §4.2.1: 4yz and 5yz are negative.
+_FIRST_REFUSAL = 400
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 # A shell reports a program that Ctrl-C ended so.
 _INTERRUPTED = 130
@@ -89,6 +104,21 @@ def exit_code(error: BaseException) -> ExitCode:
     if error.retryable:
         return ExitCode.TEMPORARY_FAILURE
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.UNAVAILABLE)
+
+
+def translate_hint(error: SecureSMTPError) -> None:
+    """Let the hint of *error* name options instead of arguments, and name the recipients that were refused."""
+    hint = error.hint or ""
+    for argument, option in _IN_A_SHELL.items():
+        hint = hint.replace(argument, option)
+    if isinstance(error, RecipientsRefusedError):
+        refused = [each for each in error.recipients if each.reply.code >= _FIRST_REFUSAL]
+        hint = f"refused: {_listed(refused)}"
+        hint += "; --partial sends it to the others" * (len(refused) < len(error.recipients))
+    elif isinstance(error, OutcomeUnknownError) and error.recipients:
+        has_it = [each for each in error.recipients if each.accepted]
+        hint = f"it was accepted for {_listed(has_it) or 'none so far'}; find out who of the others has it"
+    error.hint = hint or None
 
 
 def deliver(make: Callable[[], Envelope], open_mailer: Callable[[], SecureMailer], manner: Manner) -> int:
@@ -129,6 +159,11 @@ def print_line(data: bytes) -> None:
     except OSError:
         # Python would report the same once more at its end, with an exit code of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _listed(recipients: Sequence[Recipient]) -> str:
+    named = [f"{each.address} ({each.reply})" for each in recipients[:_MAX_NAMED]]
+    return ", ".join(named) + f" and {len(recipients) - _MAX_NAMED} more" * (len(recipients) > _MAX_NAMED)
 
 
 def _send(mailer: SecureMailer, envelope: Envelope, manner: Manner) -> Receipt:
@@ -181,6 +216,7 @@ def _report_error(error: SecureSMTPError, manner: Manner) -> ExitCode:
     if manner.as_json:
         _print_json(SendResult(0, error.message_id, error.outcome, error.receipt, error), code)
     else:
+        translate_hint(error)
         print_error(str(error), error.outcome)
     return code
 

@@ -104,7 +104,7 @@ _SENDMAIL = [
     click.Option(["-f", "-r", "sender"], metavar="ADDRESS", help="The sender (envelope); <> for none. Default: From."),
     click.Option(["-F", "full_name"], metavar="NAME", envvar="NAME", help="The name for a From that is missing."),
     click.Option(
-        ["-B"],
+        ["-B", "body_type"],
         type=click.Choice(["7BIT", "8BITMIME"], case_sensitive=False),
         expose_value=False,
         help="The type of the body; it is found out anyway.",
@@ -113,7 +113,7 @@ _SENDMAIL = [
     click.Option(
         ["-i"], is_flag=True, expose_value=False, help="A line with only a dot does not end the message. Always so."
     ),
-    click.Option(["-b"], callback=_check_mode, expose_value=False, hidden=True),
+    click.Option(["-b", "mode"], callback=_check_mode, expose_value=False, hidden=True),
     click.Option(
         ["-q", "queue"], is_flag=False, flag_value="", callback=_refuse_queue, expose_value=False, hidden=True
     ),

@@ -194,7 +194,9 @@ def check_key(key: object) -> str:
         MessageError: It is missing, or no text.
     """
     if key is None:
-        text = "the message has neither a key nor a Message-ID of yours, so the ledger cannot recognise it the next time"
+        text = (
+            "the message has neither a key nor a Message-ID of yours, so the ledger cannot recognise it the next time"
+        )
         hint = 'set message["Message-ID"], the same in each run, or pass Envelope(…, key="…")'
         raise MessageError(text, hint=hint)
     if not isinstance(key, str):

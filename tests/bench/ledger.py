@@ -17,7 +17,8 @@ from securesmtp import Certificate, Outcome, Receipt, Recipient, Reply, SendResu
 from securesmtp.ledger import Item, SQLiteLedger
 
 SIZES = (1, 10, 50, 200)
-SECONDS = 3.0
+# The best of so many rounds, because what else the machine does only slows it.
+ROUNDS, SECONDS = 6, 0.5
 
 
 def usual_result() -> SendResult:
@@ -38,11 +39,12 @@ def usual_result() -> SendResult:
     return SendResult(0, "<1@example.com>", Outcome.ACCEPTED, receipt)
 
 
-def rate(ledger: SQLiteLedger, size: int) -> float:
-    """Return the messages in a second, *size* at a time."""
+def rate(ledger: SQLiteLedger, size: int, number: int) -> float:
+    """Return the messages in a second, *size* at a time, in this round."""
     result, done, begin = usual_result(), 0, time.perf_counter()
     while (took := time.perf_counter() - begin) < SECONDS:
-        items = [Item(f"{size}-{done + more}", "ab" * 32, f"<{done + more}@example.com>") for more in range(size)]
+        names = [f"{size}-{number}-{done + more}@example.com" for more in range(size)]
+        items = [Item(name, "ab" * 32, f"<{name}>") for name in names]
         ledger.claim(items, "token")
         ledger.finish({item.key: result for item in items}, "token")
         done += size
@@ -56,7 +58,8 @@ def main() -> None:
         with SQLiteLedger(path) as ledger:
             print("| messages at a time | messages in a second |\n| --- | --- |")
             for size in SIZES:
-                print(f"| {size} | {rate(ledger, size):,.0f} |", flush=True)
+                best = max(rate(ledger, size, number) for number in range(ROUNDS))
+                print(f"| {size} | {best:,.0f} |", flush=True)
             count = sum(1 for _ in ledger.entries())
         print(f"\n{path.stat().st_size / count:,.0f} bytes for each of {count:,} messages")
 

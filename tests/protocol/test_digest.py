@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from conftest import examples
 from securesmtp import Envelope, MessageError, compose
+from securesmtp._protocol.digest import _Digest
 from securesmtp._submissions import entry_digest
 
+SWAPPED = '<p>Look: <img src="cid:other" alt="x"><img src="cid:logo" alt="y"></p>'
 ALT = '<p>Look: <img src="cid:logo" alt="x"><img src="cid:other" alt="y"></p>'
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -96,7 +98,7 @@ def test_a_message_that_was_written_before_has_the_same_digest() -> None:
     assert entry_digest(once) == before
 
 
-SAME = {
+SAME: dict[str, tuple[Any, Any]] = {
     "Date": (letter(), letter(Date="Fri, 27 Nov 2026 12:00:00 +0000")),
     "Message-ID": (letter(Message_ID="<a@x>"), letter(Message_ID="<b@x>")),
     "order of fields": (letter(A="1", B="2"), letter(B="2", A="1")),
@@ -169,7 +171,7 @@ def test_what_counts(what: str) -> None:
 def test_what_an_attached_message_has_counts() -> None:
     """Its Date is not one that we fill in."""
     one, other = attached(), attached()
-    inner = other.get_payload()[1].get_payload()[0]  # type: ignore[index, union-attr]
+    inner: Any = list(other.walk())[3]
     inner.replace_header("Date", "Sat, 28 Nov 2026 12:00:00 +0000")
     assert entry_digest(one) != entry_digest(other)
 
@@ -190,7 +192,7 @@ def _many(parts: list[str]) -> EmailMessage:
     return message
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(90))
 @given(one=_PARTS, other=_PARTS)
 def test_two_messages_have_the_same_digest_if_their_parts_are_the_same(one: list[str], other: list[str]) -> None:
     """Where one part ends and the next begins counts."""
@@ -201,12 +203,10 @@ def test_two_messages_have_the_same_digest_if_their_parts_are_the_same(one: list
     assert equal == ([each.rstrip("\n") for each in one] == [each.rstrip("\n") for each in other])
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(90))
 @given(first=st.lists(st.binary(max_size=6), max_size=3), second=st.lists(st.binary(max_size=6), max_size=3))
 def test_lists_of_byte_strings_are_not_confused(first: list[bytes], second: list[bytes]) -> None:
     """Each has its length before it, and each list its count."""
-    from securesmtp._protocol.digest import _Digest
-
     found = []
     for each in (first, second):
         made = _Digest()

@@ -73,7 +73,13 @@ def _mode(value: str, variable: str) -> TLSMode:
     return TLSMode(value)
 
 
-def _split_command(value: str, variable: str) -> Callable[[], Secret]:
+def command_source(value: str, variable: str) -> Callable[[], Secret]:
+    """
+    Return what runs the command *value*, which is quoted as in a shell; *variable* names where it is from.
+
+    Raises:
+        ConfigurationError: It is not a command. The message does not show it.
+    """
     arguments: list[str] = []
     # Outside of the `except`, so that the error has no context: its frames have the command.
     with suppress(ValueError):
@@ -126,7 +132,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "USERNAME": ("username", _unchanged),
     "PASSWORD": ("password", _secret),
     "PASSWORD_FILE": ("password", _file),
-    "PASSWORD_COMMAND": ("password", _split_command),
+    "PASSWORD_COMMAND": ("password", command_source),
     "CA_FILE": ("ca_file", _unchanged),
     "TIMEOUT": ("timeout", as_seconds),
     "DEADLINE": ("deadline", as_seconds),

@@ -114,7 +114,13 @@ def test_what_differs_is_said() -> None:
     assert found.report is not None
     report = replace(found.report, login=False, mechanisms=(), size=None, limits={})
     expired = replace(found.chain[0], days_left=-1)
-    changed: dict[str, Any] = {"tls": "starttls", "before_tls": {}, "report": report, "chain": (expired,), "mechanism": None}
+    changed: dict[str, Any] = {
+        "tls": "starttls",
+        "before_tls": {},
+        "report": report,
+        "chain": (expired,),
+        "mechanism": None,
+    }
     text = shown(result(**changed), columns=200)
     for words in (
         "after STARTTLS", "before TLS   \x1b[0mnothing", "refused", "none offered", "none given",

@@ -20,6 +20,11 @@ COMMANDS: Final = {
         "cli",
         "Send what cron, git, mutt or PHP gives to sendmail.",
     ),
+    "ledger": (
+        "securesmtp._cli.ledger",
+        "cli",
+        "Show what the ledger of many messages knows; settle what is doubtful.",
+    ),
     "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
     "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
     "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),

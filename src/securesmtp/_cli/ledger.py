@@ -1,0 +1,107 @@
+"""``securesmtp ledger``: show what a ledger knows, and settle what is doubtful."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.send.ledger_view import cells, write_json, write_results
+from securesmtp._shown import escape
+from securesmtp.errors import SecureSMTPError
+from securesmtp.ledger import SQLiteLedger, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from securesmtp.ledger import Entry, Ledger
+
+# The one argument that means "read the keys from standard input".
+_INPUT = "-"
+
+
+@click.command("ledger", epilog="Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([str(state) for state in State]),
+    multiple=True,
+    help="List the messages in this state; those that are unknown, unless given.",
+)
+@click.option("--arrived", metavar="KEY", multiple=True, help="It arrived: it is never sent again. -: keys from input.")
+@click.option("--not-arrived", metavar="KEY", multiple=True, help="It did not arrive: the next run sends it.")
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what became of each message to this file: JSON lines if its name ends with .jsonl, else CSV.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the listed messages as lines of JSON.")
+def command(  # noqa: PLR0913 -- one for each option
+    *,
+    file: Path,
+    states: tuple[str, ...],
+    arrived: tuple[str, ...],
+    not_arrived: tuple[str, ...],
+    results: Path | None,
+    as_json: bool,
+) -> int:
+    r"""
+    Show what FILE, the ledger of securesmtp send, knows; settle what is doubtful.
+
+    \b
+    securesmtp ledger people-mail.ledger
+    securesmtp ledger people-mail.ledger --arrived ada@example.org
+    securesmtp ledger people-mail.ledger --state refused --results refused.csv
+    """
+    try:
+        ledger = SQLiteLedger(file)
+        _settle(ledger, arrived, State.ACCEPTED)
+        _settle(ledger, not_arrived, State.NOT_SENT)
+        wanted = tuple(map(State, states)) or (State.UNKNOWN,)
+        counts = Counter(entry.state for entry in ledger.entries())
+        if results is not None:
+            write_results(ledger.entries(*(wanted if states else ())), results)
+        if as_json:
+            write_json(ledger.entries(*wanted), sys.stdout)
+        else:
+            _show(counts, ledger.entries(*wanted))
+    except SecureSMTPError as error:
+        click.echo(f"Error: {error}", err=True)
+        return ExitCode.DATA
+    return ExitCode.UNKNOWN if counts[State.UNKNOWN] else ExitCode.OK
+
+
+def _settle(ledger: Ledger, given: Iterable[str], state: State) -> None:
+    for key in _keys(given):
+        ledger.reconcile(key, state)
+
+
+def _keys(given: Iterable[str]) -> Iterator[str]:
+    for key in given:
+        if key == _INPUT:
+            yield from filter(None, map(str.strip, sys.stdin))
+        else:
+            yield key
+
+
+def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
+    console = Console(highlight=False)
+    total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
+    console.print(Text(total or "no message yet"), soft_wrap=True)
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("key", "state", "changed", "Message-ID", "reply or error"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        key, state, changed, message_id, _, reply, error = map(escape, cells(entry))
+        table.add_row(*map(Text, (key, state, changed, message_id, error or reply)))
+    if table.row_count:
+        console.print()
+        console.print(table)

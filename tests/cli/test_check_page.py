@@ -25,7 +25,8 @@ from securesmtp._cli.check import command
 from securesmtp._cli.check.json_output import to_json
 from securesmtp._cli.check.prometheus import to_prometheus
 
-PAGE = (Path(__file__).parent.parent.parent / "docs/how-to/check-a-server.md").read_text("utf-8")
+PAGE_PATH = Path(__file__).parent.parent.parent / "docs/how-to/check-a-server.md"
+PAGE = PAGE_PATH.read_text("utf-8")
 COMMANDS = re.findall(r"run by: test_the_commands_of_the_page_run -->\n *```sh\n *securesmtp (check .*)\n", PAGE)
 
 
@@ -129,3 +130,17 @@ def test_each_option_is_on_the_page_with_its_default() -> None:
     for each in options:
         if isinstance(each.default, int | float) and not each.is_flag:
             assert documented[each.opts[0]] == f"{each.default:g}"
+
+
+def test_the_pictures_show_nothing_of_the_machine_and_load_nothing() -> None:
+    """Each is there in light and dark, and is shown by a page."""
+    folder = PAGE_PATH.parent / "pictures"
+    pictures = sorted(folder.glob("*.svg"))
+    pages = "".join(page.read_text("utf-8") for page in PAGE_PATH.parent.glob("*.md"))
+    assert pictures
+    assert {each.stem.rpartition("-")[2] for each in pictures} == {"light", "dark"}
+    for each in pictures:
+        text = each.read_text("utf-8")
+        assert re.findall(r"https?://[^\s\"]+", text) == ["http://www.w3.org/2000/svg"]
+        assert not re.search(r"url\((?!#)|@font-face|@import|<script|/tmp|/root|/home", text)
+        assert f"pictures/{each.name}" in pages

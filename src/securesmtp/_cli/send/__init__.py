@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from securesmtp._cli.send import many as many_messages
 from securesmtp._cli.send.call import Call
@@ -69,6 +70,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
     paths, reads_recipients = values.pop("paths"), values.pop("reads_recipients")
     if reads_recipients:
         _refuse_options(written, "-t")
+        _refuse_many_options()
         call = Call(recipients=(*paths, *written["to"]), reads_recipients=True, sender=written["sender"])
         return deliver(lambda: call.envelope(read_file("-")), server.mailer, manner)
     files = [_existing(path) for path in paths if path != "-"]
@@ -76,6 +78,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         if len(files) < len(paths):
             raise click.UsageError("standard input is one message, and cannot be one of many")
         return many_messages.run(_draft(written, files, manner), values, server.mailer)
+    _refuse_many_options()
     if not paths:
         return deliver(Written(**written).envelope, server.mailer, manner)
     _refuse_options(written, paths[0])
@@ -98,6 +101,14 @@ def _refuse_options(written: dict[str, Any], source: str) -> None:
         if written[name]:
             message = f"{option} is for a message that is written by options, and {source} is a message"
             raise click.UsageError(message)
+
+
+def _refuse_many_options() -> None:
+    """Refuse an option that would do nothing."""
+    context = click.get_current_context()
+    for option in _MANY:
+        if context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option.opts[0]} is for many messages, and this is one")
 
 
 def _draft(written: dict[str, Any], files: list[Path], manner: Manner) -> many_messages.Draft:

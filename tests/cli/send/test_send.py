@@ -304,11 +304,11 @@ def test_the_help_teaches_by_examples(run: Run, command: str) -> None:
     """In sections, with each exit code; without the options that are refused or ignored."""
     done = run(command, "--help")
     assert done.code == 0
-    sections = re.findall(r"^(\w[\w ]+):$", done.out, re.MULTILINE)
+    sections = re.findall(r"^ *(\w[\w ]+):$", done.out, re.MULTILINE)
     assert {"Server", "Login", "Exit codes"} < set(sections)
     assert "Examples:\n    " in done.out
     assert f"securesmtp {command} " in done.out
-    assert re.search(r"^  75 ", done.out, re.MULTILINE)
+    assert re.search(r"^    75 ", done.out, re.MULTILINE)
     assert "--password " not in done.out
     assert "ignored_" not in done.out
     assert max(map(len, done.out.splitlines())) <= 110

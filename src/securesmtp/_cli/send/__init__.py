@@ -18,6 +18,7 @@ from securesmtp._cli.send.options import (
     SERVER,
     SectionedCommand,
     Server,
+    epilog,
     parameters_of,
     read_file,
     take_manner,
@@ -32,15 +33,15 @@ sendmail takes it. Several files, a folder or --csv are many messages, of which 
 
 The server and the login come from the options below, or from the variables SMTP_HOST, SMTP_USERNAME, SMTP_PASSWORD and
 so on.
-
-\b
-Examples:
+"""
+_EXAMPLES = """
   export SMTP_URL='smtps://me:secret@smtp.example.com'
   df -h | securesmtp send --from me@example.org --to you@example.org --subject disks --text -
   securesmtp send --from me@example.org --to "Ada <ada@example.org>" --subject Report \\
       --text report.txt --html report.html --attach report.pdf
   securesmtp send --host smtp.example.com --username me --password-command "pass show smtp" message.eml
   securesmtp send -t -i -f me@example.org < message.eml
+  securesmtp send --from me@example.org --subject 'Hello $name' --csv people.csv --template mail.html
 """
 _WRITTEN = ("sender", "to", "cc", "bcc", "reply_to", "subject", "text", "html", "attach", "headers")
 # With a message that exists, these say nothing.
@@ -57,7 +58,9 @@ _MESSAGE = [
     click.Option(["--html"], metavar="FILE", help="The same in HTML."),
     click.Option(["--attach"], multiple=True, metavar="PATH", help="A file to attach. Can be repeated."),
     click.Option(["--header", "headers"], multiple=True, metavar='"NAME: VALUE"', help="A further header field."),
-    click.Option(["-t", "reads_recipients"], is_flag=True, help="Take standard input to its To, Cc and Bcc."),
+    click.Option(
+        ["-t", "reads_recipients"], is_flag=True, help="Send standard input to the addresses in its To, Cc and Bcc."
+    ),
     click.Option(["-i"], is_flag=True, hidden=True, expose_value=False),
     click.Argument(["paths"], nargs=-1, metavar="[PATH]..."),
 ]
@@ -137,4 +140,5 @@ command = SectionedCommand(
     {"Message": _MESSAGE, "Many messages": _MANY, "Server": SERVER, "Login": LOGIN, "Sending": MANNER},
     callback=_run,
     help=_HELP,
+    epilog=epilog(_EXAMPLES),
 )

@@ -111,9 +111,9 @@ def test_php_mail_says_true_only_if_the_server_has_the_message(
 
 def test_mailx_sends(shared_server: MailServer, wrapper: Path, call: Call, tmp_path: Path) -> None:
     """As scripts call it."""
-    _require("mailx", "bsd-mailx")
+    _require("bsd-mailx", "bsd-mailx")
     (tmp_path / "rc").write_text(f"set sendmail={wrapper}\n")
-    command = ("mailx", "-s", "load", "-r", "me@example.org", "-b", "b@example.org", "root")
+    command = ("bsd-mailx", "-s", "load", "-r", "me@example.org", "-b", "b@example.org", "root")
     done = call(*command, text="one\n.\n..\ntwo\n", MAILRC=str(tmp_path / "rc"))
     assert (done.returncode, done.stderr) == (0, "")
     # mailx delivers after it has ended, unless it is told to wait.

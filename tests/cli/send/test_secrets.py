@@ -136,7 +136,7 @@ def test_the_answer_at_the_terminal_is_the_password(
 ) -> None:
     """Here without one; the last test has a real one."""
     monkeypatch.setattr("securesmtp._cli.secrets._TERMINAL", os.devnull)
-    monkeypatch.setattr("securesmtp._cli.secrets.getpass", lambda _: _password(bare))
+    monkeypatch.setattr("getpass.getpass", lambda _: _password(bare))
     monkeypatch.delenv("SMTP_USERNAME")
     options = ["--host", bare.host, "--port", str(bare.port), "--ca-file", str(bare.ca_file), "--username", "me"]
     assert run(*BRIEF, *options).code == 0

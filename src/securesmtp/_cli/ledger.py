@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
@@ -96,12 +95,9 @@ def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
     console = Console(highlight=False)
     total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
     console.print(Text(total or "no message yet"), soft_wrap=True)
-    table = Table(show_edge=False, pad_edge=False)
-    for name in ("key", "state", "changed", "Message-ID", "reply or error"):
-        table.add_column(name, overflow="fold")
     for entry in entries:
+        # Not a table: a key that is cut into two lines cannot be copied.
         key, state, changed, message_id, _, reply, error = map(escape, cells(entry))
-        table.add_row(*map(Text, (key, state, changed, message_id, error or reply)))
-    if table.row_count:
-        console.print()
-        console.print(table)
+        console.print(Text(f"\n{key}", "bold"), soft_wrap=True)
+        facts = (state, f"since {changed}", message_id, error or reply)
+        console.print(Text(f"  {', '.join(filter(None, facts))}"), soft_wrap=True)

@@ -26,7 +26,7 @@ from securesmtp._values import SendResult, Stage
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger._lock import ProcessLock
 from securesmtp.ledger._protocol import Entry, Item, State
-from securesmtp.ledger._sqlite_errors import outcomes_unknown, translated
+from securesmtp.ledger._sqlite_errors import UNREADABLE, failed, outcomes_unknown, translated
 from securesmtp.ledger._sqlite_file import absolute, connect, create, inspect, set_up
 
 if TYPE_CHECKING:
@@ -228,9 +228,13 @@ class SQLiteLedger:
         return entry
 
     def _open(self) -> None:
-        # First, because nothing is written to a file of another program.
         with self._connected() as connection:
-            inspect(connection, self.path)
+            version = inspect(connection, self.path)
+        # Otherwise nothing is written: to read a ledger, a right to read is enough.
+        if version == 0 or self._exclusive:
+            self._write_first()
+
+    def _write_first(self) -> None:
         with self._transaction() as connection:
             # Again, because another process may have been faster.
             if inspect(connection, self.path) == 0:
@@ -263,15 +267,12 @@ class SQLiteLedger:
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         _, key, digest, message_id, state, changed, token, result = row
-        return Entry(
-            key,
-            digest,
-            message_id,
-            State(state),
-            _EPOCH + timedelta(milliseconds=changed),
-            token,
-            None if result is None else SendResult.from_dict(json.loads(result)),
-        )
+        try:
+            last = None if result is None else SendResult.from_dict(json.loads(result))
+            changed = _EPOCH + timedelta(milliseconds=changed)
+            return Entry(key, digest, message_id, State(state), changed, token, last)
+        except ValueError as error:
+            raise failed(self.path, UNREADABLE) from error
 
 
 def _columns(item: Item) -> dict[str, object]:

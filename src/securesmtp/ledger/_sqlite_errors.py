@@ -35,6 +35,9 @@ _DAMAGED = _Failure("it is damaged", "restore it from a backup; with an empty le
 NO_LEDGER = _Failure("it is no ledger", "choose the path of a file that does not exist")
 FOREIGN = _Failure("it belongs to another program", NO_LEDGER.hint)
 LATER = _Failure("a later version of securesmtp has written it", "install that version")
+UNREADABLE = _Failure(
+    "an entry cannot be read", "a later version of securesmtp may have written it: install that; or the file is damaged"
+)
 _NOT_TEXT = _Failure("a key cannot be written in UTF-8", "choose another key, such as repr() of it")
 _FAILURES = {
     sqlite3.SQLITE_BUSY: _Failure(
@@ -50,6 +53,13 @@ _FAILURES = {
     sqlite3.SQLITE_NOTADB: NO_LEDGER,
     # A lock that is refused with an error is one of these, too.
     sqlite3.SQLITE_IOERR: _Failure("the disk failed", "put the ledger on a local disk that has no errors"),
+}
+_OS_FAILURES = {
+    errno.EACCES: _READ_ONLY,
+    errno.EDQUOT: _FULL,
+    errno.ENOSPC: _FULL,
+    errno.EPERM: _READ_ONLY,
+    errno.EROFS: _READ_ONLY,
 }
 
 
@@ -84,7 +94,7 @@ def translated(path: Path) -> Iterator[None]:
         # SQLite keeps text in UTF-8. The name of a file may be other bytes.
         raise failed(path, _NOT_TEXT) from error
     except OSError as error:
-        raise failed(path, _FULL if error.errno == errno.ENOSPC else _CANNOT_OPEN) from error
+        raise failed(path, _OS_FAILURES.get(error.errno or 0, _CANNOT_OPEN)) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,12 @@ def create(path: Path) -> None:
     os.close(handle)
     new = Path(name)
     try:
-        # Another process may have been faster.
-        with suppress(FileExistsError):
-            path.hardlink_to(new)
+        path.hardlink_to(new)
+    except FileExistsError:
+        pass  # another process was faster
+    except OSError:
+        # Some drives have no hard links.
+        path.touch(mode=0o600)
     finally:
         new.unlink()
 

@@ -49,6 +49,11 @@ def add_environment(given: Given, prefix: str) -> None:
             given.add(argument, convert(os.environ[variable], variable), variable)
 
 
+def find_ignored_trust() -> tuple[str, ...]:
+    """Return the variables that are set and name other roots: other programs obey them, this library does not."""
+    return tuple(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+
+
 def _refuse_unknown(prefix: str) -> None:
     known = ("URL", *_VARIABLES)
     names = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))

@@ -88,7 +88,7 @@ def test_git_send_email_stops_at_the_patch_that_is_refused(
 def test_php_mail_says_true_only_if_the_server_has_the_message(
     shared_server: MailServer, wrapper: Path, call: Call
 ) -> None:
-    """Line ends, Bcc, a sender of its own; a refusal; and a later try, which PHP 8.5 takes for success (PITFALLS L10)."""
+    """Line ends, Bcc, a sender of its own; a refusal; and a 4yz, which PHP 8.5 takes for success (PITFALLS L10)."""
     _require("php", "php-cli")
     setting = f"sendmail_path={wrapper} --tempfail-exit 69 -t -i -f www@example.org"
     program = (

@@ -29,7 +29,7 @@ CRON = (
         ["-N", "failure,delay", "-Nnever", "-R", "hdrs", "-V", "id", "-O", "Timeout=1", "-o7", "-o8", "-p", "x"],
         ["-rroot@example.org", "-o", "i"],
     ],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )
 def test_all_options_of_sendmail_are_accepted(server: MailServer, run: Run, options: list[str]) -> None:
     """Joined and separate; cron and PHP stopped where one was missing (PITFALLS L1)."""
@@ -142,7 +142,8 @@ def test_fields_can_be_left_out(server: MailServer, run: Run) -> None:
         (b"a: b\n", b""),
         ("a: b\n\nGrüße\n".encode("latin-1"), b"Gr\xfc\xdfe\r\n"),
     ],
-    ids=["LF", "CRLF", "both", "CR CR LF", "byte order mark", "mbox", "dots", "empty lines", "no header", "empty header", "no body", "8 bit"],
+    ids=["LF", "CRLF", "both", "CR CR LF", "byte order mark", "mbox", "dots", "empty lines", "no header",
+         "empty header", "no body", "8 bit"],
 )  # fmt: skip
 def test_line_ends_become_crlf_and_nothing_else_changes(
     server: MailServer, run: Run, data: bytes, expected: bytes
@@ -158,7 +159,8 @@ def test_line_ends_become_crlf_and_nothing_else_changes(
 
 def test_recipients_of_the_header_are_added_to_those_of_the_arguments(server: MailServer, run: Run) -> None:
     """Each address once; Bcc gets it and is in no copy (PITFALLS L7)."""
-    data = b"From: me@example.org\nTo: a@example.org, B <b@example.org>\nCc: g: c@example.org;\nBcc: d@example.org,\n e@example.org\n\nx\n"
+    data = b"From: me@example.org\nTo: a@example.org, B <b@example.org>\nCc: g: c@example.org;\n"
+    data += b"Bcc: d@example.org,\n e@example.org\n\nx\n"
     assert run("sendmail", "-ti", "b@example.org", "f@example.org", data=data).code == 0
     (received,) = server.messages
     assert received.recipients == tuple(f"{name}@example.org" for name in "bfacde")
@@ -215,9 +217,12 @@ def test_a_line_that_is_no_field_is_refused(server: MailServer, run: Run) -> Non
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [(["-F", "Cron Daemon"], "Cron Daemon <me@example.org>"), (["-FJürgen"], "=?utf-8?q?J=C3=BCrgen?= <me@example.org>"),
-     ([], "From the environment <me@example.org>")],
-)  # fmt: skip
+    [
+        (["-F", "Cron Daemon"], "Cron Daemon <me@example.org>"),
+        (["-FJürgen"], "=?utf-8?q?J=C3=BCrgen?= <me@example.org>"),
+        ([], "From the environment <me@example.org>"),
+    ],
+)
 def test_a_full_name_counts_only_without_a_from(
     server: MailServer, run: Run, monkeypatch: pytest.MonkeyPatch, options: list[str], name: str
 ) -> None:

@@ -63,7 +63,7 @@ class Written:
                 subject=self.subject,
                 text=_read(self.text),
                 html=_read(self.html),
-                attachments=self.attach,
+                attachments=[*self.attach],
                 headers=_headers(self.headers),
             )
         for warning in caught:

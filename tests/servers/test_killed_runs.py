@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,11 @@ _MESSAGES = 1000
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [1])
 def test_fifty_kills_lose_nothing_and_double_nothing(
-    postfix: RealServer, ca_file: Path, tmp_path: Path, seed: int, record_property: pytest.RecordProperty
+    postfix: RealServer,
+    ca_file: Path,
+    tmp_path: Path,
+    seed: int,
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     """At any moment: while it starts, while it checks, and while it sends."""
     chance = random.Random(seed)
@@ -52,8 +57,8 @@ def test_fifty_kills_lose_nothing_and_double_nothing(
         while True:
             _take(mailing, postfix, 1, timeout=5)
     doubtful = mailing.check(summary)
-    record_property("doubtful", len(doubtful))
-    record_property("doubtful that arrived", sum(mailing.arrived[name] for name in doubtful))
+    record_testsuite_property("doubtful", len(doubtful))
+    record_testsuite_property("doubtful that arrived", sum(mailing.arrived[name] for name in doubtful))
 
 
 def _take(mailing: Mailing, server: RealServer, count: int, timeout: float = 60) -> None:

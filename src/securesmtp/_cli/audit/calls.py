@@ -222,6 +222,8 @@ class Calls(Conditions):
 
     def call_external(self, callee: Unknown, arguments: Arguments, path: Path) -> Results:
         """Give a call of something outside the file to the rules."""
+        if not callee.qual and isinstance(callee.default, Unknown | Function | Class):
+            return self.call(callee.default, arguments, path)
         special: Callable[[Unknown, Arguments, Path], Results | None] | None
         special = Externals(self).special(callee)
         if special is not None:

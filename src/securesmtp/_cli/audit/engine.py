@@ -58,7 +58,7 @@ class _Program(Statements):
 
     def check(self, tree: ast.Module) -> None:
         """Run everything in it."""
-        ends = self._run_main(tree)
+        first = ends = self._run_main(tree)
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
@@ -69,7 +69,7 @@ class _Program(Statements):
             variants = _variants(ends, left)
             if not variants:
                 break
-            ends = variants
+            ends = [*first, *variants]
         self.notes = notes
         self._run_all(ends)
         for family in self.families:
@@ -101,11 +101,13 @@ class _Program(Statements):
         base = cls.external_base
         instance = Object(f"instance/{cls.key}", f"{base}()" if base else "", cls, cls.node)
         start = self.class_member(cls, "__init__", ends[0], instance)
-        paths = self._enter(start, ends) if isinstance(start, Function) else []
-        paths = paths or [end.copy() for end in ends]
-        for path in paths:
-            for end in ends:
+        paths: list[Path] = []
+        for end in ends:
+            made = self._enter(start, [end]) if isinstance(start, Function) else []
+            made = made or [end.copy()]
+            for path in made:
                 _complete(path, end, instance.key)
+            paths += made
         paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
         left = list(paths)
         for each in cls.lineage():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = "\0"
 # A chain of variables that is longer, or that goes in a circle, is not followed.
 _MAX_STEPS: Final = 8
+# Of a variable that is assigned more often, the last ones count.
+_MOST_VALUES: Final = 2
 _VERB: Final = re.compile(r"%[-+# 0-9.]*[a-zA-Z]")
 _KEYWORDS: Final = frozenset(
     {"case", "default", "else", "for", "func", "go", "if", "range", "return", "switch", "defer"}
@@ -121,18 +124,19 @@ class GoValues:
         return token.line + token.text.count("\n")
 
     def _texts(self, tokens: range, steps: int) -> list[str]:  # noqa: PLR0911 -- one for each form
-        parts = self.go.split(tokens, "+")
-        if len(parts) > 1:
-            return [_UNKNOWN if steps == 0 else self._join([self._texts(part, steps - 1) for part in parts])]
         if not tokens or steps == 0:
             return [_UNKNOWN]
+        parts = self.go.split(tokens, "+")
+        if len(parts) > 1:
+            return ["".join(each) for each in self._combinations(parts, steps)]
         first = self.go.tokens[tokens[0]]
         if len(tokens) == 1:
             return self._simple(tokens[0], steps)
         if first.text == "(" and self.go.closing[tokens[0]] == tokens[-1]:
             return self._texts(range(tokens[0] + 1, tokens[-1]), steps - 1)
         if call := self._call(tokens):
-            return [self._called(*call, steps)]
+            function, opening = call
+            return [_called(function, each) for each in self._combinations(self.go.arguments(opening), steps)]
         if self.go.is_text(tokens[-1] - 1, ".") and self.go.tokens[tokens[-1]].kind == "name":
             values = self._fields.get(self.go.tokens[tokens[-1]].text, [])
             # Two values would be guesswork.
@@ -166,22 +170,23 @@ class GoValues:
                     return f"{package}.{name}", last + 1
         return None
 
-    def _called(self, function: str, opening: int, steps: int) -> str:
-        arguments = [self._texts(argument, steps - 1)[-1] for argument in self.go.arguments(opening)]
-        match function, arguments:
-            case "net.JoinHostPort", [host, port]:
-                return f"{host}:{port}"
-            case "fmt.Sprintf", [pattern, *values]:
-                waiting: Iterator[str] = iter(values)
-                return _VERB.sub(lambda _: next(waiting, _UNKNOWN), pattern)
-            case (("fmt.Sprint" | "strconv.Itoa" | "strconv.FormatInt"), [value, *_]):
-                return value
-            case _:
-                return _UNKNOWN
+    def _combinations(self, parts: list[range], steps: int) -> Iterator[tuple[str, ...]]:
+        """Return what several expressions can be together; in the last one each is what it was last."""
+        return product(*(self._texts(part, steps - 1)[-_MOST_VALUES:] for part in parts))
 
-    @staticmethod
-    def _join(parts: list[list[str]]) -> str:
-        return "".join(texts[-1] for texts in parts)
+
+def _called(function: str, arguments: tuple[str, ...]) -> str:
+    """Return what a function of the standard library returns."""
+    match function, arguments:
+        case "net.JoinHostPort", [host, port]:
+            return f"{host}:{port}"
+        case "fmt.Sprintf", [pattern, *values]:
+            waiting = iter(values)
+            return _VERB.sub(lambda _: next(waiting, _UNKNOWN), pattern)
+        case ("fmt.Sprint" | "strconv.Itoa" | "strconv.FormatInt"), [value, *_]:
+            return value
+        case _:
+            return _UNKNOWN
 
 
 def _as_address(text: str) -> Address:

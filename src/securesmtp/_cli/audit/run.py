@@ -22,7 +22,7 @@ from securesmtp._cli.audit.report import (
     UnknownCode,
     code_line,
 )
-from securesmtp._cli.audit.rules import RULES
+from securesmtp._cli.audit.catalogue import RULES
 from securesmtp._cli.audit.rules_go import GOSEC, check_go
 from securesmtp._cli.audit.rules_settings import check_settings
 from securesmtp._cli.audit.walk import STDIN, Walk, language_of

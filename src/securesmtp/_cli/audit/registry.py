@@ -1,0 +1,13 @@
+"""The families of rules that run in the interpreter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from securesmtp._cli.audit.rules_smtplib import SmtplibFamily
+from securesmtp._cli.audit.rules_ssl import SSLFamily
+
+if TYPE_CHECKING:
+    from securesmtp._cli.audit.families import Family
+
+FAMILIES: Final[tuple[Family, ...]] = (SmtplibFamily(), SSLFamily())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from securesmtp._cli.audit.findings import Level
 from securesmtp._cli.audit.catalogue import RULES
+from securesmtp._cli.audit.findings import Level
 from securesmtp._cli.audit.run import check_file
 
 _IMPORTS = 'import (\n\t"crypto/tls"\n\t"fmt"\n\t"net"\n\t"net/http"\n\t"net/smtp"\n\t"strconv"\n)\n'
@@ -31,18 +31,18 @@ def _check(folder: Path, body: str, imports: str = _IMPORTS, top: str = "") -> l
         ('smtp.SendMail("mx.example.org:25", auth, from, to, m)', ["SMT901 error"]),
         ('return smtp.SendMail(host+":25", auth, from, to, m)', ["SMT901 error"]),
         ('smtp.SendMail(net.JoinHostPort(host, "25"), auth, from, to, m)', ["SMT901 error"]),
-        ('smtp.SendMail(net.JoinHostPort(host, strconv.Itoa(25)), auth, from, to, m)', ["SMT901 error"]),
+        ("smtp.SendMail(net.JoinHostPort(host, strconv.Itoa(25)), auth, from, to, m)", ["SMT901 error"]),
         ('smtp.SendMail(fmt.Sprintf("%s:25", host), auth, from, to, m)', ["SMT901 error"]),
         ('smtp.SendMail(fmt.Sprintf("%s:%d", host, 25), auth, from, to, m)', ["SMT901 error"]),
         ('smtp.SendMail((host + (":" + "25")), auth, from, to, m)', ["SMT901 error"]),
-        ('smtp.SendMail(`mx.example.org:25`,\n\tauth, from, to, m)', ["SMT901 error"]),
+        ("smtp.SendMail(`mx.example.org:25`,\n\tauth, from, to, m)", ["SMT901 error"]),
         ('addr := host + ":25"\nsmtp.SendMail(addr, auth, from, to, m)', ["SMT901 error"]),
         ('var addr string = host + ":25"\nsmtp.SendMail(addr, auth, from, to, m)', ["SMT901 error"]),
         ('h, p := host, "25"\nsmtp.SendMail(h+":"+p, auth, from, to, m)', ["SMT901 error"]),
         ('port := "25"\nif x {\nport = y\n}\nsmtp.SendMail(host+":"+port, auth, from, to, m)', ["SMT901 warning"]),
         ("smtp.SendMail(addr, nil, from, to, m)", ["SMT901 warning"]),
         ('c, err := smtp.Dial("mx.example.org:25")\nc.Mail(from)', ["SMT902 error"]),
-        ('c, err := smtp.Dial(addr)\nc.Auth(auth)', ["SMT902 error"]),
+        ("c, err := smtp.Dial(addr)\nc.Auth(auth)", ["SMT902 error"]),
         (f'c, err := smtp.Dial(host+":25")\nif {_OFFERED}; ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
         (f'c, err := smtp.Dial(host+":587")\n{_OFFERED}\nif ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
         (f'c, err := smtp.Dial(host+":587")\nif useTLS {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 note"]),
@@ -74,11 +74,11 @@ def test_insecure_go_is_reported(tmp_path: Path, body: str, expected: list[str])
         'smtp.SendMail(net.JoinHostPort("::1", "25"), nil, from, to, m)',
         '// smtp.SendMail("x:25", nil, from, to, m)',
         '/* smtp.SendMail("x:25", nil,\n from, to, m) */',
-        "s := `smtp.SendMail(\"x:25\", nil, from, to, m)`",
+        's := `smtp.SendMail("x:25", nil, from, to, m)`',
         's := "smtp.SendMail(\\"x:25\\", nil, from, to, m)"',
         "quote := '\"'\ntick := '`'\nslash := '\\''",
-        "other.SendMail(\"x:25\", nil, from, to, m)",
-        "x.smtp.SendMail(\"x:25\", nil, from, to, m)",
+        'other.SendMail("x:25", nil, from, to, m)',
+        'x.smtp.SendMail("x:25", nil, from, to, m)',
         f'c, err := smtp.Dial(host+":587")\n{_STARTTLS}c.Mail(from)',
         f'c, err := smtp.Dial(host+":25")\nif {_OFFERED}; !ok {{\nreturn err\n}}\n{_STARTTLS}c.Mail(from)',
         f'c, err := smtp.Dial(host+":587")\nif {_OFFERED}; ok {{\n{_STARTTLS}}} else {{\nreturn err\n}}\nc.Mail(from)',
@@ -106,7 +106,7 @@ def test_secure_go_is_not_reported(tmp_path: Path, body: str) -> None:
         ('import mail "net/smtp"', "mail.SendMail"),
         ('import (\n"fmt"; mail "net/smtp" // the old one\n)', "mail.SendMail"),
         ('import . "net/smtp"', "SendMail"),
-        ('import `net/smtp`', "smtp.SendMail"),
+        ("import `net/smtp`", "smtp.SendMail"),
     ],
 )
 def test_each_way_to_import_is_known(tmp_path: Path, imports: str, call: str) -> None:
@@ -161,7 +161,7 @@ def test_other_mail_packages_are_known_by_their_tls(tmp_path: Path, package: str
     [
         ("", "package clause"),
         ("func main() {}", "package clause"),
-        ("package x\nvar s = \"open\n", "unterminated \" on line 2"),
+        ('package x\nvar s = "open\n', 'unterminated " on line 2'),
         ("package x\nvar s = `open\n", "unterminated ` on line 2"),
         ("package x\n/* open\n", "unterminated /* on line 2"),
         ("package x\nfunc f() {\n", "unmatched { on line 2"),
@@ -180,7 +180,9 @@ def test_what_is_no_go_is_not_checked(tmp_path: Path, source: str, reason: str) 
 def test_a_finding_has_the_place_of_the_call(tmp_path: Path) -> None:
     """The line, the column in characters, and the last line of a call over several lines."""
     path = tmp_path / "mail.go"
-    path.write_text('package x\nimport "net/smtp"\nfunc f() {\n\tç := smtp.SendMail(\n"x.example:25",\nnil, a, b, c)\n}\n')
+    path.write_text(
+        'package x\nimport "net/smtp"\nfunc f() {\n\tç := smtp.SendMail(\n"x.example:25",\nnil, a, b, c)\n}\n'
+    )
     (found,) = check_file(str(path), frozenset(RULES)).findings
     assert (found.finding.line, found.finding.column, found.finding.end_line) == (4, 7, 6)
     assert found.finding.level is Level.ERROR

@@ -10,9 +10,9 @@ import click
 from rich.console import Console
 
 from securesmtp._cli.audit.as_json import as_json
+from securesmtp._cli.audit.catalogue import RULES
 from securesmtp._cli.audit.findings import Level
 from securesmtp._cli.audit.output import show_report, show_rule, show_rules
-from securesmtp._cli.audit.catalogue import RULES
 from securesmtp._cli.audit.run import audit
 from securesmtp._cli.audit.sarif import as_sarif
 from securesmtp._cli.exit_codes import AuditCode

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit import rules_go, rules_logging, rules_settings
+from securesmtp._cli.audit import rules_go
+from securesmtp._cli.audit.registry import FAMILIES
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.findings import Rule
 
-_MODULES: Final = (rules_logging, rules_settings, rules_go)
-RULES: Final[dict[str, Rule]] = {rule.id: rule for module in _MODULES for rule in module.RULES}
+_ALL: Final = (*(rule for family in FAMILIES for rule in family.rules), *rules_go.RULES)
+RULES: Final[dict[str, Rule]] = {rule.id: rule for rule in sorted(_ALL, key=lambda rule: rule.id)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from securesmtp._cli.audit.noqa import Comment
-from securesmtp._cli.audit.report import NotCheckedError
+from securesmtp._cli.audit.source import NotCheckedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -183,7 +183,7 @@ def _called(function: str, arguments: tuple[str, ...]) -> str:
         case "fmt.Sprintf", [pattern, *values]:
             waiting = iter(values)
             return _VERB.sub(lambda _: next(waiting, _UNKNOWN), pattern)
-        case ("fmt.Sprint" | "strconv.Itoa" | "strconv.FormatInt"), [value, *_]:
+        case (("fmt.Sprint" | "strconv.Itoa" | "strconv.FormatInt"), [value, *_]):
             return value
         case _:
             return _UNKNOWN

@@ -6,13 +6,10 @@ import ast
 import re
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from securesmtp._cli.audit.findings import Finding
 from securesmtp._cli.audit.rules_logging import judge
-
-if TYPE_CHECKING:
-    from securesmtp._cli.audit.findings import Finding
 
 _NAMES: Final = ("mailhost", "fromaddr", "toaddrs", "subject", "credentials", "secure", "timeout")
 
@@ -32,14 +29,8 @@ def check_ini(path: str, text: str) -> list[Finding]:
         if name.startswith("handler_") and section.get("class", "").endswith("SMTPHandler"):
             place = re.search(rf"^\[{re.escape(name)}\]", text, re.MULTILINE)
             line = text.count("\n", 0, place.start()) + 1 if place else 1
-            findings += [
-                replace(finding, line=line, column=1, end_line=line)
-                for finding in judge(
-                    path,
-                    ast.Constant("", lineno=1, col_offset=0),
-                    _arguments(section.get("args"), section.get("kwargs")),
-                )
-            ]
+            faults = judge(ast.Constant(""), _arguments(section.get("args"), section.get("kwargs")))
+            findings += [Finding(path, line, 1, line, fault.rule.id, fault.level, fault.message) for fault in faults]
     return findings
 
 

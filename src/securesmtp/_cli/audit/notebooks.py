@@ -14,8 +14,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from securesmtp._cli.audit.python_source import LINE_END, compile_source, parse_source
-from securesmtp._cli.audit.report import NotChecked, NotCheckedError
+from securesmtp._cli.audit.python_source import LINE_END
+from securesmtp._cli.audit.report import NotChecked
+from securesmtp._cli.audit.source import NotCheckedError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def read_notebook(path: str, content: bytes) -> Notebook:
     for number, cell in cells:
         code, cuts = _as_python(cell)
         try:
-            compile_source(path, "\n".join(code), ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            parse("\n".join(code).encode("utf-8", "replace"), path, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except NotCheckedError as error:
             notebook.not_checked.append(NotChecked(path, number, str(error)))
             continue
@@ -142,7 +143,7 @@ def _without_magics(lines: list[str]) -> tuple[list[str], list[int]]:
 
 def _compiles(code: str) -> bool:
     try:
-        parse_source(code)
-    except (SyntaxError, ValueError, NotCheckedError):
+        parse(code.encode("utf-8", "replace"), "", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except NotCheckedError:
         return False
     return True

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 _MAX_CODE = 300
 
 
-class NotCheckedError(Exception):
-    """A file, or a cell of a notebook, cannot be checked; its text is the reason."""
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class NotChecked:
     """A file, or a cell of a notebook, that is not checked: it may be insecure."""

@@ -10,12 +10,18 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from securesmtp._cli.audit.findings import Finding, Level, Rule
+from securesmtp._cli.audit.findings import Level, Rule
 from securesmtp._cli.audit.rules_logging import check_handler
-from securesmtp._cli.audit.settings import Group, Switch, groups, nested, takes_settings
+from securesmtp._cli.audit.rules_password import SOURCE, is_placeholder
+from securesmtp._cli.audit.settings import Fault, Group, Switch, groups, nested, takes_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from securesmtp._cli.audit.families import Call
+    from securesmtp._cli.audit.machine import Machine
+    from securesmtp._cli.audit.paths import Path
+    from securesmtp._cli.audit.values import Value
 
 DJANGO: Final = Rule(
     "SMT511",
@@ -104,33 +110,44 @@ _HOW: Final = {
 }
 
 
-def check_settings(path: str, tree: ast.Module) -> Iterator[Finding]:
+def check_settings(tree: ast.Module) -> Iterator[Fault]:
     """Return the findings in the settings of a file."""
     for group in groups(tree):
         if group.call == "ConnectionConfig":
-            yield from _fastapi(path, group)
+            yield from _fastapi(group)
+            yield from _password(group, "MAIL_PASSWORD")
         elif takes_settings(group):
             if "class" in group or "()" in group:
-                yield from check_handler(path, group)
+                yield from check_handler(group)
             if any(name in group for name in _FASTAPI_SWITCHES):
-                yield from _fastapi(path, group)
+                yield from _fastapi(group)
             elif "MAIL_SERVER" in group:
-                yield from _without_tls(path, group, _FLASK)
+                yield from _without_tls(group, _FLASK)
             if "EMAIL_HOST" in group:
-                yield from _django(path, group)
+                yield from _django(group)
+            yield from _password(group, "EMAIL_HOST_PASSWORD")
+            if "MAIL_SERVER" in group or "MAIL_USERNAME" in group:
+                yield from _password(group, "MAIL_PASSWORD")
             for mailers in group.values.get("MAILERS", []):
-                yield from _mailers(path, group, mailers)
+                yield from _mailers(group, mailers)
 
 
-def _django(path: str, group: Group) -> Iterator[Finding]:
+def _password(group: Group, name: str) -> Iterator[Fault]:
+    """Report a password that is written in the source."""
+    for node, text in zip(group.values.get(name, []), group.texts(name), strict=True):
+        if text and not is_placeholder(text):
+            yield Fault(SOURCE, node, "the password of the mail account is written here")
+
+
+def _django(group: Group) -> Iterator[Fault]:
     backends = group.texts("EMAIL_BACKEND")
     # A backend of another kind has settings of its own.
     if backends and all(backend is not None and backend != _SMTP_BACKEND for backend in backends):
         return
-    yield from _without_tls(path, group, _DJANGO)
+    yield from _without_tls(group, _DJANGO)
 
 
-def _mailers(path: str, group: Group, mailers: ast.expr) -> Iterator[Finding]:
+def _mailers(group: Group, mailers: ast.expr) -> Iterator[Fault]:
     for mailer in nested(mailers, group.constants).values():
         entry = nested(mailer, group.constants)
         options = nested(entry.get("OPTIONS", mailer), group.constants)
@@ -140,10 +157,11 @@ def _mailers(path: str, group: Group, mailers: ast.expr) -> Iterator[Finding]:
         if "host" in options:
             values = {name: [value] for name, value in options.items()}
             mailer_group = Group(values, constants=group.constants)
-            yield from _without_tls(path, mailer_group, _MAILER)
+            yield from _without_tls(mailer_group, _MAILER)
+            yield from _password(mailer_group, "password")
 
 
-def _without_tls(path: str, group: Group, names: _Names) -> Iterator[Finding]:
+def _without_tls(group: Group, names: _Names) -> Iterator[Fault]:
     """Report a host without TLS, at the switch that is off or at the host."""
     if not group.is_set(names.host) or group.is_loopback(names.host):
         return
@@ -157,23 +175,20 @@ def _without_tls(path: str, group: Group, names: _Names) -> Iterator[Finding]:
     what = "logs in and sends" if any(group.is_set(name) for name in names.login) else "sends"
     node = group.node(*(name for name in names.switches if name in group), names.host)
     if node is not None:
-        yield _finding(
-            path, names.rule, node, level, f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
-        )
+        message = f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
+        yield Fault(names.rule, node, message, level)
 
 
-def _fastapi(path: str, group: Group) -> Iterator[Finding]:
+def _fastapi(group: Group) -> Iterator[Fault]:
     validate = group.node("VALIDATE_CERTS")
     if validate is not None:
         state = group.switch("VALIDATE_CERTS")
         if state is not Switch.ON:
             level = _LEVELS[state]
-            text = (
-                "any certificate is accepted"
-                if level is Level.ERROR
-                else "an option decides whether certificates are verified"
-            )
-            yield _finding(path, FASTAPI_UNVERIFIED, validate, level, f"VALIDATE_CERTS: {text}")
+            text = "an option decides whether certificates are verified"
+            if level is Level.ERROR:
+                text = "any certificate is accepted"
+            yield Fault(FASTAPI_UNVERIFIED, validate, f"VALIDATE_CERTS: {text}", level)
     switches = [name for name in _FASTAPI_SWITCHES if name in group]
     if len(switches) < len(("STARTTLS", "TLS")) or ("MAIL_SERVER" in group and group.is_loopback("MAIL_SERVER")):
         return
@@ -182,9 +197,31 @@ def _fastapi(path: str, group: Group) -> Iterator[Finding]:
     if Switch.ON in states or node is None:
         return
     level = min(_LEVELS[state] for state in states)
-    yield _finding(path, FASTAPI_PLAINTEXT, node, level, f"{' and '.join(switches)}: {_HOW[level]}")
+    yield Fault(FASTAPI_PLAINTEXT, node, f"{' and '.join(switches)}: {_HOW[level]}", level)
 
 
-def _finding(path: str, rule: Rule, node: ast.expr, level: Level, message: str) -> Finding:
-    end = node.end_lineno or node.lineno
-    return Finding(path, node.lineno, node.col_offset + 1, end, rule.id, level, message)
+class SettingsFamily:
+    """Settings: the syntax tree alone decides."""
+
+    words: tuple[bytes, ...] = (
+        b"connectionconfig",
+        b"email_host",
+        b"mail_password",
+        b"mail_server",
+        b"mail_starttls",
+        b"mailers",
+        b"smtphandler",
+    )
+    rules = RULES
+    bases: Mapping[str, str] = {}
+    exports: Mapping[str, tuple[str, ...]] = {}
+    annotated: tuple[str, ...] = ()
+
+    def handlers(self) -> Mapping[str, Callable[[Call], Value | None]]:
+        """Return nothing: no call is looked at."""
+        return {}
+
+    def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:  # noqa: ARG002 -- the families' signature
+        """Report the settings of the file."""
+        for fault in check_settings(tree):
+            machine.notes.report(fault.rule, fault.node, fault.message, fault.level)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from securesmtp._cli.audit.catalogue import RULES
 from securesmtp._cli.audit.go_tokens import GoSource
 from securesmtp._cli.audit.ini import check_ini
 from securesmtp._cli.audit.noqa import Silenced, is_silenced, python_comments, silenced, silenced_by_gosec, unknown
 from securesmtp._cli.audit.notebooks import Notebook, read_notebook
-from securesmtp._cli.audit.python_source import LINE_END, compile_source, decode, needs_rules, parse_source
-from securesmtp._cli.audit.report import (
-    FileReport,
-    Located,
-    NotChecked,
-    NotCheckedError,
-    Report,
-    UnknownCode,
-    code_line,
-)
-from securesmtp._cli.audit.catalogue import RULES
+from securesmtp._cli.audit.python_source import LINE_END, check_python, decode
+from securesmtp._cli.audit.report import FileReport, Located, NotChecked, Report, UnknownCode, code_line
 from securesmtp._cli.audit.rules_go import GOSEC, check_go
-from securesmtp._cli.audit.rules_settings import check_settings
+from securesmtp._cli.audit.source import NotCheckedError
 from securesmtp._cli.audit.walk import STDIN, Walk, language_of
 
 if TYPE_CHECKING:
@@ -110,13 +103,13 @@ def _read(path: str) -> bytes:
 def _check(path: str, source: bytes) -> _Checked:
     match language_of(path, source):
         case "python":
-            compile_source(path, source)
-            return _python(path, source, decode(source))
+            findings = check_python(path, source)
+            return _Checked(findings, LINE_END.split(decode(source)), list(silenced(python_comments(source))))
         case "notebook":
             notebook = read_notebook(path, source)
-            checked = _python(path, notebook.source.encode("utf-8", "replace"), notebook.source)
-            checked.notebook = notebook
-            return checked
+            code = notebook.source.encode("utf-8", "replace")
+            findings = check_python(path, code, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            return _Checked(findings, notebook.source.split("\n"), list(silenced(python_comments(code))), notebook)
         case "go":
             return _go(path, source)
         case "ini":
@@ -124,14 +117,6 @@ def _check(path: str, source: bytes) -> _Checked:
             return _Checked(check_ini(path, text), LINE_END.split(text))
         case None:
             raise NotCheckedError("neither Python nor Go, by its name and its first line")
-
-
-def _python(path: str, source: bytes, text: str) -> _Checked:
-    """Apply the rules to a source that compiles."""
-    if not needs_rules(source):
-        return _Checked([], [])
-    findings = check_settings(path, parse_source(source))
-    return _Checked(findings, LINE_END.split(text), list(silenced(python_comments(source))))
 
 
 def _go(path: str, source: bytes) -> _Checked:

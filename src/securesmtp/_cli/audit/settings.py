@@ -12,10 +12,14 @@ import ast
 import ipaddress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from securesmtp._cli.audit.findings import Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from securesmtp._cli.audit.findings import Rule
 
 _ON: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 _OFF: Final = frozenset({"", "0", "f", "false", "n", "no", "none", "off"})
@@ -32,6 +36,15 @@ class Switch(Enum):
     OFF_BY_DEFAULT = auto()
     OPTION = auto()
     """Something outside the code decides."""
+
+
+class Fault(NamedTuple):
+    """An expression that breaks a rule."""
+
+    rule: Rule
+    node: ast.expr
+    message: str
+    level: Level = Level.ERROR
 
 
 @dataclass(slots=True)
@@ -121,8 +134,6 @@ def groups(tree: ast.Module) -> Iterator[Group]:
                 for keyword in keywords:
                     if keyword.arg:
                         group.values.setdefault(keyword.arg, []).append(keyword.value)
-                    elif isinstance(keyword.value, ast.Dict):
-                        _of_pairs(keyword.value, group)
                 yield group
             case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=str(name)))], value=value):
                 items.values.setdefault(name, []).append(value)

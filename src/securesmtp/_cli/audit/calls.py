@@ -9,7 +9,7 @@ from securesmtp._cli.audit.conditions import Conditions
 from securesmtp._cli.audit.expressions import Arguments, decorators
 from securesmtp._cli.audit.externals import Externals
 from securesmtp._cli.audit.families import Call
-from securesmtp._cli.audit.machine import MOST_DEPTH, Activation, Results
+from securesmtp._cli.audit.machine import MOST_DEPTH, Activation, Results, position
 from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.values import (
     NONE,
@@ -112,7 +112,7 @@ class Calls(Conditions):
         if node in self.active or len(self.active) >= MOST_DEPTH or self.is_tired:
             return [(path, Unknown(self.site(arguments.node)))]
         caller = self.activation
-        key = f"{caller.key}>{arguments.node.lineno}.{arguments.node.col_offset}"
+        key = f"{caller.key}>{position(arguments.node)}"
         callee = Activation(key, function.frames, node, function.owner, function.receiver, catchers=caller.catchers)
         path.store[key] = self.bind(function, arguments, path)
         self.ran.add(node)

@@ -41,8 +41,8 @@ def names_of(node: ast.expr | None) -> set[str]:
             return set()
 
 
-def caught(handler: ast.ExceptHandler, snapshot: Snapshot) -> list[Path]:
-    """Return the path on which a handler begins, if it catches what a statement may raise."""
+def caught(handler: ast.ExceptHandler, snapshot: Snapshot, snapshots: list[Snapshot]) -> list[Path]:
+    """Return the path on which a handler begins, if it catches what a statement may raise, of those of its `try`."""
     names = names_of(handler.type)
     called = {qual.rpartition(".")[2] for qual, _, _ in snapshot.cause}
     if names <= _LOGIN_ONLY and not called & {"login", "auth"}:
@@ -50,11 +50,12 @@ def caught(handler: ast.ExceptHandler, snapshot: Snapshot) -> list[Path]:
     if names <= _SEND_ONLY and not called & {"sendmail", "send_message"}:
         return []
     path = snapshot.path.copy()
-    for qual, receiver, node in snapshot.cause:
+    for qual, receiver, node in [cause for each in snapshots for cause in each.cause]:
         if isinstance(receiver, Object) and qual.endswith(".starttls"):
-            if names & _NOT_STARTED:
-                path.put(receiver.key, "%failed", Const(None, node))
-            else:
+            is_own = any(node is each for _, _, each in snapshot.cause)
+            if names & _NOT_STARTED and path.get(receiver.key, "%tls") == Const("plain"):
+                path.put(receiver.key, "%failed", Const("failed", node))
+            elif is_own:
                 # The handshake failed, or the connection is lost: nothing more can be sent on it.
                 path.put(receiver.key, "%tls", Const("lost"))
     return [path]

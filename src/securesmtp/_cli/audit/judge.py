@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.audit.findings import Finding, Level, Rule
@@ -12,7 +12,7 @@ from securesmtp._cli.audit.values import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from securesmtp._cli.audit.paths import Fact, Key
+    from securesmtp._cli.audit.paths import Fact, Key, Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class Notes:
             end = line
         return Finding(self.path, line, getattr(node, "col_offset", 0) + 1, end, rule.id, level, message)
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, path: Path, observation: Observation) -> None:
         """Note what a call does on one path."""
-        self._observations.append(observation)
+        self._observations += [replace(observation, facts=each) for each in path.histories()]
 
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""

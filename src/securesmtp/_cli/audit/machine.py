@@ -137,7 +137,7 @@ class Machine:
 
     def site(self, node: ast.AST) -> str:
         """Return a key for what an expression makes, the same on each path."""
-        return f"@{self.activation.key}/{getattr(node, 'lineno', 0)}.{getattr(node, 'col_offset', 0)}"
+        return f"@{self.activation.key}/{position(node)}"
 
     # ------------------------------------------------------------------------------------------------ conditions
 
@@ -157,6 +157,12 @@ class Machine:
                 return path.known((key, "truth", None)) is not False
             case _:
                 return True
+
+
+def position(node: ast.AST) -> str:
+    """Return where a node is. Its end belongs to it: `a().b()` begins where `a()` does."""
+    start = f"{getattr(node, 'lineno', 0)}.{getattr(node, 'col_offset', 0)}"
+    return f"{start}-{getattr(node, 'end_lineno', 0)}.{getattr(node, 'end_col_offset', 0)}"
 
 
 def fact_of(value: Value, node: ast.AST, words: str) -> tuple[Key, Fact]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # More paths than these are merged, so that a function with many branches takes no time that doubles with each.
 MOST_PATHS = 16
+_MOST_HISTORIES = 8
 
 Key = tuple[str, str, object]
 
@@ -42,10 +43,16 @@ class Path:
 
     store: dict[str, dict[str, Value]] = field(default_factory=dict)
     facts: dict[Key, Fact] = field(default_factory=dict)
+    # The conditions of each path that was merged into this one.
+    merged: tuple[dict[Key, Fact], ...] = ()
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
-        return Path(self.store.copy(), self.facts.copy())
+        return Path(self.store.copy(), self.facts.copy(), self.merged)
+
+    def histories(self) -> list[dict[Key, Fact]]:
+        """Return the conditions that were met, for each of the paths that are one here."""
+        return [{**each, **self.facts} for each in self.merged or ({},)]
 
     def get(self, key: str, name: str) -> Value | None:
         """Return a field; None if it has no value."""
@@ -149,8 +156,12 @@ def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
         left, right = one.get(key, name), other.get(key, name)
         best = left if _rank(left) >= _rank(right) else right
         one.put(key, name, best if best is not None else NONE)
-    for fact in [key for key, value in one.facts.items() if other.facts.get(key) != value]:
-        del one.facts[fact]
+    if one.facts == other.facts and one.merged == other.merged:
+        return
+    histories = one.histories()
+    histories += [each for each in other.histories() if each not in histories]
+    one.merged = tuple(histories[:_MOST_HISTORIES])
+    one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
 
 
 def _state(path: Path) -> list[tuple[str, str, Value]]:

@@ -8,6 +8,7 @@ from securesmtp._cli.audit.rules_aiosmtplib import AiosmtplibFamily
 from securesmtp._cli.audit.rules_clients import ClientsFamily
 from securesmtp._cli.audit.rules_flask import FlaskFamily
 from securesmtp._cli.audit.rules_logging import LoggingFamily
+from securesmtp._cli.audit.rules_retries import RetriesFamily
 from securesmtp._cli.audit.rules_settings import SettingsFamily
 from securesmtp._cli.audit.rules_smtplib import SmtplibFamily
 from securesmtp._cli.audit.rules_ssl import SSLFamily
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FAMILIES: Final[tuple[Family, ...]] = (
     SmtplibFamily(),
     SSLFamily(),
+    RetriesFamily(),
     LoggingFamily(),
     SettingsFamily(),
     FlaskFamily(),

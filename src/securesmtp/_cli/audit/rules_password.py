@@ -86,14 +86,14 @@ def check_debug(call: Call) -> None:
         return
     for path, is_on in call.machine.test_value(level, call.node, call.path.copy()):
         call.notes.observe(
+            path,
             Observation(
                 sink=noted.node,
                 rule=DEBUG,
                 is_bad=is_on,
                 where=noted.node,
                 message="set_debuglevel() before a login prints the password in base64",
-                facts=dict(path.facts),
-            )
+            ),
         )
 
 

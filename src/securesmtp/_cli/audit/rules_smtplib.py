@@ -190,15 +190,15 @@ def _observe_context(call: Call, client: Value, path: Path, verdict: Verdict, mi
             message = f"the context of {what} is None by default, and then every certificate is accepted"
     most = _most(host)
     call.notes.observe(
+        path,
         Observation(
             sink=call.node,
             rule=verdict.rule or missing,
             is_bad=is_bad,
             where=verdict.where or call.node,
             message=verdict.message or message,
-            facts=dict(path.facts),
             most=Level.WARNING if verdict.is_default else most,
-        )
+        ),
     )
 
 
@@ -248,18 +248,18 @@ def _observe(call: Call, rule: Rule, message: str) -> None:
     is_local = is_loopback(path.narrow(host)) or host == NONE
     failed = path.get(receiver.key, "%failed")
     call.notes.observe(
+        path,
         Observation(
             sink=call.node,
             rule=rule,
             is_bad=state == _PLAIN and not is_local,
             where=call.node,
             message=message,
-            facts=dict(path.facts),
             fault=receiver.node,
             failed=failed.node if isinstance(failed, Const) else None,
             most=_most(host),
             alternatives=_ALTERNATIVES,
-        )
+        ),
     )
 
 

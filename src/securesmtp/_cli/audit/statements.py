@@ -340,7 +340,9 @@ class Statements(Calls):
             catchers.pop()
         ended = self.run_block(orelse, paths)
         for handler in handlers:
-            failed = reduce([each for snapshot in snapshots for each in caught(handler, snapshot)], _MOST_FAILURES)
+            failed = reduce(
+                [each for snapshot in snapshots for each in caught(handler, snapshot, snapshots)], _MOST_FAILURES
+            )
             for each in failed:
                 if handler.name is not None:
                     self.store(handler.name, Unknown(self.site(handler)), each)

@@ -35,14 +35,14 @@ def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
     return any(word in lower for family in families for word in family.words)
 
 
-def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES) -> list[Finding]:
+def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES, *, flags: int = 0) -> list[Finding]:
     """
     Return the findings in one file, in its order.
 
     Raises:
         NotCheckedError: It cannot be parsed.
     """
-    tree = parse(data, path)
+    tree = parse(data, path, flags)
     notes = Notes(path)
     if not is_relevant(data, families):
         return []

@@ -128,6 +128,8 @@ def test_what_differs_is_said() -> None:
     ):  # fmt: skip
         assert words in text
     assert "= unverified" in shown(faulty())
+    assert "trust" in shown(result())
+    assert "trust" not in shown(result(trust=""))
     assert "would use" in shown(result(report=replace(found.report, login=None)))
     assert "login not tried" in shown(result(stage="ehlo"))
     assert "nothing after TLS checked" in shown(result(stage="tls", report=None))

@@ -384,6 +384,13 @@ def test_a_wrong_request_is_refused_before_the_network(request_: dict[str, Any],
             call(Request(**{"host": "mail.example.com", **request_}))
 
 
+def test_the_name_in_ehlo_is_the_one_of_the_request(serve: Serve, check: Check) -> None:
+    """As the line of the fault about it says."""
+    server = serve()
+    check(server, local_hostname="app.example.com")
+    assert server.secret.startswith(b"EHLO app.example.com\r\n")
+
+
 def test_missing_roots_are_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation is reported before the network is used."""
     monkeypatch.setattr(certifi, "where", lambda: "/nowhere/cacert.pem")

@@ -9,7 +9,7 @@ import pytest
 
 from securesmtp import CertificateReason, ConnectError, Reply, SecureSMTPError, Stage
 from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_addresses, warn_of_differences
-from securesmtp._cli.check.result import AddressTried, Certificate, Fault, Request
+from securesmtp._cli.check.result import NOT_TRIED, OVERTAKEN, AddressTried, Certificate, Fault, Request
 from securesmtp._cli.explain import find, read_sections
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp.errors import (
@@ -179,6 +179,7 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
     "nothing known": (warn(_facts(), None, None, None), []),
     "TLS 1.2": (warn(_facts(), None, GOOD, "TLSv1.2"), ["tls-1-2"]),
     "port 25": (warn(_facts(port=25), None, GOOD, "TLSv1.3"), ["port-25"]),
+    "port 25 without TLS": (warn(_facts(port=25), None, None, None), ["port-25"]),
     "a login before TLS": (warn(_facts(), Capabilities({}, ("PLAIN",)), None, "TLSv1.3"), ["auth-before-tls"]),
     "more before TLS": (
         warn(_facts(), Capabilities({"X": "", **PLAIN.keywords}), GOOD, "TLSv1.3"),
@@ -198,6 +199,10 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
         warn(_facts(chain=(_certificate(), _certificate(signature="SHA1 with RSA"))), None, GOOD, "TLSv1.3"),
         ["legacy-signature"],
     ),
+    "an old signature in a refused chain": (
+        warn(_facts(chain=(_certificate(signature="SHA1 with RSA"),)), None, None, None),
+        [],
+    ),
     "a root with an old signature": (
         warn(_facts(chain=(_certificate(signature="MD5 with RSA", is_root=True),)), None, GOOD, "TLSv1.3"),
         [],
@@ -209,7 +214,7 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
     "all addresses dead": (warn_of_addresses((AddressTried("192.0.2.1", "Connection refused"),)), []),
     "addresses that were not needed": (
         warn_of_addresses(
-            (AddressTried("192.0.2.1", "connected"), AddressTried("x", "not tried"), AddressTried("y", "not needed"))
+            (AddressTried("192.0.2.1", "connected"), AddressTried("x", NOT_TRIED), AddressTried("y", OVERTAKEN))
         ),
         [],
     ),

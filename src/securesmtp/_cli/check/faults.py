@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from securesmtp import CertificateReason, Reply, SecureSMTPError, Stage
-from securesmtp._cli.check.result import Fault
+from securesmtp._cli.check.result import CONNECTED, NOT_TRIED, OVERTAKEN, Fault
 from securesmtp.errors import CertificateError, ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -160,8 +160,10 @@ def _line_of_certificate(reason: CertificateReason, facts: Facts) -> str | None:
 
 
 def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, version: str | None) -> list[Fault]:
-    """Return what is odd about a server over which a message could be sent; *version* is that of TLS."""
-    found = [_legacy_signature(facts.chain), _old_version(version), _port(facts.port)]
+    """Return what is odd about a server; *version* is that of the verified TLS session, if there is one."""
+    found = [_port(facts.port)]
+    if version is not None:
+        found += [_legacy_signature(facts.chain), _old_version(version)]
     if before is not None:
         found.append(_auth_before_tls(before))
     if after is not None:
@@ -171,7 +173,7 @@ def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, 
 
 def warn_of_addresses(addresses: Sequence[AddressTried]) -> list[Fault]:
     """Return what is odd about *addresses*, of which one is connected."""
-    dead = [each for each in addresses if each.result not in {"connected", "not tried", "not needed"}]
+    dead = [each for each in addresses if each.result not in {CONNECTED, NOT_TRIED, OVERTAKEN}]
     if not dead or len(dead) == len(addresses):
         return []
     cause = "not every address of the host answers: " + "; ".join(f"{each.address}: {each.result}" for each in dead)
@@ -203,8 +205,8 @@ def _legacy_signature(chain: Sequence[Certificate]) -> Fault | None:
     return _warning("legacy-signature", cause, "have the CA sign it again with SHA-256, or stop sending it")
 
 
-def _old_version(version: str | None) -> Fault | None:
-    if version in {None, "TLSv1.3"}:
+def _old_version(version: str) -> Fault | None:
+    if version == "TLSv1.3":
         return None
     cause = "the server supports TLS 1.2 only: it is safe, and takes one more round trip for each connection"
     return _warning("tls-1-2", cause, "turn TLS 1.3 on at the server")

@@ -79,6 +79,10 @@ class Fault:
     line: str | None = None
 
 
+# What became of an address, unless an error did.
+CONNECTED, NOT_TRIED, NO_ANSWER, OVERTAKEN = "connected", "not tried", "no answer", "no answer before another one"
+
+
 @dataclass(frozen=True, slots=True)
 class AddressTried:
     """
@@ -86,7 +90,7 @@ class AddressTried:
 
     Attributes:
         address: The IP address.
-        result: "connected", "not tried", or why there is no connection.
+        result: "connected", "not tried", "no answer before another one", or why there is no connection.
     """
 
     address: str

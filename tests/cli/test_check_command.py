@@ -270,6 +270,18 @@ def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:
     assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
 
 
+@pytest.mark.parametrize("form", ["table", pytest.param("json", marks=pytest.mark.exhaustive)])
+def test_a_reader_that_has_gone_changes_nothing(form: str, expired: MailServer) -> None:
+    """As after ``| head``: the exit code is the verdict, and nothing is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, *expired_arguments(expired, "--format", form)]
+    # Measured, if this process is.
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_checks_run_side_by_side_and_return_in_order() -> None:
     """As many at a time as there are threads, and no more."""
     lock, running, most = threading.Lock(), 0, 0

@@ -34,6 +34,19 @@ _UNWRAPPED = 100_000
 _MOST_SHOWN = 2000
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the command."""
+
+    def on_broken_pipe(self) -> None:
+        """
+        Raise it again: Rich would end the process with the exit code of a warning.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError
+
+
 class TableWriter:
     """Writes results to *file*, as wide as the terminal is."""
 
@@ -41,7 +54,7 @@ class TableWriter:
         """Find out what the terminal can show; *plain* is for a file, without colours."""
         # FORCE_COLOR is for the terminal.
         terminal = False if plain else None
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=terminal)
+        self._console = _Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=terminal)
         if not file.isatty():
             self._console.width = _UNWRAPPED
         self._encoding = self._console.encoding

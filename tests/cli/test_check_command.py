@@ -22,7 +22,9 @@ from typing import Any
 
 import pytest
 
-from conftest import unmeasured
+from certificates import TABLE, Row
+from cli.checks import Resolve
+from conftest import Serve, unmeasured
 from securesmtp._cli import main
 from securesmtp._cli.check import command
 from securesmtp._cli.check.output import replace_file
@@ -87,6 +89,23 @@ def test_the_exit_code_is_the_verdict(
         shown = capsys.readouterr()
         assert verdict in shown.out
         assert shown.err == ""
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
+def test_each_certificate_gets_its_exit_code(
+    row: Row, serve: Serve, resolve: Resolve, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And one verdict in the first line of the table."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(row.trust)
+    server = serve(tls=row.certificate.context())
+    host = f"[{row.host}]" if ":" in row.host else row.host
+    is_fine = row.expected == "ok"
+    assert main(["check", f"{host}:{server.port}", "--ca-file", str(ca_file)]) == (0 if is_fine else 2)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith(":{} {}".format(server.port, "is fine" if is_fine else "has a fault"))
+    explained = [line.split()[-1] for line in rest if "securesmtp explain" in line]
+    assert explained == ([] if is_fine else [f"certificateerror-{row.expected.replace('_', '-')}"])
 
 
 @pytest.mark.parametrize(("password", "code"), [("hunter22-secret", 0), ("wrong-secret", 2)])

@@ -168,6 +168,14 @@ def test_recipients_of_the_header_are_added_to_those_of_the_arguments(server: Ma
     assert b"d@example.org" not in received.content
 
 
+def test_mutt_is_served(server: MailServer, run: Run) -> None:
+    """Its arguments with $use_envelope_from, $use_8bitmime and $dsn_notify."""
+    options = ("-oem", "-oi", "-f", "bounce@example.org", "-N", "failure", "-R", "hdrs", "-B8BITMIME", "--")
+    assert run("sendmail", *options, "a@example.org", "b@example.org", data=MESSAGE) == (0, "", "")
+    (received,) = server.messages
+    assert (received.mail_from, received.recipients) == ("bounce@example.org", ("a@example.org", "b@example.org"))
+
+
 def test_bcc_is_removed_without_t_too(server: MailServer, run: Run) -> None:
     """Mutt leaves it in with $write_bcc (PITFALLS L7)."""
     data = b"bcc: secret@example.org\nResent-Bcc: two@example.org\n" + MESSAGE

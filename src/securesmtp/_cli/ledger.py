@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
@@ -27,7 +26,18 @@ if TYPE_CHECKING:
 _INPUT = "-"
 
 
-@click.command("ledger", epilog="Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful.")
+_EPILOG = """\b
+Examples:
+  securesmtp ledger people-mail.ledger                             what may have arrived, and how much of the rest
+  securesmtp ledger people-mail.ledger --arrived ada@example.org   it did: it is never sent again
+  securesmtp ledger people-mail.ledger --not-arrived - < keys.txt  they did not: the next run sends them
+  securesmtp ledger people-mail.ledger --state refused --results refused.csv
+
+Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful, or FILE is no ledger.
+"""
+
+
+@click.command("ledger", epilog=_EPILOG)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--state",
@@ -36,7 +46,7 @@ _INPUT = "-"
     multiple=True,
     help="List the messages in this state; those that are unknown, unless given.",
 )
-@click.option("--arrived", metavar="KEY", multiple=True, help="It arrived: it is never sent again. -: keys from input.")
+@click.option("--arrived", metavar="KEY", multiple=True, help="It arrived: it is never sent again.")
 @click.option("--not-arrived", metavar="KEY", multiple=True, help="It did not arrive: the next run sends it.")
 @click.option(
     "--results",
@@ -53,13 +63,11 @@ def command(  # noqa: PLR0913 -- one for each option
     results: Path | None,
     as_json: bool,
 ) -> int:
-    r"""
-    Show what FILE, the ledger of securesmtp send, knows; settle what is doubtful.
+    """
+    Show what FILE, the ledger of securesmtp send, knows of each message, and settle what is doubtful.
 
-    \b
-    securesmtp ledger people-mail.ledger
-    securesmtp ledger people-mail.ledger --arrived ada@example.org
-    securesmtp ledger people-mail.ledger --state refused --results refused.csv
+    A KEY is the address that a row of the table has, or the path of a file from the folder of the ledger. With -, the
+    keys are read from standard input, one on each line.
     """
     try:
         ledger = SQLiteLedger(file)
@@ -96,12 +104,9 @@ def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
     console = Console(highlight=False)
     total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
     console.print(Text(total or "no message yet"), soft_wrap=True)
-    table = Table(show_edge=False, pad_edge=False)
-    for name in ("key", "state", "changed", "Message-ID", "reply or error"):
-        table.add_column(name, overflow="fold")
     for entry in entries:
+        # Not a table: a key that is cut into two lines cannot be copied.
         key, state, changed, message_id, _, reply, error = map(escape, cells(entry))
-        table.add_row(*map(Text, (key, state, changed, message_id, error or reply)))
-    if table.row_count:
-        console.print()
-        console.print(table)
+        console.print(Text(f"\n{key}", "bold"), soft_wrap=True)
+        facts = (state, f"since {changed}", message_id, error or reply)
+        console.print(Text(f"  {', '.join(filter(None, facts))}"), soft_wrap=True)

@@ -27,7 +27,7 @@ _BLIND = frozenset({"bcc", "resent-bcc"})
 _MESSAGE_HINT = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
-def from_message(
+def from_message(  # noqa: PLR0913 -- what it cannot know by itself is by keyword
     message: Message,
     mail_from: str | Address | None,
     recipients: Iterable[str | Address] | None,
@@ -41,8 +41,8 @@ def from_message(
 
     The reverse-path is Sender, else the only address of From. The forward-paths are the addresses of To, Cc and Bcc,
     each once. If there are Resent fields, only those count (RFC 5322 §3.6.6). If the message has no Date, it is the
-    result of *date*; if it has no Message-ID, it is made from the result of *token*. A given *message_id* takes the place
-    of that of the message, unless it is signed.
+    result of *date*; if it has no Message-ID, it is made from the result of *token*. If *message_id* is given, it takes
+    the place of that of the message, unless the message is signed.
 
     Raises:
         AddressError: An address is not a valid mailbox.

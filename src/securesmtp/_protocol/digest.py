@@ -1,8 +1,8 @@
 """
 The digest of a message: the same each time a program builds the same message.
 
-What differs each time is left out: Date and Message-ID, the boundaries of its parts, their Content-IDs, and how they are
-encoded. Bytes and files are taken as they are.
+What differs each time is left out: Date and Message-ID, the boundaries of its parts, their Content-IDs, and how they
+are encoded. Bytes and files are taken as they are.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ class _Digest:
         if not children:
             payload = part.get_payload(decode=True)
             data = payload if isinstance(payload, bytes) else b""
-            if part.get_content_maintype() == "text":
-                data = data.replace(b"\r\n", b"\n")
-                data = _REFERENCE.sub(lambda each: b"cid:" + ids.get(each[1], each[1]), data) if ids else data
+            if ids and part.get_content_maintype() == "text":
+                data = _REFERENCE.sub(lambda each: b"cid:" + ids.get(each[1], each[1]), data)
             self.add(data)
 
 

@@ -108,8 +108,11 @@ def can_send(entry: Entry | None, digest: str, resend: Collection[str]) -> bool:
 
 
 def result_of(entry: Entry) -> SendResult:
-    """Return what became of the message of *entry*, in an earlier run."""
-    return entry.result or SendResult(0, entry.message_id, _OUTCOMES[entry.state])
+    """Return what became of the message of *entry*, in an earlier run or by the verdict of a person."""
+    outcome = _OUTCOMES[entry.state]
+    if entry.result is not None and entry.result.outcome is outcome:
+        return entry.result
+    return SendResult(0, entry.message_id, outcome)
 
 
 def is_sound(found: Check, plan: Plan) -> bool:

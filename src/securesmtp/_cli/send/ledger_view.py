@@ -51,7 +51,7 @@ def write_csv(entries: Iterable[Entry], file: TextIO) -> None:
     """Write the entries as a table; a cell that a spreadsheet would run gets an apostrophe before it."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    writer.writerows(map(harmless, cells(entry)) for entry in entries)
+    writer.writerows([harmless(cell) for cell in cells(entry)] for entry in entries)
 
 
 def cells(entry: Entry) -> tuple[str, ...]:
@@ -70,6 +70,6 @@ def cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def harmless(values: Iterable[str]) -> list[str]:
-    """Return *values* so that a spreadsheet shows them, and runs none."""
-    return [f"'{value}" if value.startswith(_FORMULA) else value for value in values]
+def harmless(cell: str) -> str:
+    """Return *cell* so that a spreadsheet shows it, and does not run it."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -164,6 +164,9 @@ class _Mailing:
                 messages = self._messages(ledger)
                 for result in mailer.send_many(messages, partial=draft.partial, deadline=draft.deadline, ledger=ledger):
                     self._take(result)
+            if not self.stop.is_requested and tally.tried < tally.to_try:
+                # Such as a table that somebody has cut.
+                return _changed_error(f"{tally.to_try - tally.tried:,} messages are missing")
         except SecureSMTPError as error:
             return error
         except KeyboardInterrupt:
@@ -174,12 +177,11 @@ class _Mailing:
         """Make the messages again, and yield those that this run is to send, each at its time."""
         pace = Pace(self._options.rate)
         is_first_run = next(ledger.entries(), None) is None
-        for ready in self._plan.source:
+        for number, ready in enumerate(self._plan.source, 1):
             if self.stop.is_requested:
                 return
-            if isinstance(ready, Fault):
-                message = f"the input has changed while it was being sent: {ready}"
-                raise MessageError(message, hint="correct it, and give the same command again")
+            if isinstance(ready, Fault) or number > self._tally.total:
+                raise _changed_error(str(ready) if isinstance(ready, Fault) else f"{ready.place} is new")
             entry = None if is_first_run else ledger.look_up(ready.key)
             if entry is not None and not can_send(entry, entry_digest(ready.envelope), self._plan.resend):
                 continue
@@ -199,11 +201,17 @@ class _Mailing:
             self.stop.reason = f"stopped after {tally.failures} failures"
 
     def _report(self, ledger: SQLiteLedger) -> None:
-        if self._options.results is not None:
-            write_results(ledger.entries(), self._options.results)
         if self._draft.as_json:
             write_json_summary(self._tally, self._plan.ledger, sys.stdout)
-        elif not self._draft.quiet or self._tally.failures:
+        elif not self._draft.quiet or self._tally.codes:
             show_summary(self._tally, self._plan.ledger, sys.stdout)
         if self.stop.reason is not None:
             click.echo(f"Stopped early: {self.stop.reason}.", err=True)
+        # Last: if it fails, all else was said.
+        if self._options.results is not None:
+            write_results(ledger.entries(), self._options.results)
+
+
+def _changed_error(reason: str) -> MessageError:
+    message = f"the input has changed while it was being sent: {reason}"
+    return MessageError(message, hint="the same command again goes on with what it is now")

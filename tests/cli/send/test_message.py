@@ -89,7 +89,7 @@ def test_what_is_there_is_not_added() -> None:
         (b"Sender: s@example.org\nFrom: a@x.example, b@x.example\nCc: c@x.example\n", "s@example.org", ["c@x.example"]),
         (b"Resent-From: r@example.org\nResent-To: t@example.org\n" + HEAD, "r@example.org", ["t@example.org"]),
         (b"Resent-Date: x\n" + HEAD, "me@example.org", ["you@example.org"]),
-        (b"From: Ada <A@x.example> (x)\nTo: \xc3\xbc <ue@\xc3\xbc.example>\n", "A@x.example", ["ue@xn--tda.example"]),
+        (b"From: Ada <A@x.example> (x)\nTo: \xc3\xbc <u@\xc3\xbc.example>\n", "A@x.example", ["u@xn--tda.example"]),
     ],
     ids=["Sender", "Resent", "Resent-Date alone", "decorated"],
 )  # fmt: skip

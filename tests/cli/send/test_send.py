@@ -161,7 +161,7 @@ def test_partial_sends_to_the_others_and_says_so(server: MailServer, run: Run) -
     both = (*BRIEF, "--to", "refused@example.org", "--text", "-")
     done = run("send", *both)
     assert done.code == 67
-    assert "refused: refused@example.org (550 " in done.err
+    assert "1 of 2 recipients refused: refused@example.org (550 " in done.err
     assert "--partial sends it to the others" in done.err
     assert not server.messages
     done = run("send", *both, "--partial")

@@ -14,12 +14,15 @@ import click
 
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.call import Call
-from securesmtp._cli.send.names import Names
+from securesmtp._cli.send.names import Names, bare_name
 from securesmtp._cli.send.options import LOGIN, SECONDS, SERVER, SectionedCommand, Server, epilog, read_input
 from securesmtp._cli.send.outcome import Manner, deliver
+from securesmtp.errors import AddressError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from securesmtp import Envelope
 
 _MODES = {
     "d": "it is no server",
@@ -33,6 +36,7 @@ _MODES = {
 # Accepted, as programs use them, and without effect: see the top of this file.
 _IGNORED_WITH_VALUE = ("-A", "-C", "-L", "-N", "-O", "-R", "-V", "-X", "-e", "-h", "-o", "-p")
 _IGNORED_FLAGS = ("-G", "-U", "-c", "-m", "-n", "-x")
+_BARE_HINT = "--domain example.org adds the domain, --map root=ops@example.org replaces the name"
 _HELP = """
 Send the message on standard input as sendmail does: to the recipients in the arguments, with -t also to those of To,
 Cc and Bcc.
@@ -90,8 +94,17 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         dry_run=values["dry_run"],
         quiet=not values["verbose"],
     )
-    code = deliver(lambda: call.envelope(read_input()), server.mailer, manner)
+    code = deliver(lambda: _envelope(call), server.mailer, manner)
     return int(values["tempfail_exit"]) if code == ExitCode.TEMPORARY_FAILURE else code
+
+
+def _envelope(call: Call) -> Envelope:
+    try:
+        return call.envelope(read_input())
+    except AddressError as error:
+        if bare_name(error.address or "") is not None:
+            error.hint = _BARE_HINT
+        raise
 
 
 def _ignored(name: str, *, is_flag: bool) -> click.Option:

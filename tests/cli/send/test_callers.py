@@ -135,7 +135,7 @@ def test_php_mail_says_true_only_if_the_server_has_the_message(
 ) -> None:
     """Line ends, Bcc, a sender of its own; a refusal; and a 4yz, which PHP 8.5 takes for success (PITFALLS L10)."""
     _require("php", "php-cli")
-    setting = f"sendmail_path={wrapper} --tempfail-exit 69 -t -i -f www@example.org"
+    setting = f"sendmail_path={wrapper} -t -i -f www@example.org"
     program = (
         'exit(mail($argv[1], "Grüße", "Zeile\n.\r\nEnde", "Bcc: b@example.org\r\nX-A: b", $argv[2] ?? "") ? 0 : 9);'
     )
@@ -189,6 +189,24 @@ X-Cron-Env: <TOKEN=geheim>
 
 ü
 """
+
+
+def test_a_password_command_does_not_eat_the_message(
+    shared_server: MailServer, wrapper: Path, call: Call, tmp_path: Path
+) -> None:
+    """It gets no input (PITFALLS L9)."""
+    settings, ask = tmp_path / "settings", tmp_path / "ask"
+    lines = settings.read_text().splitlines(keepends=True)
+    (password,) = (line.partition("=")[2] for line in lines if line.startswith("SMTP_PASSWORD="))
+    ask.write_text(f"#!/bin/sh\ncat >{tmp_path}/eaten\necho {password}\n")
+    ask.chmod(0o700)
+    kept = [line for line in lines if not line.startswith("SMTP_PASSWORD=")]
+    settings.write_text("".join([*kept, f"SMTP_PASSWORD_COMMAND={ask}\n"]))
+    done = call(str(wrapper), "-fme@example.org", "a@example.org", text="Subject: x\n\n" + "line\n" * 50_000)
+    assert (done.returncode, done.stderr) == (0, "")
+    (received,) = shared_server.messages
+    assert received.content.count(b"line\r\n") == 50_000
+    assert (tmp_path / "eaten").read_bytes() == b""
 
 
 @pytest.mark.parametrize(

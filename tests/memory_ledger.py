@@ -75,7 +75,7 @@ class MemoryLedger:
 
     def outcomes(self) -> dict[str, Outcome | None]:
         """Return the outcome of each entry's last try."""
-        return {entry.key: entry.result and entry.result.outcome for entry in self.entries()}
+        return {entry.key: None if entry.result is None else entry.result.outcome for entry in self.entries()}
 
     def _note(self, name: str, keys: list[str]) -> None:
         self.calls.append((name, tuple(keys)))

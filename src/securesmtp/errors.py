@@ -198,7 +198,7 @@ class LedgerError(SecureSMTPError):
     """
     A ledger cannot be read or written: a full disk, a lock, a file that is no ledger.
 
-    If a ledger raises it when outcomes are to be written, `outcome` is `Outcome.UNKNOWN`: the entries stay claimed.
+    If a ledger raises it when outcomes are to be written, its outcome is `Outcome.UNKNOWN`: the entries stay claimed.
     """
 
     outcome = Outcome.NOT_SENT

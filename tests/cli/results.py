@@ -31,7 +31,7 @@ def certificate(subject: str, days: int, issuer: str = "Example CA 1") -> Certif
         "sha256/" + "A" * 43 + "=",
         (subject,),
         "ECDSA with SHA256",
-        f"{subject}{days}".encode().hex().ljust(64, "0"),
+        f"{subject}{days}".encode("utf-8", "replace").hex().ljust(64, "0"),
     )
 
 

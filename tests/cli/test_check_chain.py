@@ -10,10 +10,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certificates import ServerCertificate
 from cli.checks import Check
 from conftest import Serve
 from scripted import honest
@@ -21,6 +22,7 @@ from securesmtp._cli.check.chain import describe_key, describe_oid, describe_sig
 
 BEGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 END = datetime.datetime(2026, 2, 1, 12, tzinfo=datetime.UTC)
+URL = "http://ca.example/r99.crt"
 RSA = rsa.generate_private_key(65537, 2048)
 P256 = ec.generate_private_key(ec.SECP256R1())
 KEYS = {
@@ -128,6 +130,7 @@ def test_days_are_whole_and_may_be_over() -> None:
         (
             {
                 "subject": ((("organizationName", "Org"),), (("countryName", "DE"),)),
+                "caIssuers": ("http://ca.example/\x1b",),
                 "issuer": (),
                 "notBefore": "Jan  1 00:00:00 2026 GMT",
                 "notAfter": "Feb  1 12:00:00 2026 GMT",
@@ -141,6 +144,7 @@ def test_days_are_whole_and_may_be_over() -> None:
     certificate = chains[0][0]
     assert (certificate.subject, certificate.issuer, certificate.is_self_issued) == ("Org, DE", "", False)
     assert (certificate.not_before, certificate.not_after) == ("2026-01-01T00:00:00+00:00", "2026-02-01T12:00:00+00:00")
+    assert certificate.issuer_url == "http://ca.example/\\x1b"
     assert certificate.sha256 == hashlib.sha256(der).hexdigest()
 
 
@@ -149,6 +153,26 @@ def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_key() -> None:
     der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     (certificate,) = read_chain([({}, der)])
     assert (certificate.subject, certificate.key, certificate.not_after) == ("(cannot be read)", "RSA 2048", "")
+
+
+def test_a_public_cas_missing_intermediate_is_named(serve: Serve, check: Check) -> None:
+    """By the address in the server's certificate: then the fix is at the server, and no line in a program helps."""
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "R99")])
+    place = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(URL))
+    certificate = (
+        x509.CertificateBuilder(issuer, x509.Name([]), P256.public_key(), 1, BEGIN, END.replace(year=2990))
+        .add_extension(x509.AuthorityInformationAccess([place]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .sign(P256, hashes.SHA256())
+    )
+    key = P256.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    result = check(serve(tls=ServerCertificate("leaf", pem, key).context()), ca_file=None)
+    assert (result.chain[0].issuer_url, result.chain[0].subject) == (URL, "localhost")
+    assert [(fault.name, fault.line) for fault in result.faults] == [("certificateerror-untrusted", None)]
+    assert "does not send the certificate of 'R99'" in result.faults[0].fix
 
 
 def test_the_chain_is_that_which_the_server_sends(serve: Serve, check: Check, ca: object) -> None:

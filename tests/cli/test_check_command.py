@@ -358,7 +358,7 @@ def _at_terminal(columns: int, command: list[str], **environment: str) -> tuple[
     return found.decode(), code
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [pytest.param(40, marks=pytest.mark.exhaustive), 80, 200])
 def test_at_a_real_terminal_it_is_as_wide_as_that(columns: int, server: MailServer, expired: MailServer) -> None:
     """With colours, a line of progress that is erased, and no line that wraps but one to copy."""
     command = [*COMMAND, *arguments(server), f"{expired.host}:{expired.port}"]
@@ -373,7 +373,11 @@ def test_at_a_real_terminal_it_is_as_wide_as_that(columns: int, server: MailServ
     assert ("round trips" in text) == (columns > 40)
 
 
-@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb")], ids=lambda each: each[0])
+@pytest.mark.parametrize(
+    "variable",
+    [pytest.param(("NO_COLOR", "1"), marks=pytest.mark.exhaustive), ("TERM", "dumb")],
+    ids=["NO_COLOR", "dumb"],
+)
 def test_at_a_real_terminal_without_colours(variable: tuple[str, str], expired: MailServer) -> None:
     """NO_COLOR leaves no colour, and a dumb terminal gets no escape at all."""
     text, code = _at_terminal(80, [*COMMAND, *expired_arguments(expired)], **dict([variable]))

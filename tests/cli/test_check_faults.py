@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from securesmtp import CertificateReason, ConnectError, SecureSMTPError, Stage
+from securesmtp import CertificateReason, ConnectError, Reply, SecureSMTPError, Stage
 from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_addresses, warn_of_differences
-from securesmtp._cli.check.result import AddressTried, Certificate, Fault, Request
+from securesmtp._cli.check.result import NOT_TRIED, OVERTAKEN, AddressTried, Certificate, Fault, Request
 from securesmtp._cli.explain import find, read_sections
 from securesmtp._protocol.capabilities import Capabilities
 from securesmtp.errors import (
@@ -27,9 +27,11 @@ PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 BY_THRESHOLD = "expires-soon"
 
 
-def _certificate(*names: str, signature: str = "SHA256 with RSA", is_root: bool = False) -> Certificate:
+def _certificate(*names: str, signature: str = "SHA256 with RSA", is_root: bool = False, url: str = "") -> Certificate:
     pin = "sha256/" + "A" * 43 + "="
-    return Certificate("leaf", "issuer", "RSA 2048", "", "", 9, pin, names, signature, "ab", is_self_issued=is_root)
+    return Certificate(
+        "leaf", "issuer", "RSA 2048", "", "", 9, pin, names, signature, "ab", is_self_issued=is_root, issuer_url=url
+    )
 
 
 def _facts(mode: str = "implicit", *, port: int = 465, chain: tuple[Certificate, ...] = (), **request: object) -> Facts:
@@ -87,10 +89,43 @@ def test_each_reason_has_its_line(case: str) -> None:
     assert explain_error(_refused(reason), _facts()).line == (None if needs_chain else line)
 
 
-def test_the_issuer_that_is_missing_is_named() -> None:
-    """Who that is says whose root to ask for."""
-    fault = explain_error(_refused(CertificateReason.UNTRUSTED), _facts(chain=(_certificate(),)))
-    assert fault.fix == "a hint (the last certificate that the server sent was issued by 'issuer')"
+URL = "http://ca.example/r1.crt"
+FROM = " (the last certificate that the server sent was issued by 'issuer')"
+# What was sent, the file of roots that was passed, and how the fix begins; and whether a line helps.
+UNTRUSTED: dict[str, tuple[tuple[Certificate, ...], Path | None, str, bool]] = {
+    "unknown issuer": ((_certificate(),), None, "a hint" + FROM, True),
+    "another root": (
+        (_certificate(),),
+        Path("my.pem"),
+        "the ca_file that you passed lacks the root certificate of this chain: ask who runs the server for it" + FROM,
+        True,
+    ),
+    "its own CA": ((_certificate(is_root=True),), None, "get the certificate from whoever runs the server", True),
+    "no intermediate": ((_certificate(url=URL),), None, "the server does not send the certificate of 'issuer'", False),
+    "no intermediate, own roots": ((_certificate(url=URL),), Path("my.pem"), "the ca_file that you passed lacks", True),
+    "with an intermediate": ((_certificate(url=URL), _certificate()), None, "a hint" + FROM, True),
+    "nothing": ((), None, "a hint", True),
+}
+
+
+@pytest.mark.parametrize("case", UNTRUSTED)
+def test_the_fix_of_an_untrusted_chain_follows_from_what_was_sent(case: str) -> None:
+    """Whose root to ask for; or that the server is to send more, where no line in a program helps."""
+    chain, ca_file, fix, has_line = UNTRUSTED[case]
+    fault = explain_error(_refused(CertificateReason.UNTRUSTED), _facts(chain=chain, ca_file=ca_file))
+    assert fault.fix.startswith(fix)
+    assert fault.line == ('ca_file="ca.pem"' if has_line else None)
+
+
+def test_a_rejected_machine_is_told_apart_from_a_lost_connection() -> None:
+    """By the reply; without one, the command to try by hand has the right host, port and mode."""
+    reply = Reply(554, None, "blocked", b"blocked")
+    rejected = ConnectError("x", stage=Stage.GREETING, reply=reply)
+    assert "block list" in explain_error(rejected, _facts()).fix
+    lost = ConnectError("x", stage=Stage.GREETING)
+    assert explain_error(lost, _facts()).fix.endswith(": openssl s_client -connect mail.example.com:465")
+    facts = Facts(Request(host="2001:db8::1"), 587, "starttls", ())
+    assert explain_error(lost, facts).fix.endswith("-connect [2001:db8::1]:587 -starttls smtp")
 
 
 def test_a_path_is_written_as_python_writes_it() -> None:
@@ -144,6 +179,7 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
     "nothing known": (warn(_facts(), None, None, None), []),
     "TLS 1.2": (warn(_facts(), None, GOOD, "TLSv1.2"), ["tls-1-2"]),
     "port 25": (warn(_facts(port=25), None, GOOD, "TLSv1.3"), ["port-25"]),
+    "port 25 without TLS": (warn(_facts(port=25), None, None, None), ["port-25"]),
     "a login before TLS": (warn(_facts(), Capabilities({}, ("PLAIN",)), None, "TLSv1.3"), ["auth-before-tls"]),
     "more before TLS": (
         warn(_facts(), Capabilities({"X": "", **PLAIN.keywords}), GOOD, "TLSv1.3"),
@@ -163,6 +199,10 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
         warn(_facts(chain=(_certificate(), _certificate(signature="SHA1 with RSA"))), None, GOOD, "TLSv1.3"),
         ["legacy-signature"],
     ),
+    "an old signature in a refused chain": (
+        warn(_facts(chain=(_certificate(signature="SHA1 with RSA"),)), None, None, None),
+        [],
+    ),
     "a root with an old signature": (
         warn(_facts(chain=(_certificate(signature="MD5 with RSA", is_root=True),)), None, GOOD, "TLSv1.3"),
         [],
@@ -174,7 +214,7 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
     "all addresses dead": (warn_of_addresses((AddressTried("192.0.2.1", "Connection refused"),)), []),
     "addresses that were not needed": (
         warn_of_addresses(
-            (AddressTried("192.0.2.1", "connected"), AddressTried("x", "not tried"), AddressTried("y", "not needed"))
+            (AddressTried("192.0.2.1", "connected"), AddressTried("x", NOT_TRIED), AddressTried("y", OVERTAKEN))
         ),
         [],
     ),

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cli.results import HOSTILE, NOW, THRESHOLDS, checked, faulty, result
 from conftest import examples
-from securesmtp._cli.check.nagios import to_nagios, usage_error
+from securesmtp._cli.check.nagios import to_nagios
+from securesmtp._cli.check.plugin import usage_error
 from securesmtp._cli.check.prometheus import to_prometheus
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.verdict import Checked

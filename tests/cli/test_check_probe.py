@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import select
+import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import fields, is_dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,7 +19,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from certificates import GOOD, TABLE, Row
+from certificates import GOOD, TABLE, Row, unreadable_time
 from cli.checks import Check, Resolve, names, said, says
 from conftest import Mailer, Serve
 from scripted import Mode, Script, Turn, honest
@@ -30,6 +34,22 @@ LINES = {
     "wrong_name": 'SecureMailer("other.example.test")',
     "ip_without_ip_san": 'SecureMailer("localhost")',
 }
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """Listen with a full backlog, so that a SYN gets no reply."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.5", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex(full.getsockname())
+        # Readable as soon as the kernel has the first of them in the queue.
+        assert select.select([full], [], [], 5)[0]
+        yield full.getsockname()
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
@@ -55,6 +75,20 @@ def test_each_certificate_gets_its_verdict(
     assert result.faults[0].line == LINES.get(row.id, result.faults[0].line)
     assert said(result)[-1] == f"*** {result.faults[0].cause}"
     assert server.secret == b""
+
+
+def test_a_time_that_cannot_be_read_ends_no_check(serve: Serve, resolve: Resolve, tmp_path: Path) -> None:
+    """The certificate is shown by its key; the others of the chain are shown whole."""
+    row = unreadable_time()
+    (tmp_path / "ca.pem").write_bytes(row.trust)
+    server = serve(tls=row.certificate.context())
+    result = probe(Request(host=row.host, port=server.port, tls="implicit", ca_file=tmp_path / "ca.pem"))
+    assert names(result) == ["certificateerror-expired"]
+    assert [(each.subject, each.key) for each in result.chain] == [
+        ("(cannot be read)", "EC P-256"),
+        ("expired CA", "EC P-256"),
+    ]
+    assert result.chain[1].days_left < -2000
 
 
 CASES: dict[str, tuple[Mode, Script, str, str, str | None]] = {
@@ -156,6 +190,19 @@ def test_one_dead_address_is_a_warning(serve: Serve, check: Check, resolve: Reso
         ("127.0.0.4", "not tried"),
     ]
     assert (names(result), result.error, result.address) == (["dead-address"], None, "127.0.0.1")
+
+
+def test_an_address_that_has_not_answered_yet_is_no_warning(
+    serve: Serve, check: Check, resolve: Resolve, silent: tuple[str, int]
+) -> None:
+    """The next one is tried after a quarter of a second; which of them is slow is not known."""
+    resolve(silent, "127.0.0.1")
+    result = check(serve())
+    assert [(each.address, each.result) for each in result.addresses] == [
+        (silent[0], "no answer before another one"),
+        ("127.0.0.1", "connected"),
+    ]
+    assert (result.faults, result.error) == ((), None)
 
 
 def test_a_family_restricts_the_addresses(serve: Serve, check: Check, resolve: Resolve) -> None:
@@ -288,6 +335,21 @@ def test_a_server_that_wants_a_token(serve: Serve, check: Check) -> None:
         result = check(serve(xoauth2), **request)
         assert (result.stage, result.mechanism) == ("ehlo", "XOAUTH2")
         assert result.mechanism_reason == "the strongest that this login may use"
+
+
+def test_a_mechanism_that_needs_a_binding_is_chosen_where_there_is_one(
+    serve: Serve, check: Check, ca: trustme.CA
+) -> None:
+    """In TLS 1.2, as a login would choose it; in TLS 1.3, no Python has a binding yet, and the reason says so."""
+    offer = honest(extensions=("PIPELINING", "AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256"))
+    result = check(serve(offer))
+    reason = "not SCRAM-SHA-256-PLUS (this connection has no channel binding)"
+    if "tls-exporter" not in ssl.CHANNEL_BINDING_TYPES:
+        assert (result.mechanism, reason in result.mechanism_reason) == ("SCRAM-SHA-256", True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert check(serve(offer, tls=context)).mechanism == "SCRAM-SHA-256-PLUS"
 
 
 def test_a_mechanism_is_named_without_a_login(serve: Serve, check: Check) -> None:

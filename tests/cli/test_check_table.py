@@ -114,7 +114,13 @@ def test_what_differs_is_said() -> None:
     assert found.report is not None
     report = replace(found.report, login=False, mechanisms=(), size=None, limits={})
     expired = replace(found.chain[0], days_left=-1)
-    changed: dict[str, Any] = {"tls": "starttls", "before_tls": {}, "report": report, "chain": (expired,), "mechanism": None}
+    changed: dict[str, Any] = {
+        "tls": "starttls",
+        "before_tls": {},
+        "report": report,
+        "chain": (expired,),
+        "mechanism": None,
+    }
     text = shown(result(**changed), columns=200)
     for words in (
         "after STARTTLS", "before TLS   \x1b[0mnothing", "refused", "none offered", "none given",
@@ -122,6 +128,8 @@ def test_what_differs_is_said() -> None:
     ):  # fmt: skip
         assert words in text
     assert "= unverified" in shown(faulty())
+    assert "trust" in shown(result())
+    assert "trust" not in shown(result(trust=""))
     assert "would use" in shown(result(report=replace(found.report, login=None)))
     assert "login not tried" in shown(result(stage="ehlo"))
     assert "nothing after TLS checked" in shown(result(stage="tls", report=None))

@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
+import securesmtp.ledger
 from conftest import unmeasured
 from ledger.worlds import HOUR, SQLiteWorld, item, result
 from securesmtp import Outcome
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger import SQLiteLedger, State, _sqlite_file
+from securesmtp.ledger._lock import ProcessLock
 
 
 @pytest.fixture
@@ -247,7 +249,7 @@ def test_a_commit_waits_for_the_disk(path: Path) -> None:
     """`synchronous=FULL`, and a journal whose end is synced too (Q13)."""
     with SQLiteLedger(path) as ledger, ledger._transaction() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("persist",)
 
 
 # Small enough to be full soon, large enough for an empty ledger.
@@ -381,3 +383,17 @@ def test_a_clock_that_is_wrong_sends_nothing(path: Path, tmp_path: Path) -> None
             world.age("invoice-1", seconds)
             (entry,) = ledger.claim([item()], "yours")
             assert (entry.state, entry.token) == (state, "mine")
+
+
+def test_a_child_closes_its_copy_of_a_lock(path: Path) -> None:
+    """What happens in the child of a fork, here in the same process, so that this one gives the lock back."""
+    with SQLiteLedger(path, exclusive=True) as owner:
+        ProcessLock.abandon_all()
+        with SQLiteLedger(path, exclusive=True), pytest.raises(LedgerError, match="another run is using it"):
+            owner.claim([item()], "mine")
+
+
+def test_the_module_has_public_names_only() -> None:
+    """SQLite is imported when it is used."""
+    with pytest.raises(AttributeError, match="has no attribute 'RedisLedger'"):
+        getattr(securesmtp.ledger, "RedisLedger")  # noqa: B009 -- mypy knows that it is not there

@@ -1,22 +1,18 @@
 """
 Where the commands get a password or a token from.
 
-Never from an argument: every user of the machine can read the arguments of every process.
+Never from an argument: every user of the machine can read the arguments of every process. What fetches a secret is
+imported when one is fetched, so that `--help` and completion are quick.
 """
 
 from __future__ import annotations
 
 import os
-from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from securesmtp._environment import command_source
 from securesmtp._secret import Secret
-from securesmtp._sources.file import File
-from securesmtp._url import has_password
-from securesmtp.credentials import from_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,10 +84,16 @@ def find_secret(
     if len(given) > 1:
         raise click.UsageError("two options say where the password is. Hint: keep one of them")
     if password_file is not None:
+        from securesmtp._sources.file import File
+
         return File(password_file, is_private=True)
     if password_command is not None:
+        from securesmtp._environment import command_source
+
         return command_source(password_command, "--password-command")
     if password_keyring is not None:
+        from securesmtp.credentials import from_keyring
+
         return from_keyring(password_keyring, username)
     return _ask(username) if password is None else password
 
@@ -103,6 +105,8 @@ def refuse_password_in_url(url: str) -> None:
     Raises:
         click.UsageError: *url* has a password, or may have one.
     """
+    from securesmtp._url import has_password
+
     if has_password(url):
         message = f"--url has a password in it: {_SEEN}. Hint: put the whole URL into SMTP_URL, or use {_WAYS}"
         raise click.UsageError(message)
@@ -115,4 +119,6 @@ def _ask(username: str) -> Secret:
     except OSError:
         message = f"there is no password for {username}, and no terminal to ask for it. Hint: use {_WAYS}"
         raise click.UsageError(message) from None
+    from getpass import getpass
+
     return Secret(getpass(f"Password of {username}: "))

@@ -198,13 +198,15 @@ def _quote_name(certificate: _Fields, which: str) -> str:
 
 def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
     """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
-    # Some certificates cannot be decoded.
+    # Some certificates cannot be decoded, or have a time that is none.
     with SuppressErrors(ValueError, OSError):
         shown, trusted = [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
         chain = shown[:1]
         # In the order in which OpenSSL searches: the trusted certificates first.
         for _ in range(_MAX_CHAIN):
             chain += [each for each in (*trusted, *shown) if each not in chain and _is_issuer(each, chain)][:1]
+        for each in chain:
+            _check_times(each)
         return chain, trusted
     return [], []
 
@@ -217,8 +219,20 @@ def _sent(tls: ssl.SSLObject) -> list[Any]:
 def _fields(certificate: Any) -> _Fields:  # noqa: ANN401 -- a private class of `_ssl`
     with SuppressErrors(ValueError, OSError):
         fields: _Fields = certificate.get_info()
+        _check_times(fields)
         return fields
     return {}
+
+
+def _check_times(fields: _Fields) -> None:
+    """
+    Check that both times of a certificate can be read: OpenSSL writes "Bad time value" for others.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    for which in ("notBefore", "notAfter"):
+        parse_time(fields[which])
 
 
 def _is_issuer(issuer: _Fields, chain: list[_Fields]) -> bool:

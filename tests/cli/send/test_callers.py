@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from securesmtp._cli.send.outcome import MEANINGS
 from securesmtp.testing import MailServer
 
-PAGE = (Path(__file__).parents[3] / "docs/how-to/send-from-a-shell.md").read_text("utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/how-to/send-from-a-shell.md").read_text("utf-8")
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -54,6 +57,48 @@ def call(tmp_path: Path) -> Call:
         )
 
     return run
+
+
+def test_the_pages_commands_send(shared_server: MailServer, call: Call, tmp_path: Path) -> None:
+    """One after the other, in one shell; only the server is another one."""
+    commands = re.findall(r"<!-- run by: test_the_pages_commands_send -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    script = "set -e\n" + "".join(commands)
+    assert script.count("SMTP_HOST=smtp.example.com") == 1
+    settings = shared_server.env()
+    password = settings.pop("SMTP_PASSWORD")
+    named = " ".join(f"{name}={value}" for name, value in settings.items())
+    script = script.replace("SMTP_HOST=smtp.example.com SMTP_USERNAME=me", named)
+    programs = {"securesmtp": f'exec {sys.executable} -m securesmtp "$@"', "backup": "echo disk full; exit 1"}
+    for name, command in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
+        (tmp_path / name).chmod(0o755)
+    message = "From: me@example.org\nTo: you@example.org\nSubject: exists\n\nx\n"
+    files = {"smtp-password": password, "report.txt": "text", "report.html": "<p>", "report.pdf": "%PDF"}
+    for name, text in {**files, "message.eml": message}.items():
+        (tmp_path / name).write_text(text)
+    shared_server.clear()
+    done = call("sh", "-c", script, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [each.subject for each in shared_server.messages] == [
+        "disks", "Report for November", "exists", "backup failed",
+    ]  # fmt: skip
+    _, report, _, failed = shared_server.messages
+    assert report.recipients == ("ada@example.org", "archive@example.org")
+    assert failed.text == "disk full\n"
+    assert re.fullmatch(
+        r"(accepted <.*> for . of . recipients: 250 .*\n){3}Not sent: --dry-run\n(?s:.*)\nx\n(accepted .*\n)",
+        done.stdout,
+    )
+
+
+def test_the_page_has_each_exit_code() -> None:
+    """With what the help says, and its name in sysexits.h."""
+    names = {f"EX_{name}": getattr(os, f"EX_{name}") for name in (
+        "OK", "USAGE", "DATAERR", "NOUSER", "NOHOST", "UNAVAILABLE", "TEMPFAIL", "PROTOCOL", "NOPERM", "CONFIG"
+    )}  # fmt: skip
+    rows = re.findall(r"^\| (\d+) \| (\S+) \| (.*) \|$", PAGE, re.MULTILINE)
+    assert {int(code): meaning for code, _, meaning in rows} == MEANINGS
+    assert {name.strip("`"): int(code) for code, name, _ in rows if name != "none"} == names
 
 
 def test_git_send_email_stops_at_the_patch_that_is_refused(
@@ -111,9 +156,9 @@ def test_php_mail_says_true_only_if_the_server_has_the_message(
 
 def test_mailx_sends(shared_server: MailServer, wrapper: Path, call: Call, tmp_path: Path) -> None:
     """As scripts call it."""
-    _require("mailx", "bsd-mailx")
+    _require("bsd-mailx", "bsd-mailx")
     (tmp_path / "rc").write_text(f"set sendmail={wrapper}\n")
-    command = ("mailx", "-s", "load", "-r", "me@example.org", "-b", "b@example.org", "root")
+    command = ("bsd-mailx", "-s", "load", "-r", "me@example.org", "-b", "b@example.org", "root")
     done = call(*command, text="one\n.\n..\ntwo\n", MAILRC=str(tmp_path / "rc"))
     assert (done.returncode, done.stderr) == (0, "")
     # mailx delivers after it has ended, unless it is told to wait.

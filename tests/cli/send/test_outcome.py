@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 import socket
+import sys
 
 import pytest
 
 from securesmtp import Outcome, Recipient, Reply, Stage, errors
 from securesmtp._cli.exit_codes import ExitCode
-from securesmtp._cli.send.outcome import MEANINGS, exit_code, translate_hint
+from securesmtp._cli.send.options import read_input
+from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate_hint
 from securesmtp.errors import (
     CertificateError,
     ConnectError,
@@ -121,3 +125,67 @@ def test_those_who_have_a_message_of_unknown_outcome_are_named() -> None:
     error.recipients = _recipients(1, 550)
     translate_hint(error)
     assert str(error.hint).startswith("it was accepted for none so far;")
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "shown"),
+    [
+        (ConnectError("stopped"), 130, "securesmtp: not sent: stopped. "),
+        (OutcomeUnknownError("stopped"), 3, "securesmtp: unknown: stopped. "),
+    ],
+)
+def test_an_interrupt_says_what_became_of_the_message(
+    capsys: pytest.CaptureFixture[str], cause: SecureSMTPError, code: int, shown: str
+) -> None:
+    """Ctrl-C is 130, unless the message may have been delivered."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt from cause
+
+    assert deliver(lambda: None, interrupted, Manner()) == code  # type: ignore[arg-type, return-value]
+    assert capsys.readouterr().err.startswith(shown)
+
+
+def test_another_interrupt_is_left_to_the_caller() -> None:
+    """Before the library was called, there is nothing to say."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deliver(interrupted, interrupted, Manner())  # type: ignore[arg-type]
+
+
+def test_a_pipe_without_reader_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a closed stdout; the rest of what Python writes at its end goes nowhere."""
+    read, write = os.pipe()
+    os.close(read)
+    replaced: list[int] = []
+    monkeypatch.setattr(os, "dup2", lambda _, to: replaced.append(to))
+    with io.TextIOWrapper(io.FileIO(os.dup(write), "w"), write_through=True) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print_line(b"x")
+    os.close(write)
+    assert replaced == [1]
+    monkeypatch.setattr(sys, "stdout", None)
+    print_line(b"x")
+    assert replaced == [1]
+
+
+def test_a_closed_standard_input_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the message is refused as empty."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert read_input() == b""
+
+
+def test_at_a_terminal_the_way_to_end_the_message_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr."""
+    master, slave = os.openpty()
+    os.write(master, b"text\n\x04")
+    with os.fdopen(slave, encoding="ascii") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert read_input() == b"text\n"
+    os.close(master)
+    assert "Ctrl-D ends it" in capsys.readouterr().err

@@ -131,6 +131,19 @@ def test_an_access_token_logs_in(server: MailServer, run: Run) -> None:
     assert run("sendmail", "--oauth", "-fme@example.org", "you@example.org", data=b"\nx").code == 0
 
 
+def test_the_answer_at_the_terminal_is_the_password(
+    bare: MailServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here without one; the last test has a real one."""
+    monkeypatch.setattr("securesmtp._cli.secrets._TERMINAL", os.devnull)
+    monkeypatch.setattr("getpass.getpass", lambda _: _password(bare))
+    monkeypatch.delenv("SMTP_USERNAME")
+    options = ["--host", bare.host, "--port", str(bare.port), "--ca-file", str(bare.ca_file), "--username", "me"]
+    assert run(*BRIEF, *options).code == 0
+    monkeypatch.setattr("securesmtp._cli.secrets._TERMINAL", "/no/such/terminal")
+    assert run(*BRIEF, *options).code == 64
+
+
 def test_without_a_terminal_nobody_is_asked(server: MailServer) -> None:
     """Standard input is the message: nothing of it is taken for a password."""
     options = ["--host", server.host, "--port", str(server.port), "--username", "me"]

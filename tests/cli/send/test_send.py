@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,6 +98,10 @@ def test_options_replace_the_envelope_of_a_message_that_exists(server: MailServe
         (["-", "--subject", "x"], "--subject is for a message that is written by options"),
         (["-t", "--cc", "a@example.org"], "--cc is for a message that is written by options"),
         (["-", "-"], "standard input is one message"),
+        (["-", "."], "standard input is one message"),
+        ([".", *YOU], "--to is for one message"),
+        ([*BRIEF, "--text", "-", "--rate", "1/s"], "--rate is for many messages, and this is one"),
+        (["-t", "--stop-after", "3"], "--stop-after is for many messages, and this is one"),
         (["--nonsense"], "--nonsense"),
         (["--port", "0"], "--port"),
         (["--deadline", "0"], "--deadline"),
@@ -283,6 +288,30 @@ def test_ctrl_c_says_what_became_of_the_message(server: MailServer, tmp_path: Pa
     assert (process.returncode, out) == (130, "")
     assert err.startswith("securesmtp: not sent: ")
     assert "Traceback" not in err
+
+
+def test_a_folder_is_many_messages(run: Run, tmp_path: Path) -> None:
+    """With the options for them."""
+    for number in range(2):
+        (tmp_path / f"{number}.eml").write_text(f"From: me@example.org\nTo: {number}@example.org\n\nx\n")
+    done = run("send", str(tmp_path), "--connections", "1", "--dry-run")
+    assert done.code == 0
+    assert "0@example.org" in done.out + done.err
+
+
+@pytest.mark.parametrize("command", ["send", "sendmail"])
+def test_the_help_teaches_by_examples(run: Run, command: str) -> None:
+    """In sections, with each exit code; without the options that are refused or ignored."""
+    done = run(command, "--help")
+    assert done.code == 0
+    sections = re.findall(r"^ *(\w[\w ]+):$", done.out, re.MULTILINE)
+    assert {"Server", "Login", "Exit codes"} < set(sections)
+    assert "Examples:\n    " in done.out
+    assert f"securesmtp {command} " in done.out
+    assert re.search(r"^    75 ", done.out, re.MULTILINE)
+    assert "--password " not in done.out
+    assert "ignored_" not in done.out
+    assert max(map(len, done.out.splitlines())) <= 110
 
 
 def _wait_for_connection(server: MailServer) -> None:

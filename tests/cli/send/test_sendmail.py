@@ -236,6 +236,14 @@ def test_a_full_name_counts_only_without_a_from(
     assert second.message["From"] == "me@example.org"
 
 
+def test_there_is_one_sender(server: MailServer, run: Run) -> None:
+    """Not a list of them."""
+    done = run("sendmail", "-f", "a@example.org, b@example.org", "to@example.org", data=MESSAGE)
+    assert done.code == 65
+    assert "the sender has 2 addresses, not one" in done.err
+    assert not server.messages
+
+
 @pytest.mark.parametrize("sender", ["", "<>", " "])
 def test_the_null_sender(server: MailServer, run: Run, sender: str) -> None:
     """Of notifications."""

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from securesmtp import CertificateReason, SecureSMTPError, Stage
-from securesmtp._cli.check.result import Fault
+from securesmtp import CertificateReason, Reply, SecureSMTPError, Stage
+from securesmtp._cli.check.result import CONNECTED, NOT_TRIED, OVERTAKEN, Fault
 from securesmtp.errors import CertificateError, ConnectError, DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _FIXES = {
     "authenticationerror": "check the user name and the password",
     "certificateerror-name-mismatch": "use one of the certificate's names as host, if that is the server that you mean",
     "certificateerror-other": "look at the certificate: openssl s_client -showcerts shows it",
-    "connecterror": "try to reach the server by hand: openssl s_client -connect HOST:PORT",
     "deadlineexceedederror": "ask who runs the server, or the firewall in between; a longer --timeout waits longer",
     "downgradeerror": "run the check from another network: if STARTTLS works there, something in between removes it",
     "nousablemechanismerror": "use the submission port (465 or 587), and a login that the server offers",
@@ -75,15 +74,58 @@ class Facts:
 def explain_error(error: SecureSMTPError, facts: Facts) -> Fault:
     """Return the fault that *error* is."""
     name = error.url.partition("#")[2]
+    return Fault("error", name, str(error.args[0]), _fix(error, name, facts), _line(error, facts))
+
+
+def _fix(error: SecureSMTPError, name: str, facts: Facts) -> str:
     fix = error.hint or _FIXES.get(name, _ANY)
     match error:
         case CertificateError(reason=CertificateReason.PIN):
             fix += "; ask who runs the server, not over this connection, whether its key was changed"
         case CertificateError(reason=CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED) if facts.chain:
-            fix += f" (the last certificate that the server sent was issued by {_quoted(facts.chain[-1].issuer)})"
-        case DeadlineExceededError() if facts.request.timeout < facts.timeout and not error.hint:
-            fix += f" (this check waited {facts.request.timeout:g} s; a program waits {facts.timeout:g} s)"
-    return Fault("error", name, str(error.args[0]), fix, _line(error, facts))
+            fix = _fix_trust(fix, facts)
+        case ConnectError(stage=Stage.GREETING, reply=Reply()):
+            fix = "the server rejects this machine, and its reply may say why: a block list, or too many connections"
+        case ConnectError(hint=None):
+            fix = f"try to reach the server by hand: {_by_hand(facts)}"
+        case DeadlineExceededError(hint=None):
+            if _may_be_starttls(error, facts):
+                fix = f'if the port is for STARTTLS (usually 587), use tls="starttls"; otherwise {fix}'
+            if facts.request.timeout < facts.timeout:
+                fix += f" (this check waited {facts.request.timeout:g} s; a program waits {facts.timeout:g} s)"
+    return fix
+
+
+def _fix_trust(hint: str, facts: Facts) -> str:
+    first, last = facts.chain[0], facts.chain[-1]
+    if first.is_self_issued:
+        return "get the certificate from whoever runs the server, not over this connection, and pass it as ca_file"
+    if _lacks_intermediate(facts):
+        return (
+            f"the server does not send the certificate of {_quoted(first.issuer)}, which signed its own: "
+            "add it on the server, after its own (Postfix: smtpd_tls_chain_files)"
+        )
+    if facts.request.ca_file is not None:
+        hint = "the ca_file that you passed lacks the root certificate of this chain: ask who runs the server for it"
+    return f"{hint} (the last certificate that the server sent was issued by {_quoted(last.issuer)})"
+
+
+def _lacks_intermediate(facts: Facts) -> bool:
+    """Return whether the server sends its own certificate alone, and a public CA's intermediate has signed that."""
+    # Public CAs say where that is to be found (CA/Browser Forum, Baseline Requirements §7.1.2.7), and private ones do
+    # so rarely.
+    return len(facts.chain) == 1 and bool(facts.chain[0].issuer_url) and facts.request.ca_file is None
+
+
+def _may_be_starttls(error: SecureSMTPError, facts: Facts) -> bool:
+    # A server that waits before it greets in plaintext says nothing.
+    return error.stage is Stage.HANDSHAKE and facts.mode == "implicit"
+
+
+def _by_hand(facts: Facts) -> str:
+    starttls = " -starttls smtp" if facts.mode == "starttls" else ""
+    host = facts.request.host
+    return f"openssl s_client -connect {f'[{host}]' if ':' in host else host}:{facts.port}{starttls}"
 
 
 def _line(error: SecureSMTPError, facts: Facts) -> str | None:
@@ -91,8 +133,7 @@ def _line(error: SecureSMTPError, facts: Facts) -> str | None:
     match error:
         case CertificateError(reason=reason):
             return _line_of_certificate(reason, facts)
-        case DeadlineExceededError(stage=Stage.HANDSHAKE) if facts.mode == "implicit":
-            # A server that waits before it greets in plaintext says nothing.
+        case DeadlineExceededError() if _may_be_starttls(error, facts):
             return 'tls="starttls"'
         case ConnectError() if "certificate required" in str(error.args[0]).lower().replace("_", " "):
             return _CLIENT_CERTIFICATE
@@ -104,7 +145,7 @@ def _line_of_certificate(reason: CertificateReason, facts: Facts) -> str | None:
     leaf = facts.chain[0] if facts.chain else None
     match reason:
         case CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED:
-            return 'ca_file="ca.pem"'
+            return None if _lacks_intermediate(facts) else 'ca_file="ca.pem"'
         case CertificateReason.STRICT:
             return f"policy=TLSPolicy(ca_file={ca_file}, allow_legacy_ca=True)"
         case CertificateReason.PIN if leaf is not None:
@@ -119,8 +160,10 @@ def _line_of_certificate(reason: CertificateReason, facts: Facts) -> str | None:
 
 
 def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, version: str | None) -> list[Fault]:
-    """Return what is odd about a server over which a message could be sent; *version* is that of TLS."""
-    found = [_legacy_signature(facts.chain), _old_version(version), _port(facts.port)]
+    """Return what is odd about a server; *version* is that of the verified TLS session, if there is one."""
+    found = [_port(facts.port)]
+    if version is not None:
+        found += [_legacy_signature(facts.chain), _old_version(version)]
     if before is not None:
         found.append(_auth_before_tls(before))
     if after is not None:
@@ -130,7 +173,7 @@ def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, 
 
 def warn_of_addresses(addresses: Sequence[AddressTried]) -> list[Fault]:
     """Return what is odd about *addresses*, of which one is connected."""
-    dead = [each for each in addresses if each.result not in {"connected", "not tried", "not needed"}]
+    dead = [each for each in addresses if each.result not in {CONNECTED, NOT_TRIED, OVERTAKEN}]
     if not dead or len(dead) == len(addresses):
         return []
     cause = "not every address of the host answers: " + "; ".join(f"{each.address}: {each.result}" for each in dead)
@@ -162,8 +205,8 @@ def _legacy_signature(chain: Sequence[Certificate]) -> Fault | None:
     return _warning("legacy-signature", cause, "have the CA sign it again with SHA-256, or stop sending it")
 
 
-def _old_version(version: str | None) -> Fault | None:
-    if version in {None, "TLSv1.3"}:
+def _old_version(version: str) -> Fault | None:
+    if version == "TLSv1.3":
         return None
     cause = "the server supports TLS 1.2 only: it is safe, and takes one more round trip for each connection"
     return _warning("tls-1-2", cause, "turn TLS 1.3 on at the server")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from securesmtp._cli.check.verdict import worst
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
 
 # It changes when a field is removed or means something else, not when one is added.
 VERSION: Final = 1
+_CERTIFICATE = (
+    *("subject", "issuer", "names", "key", "signature"),
+    *("not_before", "not_after", "days_left", "spki_sha256", "sha256"),
+)
 
 
 def to_json(results: Sequence[Checked], when: datetime, *, transcript: bool) -> str:
@@ -27,7 +30,7 @@ def to_json(results: Sequence[Checked], when: datetime, *, transcript: bool) -> 
         "verdict": worst(each.code for each in results).name.lower(),
         "servers": [_server(each, transcript=transcript) for each in results],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _server(checked: Checked, *, transcript: bool) -> dict[str, Any]:
@@ -40,11 +43,11 @@ def _server(checked: Checked, *, transcript: bool) -> dict[str, Any]:
         "verdict": checked.code.name.lower(),
         "stage": result.stage or None,
         "days_left": checked.days_left,
-        "faults": [asdict(fault) for fault in checked.faults],
+        "faults": [_chosen(fault, "level", "name", "cause", "fix", "line") for fault in checked.faults],
         "notes": list(result.notes),
-        "addresses": [asdict(each) for each in result.addresses],
+        "addresses": [_chosen(each, "address", "result") for each in result.addresses],
         "session": _session(result),
-        "chain": [asdict(each) | {"names": list(each.names)} for each in result.chain],
+        "chain": [_chosen(each, *_CERTIFICATE) for each in result.chain],
         "before_tls": None if result.before_tls is None else dict(result.before_tls),
         "after_tls": None if result.after_tls is None else dict(result.after_tls),
         "login": _login(result),
@@ -53,20 +56,17 @@ def _server(checked: Checked, *, transcript: bool) -> dict[str, Any]:
         "round_trips": result.round_trips,
         "error": None if result.error is None else result.error.as_dict(),
         "elapsed": round(result.elapsed.total_seconds(), 6),
-        "transcript": [asdict(line) for line in result.transcript] if transcript else None,
+        "transcript": [_chosen(line, "hint", "text") for line in result.transcript] if transcript else None,
     }
+
+
+def _chosen(value: object, *names: str) -> dict[str, Any]:
+    """Return these attributes; others are for this program alone."""
+    return {name: getattr(value, name) for name in names}
 
 
 def _session(result: CheckResult) -> dict[str, Any] | None:
-    session = result.session
-    if session is None:
-        return None
-    return {
-        "version": session.version,
-        "cipher": session.cipher,
-        "server_name": session.server_name,
-        "trust": session.trust,
-    }
+    return None if result.session is None else _chosen(result.session, "version", "cipher", "server_name", "trust")
 
 
 def _login(result: CheckResult) -> dict[str, Any]:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from securesmtp._cli.check.plugin import plugin_line
 from securesmtp._cli.check.verdict import worst
 from securesmtp._cli.check.wording import describe, faulty_first, summarise
-from securesmtp._cli.exit_codes import CheckCode
-from securesmtp._shown import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from securesmtp._cli.check.verdict import Checked, Thresholds
 
-# Characters of one line, and lines of details: Nagios cuts the whole at 8 KiB by default, and the data is at its end.
-_MOST_SHOWN = 200
+# Lines of details: Nagios cuts the whole at 8 KiB by default, and the data is at its end.
 _MOST_LINES = 16
 
 
@@ -29,11 +27,11 @@ def to_nagios(results: Sequence[Checked], thresholds: Thresholds) -> str:
     """Return the plugin's output, with a line end."""
     code = worst(each.code for each in results)
     if len(results) == 1:
-        lines = [_line(f"SMTP {code.name} - {results[0].label}: {describe(results[0])}"), *_faults(results[0])]
+        lines = [plugin_line(f"SMTP {code.name} - {results[0].label}: {describe(results[0])}"), *_faults(results[0])]
     else:
-        lines = [_line(f"SMTP {code.name} - {summarise(results)}")]
+        lines = [plugin_line(f"SMTP {code.name} - {summarise(results)}")]
         for each in faulty_first(results):
-            lines += [_line(f"[{each.code.name}] {each.label}: {describe(each)}"), *_faults(each)]
+            lines += [plugin_line(f"[{each.code.name}] {each.label}: {describe(each)}"), *_faults(each)]
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more lines; run the command in a terminal"]
     data = [part for each in results for part in _data(each, thresholds, alone=len(results) == 1)]
@@ -41,18 +39,13 @@ def to_nagios(results: Sequence[Checked], thresholds: Thresholds) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def usage_error(text: str) -> str:
-    """Return the plugin's output if nothing could be checked."""
-    return _line(f"SMTP {CheckCode.UNKNOWN.name} - {text}") + "\n"
-
-
 def _faults(checked: Checked) -> Iterator[str]:
     """Yield what to do about each fault. The line before has the cause of the first."""
     for position, fault in enumerate(checked.faults):
         cause = f"{fault.level}: {fault.cause}. " if position else ""
-        yield _line(f"{cause}Fix: {fault.fix}")
+        yield plugin_line(f"{cause}Fix: {fault.fix}")
         for line in (fault.line or "").splitlines():
-            yield _line(f"  {line}")
+            yield plugin_line(f"  {line}")
 
 
 def _data(checked: Checked, thresholds: Thresholds, *, alone: bool) -> Iterator[str]:
@@ -73,8 +66,3 @@ def _label(checked: Checked) -> str:
     if checked.per_address and result.address not in {None, result.host}:
         label += f" {ipaddress.ip_address(result.address).exploded}"
     return label
-
-
-def _line(text: str) -> str:
-    """Return *text* as one line that no program can take for data."""
-    return escape(text, _MOST_SHOWN).replace("|", "/")

@@ -49,8 +49,7 @@ def probe(request: Request) -> CheckResult:
     faults = [] if error is None else [explain_error(error, facts)]
     addresses = watch.tried()
     faults += warn_of_addresses(addresses)
-    if session is not None:
-        faults += warn(facts, watch.before_tls, watch.after_tls, session.version)
+    faults += warn(facts, watch.before_tls, watch.after_tls, None if session is None else session.version)
     mechanism, reason = _mechanism(watch, login)
     return CheckResult(
         host=settings.host,

@@ -79,6 +79,10 @@ class Fault:
     line: str | None = None
 
 
+# What became of an address, unless an error did.
+CONNECTED, NOT_TRIED, NO_ANSWER, OVERTAKEN = "connected", "not tried", "no answer", "no answer before another one"
+
+
 @dataclass(frozen=True, slots=True)
 class AddressTried:
     """
@@ -86,7 +90,7 @@ class AddressTried:
 
     Attributes:
         address: The IP address.
-        result: "connected", "not tried", or why there is no connection.
+        result: "connected", "not tried", "no answer before another one", or why there is no connection.
     """
 
     address: str
@@ -110,6 +114,7 @@ class Certificate:
         signature: How it is signed, such as ``SHA256 with RSA``.
         sha256: SHA-256 of its DER form, 64 hexadecimal digits.
         is_self_issued: Whether it names itself as its issuer, as a root does.
+        issuer_url: Where it says that its issuer's certificate is; empty if it does not.
     """
 
     subject: str
@@ -123,6 +128,7 @@ class Certificate:
     signature: str = ""
     sha256: str = ""
     is_self_issued: bool = False
+    issuer_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

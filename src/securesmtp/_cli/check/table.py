@@ -68,6 +68,8 @@ class TableWriter:
         self._line((f"{self._marks[code]} {checked.label} ", _bold(code)), (HEADLINE[code], _bold(code)))
         if code is CheckCode.OK:
             self._line((f"  {describe(checked)}", ""))
+        if checked.faults:
+            self._console.print()
         self._write_faults(checked.faults)
         self._console.print()
         self._write_details(found(checked))
@@ -76,8 +78,9 @@ class TableWriter:
 
     def _write_faults(self, faults: Iterable[Fault]) -> None:
         narrow = self._console.width < _NARROW
-        for fault in faults:
-            self._console.print()
+        for position, fault in enumerate(faults):
+            if position:
+                self._console.print()
             colour = _COLOURS[_LEVELS[fault.level]]
             self._write_details([("cause", fault.cause), ("fix", fault.fix)], colour=colour)
             for line in (fault.line or "").splitlines():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp import ConnectError
-from securesmtp._cli.check.result import AddressTried
+from securesmtp._cli.check.result import CONNECTED, NO_ANSWER, NOT_TRIED, OVERTAKEN, AddressTried
 from securesmtp._cli.check.transcript import Transcript
 from securesmtp._protocol.capabilities import Capabilities, parse_capabilities
 from securesmtp._protocol.effects import Receive
@@ -120,15 +120,15 @@ class Watch:
         channel = self.channel
         connected = channel.address
         results = {
-            str(address[0]): "no answer" if error is None else describe(error)
+            str(address[0]): NO_ANSWER if error is None else describe(error)
             for (*_, address), error in channel.attempts.items()
         }
         if connected:
-            # Attempts overlap: the others may have answered later.
-            results = {address: "not needed" if it == "no answer" else it for address, it in results.items()}
-            results[connected] = "connected"
+            # Attempts overlap: it may have answered later.
+            results = {address: OVERTAKEN if it == NO_ANSWER else it for address, it in results.items()}
+            results[connected] = CONNECTED
         known = dict.fromkeys([*(str(each[4][0]) for each in self.found), *results])
-        return tuple(AddressTried(address, results.get(address, "not tried")) for address in known)
+        return tuple(AddressTried(address, results.get(address, NOT_TRIED)) for address in known)
 
 
 class WatchedLink(Link):

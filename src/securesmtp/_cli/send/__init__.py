@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from securesmtp._cli.send import many as many_messages
 from securesmtp._cli.send.call import Call
@@ -17,6 +18,7 @@ from securesmtp._cli.send.options import (
     SERVER,
     SectionedCommand,
     Server,
+    epilog,
     parameters_of,
     read_file,
     take_manner,
@@ -31,15 +33,15 @@ sendmail takes it. Several files, a folder or --csv are many messages, of which 
 
 The server and the login come from the options below, or from the variables SMTP_HOST, SMTP_USERNAME, SMTP_PASSWORD and
 so on.
-
-\b
-Examples:
+"""
+_EXAMPLES = """
   export SMTP_URL='smtps://me:secret@smtp.example.com'
   df -h | securesmtp send --from me@example.org --to you@example.org --subject disks --text -
   securesmtp send --from me@example.org --to "Ada <ada@example.org>" --subject Report \\
       --text report.txt --html report.html --attach report.pdf
   securesmtp send --host smtp.example.com --username me --password-command "pass show smtp" message.eml
   securesmtp send -t -i -f me@example.org < message.eml
+  securesmtp send --from me@example.org --subject 'Hello $name' --csv people.csv --template mail.html
 """
 _WRITTEN = ("sender", "to", "cc", "bcc", "reply_to", "subject", "text", "html", "attach", "headers")
 # With a message that exists, these say nothing.
@@ -56,7 +58,9 @@ _MESSAGE = [
     click.Option(["--html"], metavar="FILE", help="The same in HTML."),
     click.Option(["--attach"], multiple=True, metavar="PATH", help="A file to attach. Can be repeated."),
     click.Option(["--header", "headers"], multiple=True, metavar='"NAME: VALUE"', help="A further header field."),
-    click.Option(["-t", "reads_recipients"], is_flag=True, help="Take standard input to its To, Cc and Bcc."),
+    click.Option(
+        ["-t", "reads_recipients"], is_flag=True, help="Send standard input to the addresses in its To, Cc and Bcc."
+    ),
     click.Option(["-i"], is_flag=True, hidden=True, expose_value=False),
     click.Argument(["paths"], nargs=-1, metavar="[PATH]..."),
 ]
@@ -69,6 +73,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
     paths, reads_recipients = values.pop("paths"), values.pop("reads_recipients")
     if reads_recipients:
         _refuse_options(written, "-t")
+        _refuse_many_options()
         call = Call(recipients=(*paths, *written["to"]), reads_recipients=True, sender=written["sender"])
         return deliver(lambda: call.envelope(read_file("-")), server.mailer, manner)
     files = [_existing(path) for path in paths if path != "-"]
@@ -76,6 +81,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         if len(files) < len(paths):
             raise click.UsageError("standard input is one message, and cannot be one of many")
         return many_messages.run(_draft(written, files, manner), values, server.mailer)
+    _refuse_many_options()
     if not paths:
         return deliver(Written(**written).envelope, server.mailer, manner)
     _refuse_options(written, paths[0])
@@ -98,6 +104,14 @@ def _refuse_options(written: dict[str, Any], source: str) -> None:
         if written[name]:
             message = f"{option} is for a message that is written by options, and {source} is a message"
             raise click.UsageError(message)
+
+
+def _refuse_many_options() -> None:
+    """Refuse an option that would do nothing."""
+    context = click.get_current_context()
+    for option in _MANY:
+        if context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option.opts[0]} is for many messages, and this is one")
 
 
 def _draft(written: dict[str, Any], files: list[Path], manner: Manner) -> many_messages.Draft:
@@ -126,4 +140,5 @@ command = SectionedCommand(
     {"Message": _MESSAGE, "Many messages": _MANY, "Server": SERVER, "Login": LOGIN, "Sending": MANNER},
     callback=_run,
     help=_HELP,
+    epilog=epilog(_EXAMPLES),
 )

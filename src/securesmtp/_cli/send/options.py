@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,21 +25,23 @@ from securesmtp.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+# More is checked where they are used.
+SECONDS = click.FloatRange(min=0, min_open=True)
 _NO_PASSWORD_HINT = "use --password-file, --password-command, --password-keyring, or SMTP_PASSWORD"  # noqa: S105
 _NO_SERVER_HINT = "set SMTP_HOST or SMTP_URL, or use --host or --url"
 _SERVER_OPTIONS = (
     click.Option(["--url"], metavar="URL", help="The server as smtps://me@HOST:PORT or smtp+starttls://…"),
     click.Option(["--host"], metavar="HOST", help="The server. Without --host and --url, the variables SMTP_… say it."),
-    click.Option(["--port"], type=click.IntRange(1, 65535), help="465 unless given; 587 with STARTTLS."),
+    click.Option(["--port"], type=click.IntRange(1, 65535), metavar="PORT", help="465 by default; 587 for STARTTLS."),
     click.Option(["--starttls"], is_flag=True, help="Begin TLS by STARTTLS, as on port 587. Never without TLS."),
     click.Option(
         ["--ca-file"], type=click.Path(dir_okay=False, exists=True), help="Trust this CA instead of the public ones."
     ),
     click.Option(["--username"], metavar="USER", help="Log in as USER."),
-    click.Option(["--timeout"], type=click.FloatRange(0.001, 1e6), metavar="SECONDS", help="Limit for each step."),
+    click.Option(["--timeout"], type=SECONDS, metavar="SECONDS", help="Limit for each step."),
 )
 _MANNER_OPTIONS = (
-    click.Option(["--deadline"], type=click.FloatRange(0.001, 1e6), metavar="SECONDS", help="Limit for one send."),
+    click.Option(["--deadline"], type=SECONDS, metavar="SECONDS", help="Limit for one send."),
     click.Option(["--partial"], is_flag=True, help="If some recipients are refused, send to the others."),
     click.Option(["--dry-run"], is_flag=True, help="Print the envelope and the message, and do not connect."),
     click.Option(["--quiet"], is_flag=True, help="Print nothing but errors."),
@@ -73,11 +76,19 @@ class SectionedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section with its options."""
         for title, parameters in self._sections.items():
-            if records := list(filter(None, (each.get_help_record(ctx) for each in parameters))):
+            options = [each for each in parameters if isinstance(each, click.Option)]
+            if records := list(filter(None, (each.get_help_record(ctx) for each in options))):
                 with formatter.section(title):
                     formatter.write_dl(records)
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+
+
+def epilog(examples: str) -> str:
+    """Return what a command's help ends with: its exit codes, and *examples*, a paragraph whose lines are kept."""
+    codes = (
+        fill(meaning, 76, initial_indent=f"  {int(code):<4}", subsequent_indent=" " * 6)
+        for code, meaning in MEANINGS.items()
+    )
+    return "\b\nExit codes:\n" + "\n".join(codes) + f"\n\n\b\nExamples:\n{examples.strip(chr(10))}\n"
 
 
 @contextmanager

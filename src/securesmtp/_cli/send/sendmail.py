@@ -15,7 +15,7 @@ import click
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.call import Call
 from securesmtp._cli.send.names import Names
-from securesmtp._cli.send.options import LOGIN, SERVER, SectionedCommand, Server, read_input
+from securesmtp._cli.send.options import LOGIN, SECONDS, SERVER, SectionedCommand, Server, epilog, read_input
 from securesmtp._cli.send.outcome import Manner, deliver
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ It waits for the server's reply: there is no queue, so a message that cannot be 
 if all went well. Standard input is read to its end, whatever -i says. Bcc is always removed. The server and the login
 come from the options below or from the variables SMTP_…; call it by a script of two lines to have both in one place.
 
-\b
-Examples:
+All other options of Postfix's sendmail(1) are accepted and ignored; none of them opens a file.
+"""
+_EXAMPLES = """
   git config sendemail.sendmailCmd "securesmtp sendmail"
   printf 'Subject: hello\\n\\nhello\\n' | securesmtp sendmail -f me@example.org you@example.org
   securesmtp sendmail -t -i -f me@example.org < message.eml
@@ -144,7 +145,7 @@ _OWN = [
         metavar="CODE",
         help="The exit code instead of 75, which PHP 8.5 takes for success: 69.",
     ),
-    click.Option(["--deadline"], type=click.FloatRange(0.001, 1e6), metavar="SECONDS", help="Limit for the send."),
+    click.Option(["--deadline"], type=SECONDS, metavar="SECONDS", help="Limit for the send."),
     click.Option(["--partial"], is_flag=True, help="If some recipients are refused, send to the others."),
     click.Option(["--dry-run"], is_flag=True, help="Print the envelope and the message, and do not connect."),
 ]
@@ -156,5 +157,5 @@ command = SectionedCommand(
     help=_HELP,
     # -h has another meaning for sendmail.
     context_settings={"help_option_names": ["--help"]},
-    epilog="All other options of Postfix's sendmail(1) are accepted and ignored; none of them opens a file.",
+    epilog=epilog(_EXAMPLES),
 )

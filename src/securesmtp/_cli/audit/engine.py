@@ -1,0 +1,191 @@
+"""
+Check one file: run every function of it on every path, with values that stand for what is not in the code.
+
+Nothing of the file is executed or imported. First the module's statements are run, then each class is made and its
+methods are called, then each function is called as anybody may call it: with parameters that are not known, and have a
+default. Calls between functions of the file are followed. What the functions leave on objects that they share (an
+instance, the module) is what the others find there in a second round.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from securesmtp._cli.audit.expressions import decorators
+from securesmtp._cli.audit.judge import Notes
+from securesmtp._cli.audit.machine import MODULE, Activation
+from securesmtp._cli.audit.paths import Path, reduce
+from securesmtp._cli.audit.registry import FAMILIES
+from securesmtp._cli.audit.source import NotCheckedError, parse
+from securesmtp._cli.audit.statements import Statements, entry_frame
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
+
+if TYPE_CHECKING:
+    from securesmtp._cli.audit.families import Family
+    from securesmtp._cli.audit.findings import Finding
+
+# With how many states of the module, or of an instance, each function is called.
+_MOST_STATES = 4
+
+
+def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
+    """Whether a file contains a word that a family of rules looks for; others are not parsed."""
+    lower = data.lower()
+    return any(word in lower for family in families for word in family.words)
+
+
+def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES, *, flags: int = 0) -> list[Finding]:
+    """
+    Return the findings in one file, in its order.
+
+    Raises:
+        NotCheckedError: It cannot be parsed.
+    """
+    tree = parse(data, path, flags)
+    notes = Notes(path)
+    if not is_relevant(data, families):
+        return []
+    try:
+        _Program(families, notes).check(tree)
+    except RecursionError:
+        raise NotCheckedError("too deeply nested to check") from None
+    return notes.findings()
+
+
+class _Program(Statements):
+    """One file."""
+
+    def check(self, tree: ast.Module) -> None:
+        """Run everything in it."""
+        first = ends = self._run_main(tree)
+        notes = self.notes
+        left: list[Path] = []
+        # Clients that one function makes and another one secures.
+        self._secured: set[str] = set()
+        for _ in range(2):
+            self.notes = Notes(notes.path)
+            left = self._run_all(ends)
+            variants = _variants(ends, left)
+            if not variants:
+                break
+            ends = [*first, *variants]
+        self.notes = notes
+        self._run_all(ends)
+        for family in self.families:
+            family.finish(tree, self, ends[0])
+        self.notes.close()
+
+    def _run_main(self, tree: ast.Module) -> list[Path]:
+        """Run the module's own statements, and return the paths at its end."""
+        path = Path()
+        path.put(MODULE, "__name__", Const("__main__"))
+        self.activation = Activation(MODULE)
+        paths = self.run_block(tree.body, [path])
+        self.notes.close()
+        return reduce(paths or self.exits or [path], _MOST_STATES)[:_MOST_STATES]
+
+    def _run_all(self, ends: list[Path]) -> list[Path]:
+        left: list[Path] = []
+        for value in list(ends[0].fields(MODULE).values()):
+            if isinstance(value, Class):
+                left += self._run_class(value, ends)
+        for node, (path, function) in list(self.made.items()):
+            is_inner = len(function.frames) > 1
+            is_own = is_inner or (isinstance(node, ast.FunctionDef) and node.name.startswith("_"))
+            if function.owner is None and not (is_own and node in self.ran):
+                left += self._enter(function, [path] if is_inner else ends)
+        return left
+
+    def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
+        base = cls.external_base
+        instance = Object(f"instance/{cls.key}", f"{base}()" if base else "", cls, cls.node)
+        start = self.class_member(cls, "__init__", ends[0], instance)
+        paths: list[Path] = []
+        for end in ends:
+            made = self._enter(start, [end]) if isinstance(start, Function) else []
+            made = made or [end.copy()]
+            for path in made:
+                _complete(path, end, instance.key)
+            paths += made
+        paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
+        left = list(paths)
+        for each in cls.lineage():
+            for name, value in ends[0].fields(each.key).items():
+                if isinstance(value, Function) and name != "__init__":
+                    kinds = decorators(value.node)
+                    receiver = None if "staticmethod" in kinds else cls if "classmethod" in kinds else instance
+                    left += self._enter(Function(value.node, value.frames, value.owner, receiver), paths)
+        return left
+
+    def _enter(self, function: Function, paths: list[Path]) -> list[Path]:
+        """Call a function as anybody may call it, on several paths, and return the paths on which it ends."""
+        key = f"entry/{function.node.lineno}.{function.node.col_offset}"
+        self.ran.add(function.node)
+        self.active = [function.node]
+        ends: list[Path] = []
+        for begun in paths:
+            path = begun.copy()
+            for client in self._secured & path.store.keys():
+                path.put(client, "%tls", Const("unknown"))
+            start = len(self.called)
+            self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
+            path.store[key] = entry_frame(self, function, path)
+            ends += [after for after, _ in self._body(function.node, path)]
+            for qual, receiver, _ in self.called[start:]:
+                if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.store:
+                    self._secured.add(receiver.key)
+        self.active = []
+        self.activation = Activation(MODULE)
+        self.notes.close()
+        return ends
+
+
+def _is_shared(key: str) -> bool:
+    return key == MODULE or key.startswith(("instance/", "class/"))
+
+
+def _clients(path: Path) -> dict[tuple[str, str], Object]:
+    """Return the clients that several functions can reach."""
+    return {
+        (key, name): value
+        for key, fields in path.store.items()
+        if _is_shared(key)
+        for name, value in fields.items()
+        if isinstance(value, Object) and path.get(value.key, "%tls") is not None
+    }
+
+
+def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
+    """Return what a function finds that is called after others: one path for each state of the clients they share."""
+    variants: dict[object, Path] = {}
+    for path in left:
+        clients = _clients(path)
+        if not clients:
+            continue
+        variant = ends[0].copy()
+        for (key, name), client in clients.items():
+            variant.put(key, name, client)
+            variant.store[client.key] = path.fields(client.key)
+        variant.facts = dict(path.facts)
+        state = tuple(
+            sorted((*place, client.key, str(path.get(client.key, "%tls"))) for place, client in clients.items())
+        )
+        variants.setdefault(state, variant)
+    found = list(variants.values())
+    for variant in found:
+        for path in left:
+            for key in [key for key in path.store if _is_shared(key)]:
+                _complete(variant, path, key)
+    return found[:_MOST_STATES]
+
+
+def _complete(path: Path, other: Path, key: str) -> None:
+    """Add what is missing in the fields of an object: another function sets them."""
+    for name, value in other.fields(key).items():
+        known = path.get(key, name)
+        is_better = known == NONE and value != NONE
+        if known is None or is_better:
+            path.put(key, name, value)
+            if isinstance(value, Object) and value.key not in path.store:
+                path.store[value.key] = other.fields(value.key)

@@ -1,0 +1,181 @@
+"""What the parts of the interpreter share: where it is, how far it has gone, and what it has noted."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from securesmtp._cli.audit.paths import MOST_PATHS, Fact, Key, Path
+from securesmtp._cli.audit.values import Class, Const, Function, FunctionNode, Kind, Object, Partial, Unknown, Value
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Callable, Mapping
+
+    from securesmtp._cli.audit.families import Call, Family
+    from securesmtp._cli.audit.judge import Notes
+
+Results = list[tuple[Path, Value]]
+
+MODULE: Final = "module"
+# Attributes that code set on other modules, such as `ssl.create_default_context = …`.
+PATCHES: Final = "patches"
+# Beyond the first, calls are no longer followed and branches merge at once; each takes about a second.
+MOST_STEPS: Final = 120_000
+MOST_DEPTH: Final = 6
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """
+    A path on which a statement may raise.
+
+    Attributes:
+        path: What holds when it does.
+        cause: What the statement calls: the name, the object, the call.
+    """
+
+    path: Path
+    cause: list[tuple[str, Value | None, ast.expr]]
+
+
+@dataclass(slots=True)
+class Activation:
+    """
+    One run of a function or of the module.
+
+    Attributes:
+        key: Its frame in the store.
+        frames: The frames that it sees, outermost first.
+        node: The function; None for the module and a class body.
+        owner: The class whose method it is.
+        receiver: Its `self`.
+        names: The names that it declared `global`.
+        returns: What it returns, on each path.
+        yields: What it yields.
+        loops: Paths that left the innermost loops, and paths that begin their next round.
+        catchers: What each `try` around the current statement may catch.
+    """
+
+    key: str
+    frames: tuple[str, ...] = ()
+    node: FunctionNode | None = None
+    owner: Class | None = None
+    receiver: Value | None = None
+    names: set[str] = field(default_factory=set)
+    returns: Results = field(default_factory=list)
+    yields: Results = field(default_factory=list)
+    loops: list[tuple[list[Path], list[Path]]] = field(default_factory=list)
+    catchers: list[list[Snapshot]] = field(default_factory=list)
+
+
+class Machine:
+    """The state of the interpreter of one file."""
+
+    def __init__(self, families: tuple[Family, ...], notes: Notes) -> None:
+        self.families = families
+        self.notes = notes
+        self.handlers: Mapping[str, Callable[[Call], Results | Value | None]] = {
+            name: handler for family in families for name, handler in family.handlers().items()
+        }
+        self.activation = Activation(MODULE)
+        self.active: list[FunctionNode] = []
+        self.steps = 0
+        # Options of a command line by the attribute that holds them, with their defaults.
+        self.options: dict[str, Value] = {}
+        # Each function that was made, with a path on which it was; and those that were run.
+        self.made: dict[FunctionNode, tuple[Path, Function]] = {}
+        self.ran: set[FunctionNode] = set()
+        # Which functions of the file a function calls, and at which calls.
+        self.calls: dict[ast.Call, FunctionNode] = {}
+        self.exits: list[Path] = []
+        # Calls of things outside the file, in their order: the name, the object, the call.
+        self.called: list[tuple[str, Value | None, ast.expr]] = []
+        # Classes that an annotation of a parameter may name.
+        self.annotated = frozenset(name for family in families for name in family.annotated)
+        self.bases = {name: base for family in families for name, base in family.bases.items()}
+
+    @property
+    def is_tired(self) -> bool:
+        """Whether the file takes too long to follow each path."""
+        return self.steps > MOST_STEPS
+
+    @property
+    def most_paths(self) -> int:
+        """How many paths are followed."""
+        return 2 if self.is_tired else MOST_PATHS
+
+    def evaluate(self, node: ast.expr, path: Path) -> Results:
+        """Return the paths after an expression, each with its value."""
+        raise NotImplementedError
+
+    def test_value(self, value: Value, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:
+        """Return the paths on which a value is true and is false."""
+        raise NotImplementedError
+
+    def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
+        """Set an attribute; where that is done is noted beside it."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------- names
+
+    def load(self, name: str, path: Path) -> Value:
+        """Return what a name holds."""
+        activation = self.activation
+        if name not in activation.names:
+            for key in (activation.key, *reversed(activation.frames)):
+                value = path.get(key, name)
+                if value is not None:
+                    return path.narrow(value)
+        value = path.get(MODULE, name)
+        if value is not None:
+            return path.narrow(value)
+        if hasattr(builtins, name):
+            return Unknown(f"builtins.{name}", Kind.OTHER, f"builtins.{name}")
+        return Unknown(f"name:{name}")
+
+    def store(self, name: str, value: Value, path: Path) -> None:
+        """Bind a name."""
+        path.put(MODULE if name in self.activation.names else self.activation.key, name, value)
+
+    def site(self, node: ast.AST) -> str:
+        """Return a key for what an expression makes, the same on each path."""
+        return f"@{self.activation.key}/{position(node)}"
+
+    # ------------------------------------------------------------------------------------------------ conditions
+
+    @staticmethod
+    def truth(value: Value, path: Path) -> bool | None:
+        """Return whether a value is true; None if that is not known."""
+        match value:
+            case Const(value=constant):
+                return bool(constant)
+            case Unknown(qual=("smtplib" | "ssl")):
+                return True
+            case Unknown(symbol=symbol):
+                return path.known((symbol, "truth", None))
+            case Object(qual=("dict" | "sequence")):
+                return None
+            case Object(key=key):
+                return path.known((key, "truth", None)) is not False
+            case _:
+                return True
+
+
+def position(node: ast.AST) -> str:
+    """Return where a node is. Its end belongs to it: `a().b()` begins where `a()` does."""
+    start = f"{getattr(node, 'lineno', 0)}.{getattr(node, 'col_offset', 0)}"
+    return f"{start}-{getattr(node, 'end_lineno', 0)}.{getattr(node, 'end_col_offset', 0)}"
+
+
+def fact_of(value: Value, node: ast.AST, words: str) -> tuple[Key, Fact]:
+    """Return the condition that a value is true, before anything is known about it."""
+    match value:
+        case Unknown(symbol=symbol, kind=kind, default=default):
+            met = bool(default.value) if isinstance(default, Const) else None
+            return (symbol, "truth", None), Fact(True, kind, met, node, words)  # noqa: FBT003 -- replaced
+        case Object(key=key):
+            return (key, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003
+        case Const() | Function() | Class() | Partial() | _:
+            return (words, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003

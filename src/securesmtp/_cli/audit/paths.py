@@ -1,0 +1,202 @@
+"""The paths through the audited code: on each, what every name holds and which conditions were met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from securesmtp._cli.audit.values import NONE, Const, Kind, Object, Unknown, Value
+
+if TYPE_CHECKING:
+    import ast
+
+# More paths than these are merged, so that a function with many branches takes no time that doubles with each.
+MOST_PATHS = 16
+_MOST_HISTORIES = 8
+
+Key = tuple[str, str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """
+    A condition that was met, or not, on a path.
+
+    Attributes:
+        holds: Whether it was met.
+        kind: Who decides it.
+        default: Whether it is met if nobody chooses; None if that is not in the code.
+        node: The condition.
+        words: The names in it.
+    """
+
+    holds: bool
+    kind: Kind
+    default: bool | None = None
+    node: ast.AST | None = field(default=None, compare=False)
+    words: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Path:
+    """One path: fields by frame or object, and the conditions that were met. The inner dictionaries never change."""
+
+    store: dict[str, dict[str, Value]] = field(default_factory=dict)
+    facts: dict[Key, Fact] = field(default_factory=dict)
+    # The conditions of each path that was merged into this one.
+    merged: tuple[dict[Key, Fact], ...] = ()
+
+    def copy(self) -> Path:
+        """Return another path that begins as this one."""
+        return Path(self.store.copy(), self.facts.copy(), self.merged)
+
+    def histories(self) -> list[dict[Key, Fact]]:
+        """Return the conditions that were met, for each of the paths that are one here."""
+        return [{**each, **self.facts} for each in self.merged or ({},)]
+
+    def get(self, key: str, name: str) -> Value | None:
+        """Return a field; None if it has no value."""
+        fields = self.store.get(key)
+        return None if fields is None else fields.get(name)
+
+    def put(self, key: str, name: str, value: Value) -> None:
+        """Set a field."""
+        self.store[key] = {**self.store.get(key, {}), name: value}
+
+    def fields(self, key: str) -> dict[str, Value]:
+        """Return all fields of a frame or an object."""
+        return self.store.get(key, {})
+
+    # ------------------------------------------------------------------------------------------------ conditions
+
+    def known(self, key: Key) -> bool | None:
+        """Return whether a condition is met on this path; None if nothing says so."""
+        fact = self.facts.get(key)
+        if fact is not None:
+            return fact.holds
+        symbol, operation, operand = key
+        for (other, was, against), each in self.facts.items():
+            if other == symbol and each.holds and was == "==":
+                if operation == "==":
+                    return bool(against == operand)
+                if operation == "truth":
+                    return bool(against)
+        if operation == "is None":
+            return False if self.knows(symbol, "truth", holds=True) else None
+        if operation == "truth":
+            return False if self.knows(symbol, "is None", holds=True) else None
+        return None
+
+    def knows(self, symbol: str, operation: str, *, holds: bool) -> bool:
+        """Return whether exactly this was found out about a value."""
+        fact = self.facts.get((symbol, operation, None))
+        return fact is not None and fact.holds is holds
+
+    def narrow(self, value: Value) -> Value:
+        """Return what a value is, by the conditions that were met."""
+        if not isinstance(value, Unknown) or not self.facts:
+            return value
+        if self.knows(value.symbol, "is None", holds=True):
+            return NONE
+        for (symbol, operation, operand), fact in self.facts.items():
+            if symbol == value.symbol and operation == "==" and fact.holds:
+                return Const(operand, fact.node)
+        falsy = isinstance(value.default, Const) and not value.default.value
+        if falsy and self.knows(value.symbol, "truth", holds=False):
+            return value.default or value
+        chosen = self.knows(value.symbol, "truth", holds=True) or self.knows(value.symbol, "is None", holds=False)
+        if falsy and chosen:
+            return Unknown(value.symbol, value.kind, value.qual, None, value.prefix, value.receiver)
+        return value
+
+
+def decided(path: Path, key: Key, fact: Fact) -> list[tuple[Path, bool]]:
+    """Return the paths on which a condition is met and is not met; one of them if that is known."""
+    known = path.known(key)
+    if known is not None:
+        return [(path, known)]
+    other = path.copy()
+    path.facts[key] = Fact(True, fact.kind, fact.default, fact.node, fact.words)  # noqa: FBT003 -- the value itself
+    other.facts[key] = Fact(False, fact.kind, fact.default, fact.node, fact.words)  # noqa: FBT003
+    return [(path, True), (other, False)]
+
+
+def _is_dull(value: Value | None) -> bool:
+    # A call's result, which no rule asks about.
+    return isinstance(value, Unknown) and value.kind is Kind.OTHER and not value.qual and value.receiver is None
+
+
+def _difference(one: Path, other: Path) -> list[tuple[str, str]]:
+    different: list[tuple[str, str]] = []
+    for key in one.store.keys() | other.store.keys():
+        left, right = one.store.get(key, {}), other.store.get(key, {})
+        if left is right or left == right:
+            continue
+        different += [(key, name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)]
+    return different
+
+
+def _rank(value: Value | None) -> int:
+    # The value that says most about what the code does.
+    match value:
+        case None:
+            return 0
+        case Const(value=None):
+            return 1
+        case Unknown(qual=""):
+            return 2
+        case Const():
+            return 3
+        case _:
+            return 4
+
+
+def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
+    for key, name in different:
+        left, right = one.get(key, name), other.get(key, name)
+        best = left if _rank(left) >= _rank(right) else right
+        one.put(key, name, best if best is not None else NONE)
+    if one.facts == other.facts and one.merged == other.merged:
+        return
+    histories = one.histories()
+    histories += [each for each in other.histories() if each not in histories]
+    one.merged = tuple(histories[:_MOST_HISTORIES])
+    one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
+
+
+def _state(path: Path) -> list[tuple[str, str, Value]]:
+    # What rules note on objects, under names that begin with a percent sign.
+    noted = [
+        (key, name, value)
+        for key, fields in path.store.items()
+        for name, value in fields.items()
+        if name[0:1] == "%" or (isinstance(value, Object) and value.qual)
+    ]
+    return sorted(noted, key=lambda each: each[:2])
+
+
+def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
+    """Merge paths that do not differ in anything that rules ask about, and more if there are too many."""
+    if len(paths) < 2:  # noqa: PLR2004 -- nothing to compare
+        return paths
+    kept: list[Path] = []
+    for path in paths:
+        for other in kept:
+            different = _difference(other, path)
+            if all(_is_dull(other.get(*place)) and _is_dull(path.get(*place)) for place in different):
+                _merge(other, path, different)
+                break
+        else:
+            kept.append(path)
+    if len(kept) <= most:
+        return kept
+    by_state: list[tuple[list[tuple[str, str, Value]], Path]] = []
+    for path in kept:
+        state = _state(path)
+        for noted, other in by_state:
+            if noted == state:
+                _merge(other, path, _difference(other, path))
+                break
+        else:
+            by_state.append((state, path))
+    return [path for _, path in by_state[:most]]

@@ -1,0 +1,378 @@
+"""Statements: branches, loops, and what is caught."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from securesmtp._cli.audit.calls import Calls, defaults_key, parameters
+from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of
+from securesmtp._cli.audit.expressions import Arguments, key_of
+from securesmtp._cli.audit.machine import PATCHES, Activation, Snapshot
+from securesmtp._cli.audit.paths import Path, reduce
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, Kind, Object, Unknown, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Elements of a literal sequence that a loop is run for, and paths on which a `try` fails.
+_MOST_ELEMENTS = 4
+_MOST_FAILURES = 6
+_SUPPRESS = {"contextlib.suppress"}
+
+
+class Statements(Calls):
+    """Runs statements."""
+
+    def run_block(self, body: list[ast.stmt], paths: list[Path]) -> list[Path]:
+        """Return the paths after several statements."""
+        for statement in body:
+            if not paths:
+                break
+            paths = reduce([after for path in paths for after in self._run(statement, path)], self.most_paths)
+        return paths
+
+    def _run(self, node: ast.stmt, path: Path) -> list[Path]:
+        self.steps += 1
+        method: Callable[[Any, Path], list[Path]] | None = getattr(self, f"_do_{type(node).__name__.lower()}", None)
+        return [path] if method is None else method(node, path)
+
+    def _watch(self, path: Path) -> Callable[[], None]:
+        """Return what notes, after an expression was run, that it may raise."""
+        if not self.activation.catchers:
+            return lambda: None
+        before, start = path.copy(), len(self.called)
+        catcher = self.activation.catchers[-1]
+        return lambda: catcher.append(Snapshot(before, self.called[start:]))
+
+    # ---------------------------------------------------------------------------------------------------- simple
+
+    def _do_expr(self, node: ast.Expr, path: Path) -> list[Path]:
+        done = self._watch(path)
+        results = self.evaluate(node.value, path)
+        done()
+        return [after for after, _ in results]
+
+    def _do_return(self, node: ast.Return, path: Path) -> list[Path]:
+        done = self._watch(path)
+        self.activation.returns += self.evaluate(node.value, path) if node.value is not None else [(path, NONE)]
+        done()
+        return []
+
+    def _do_raise(self, node: ast.Raise, path: Path) -> list[Path]:
+        done = self._watch(path)
+        if node.exc is not None:
+            self.evaluate(node.exc, path)
+        done()
+        return []
+
+    def _do_assert(self, node: ast.Assert, path: Path) -> list[Path]:
+        done = self._watch(path)
+        results = self.test(node.test, path)
+        done()
+        return [after for after, met in results if met]
+
+    def _do_assign(self, node: ast.Assign, path: Path) -> list[Path]:
+        done = self._watch(path)
+        paths = []
+        for after, value in self.evaluate(node.value, path):
+            for target in node.targets:
+                self.assign(target, value, after)
+            paths.append(after)
+        done()
+        return paths
+
+    def _do_annassign(self, node: ast.AnnAssign, path: Path) -> list[Path]:
+        if node.value is None:
+            return [path]
+        results = self.evaluate(node.value, path)
+        for after, value in results:
+            self.assign(node.target, value, after)
+        return [after for after, _ in results]
+
+    def _do_augassign(self, node: ast.AugAssign, path: Path) -> list[Path]:
+        loaded = ast.copy_location(ast.BinOp(node.target, node.op, node.value), node)
+        results = self.evaluate(loaded, path)
+        for after, value in results:
+            self.assign(node.target, value, after)
+        return [after for after, _ in results]
+
+    def assign(self, target: ast.expr, value: Value, path: Path) -> None:
+        """Bind a target to a value."""
+        match target:
+            case ast.Name(id=name):
+                self.store(name, value, path)
+            case ast.Tuple(elts=targets) | ast.List(elts=targets):
+                for index, each in enumerate(targets):
+                    self.assign(each, self.item(value, f"[{index}]", target, path), path)
+            case ast.Starred(value=inner):
+                self.assign(inner, Unknown(self.site(target)), path)
+            case ast.Attribute(value=inner, attr=name):
+                for after, owner in self.evaluate(inner, path)[:1]:
+                    self.set_member(owner, name, value, target, after)
+            case ast.Subscript(value=inner, slice=index):
+                for after, (owner, at) in self.evaluate_all((inner, index), path)[:1]:
+                    if isinstance(owner, Object | Unknown):
+                        key = owner.key if isinstance(owner, Object) else owner.symbol
+                        after.put(key, key_of(at) or "more", value)
+            case _:
+                pass
+
+    def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
+        """Set an attribute; where that is done is noted beside it."""
+        match owner:
+            case Object(key=key) | Class(key=key):
+                path.put(key, name, value)
+                path.put(key, f"@{name}", Const(None, node))
+            case Unknown(qual=qual) if qual:
+                path.put(PATCHES, f"{qual}.{name}", value)
+            case Unknown(symbol=symbol):
+                path.put(symbol, name, value)
+            case _:
+                pass
+
+    # ------------------------------------------------------------------------------------------------- definitions
+
+    def _do_import(self, node: ast.Import, path: Path) -> list[Path]:
+        for each in node.names:
+            name = each.name if each.asname else each.name.partition(".")[0]
+            self.store(each.asname or name, Unknown(name, Kind.OPTION, name), path)
+        return [path]
+
+    def _do_importfrom(self, node: ast.ImportFrom, path: Path) -> list[Path]:
+        module = "." * node.level + (node.module or "")
+        for each in node.names:
+            exports = {name: names for family in self.families for name, names in family.exports.items()}
+            for name in exports.get(module, ()) if each.name == "*" else (each.name,):
+                qual = f"{module}.{name}"
+                value = path.get(PATCHES, qual) or Unknown(qual, Kind.OPTION, qual)
+                self.store(each.asname or name, value, path)
+        return [path]
+
+    def _do_global(self, node: ast.Global, path: Path) -> list[Path]:
+        self.activation.names.update(node.names)
+        return [path]
+
+    def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, path: Path) -> list[Path]:
+        activation = self.activation
+        is_method = activation.owner is not None and activation.key == activation.owner.key
+        frames = activation.frames if is_method else (*activation.frames, activation.key)
+        function = Function(node, frames, activation.owner if is_method else None)
+        defaults: dict[str, Value] = {}
+        given = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
+        names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)][-len(node.args.defaults) :]
+        names = names if node.args.defaults else []
+        pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        names += [each.arg for each, default in pairs if default is not None]
+        for name, default in zip(names, given, strict=True):
+            for _, value in self.evaluate(default, path)[:1]:
+                defaults[name] = value
+        path.store[defaults_key(node)] = defaults
+        self.store(node.name, function, path)
+        self.made.setdefault(node, (path.copy(), function))
+        return [path]
+
+    _do_asyncfunctiondef = _do_functiondef
+
+    def _do_classdef(self, node: ast.ClassDef, path: Path) -> list[Path]:
+        bases = [value for base in node.bases for _, value in self.evaluate(base, path)[:1]]
+        cls = Class(node, f"class/{self.site(node)}", tuple(bases))
+        outer = self.activation
+        path.store[cls.key] = {}
+        self.activation = Activation(cls.key, (*outer.frames, outer.key), owner=cls, catchers=outer.catchers)
+        try:
+            paths = self.run_block(node.body, [path])
+        finally:
+            self.activation = outer
+        for after in paths:
+            self.store(node.name, cls, after)
+        return paths
+
+    def _do_delete(self, node: ast.Delete, path: Path) -> list[Path]:
+        for target in node.targets:
+            self.assign(target, Unknown(self.site(target)), path)
+        return [path]
+
+    # --------------------------------------------------------------------------------------------------- branches
+
+    def _do_if(self, node: ast.If, path: Path) -> list[Path]:
+        done = self._watch(path)
+        tested = self.test(node.test, path)
+        done()
+        return [
+            after for before, met in tested for after in self.run_block(node.body if met else node.orelse, [before])
+        ]
+
+    def _do_match(self, node: ast.Match, path: Path) -> list[Path]:
+        ended: list[Path] = []
+        going = [path]
+        for case in node.cases:
+            condition = self._case(node.subject, case)
+            tested = [result for before in going for result in self.test(condition, before)]
+            ended += self.run_block(case.body, [after for after, met in tested if met])
+            going = [after for after, met in tested if not met]
+        return ended + going
+
+    @staticmethod
+    def _case(subject: ast.expr, case: ast.match_case) -> ast.expr:
+        match case.pattern:
+            case ast.MatchValue(value=value):
+                condition: ast.expr = ast.Compare(subject, [ast.Eq()], [value])
+            case ast.MatchAs(pattern=None):
+                condition = case.guard or ast.Constant(value=True)
+            case ast.MatchOr(patterns=patterns) if all(isinstance(each, ast.MatchValue) for each in patterns):
+                values: list[ast.expr] = [each.value for each in patterns if isinstance(each, ast.MatchValue)]
+                condition = ast.Compare(subject, [ast.In()], [ast.Tuple(values, ast.Load())])
+            case _:
+                condition = ast.Name("pattern", ast.Load())
+        for each in ast.walk(condition):
+            if not hasattr(each, "lineno"):
+                ast.copy_location(each, case.pattern)
+        return condition
+
+    # ------------------------------------------------------------------------------------------------------ loops
+
+    def enter(self, target: ast.expr, iterable: ast.expr, path: Path) -> list[Path]:
+        """Return the paths on which a loop's target holds what it is given."""
+        paths = []
+        for after, value in self.evaluate(iterable, path):
+            for element in self._elements(value, after):
+                each = after.copy()
+                self.assign(target, element, each)
+                paths.append(each)
+        return paths
+
+    def _elements(self, value: Value, path: Path) -> list[Value]:
+        if isinstance(value, Object) and value.qual == "sequence":
+            items = [item for name, item in path.fields(value.key).items() if name[0] == "["]
+            if items:
+                return items[:_MOST_ELEMENTS]
+        match value:
+            case Object(key=key):
+                return [Unknown(f"{key}[*]", Kind.OPTION)]
+            case Unknown(kind=kind):
+                return [Unknown(f"{value.symbol}[*]", kind)]
+            case _:
+                return [Unknown("[*]")]
+
+    def _do_for(self, node: ast.For | ast.AsyncFor, path: Path) -> list[Path]:
+        done = self._watch(path)
+        begun = self.enter(node.target, node.iter, path.copy())
+        done()
+        self.activation.loops.append(([], []))
+        paths = self.run_block(node.body, begun)
+        left, again = self.activation.loops.pop()
+        after = reduce([*paths, *again, path], self.most_paths)
+        return left + self.run_block(node.orelse, after)
+
+    _do_asyncfor = _do_for
+
+    def _do_while(self, node: ast.While, path: Path) -> list[Path]:
+        done = self._watch(path)
+        tested = self.test(node.test, path)
+        done()
+        self.activation.loops.append(([], []))
+        paths = self.run_block(node.body, [after for after, met in tested if met])
+        left, again = self.activation.loops.pop()
+        after = [each for each, met in tested if not met]
+        if not (isinstance(node.test, ast.Constant) and node.test.value):
+            after += [*paths, *again]
+        return left + self.run_block(node.orelse, reduce(after, self.most_paths))
+
+    def _do_break(self, _node: ast.Break, path: Path) -> list[Path]:
+        self.activation.loops[-1][0].append(path)
+        return []
+
+    def _do_continue(self, _node: ast.Continue, path: Path) -> list[Path]:
+        self.activation.loops[-1][1].append(path)
+        return []
+
+    # --------------------------------------------------------------------------------------------- with and try
+
+    def _do_with(self, node: ast.With | ast.AsyncWith, path: Path) -> list[Path]:
+        paths = [path]
+        suppressed: list[ast.expr] | None = None
+        for item in node.items:
+            going = []
+            for before in paths:
+                done = self._watch(before)
+                for after, value in self.evaluate(item.context_expr, before):
+                    if isinstance(value, Unknown) and value.symbol.startswith("contextlib.suppress@"):
+                        suppressed = item.context_expr.args if isinstance(item.context_expr, ast.Call) else []
+                    for end, entered in self._entered(value, item.context_expr, after):
+                        if item.optional_vars is not None:
+                            self.assign(item.optional_vars, entered, end)
+                        going.append(end)
+                done()
+            paths = going
+        if suppressed is not None:
+            kind = ast.Tuple(suppressed, ast.Load())
+            handler = ast.copy_location(ast.ExceptHandler(kind, None, []), node)
+            return [after for each in paths for after in self._try(node.body, [handler], [], each)]
+        return self.run_block(node.body, paths)
+
+    _do_asyncwith = _do_with
+
+    def _entered(self, value: Value, node: ast.expr, path: Path) -> list[tuple[Path, Value]]:
+        if isinstance(value, Object) and value.owner is not None:
+            enter = self.class_member(value.owner, "__enter__", path, value) or self.class_member(
+                value.owner, "__aenter__", path, value
+            )
+            if enter is not None:
+                return self.call(enter, Arguments(node), path)
+        return [(path, value)]
+
+    def _do_try(self, node: ast.Try, path: Path) -> list[Path]:
+        paths = self._try(node.body, node.handlers, node.orelse, path)
+        return self.run_block(node.finalbody, paths)
+
+    _do_trystar = _do_try
+
+    def _try(
+        self, body: list[ast.stmt], handlers: list[ast.ExceptHandler], orelse: list[ast.stmt], path: Path
+    ) -> list[Path]:
+        snapshots: list[Snapshot] = []
+        catchers = self.activation.catchers
+        catchers.append(snapshots)
+        try:
+            paths = self.run_block(body, [path])
+        finally:
+            catchers.pop()
+        ended = self.run_block(orelse, paths)
+        is_propagated = True
+        for handler in handlers:
+            names = exceptions_of(handler.type, self, path)
+            is_propagated = is_propagated and not names & EVERYTHING
+            failed = reduce(
+                [each for snapshot in snapshots for each in caught(names, snapshot, snapshots)], _MOST_FAILURES
+            )
+            for each in failed:
+                if handler.name is not None:
+                    self.store(handler.name, Unknown(self.site(handler)), each)
+            ended += self.run_block(handler.body, failed)
+        if catchers and is_propagated:
+            catchers[-1].extend(snapshots)
+        return reduce(ended, self.most_paths)
+
+
+def entry_frame(machine: Statements, function: Function, path: Path) -> dict[str, Value]:
+    """Return the frame of a function that anybody may call."""
+    node = function.node
+    defaults = path.fields(defaults_key(node))
+    name = node.name if not isinstance(node, ast.Lambda) else "lambda"
+    frame: dict[str, Value] = {}
+    for index, parameter in enumerate(parameters(node)):
+        if index == 0 and function.receiver is not None:
+            frame[parameter.arg] = function.receiver
+            continue
+        symbol = f"{name}.{parameter.arg}"
+        value: Value = Unknown(symbol, Kind.OPTION, default=defaults.get(parameter.arg))
+        if parameter.annotation is not None:
+            for _, annotation in machine.evaluate(parameter.annotation, path.copy())[:1]:
+                if isinstance(annotation, Unknown) and annotation.qual in machine.annotated:
+                    value = Object(symbol, f"{annotation.qual}()", node=parameter)
+        frame[parameter.arg] = value
+    for more in (node.args.vararg, node.args.kwarg):
+        if more is not None:
+            frame[more.arg] = Unknown(f"{name}.{more.arg}", Kind.OPTION)
+    return frame

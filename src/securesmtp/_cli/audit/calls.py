@@ -142,7 +142,7 @@ class Calls(Conditions):
         for after in reduce([after for after, _ in results], self.most_paths):
             value = after.get(activation.key, "return") or NONE
             if not keeps_frame:
-                del after.store[activation.key]
+                after.store.pop(activation.key, None)
             ends.append((after, value))
         return ends
 

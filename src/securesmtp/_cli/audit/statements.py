@@ -169,7 +169,8 @@ class Statements(Calls):
                 defaults[name] = value
         path.store[defaults_key(node)] = defaults
         self.store(node.name, function, path)
-        self.made.setdefault(node, (path.copy(), function))
+        if node not in self.made:
+            self.made[node] = (path if len(frames) == 1 else path.copy(), function)
         return [path]
 
     _do_asyncfunctiondef = _do_functiondef

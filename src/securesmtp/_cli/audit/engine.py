@@ -17,6 +17,7 @@ from securesmtp._cli.audit.judge import Notes
 from securesmtp._cli.audit.machine import MODULE, Activation
 from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.registry import FAMILIES
+from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
 from securesmtp._cli.audit.statements import Statements, entry_frame
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
@@ -58,6 +59,7 @@ class _Program(Statements):
 
     def check(self, tree: ast.Module) -> None:
         """Run everything in it."""
+        self._relevant = relevant(tree, self.families)
         first = ends = self._run_main(tree)
         notes = self.notes
         left: list[Path] = []
@@ -88,12 +90,12 @@ class _Program(Statements):
     def _run_all(self, ends: list[Path]) -> list[Path]:
         left: list[Path] = []
         for value in list(ends[0].fields(MODULE).values()):
-            if isinstance(value, Class):
+            if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
         for node, (path, function) in list(self.made.items()):
             is_inner = len(function.frames) > 1
             is_own = is_inner or (isinstance(node, ast.FunctionDef) and node.name.startswith("_"))
-            if function.owner is None and not (is_own and node in self.ran):
+            if function.owner is None and node in self._relevant and not (is_own and node in self.ran):
                 left += self._enter(function, [path] if is_inner else ends)
         return left
 
@@ -112,7 +114,7 @@ class _Program(Statements):
         left = list(paths)
         for each in cls.lineage():
             for name, value in ends[0].fields(each.key).items():
-                if isinstance(value, Function) and name != "__init__":
+                if isinstance(value, Function) and name != "__init__" and value.node in self._relevant:
                     kinds = decorators(value.node)
                     receiver = None if "staticmethod" in kinds else cls if "classmethod" in kinds else instance
                     left += self._enter(Function(value.node, value.frames, value.owner, receiver), paths)
@@ -121,6 +123,7 @@ class _Program(Statements):
     def _enter(self, function: Function, paths: list[Path]) -> list[Path]:
         """Call a function as anybody may call it, on several paths, and return the paths on which it ends."""
         key = f"entry/{function.node.lineno}.{function.node.col_offset}"
+        self.started = self.steps
         self.ran.add(function.node)
         self.active = [function.node]
         ends: list[Path] = []

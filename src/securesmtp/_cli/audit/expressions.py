@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from securesmtp._cli.audit.machine import MOST_STEPS, PATCHES, Machine, Results
+from securesmtp._cli.audit.machine import MOST_STEPS_OF_A_FILE, PATCHES, Machine, Results
 from securesmtp._cli.audit.source import NotCheckedError
 from securesmtp._cli.audit.values import (
     Class,
@@ -87,7 +87,7 @@ class Expressions(Machine):
     def evaluate(self, node: ast.expr, path: Path) -> Results:
         """Return the paths after an expression, each with its value."""
         self.steps += 1
-        if self.steps > MOST_STEPS * 10:
+        if self.steps > MOST_STEPS_OF_A_FILE:
             raise NotCheckedError("has too many paths to check")
         method: Callable[[Any, Path], Results] | None = getattr(self, f"_on_{type(node).__name__.lower()}", None)
         if method is not None:

@@ -21,8 +21,10 @@ Results = list[tuple[Path, Value]]
 MODULE: Final = "module"
 # Attributes that code set on other modules, such as `ssl.create_default_context = …`.
 PATCHES: Final = "patches"
-# Beyond the first, calls are no longer followed and branches merge at once; each takes about a second.
-MOST_STEPS: Final = 120_000
+# For one function: beyond them calls are no longer followed, and most branches merge at once.
+MOST_STEPS: Final = 20_000
+# For one file: beyond them it is not checked.
+MOST_STEPS_OF_A_FILE: Final = 2_000_000
 MOST_DEPTH: Final = 6
 
 
@@ -82,6 +84,8 @@ class Machine:
         self.activation = Activation(MODULE)
         self.active: list[FunctionNode] = []
         self.steps = 0
+        # The steps before the function that is run.
+        self.started = 0
         # Options of a command line by the attribute that holds them, with their defaults.
         self.options: dict[str, Value] = {}
         # Each function that was made, with a path on which it was; and those that were run.
@@ -98,8 +102,8 @@ class Machine:
 
     @property
     def is_tired(self) -> bool:
-        """Whether the file takes too long to follow each path."""
-        return self.steps > MOST_STEPS
+        """Whether this function takes too long to follow each path."""
+        return self.steps - self.started > MOST_STEPS
 
     @property
     def most_paths(self) -> int:

@@ -137,14 +137,21 @@ def _is_dull(value: Value | None) -> bool:
     return isinstance(value, Unknown) and value.kind is Kind.OTHER and not value.qual and value.receiver is None
 
 
-def _difference(one: Path, other: Path) -> list[tuple[str, str]]:
+def _difference(one: Path, other: Path, *, is_dull: bool) -> list[tuple[str, str]] | None:
+    """Return the fields that differ; with *is_dull*, None if a rule may ask about one of them."""
     different: list[tuple[str, str]] = []
     is_alike = one.base is other.base
     for key in one.store.keys() | other.store.keys() if is_alike else one.keys() | other.keys():
         left, right = one.fields(key), other.fields(key)
         if left is right or left == right:
             continue
-        different += [(key, name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)]
+        for name in left.keys() | right.keys():
+            mine, others = left.get(name), right.get(name)
+            if mine is others or mine == others:
+                continue
+            if is_dull and not (_is_dull(mine) and _is_dull(others)):
+                return None
+            different.append((key, name))
     return different
 
 
@@ -194,8 +201,8 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
     kept: list[Path] = []
     for path in paths:
         for other in kept:
-            different = _difference(other, path)
-            if all(_is_dull(other.get(*place)) and _is_dull(path.get(*place)) for place in different):
+            different = _difference(other, path, is_dull=True)
+            if different is not None:
                 _merge(other, path, different)
                 break
         else:
@@ -207,7 +214,7 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
         state = _state(path)
         for noted, other in by_state:
             if noted == state:
-                _merge(other, path, _difference(other, path))
+                _merge(other, path, _difference(other, path, is_dull=False) or [])
                 break
         else:
             by_state.append((state, path))

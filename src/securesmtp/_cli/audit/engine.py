@@ -130,7 +130,7 @@ class _Program(Statements):
         for begun in paths:
             begun.settle()
             path = begun.copy()
-            for client in self._secured & path.keys():
+            for client in self._secured & path.places():
                 path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
@@ -153,7 +153,7 @@ def _clients(path: Path) -> dict[tuple[str, str], Object]:
     """Return the clients that several functions can reach."""
     return {
         (key, name): value
-        for key in path.keys()
+        for key in path.places()
         if _is_shared(key)
         for name, value in path.fields(key).items()
         if isinstance(value, Object) and path.get(value.key, "%tls") is not None
@@ -179,7 +179,7 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
     found = list(variants.values())
     for variant in found:
         for path in left:
-            for key in [key for key in path.keys() if _is_shared(key)]:
+            for key in [key for key in path.places() if _is_shared(key)]:
                 _complete(variant, path, key)
     return found[:_MOST_STATES]
 
@@ -191,5 +191,5 @@ def _complete(path: Path, other: Path, key: str) -> None:
         is_better = known == NONE and value != NONE
         if known is None or is_better:
             path.put(key, name, value)
-            if isinstance(value, Object) and value.key not in path.keys():
+            if isinstance(value, Object) and value.key not in path.places():
                 path.store[value.key] = other.fields(value.key)

@@ -22,7 +22,7 @@ MODULE: Final = "module"
 # Attributes that code set on other modules, such as `ssl.create_default_context = …`.
 PATCHES: Final = "patches"
 # For one function: beyond them calls are no longer followed, and most branches merge at once.
-MOST_STEPS: Final = 20_000
+MOST_STEPS: Final = 4_000
 # For one file: beyond them it is not checked.
 MOST_STEPS_OF_A_FILE: Final = 2_000_000
 MOST_DEPTH: Final = 6

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ast
 
 # More paths than these are merged, so that a function with many branches takes no time that doubles with each.
-MOST_PATHS = 16
+MOST_PATHS = 8
 _MOST_HISTORIES = 8
 
 Key = tuple[str, str, object]
@@ -57,7 +57,7 @@ class Path:
         if self.store:
             self.base, self.store = {**self.base, **self.store}, {}
 
-    def keys(self) -> set[str]:
+    def places(self) -> set[str]:
         """Return the keys of all frames and objects."""
         return self.store.keys() | self.base.keys()
 
@@ -141,7 +141,7 @@ def _difference(one: Path, other: Path, *, is_dull: bool) -> list[tuple[str, str
     """Return the fields that differ; with *is_dull*, None if a rule may ask about one of them."""
     different: list[tuple[str, str]] = []
     is_alike = one.base is other.base
-    for key in one.store.keys() | other.store.keys() if is_alike else one.keys() | other.keys():
+    for key in one.store.keys() | other.store.keys() if is_alike else one.places() | other.places():
         left, right = one.fields(key), other.fields(key)
         if left is right or left == right:
             continue

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from securesmtp._cli.audit.families import Family
 
 # Methods of clients with names that everything has. A function that calls only them can hardly break a rule.
@@ -70,6 +69,8 @@ def relevant(tree: ast.Module, families: tuple[Family, ...]) -> set[ast.AST]:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign)
     ]
+    # A name that many classes define, such as `close`, says nothing.
+    often = {name for name, times in Counter(name for *_, names in definitions for name in names).items() if times > 2}  # noqa: PLR2004
     found = set[ast.AST]()
     before = -1
     while before != len(found):
@@ -77,11 +78,11 @@ def relevant(tree: ast.Module, families: tuple[Family, ...]) -> set[ast.AST]:
         for node, mentioned, defined in definitions:
             if node not in found and mentioned & names:
                 found.add(node)
-                names |= {name for name in defined if not name.startswith("__")}
+                names |= {name for name in defined if not name.startswith("__") and name not in often}
     return found
 
 
-def _defines(node: ast.AST) -> Iterable[str]:
+def _defines(node: ast.AST) -> list[str]:
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [name]

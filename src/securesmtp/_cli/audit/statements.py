@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.calls import Calls, defaults_key, parameters
-from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of
+from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of, starts_of
 from securesmtp._cli.audit.expressions import Arguments, key_of
 from securesmtp._cli.audit.machine import PATCHES, Activation, Snapshot
 from securesmtp._cli.audit.paths import Path, reduce
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Elements of a literal sequence that a loop is run for, and paths on which a `try` fails.
 _MOST_ELEMENTS = 4
 _MOST_FAILURES = 6
+_MOST_SNAPSHOTS = 24
 _SUPPRESS = {"contextlib.suppress"}
 
 
@@ -341,11 +342,14 @@ class Statements(Calls):
             catchers.pop()
         ended = self.run_block(orelse, paths)
         is_propagated = True
+        starts = starts_of(snapshots)
+        if len(snapshots) > _MOST_SNAPSHOTS:
+            snapshots = [each for each in snapshots if starts_of([each])] + snapshots[:: len(snapshots) // 8]
         for handler in handlers:
             names = exceptions_of(handler.type, self, path)
             is_propagated = is_propagated and not names & EVERYTHING
             failed = reduce(
-                [each for snapshot in snapshots for each in caught(names, snapshot, snapshots)], _MOST_FAILURES
+                [each for snapshot in snapshots for each in caught(names, snapshot, starts)], _MOST_FAILURES
             )
             for each in failed:
                 if handler.name is not None:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from securesmtp._cli.audit.expressions import decorators
+from securesmtp._cli.audit.arguments import decorators
+from securesmtp._cli.audit.definitions import entry_frame
 from securesmtp._cli.audit.judge import Notes
-from securesmtp._cli.audit.machine import MODULE, Activation
+from securesmtp._cli.audit.machine import MODULE, Activation, Known
 from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
-from securesmtp._cli.audit.statements import Statements, entry_frame
+from securesmtp._cli.audit.statements import Statements
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
 
 if TYPE_CHECKING:
@@ -48,14 +49,27 @@ def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES
     if not is_relevant(data, families):
         return []
     try:
-        _Program(families, notes).check(tree)
+        program = _Program(_known(families), notes)
+        program.families = families
+        program.check(tree)
     except RecursionError:
         raise NotCheckedError("too deeply nested to check") from None
     return notes.findings()
 
 
+def _known(families: tuple[Family, ...]) -> Known:
+    return Known(
+        {name: handler for family in families for name, handler in family.handlers().items()},
+        {name: base for family in families for name, base in family.bases.items()},
+        {name: names for family in families for name, names in family.exports.items()},
+        frozenset(name for family in families for name in family.annotated),
+    )
+
+
 class _Program(Statements):
     """One file."""
+
+    families: tuple[Family, ...] = ()
 
     def check(self, tree: ast.Module) -> None:
         """Run everything in it."""

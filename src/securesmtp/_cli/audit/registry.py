@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit.rules_retries import RetriesFamily
-from securesmtp._cli.audit.rules_smtplib import SmtplibFamily
+from securesmtp._cli.audit.clients import SmtplibFamily
+from securesmtp._cli.audit.retries import RetriesFamily
 from securesmtp._cli.audit.rules_ssl import SSLFamily
 
 if TYPE_CHECKING:

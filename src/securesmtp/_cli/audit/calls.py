@@ -142,7 +142,7 @@ class Calls(Conditions):
         for after in reduce([after for after, _ in results], self.most_paths):
             value = after.get(activation.key, "return") or NONE
             if not keeps_frame:
-                del after.store[activation.key]
+                after.store.pop(activation.key, None)
             ends.append((after, value))
         return ends
 
@@ -222,6 +222,8 @@ class Calls(Conditions):
 
     def call_external(self, callee: Unknown, arguments: Arguments, path: Path) -> Results:
         """Give a call of something outside the file to the rules."""
+        if not callee.qual and isinstance(callee.default, Unknown | Function | Class):
+            return self.call(callee.default, arguments, path)
         special: Callable[[Unknown, Arguments, Path], Results | None] | None
         special = Externals(self).special(callee)
         if special is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from typing import TYPE_CHECKING
 
-from securesmtp._cli.audit.values import Const, Object
+from securesmtp._cli.audit.values import Class, Const, Object, Unknown, Value
 
 if TYPE_CHECKING:
-    from securesmtp._cli.audit.machine import Snapshot
+    import ast
+
+    from securesmtp._cli.audit.machine import Machine, Snapshot
     from securesmtp._cli.audit.paths import Path
 
 EVERYTHING = {"", "BaseException", "Exception"}
@@ -28,22 +29,27 @@ _LOGIN_ONLY = {"SMTPAuthenticationError"}
 _SEND_ONLY = {"SMTPRecipientsRefused", "SMTPSenderRefused", "SMTPDataError"}
 
 
-def names_of(node: ast.expr | None) -> set[str]:
+def exceptions_of(node: ast.expr | None, machine: Machine, path: Path) -> set[str]:
     """Return the last names of the exceptions that a handler catches; an empty name for all of them."""
-    match node:
-        case None:
-            return {""}
-        case ast.Tuple(elts=elements):
-            return {name for element in elements for name in names_of(element)}
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return {name}
+    if node is None:
+        return {""}
+    return {name for after, value in machine.evaluate(node, path.copy())[:1] for name in _names(value, after)}
+
+
+def _names(value: Value, path: Path) -> set[str]:
+    match value:
+        case Unknown(qual=qual, symbol=symbol):
+            return {(qual or symbol).rpartition(".")[2].removeprefix("name:")}
+        case Class(node=node):
+            return {node.name}
+        case Object(qual="sequence", key=key):
+            return {name for each in path.fields(key).values() for name in _names(each, path)}
         case _:
             return set()
 
 
-def caught(handler: ast.ExceptHandler, snapshot: Snapshot, snapshots: list[Snapshot]) -> list[Path]:
-    """Return the path on which a handler begins, if it catches what a statement may raise, of those of its `try`."""
-    names = names_of(handler.type)
+def caught(names: set[str], snapshot: Snapshot, snapshots: list[Snapshot]) -> list[Path]:
+    """Return the path on which a handler of *names* begins, if it catches what a statement of its `try` may raise."""
     called = {qual.rpartition(".")[2] for qual, _, _ in snapshot.cause}
     if names <= _LOGIN_ONLY and not called & {"login", "auth"}:
         return []

@@ -73,6 +73,13 @@ class Conditions(Expressions):
                 return self._test_all(node, path)
             case ast.Compare(ops=[comparison], comparators=[right]):
                 return self._test_comparison(node, comparison, right, path)
+            case ast.Compare():
+                operands = self.evaluate_all((node.left, *node.comparators), path)
+                return [
+                    result
+                    for after, values in operands
+                    for result in self.test_value(Unknown(self.site(node), kind_of(values)), node, after)
+                ]
             case _:
                 return [
                     result

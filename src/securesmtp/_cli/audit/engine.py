@@ -58,7 +58,7 @@ class _Program(Statements):
 
     def check(self, tree: ast.Module) -> None:
         """Run everything in it."""
-        ends = self._run_main(tree)
+        first = ends = self._run_main(tree)
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
@@ -69,7 +69,7 @@ class _Program(Statements):
             variants = _variants(ends, left)
             if not variants:
                 break
-            ends = variants
+            ends = [*first, *variants]
         self.notes = notes
         self._run_all(ends)
         for family in self.families:
@@ -101,11 +101,13 @@ class _Program(Statements):
         base = cls.external_base
         instance = Object(f"instance/{cls.key}", f"{base}()" if base else "", cls, cls.node)
         start = self.class_member(cls, "__init__", ends[0], instance)
-        paths = self._enter(start, ends) if isinstance(start, Function) else []
-        paths = paths or [end.copy() for end in ends]
-        for path in paths:
-            for end in ends:
+        paths: list[Path] = []
+        for end in ends:
+            made = self._enter(start, [end]) if isinstance(start, Function) else []
+            made = made or [end.copy()]
+            for path in made:
                 _complete(path, end, instance.key)
+            paths += made
         paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
         left = list(paths)
         for each in cls.lineage():
@@ -123,15 +125,16 @@ class _Program(Statements):
         self.active = [function.node]
         ends: list[Path] = []
         for begun in paths:
+            begun.settle()
             path = begun.copy()
-            for client in self._secured & path.store.keys():
+            for client in self._secured & path.keys():
                 path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
             path.store[key] = entry_frame(self, function, path)
             ends += [after for after, _ in self._body(function.node, path)]
             for qual, receiver, _ in self.called[start:]:
-                if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.store:
+                if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.base:
                     self._secured.add(receiver.key)
         self.active = []
         self.activation = Activation(MODULE)
@@ -147,9 +150,9 @@ def _clients(path: Path) -> dict[tuple[str, str], Object]:
     """Return the clients that several functions can reach."""
     return {
         (key, name): value
-        for key, fields in path.store.items()
+        for key in path.keys()
         if _is_shared(key)
-        for name, value in fields.items()
+        for name, value in path.fields(key).items()
         if isinstance(value, Object) and path.get(value.key, "%tls") is not None
     }
 
@@ -173,7 +176,7 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
     found = list(variants.values())
     for variant in found:
         for path in left:
-            for key in [key for key in path.store if _is_shared(key)]:
+            for key in [key for key in path.keys() if _is_shared(key)]:
                 _complete(variant, path, key)
     return found[:_MOST_STATES]
 
@@ -185,5 +188,5 @@ def _complete(path: Path, other: Path, key: str) -> None:
         is_better = known == NONE and value != NONE
         if known is None or is_better:
             path.put(key, name, value)
-            if isinstance(value, Object) and value.key not in path.store:
+            if isinstance(value, Object) and value.key not in path.keys():
                 path.store[value.key] = other.fields(value.key)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from securesmtp._cli.audit.machine import PATCHES, Machine, Results
+from securesmtp._cli.audit.machine import MOST_STEPS, PATCHES, Machine, Results
+from securesmtp._cli.audit.source import NotCheckedError
 from securesmtp._cli.audit.values import (
     Class,
     Const,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # A longer text is no password, no host and no command.
 _LONGEST_TEXT = 2_000
+# On how many paths one expression is followed.
+_MOST_RESULTS = 32
 
 
 def decorators(node: ast.AST) -> set[str]:
@@ -84,6 +87,8 @@ class Expressions(Machine):
     def evaluate(self, node: ast.expr, path: Path) -> Results:
         """Return the paths after an expression, each with its value."""
         self.steps += 1
+        if self.steps > MOST_STEPS * 10:
+            raise NotCheckedError("has too many paths to check")
         method: Callable[[Any, Path], Results] | None = getattr(self, f"_on_{type(node).__name__.lower()}", None)
         if method is not None:
             return method(node, path)
@@ -98,7 +103,7 @@ class Expressions(Machine):
         for node in nodes:
             results = [
                 (after, [*values, value]) for before, values in results for after, value in self.evaluate(node, before)
-            ]
+            ][:_MOST_RESULTS]
         return results
 
     def test(self, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:

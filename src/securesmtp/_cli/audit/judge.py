@@ -37,6 +37,7 @@ class Observation:
     What a call does on one path.
 
     Attributes:
+        topic: What is observed, such as ``context``.
         sink: The call. What it does on other paths is compared.
         rule: The rule that it breaks if it is bad.
         is_bad: Whether it breaks the rule on this path.
@@ -49,6 +50,7 @@ class Observation:
         alternatives: The rules for code that is secure on other paths; None to lower the level of `rule`.
     """
 
+    topic: str
     sink: ast.AST
     rule: Rule
     is_bad: bool
@@ -100,7 +102,7 @@ class Notes:
         good = [each for each in observations if not each.is_bad]
         for each in observations:
             if each.is_bad:
-                alike = [other for other in good if other.alternatives is each.alternatives]
+                alike = [other for other in good if other.topic == each.topic]
                 same = [other for other in alike if other.sink is each.sink]
                 family = alike if each.alternatives is not None else []
                 self._judge(each, same, family)

@@ -106,6 +106,10 @@ class Machine:
         """How many paths are followed."""
         return 2 if self.is_tired else MOST_PATHS
 
+    def evaluate(self, node: ast.expr, path: Path) -> Results:
+        """Return the paths after an expression, each with its value."""
+        raise NotImplementedError
+
     def test_value(self, value: Value, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:
         """Return the paths on which a value is true and is false."""
         raise NotImplementedError

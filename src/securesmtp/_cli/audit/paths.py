@@ -41,14 +41,25 @@ class Fact:
 class Path:
     """One path: fields by frame or object, and the conditions that were met. The inner dictionaries never change."""
 
+    # What changed since the path was settled last; `base` never changes, so that copies share it.
     store: dict[str, dict[str, Value]] = field(default_factory=dict)
     facts: dict[Key, Fact] = field(default_factory=dict)
     # The conditions of each path that was merged into this one.
     merged: tuple[dict[Key, Fact], ...] = ()
+    base: dict[str, dict[str, Value]] = field(default_factory=dict)
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
-        return Path(self.store.copy(), self.facts.copy(), self.merged)
+        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base)
+
+    def settle(self) -> None:
+        """Make copies of this path cheap."""
+        if self.store:
+            self.base, self.store = {**self.base, **self.store}, {}
+
+    def keys(self) -> set[str]:
+        """Return the keys of all frames and objects."""
+        return self.store.keys() | self.base.keys()
 
     def histories(self) -> list[dict[Key, Fact]]:
         """Return the conditions that were met, for each of the paths that are one here."""
@@ -56,16 +67,16 @@ class Path:
 
     def get(self, key: str, name: str) -> Value | None:
         """Return a field; None if it has no value."""
-        fields = self.store.get(key)
-        return None if fields is None else fields.get(name)
+        return self.fields(key).get(name)
 
     def put(self, key: str, name: str, value: Value) -> None:
         """Set a field."""
-        self.store[key] = {**self.store.get(key, {}), name: value}
+        self.store[key] = {**self.fields(key), name: value}
 
     def fields(self, key: str) -> dict[str, Value]:
         """Return all fields of a frame or an object."""
-        return self.store.get(key, {})
+        fields = self.store.get(key)
+        return self.base.get(key, {}) if fields is None else fields
 
     # ------------------------------------------------------------------------------------------------ conditions
 
@@ -128,8 +139,9 @@ def _is_dull(value: Value | None) -> bool:
 
 def _difference(one: Path, other: Path) -> list[tuple[str, str]]:
     different: list[tuple[str, str]] = []
-    for key in one.store.keys() | other.store.keys():
-        left, right = one.store.get(key, {}), other.store.get(key, {})
+    is_alike = one.base is other.base
+    for key in one.store.keys() | other.store.keys() if is_alike else one.keys() | other.keys():
+        left, right = one.fields(key), other.fields(key)
         if left is right or left == right:
             continue
         different += [(key, name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)]

@@ -80,18 +80,20 @@ def check_command(call: Call, command: Value) -> None:
 
 def check_debug(call: Call) -> None:
     """Observe whether a login is printed."""
-    level = call.get("%debug")
-    noted = call.get("%debugging")
-    if level is None or not isinstance(noted, Const) or noted.node is None:
+    level = call.get("debuglevel")
+    noted = call.get("@debuglevel")
+    if level is None:
         return
+    where = noted.node if isinstance(noted, Const) and noted.node is not None else call.node
     for path, is_on in call.machine.test_value(level, call.node, call.path.copy()):
         call.notes.observe(
             path,
             Observation(
-                sink=noted.node,
+                topic="debug",
+                sink=call.node,
                 rule=DEBUG,
                 is_bad=is_on,
-                where=noted.node,
+                where=where,
                 message="set_debuglevel() before a login prints the password in base64",
             ),
         )

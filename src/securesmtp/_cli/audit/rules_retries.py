@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit.catching import names_of
+from securesmtp._cli.audit.catching import exceptions_of
 from securesmtp._cli.audit.findings import Level, Rule
 from securesmtp._cli.audit.values import Unknown
 
@@ -202,7 +202,7 @@ class _Search:
             return
         left: set[str] = set()
         for handler in node.handlers:
-            names = (names_of(handler.type) & _LOST) - left
+            names = (exceptions_of(handler.type, self.machine, self.path) & _LOST) - left
             if "SMTPServerDisconnected" in left:
                 names -= {"SMTPException"}
             if not names:
@@ -261,18 +261,30 @@ class _Search:
             given = keywords.get(name)
             if given is None and call is not None and 0 <= position < len(call.args):
                 given = call.args[position]
-        names = {"Exception"} if given is None else _mentioned(given)
+        names = {"Exception"} if given is None else self._mentioned(given)
         if names & _LOST:
             what = ", ".join(sorted(names & _LOST))
             self.machine.notes.report(DECORATOR, node, f"the message is sent again after {what}, and may arrive twice")
+
+    def _mentioned(self, node: ast.expr) -> set[str]:
+        """Return the exceptions that an expression names; `retry_if_exception_type()` alone means all."""
+        found = set[str]()
+        for each in ast.walk(node):
+            if isinstance(each, ast.Attribute | ast.Name):
+                found |= exceptions_of(each, self.machine, self.path)
+        if isinstance(node, ast.Call) and not node.args and not node.keywords and "retry_if_exception_type" in found:
+            found.add("Exception")
+        if any(name.startswith(("retry_if_not", "retry_unless")) for name in found):
+            return set()
+        return found
 
     def _class(self, cls: ast.ClassDef) -> None:
         if not any(node in self.sending for node in cls.body):
             return
         for node in cls.body:
             match node:
-                case ast.Assign(targets=[ast.Name(id="autoretry_for")], value=value) if _mentioned(value) & _LOST:
-                    what = ", ".join(sorted(_mentioned(value) & _LOST))
+                case ast.Assign(targets=[ast.Name(id="autoretry_for")], value=value) if self._mentioned(value) & _LOST:
+                    what = ", ".join(sorted(self._mentioned(value) & _LOST))
                     message = f"the message is sent again after {what}, and may arrive twice"
                     self.machine.notes.report(DECORATOR, node, message)
                 case _:
@@ -305,14 +317,3 @@ def _continues(body: list[ast.stmt]) -> bool:
 
 def _arguments(node: ast.Call) -> str:
     return ast.dump(ast.Tuple([*node.args, *(each.value for each in node.keywords)], ast.Load()))
-
-
-def _mentioned(node: ast.expr) -> set[str]:
-    """Return the exceptions that an expression names; `retry_if_exception_type()` alone means all."""
-    found = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
-    found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    if isinstance(node, ast.Call) and not node.args and not node.keywords and "retry_if_exception_type" in found:
-        found.add("Exception")
-    if any(name.startswith(("retry_if_not", "retry_unless")) for name in found):
-        return set()
-    return found

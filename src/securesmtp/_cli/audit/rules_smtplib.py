@@ -130,7 +130,7 @@ def _client(call: Call) -> Object:
     made = call.make(f"{call.qual}()")
     path = call.path
     host = call.argument(0, "host")
-    for name, value in (("%tls", _PLAIN), ("%debug", NONE), ("%failed", NONE), ("%host", host or NONE)):
+    for name, value in (("%tls", _PLAIN), ("debuglevel", NONE), ("%failed", NONE), ("%host", host or NONE)):
         path.put(made.key, name, value)
     if call.arguments.has_more and host is None:
         path.put(made.key, "%host", Unknown(f"{made.key}.host"))
@@ -192,6 +192,7 @@ def _observe_context(call: Call, client: Value, path: Path, verdict: Verdict, mi
     call.notes.observe(
         path,
         Observation(
+            topic="context",
             sink=call.node,
             rule=verdict.rule or missing,
             is_bad=is_bad,
@@ -250,6 +251,7 @@ def _observe(call: Call, rule: Rule, message: str) -> None:
     call.notes.observe(
         path,
         Observation(
+            topic="tls",
             sink=call.node,
             rule=rule,
             is_bad=state == _PLAIN and not is_local,
@@ -292,8 +294,8 @@ def _command(call: Call) -> None:
 
 
 def _debug(call: Call) -> None:
-    call.put("%debug", call.argument(0, "debuglevel") or NONE)
-    call.put("%debugging", Const(None, call.node))
+    call.put("debuglevel", call.argument(0, "debuglevel") or NONE)
+    call.put("@debuglevel", Const(None, call.node))
 
 
 class SmtplibFamily:

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.calls import Calls, defaults_key, parameters
-from securesmtp._cli.audit.catching import caught, names_of
+from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of
 from securesmtp._cli.audit.expressions import Arguments, key_of
 from securesmtp._cli.audit.machine import PATCHES, Activation, Snapshot
 from securesmtp._cli.audit.paths import Path, reduce
@@ -169,7 +169,8 @@ class Statements(Calls):
                 defaults[name] = value
         path.store[defaults_key(node)] = defaults
         self.store(node.name, function, path)
-        self.made.setdefault(node, (path.copy(), function))
+        if node not in self.made:
+            self.made[node] = (path if len(frames) == 1 else path.copy(), function)
         return [path]
 
     _do_asyncfunctiondef = _do_functiondef
@@ -339,15 +340,18 @@ class Statements(Calls):
         finally:
             catchers.pop()
         ended = self.run_block(orelse, paths)
+        is_propagated = True
         for handler in handlers:
+            names = exceptions_of(handler.type, self, path)
+            is_propagated = is_propagated and not names & EVERYTHING
             failed = reduce(
-                [each for snapshot in snapshots for each in caught(handler, snapshot, snapshots)], _MOST_FAILURES
+                [each for snapshot in snapshots for each in caught(names, snapshot, snapshots)], _MOST_FAILURES
             )
             for each in failed:
                 if handler.name is not None:
                     self.store(handler.name, Unknown(self.site(handler)), each)
             ended += self.run_block(handler.body, failed)
-        if catchers and not any(names_of(handler.type) & {"", "Exception", "BaseException"} for handler in handlers):
+        if catchers and is_propagated:
             catchers[-1].extend(snapshots)
         return reduce(ended, self.most_paths)
 

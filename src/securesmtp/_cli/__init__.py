@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "check": ("securesmtp._cli.check", "cli", "Check a mail server: connect, verify, log in, send nothing."),
     "send": ("securesmtp._cli.send", "cli", "Send one message, many files, or what sendmail would be given."),
+    "sendmail": (
+        "securesmtp._cli.send.sendmail",
+        "cli",
+        "Send what cron, git, mutt or PHP gives to sendmail.",
+    ),
+    "ledger": (
+        "securesmtp._cli.ledger",
+        "cli",
+        "Show what the ledger of many messages knows; settle what is doubtful.",
+    ),
     "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
     "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
     "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),

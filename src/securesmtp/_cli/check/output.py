@@ -1,0 +1,36 @@
+"""A file that is complete at each moment: its new content is written beside it, and then renamed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def replace_file(path: Path, text: str) -> None:
+    """
+    Make *text* the content of the file.
+
+    Raises:
+        OSError: It cannot be written; what was there is still there.
+    """
+    # A link stays one. The new file has the permissions that the process gives to any other; a collector that runs as
+    # another user could not read those of `tempfile`.
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(None, "is not a regular file", str(path))
+    # The name does not end in .prom, by which the collector finds its files.
+    beside = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with beside.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise

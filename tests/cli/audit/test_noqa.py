@@ -63,7 +63,10 @@ def test_another_comment_silences_nothing(tmp_path: Path, comment: str, unknown:
     assert _rules(tmp_path, f"{_CALL}  {comment}\n") == (["SMT621"], unknown)
 
 
-_LONG = "import yagmail\nx = 1\nyagmail.SMTP(\n{0}'u',\nf'''{{x}}\n# noqa: SMT621\n''',\nhost=(\n{1}'h'\n),\nport=465,\n){2}\n"
+_LONG = (
+    "import yagmail\nx = 1\nyagmail.SMTP(\n{0}'u',\nf'''{{x}}\n# noqa: SMT621\n''',\n"
+    "host=(\n{1}'h'\n),\nport=465,\n){2}\n"
+)
 
 
 @pytest.mark.parametrize(

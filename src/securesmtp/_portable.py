@@ -57,7 +57,7 @@ def attributes_from_json(data: Mapping[str, Any], kind: type[Portable]) -> dict[
 
 
 @cache
-def _attributes(kind: type[Portable]) -> Mapping[str, Any]:
+def _attributes(kind: object) -> Mapping[str, Any]:
     # Each annotation is text that is compiled: 1.5 ms for a receipt, which a ledger would take for each message.
     return get_type_hints(kind)
 

@@ -27,7 +27,6 @@ from securesmtp.errors import (
     LedgerError,
     MessageError,
     OutcomeUnknownError,
-    RefusedError,
     SecureSMTPError,
 )
 from securesmtp.ledger import Item, State
@@ -199,10 +198,9 @@ class Claims:
 
     def release(self) -> None:
         """Write into the ledger what became of claimed jobs that will not be sent, at the end of the run."""
-        ended = {job.key for job, _ in self._ended}
-        for key, job in list(self._claimed.items()):
-            if key not in ended:
-                self._note(job, result_without_end(job))
+        self.flush()
+        for job in list(self._claimed.values()):
+            self._note(job, result_without_end(job))
         self.flush()
 
     def _settle(self, job: Job, end: SendResult | BaseException) -> None:
@@ -272,8 +270,6 @@ def _result(job: Job, entry: Entry) -> SendResult:
     elif entry.state is State.UNKNOWN:
         text = "an earlier run ended while it was sending it: it may have been delivered"
         error = OutcomeUnknownError(text, hint=_DOUBTFUL)
-    elif entry.state is State.REFUSED:
-        error = RefusedError("refused, as the ledger says")
     else:
         error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
     error.message_id = entry.message_id

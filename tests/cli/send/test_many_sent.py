@@ -299,16 +299,30 @@ def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: 
     assert [entry.key for entry in SQLiteLedger("all.ledger").entries()] == ["a/1.eml", "b/1.eml"]
 
 
-def test_a_refused_login_ends_the_run(run: Any, server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After one try, not after one for each row; the next run goes on."""
-    monkeypatch.setenv("SMTP_PASSWORD", "wrong")
+@pytest.mark.parametrize(
+    ("variable", "value", "code", "reason"),
+    [("PASSWORD", "wrong", 77, "535 5.7.8 "), ("CA_FILE", None, 76, "CertificateError: ")],
+)
+def test_what_keeps_every_message_from_being_sent_ends_the_run(  # noqa: PLR0917 -- the fixtures and the parameters
+    run: Any,
+    server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str | None,
+    code: int,
+    reason: str,
+) -> None:
+    """After one try, not after one for each row: the account would be locked. The next run goes on."""
+    if value is None:
+        monkeypatch.delenv(f"SMTP_{variable}")
+    else:
+        monkeypatch.setenv(f"SMTP_{variable}", value)
+    write_table([f"p{number:03}" for number in range(40)])
     done = run("send", *OPTIONS)
-    assert done.code == 77
+    assert (done.code, arrived(server)) == (code, [])
+    assert reason in done.out
     assert "Stopped early: no message can be sent." in done.err
-    assert arrived(server) == []
-    monkeypatch.undo()
-    for name, value in server.env().items():
-        monkeypatch.setenv(name, value)
+    assert counts(done.out)["not tried yet"][0] > 0
 
 
 def test_failures_end_the_run_when_told(run: Any, server: MailServer) -> None:

@@ -196,6 +196,15 @@ def test_a_ledger_that_was_removed_does_not_come_back_empty(path: Path) -> None:
             ledger.claim([item("invoice-2")], "mine")
 
 
+def test_a_ledger_that_is_removed_during_a_transaction_is_an_error(path: Path) -> None:
+    """SQLite says so by an extended code (SQLITE_READONLY_DBMOVED)."""
+    with SQLiteLedger(path) as ledger:
+        ledger.claim([item()], "mine")
+        with pytest.raises(LedgerError, match="it cannot be written"), ledger._transaction() as connection:
+            path.unlink()
+            connection.execute("UPDATE entries SET state = 'accepted'")
+
+
 @pytest.mark.parametrize("where", ["missing/ledger.sqlite", ".", "file/ledger.sqlite"])
 def test_a_path_without_folder_is_refused(tmp_path: Path, where: str) -> None:
     """Or one that is a folder."""

@@ -22,8 +22,11 @@ from typing import Any
 
 import pytest
 
-from conftest import unmeasured
+from certificates import TABLE, Row
+from cli.checks import Resolve
+from conftest import Serve, unmeasured
 from securesmtp._cli import main
+from securesmtp._cli.check import command
 from securesmtp._cli.check.output import replace_file
 from securesmtp._cli.check.parallel import AT_A_TIME, Progress, run_all
 from securesmtp.testing import MailServer
@@ -86,6 +89,23 @@ def test_the_exit_code_is_the_verdict(
         shown = capsys.readouterr()
         assert verdict in shown.out
         assert shown.err == ""
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
+def test_each_certificate_gets_its_exit_code(
+    row: Row, serve: Serve, resolve: Resolve, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And one verdict in the first line of the table."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(row.trust)
+    server = serve(tls=row.certificate.context())
+    host = f"[{row.host}]" if ":" in row.host else row.host
+    is_fine = row.expected == "ok"
+    assert main(["check", f"{host}:{server.port}", "--ca-file", str(ca_file)]) == (0 if is_fine else 2)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith(":{} {}".format(server.port, "is fine" if is_fine else "has a fault"))
+    explained = [line.split()[-1] for line in rest if "securesmtp explain" in line]
+    assert explained == ([] if is_fine else [f"certificateerror-{row.expected.replace('_', '-')}"])
 
 
 @pytest.mark.parametrize(("password", "code"), [("hunter22-secret", 0), ("wrong-secret", 2)])
@@ -188,12 +208,21 @@ def test_monitoring_sees_why_nothing_was_checked(options: list[str], capsys: pyt
     assert re.fullmatch(r"SMTP UNKNOWN - [^|\n]+\n", capsys.readouterr().out)
 
 
-def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each example is a command that can be read, and the exit codes are named."""
+def test_help_teaches_by_examples(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command can read each of them, and the exit codes are listed."""
     assert main(["check", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\n    securesmtp check ") == 6
-    assert "130 Ctrl-C" in shown
+    examples = re.findall(r"^    securesmtp check (.*?)(?: {3,}.*)?$", shown, re.MULTILINE)
+    assert len(examples) == 5
+    monkeypatch.chdir(tmp_path)
+    for name in ("corp-ca.pem", "servers.txt"):
+        Path(name).touch()
+    for example in examples:
+        with command.make_context("check", example.split()) as context:
+            assert context.params["hosts"] or context.params["file"]
+    assert re.findall(r"^    (\d+)  ", shown, re.MULTILINE) == ["0", "1", "2", "3", "130"]
 
 
 @pytest.mark.parametrize("form", ["table", "json", "nagios", "prometheus"])
@@ -260,6 +289,18 @@ def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:
     assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
 
 
+@pytest.mark.parametrize("form", ["table", pytest.param("json", marks=pytest.mark.exhaustive)])
+def test_a_reader_that_has_gone_changes_nothing(form: str, expired: MailServer) -> None:
+    """As after ``| head``: the exit code is the verdict, and nothing is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, *expired_arguments(expired, "--format", form)]
+    # Measured, if this process is.
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_checks_run_side_by_side_and_return_in_order() -> None:
     """As many at a time as there are threads, and no more."""
     lock, running, most = threading.Lock(), 0, 0
@@ -319,8 +360,8 @@ def test_a_terminal_gets_a_line_of_progress() -> None:
     file = _Terminal()
     progress = Progress(file)
     with progress.shown():
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
         progress.update(1, ["b"])
     assert file.getvalue() == "\r0 of 2 checked; waiting for a\x1b[K\r1 of 2 checked; waiting for b\x1b[K\r\x1b[K"
 

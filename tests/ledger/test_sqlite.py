@@ -9,9 +9,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -211,22 +211,23 @@ def test_a_key_that_is_no_text_claims_nothing(path: Path) -> None:
         assert ledger.look_up("invoice-1") is None
 
 
-def test_a_locked_file_is_waited_for(path: Path) -> None:
-    """A transaction of another program ends in time."""
-    with SQLiteLedger(path) as ledger, closing(sqlite3.connect(path, check_same_thread=False)) as other:
+@pytest.mark.parametrize("change", ["claim", "reconcile"])
+def test_a_locked_file_is_waited_for(path: Path, change: str) -> None:
+    """A transaction of another program ends in time. One that reads first would fail at once (Q13)."""
+    with SQLiteLedger(path) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.claim([item()], "mine")
+        ledger.finish({"invoice-1": result(Outcome.UNKNOWN)}, "mine")
         other.execute("BEGIN IMMEDIATE")
-        done = Event()
-
-        def claim() -> None:
-            ledger.claim([item()], "mine")
-            done.set()
-
-        claimed = Thread(target=claim)
-        claimed.start()
-        assert not done.wait(0.05)
-        other.execute("COMMIT")
-        assert done.wait(10)
-        claimed.join()
+        other.execute("UPDATE entries SET message_id = 'changed'")
+        changes = {
+            "claim": lambda: ledger.claim([item()], "mine")[0],
+            "reconcile": lambda: ledger.reconcile("invoice-1", State.ACCEPTED),
+        }
+        with ThreadPoolExecutor(1) as pool:
+            changed = pool.submit(changes[change])
+            assert wait([changed], 0.05).not_done
+            other.execute("COMMIT")
+            assert changed.result().message_id == "changed"
 
 
 def test_a_file_that_stays_locked_is_an_error_that_can_be_retried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

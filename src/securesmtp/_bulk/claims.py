@@ -27,7 +27,6 @@ from securesmtp.errors import (
     LedgerError,
     MessageError,
     OutcomeUnknownError,
-    RefusedError,
     SecureSMTPError,
 )
 from securesmtp.ledger import Item, State
@@ -199,10 +198,9 @@ class Claims:
 
     def release(self) -> None:
         """Write into the ledger what became of claimed jobs that will not be sent, at the end of the run."""
-        ended = {job.key for job, _ in self._ended}
-        for key, job in list(self._claimed.items()):
-            if key not in ended:
-                self._note(job, result_without_end(job))
+        self.flush()
+        for job in list(self._claimed.values()):
+            self._note(job, result_without_end(job))
         self.flush()
 
     def _settle(self, job: Job, end: SendResult | BaseException) -> None:
@@ -258,11 +256,13 @@ def _end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInpu
 
 def _result(job: Job, entry: Entry) -> SendResult:
     """Return the result of a message that is not sent because of its *entry*."""
-    kept = entry.result
+    kept, message_id = entry.result, job.submission.content.message_id
     error: SecureSMTPError
     if job.item is None or entry.digest != job.item.digest:
         error = _other_content(job.key, f"another message, which is {entry.state}")
-    elif entry.state is State.CLAIMED:
+        error.message_id = message_id
+        return SendResult(job.index, message_id, error.outcome, error=error)
+    if entry.state is State.CLAIMED:
         text = "another run is sending it: its send is in progress"
         error = OutcomeUnknownError(text, hint="look its key up in the ledger later")
     elif kept is not None and kept.outcome.value == entry.state.value:
@@ -272,8 +272,6 @@ def _result(job: Job, entry: Entry) -> SendResult:
     elif entry.state is State.UNKNOWN:
         text = "an earlier run ended while it was sending it: it may have been delivered"
         error = OutcomeUnknownError(text, hint=_DOUBTFUL)
-    elif entry.state is State.REFUSED:
-        error = RefusedError("refused, as the ledger says")
     else:
         error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
     error.message_id = entry.message_id

@@ -31,7 +31,8 @@ class ProcessLock:
         self._path = path
         self._kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         self._file: IO[bytes] | None = None
-        self._mutex = threading.Lock()
+        # A signal handler may claim, too.
+        self._mutex = threading.RLock()
         self._all.add(self)
 
     def acquire(self) -> None:
@@ -92,7 +93,7 @@ class ProcessLock:
     def abandon(self) -> None:
         """Close the copy that a fork has made: the parent keeps holding the lock, and the child does not."""
         # A thread of the parent may have held it at the fork.
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self.release()
 
     @classmethod

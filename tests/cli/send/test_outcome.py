@@ -12,7 +12,7 @@ import pytest
 from securesmtp import Outcome, Recipient, Reply, Stage, errors
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.options import read_input
-from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate_hint
+from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate
 from securesmtp.errors import (
     CertificateError,
     ConnectError,
@@ -97,7 +97,7 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
 def test_a_hint_names_options(kind: type[SecureSMTPError], hint: str | None, shown: str | None) -> None:
     """Not the arguments of a function."""
     error = kind("x", hint=hint)
-    translate_hint(error)
+    translate(error)
     assert error.hint == shown
 
 
@@ -109,21 +109,24 @@ def test_refused_recipients_are_named() -> None:
     """Not more than fit on a line."""
     error = RecipientsRefusedError("x")
     error.recipients = _recipients(2, 250)[:1] + _recipients(2, 550)[1:]
-    translate_hint(error)
-    assert error.hint == "refused: 1@x.example (550 r); --partial sends it to the others"
+    translate(error)
+    assert str(error).startswith(
+        "1 of 2 recipients refused: 1@x.example (550 r). Hint: --partial sends it to the others ("
+    )
     error.recipients = _recipients(12, 550)
-    translate_hint(error)
-    assert str(error.hint).endswith("9@x.example (550 r) and 2 more")
+    translate(error)
+    assert "12 of 12 recipients refused: 0@x.example" in str(error)
+    assert "9@x.example (550 r) and 2 more. See http" in str(error)
 
 
 def test_those_who_have_a_message_of_unknown_outcome_are_named() -> None:
     """It was sent in several transactions."""
     error = OutcomeUnknownError("x", hint="error.recipients says who has the message")
     error.recipients = _recipients(1, 250)
-    translate_hint(error)
+    translate(error)
     assert error.hint == "it was accepted for 0@x.example (250 r); find out who of the others has it"
     error.recipients = _recipients(1, 550)
-    translate_hint(error)
+    translate(error)
     assert str(error.hint).startswith("it was accepted for none so far;")
 
 

@@ -124,6 +124,9 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path, write: Write) -> None:
     for path, encoding in [(tmp_path / "none.csv", None), (tmp_path, None), (tmp_path, "utf-8")]:
         with pytest.raises(MessageError, match="cannot be read"):
             Table(path, encoding=encoding)
+    # It can be opened, and its first octet cannot be read.
+    with pytest.raises(MessageError, match="cannot be read"):
+        Table(Path("/proc/self/mem"), encoding="utf-8")
     with pytest.raises(MessageError, match="'utf-9' is not an encoding"):
         Table(write("a\n"), encoding="utf-9")
 
@@ -136,7 +139,7 @@ def test_a_table_that_is_cut_later_is_an_error(write: Write) -> None:
         list(table)
 
 
-CELLS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
 @settings(max_examples=examples(150))

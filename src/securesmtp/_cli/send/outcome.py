@@ -106,15 +106,15 @@ def exit_code(error: BaseException) -> ExitCode:
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.UNAVAILABLE)
 
 
-def translate_hint(error: SecureSMTPError) -> None:
-    """Let the hint of *error* name options instead of arguments, and name the recipients that were refused."""
+def translate(error: SecureSMTPError) -> None:
+    """Let *error* name options instead of arguments, and the recipients that were refused."""
     hint = error.hint or ""
     for argument, option in _IN_A_SHELL.items():
         hint = hint.replace(argument, option)
     if isinstance(error, RecipientsRefusedError):
         refused = [each for each in error.recipients if each.reply.code >= _FIRST_REFUSAL]
-        hint = f"refused: {_listed(refused)}"
-        hint += "; --partial sends it to the others" * (len(refused) < len(error.recipients))
+        error.args = (f"{len(refused)} of {len(error.recipients)} recipients refused: {_listed(refused)}",)
+        hint = "--partial sends it to the others" * (len(refused) < len(error.recipients))
     elif isinstance(error, OutcomeUnknownError) and error.recipients:
         has_it = [each for each in error.recipients if each.accepted]
         hint = f"it was accepted for {_listed(has_it) or 'none so far'}; find out who of the others has it"
@@ -216,7 +216,7 @@ def _report_error(error: SecureSMTPError, manner: Manner) -> ExitCode:
     if manner.as_json:
         _print_json(SendResult(0, error.message_id, error.outcome, error.receipt, error), code)
     else:
-        translate_hint(error)
+        translate(error)
         print_error(str(error), error.outcome)
     return code
 

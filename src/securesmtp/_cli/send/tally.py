@@ -110,6 +110,10 @@ def _code(result: SendResult) -> ExitCode:
 
 
 def _describe(result: SendResult) -> str:
-    """Return what is known of a message: the Message-ID by which it can be found, or why it was not accepted."""
-    found = [] if result.outcome is not Outcome.UNKNOWN or result.message_id is None else [result.message_id]
-    return ", ".join([*found, *([] if result.error is None else [describe_error(result.error)])])
+    """Return what is to be known of a message: how to find it if it may have arrived, or why it was not accepted."""
+    if result.outcome is Outcome.UNKNOWN:
+        return result.message_id or ""
+    reply = getattr(result.error, "reply", None)
+    if reply is not None:
+        return str(reply)
+    return "" if result.error is None else describe_error(result.error)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from securesmtp._cli.send import check
@@ -300,25 +301,17 @@ def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: 
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "code", "reason"),
-    [("PASSWORD", "wrong", 77, "535 5.7.8 "), ("CA_FILE", None, 76, "CertificateError: ")],
+    ("wrong", "code", "reason"),
+    [(("SMTP_PASSWORD", "wrong"), 77, "535 5.7.8 "), (("SMTP_CA_FILE", certifi.where()), 76, "CertificateError: ")],
 )
-def test_what_keeps_every_message_from_being_sent_ends_the_run(  # noqa: PLR0917 -- the fixtures and the parameters
-    run: Any,
-    server: MailServer,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str | None,
-    code: int,
-    reason: str,
+def test_what_keeps_every_message_from_being_sent_ends_the_run(
+    run: Any, server: MailServer, wrong: tuple[str, str], code: int, reason: str
 ) -> None:
-    """After one try, not after one for each row: the account would be locked. The next run goes on."""
-    if value is None:
-        monkeypatch.delenv(f"SMTP_{variable}")
-    else:
-        monkeypatch.setenv(f"SMTP_{variable}", value)
-    write_table([f"p{number:03}" for number in range(40)])
-    done = run("send", *OPTIONS)
+    """After one try, not after one for each row: the account would be locked."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(*wrong)
+        write_table([f"p{number:03}" for number in range(40)])
+        done = run("send", *OPTIONS)
     assert (done.code, arrived(server)) == (code, [])
     assert reason in done.out
     assert "Stopped early: no message can be sent." in done.err

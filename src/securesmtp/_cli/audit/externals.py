@@ -6,13 +6,13 @@ import ast
 import base64
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit.expressions import Arguments, key_of, kind_of, text_of
+from securesmtp._cli.audit.arguments import Arguments, key_of, kind_of, text_of
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, Kind, Object, Partial, Super, Unknown, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._cli.audit.calls import Calls
+    from securesmtp._cli.audit.expressions import Expressions
     from securesmtp._cli.audit.machine import Results
     from securesmtp._cli.audit.paths import Path
 
@@ -54,7 +54,7 @@ _FIRST = {"contextlib.closing", "copy.copy", "copy.deepcopy", "typing.cast", "bu
 class Externals:
     """What calls outside the file return."""
 
-    def __init__(self, machine: Calls) -> None:
+    def __init__(self, machine: Expressions) -> None:
         self.machine = machine
 
     def special(  # noqa: PLR0911 -- one for each kind of function

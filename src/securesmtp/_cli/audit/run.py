@@ -78,6 +78,9 @@ def check_file(path: str, rules: frozenset[str]) -> FileReport:
         checked = _check(path, source)
     except NotCheckedError as error:
         return FileReport(not_checked=(NotChecked(path, 0, str(error)),))
+    except Exception as error:  # noqa: BLE001 -- a fault of a rule must not hide the other files
+        reason = f"a rule failed: {type(error).__name__}: {error}. Please report this"
+        return FileReport(not_checked=(NotChecked(path, 0, reason),))
     notebook = checked.notebook
     located = [
         Located(notebook.place(finding) if notebook else finding, code_line(checked.lines[finding.line - 1]))

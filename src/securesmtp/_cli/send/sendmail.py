@@ -2,9 +2,9 @@
 ``securesmtp sendmail``: what programs expect of ``/usr/sbin/sendmail``, without a queue.
 
 The options are those of Postfix's sendmail(1). A program may pass on an address from a stranger as an argument, which
-begins with a hyphen (CVE-2016-10033 of PHPMailer). So no option opens a file, runs a program or names a server:
--C, -X, -oA and -oQ do nothing, and the server and the login come from the environment alone. The long options count only
-before the others, where the script that has the settings writes them.
+begins with a hyphen (CVE-2016-10033 of PHPMailer). So no option opens a file, runs a program or names a server: -C, -X,
+-oA and -oQ do nothing, and the server and the login come from the environment alone. The long options count only before
+the others, where the script that has the settings writes them.
 """
 
 from __future__ import annotations

@@ -313,16 +313,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [each.read_text() for each in tmp_path.iterdir()] == ["yesterday"]
 
 
-@pytest.mark.parametrize("place", ["none/smtp.prom", "/dev/null"])
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    """What is no regular file, such as /dev/stdout, is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Open for both, so that no open waits for the other end.
+    descriptor = os.open(pipe, os.O_RDWR)
+    replace_file(pipe, "new\n")
+    assert os.read(descriptor, 100) == b"new\n"
+    os.close(descriptor)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_file_that_cannot_be_written_is_unknown(
-    place: str, server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its exit code is not that of a fault of the server, and a device is not replaced by a file."""
-    output = str(tmp_path / place)
+    """Its exit code is not that of a fault of the server."""
+    output = str(tmp_path / "none" / "smtp.prom")
     for form in ("table", "prometheus"):
         assert main(["check", *arguments(server, "--format", form, "--output", output)]) == 3
         assert f"Error: {output} cannot be written: " in capsys.readouterr().err
-    assert Path("/dev/null").is_char_device()
 
 
 def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:

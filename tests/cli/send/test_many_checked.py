@@ -143,7 +143,7 @@ def test_many_bad_rows_are_counted(run: Any) -> None:
 WRONG = {
     "$5 in the subject": (("--subject", "only $5"), 65, "--subject, line 1: '$5' is not a placeholder"),
     "$ in a header": (("--subject", "x", "--header", "X: $"), 65, "--header X, line 1: '$' is not a placeholder"),
-    "no such column": (("--subject", "$nome"), 65, "--subject, line 1: there is no column 'nome'"),
+    "no such column": (("--subject", "$namex"), 65, "--subject, line 1: there is no column 'namex'"),
     "a header twice": (("--subject", "x", "--header", "X: a", "--header", "x: b"), 64, "--header x is given twice"),
     "a header without colon": (("--subject", "x", "--header", "X"), 64, "has no colon"),
     "no such address column": (("--subject", "x", "--to-column", "To"), 64, "there is no column 'To'"),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from securesmtp._cli.send import check
@@ -299,16 +300,22 @@ def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: 
     assert [entry.key for entry in SQLiteLedger("all.ledger").entries()] == ["a/1.eml", "b/1.eml"]
 
 
-def test_a_refused_login_ends_the_run(run: Any, server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After one try, not after one for each row; the next run goes on."""
-    monkeypatch.setenv("SMTP_PASSWORD", "wrong")
-    done = run("send", *OPTIONS)
-    assert done.code == 77
+@pytest.mark.parametrize(
+    ("wrong", "code", "reason"),
+    [(("SMTP_PASSWORD", "wrong"), 77, "535 5.7.8 "), (("SMTP_CA_FILE", certifi.where()), 76, "CertificateError: ")],
+)
+def test_what_keeps_every_message_from_being_sent_ends_the_run(
+    run: Any, server: MailServer, wrong: tuple[str, str], code: int, reason: str
+) -> None:
+    """After one try, not after one for each row: the account would be locked."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(*wrong)
+        write_table([f"p{number:03}" for number in range(40)])
+        done = run("send", *OPTIONS)
+    assert (done.code, arrived(server)) == (code, [])
+    assert reason in done.out
     assert "Stopped early: no message can be sent." in done.err
-    assert arrived(server) == []
-    monkeypatch.undo()
-    for name, value in server.env().items():
-        monkeypatch.setenv(name, value)
+    assert counts(done.out)["not tried yet"][0] > 0
 
 
 def test_failures_end_the_run_when_told(run: Any, server: MailServer) -> None:

@@ -373,7 +373,14 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MailServer]:
     return start
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_ends_the_run_after_what_is_in_flight(
     run: Any,
     interrupting: Callable[..., MailServer],

@@ -289,6 +289,16 @@ def test_each_row_has_its_own_files(run: Any, server: MailServer) -> None:
     }
 
 
+def test_who_was_refused_beside_others_is_listed(run: Any, server: MailServer) -> None:
+    """With --partial, the others have the message; the next run still says who has not."""
+    Path("outbox").mkdir()
+    Path("outbox/a.eml").write_text("From: me@example.org\nTo: ada@example.org, refused@example.org\n\nx\n")
+    for _ in range(2):
+        done = run("send", "outbox", "--partial")
+        assert (done.code, arrived(server)) == (67, ["ada"])
+        assert "accepted, but refused for some recipients:\n  a.eml  not for refused@example.org\n" in done.out
+
+
 def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: MailServer) -> None:
     """What a file has as Date and Message-ID is kept."""
     fields = "From: me@example.org\nDate: Fri, 27 Nov 2026 12:00:00 +0000\nMessage-ID: <1@example.org>\n"

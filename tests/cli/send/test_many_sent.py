@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,21 @@ def test_results_that_cannot_be_written_do_not_hide_the_summary(run: Any, server
     assert (done.code, arrived(server)) == (65, NAMES)
     assert "other/results.csv cannot be written" in done.err
     assert counts(done.out)["accepted"] == [5, 0]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> None:
+    """Nor is a device, such as /dev/null: all programs of the machine need it."""
+    write_table(["ada"])
+    os.mkfifo("pipe.csv")
+    reader = os.open("pipe.csv", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("send", *OPTIONS, "--results", "pipe.csv").code == 0
+        assert b"ada@example.org,accepted," in os.read(reader, 10_000)
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(Path("pipe.csv").stat().st_mode)
+    assert run("send", *OPTIONS, "--results", "/dev/full").code == 65
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
 
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]

@@ -274,6 +274,7 @@ def test_the_same_key_with_other_content_is_an_error(serve: Serve, mailer: Maile
     assert result.outcome is NOT_SENT
     assert isinstance(result.error, MessageError)
     assert "other content" in str(result.error)
+    assert (result.message_id, result.error.message_id, result.from_ledger) == ("<0@x>", "<0@x>", False)
     assert not server.connections
     assert ledger.states() == {"<0@x>": state}
 
@@ -439,6 +440,9 @@ def test_a_ledger_that_fails_once_gets_the_end_with_the_next_one(serve: Serve, m
         results.extend(mailer(server, max_connections=2).send_many(mails(20), ledger=ledger))
     sent = [result.index for result in results if result.outcome is ACCEPTED]
     assert sent == arrived(server)
+    # Although the ledger could be written again, nothing more is sent.
+    names = [name for name, _ in ledger.calls]
+    assert "claim" not in names[names.index("finish") :]
     # The first end is written with a later one, if there was one.
     assert list(ledger.states().values()).count(State.CLAIMED) in {0, len(sent)}
 

@@ -360,8 +360,8 @@ def test_a_terminal_gets_a_line_of_progress() -> None:
     file = _Terminal()
     progress = Progress(file)
     with progress.shown():
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
         progress.update(1, ["b"])
     assert file.getvalue() == "\r0 of 2 checked; waiting for a\x1b[K\r1 of 2 checked; waiting for b\x1b[K\r\x1b[K"
 

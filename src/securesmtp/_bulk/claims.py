@@ -256,11 +256,13 @@ def _end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInpu
 
 def _result(job: Job, entry: Entry) -> SendResult:
     """Return the result of a message that is not sent because of its *entry*."""
-    kept = entry.result
+    kept, message_id = entry.result, job.submission.content.message_id
     error: SecureSMTPError
     if job.item is None or entry.digest != job.item.digest:
         error = _other_content(job.key, f"another message, which is {entry.state}")
-    elif entry.state is State.CLAIMED:
+        error.message_id = message_id
+        return SendResult(job.index, message_id, error.outcome, error=error)
+    if entry.state is State.CLAIMED:
         text = "another run is sending it: its send is in progress"
         error = OutcomeUnknownError(text, hint="look its key up in the ledger later")
     elif kept is not None and kept.outcome.value == entry.state.value:

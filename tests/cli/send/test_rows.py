@@ -33,6 +33,8 @@ def write(tmp_path: Path) -> Write:
 HEADERS = {
     "plain": (b"name,email\nAda,a@example.org\n", ",", 2),
     "UTF-8 with a byte order mark": ("\ufeffname,email\nAda,a@example.org\n".encode(), ",", 2),
+    "a mark before a quotation mark": (b'\xef\xbb\xbf"name","email"\nAda,a@example.org\n', ",", 2),
+    "a mark before Excel's line": (b"\xef\xbb\xbfsep=;\r\nname;email\r\nAda;a@example.org\r\n", ";", 3),
     "UTF-16, as Excel's Unicode text": ("name\temail\r\nAda\ta@example.org\r\n".encode("utf-16"), "\t", 2),
     "semicolons": (b"name;email\r\nAda;a@example.org\r\n", ";", 2),
     "semicolons, a comma in a cell": (b'name;email\r\nAda;a@example.org\r\n"Ada, B";c@example.org\r\n', ";", 2),

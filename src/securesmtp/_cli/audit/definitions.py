@@ -128,7 +128,8 @@ def entry_frame(machine: Definitions, function: Function, path: Path) -> dict[st
         value: Value = Unknown(symbol, Kind.OPTION, default=defaults.get(parameter.arg))
         if parameter.annotation is not None:
             for _, annotation in machine.evaluate(parameter.annotation, path.copy())[:1]:
-                if isinstance(annotation, Unknown) and annotation.qual in machine.rules.annotated:
+                is_class = defaults.get(parameter.arg) == annotation
+                if isinstance(annotation, Unknown) and annotation.qual in machine.rules.annotated and not is_class:
                     value = Object(symbol, f"{annotation.qual}()", node=parameter)
         frame[parameter.arg] = value
     for more in (node.args.vararg, node.args.kwarg):

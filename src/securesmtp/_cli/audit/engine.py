@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # With how many states of the module, or of an instance, each function is called.
 _MOST_STATES = 4
+_MOST_INSTANCES = 8
 
 
 def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
@@ -78,9 +79,9 @@ class _Program(Statements):
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
-        self._secured: set[str] = set()
+        self._secured: dict[str, set[ast.AST]] = {}
         for _ in range(2):
-            self.notes = Notes(notes.path)
+            self.notes = Notes(notes.path, is_discarded=True)
             left = self._run_all(ends)
             variants = _variants(ends, left)
             if not variants:
@@ -124,7 +125,7 @@ class _Program(Statements):
             for path in made:
                 _complete(path, end, instance.key)
             paths += made
-        paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
+        paths = reduce(paths, _MOST_INSTANCES)[:_MOST_INSTANCES]
         left = list(paths)
         for each in cls.lineage():
             for name, value in ends[0].fields(each.key).items():
@@ -144,15 +145,16 @@ class _Program(Statements):
         for begun in paths:
             begun.settle()
             path = begun.copy()
-            for client in self._secured & path.places():
-                path.put(client, "%tls", Const("unknown"))
+            for client in self._secured.keys() & path.places():
+                if function.node not in self._secured[client]:
+                    path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
             path.store[key] = entry_frame(self, function, path)
             ends += [after for after, _ in self._body(function.node, path)]
             for qual, receiver, _ in self.called[start:]:
                 if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.base:
-                    self._secured.add(receiver.key)
+                    self._secured.setdefault(receiver.key, set()).add(function.node)
         self.active = []
         self.activation = Activation(MODULE)
         self.notes.close()

@@ -21,7 +21,7 @@ from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
 from securesmtp._cli.audit.statements import Statements
-from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.families import Family
@@ -76,6 +76,7 @@ class _Program(Statements):
         """Run everything in it."""
         self._relevant = relevant(tree, self.families)
         first = ends = self._run_main(tree)
+        self._ran_in_main = frozenset(self.ran)
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
@@ -104,14 +105,21 @@ class _Program(Statements):
 
     def _run_all(self, ends: list[Path]) -> list[Path]:
         left: list[Path] = []
+        self.ran = set(self._ran_in_main)
         for value in list(ends[0].fields(MODULE).values()):
             if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
-        for node, (path, function) in list(self.made.items()):
-            is_inner = len(function.frames) > 1
-            is_own = is_inner or (isinstance(node, ast.FunctionDef) and node.name.startswith("_"))
-            if function.owner is None and node in self._relevant and not (is_own and node in self.ran):
-                left += self._enter(function, [path] if is_inner else ends)
+        # Private and inner functions come last: they are called by themselves only if nothing else calls them.
+        for node in sorted(self.made, key=_is_private):
+            path, function = self.made[node]
+            if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
+                continue
+            if function.owner is not None:
+                # A method of a class that is made in a function or in a class.
+                base = function.owner.external_base
+                instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
+                function = Function(node, function.frames, function.owner, instance)
+            left += self._enter(function, [path] if node.col_offset else ends)
         return left
 
     def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
@@ -159,6 +167,11 @@ class _Program(Statements):
         self.activation = Activation(MODULE)
         self.notes.close()
         return ends
+
+
+def _is_private(node: FunctionNode) -> bool:
+    # What is indented is a method or an inner function.
+    return node.col_offset > 0 or (not isinstance(node, ast.Lambda) and node.name.startswith("_"))
 
 
 def _is_shared(key: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from securesmtp._cli.audit.arguments import Arguments, decorators
 from securesmtp._cli.audit.conditions import Conditions
-from securesmtp._cli.audit.expressions import Arguments, decorators
 from securesmtp._cli.audit.externals import Externals
 from securesmtp._cli.audit.families import Call
 from securesmtp._cli.audit.machine import MOST_DEPTH, Activation, Results, position
@@ -53,7 +53,7 @@ class Calls(Conditions):
         for before, callee in self.evaluate(node.func, path):
             for after, arguments in self._arguments(node, before):
                 if isinstance(callee, Function):
-                    self.calls[node] = callee.node
+                    self.calls.setdefault(node, set()).add(callee.node)
                 results += self.call(callee, arguments, after)
         return results
 
@@ -232,7 +232,7 @@ class Calls(Conditions):
                 return results
         qual, receiver = self._resolve(callee, arguments)
         self.called.append((qual, receiver, arguments.node))
-        handler = self.handlers.get(qual)
+        handler = self.rules.handlers.get(qual)
         if handler is not None:
             result = handler(Call(qual, arguments, path, receiver, self))
             if isinstance(result, list):
@@ -244,7 +244,7 @@ class Calls(Conditions):
     def _resolve(self, callee: Unknown, arguments: Arguments) -> tuple[str, Value | None]:
         """Return the name under which rules know what is called, and its object."""
         qual, receiver = callee.qual, callee.receiver
-        if qual in self.handlers:
+        if qual in self.rules.handlers:
             return qual, receiver
         owner, _, name = qual.rpartition(".")
         first = arguments.positional[0] if arguments.positional else None
@@ -255,8 +255,8 @@ class Calls(Conditions):
             return owner.removesuffix("()"), receiver
         instance = owner.endswith("()")
         cls = owner.removesuffix("()")
-        base = self.bases.get(cls, cls)
-        if not instance and isinstance(first, Object) and f"{base}().{name}" in self.handlers:
+        base = self.rules.bases.get(cls, cls)
+        if not instance and isinstance(first, Object) and f"{base}().{name}" in self.rules.handlers:
             # `smtplib.SMTP.login(self, …)`
             return f"{base}().{name}", arguments.positional.pop(0)
         return (f"{base}().{name}" if instance else qual), receiver

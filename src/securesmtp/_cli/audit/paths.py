@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ast
 
 # More paths than these are merged, so that a function with many branches takes no time that doubles with each.
-MOST_PATHS = 16
+MOST_PATHS = 8
 _MOST_HISTORIES = 8
 
 Key = tuple[str, str, object]
@@ -57,7 +57,7 @@ class Path:
         if self.store:
             self.base, self.store = {**self.base, **self.store}, {}
 
-    def keys(self) -> set[str]:
+    def places(self) -> set[str]:
         """Return the keys of all frames and objects."""
         return self.store.keys() | self.base.keys()
 
@@ -137,14 +137,21 @@ def _is_dull(value: Value | None) -> bool:
     return isinstance(value, Unknown) and value.kind is Kind.OTHER and not value.qual and value.receiver is None
 
 
-def _difference(one: Path, other: Path) -> list[tuple[str, str]]:
+def _difference(one: Path, other: Path, *, is_dull: bool) -> list[tuple[str, str]] | None:
+    """Return the fields that differ; with *is_dull*, None if a rule may ask about one of them."""
     different: list[tuple[str, str]] = []
     is_alike = one.base is other.base
-    for key in one.store.keys() | other.store.keys() if is_alike else one.keys() | other.keys():
+    for key in one.store.keys() | other.store.keys() if is_alike else one.places() | other.places():
         left, right = one.fields(key), other.fields(key)
         if left is right or left == right:
             continue
-        different += [(key, name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)]
+        for name in left.keys() | right.keys():
+            mine, others = left.get(name), right.get(name)
+            if mine is others or mine == others:
+                continue
+            if is_dull and not (_is_dull(mine) and _is_dull(others)):
+                return None
+            different.append((key, name))
     return different
 
 
@@ -176,13 +183,20 @@ def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
     one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
 
 
+def _is_class(value: Value) -> bool:
+    # Such as `self.client_class = smtplib.SMTP_SSL`.
+    return isinstance(value, Unknown) and bool(value.qual)
+
+
 def _state(path: Path) -> list[tuple[str, str, Value]]:
     # What rules note on objects, under names that begin with a percent sign.
     noted = [
         (key, name, value)
         for key, fields in path.store.items()
         for name, value in fields.items()
-        if name[0:1] == "%" or (isinstance(value, Object) and value.qual)
+        if name[0:1] == "%"
+        or (isinstance(value, Object) and value.qual)
+        or (_is_class(value) and key.startswith("instance/"))
     ]
     return sorted(noted, key=lambda each: each[:2])
 
@@ -194,8 +208,8 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
     kept: list[Path] = []
     for path in paths:
         for other in kept:
-            different = _difference(other, path)
-            if all(_is_dull(other.get(*place)) and _is_dull(path.get(*place)) for place in different):
+            different = _difference(other, path, is_dull=True)
+            if different is not None:
                 _merge(other, path, different)
                 break
         else:
@@ -207,7 +221,7 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
         state = _state(path)
         for noted, other in by_state:
             if noted == state:
-                _merge(other, path, _difference(other, path))
+                _merge(other, path, _difference(other, path, is_dull=False) or [])
                 break
         else:
             by_state.append((state, path))

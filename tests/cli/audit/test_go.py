@@ -44,7 +44,7 @@ def _check(folder: Path, body: str, imports: str = _IMPORTS, top: str = "") -> l
         ("smtp.SendMail(addrs[0], nil, from, to, m)", ["SMT901 warning"]),
         ('a := net.Join(host, "25")\nsmtp.SendMail(net.Addr+a, nil, from, to, m)', ["SMT901 warning"]),
         (
-            f"c, err := smtp.Dial(addr)\nif {_OFFERED}; ok {{\n{_STARTTLS}}} else if x {{\nreturn err\n}}\nc.Mail(from)",
+            f"c, _ := smtp.Dial(addr)\nif {_OFFERED}; ok {{\n{_STARTTLS}}} else if x {{\nreturn err\n}}\nc.Mail(from)",
             ["SMT902 warning"],
         ),
         ('c, err := smtp.Dial("mx.example.org:25")\nc.Mail(from)', ["SMT902 error"]),

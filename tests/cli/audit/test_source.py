@@ -32,7 +32,7 @@ def test_unreadable_file_is_not_checked_and_says_why(case: str) -> None:
     """Python 2, duplicate arguments, null bytes, nesting: each has its reason."""
     data, reason = UNREADABLE[case]
     with pytest.raises(NotCheckedError) as caught:
-        check_source(data, "program.py")
+        check_source(data + b"\n# smtplib\n", "program.py")
     assert reason in caught.value.reason
 
 

@@ -183,6 +183,13 @@ def site(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the pages on the command line: real commands at a terminal, on servers with real faults."""
+    install_wheel(session, "demo", "site", "test")
+    session.run("python", "tests/site/terminal.py", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """
     Measure this library and other clients, and draw the results; no number makes it fail.

@@ -238,5 +238,52 @@ def _table() -> Sequence[Row]:
     ]
 
 
+def _signs_certificates() -> x509.KeyUsage:
+    names = (
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+    )
+    usage = dict.fromkeys([*names.split(), "encipher_only", "decipher_only"], False)
+    return x509.KeyUsage(**{**usage, "key_cert_sign": True})
+
+
+def unreadable_time() -> Row:
+    """Make a leaf whose validity ends at no time at all, below an intermediate that has expired."""
+    ca, key = trustme.CA(), ec.generate_private_key(ec.SECP256R1())
+    root, above = _issuer(ca), ec.generate_private_key(ec.SECP256R1())
+    intermediate = (
+        x509.CertificateBuilder(
+            root.certificate.subject, _name("expired CA"), above.public_key(), 1, _EPOCH, EXPIRED_AT
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_signs_certificates(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(above.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()), critical=False)
+        .sign(root.key, hashes.SHA256())
+    )
+    end = datetime.datetime(2040, 1, 1, tzinfo=datetime.UTC)
+    leaf = (
+        x509.CertificateBuilder(intermediate.subject, _name("leaf"), key.public_key(), 2, _EPOCH, end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), critical=False)
+    )
+    signed = leaf.sign(above, hashes.SHA256()).tbs_certificate_bytes.replace(b"400101000000Z", b"40010100000xZ")
+    signature = above.sign(signed, ec.ECDSA(hashes.SHA256()))
+    # A sequence of what is signed, ecdsa-with-SHA256, and the signature as a bit string (RFC 5280 §4.1).
+    content = signed + bytes.fromhex("300a06082a8648ce3d040302") + bytes((3, len(signature) + 1, 0)) + signature
+    der = bytes((0x30, 0x82)) + len(content).to_bytes(2, "big") + content
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = ssl.DER_cert_to_PEM_cert(der).encode() + _pem(intermediate)
+    return Row(
+        "unreadable_time",
+        ServerCertificate("unreadable_time", chain, private),
+        ca.cert_pem.bytes(),
+        "localhost",
+        "expired",
+    )
+
+
 TABLE: Sequence[Row] = _table()
 GOOD: Row = TABLE[0]

@@ -27,6 +27,7 @@ def test_the_report_describes_the_server(serve: Serve, mailer: Mailer, mode: Mod
     assert leaf.not_before < datetime.now(UTC) < leaf.not_after == report.tls.not_after
     assert 0 < report.days_left == (leaf.not_after - datetime.now(UTC)).days
     assert dict(report.after_tls) == {"SIZE": "1000", "PIPELINING": "", "LIMITS": "MAILMAX=5 RCPTMAX=7 RCPTDOMAINMAX=x"}
+    assert report.round_trips == 2
     assert (report.size, dict(report.limits)) == (1000, {"MAILMAX": 5, "RCPTMAX": 7})
     assert (report.mechanisms, report.mechanism) == (("PLAIN", "LOGIN"), "PLAIN")
     assert (report.login, report.login_error) == (True, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from importlib.machinery import PathFinder
@@ -11,17 +12,28 @@ from pathlib import Path
 import pytest
 
 import securesmtp
+from securesmtp._cli import COMMANDS
+
+
+def _folder_with(folder: Path, *names: str) -> Path:
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        (folder / name).symlink_to(Path(str(spec.origin)).parent)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with this library and its two packages, and nothing else."""
-    folder = tmp_path_factory.mktemp("bare")
-    for name in ("securesmtp", "certifi", "idna"):
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        (folder / name).symlink_to(Path(str(spec.origin)).parent)
-    return folder
+    return _folder_with(tmp_path_factory.mktemp("bare"), "securesmtp", "certifi", "idna")
+
+
+@pytest.fixture(scope="module")
+def with_cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with this library, and what its extra `cli` installs."""
+    names = ("click", "rich", "markdown_it", "mdurl", "pygments")
+    return _folder_with(tmp_path_factory.mktemp("cli"), "securesmtp", "certifi", "idna", *names)
 
 
 def _run(bare: Path, program: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +62,42 @@ def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> N
     done = _run(bare, program)
     assert done.returncode == 1
     assert extra in done.stderr.splitlines()[-1]
+
+
+_COMMAND = "from securesmtp.__main__ import main; sys.exit(main())"
+
+
+def test_the_command_line_without_its_extra_names_it(bare: Path) -> None:
+    """On one line."""
+    done = _run(bare, _COMMAND)
+    assert done.returncode == 2
+    assert done.stderr == "securesmtp: click is missing. Hint: install securesmtp with its extra 'cli'\n"
+
+
+@pytest.mark.parametrize("name", [name for name, (_, extra, _) in COMMANDS.items() if extra == "cli"])
+def test_a_command_needs_its_own_extra_alone(with_cli: Path, name: str) -> None:
+    """Its help imports what it needs."""
+    done = _run(with_cli, f"sys.argv = ['securesmtp', {name!r}, '--help']; {_COMMAND}")
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"Usage: securesmtp {name} ")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, extra, _) in COMMANDS.items() if extra == "demo"])
+def test_a_command_without_its_extra_names_it(with_cli: Path, name: str) -> None:
+    """Whatever its arguments; the help of the others is not touched."""
+    done = _run(with_cli, f"sys.argv = ['securesmtp', {name!r}, '--port', '0']; {_COMMAND}")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"Error: {name} needs \w+\. Hint: install securesmtp with its extra 'demo'\n", done.stderr)
+
+
+def test_the_names_of_all_commands_complete_without_their_extras(with_cli: Path) -> None:
+    """As bash asks for them."""
+    setting = (
+        "import os; os.environ.update(_SECURESMTP_COMPLETE='bash_complete', COMP_WORDS='securesmtp ', COMP_CWORD='1')"
+    )
+    done = _run(with_cli, f"{setting}; sys.argv = ['securesmtp']; {_COMMAND}")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"plain,{name}" for name in COMMANDS]
 
 
 def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,8 @@ def _report(**changes: Any) -> ServerReport:
     facts: dict[str, Any] = {
         "host": "mx.example", "port": 587, "addresses": ("192.0.2.1", "2001:db8::1"), "address": "192.0.2.1",
         "tls": TLS, "days_left": 12, "before_tls": {"STARTTLS": ""}, "after_tls": {"SIZE": "1000", "AUTH": "PLAIN"},
-        "mechanisms": ("PLAIN",), "mechanism": "PLAIN", "size": 1000, "limits": {"RCPTMAX": 2}, "login": True,
+        "mechanisms": ("PLAIN",), "mechanism": "PLAIN", "size": 1000, "limits": {"RCPTMAX": 2}, "round_trips": 1,
+        "login": True,
         "passed_over": {"LOGIN": "not offered by the server", "Y": "no", "X": "not offered by the server"},
     }  # fmt: skip
     return ServerReport(**{**facts, **changes})

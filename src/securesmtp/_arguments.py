@@ -84,6 +84,10 @@ class Given:
             raise ConfigurationError(message, hint="keep one of them")
         self._values[name], self._sources[name] = value, source
 
+    def value(self, name: str) -> Any:  # noqa: ANN401 -- each argument has its own type
+        """Return the argument *name*, or None."""
+        return self._values.get(name)
+
     def arguments(self, *, hint: str) -> dict[str, Any]:
         """
         Return the arguments for a mailer.

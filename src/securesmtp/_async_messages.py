@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from email.message import Message
 
-    from securesmtp._bulk.jobs import InvalidInput, Job
+    from securesmtp._bulk.jobs import AnyJob
     from securesmtp._bulk.run import Run
     from securesmtp._values import Envelope
 
@@ -69,7 +69,7 @@ class Jobs:
         run: Run,
         messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
         deadline: float | None,
-        build: Callable[[object, Callable[[], Job | InvalidInput]], Awaitable[Job | InvalidInput]],
+        build: Callable[[object, Callable[[], AnyJob]], Awaitable[AnyJob]],
     ) -> None:
         """Read *messages* one at a time; *build* calls a function, in a thread if its first argument is large."""
         self._run, self._deadline, self._build = run, deadline, build
@@ -80,7 +80,7 @@ class Jobs:
         """Return it."""
         return self
 
-    async def __anext__(self) -> Job | InvalidInput:
+    async def __anext__(self) -> AnyJob:
         """Return the next job."""
         message = await self._read()
         index, self._index = self._index, self._index + 1

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial as bind
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from securesmtp._async_workers import Workers
-from securesmtp._bulk.jobs import InvalidInput, Job
+from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
 from securesmtp._bulk.rules import is_full
 from securesmtp._interrupts import raise_if_interrupt
@@ -44,7 +44,7 @@ class Progress(ReadAhead):
         is_awaited: Whether a task waits for a result.
     """
 
-    jobs: AsyncIterator[Job | InvalidInput] = field(kw_only=True)
+    jobs: AsyncIterator[AnyJob] = field(kw_only=True)
     workers: Workers = field(kw_only=True)
     has_enough: Callable[[int, int], bool] = field(kw_only=True)
     held: int = 0
@@ -116,20 +116,20 @@ class Progress(ReadAhead):
             if isinstance(job, Job):
                 self.workers.submit(job)
 
-    async def _wait_for(self, job: Job | InvalidInput) -> SendResult:
-        if job.end is None or isinstance(job, InvalidInput):
+    async def _wait_for(self, job: AnyJob) -> SendResult:
+        if job.end is None or not isinstance(job, Job):
             await self.workers.wait_for(job)
         self.held -= octets(job)
         return self._result(job)
 
-    def _result(self, job: Job | InvalidInput) -> SendResult:
+    def _result(self, job: AnyJob) -> SendResult:
         if isinstance(job.end, SendResult):
             return job.end
-        if job.end is None or self.has_ended or is_cancellation(job.end):
+        if isinstance(job, Job) and (job.end is None or self.has_ended or is_cancellation(job.end)):
             job.end = result = result_without_end(job)
             return result
-        # The run ends here.
-        raise job.end
+        # The run ends here. A repeat has an end, because the job that it repeats was read before.
+        raise cast("BaseException", job.end)
 
 
 class AsyncResults:
@@ -210,7 +210,7 @@ class AsyncResults:
 
 
 def in_order(
-    jobs: AsyncIterator[Job | InvalidInput],
+    jobs: AsyncIterator[AnyJob],
     worker: Callable[[AsyncBacklog], Awaitable[None]],
     workers: int,
     ahead: int,

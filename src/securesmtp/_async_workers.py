@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.lowlevel import checkpoint
 
-from securesmtp._bulk.jobs import InvalidInput, Job
+from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._transport.event_loop import EventLoop, current_loop, is_cancellation
 from securesmtp.errors import ConfigurationError
 
@@ -136,7 +136,7 @@ class Workers:
     running: int = 0
     scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
     fault: BaseException | None = None
-    awaited: Job | InvalidInput | None = None
+    awaited: AnyJob | None = None
     change: Wakeup = field(default_factory=Wakeup)
 
     def check_loop(self) -> None:
@@ -166,7 +166,7 @@ class Workers:
             self.loop.spawn(bind(self._run, number), f"securesmtp-{number}", bind(self._note_end_of_worker, number))
             self.running += 1
 
-    async def wait_for(self, job: Job | InvalidInput) -> None:
+    async def wait_for(self, job: AnyJob) -> None:
         """
         Wait until *job* has its end, or will have none because there are no more workers.
 

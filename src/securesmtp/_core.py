@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._options import TLSPolicy, seconds
-from securesmtp._protocol.delivery import Attempt, deliver
+from securesmtp._protocol.delivery import Attempt, deliver, round_trips
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
@@ -209,6 +209,7 @@ class Core:
             passed_over={} if session.choice is None else session.choice.passed_over,
             size=session.capabilities.size,
             limits=dict(session.capabilities.limits),
+            round_trips=round_trips(session, settings.pipelining),
             login=None if settings.login is None else refusal is None,
             login_error=refusal,
         )

@@ -49,6 +49,11 @@ def add_environment(given: Given, prefix: str) -> None:
             given.add(argument, convert(os.environ[variable], variable), variable)
 
 
+def find_ignored_trust() -> tuple[str, ...]:
+    """Return the variables that are set and name other roots: other programs obey them, this library does not."""
+    return tuple(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+
+
 def _refuse_unknown(prefix: str) -> None:
     known = ("URL", *_VARIABLES)
     names = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))
@@ -68,7 +73,13 @@ def _mode(value: str, variable: str) -> TLSMode:
     return TLSMode(value)
 
 
-def _split_command(value: str, variable: str) -> Callable[[], Secret]:
+def command_source(value: str, variable: str) -> Callable[[], Secret]:
+    """
+    Return what runs the command *value*, which is quoted as in a shell; *variable* names where it is from.
+
+    Raises:
+        ConfigurationError: It is not a command. The message does not show it.
+    """
     arguments: list[str] = []
     # Outside of the `except`, so that the error has no context: its frames have the command.
     with suppress(ValueError):
@@ -121,7 +132,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "USERNAME": ("username", _unchanged),
     "PASSWORD": ("password", _secret),
     "PASSWORD_FILE": ("password", _file),
-    "PASSWORD_COMMAND": ("password", _split_command),
+    "PASSWORD_COMMAND": ("password", command_source),
     "CA_FILE": ("ca_file", _unchanged),
     "TIMEOUT": ("timeout", as_seconds),
     "DEADLINE": ("deadline", as_seconds),

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
     from securesmtp._workers import Workers
     from securesmtp.events import Event
+    from securesmtp.ledger import Ledger
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -293,7 +294,12 @@ class SecureMailer:
             submission.content.close()
 
     def send_many(
-        self, messages: Iterable[Message | Envelope], *, partial: Partial = "raise", deadline: float | None = None
+        self,
+        messages: Iterable[Message | Envelope],
+        *,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+        ledger: Ledger | None = None,
     ) -> Iterator[SendResult]:
         """
         Send each of *messages* over up to *max_connections* connections, and yield the result of each, in order.
@@ -321,6 +327,11 @@ class SecureMailer:
             partial: As for `send`.
             deadline: Seconds for each message, from when its sending begins. Time spent on a connection that could not
                 be opened does not count if another connection sends the message.
+            ledger: Remembers what became of each message, across runs, so that none is sent twice: for example a
+                `SQLiteLedger`. Each message needs an `Envelope.key` or a Message-ID of yours, the same in each run. A
+                message that was accepted, refused for good, or may have been delivered is not sent: its result is that
+                of the ledger. If the ledger fails, no further message is sent; after the results of those that were
+                read, you get a `LedgerError`.
 
         Raises:
             ConfigurationError: An argument is wrong.
@@ -329,12 +340,12 @@ class SecureMailer:
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_messages(messages)
-        run = Run(self._core, partial)
+        run = Run(self._core, partial, ledger)
 
         def work(workers: Workers, task: Task) -> Steps[None]:
             return Worker(run, self._pool, workers, task).work()
 
-        return in_order(run.jobs(messages, deadline), work, run.most_workers, run.ahead, run.octets)
+        return in_order(run.jobs(messages, deadline), work, run.most_workers, run.ahead, run.octets, run.claims)
 
     @hide_internal_frames
     def check(self) -> ServerReport:

@@ -29,6 +29,7 @@ class ServerReport(Portable):
         passed_over: Each better mechanism that your login may use, with the reason why it is not used.
         size: Bytes of the largest message that the server accepts; None if it names no limit.
         limits: The numbers in its LIMITS extension, by name (RFC 9422).
+        round_trips: How many round trips a small message to one recipient takes over an open connection.
         login: Whether the login succeeded; None without credentials.
         login_error: Why the login failed.
     """
@@ -45,6 +46,7 @@ class ServerReport(Portable):
     mechanism: str | None
     size: int | None
     limits: Mapping[str, int]
+    round_trips: int
     login: bool | None
     login_error: Exception | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial as bind
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
@@ -23,7 +23,8 @@ from securesmtp._workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from securesmtp._bulk.jobs import InvalidInput
+    from securesmtp._bulk.claims import Claims
+    from securesmtp._bulk.jobs import AnyJob
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.task import Task
 
@@ -56,10 +57,9 @@ class Progress(ReadAhead):
             raise self.failures.pop()
         if job is None or (self.workers.thread is not None and job.end is None):
             raise StopIteration
-        if isinstance(job.end, SendResult):
-            return job.end
-        job.end = result = result_without_end(job)
-        return result
+        if not isinstance(job.end, SendResult) and isinstance(job, Job):
+            job.end = result_without_end(job)
+        return cast("SendResult", job.end)
 
 
 class Results:
@@ -91,28 +91,28 @@ class Results:
         self._run.close()
 
 
-def in_order(
-    jobs: Iterable[Job | InvalidInput],
+def in_order(  # noqa: PLR0913, PLR0917 -- what a run is made of
+    jobs: Iterable[AnyJob],
     work: Callable[[Workers, Task], Steps[None]],
     most: int,
     ahead: int,
     octets: int = 1 << 30,
+    claims: Claims | None = None,
 ) -> Results:
     """
     Return the result of each of *jobs*, in their order; up to *most* workers do *work*.
 
     The next job is read from the iterable only while fewer than *ahead* are pending and, beyond one for each worker,
-    fewer than so many *octets* of them. What the iterable raises is raised when the results of all jobs before it were
-    yielded. Leaving early waits for the jobs that are being sent and drops the others.
+    fewer than so many *octets* of them. With *claims*, a job is sent only if its claim in the ledger succeeds. What the
+    iterable raises is raised when the results of all jobs before it were yielded. Leaving early waits for the jobs that
+    are being sent and drops the others.
     """
-    progress = Progress(workers=Workers(work, most))
+    progress = Progress(workers=Workers(work, most, claims), failures=[] if claims is None else claims.failures)
     has_enough = bind(is_full, workers=most, ahead=ahead, octets=octets)
     return Results(_run(jobs, progress, has_enough), progress)
 
 
-def _run(
-    jobs: Iterable[Job | InvalidInput], progress: Progress, has_enough: Callable[[int, int], bool]
-) -> Generator[SendResult]:
+def _run(jobs: Iterable[AnyJob], progress: Progress, has_enough: Callable[[int, int], bool]) -> Generator[SendResult]:
     """Yield the result of each of *jobs* when it has its end."""
     pending, workers, held = progress.pending, progress.workers, 0
     with _adding_notes(progress):
@@ -131,7 +131,7 @@ def _run(
             progress.stop()
 
 
-def _result(job: Job | InvalidInput, workers: Workers) -> SendResult:
+def _result(job: AnyJob, workers: Workers) -> SendResult:
     end = workers.wait_for(job)
     if isinstance(end, BaseException):
         # The run ends here.
@@ -151,9 +151,11 @@ def _adding_notes(progress: Progress) -> Iterator[None]:
         raise
 
 
-def _until_it_raises(jobs: Iterable[Job | InvalidInput], failures: list[Exception]) -> Iterator[Job | InvalidInput]:
+def _until_it_raises(jobs: Iterable[AnyJob], failures: list[Exception]) -> Iterator[AnyJob]:
     try:
         yield from jobs
     except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
         raise_if_interrupt(error)
-        failures.append(error)
+        # That of a ledger is noted already.
+        if error not in failures:
+            failures.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 from email.message import Message
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # To copy so many bytes takes long enough to be noticed in an event loop; each part counts like some text.
 _LARGE, _PART = 1 << 18, 1 << 10
+# RFC 5322 §3.6.4, as far as every server takes it.
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]+>")
 
 
 def check_partial(partial: object) -> None:
@@ -62,12 +65,19 @@ def check_async_messages(messages: object) -> None:
 
 
 def from_message(
-    message: Message, mail_from: str | Address | None, recipients: Iterable[str | Address] | None
+    message: Message,
+    mail_from: str | Address | None,
+    recipients: Iterable[str | Address] | None,
+    message_id: str | None = None,
 ) -> Submission:
-    """Return a copy of *message* with its envelope, and with a Date and a Message-ID if they are missing."""
+    """
+    Return a copy of *message* with its envelope, and with a Date and a Message-ID if they are missing.
+
+    Its Message-ID is *message_id*, if that is given.
+    """
     from securesmtp._protocol.building import from_message as build
 
-    return build(message, mail_from, recipients, date=_now, token=_token)
+    return build(message, mail_from, recipients, date=_now, token=_token, message_id=message_id)
 
 
 def load() -> None:
@@ -138,13 +148,91 @@ def header_id(message: object) -> str | None:
     return escape(" ".join(found.split()), MAX_LINE) or None
 
 
-def from_any(message: Message | Envelope) -> Submission:
-    """Return one of the messages of a `send_many`, with its envelope."""
+def from_any(message: Message | Envelope, message_id: str | None = None) -> Submission:
+    """
+    Return one of the messages of a `send_many`, with its envelope.
+
+    A *message_id* is that of an earlier try. It takes the place of the message's own, but not in bytes.
+    """
     if not isinstance(message, Envelope):
-        return from_message(message, None, None)
+        return from_message(message, None, None, _kept_id(message, message_id))
     if isinstance(message.content, Message):
-        return from_message(message.content, message.mail_from, message.recipients)
+        kept = _kept_id(message.content, message_id)
+        return from_message(message.content, message.mail_from, message.recipients, kept)
     return from_octets(message.content, message.mail_from, message.recipients)
+
+
+def _kept_id(message: Message, message_id: str | None) -> str | None:
+    """Return *message_id* if it can be written as it is, and *message* does not have it already."""
+    if message_id is None or not _MESSAGE_ID.fullmatch(message_id) or header_id(message) == message_id:
+        return None
+    return message_id
+
+
+def given_key(message: Message | Envelope) -> str | None:
+    """
+    Return the key of *message* in a ledger, as far as it is known before the message is built.
+
+    It is that of the envelope, else the Message-ID that the caller set. That of bytes is known when they were read.
+
+    Raises:
+        MessageError: There is none, or it is no text.
+    """
+    content: object = message
+    if isinstance(message, Envelope):
+        if message.key is not None:
+            return check_key(message.key)
+        content = message.content
+    return check_key(header_id(content)) if isinstance(content, Message) else None
+
+
+def check_key(key: object) -> str:
+    """
+    Return *key*, which is to name a message in a ledger.
+
+    Raises:
+        MessageError: It is missing, or no text.
+    """
+    if key is None:
+        text = (
+            "the message has neither a key nor a Message-ID of yours, so the ledger cannot recognise it the next time"
+        )
+        hint = 'set message["Message-ID"], the same in each run, or pass Envelope(…, key="…")'
+        raise MessageError(text, hint=hint)
+    if not isinstance(key, str):
+        text = f"the key of the message is a {type(key).__name__}, not a str"
+        raise MessageError(text, hint="pass str(key)")
+    if not 0 < len(key) <= MAX_LINE or any("\ud800" <= character <= "\udfff" for character in key):
+        text = f"the key of the message is no text of 1 to {MAX_LINE} characters: {quote(key, allow_at=True)}"
+        raise MessageError(text, hint="use a number or a name")
+    return key
+
+
+def digest(submission: Submission) -> str:
+    """
+    Return the digest by which a ledger recognises the message, in hexadecimal.
+
+    Raises:
+        MessageError: Python's email package cannot read the message.
+    """
+    from securesmtp._protocol.digest import digest as compute
+    from securesmtp._protocol.serialising import translate_email_errors
+
+    return translate_email_errors(lambda: compute(submission))
+
+
+def entry_digest(message: Message | Envelope) -> str:
+    """
+    Return the digest that `send_many` gives *message* in a ledger; a file is read to its end.
+
+    Raises:
+        SecureSMTPError: As `SecureMailer.send`, for a message that cannot be sent.
+    """
+    submission = from_any(message)
+    try:
+        return digest(submission)
+    finally:
+        submission.content.close()
 
 
 def _now() -> str:

@@ -75,6 +75,11 @@ def add_url(given: Given, url: Secret, source: str = "the URL") -> None:
     _add_tail(given, tail, source)
 
 
+def has_password(url: str) -> bool:
+    """Return whether *url* has a password, or may have one: a colon before an @."""
+    return ":" in (url.partition("://")[2] or url).rpartition("@")[0]
+
+
 def _text(url: Secret, source: str) -> str:
     text: object = url.reveal()
     if not isinstance(text, str):

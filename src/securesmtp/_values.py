@@ -242,11 +242,13 @@ class Envelope:
         mail_from: The sender (reverse-path); ``""`` is the null one.
         recipients: The recipients (forward-paths).
         content: A message as `SecureMailer.send` accepts it, or bytes or a file as `SecureMailer.send_bytes` does.
+        key: Your name for the message in a ledger, the same in each run; by default its Message-ID.
     """
 
     mail_from: str | Address
     recipients: Iterable[str | Address]
     content: Message | bytes | BinaryIO = field(repr=False)
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,7 @@ class SendResult(Portable):
         error: Why it was not accepted: the error that `SecureMailer.send` would have raised, or the exception of your
             callable or iterable. If the run stopped early (a refused login, an outage), messages not tried have an
             error that says so. It has no traceback, since the frames would keep the message in memory.
+        from_ledger: Whether the ledger has it from another send of the same message: this run has not sent it.
     """
 
     index: int
@@ -270,6 +273,7 @@ class SendResult(Portable):
     outcome: Outcome
     receipt: Receipt | None = None
     error: Exception | None = None
+    from_ledger: bool = False
 
     def __str__(self) -> str:
         """Return one line: the message, its outcome, and why."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.batch import Batch
-from securesmtp._bulk.jobs import Ending, InvalidInput, Job
+from securesmtp._bulk.calls import perform
+from securesmtp._bulk.jobs import Ending, Job, Repeat
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._bulk.run import Step
 from securesmtp._interrupts import raise_if_interrupt
@@ -32,6 +33,8 @@ from securesmtp.events import mute_if_emitting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from securesmtp._bulk.claims import Claims
+    from securesmtp._bulk.jobs import AnyJob
     from securesmtp._bulk.run import Run
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.pool import Pool
@@ -128,8 +131,8 @@ class Workers:
         ends: Has an entry when the job that is waited for has its end, and when the thread has ended.
     """
 
-    def __init__(self, work: Callable[[Workers, Task], Steps[None]], most: int) -> None:
-        """Have up to *most* workers, each of which does *work*."""
+    def __init__(self, work: Callable[[Workers, Task], Steps[None]], most: int, claims: Claims | None = None) -> None:
+        """Have up to *most* workers, each of which does *work*; with *claims*, what a ledger lets this run send."""
         self.backlog = Backlog(self._note_change)
         self.idle = list[Task]()
         self.thread: threading.Thread | None = None
@@ -137,26 +140,33 @@ class Workers:
         self.fault: BaseException | None = None
         self.ends = SimpleQueue[None]()
         self._work, self._most, self._started = work, most, 0
+        self._claims, self._has_thread = claims, False
         self._poller = Poller(self._assign, self._note_end_of_worker)
-        self._run_tasks = mute_if_emitting(self._poller.run)
+        self._run_tasks = mute_if_emitting(self._poller.run if claims is None else bind(self._run_claimed, claims))
         self._awaited: Job | None = None
         self._has_news = self._has_woken_all = False
 
     def submit(self, job: Job) -> None:
         """Have *job* sent."""
         job.notify = self._note_end_of_job
-        self.backlog.put(job)
+        if self._claims is None:
+            self.backlog.put(job)
+        else:
+            self._claims.waiting.append(job)
+            self._note_change()
         if self.thread is None and not self._started:
             self._start()
 
-    def wait_for(self, job: Job | InvalidInput) -> SendResult | BaseException:
+    def wait_for(self, job: AnyJob) -> SendResult | BaseException:
         """
         Wait until *job* has its end, and return it.
 
         Raises:
             BaseException: What a worker has raised, so that *job* has none.
         """
-        if isinstance(job, InvalidInput):
+        if isinstance(job, Repeat):
+            return job.result_after(self.wait_for(job.first))
+        if not isinstance(job, Job):
             return job.end
         # In this order: whoever gives it its end looks afterwards whether it is waited for.
         self._awaited = job
@@ -176,7 +186,7 @@ class Workers:
         self._awaited = None
         return end
 
-    def stop(self, pending: Iterable[Job | InvalidInput]) -> None:
+    def stop(self, pending: Iterable[AnyJob]) -> None:
         """
         Drop the backlog, and wait for those of the jobs *pending* that are being sent.
 
@@ -188,6 +198,8 @@ class Workers:
             return
         if self.thread is None and self._poller.tasks:
             self._run_tasks(self._is_stuck)
+        if self._claims is not None and not self._has_thread:
+            perform(self._claims.release())
         # At the end of the interpreter, daemon threads do not run any more.
         while self.thread is not None and not sys.is_finalizing():
             try:
@@ -212,12 +224,12 @@ class Workers:
         # A daemon: an iterator that is never read to its end does not keep the process alive.
         thread = RunThread(target=self._run, name="securesmtp-run", daemon=True)
         # Before it is started: an interrupt may strike right after that, and it is waited for all the same.
-        self.thread = thread
+        self.thread, self._has_thread = thread, True
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
             raise_if_interrupt(error)
-            self.thread, self._most = None, 1
+            self.thread, self._has_thread, self._most = None, False, 1
 
     def _note_change(self) -> None:
         if self.backlog.is_closed or self.idle or self._started < self._most:
@@ -230,20 +242,42 @@ class Workers:
             self._run_tasks(self._is_over)
         except BaseException as error:  # noqa: BLE001 -- raised where the results are read
             self.fault = self.fault or error
-        self.has_ended = True
-        self.ends.put(None)
+        try:
+            if self._claims is not None:
+                perform(self._claims.release())
+        finally:
+            self.has_ended = True
+            self.ends.put(None)
+
+    def _run_claimed(self, claims: Claims, is_over: Callable[[], bool]) -> None:
+        """Run the tasks; a ledger has what became of their messages before the reader sees it."""
+        try:
+            self._poller.run(is_over)
+        finally:
+            perform(claims.flush())
+
+    def _advance_claims(self, claims: Claims) -> None:
+        """Write into the ledger what has ended, and claim the next jobs if there are workers for them."""
+        free, held = len(self.idle) + self._most - self._started, len(self.backlog)
+        if claims.has_work(free, held):
+            if self.backlog.is_closed:
+                perform(claims.flush())
+            else:
+                self.backlog.add_claimed(perform(claims.advance(free, held)))
 
     def _is_over(self) -> bool:
         return self.backlog.is_closed and not self._poller.tasks
 
     def _is_stuck(self) -> bool:
         """Return whether nothing is being sent, and there is no job for a worker."""
-        has_job = len(self.backlog) and not self.backlog.is_closed
+        has_job = (self.backlog or (self._claims is not None and self._claims.waiting)) and not self.backlog.is_closed
         can_begin = has_job and (self.idle or self._started < self._most)
         return len(self._poller.tasks) <= len(self.idle) and not can_begin
 
     def _assign(self) -> None:
         """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""
+        if self._claims is not None:
+            self._advance_claims(self._claims)
         if self._has_news:
             # Not for each job: each time, the interpreter's lock goes to the other thread and comes back.
             self._has_news = False

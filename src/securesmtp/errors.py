@@ -7,6 +7,7 @@ The errors that this library raises.
     ├─ ConfigurationError (ValueError)    the caller's mistake
     │   ├─ AddressError                   not an RFC 5321 mailbox
     │   └─ MessageError                   the message cannot be sent as it is
+    ├─ LedgerError                        a ledger cannot be read or written
     ├─ ConnectError (ConnectionError)     no connection: DNS, refused, reset, closed, bad greeting
     ├─ TLSError (ConnectionError)         no verified TLS session
     │   ├─ CertificateError               the certificate was refused; .reason says why
@@ -50,6 +51,7 @@ __all__ = [
     "DataRefusedError",
     "DeadlineExceededError",
     "DowngradeError",
+    "LedgerError",
     "MessageError",
     "NoUsableMechanismError",
     "OutcomeUnknownError",
@@ -190,6 +192,16 @@ class MessageError(ConfigurationError):
     It can also be raised after the connection was made, if the message needs an extension that this server does not
     offer (8BITMIME, SMTPUTF8) or exceeds its SIZE. Then, too, nothing of it was sent, not even MAIL.
     """
+
+
+class LedgerError(SecureSMTPError):
+    """
+    A ledger cannot be read or written: a full disk, a lock, a file that is no ledger.
+
+    If a ledger raises it when outcomes are to be written, its outcome is `Outcome.UNKNOWN`: the entries stay claimed.
+    """
+
+    outcome = Outcome.NOT_SENT
 
 
 class ConnectError(SecureSMTPError, ConnectionError):

@@ -7,7 +7,7 @@ from email.message import EmailMessage
 
 import pytest
 
-from certificates import GOOD, TABLE, Row
+from certificates import GOOD, TABLE, Row, unreadable_time
 from conftest import Mailer, Serve
 from scripted import Mode, honest
 from securesmtp import CertificateError, CertificateReason, Stage, TLSError, TLSPolicy
@@ -69,6 +69,21 @@ def test_no_name_from_the_network_replaces_the_configured_host(
     assert caught.value.reason is CertificateReason.NAME_MISMATCH
     server.joined()
     assert server.secret == b""
+
+
+def test_a_time_that_cannot_be_read_is_no_error_of_ours(
+    make_mailer: Mailer, serve: Serve, message: EmailMessage
+) -> None:
+    """The one that is named is the one that OpenSSL refused; another one of the chain has such a time."""
+    row = unreadable_time()
+    policy = TLSPolicy(ca_data=row.trust.decode("ascii"))
+    server = serve(tls=row.certificate.context())
+    with (
+        make_mailer(row.host, server.port, policy=policy) as mailer,
+        pytest.raises(CertificateError, match="the intermediate certificate 'expired CA' expired on Jan  2") as caught,
+    ):
+        mailer.send(message)
+    assert caught.value.reason is CertificateReason.EXPIRED
 
 
 def test_a_legacy_ca_is_accepted_on_request(make_mailer: Mailer, serve: Serve, message: EmailMessage) -> None:

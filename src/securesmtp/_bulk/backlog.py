@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from securesmtp._bulk.jobs import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Backlog:
@@ -34,6 +34,10 @@ class Backlog:
         job.started = 0.0
         self._jobs.append(job)
         self._on_change()
+
+    def add_claimed(self, jobs: Iterable[Job]) -> None:
+        """Add *jobs* that no worker has, in the thread of the workers."""
+        self._jobs.extend(jobs)
 
     def take(self) -> Job | None:
         """Return the next job and start its time; None if there is none at present, or if there are no more."""

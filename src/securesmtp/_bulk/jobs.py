@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, Receipt, SendResult
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.message import Submission
     from securesmtp._transport.deadline import Deadline
+    from securesmtp.ledger import Item
 
 T = TypeVar("T")
 
@@ -34,25 +35,38 @@ class Job:
         index: Its place in the input.
         submission: The message.
         start_deadline: Starts its deadline.
+        item: What identifies it in a ledger; None without one.
         end: What became of it, or what is to be raised where its result is read; None until then.
         deadline: Its deadline, which runs from when its sending begins.
         started: When that was; 0 while no worker has it.
         was_resent: Whether a connection has died during it: it is sent once more, and not twice.
         notify: Is called when it has its end.
+        latest: When its sending must be done because of its claim in a ledger.
+        keep_end: Takes its end, if a ledger has to have it first.
     """
 
     index: int
     submission: Submission
     start_deadline: Callable[[], Deadline | None]
+    item: Item | None = None
     end: SendResult | BaseException | None = None
     deadline: Deadline | None = None
     started: float = 0.0
     was_resent: bool = False
     notify: Callable[[], object] = _do_nothing
+    latest: Deadline | None = None
+    keep_end: Callable[[Job, SendResult | BaseException], None] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its key in a ledger."""
+        return "" if self.item is None else self.item.key
 
     def begin(self) -> None:
         """Start its time."""
-        self.started, self.deadline = monotonic(), self.start_deadline()
+        self.started, deadline = monotonic(), self.start_deadline()
+        latest = self.latest
+        self.deadline = deadline if latest is None or (deadline is not None and deadline.at < latest.at) else latest
 
     def finish(self, end: Receipt | BaseException) -> None:
         """Give it its result; an *end* that is no `Exception` is raised where the result is read."""
@@ -72,13 +86,22 @@ class Job:
             self._set(end)
 
     def _set(self, end: SendResult | BaseException) -> None:
+        if self.keep_end is not None:
+            self.keep_end(self, end)
+        else:
+            self.end = end
+            self.notify()
+
+    def settle(self, end: SendResult | BaseException) -> None:
+        """Let the reader have its *end*, which the ledger has."""
+        self.submission.content.close()
         self.end = end
         self.notify()
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidInput:
-    """A message that cannot be sent; its result is known from the beginning."""
+    """A message that is not sent; its result is known from the beginning."""
 
     end: SendResult
 
@@ -86,6 +109,32 @@ class InvalidInput:
     def index(self) -> int:
         """Its place in the input."""
         return self.end.index
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """
+    A message that an earlier one of the run repeats, by its key and its content: it is not sent a second time.
+
+    Attributes:
+        index: Its place in the input.
+        first: The other one, whose result is read before.
+    """
+
+    index: int
+    first: Job
+
+    @property
+    def end(self) -> SendResult | BaseException | None:
+        """Its result: that of the first; None before that has one."""
+        return None if self.first.end is None else self.result_after(self.first.end)
+
+    def result_after(self, end: SendResult | BaseException) -> SendResult | BaseException:
+        """Return its result if the first has this *end*."""
+        return replace(end, index=self.index, from_ledger=True) if isinstance(end, SendResult) else end
+
+
+AnyJob: TypeAlias = Job | InvalidInput | Repeat
 
 
 class Ending(Generic[T]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from securesmtp._bulk.jobs import InvalidInput, Job
+from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._shown import escape
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import SendResult, Stage
@@ -23,11 +23,11 @@ class ReadAhead:
         failures: What the iterable of the jobs has raised.
     """
 
-    pending: deque[Job | InvalidInput] = field(default_factory=deque)
+    pending: deque[AnyJob] = field(default_factory=deque)
     last_yielded: int = -1
     failures: list[Exception] = field(default_factory=list)
 
-    def oldest(self) -> Job | InvalidInput | None:
+    def oldest(self) -> AnyJob | None:
         """Return the first job whose result was not yielded."""
         while self.pending and self.pending[0].index <= self.last_yielded:
             self.pending.popleft()
@@ -42,14 +42,14 @@ class ReadAhead:
                 interrupt.add_note(f"securesmtp: result {end.index}, message {which}: {end.outcome}")
 
 
-def octets(job: Job | InvalidInput) -> int:
+def octets(job: AnyJob) -> int:
     """Return how many octets the message of *job* has."""
     return job.submission.content.size if isinstance(job, Job) else 0
 
 
-def result_without_end(job: Job) -> SendResult:
-    """Return the result of a *job* that an interrupt has ended, or that no worker has started."""
-    message_id, error = job.submission.content.message_id, getattr(job.end, "__cause__", None)
+def result_without_end(job: Job, interrupt: BaseException | None = None) -> SendResult:
+    """Return the result of a *job* that an *interrupt*, or its end, has ended; or that no worker has started."""
+    message_id, error = job.submission.content.message_id, getattr(interrupt or job.end, "__cause__", None)
     # What struck one message may have ended a worker that was to send others.
     if not isinstance(error, SecureSMTPError) or error.message_id != message_id:
         if job.started:

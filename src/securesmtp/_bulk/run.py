@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial as bind
 from typing import TYPE_CHECKING
 
-from securesmtp._bulk.jobs import Ending, InvalidInput, Job
+from securesmtp._bulk.jobs import AnyJob, Ending, InvalidInput, Job
 from securesmtp._bulk.rules import (
     State,
     Verdict,
@@ -26,7 +26,7 @@ from securesmtp._bulk.rules import (
 from securesmtp._submissions import from_any
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, Receipt, SendResult, Stage
-from securesmtp.errors import AuthenticationError, ConnectError, SecureSMTPError
+from securesmtp.errors import AuthenticationError, ConnectError, LedgerError, SecureSMTPError
 from securesmtp.events import FewerConnections, is_interrupt
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from email.message import Message
 
+    from securesmtp._bulk.claims import Claims
     from securesmtp._core import Core
     from securesmtp._protocol.transaction import Partial
     from securesmtp._sending import Checkout, Sending
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
+    from securesmtp.ledger import Ledger
 
 
 class Step(Enum):
@@ -62,10 +64,16 @@ class Run:
         most_workers: How many workers it may have.
         ahead: How many messages it reads ahead of the results that were yielded.
         octets: How many octets of them, beyond one message for each worker.
+        claims: Its messages in a ledger; None without one.
     """
 
-    def __init__(self, core: Core, partial: Partial) -> None:
-        """Start without a worker."""
+    def __init__(self, core: Core, partial: Partial, ledger: Ledger | None = None) -> None:
+        """
+        Start without a worker.
+
+        Raises:
+            ConfigurationError: *ledger* is none.
+        """
         self.core = core
         self.partial = partial
         self.fatal_error: Exception | None = None
@@ -76,21 +84,32 @@ class Run:
         self.octets = 2 * self.most_workers * settings.window.octets
         self._allowed = settings.max_connections
         self._state = State(0, settings.max_connect_failures)
+        self.claims = None if ledger is None else _claims(self, ledger, window)
 
-    def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[Job | InvalidInput]:
+    def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[AnyJob]:
         """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
             yield self.job(index, message, deadline)
+            if self.has_failed:
+                return
 
-    def job(self, index: int, message: Message | Envelope, deadline: float | None) -> Job | InvalidInput:
+    def job(self, index: int, message: Message | Envelope, deadline: float | None) -> AnyJob:
         """Return the job for *message*, as it is now: a caller may change the object afterwards."""
+        start_deadline = bind(self.core.start_deadline, deadline)
         try:
-            return Job(index, from_any(message), bind(self.core.start_deadline, deadline))
+            if self.claims is not None:
+                return self.claims.job(index, message, start_deadline)
+            return Job(index, from_any(message), start_deadline)
         except Exception as error:  # ours, or that of the envelope's own iterable or file
-            if is_interrupt(error):
+            if is_interrupt(error) or isinstance(error, LedgerError):
                 raise
             drop_frames(error)
             return InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the ledger has failed: no further message is read."""
+        return self.claims is not None and bool(self.claims.failures)
 
     def enter(self) -> bool:
         """Add a worker, and return whether there is room for it."""
@@ -203,7 +222,10 @@ class Run:
 
     def refuse(self, job: Job, cause: Exception) -> None:
         """Give *job* the error of a message that is not sent because *cause* has ended the run."""
-        error = self.error_after(cause)
+        self.refuse_with(job, self.error_after(cause))
+
+    def refuse_with(self, job: Job, error: SecureSMTPError) -> None:
+        """Give *job* the *error* because of which it is not sent."""
         self.core.annotate(error, job.submission.content.message_id)
         job.finish(error)
 
@@ -219,6 +241,14 @@ class Run:
         error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
         error.__cause__ = cause
         return error
+
+
+def _claims(run: Run, ledger: Ledger, window: int) -> Claims:
+    # Few programs have a ledger.
+    from securesmtp._bulk.claims import Claims
+
+    # With many in flight, a window is claimed at a time; otherwise, no message before there is a connection for it.
+    return Claims(run, ledger, window if window > 1 else 0)
 
 
 @contextmanager

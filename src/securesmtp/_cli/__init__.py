@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "check": ("securesmtp._cli.check", "cli", "Check a mail server: connect, verify, log in, send nothing."),
     "send": ("securesmtp._cli.send", "cli", "Send one message, many files, or what sendmail would be given."),
+    "sendmail": (
+        "securesmtp._cli.send.sendmail",
+        "cli",
+        "Send what cron, git, mutt or PHP gives to sendmail.",
+    ),
+    "ledger": (
+        "securesmtp._cli.ledger",
+        "cli",
+        "Show what the ledger of many messages knows; settle what is doubtful.",
+    ),
     "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
     "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
     "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),
@@ -30,26 +40,32 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """
-        Return a command by its name; None if there is none.
-
-        Raises:
-            click.ClickException: The extra that it needs is not installed.
-        """
+        """Return a command by its name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, extra, _ = COMMANDS[cmd_name]
+        module, extra, help_text = COMMANDS[cmd_name]
         try:
             command: click.Command = import_module(module).command
         except ModuleNotFoundError as error:
-            message = f"{cmd_name} needs {error.name}. Hint: install securesmtp with its extra {extra!r}"
-            raise click.ClickException(message) from None
+            return _unavailable(cmd_name, help_text, str(error.name), extra)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_text) for name, (_, _, help_text) in COMMANDS.items()])
+
+
+def _unavailable(name: str, help_text: str, missing: str, extra: str) -> click.Command:
+    """Return a command that takes any arguments, and says which *extra* to install."""
+
+    def refuse(_: tuple[str, ...]) -> None:
+        message = f"{name} needs {missing}. Hint: install securesmtp with its extra {extra!r}"
+        raise click.ClickException(message)
+
+    arguments = click.Argument(["_"], nargs=-1, type=click.UNPROCESSED)
+    settings = {"ignore_unknown_options": True}
+    return click.Command(name, settings, callback=refuse, params=[arguments], help=help_text)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 
 @click.command("demo")
 def command() -> int:
-    """Send two messages to a temporary server on this machine, then show two attacks that fail."""
+    """
+    Send two messages to a temporary server on this machine, then show two attacks that fail.
+
+    It takes a second, installs nothing, and connects to this machine only.
+    """
     console = Console(highlight=False)
+    console.print(
+        "Four mail servers are started on this machine, one after the other, each with a certificate made for it.\n"
+        "Two of them receive a message. The other two are attackers. Nothing leaves this machine.\n"
+    )
     message = EmailMessage()
     message["From"] = "Ada <ada@example.org>"
     message["To"] = "Grace <grace@example.org>"
@@ -39,6 +47,8 @@ def command() -> int:
 
 
 def _show_sent(console: Console, mode: Literal["implicit", "starttls"], message: EmailMessage) -> bool:
+    name = "implicit TLS" if mode == "implicit" else "STARTTLS"
+    _announce(console, f"Logging in and sending a message with {name}")
     password = secrets.token_urlsafe()
     with MailServer(mode, login=("ada", password)) as server:
         trust = TLSPolicy(ca_data=server.ca_pem)
@@ -53,7 +63,7 @@ def _show_sent(console: Console, mode: Literal["implicit", "starttls"], message:
         and arrived["Subject"] == message["Subject"]
         and arrived["Bcc"] is None
     )
-    console.print(Panel(_table(receipt, received, equal=equal), title=f"sent, mode {mode}", border_style="green"))
+    console.print(Panel(_table(receipt, received, equal=equal), title=f"sent with {name}", border_style="green"))
     return equal
 
 
@@ -79,7 +89,10 @@ def _table(receipt: Receipt, received: Received, *, equal: bool) -> Table:
 
 def _show_untrusted_certificate(console: Console, message: EmailMessage) -> bool:
     with MailServer(login=None) as server, SecureMailer(server.host, server.port) as mailer:
-        return _show_refused(console, "a certificate without a trusted CA", mailer, message) and not server.messages
+        return (
+            _show_refused(console, "its certificate is not signed by a trusted CA", mailer, message)
+            and not server.messages
+        )
 
 
 def _show_stripped_starttls(console: Console, message: EmailMessage) -> bool:
@@ -87,14 +100,19 @@ def _show_stripped_starttls(console: Console, message: EmailMessage) -> bool:
         MailServer(fault="starttls_stripped") as server,
         SecureMailer(server.host, server.port, tls="starttls") as mailer,
     ):
-        return _show_refused(console, "STARTTLS removed by an attacker in between", mailer, message)
+        return _show_refused(console, "it has removed STARTTLS", mailer, message)
 
 
 def _show_refused(console: Console, title: str, mailer: SecureMailer, message: EmailMessage) -> bool:
+    _announce(console, f"Sending the message to an attacker: {title}")
     try:
         mailer.send(message)
     except SecureSMTPError as error:
         text = f"[bold]{type(error).__name__}[/], outcome: {error.outcome}\n"
-        console.print(Panel(text + str(error).replace("[", r"\["), title=f"refused: {title}", border_style="red"))
+        console.print(Panel(text + str(error).replace("[", r"\["), title="refused", border_style="red"))
         return True
     return False
+
+
+def _announce(console: Console, step: str) -> None:
+    console.print(f"[bold]{step} …[/]")

@@ -108,7 +108,7 @@ def read_addresses(name: str, text: str) -> tuple[list[Group], bool]:
         is_valid = is_valid and not is_unreadable(value)
         return list(value.groups)
 
-    for piece, separator in _split_list(text):
+    for piece, separator in split_list(text):
         if separator == ":":
             is_valid = is_valid and group is None and not is_closed
             named = parse(f"{piece}:;")
@@ -135,7 +135,7 @@ def is_unreadable(value: AddressList) -> bool:
     return any(isinstance(defect, InvalidHeaderDefect) for defect in value.defects)
 
 
-def _split_list(text: str) -> Iterable[tuple[str, str]]:
+def split_list(text: str) -> Iterable[tuple[str, str]]:
     """Yield each piece of *text* and the separator after it, which is empty for the last piece."""
     piece: list[str] = []
     depth = position = 0

@@ -27,20 +27,22 @@ _BLIND = frozenset({"bcc", "resent-bcc"})
 _MESSAGE_HINT = "build an email.message.EmailMessage, or pass the bytes of a whole message to send_bytes()"
 
 
-def from_message(
+def from_message(  # noqa: PLR0913 -- what it cannot know by itself is by keyword
     message: Message,
     mail_from: str | Address | None,
     recipients: Iterable[str | Address] | None,
     *,
     date: Callable[[], str],
     token: Callable[[], str],
+    message_id: str | None = None,
 ) -> Submission:
     """
     Return *message* with its envelope, which is taken from its header unless *mail_from* and *recipients* are given.
 
     The reverse-path is Sender, else the only address of From. The forward-paths are the addresses of To, Cc and Bcc,
     each once. If there are Resent fields, only those count (RFC 5322 §3.6.6). If the message has no Date, it is the
-    result of *date*; if it has no Message-ID, it is made from the result of *token*.
+    result of *date*; if it has no Message-ID, it is made from the result of *token*. If *message_id* is given, it takes
+    the place of that of the message, unless the message is signed.
 
     Raises:
         AddressError: An address is not a valid mailbox.
@@ -53,15 +55,16 @@ def from_message(
         raise MessageError(text, hint=hint)
     # Not inside of translate_email_errors: an error of the caller's own iterable is not about the message.
     mailboxes = None if recipients is None else envelope_recipients(recipients)
-    return translate_email_errors(lambda: _create_submission(message, mail_from, mailboxes, date, token))
+    return translate_email_errors(lambda: _create_submission(message, mail_from, mailboxes, date, token, message_id))
 
 
-def _create_submission(
+def _create_submission(  # noqa: PLR0913, PLR0917 -- those of the public function
     message: Message,
     mail_from: str | Address | None,
     recipients: tuple[Mailbox, ...] | None,
     date: Callable[[], str],
     token: Callable[[], str],
+    message_id: str | None,
 ) -> Submission:
     check_bounds(message)
     if message.defects and any(isinstance(each, MissingHeaderBodySeparatorDefect) for each in message.defects):
@@ -77,7 +80,9 @@ def _create_submission(
         raise MessageError(text, hint="set it (RFC 5322 §3.6.2)")
     # The null reverse-path has no domain.
     domain = reverse.domain or _parse_mailbox("From", authors[0]).domain
-    _complete_header(header, date, lambda: f"<{token()}@{domain}>")
+    if message_id is not None and not header.values("DKIM-Signature"):
+        header.remove(frozenset({"message-id"}))
+    _complete_header(header, date, lambda: message_id or f"<{token()}@{domain}>")
     set_fields(copied, header.fields)
     if header.values("DKIM-Signature"):
         check_signed(message, copied)

@@ -191,6 +191,15 @@ def transactions_needed(recipients: int, partial: Partial, session: Session) -> 
     return -(-recipients // session.capabilities.limits.get("RCPTMAX", recipients)) if partial == "allow" else 1
 
 
+def round_trips(session: Session, pipelining: Pipelining) -> int:
+    """Return how many round trips a small message to one recipient takes in an open *session*."""
+    if pipelining == "off" or "PIPELINING" not in session.capabilities:
+        # MAIL, RCPT, DATA, and the content.
+        return 4
+    # Everything in one flight; or the content waits for the reply to DATA.
+    return 1 if session.can_chunk else 2
+
+
 def _check_transactions_left(session: Session, needed: int) -> None:
     left = max(session.transactions_left, 0)
     if needed <= max(left, 1):

@@ -109,7 +109,7 @@ def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
         raise DowngradeError(
             message, stage=Stage.EHLO, reply=reply, retryable=is_temporary(reply.code), hint=_ehlo_hint(name, reply)
         )
-    error = refusal_error(RefusedError, Stage.EHLO, reply)
+    error = refusal_error(RefusedError, Stage.EHLO, reply, "the server refused EHLO")
     error.hint = _ehlo_hint(name, reply)
     raise error
 

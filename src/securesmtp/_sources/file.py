@@ -20,10 +20,11 @@ _MOUNTS = (Path("/run/secrets"), Path("/var/run/secrets"))
 class File(SecretSource):
     """The content of a file."""
 
-    __slots__ = ("_has_warned", "_name", "_path")
+    __slots__ = ("_has_warned", "_is_private", "_name", "_path")
 
-    def __init__(self, path: str) -> None:
-        self._path, self._has_warned = path, False
+    def __init__(self, path: str, *, is_private: bool = False) -> None:
+        """Read *path*; with *is_private*, refuse it where a program is only warned: if every user can read it."""
+        self._path, self._is_private, self._has_warned = path, is_private, False
         self._name = f"password file {quote(path, allow_at=True)}"
 
     def __repr__(self) -> str:
@@ -56,6 +57,8 @@ class File(SecretSource):
         if mode & stat.S_IWOTH:
             return "can be written by every user (correct it with chmod o-w)"
         if mode & stat.S_IROTH and not self._has_warned and _is_open_to_all(Path(self._path)):
+            if self._is_private:
+                return "can be read by every user (correct it with chmod o-r)"
             self._has_warned = True
             _LOGGER.warning("the %s can be read by every user (correct it with chmod o-r)", self._name)
         return None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A certificate as `ssl.SSLSocket.getpeercert` returns it.
 _Fields: TypeAlias = dict[str, Any]
+# What the server sent: its fields, empty if they cannot be decoded, and its DER form.
+SentCertificate: TypeAlias = tuple[_Fields, bytes]
 # What happened, and what to do.
 _Explanation: TypeAlias = tuple[str, str | None]
 
@@ -80,6 +82,11 @@ def verified_chain(tls: ssl.SSLObject) -> tuple[Certificate, ...]:
     return tuple(_certificate(each.get_info(), each.public_bytes(_DER)) for each in certificates or ())
 
 
+def sent_certificates(tls: ssl.SSLObject) -> tuple[SentCertificate, ...]:
+    """Return the certificates that the server sent, its own first, also if they were refused."""
+    return tuple((_fields(each), each.public_bytes(_DER)) for each in _sent(tls)[:_MAX_CHAIN])
+
+
 def parse_time(text: object) -> datetime:
     """Return a time of a certificate, such as ``Jan  2 03:04:05 2030 GMT``, in UTC."""
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(text)), UTC)
@@ -87,12 +94,12 @@ def parse_time(text: object) -> datetime:
 
 def extract_public_key(certificate: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo of a DER certificate (RFC 5280 §4.1): the bytes that a pin is a hash of."""
-    outer, _ = _content(certificate, 0)
-    start, end = _content(certificate, outer)
+    outer, _ = read_element(certificate, 0)
+    start, end = read_element(certificate, outer)
     # The version may be left out; then serialNumber, signature, issuer, validity, subject.
     for _ in range(6 if certificate[start] == _VERSION_TAG else 5):
-        _, start = _content(certificate, start)
-    _, end = _content(certificate, start)
+        _, start = read_element(certificate, start)
+    _, end = read_element(certificate, start)
     return certificate[start:end]
 
 
@@ -108,8 +115,8 @@ def refused_certificate(
     return refused
 
 
-def _content(der: bytes, at: int) -> tuple[int, int]:
-    """Return start and end of the content of the DER element at *at* (X.690 §8.1)."""
+def read_element(der: bytes, at: int) -> tuple[int, int]:
+    """Return where the content of the DER element at *at* begins and ends (X.690 §8.1)."""
     length, start = der[at + 1], at + 2
     if length & 0x80:
         size = length & 0x7F
@@ -148,7 +155,7 @@ def _explain(
 def _explain_dates(chain: list[_Fields], hint: str | None) -> _Explanation | None:
     """Name the certificate that has expired or is not valid yet, with the date; None if none is found."""
     now = datetime.now(UTC)
-    for each in chain:
+    for each in filter(_has_times, chain):
         has_expired = parse_time(each["notAfter"]) < now
         if has_expired or parse_time(each["notBefore"]) > now:
             date = f"expired on {each['notAfter']}" if has_expired else f"is not valid before {each['notBefore']}"
@@ -191,16 +198,35 @@ def _quote_name(certificate: _Fields, which: str) -> str:
 
 def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
     """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
-    # After a failed handshake no public call returns the chain on 3.11 and 3.12. Some certificates cannot be decoded.
+    # Some certificates cannot be decoded.
     with SuppressErrors(ValueError, OSError):
-        sent = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)()
-        shown, trusted = [each.get_info() for each in sent or ()], tls.context.get_ca_certs()
+        shown, trusted = [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
         chain = shown[:1]
         # In the order in which OpenSSL searches: the trusted certificates first.
         for _ in range(_MAX_CHAIN):
             chain += [each for each in (*trusted, *shown) if each not in chain and _is_issuer(each, chain)][:1]
         return chain, trusted
     return [], []
+
+
+def _sent(tls: ssl.SSLObject) -> list[Any]:
+    # After a failed handshake no public call returns the chain on 3.11 and 3.12.
+    return getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)() or []
+
+
+def _fields(certificate: Any) -> _Fields:  # noqa: ANN401 -- a private class of `_ssl`
+    with SuppressErrors(ValueError, OSError):
+        fields: _Fields = certificate.get_info()
+        return fields if _has_times(fields) else {}
+    return {}
+
+
+def _has_times(fields: _Fields) -> bool:
+    """Return whether both times of a certificate can be read: OpenSSL writes "Bad time value" for others."""
+    with SuppressErrors(ValueError):
+        _ = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
+        return True
+    return False
 
 
 def _is_issuer(issuer: _Fields, chain: list[_Fields]) -> bool:

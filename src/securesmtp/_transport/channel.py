@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
 from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
+from securesmtp._transport.certificate import SentCertificate, sent_certificates
 from securesmtp._transport.connect_errors import Attempts, answers, unreachable_error
 from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import channel_binding, handshake_error, verify_session, wrap
@@ -60,6 +61,7 @@ class Channel:
         sock: The socket; None without a connection.
         addresses: The IP addresses of the host.
         address: The one that it is connected to.
+        attempts: Each address that was tried, with its error; None if it did not answer, or is the one connected to.
         is_aborted: Whether `abort` was called.
     """
 
@@ -68,6 +70,7 @@ class Channel:
         self.sock: socket.socket | None = None
         self.addresses: tuple[str, ...] = ()
         self.address = ""
+        self.attempts: Attempts = {}
         self._settings, self._context = settings, context
         self._records: RecordLayer | None = None
         self._process = current_process()
@@ -81,12 +84,11 @@ class Channel:
         """Connect to the first of *addresses* that answers (RFC 8305)."""
         infos = list(addresses)
         self.addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in infos))
-        attempts: Attempts = {}
         try:
-            yield from self._race(order_addresses(infos), attempts)
+            yield from self._race(order_addresses(infos), self.attempts)
         except DeadlineExceededError as error:
-            if len(attempts) > 1:
-                error.args = (f"{error.args[0]}: {answers(attempts)}",)
+            if len(self.attempts) > 1:
+                error.args = (f"{error.args[0]}: {answers(self.attempts)}",)
             raise
         finally:
             # Close all but the winner, whatever ended the race.
@@ -150,6 +152,10 @@ class Channel:
     def binding(self) -> ChannelBinding | None:
         """Return the channel binding of the TLS session, if it has one."""
         return None if self._records is None else channel_binding(self._records.tls)
+
+    def sent_certificates(self) -> tuple[SentCertificate, ...]:
+        """Return the certificates that the server has sent, whether they were accepted or refused."""
+        return () if self._records is None else sent_certificates(self._records.tls)
 
     def _handshake(self, records: RecordLayer) -> Steps[None]:
         while True:

@@ -20,11 +20,13 @@ from securesmtp._transport.steps import drive
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from securesmtp._protocol.effects import Dialogue
     from securesmtp._protocol.redaction import Memory
     from securesmtp._protocol.wire import RawReply
     from securesmtp._settings import Settings
+    from securesmtp._transport.addresses import AddressInfo
     from securesmtp._transport.channel import Steps
 
 T = TypeVar("T")
@@ -74,6 +76,16 @@ class Link(smtplib.SMTP):
         self.connect(self._settings.host, self._settings.port)
         return self._greeting
 
+    @staticmethod
+    def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+        """
+        Return the addresses to connect to.
+
+        Raises:
+            OSError: The name has none, or the system cannot find out.
+        """
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
     def abort(self) -> None:
         """Shut the connection down from another thread: a wait for it ends, and the thread that uses it closes it."""
         self.connection.channel.abort()
@@ -89,7 +101,7 @@ class Link(smtplib.SMTP):
         raise NotImplementedError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
-        self._drive(self.connection.connect(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        self._drive(self.connection.connect(self.look_up(host, port)))
         return self.connection.channel.connected_socket()
 
     def getreply(self) -> tuple[int, bytes]:

@@ -59,13 +59,14 @@ class Pool:
         context: ssl.SSLContext | None,
         on_event: Callable[[Event], None] | None,
         memory: Memory,
+        new_link: Callable[[Settings, ssl.SSLContext, Memory], Link] = Link,
     ) -> None:
         """Start without connections; without a *context*, the first connection builds one."""
         self.slots: Slots[Link] = Slots(
             settings,
             context,
             on_event,
-            lambda context: Link(settings, context, memory),
+            lambda context: new_link(settings, context, memory),
             PasswordCalls(settings.max_connections).fetch,
         )
         self.overlap_support = OverlapSupport(self.slots.emit_fell_back)

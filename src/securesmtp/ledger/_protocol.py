@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """What is known of a message. All but the first three are outcomes (`Outcome`)."""
+    """What is known of a message. All but the first two are outcomes (`Outcome`), with the same values."""
 
     PREPARED = "prepared"
     """Nobody has claimed it: it was certainly not sent."""
@@ -24,8 +24,11 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     """It may have been delivered: its claim has no end and is older than that, or its outcome is unknown."""
     ACCEPTED = "accepted"
+    """The server accepted it."""
     REFUSED = "refused"
+    """The server refused it and does not have it."""
     NOT_SENT = "not sent"
+    """The server cannot have accepted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class Entry(Portable):
         digest: See `Item`.
         message_id: The Message-ID of every try.
         state: What is known of it now.
-        changed: When that was written, by the clock of the database.
-        token: Whose claim it is; None if nobody has claimed it.
+        changed: When that was written (UTC), by the clock of the database.
+        token: Whose claim it is or was; None if nobody has claimed it, or if its state is a verdict.
         result: How the last try ended, with its receipt or its error; None before the first one has ended.
     """
 
@@ -73,7 +76,8 @@ class Ledger(Protocol):
     """
     What `SecureMailer.send_many` needs of a ledger. Each method commits before it returns, and takes many at a time.
 
-    Every method may raise `LedgerError`: the database cannot be read or written, and nothing was changed.
+    Every method may raise `LedgerError`: the database cannot be read or written, and nothing was changed. It may be
+    called from any thread.
 
     Attributes:
         longest_send: Seconds after which a claim without an end counts as unknown. No send that uses the ledger takes
@@ -87,23 +91,32 @@ class Ledger(Protocol):
         Add those of *items* whose key is new, as `State.PREPARED`; return the entry of each as it is now.
 
         An entry that exists is returned unchanged, whatever its digest: the caller compares. But an entry that ended as
-        `State.NOT_SENT` or `State.REFUSED` with another digest is replaced: nothing of it was delivered.
+        `State.NOT_SENT` or `State.REFUSED` with another digest is replaced: nothing of it was delivered. The keys of
+        *items* are distinct.
         """
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         """
         Prepare each of *items*, and claim those that may be sent; return the entry of each as it is now.
 
-        The caller may send exactly those whose entry has its *token* and `State.CLAIMED`. May be sent: what is prepared
-        or was not sent, what was refused and is retryable, and what the ledger was told to resend; never an entry with
-        another digest. Claiming again with the same token is a yes, so that a lost reply of the database is no loss.
+        The caller may send exactly those whose entry has the item's digest, its *token* and `State.CLAIMED`, each with
+        the Message-ID of the entry. May be sent: what is prepared or was not sent, what was refused and is retryable,
+        and what the ledger was told to resend; never an entry with another digest.
+
+        Claiming again with the same token is a yes as long as the claim has no end, so that a lost reply of the
+        database is no loss. A caller therefore has a token of its own, and does not claim a key again while it sends
+        that message.
         """
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         """
         Write how the sends of the entries with these keys ended. An entry that *token* does not own is not changed.
 
-        A result that is `Outcome.UNKNOWN` stays unknown until `reconcile` is told a verdict.
+        A claim has one end; if that is `Outcome.UNKNOWN`, its owner may still write a better one. Otherwise it stays
+        unknown until `reconcile` is told a verdict. A claim that counts as unknown because of its age still ends here.
+
+        Raises:
+            LedgerError: Nothing was written. Its outcome is `Outcome.UNKNOWN`, since the entries stay claimed.
         """
 
     def look_up(self, key: str) -> Entry | None:
@@ -116,10 +129,12 @@ class Ledger(Protocol):
         """
         Write the verdict of a person, or of the server's log, on an unknown message, and return its entry.
 
+        A message that is `State.PREPARED` can be given up as `State.NOT_SENT`: then its key may get other content.
+
         Args:
             key: Its key.
             state: `State.ACCEPTED` (it arrived) or `State.NOT_SENT` (it did not: it may be sent again).
 
         Raises:
-            LedgerError: It is not unknown.
+            LedgerError: It is not unknown, or there is no such key.
         """

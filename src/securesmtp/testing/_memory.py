@@ -11,20 +11,25 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from securesmtp._bulk.calls import perform
+from securesmtp._bulk.jobs import Ending, Job
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, open_session, pick_mechanism
 from securesmtp._protocol.sasl import Password
 from securesmtp._sending import Sending
 from securesmtp._submissions import from_any
 from securesmtp._tracebacks import drop_frames
-from securesmtp._values import Outcome, SendResult, TLSMode
+from securesmtp._values import Outcome, Receipt, SendResult, TLSMode
 from securesmtp.errors import AuthenticationError, SecureSMTPError
 from securesmtp.testing._faults import FaultName, check_fault
 from securesmtp.testing._peer import ADDRESS, Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from email.message import Message
 
+    from securesmtp._bulk.claims import Claims
+    from securesmtp._bulk.run import Run
     from securesmtp._core import Core
     from securesmtp._protocol.delivery import Attempt
     from securesmtp._protocol.dialogue import Session
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.transaction import Partial
     from securesmtp._report import ServerReport
     from securesmtp._transport.connection import Connection
-    from securesmtp._values import Envelope, Receipt
+    from securesmtp._values import Envelope
     from securesmtp.testing._rules import Rules
 
 T = TypeVar("T")
@@ -88,6 +93,25 @@ class MemoryServer:
             outcome = error.outcome if isinstance(error, SecureSMTPError) else outcome
             return SendResult(index, message_id, outcome, error=error)
         return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
+
+    def results(self, run: Run, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[SendResult]:
+        """Yield what becomes of each of *messages*, in a *run* that has a ledger."""
+        claims = cast("Claims", run.claims)
+        for job in run.jobs(messages, deadline):
+            if isinstance(job, Job):
+                claims.waiting.append(job)
+                for claimed in perform(claims.advance(1, 0)):
+                    claimed.begin()
+                    with Ending[Receipt]() as ending:
+                        ending.end = self.send(claimed.submission, run.partial)
+                    claimed.finish(ending.end)
+                perform(claims.flush())
+            end = cast("SendResult | BaseException", job.end)
+            if isinstance(end, BaseException):
+                raise end
+            yield end
+        if claims.failures:
+            raise claims.failures.pop()
 
     def check(self) -> ServerReport:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from securesmtp._bulk.run import Run
 from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp.testing._inbox import Inbox
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from securesmtp._arguments import Options
     from securesmtp._report import ServerReport
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp.ledger import Ledger
     from securesmtp.testing._faults import FaultName
 
 
@@ -114,13 +116,20 @@ class RecordingMailer(SecureMailer, Recorder):
             submission.content.close()
 
     def send_many(
-        self, messages: Iterable[Message | Envelope], *, partial: Partial = "raise", deadline: float | None = None
+        self,
+        messages: Iterable[Message | Envelope],
+        *,
+        partial: Partial = "raise",
+        deadline: float | None = None,
+        ledger: Ledger | None = None,
     ) -> Iterator[SendResult]:
         """Keep each of *messages*, and yield its result; as `SecureMailer.send_many`."""
         check_partial(partial)
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_messages(messages)
+        if ledger is not None:
+            return self._server.results(Run(self._core, partial, ledger), messages, deadline)
         return (self._server.result(index, message, partial) for index, message in enumerate(messages))
 
     def check(self) -> ServerReport:

@@ -38,7 +38,7 @@ def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
     return any(word in lower for family in families for word in family.words)
 
 
-def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES) -> list[Finding]:
+def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES, *, flags: int = 0) -> list[Finding]:
     """
     Return the findings in one file, in its order. A file without a word of the rules is not even parsed.
 
@@ -47,7 +47,7 @@ def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES
     """
     if not is_relevant(data, families):
         return []
-    tree = parse(data, path)
+    tree = parse(data, path, flags)
     notes = Notes(path)
     try:
         program = _Program(_known(families), notes)

@@ -21,9 +21,11 @@ class NotCheckedError(Exception):
         self.line = line
 
 
-def parse(data: bytes, path: str) -> ast.Module:
+def parse(data: bytes, path: str, flags: int = 0) -> ast.Module:
     """
     Return the syntax tree of a file. Its bytes are given, for the sake of its coding line and byte order mark.
+
+    For a notebook, *flags* are those of `compile`.
 
     Raises:
         NotCheckedError: Python cannot read it: a syntax error, code for Python 2, nesting that is too deep.
@@ -34,7 +36,7 @@ def parse(data: bytes, path: str) -> ast.Module:
             warnings.simplefilter("ignore")
             tree = ast.parse(data, path)
             # Some faults, such as an argument that occurs twice, are found only here. Nothing is run.
-            compile(data, path, "exec", dont_inherit=True)
+            compile(data, path, "exec", flags, dont_inherit=True)
     except SyntaxError as error:
         line = error.lineno or 0
         raise NotCheckedError(f"syntax error in line {line}: {error.msg}", line) from None

@@ -1,0 +1,320 @@
+"""
+A run and its ledger: what is sent, and what becomes of it in the ledger, before anybody sees it.
+
+How it works: the caller's thread makes a job of each message (`job`). The thread of the run claims jobs when there are
+connections for them (`claim_next`), and writes how they ended before the reader sees it (`flush`): once in each turn of
+the poller, for all jobs of that turn. Both are steps that yield the calls of the ledger, which block: tasks have a thread
+for them. An interrupt may end any of it at any line, if the run has no thread of its own.
+So a job is noted as claimed before its claim, and until its end is written; `flush` may repeat what it has done.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from functools import partial as bind
+from secrets import token_hex
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from securesmtp._bulk.calls import perform
+from securesmtp._bulk.jobs import InvalidInput, Job, Repeat
+from securesmtp._bulk.read_ahead import result_without_end
+from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._options import seconds
+from securesmtp._shown import quote
+from securesmtp._submissions import check_key, digest, from_any, given_key
+from securesmtp._transport.deadline import Deadline
+from securesmtp._values import Outcome, SendResult
+from securesmtp.errors import (
+    ConfigurationError,
+    LedgerError,
+    MessageError,
+    OutcomeUnknownError,
+    SecureSMTPError,
+)
+from securesmtp.ledger import Item, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from email.message import Message
+
+    from securesmtp._bulk.calls import Calls
+    from securesmtp._bulk.jobs import AnyJob
+    from securesmtp._values import Envelope
+    from securesmtp.ledger import Entry, Ledger
+
+T = TypeVar("T")
+_DOUBTFUL = "look for its Message-ID in the server's log, and tell the ledger by reconcile() whether it arrived"
+
+
+class Run(Protocol):
+    """What a run does with messages that are not claimed (`_bulk.run`)."""
+
+    fatal_error: Exception | None
+
+    def refuse(self, job: Job, cause: Exception) -> None:
+        """Give *job* the error of a message that is not sent because *cause* has ended the run."""
+
+    def refuse_with(self, job: Job, error: SecureSMTPError) -> None:
+        """Give *job* the *error* because of which it is not sent."""
+
+
+class Claims:
+    """
+    The messages of a run in its ledger.
+
+    Attributes:
+        waiting: The jobs that are not claimed.
+        failures: The error that has ended the run, if the ledger failed.
+        on_end: Is called when there is an end to be written.
+    """
+
+    def __init__(self, run: Run, ledger: Ledger, stock: int = 0) -> None:
+        """
+        Start without a message; claim so many at a time beyond one for each free worker.
+
+        Raises:
+            ConfigurationError: *ledger* is none.
+        """
+        check_ledger(ledger)
+        self.waiting = deque[Job]()
+        self.failures: list[Exception] = []
+        self.on_end: Callable[[], object] = _do_nothing
+        self._run, self._ledger, self._token = run, ledger, token_hex(16)
+        self._stock = stock
+        # By key: the jobs without an end, and those of them that may be claimed.
+        self._open: dict[str, Job] = {}
+        self._claimed: dict[str, Job] = {}
+        # Ends that are not in the ledger yet; the second kind the reader has all the same, because the ledger failed.
+        self._ended = deque[tuple[Job, SendResult | BaseException]]()
+        self._unwritten: dict[str, SendResult] = {}
+
+    # In the caller's thread.
+
+    def job(self, index: int, message: Message | Envelope, start_deadline: Callable[[], Deadline | None]) -> AnyJob:
+        """
+        Return the job for *message*; or what the ledger already knows of it.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+            MessageError: It has no key, or its key is that of another message.
+        """
+        key = given_key(message)
+        first, entry = self._find(key)
+        message_id = first.submission.content.message_id if first else entry.message_id if entry else None
+        submission = from_any(message, message_id)
+        try:
+            if key is None:
+                key = check_key(submission.content.message_id)
+                first, entry = self._find(key)
+            job = Job(index, submission, start_deadline, Item(key, digest(submission), submission.content.message_id))
+            end = _end_before(job, first, entry)
+        except BaseException:
+            submission.content.close()
+            raise
+        if end is not None:
+            submission.content.close()
+            return end
+        job.keep_end = self._note
+        self._open[key] = job
+        return job
+
+    def _find(self, key: str | None) -> tuple[Job | None, Entry | None]:
+        """Return the job of this run with this *key* that has no end, and the entry of the ledger if there is none."""
+        if key is None:
+            return None, None
+        # In this order: a job that has just got its end is in the ledger.
+        first = self._open.get(key)
+        return first, None if first else perform(self._call(lambda: self._ledger.look_up(key), "cannot be read"))
+
+    # In the thread of the run, or in its event loop.
+
+    def has_work(self, free: int, held: int) -> bool:
+        """Return whether there are ends to be written, or jobs to be claimed."""
+        return bool(self._ended) or (bool(self.waiting) and self._wanted(free, held) > 0)
+
+    def _wanted(self, free: int, held: int) -> int:
+        return max(free - held, self._stock if held <= self._stock // 2 else 0)
+
+    def advance(self, free: int, held: int) -> Calls[list[Job]]:
+        """
+        Write what has ended, and claim jobs for so many *free* workers, of which *held* jobs that are claimed serve some.
+
+        Return those to send.
+        """
+        yield from self.flush()
+        jobs = yield from self.claim_next(free, held)
+        # Those that could not be sent.
+        yield from self.flush()
+        return jobs
+
+    def claim_next(self, free: int, held: int) -> Calls[list[Job]]:
+        """Claim jobs, as `advance`; return those to send."""
+        claimed: list[Job] = []
+        count = self._wanted(free, held)
+        while self.waiting and len(claimed) < count:
+            cause = self._run.fatal_error or (self.failures[0] if self.failures else None)
+            if cause is None:
+                jobs = [self.waiting.popleft() for _ in range(min(count - len(claimed), len(self.waiting)))]
+                claimed += yield from self._claim(jobs)
+            else:
+                self._refuse(self.waiting.popleft(), cause)
+        return claimed
+
+    def _claim(self, jobs: list[Job]) -> Calls[list[Job]]:
+        # Before the claim, so that nothing is sent when the ledger counts it as too old.
+        until = Deadline("deadline", self._ledger.longest_send)
+        items = {job.key: job.item for job in jobs if job.item is not None}
+        self._claimed.update((job.key, job) for job in jobs)
+        try:
+            claim = bind(self._ledger.claim, list(items.values()), self._token)
+            entries = yield from self._call(claim, "cannot be written")
+        except LedgerError as error:
+            for job in jobs:
+                self._refuse(job, error)
+            return []
+        return [job for job, entry in zip(jobs, entries, strict=True) if self._may_send(job, entry, until)]
+
+    def _may_send(self, job: Job, entry: Entry, until: Deadline) -> bool:
+        is_ours = entry.state is State.CLAIMED and entry.token == self._token
+        if is_ours and entry.message_id == job.submission.content.message_id:
+            job.latest = until
+            return True
+        if is_ours:
+            # Two runs have read the message at the same time, and each has made a Message-ID for it.
+            error = LedgerError("not sent: another run has just chosen its Message-ID", retryable=True)
+            self._run.refuse_with(job, error)
+        else:
+            del self._claimed[job.key]
+            self._settle(job, _result(job, entry))
+        return False
+
+    def _refuse(self, job: Job, cause: Exception) -> None:
+        """Give *job*, of which nothing was sent, the error of what has ended the run."""
+        if not isinstance(cause, LedgerError):
+            self._run.refuse(job, cause)
+            return
+        error = LedgerError(f"not sent: {cause.args[0]}", retryable=True, hint=cause.hint)
+        error.__cause__ = cause
+        self._run.refuse_with(job, error)
+
+    def _note(self, job: Job, end: SendResult | BaseException) -> None:
+        """Keep the *end* of *job* until the ledger has it."""
+        if job.key in self._claimed:
+            self._ended.append((job, end))
+            self.on_end()
+        else:
+            self._settle(job, end)
+
+    def flush(self) -> Calls[None]:
+        """Write the ends of all jobs into the ledger, and let the reader have them."""
+        if not self._ended:
+            return
+        ended = list(self._ended)
+        ends = self._unwritten | {job.key: _to_result(job, end) for job, end in ended}
+        try:
+            yield from self._call(bind(self._ledger.finish, ends, self._token), "cannot be written")
+            self._unwritten = {}
+        except LedgerError:
+            # The results are true all the same; they are written with the next ones, if that succeeds.
+            self._unwritten = ends
+        for job, end in ended:
+            self._settle(job, end)
+            self._claimed.pop(job.key, None)
+            self._ended.popleft()
+
+    def release(self) -> Calls[None]:
+        """Write into the ledger what became of claimed jobs that will not be sent, at the end of the run."""
+        yield from self.flush()
+        for job in list(self._claimed.values()):
+            self._note(job, result_without_end(job))
+        yield from self.flush()
+
+    def _settle(self, job: Job, end: SendResult | BaseException) -> None:
+        job.settle(end)
+        self._open.pop(job.key, None)
+
+    def _call(self, call: Callable[[], T], what: str) -> Calls[T]:
+        """
+        Return the result of a *call* of the ledger; an error of it ends the run.
+
+        Raises:
+            LedgerError: It failed.
+        """
+        try:
+            result: T = yield call
+        except LedgerError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 -- a ledger may be anybody's
+            raise_if_interrupt(error)
+            failure = LedgerError(f"the ledger {what} ({type(error).__name__})")
+            failure.__cause__ = error
+        else:
+            return result
+        # It is raised at the end of the results: once.
+        if not self.failures:
+            self.failures.append(failure)
+        raise failure
+
+
+def _do_nothing() -> None:
+    """Whoever notes an end looks for it by itself."""
+
+
+def check_ledger(ledger: object) -> None:
+    """
+    Check that *ledger* is one.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    missing = [name for name in ("look_up", "claim", "finish") if not callable(getattr(ledger, name, None))]
+    if missing or not hasattr(ledger, "longest_send"):
+        message = f"ledger is a {type(ledger).__name__}, which has no {(*missing, 'longest_send')[0]}"
+        raise ConfigurationError(message, hint="pass securesmtp.ledger.SQLiteLedger(path)")
+    seconds("ledger.longest_send", ledger.longest_send)
+
+
+def _end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInput | Repeat | None:
+    """Return the end of *job* if it is known before anything is claimed; None if it is not."""
+    item = job.item
+    if first is not None and first.item is not None and item is not None:
+        if first.item.digest != item.digest:
+            raise _other_content(job.key, "an earlier message of this run")
+        return Repeat(job.index, first)
+    if entry is not None and entry.state is State.ACCEPTED:
+        return InvalidInput(_result(job, entry))
+    return None
+
+
+def _result(job: Job, entry: Entry) -> SendResult:
+    """Return the result of a message that is not sent because of its *entry*."""
+    kept, message_id = entry.result, job.submission.content.message_id
+    error: SecureSMTPError
+    if job.item is None or entry.digest != job.item.digest:
+        error = _other_content(job.key, f"another message, which is {entry.state}")
+        error.message_id = message_id
+        return SendResult(job.index, message_id, error.outcome, error=error)
+    if entry.state is State.CLAIMED:
+        text = "another run is sending it: its send is in progress"
+        error = OutcomeUnknownError(text, hint="look its key up in the ledger later")
+    elif kept is not None and kept.outcome.value == entry.state.value:
+        return replace(kept, index=job.index, from_ledger=True)
+    elif entry.state is State.ACCEPTED:
+        return SendResult(job.index, entry.message_id, Outcome.ACCEPTED, from_ledger=True)
+    elif entry.state is State.UNKNOWN:
+        text = "an earlier run ended while it was sending it: it may have been delivered"
+        error = OutcomeUnknownError(text, hint=_DOUBTFUL)
+    else:
+        error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
+    error.message_id = entry.message_id
+    return SendResult(job.index, entry.message_id, error.outcome, error=error, from_ledger=True)
+
+
+def _other_content(key: str, whose: str) -> MessageError:
+    message = f"not sent: its key {quote(key, allow_at=True)} is that of {whose}, with other content"
+    return MessageError(message, hint="give each message a key of its own, and a changed message a new one")
+
+
+def _to_result(job: Job, end: SendResult | BaseException) -> SendResult:
+    return end if isinstance(end, SendResult) else result_without_end(job, end)

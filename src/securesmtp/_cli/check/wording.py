@@ -1,0 +1,127 @@
+"""The result of a check in words, for the table and for monitoring."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from securesmtp._cli.exit_codes import CheckCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from securesmtp._cli.check.result import Certificate, CheckResult, Fault
+    from securesmtp._cli.check.verdict import Checked
+
+HEADLINE = {
+    CheckCode.OK: "is fine",
+    CheckCode.WARNING: "works, with a warning",
+    CheckCode.CRITICAL: "has a fault",
+}
+_COUNTED = {CheckCode.CRITICAL: "with a fault", CheckCode.WARNING: "with a warning", CheckCode.OK: "fine"}
+# By the last stage of a check without a fault.
+_ENDS = {
+    "connect": "connected, nothing else checked",
+    "tls": "nothing after TLS checked",
+    "ehlo": "login not tried",
+    "auth": "login accepted",
+}
+
+
+def summarise(results: Sequence[Checked]) -> str:
+    """Return the verdict on several servers in one line, the worst first."""
+    counts = Counter(each.code for each in results)
+    parts = [f"{counts[code]} {words}" for code, words in _COUNTED.items() if counts[code]]
+    return f"{len(results)} checked: {', '.join(parts)}"
+
+
+def faulty_first(results: Iterable[Checked]) -> list[Checked]:
+    """Return the results, the worst first, otherwise in their order."""
+    return sorted(results, key=lambda each: list(_COUNTED).index(each.code))
+
+
+def describe(checked: Checked) -> str:
+    """Return what is fine in a few words, or the first fault."""
+    if checked.faults:
+        more = f" (and {len(checked.faults) - 1} more)" if len(checked.faults) > 1 else ""
+        return f"{checked.faults[0].cause}{more}"
+    result = checked.result
+    parts = [] if result.session is None else [result.session.version]
+    if checked.days_left is not None:
+        parts.append(f"certificate valid for {count(checked.days_left, 'day')}")
+    parts.append(_ENDS[result.stage])
+    return ", ".join(parts)
+
+
+def found(checked: Checked) -> Iterator[tuple[str, str]]:
+    """Yield each thing that was found out, as its name and a text."""
+    result = checked.result
+    yield from _addresses(result)
+    if result.session is not None:
+        start = "from the first byte" if result.tls == "implicit" else "after STARTTLS"
+        yield "TLS", f"{result.session.version}, {result.session.cipher}, {start}"
+    if result.trust:
+        yield "trust", result.trust
+    for position, certificate in enumerate(result.chain):
+        yield "" if position else "certificate", _certificate(certificate)
+    if result.chain:
+        # A pin that is copied from a server that was not verified would trust whoever replied.
+        yield "pin", result.chain[0].spki_sha256 + ("" if result.session else " unverified")
+    yield from _capabilities(result)
+    if result.round_trips is not None:
+        yield "speed", f"{count(result.round_trips, 'round trip')} for a small message, over an open connection"
+    for note in result.notes:
+        yield "note", note
+    yield "took", f"{result.elapsed.total_seconds():.2f} s"
+
+
+def option_for(fault: Fault, checked: Checked) -> str | None:
+    """Return what does here what the fault's line does in a program; None if no option of this command does."""
+    line = fault.line or ""
+    if 'tls="starttls"' in line:
+        return "add --starttls to this command"
+    if 'tls="implicit"' in line:
+        # Port 587 is for STARTTLS, so a URL for implicit TLS cannot have it.
+        return f"check smtps://{checked.server.removesuffix(':587')} instead"
+    if line.startswith("ca_file="):
+        return f"add --ca-file {line.partition('=')[2].splitlines()[0]} to this command"
+    return None
+
+
+def count(number: int, thing: str) -> str:
+    """Return ``1 day`` or ``2 days``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _addresses(result: CheckResult) -> Iterator[tuple[str, str]]:
+    for position, each in enumerate(result.addresses):
+        yield "" if position else "address", f"{each.address}, {each.result}"
+
+
+def _certificate(certificate: Certificate) -> str:
+    days = certificate.days_left
+    left = f"{count(days, 'day')} left" if days >= 0 else f"expired {count(-days, 'day')} ago"
+    return f"{certificate.subject}, {certificate.key}, {left}; issued by {certificate.issuer}"
+
+
+def _capabilities(result: CheckResult) -> Iterator[tuple[str, str]]:
+    if result.before_tls is not None:
+        yield "before TLS", _keywords(result.before_tls)
+    if result.after_tls is not None:
+        yield "inside TLS", _keywords(result.after_tls)
+    login = None if result.report is None else result.report.login
+    if login is not None:
+        yield "login", "accepted" if login else "refused"
+    if result.report is not None:
+        yield "mechanisms", ", ".join(result.report.mechanisms) or "none offered"
+    if result.mechanism_reason:
+        yield "would use" if login is None else "used", f"{result.mechanism or 'none'}: {result.mechanism_reason}"
+    if result.report is not None:
+        size = result.report.size
+        yield "size limit", "none given" if size is None else f"{count(size, 'byte')} for a message"
+        if result.report.limits:
+            yield "limits", ", ".join(f"{name} {number:,}" for name, number in result.report.limits.items())
+
+
+def _keywords(offered: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}".rstrip() for name, value in offered.items()) or "nothing"

@@ -1,0 +1,112 @@
+"""``securesmtp ledger``: show what a ledger knows, and settle what is doubtful."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.send.ledger_view import cells, write_json, write_results
+from securesmtp._shown import escape
+from securesmtp.errors import SecureSMTPError
+from securesmtp.ledger import SQLiteLedger, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from securesmtp.ledger import Entry, Ledger
+
+# The one argument that means "read the keys from standard input".
+_INPUT = "-"
+
+
+_EPILOG = """\b
+Examples:
+  securesmtp ledger people-mail.ledger                             what may have arrived, and how much of the rest
+  securesmtp ledger people-mail.ledger --arrived ada@example.org   it did: it is never sent again
+  securesmtp ledger people-mail.ledger --not-arrived - < keys.txt  they did not: the next run sends them
+  securesmtp ledger people-mail.ledger --state refused --results refused.csv
+
+Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful, or FILE is no ledger.
+"""
+
+
+@click.command("ledger", epilog=_EPILOG)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([str(state) for state in State]),
+    multiple=True,
+    help="List the messages in this state; those that are unknown, unless given.",
+)
+@click.option("--arrived", metavar="KEY", multiple=True, help="It arrived: it is never sent again.")
+@click.option("--not-arrived", metavar="KEY", multiple=True, help="It did not arrive: the next run sends it.")
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what became of each message to this file: JSON lines if its name ends with .jsonl, else CSV.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the listed messages as lines of JSON.")
+def command(  # noqa: PLR0913 -- one for each option
+    *,
+    file: Path,
+    states: tuple[str, ...],
+    arrived: tuple[str, ...],
+    not_arrived: tuple[str, ...],
+    results: Path | None,
+    as_json: bool,
+) -> int:
+    """
+    Show what FILE, the ledger of securesmtp send, knows of each message, and settle what is doubtful.
+
+    A KEY is the address that a row of the table has, or the path of a file from the folder of the ledger. With -, the
+    keys are read from standard input, one on each line.
+    """
+    try:
+        ledger = SQLiteLedger(file)
+        _settle(ledger, arrived, State.ACCEPTED)
+        _settle(ledger, not_arrived, State.NOT_SENT)
+        wanted = tuple(map(State, states)) or (State.UNKNOWN,)
+        counts = Counter(entry.state for entry in ledger.entries())
+        if results is not None:
+            write_results(ledger.entries(*(wanted if states else ())), results)
+        if as_json:
+            write_json(ledger.entries(*wanted), sys.stdout)
+        else:
+            _show(counts, ledger.entries(*wanted))
+    except SecureSMTPError as error:
+        click.echo(f"Error: {error}", err=True)
+        return ExitCode.DATA
+    return ExitCode.UNKNOWN if counts[State.UNKNOWN] else ExitCode.OK
+
+
+def _settle(ledger: Ledger, given: Iterable[str], state: State) -> None:
+    for key in _keys(given):
+        ledger.reconcile(key, state)
+
+
+def _keys(given: Iterable[str]) -> Iterator[str]:
+    for key in given:
+        if key == _INPUT:
+            yield from filter(None, map(str.strip, sys.stdin))
+        else:
+            yield key
+
+
+def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
+    console = Console(highlight=False)
+    total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
+    console.print(Text(total or "no message yet"), soft_wrap=True)
+    for entry in entries:
+        # Not a table: a key that is cut into two lines cannot be copied.
+        key, state, changed, message_id, _, reply, error = map(escape, cells(entry))
+        console.print(Text(f"\n{key}", "bold"), soft_wrap=True)
+        facts = (state, f"since {changed}", message_id, error or reply)
+        console.print(Text(f"  {', '.join(filter(None, facts))}"), soft_wrap=True)

@@ -1,0 +1,166 @@
+"""The page on checking a server: its commands run, and its tables are complete."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import socket
+import ssl
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import certifi
+import click
+import pytest
+import trustme
+
+from cli.results import NOW, certificate, checked, faulty, result
+from conftest import Serve
+from scripted import honest
+from securesmtp._cli import main
+from securesmtp._cli.check import command
+from securesmtp._cli.check.json_output import to_json
+from securesmtp._cli.check.prometheus import to_prometheus
+
+PAGE_PATH = Path(__file__).parent.parent.parent / "docs/how-to/check-a-server.md"
+PAGE = PAGE_PATH.read_text("utf-8")
+COMMANDS = re.findall(r"run by: test_the_commands_of_the_page_run -->\n *```sh\n *securesmtp (check .*)\n", PAGE)
+
+
+@pytest.fixture
+def example_net(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve the page's host on loopback, with a certificate of a "public" CA; make the file that the page reads."""
+    ca = trustme.CA(organization_name="Example CA", organization_unit_name="R1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    end = datetime.now(UTC) + timedelta(days=61)
+    ca.issue_cert("mail.example.com", common_name="mail.example.com", not_after=end).configure_cert(context)
+    extensions = ("PIPELINING", "8BITMIME", "SIZE 35882577", "SMTPUTF8", "CHUNKING")
+    server = serve(honest(auth=("me", "secret"), extensions=extensions), tls=context)
+    look_up = socket.getaddrinfo
+
+    def find(host: str, port: int, *more: Any, **options: Any) -> Any:
+        # An address that was found is looked up again, by itself.
+        here = host in {"mail.example.com", "127.0.0.1"}
+        return look_up("127.0.0.1" if here else host, server.port if here else port, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    ca.cert_pem.write_to_path(tmp_path / "public.pem")
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "public.pem"))
+    monkeypatch.setenv("SMTP_PASSWORD", "secret")
+    # The check notes that they are set.
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("servers.txt").write_text("mail.example.com  # ours\n")
+
+
+@pytest.mark.usefixtures("example_net")
+@pytest.mark.parametrize("line", dict.fromkeys(COMMANDS))
+def test_the_commands_of_the_page_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As printed, with a server that is fine."""
+    assert main(shlex.split(line)) == 0
+    shown = capsys.readouterr().out
+    assert "--output" in line or "mail.example.com" in shown
+    if "nagios" in line:
+        printed = re.search(r"^SMTP OK - .*$", PAGE, re.MULTILINE)
+        assert printed
+        assert _shape(shown.strip()) == _shape(printed[0])
+
+
+def _shape(line: str) -> str:
+    return re.sub(r"=[\d.]+s", "=_s", line.replace("valid for 60", "valid for 61").replace("=60;", "=61;"))
+
+
+def _walk(value: Any, path: str, found: dict[str, set[str]]) -> None:
+    """Note the type of *value*, and what is in it, by the names of the page."""
+    kinds = {str: "text", bool: str(value).lower(), type(None): "null", list: "list", dict: "object"}
+    found.setdefault(path, set()).add(kinds.get(type(value), "number"))
+    # What is in these has names of the server's or of the library's.
+    if isinstance(value, dict) and not path.endswith((".error", ".before_tls", ".after_tls", ".limits")):
+        for name, each in value.items():
+            _walk(each, f"{path}.{name}".lstrip("."), found)
+    elif isinstance(value, list):
+        for each in value:
+            if isinstance(each, dict):
+                _walk(each, f"{path}[]", found)
+            else:
+                assert isinstance(each, str)
+
+
+def test_each_field_of_the_json_is_on_the_page() -> None:
+    """With its types, and none is on the page that is not there."""
+    found: dict[str, set[str]] = {}
+    fine = result()
+    assert fine.report is not None
+    report = replace(fine.report, login=False, size=None)
+    results = [
+        fine,
+        result(report=report, days=3, before_tls={"STARTTLS": ""}),
+        faulty(address=None, stage="", chain=(certificate("a.example", -3),)),
+        faulty(chain=()),
+    ]
+    for transcript in (True, False):
+        _walk(json.loads(to_json(checked(*results), NOW, transcript=transcript)), "", found)
+    rows = dict(re.findall(r"^\| `(version|checked_at|verdict|servers[^`]*)` \| ([\w, ]+) \|", PAGE, re.MULTILINE))
+    documented = {name: set(kinds.split(", ")) for name, kinds in rows.items()}
+    objects = {"", "servers[]", *(f"servers[].{name}[]" for name in ("faults", "addresses", "chain", "transcript"))}
+    assert {name: kinds for name, kinds in found.items() if name not in objects} == documented
+
+
+def test_the_json_is_ascii() -> None:
+    """So that it is right in any locale, whatever a server's name is."""
+    text = to_json(checked(result(host="bücher\udcff.example")), NOW, transcript=False)
+    assert text.isascii()
+    assert json.loads(text)["servers"][0]["host"] == "bücher\udcff.example"
+    assert json.loads(text)["checked_at"] == "2026-11-27T12:00:00+00:00"
+
+
+def test_each_metric_is_on_the_page() -> None:
+    """In the order in which they are written."""
+    written = re.findall(r"^# TYPE (\w+)", to_prometheus(checked(result()), NOW), re.MULTILINE)
+    assert re.findall(r"^\| `(securesmtp_check_\w+)` ", PAGE, re.MULTILINE) == written
+
+
+def test_each_option_is_on_the_page_with_its_default() -> None:
+    """None is missing, and none is there that the command does not have."""
+    section = PAGE.partition("\n## Options\n")[2]
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", section, re.MULTILINE)
+    documented = {name: default for names, default in rows for name in re.findall(r"`(-[\w-]+)`", names)}
+    options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    assert set(documented) == {name for each in options for name in each.opts}
+    for each in options:
+        if isinstance(each.default, int | float) and not each.is_flag:
+            assert documented[each.opts[0]] == f"{each.default:g}"
+
+
+@pytest.mark.usefixtures("example_net")
+def test_the_picture_shows_what_is_printed_today(capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise, `nox -s pictures` draws it again. Where lines end, numbers and the pin differ."""
+    arguments = ["check", "mail.example.com", "--login", "me"]
+    assert main(arguments) == 0
+    picture = (PAGE_PATH.parent / "pictures/check-fine-light.svg").read_text("utf-8")
+    shown = html.unescape("".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture)))
+    printed = f"$ securesmtp {' '.join(arguments)} {capsys.readouterr().out}"
+    assert _words(shown) == _words(printed)
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[\d.]+", "_", re.sub(r"\s|sha256/.{43}=", "", text))
+
+
+def test_the_pictures_show_nothing_of_the_machine_and_load_nothing() -> None:
+    """Each is there in light and dark, and is shown by a page."""
+    folder = PAGE_PATH.parent / "pictures"
+    pictures = sorted(folder.glob("*.svg"))
+    pages = "".join(page.read_text("utf-8") for page in PAGE_PATH.parent.glob("*.md"))
+    assert pictures
+    assert {each.stem.rpartition("-")[2] for each in pictures} == {"light", "dark"}
+    for each in pictures:
+        text = each.read_text("utf-8")
+        assert re.findall(r"https?://[^\s\"]+", text) == ["http://www.w3.org/2000/svg"]
+        assert not re.search(r"url\((?!#)|@font-face|@import|<script|/tmp|/root|/home", text)
+        assert f"pictures/{each.name}" in pages

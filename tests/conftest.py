@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from email.message import EmailMessage
@@ -143,6 +144,20 @@ def stride(request: pytest.FixtureRequest) -> int:
     """Choose how many cases of a family to try: every third, or all."""
     chosen: int = request.param
     return chosen
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function: from then on the thread that calls it can start no other."""
+    barred, start = set[int](), threading.Thread.start
+
+    def starts(thread: threading.Thread) -> None:
+        if threading.get_ident() in barred:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    return lambda: barred.add(threading.get_ident())
 
 
 @pytest.fixture

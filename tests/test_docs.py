@@ -26,13 +26,16 @@ from conftest import Serve
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
-from securesmtp import Password, RecipientsRefusedError, SecureMailer, TLSPolicy
+from securesmtp import Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy
 from securesmtp._protocol import sasl
+from securesmtp._submissions import entry_digest
 from securesmtp.errors import CertificateError
+from securesmtp.ledger import Item, SQLiteLedger, State
 from securesmtp.testing import MailServer
 
 ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
+LEDGER = "docs/how-to/ledger.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
 # Shown, not run: output, settings, and directives of Sphinx (which runs "doctest" itself).
@@ -231,40 +234,62 @@ def local(
             yield server, mailer
 
 
-def test_a_broken_run_continues_from_its_journal(local: tuple[MailServer, SecureMailer]) -> None:
+def test_a_broken_run_continues_from_its_ledger(local: tuple[MailServer, SecureMailer]) -> None:
     """What may have arrived is returned, not sent; the rest is sent once, except a message with a bad address."""
     server, mailer = local
     names = _run(MANY, mailer)
-    addresses, journal = [f"{number}@example.net" for number in range(20)], Path("broken.txt")
+    addresses, path = [f"{number}@example.net" for number in range(20)], Path("broken.ledger")
     addresses[7] = "not an address"
     ids = [f"<news-2026-11-{number}@example.com>" for number in range(20)]
-    begun = "".join(f"{message_id} begun\n" for message_id in ids[:3])
-    journal.write_text(f"{begun}{ids[0]} accepted\n{ids[1]} unknown\n", "ascii")
+    items = [
+        Item(id_, entry_digest(each), id_) for id_, each in zip(ids, names["newsletters"](addresses[:3]), strict=False)
+    ]
+    # One was accepted, one was doubtful, and while the third was being sent, the program died.
+    with SQLiteLedger(path, exclusive=True) as dead:
+        dead.claim(items, "a run")
+        ends = {ids[0]: SendResult(0, ids[0], Outcome.ACCEPTED), ids[1]: SendResult(1, ids[1], Outcome.UNKNOWN)}
+        dead.finish(ends, "a run")
     server.messages.clear()
     for _ in range(2):
-        assert names["run"](names["newsletters"](addresses), journal) == ids[1:3]
+        assert names["run"](names["newsletters"](addresses), path) == ids[1:3]
         sent = sorted(message.recipients[0] for message in server.messages)
         assert sent == sorted([*addresses[3:7], *addresses[8:]])
-    last = dict(line.split(" ") for line in journal.read_text("ascii").splitlines())
-    assert last == dict.fromkeys(ids, "accepted") | {ids[1]: "unknown", ids[2]: "begun", ids[7]: "again"}
+    with SQLiteLedger(path) as ledger:
+        states = {entry.key: entry.state for entry in ledger.entries()}
+    expected = dict.fromkeys(ids, State.ACCEPTED) | dict.fromkeys(ids[1:3], State.UNKNOWN)
+    del expected[ids[7]]
+    assert states == expected
+
+
+def test_the_second_run_with_a_ledger_sends_the_rest(
+    local: tuple[MailServer, SecureMailer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints what the page shows, and the server has each message once."""
+    server, mailer = local
+    _run(LEDGER, mailer)
+    (shown,) = _shown(LEDGER)
+    assert shown in capsys.readouterr().out
+    assert sorted(message.message["Subject"] for message in server.messages) == [
+        *(f"Invoice {number}" for number in (1, 2, 3, 4, 5, 7, 8))
+    ]
 
 
 @pytest.mark.parametrize("fault", ["the login", "the port"])
 def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tuple[MailServer, SecureMailer]) -> None:
-    """After a wrong password or an outage nothing was delivered, so the journal leaves nothing out."""
+    """After a wrong password or an outage nothing was delivered, so the ledger leaves nothing out."""
     server, fixed = local
     names = _run(MANY, fixed)
-    addresses, journal = [f"{number}@example.net" for number in range(12)], Path("failed.txt")
+    addresses, path = [f"{number}@example.net" for number in range(12)], Path("failed.ledger")
     server.messages.clear()
     # No program listens on port 1 of loopback.
     port, password = (1, "secret") if fault == "the port" else (server.port, "wrong")
     policy = TLSPolicy(ca_data=server.ca_pem)
     with SecureMailer(server.host, port, username="me", password=password, policy=policy) as broken:
         names["mailer"] = broken
-        assert names["run"](names["newsletters"](addresses), journal) == []
+        assert names["run"](names["newsletters"](addresses), path) == []
     assert server.messages == []
     names["mailer"] = fixed
-    assert names["run"](names["newsletters"](addresses), journal) == []
+    assert names["run"](names["newsletters"](addresses), path) == []
     assert sorted(message.recipients[0] for message in server.messages) == sorted(addresses)
 
 

@@ -24,7 +24,8 @@ from securesmtp import (
     SendResult,
     Window,
 )
-from securesmtp.ledger import State
+from securesmtp._submissions import entry_digest
+from securesmtp.ledger import Item, State
 from securesmtp.testing import RecordingMailer
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
@@ -100,8 +101,18 @@ def test_a_second_run_sends_nothing_again(serve: Serve, mailer: Mailer, pipelini
 
 @modes
 def test_a_message_is_claimed_before_anything_of_it_is_written(serve: Serve, mailer: Mailer, pipelining: str) -> None:
-    """The server asks the ledger when the content comes, and its reader sees no result that the ledger lacks."""
+    """The server asks the ledger when the content comes, and the reader sees no result that the ledger lacks."""
     ledger, seen = MemoryLedger(), list[State]()
+    is_written, is_wrong = threading.Event(), threading.Event()
+
+    def slowly(name: str) -> None:
+        if name == "finish":
+            # In the middle of it, the reader looks.
+            is_written.set()
+            is_wrong.wait(0.02)
+            is_written.clear()
+
+    ledger.before = slowly
 
     def reply(peer: Peer, content: bytes) -> bytes:
         number = content.split(b"\r\n")[0].removeprefix(b"Subject: ").decode()
@@ -109,9 +120,13 @@ def test_a_message_is_claimed_before_anything_of_it_is_written(serve: Serve, mai
         return b"250 2.0.0 ok\r\n"
 
     server = serve(scripted(reply), overlaps=True)
-    for result in mailer(server, pipelining=pipelining).send_many(mails(30), ledger=ledger):
-        assert ledger.states()[f"<{result.index}@x>"] is State.ACCEPTED
-    assert seen == [State.CLAIMED] * 30
+    results = mailer(server, pipelining=pipelining, max_connections=2).send_many(mails(12), ledger=ledger)
+    for result in results:
+        if ledger._entries[f"<{result.index}@x>"].state is not State.ACCEPTED:
+            is_wrong.set()
+        is_written.wait(0.1)
+    assert not is_wrong.is_set()
+    assert seen == [State.CLAIMED] * 12
 
 
 def test_no_message_is_claimed_before_there_is_a_connection_for_it(serve: Serve, mailer: Mailer) -> None:
@@ -139,7 +154,7 @@ def test_with_many_in_flight_a_window_is_claimed_at_a_time(serve: Serve, mailer:
 
 OLD = {
     "accepted": (State.ACCEPTED, ACCEPTED, None),
-    "refused": (State.REFUSED, REFUSED, "refused"),
+    "prepared": (State.PREPARED, NOT_SENT, "did not let this run claim it"),
     "unknown": (State.UNKNOWN, UNKNOWN, "may have been delivered"),
     "claimed": (State.CLAIMED, UNKNOWN, "in progress"),
 }
@@ -150,7 +165,9 @@ def test_what_an_entry_says_without_a_result(serve: Serve, mailer: Mailer, old: 
     """Nothing is sent: not even a connection is opened."""
     state, outcome, text = OLD[old]
     server, ledger = serve(), MemoryLedger()
-    list(RecordingMailer().send_many([mail(0)], ledger=ledger))
+    # Such a ledger lets nobody send for now.
+    ledger.resend -= {State.PREPARED}
+    ledger.prepare([Item("<0@x>", entry_digest(mail(0)), "<0@x>")])
     ledger.reconcile("<0@x>", state)
     (result,) = mailer(server).send_many([mail(0)], ledger=ledger)
     assert (result.outcome, result.from_ledger, result.retryable) == (outcome, True, False)
@@ -257,6 +274,7 @@ def test_the_same_key_with_other_content_is_an_error(serve: Serve, mailer: Maile
     assert result.outcome is NOT_SENT
     assert isinstance(result.error, MessageError)
     assert "other content" in str(result.error)
+    assert (result.message_id, result.error.message_id, result.from_ledger) == ("<0@x>", "<0@x>", False)
     assert not server.connections
     assert ledger.states() == {"<0@x>": state}
 
@@ -422,6 +440,9 @@ def test_a_ledger_that_fails_once_gets_the_end_with_the_next_one(serve: Serve, m
         results.extend(mailer(server, max_connections=2).send_many(mails(20), ledger=ledger))
     sent = [result.index for result in results if result.outcome is ACCEPTED]
     assert sent == arrived(server)
+    # Although the ledger could be written again, nothing more is sent.
+    names = [name for name, _ in ledger.calls]
+    assert "claim" not in names[names.index("finish") :]
     # The first end is written with a later one, if there was one.
     assert list(ledger.states().values()).count(State.CLAIMED) in {0, len(sent)}
 

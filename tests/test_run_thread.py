@@ -51,20 +51,6 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
     return ends[0]
 
 
-@pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function: from then on the thread that calls it can start no other."""
-    barred, start = set[int](), threading.Thread.start
-
-    def starts(thread: threading.Thread) -> None:
-        if threading.get_ident() in barred:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", starts)
-    return lambda: barred.add(threading.get_ident())
-
-
 def test_a_run_that_is_collected_in_its_own_thread_ends(serve: Serve, mailer: Mailer) -> None:
     """It would wait for itself, and keep its connections (seen: `close` waited for ever)."""
     go, collects, is_dropped = threading.Event(), threading.Event(), threading.Event()

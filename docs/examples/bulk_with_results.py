@@ -2,6 +2,9 @@
 Send many messages, and see what became of each.
 
 `python bulk_with_results.py one@example.net two@example.net`
+
+If it is killed, run it again: what was sent is in the file `news.ledger`, and is not
+sent a second time.
 """
 
 import os
@@ -10,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from email.message import EmailMessage
 
 from securesmtp import Outcome, SecureMailer
+from securesmtp.ledger import Ledger, SQLiteLedger
 
 
 def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
@@ -18,13 +22,15 @@ def newsletters(addresses: Iterable[str]) -> Iterator[EmailMessage]:
         message = EmailMessage()
         message["From"], message["To"] = os.environ["MAIL_FROM"], address
         message["Subject"] = "News"
-        # The same in each run, so that a second copy can be recognised.
+        # The same in each run: the ledger knows the message by it.
         message["Message-ID"] = f"<news-2026-11-{number}@example.com>"
         message.set_content("What is new.")
         yield message
 
 
-def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]:
+def send_all(
+    mailer: SecureMailer, ledger: Ledger, addresses: list[str]
+) -> dict[str, list[str]]:
     """Send to all addresses; return them by what you must do next."""
     todo: dict[str, list[str]] = {
         "nothing": [],
@@ -32,7 +38,7 @@ def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]
         "fix": [],
         "ask the server's log": [],
     }
-    for result in mailer.send_many(newsletters(addresses)):
+    for result in mailer.send_many(newsletters(addresses), ledger=ledger):
         if result.outcome is Outcome.ACCEPTED:
             what = "nothing"
         elif result.outcome is Outcome.UNKNOWN:
@@ -40,12 +46,16 @@ def send_all(mailer: SecureMailer, addresses: list[str]) -> dict[str, list[str]]
         else:
             what = "send again" if result.retryable else "fix"
         todo[what].append(addresses[result.index])
-        detail = result.receipt.reply if result.receipt else result.error
-        print(result.message_id, result.outcome, detail)
+        if not result.from_ledger:
+            detail = result.receipt.reply if result.receipt else result.error
+            print(result.message_id, result.outcome, detail)
     return todo
 
 
 if __name__ == "__main__":
-    with SecureMailer.from_env(deadline=45) as mailer:
-        for what, addresses in send_all(mailer, sys.argv[1:]).items():
+    with (
+        SecureMailer.from_env(deadline=45) as mailer,
+        SQLiteLedger("news.ledger", exclusive=True) as ledger,
+    ):
+        for what, addresses in send_all(mailer, ledger, sys.argv[1:]).items():
             print(f"{what}:", *addresses)

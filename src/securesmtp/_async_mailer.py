@@ -325,7 +325,8 @@ class AsyncSecureMailer:
         The rules are those of `SecureMailer.send_many`. Iterate over what it returns with ``async for``. If you leave
         the loop early, the messages that are being sent are finished and no more are sent; ``await results.aclose()``,
         or ``async with``, waits for them, and you can read on. If your task is cancelled while it waits for a result,
-        the connections are closed; the results that follow say what became of each message.
+        the connections are closed; the results that follow say what became of each message. There is no *ledger* yet:
+        with one, call `SecureMailer.send_many` in a thread.
 
         Args:
             messages: As for `send`, or an `Envelope`; an asynchronous iterable, too.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.calls import perform
 from securesmtp._bulk.jobs import Ending, Job, Repeat
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._bulk.run import Step
@@ -141,7 +142,7 @@ class Workers:
         self._work, self._most, self._started = work, most, 0
         self._claims, self._has_thread = claims, False
         self._poller = Poller(self._assign, self._note_end_of_worker)
-        self._run_tasks = mute_if_emitting(self._poller.run if claims is None else self._run_claimed)
+        self._run_tasks = mute_if_emitting(self._poller.run if claims is None else bind(self._run_claimed, claims))
         self._awaited: Job | None = None
         self._has_news = self._has_woken_all = False
 
@@ -198,7 +199,7 @@ class Workers:
         if self.thread is None and self._poller.tasks:
             self._run_tasks(self._is_stuck)
         if self._claims is not None and not self._has_thread:
-            self._claims.release()
+            perform(self._claims.release())
         # At the end of the interpreter, daemon threads do not run any more.
         while self.thread is not None and not sys.is_finalizing():
             try:
@@ -243,27 +244,26 @@ class Workers:
             self.fault = self.fault or error
         try:
             if self._claims is not None:
-                self._claims.release()
+                perform(self._claims.release())
         finally:
             self.has_ended = True
             self.ends.put(None)
 
-    def _run_claimed(self, is_over: Callable[[], bool]) -> None:
+    def _run_claimed(self, claims: Claims, is_over: Callable[[], bool]) -> None:
         """Run the tasks; a ledger has what became of their messages before the reader sees it."""
         try:
             self._poller.run(is_over)
         finally:
-            self._advance_claims()
+            perform(claims.flush())
 
-    def _advance_claims(self) -> None:
+    def _advance_claims(self, claims: Claims) -> None:
         """Write into the ledger what has ended, and claim the next jobs if there are workers for them."""
-        claims, backlog = self._claims, self.backlog
-        if claims is not None:
-            claims.flush()
-            if not backlog.is_closed:
-                backlog.add_claimed(claims.claim_next(len(self.idle) + self._most - self._started, len(backlog)))
-                # Those that could not be sent.
-                claims.flush()
+        free, held = len(self.idle) + self._most - self._started, len(self.backlog)
+        if claims.has_work(free, held):
+            if self.backlog.is_closed:
+                perform(claims.flush())
+            else:
+                self.backlog.add_claimed(perform(claims.advance(free, held)))
 
     def _is_over(self) -> bool:
         return self.backlog.is_closed and not self._poller.tasks
@@ -277,7 +277,7 @@ class Workers:
     def _assign(self) -> None:
         """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""
         if self._claims is not None:
-            self._advance_claims()
+            self._advance_claims(self._claims)
         if self._has_news:
             # Not for each job: each time, the interpreter's lock goes to the other thread and comes back.
             self._has_news = False

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ from securesmtp._protocol.effects import Answer, Effect
 from securesmtp._transport import poller
 from securesmtp._transport.channel import Steps
 from securesmtp._transport.connection import Connection
-from securesmtp.ledger import SQLiteLedger, State
+from securesmtp.ledger import Entry, Item, SQLiteLedger, State
 
 OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
 SENT_FOR_SURE = {State.ACCEPTED}
@@ -176,20 +176,13 @@ def _interrupted_at(at: int, files: set[str | None], left: list[int]) -> Callabl
 @pytest.mark.parametrize("threads", [True, False], ids=["thread", "no thread"])
 @pytest.mark.parametrize("step", thorough(193, 3))
 def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fixtures and a row
-    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, pipelining: str, step: int, *, threads: bool
+    serve: Serve, mailer: Mailer, no_threads: Callable[[], None], pipelining: str, step: int, *, threads: bool
 ) -> None:
     """In the caller's thread, and, without another one, in the claims, the ledger and the poller themselves."""
     server = serve(script(), connections=5000, overlaps=True)
     mine = mailer(server, max_connections=2, pipelining=pipelining, window=Window(messages=3))
     if not threads:
-        own, start = threading.get_ident(), threading.Thread.start
-
-        def starts(thread: threading.Thread) -> None:
-            if threading.get_ident() == own:
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", starts)
+        no_threads()
     files = {module.__file__ for module in (_results, _workers, claims, jobs, poller, memory_ledger)}
     for at in itertools.count(0, step):
         ledger, told, left = MemoryLedger(), list[SendResult](), [at]
@@ -216,6 +209,50 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
             break
     assert [result.outcome for result in told] == [Outcome.ACCEPTED] * 6
     assert at > 200
+
+
+class Interrupted(MemoryLedger):
+    """A ledger whose first call of a method is interrupted when it has been committed."""
+
+    def __init__(self, method: str) -> None:
+        """Interrupt *method*."""
+        super().__init__()
+        self.method = method
+
+    def _note(self, name: str, keys: list[str]) -> None:
+        super()._note(name, keys)
+        if name == self.method:
+            self.method = ""
+            raise KeyboardInterrupt
+
+    def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
+        """Claim, and be interrupted."""
+        if self.method == "claim":
+            self.method = ""
+            super().claim(items, token)
+            raise KeyboardInterrupt
+        return super().claim(items, token)
+
+
+@pytest.mark.parametrize("method", ["claim", "finish"])
+@pytest.mark.parametrize("threads", [True, False], ids=["thread", "no thread"])
+def test_an_interrupt_in_the_ledger_itself_leaves_it_true(
+    serve: Serve, mailer: Mailer, no_threads: Callable[[], None], method: str, *, threads: bool
+) -> None:
+    """A claim that was just committed is given back; an end that was not is written again."""
+    server, ledger, told = serve(script(), overlaps=True), Interrupted(method), list[SendResult]()
+    if not threads:
+        no_threads()
+    results = mailer(server, max_connections=2).send_many(numbered(6), ledger=ledger)
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(results)
+    told.extend(results)
+    states = ledger.states()
+    check(states, accepted(server))
+    assert states
+    assert State.CLAIMED not in states.values()
+    for result in told:
+        assert states.get(f".{result.index}", State.PREPARED).value in {result.outcome.value, "prepared"}
 
 
 # A program that sends a hundred messages, and says what became of those that an earlier run has left.

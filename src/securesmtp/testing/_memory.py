@@ -11,6 +11,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from securesmtp._bulk.calls import perform
 from securesmtp._bulk.jobs import Ending, Job
 from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, open_session, pick_mechanism
@@ -99,12 +100,12 @@ class MemoryServer:
         for job in run.jobs(messages, deadline):
             if isinstance(job, Job):
                 claims.waiting.append(job)
-                for claimed in claims.claim_next(1, 0):
+                for claimed in perform(claims.advance(1, 0)):
                     claimed.begin()
                     with Ending[Receipt]() as ending:
                         ending.end = self.send(claimed.submission, run.partial)
                     claimed.finish(ending.end)
-                claims.flush()
+                perform(claims.flush())
             end = cast("SendResult | BaseException", job.end)
             if isinstance(end, BaseException):
                 raise end

@@ -35,8 +35,8 @@ class Definitions(Calls):
                     if isinstance(owner, Object | Unknown):
                         key = owner.key if isinstance(owner, Object) else owner.symbol
                         after.put(key, key_of(at) or "more", value)
-            case _:
-                pass
+            case _:  # never
+                raise TypeError(target)
 
     def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
         """Set an attribute; where that is done is noted beside it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 from typing import TYPE_CHECKING, Final
 
@@ -264,8 +263,3 @@ class Externals:
             return Const(change(text), value.node if isinstance(value, Const) else None)
         except ValueError:
             return None
-
-
-def is_call_of(node: ast.AST, *names: str) -> bool:
-    """Whether a node is a call of a method of one of these names."""
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names

@@ -36,8 +36,7 @@ from securesmtp.errors import MessageError, SecureSMTPError
 from securesmtp.ledger import SQLiteLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from securesmtp._cli.send.check import Check
     from securesmtp._cli.send.plan import Plan
@@ -45,16 +44,9 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._values import Envelope, SendResult
 
-__all__ = ["Draft", "is_many", "run"]
+__all__ = ["Draft", "run"]
 # At these stages it is not the message that is wrong: the next one would fail in the same way.
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.HANDSHAKE, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH})
-
-
-def is_many(many: Mapping[str, object], paths: Sequence[Path]) -> bool:
-    """Return whether many messages are to be sent: a table, a folder, several files, or a ledger is named."""
-    options = ManyOptions.read(many)
-    has_option = options.csv is not None or options.ledger is not None
-    return has_option or len(paths) > 1 or any(path.is_dir() for path in paths)
 
 
 def run(draft: Draft, many: Mapping[str, object], open_mailer: Callable[[int | None], SecureMailer]) -> int:

@@ -24,15 +24,18 @@ import pytest
 
 from certificates import TABLE, Row
 from cli.checks import Resolve
+from cli.results import faulty, result
 from conftest import Serve, unmeasured
 from securesmtp._cli import main
-from securesmtp._cli.check import command
+from securesmtp._cli.check import command, probe
 from securesmtp._cli.check.output import replace_file
 from securesmtp._cli.check.parallel import AT_A_TIME, Progress, run_all
+from securesmtp._cli.check.result import CheckResult, Request
 from securesmtp.testing import MailServer
 
 # The certificates of the test servers are valid for so long that this is soon.
 SOON = "1000000"
+PIN = "sha256/" + "A" * 43 + "="
 COMMAND = (sys.executable, "-m", "securesmtp", "check")
 
 
@@ -73,7 +76,7 @@ def expired_arguments(server: MailServer, *more: str) -> list[str]:
         ([], 0, "is fine"),
         (["-w", SOON, "-c", "0"], 1, "works, with a warning"),
         (["-w", SOON, "-c", SOON], 2, "has a fault"),
-        (["--pin", "sha256/" + "A" * 43 + "="], 2, "has a fault"),
+        (["--pin", PIN], 2, "has a fault"),
         (["--until", "tls"], 0, "nothing after TLS checked"),
     ],
     ids=["fine", "warning", "critical", "wrong pin", "until"],
@@ -167,6 +170,47 @@ def test_each_address_can_be_checked_by_itself(
     assert shown.startswith("2 checked: 1 with a fault, 1 with a warning\n")
     assert re.search(rf"!  localhost:{server.port} at 127\.0\.0\.1 ", shown)
     assert re.search(rf"✗  localhost:{server.port} at 127\.0\.0\.2 ", shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (["--server-name", "b.example"], "server_name", "b.example"),
+        (["--pin", PIN, "--pin", PIN], "pins", (PIN, PIN)),
+        (["--timeout", "2.5"], "timeout", 2.5),
+        (["-4"], "family", 4),
+        (["-6"], "family", 6),
+        (["--until", "ehlo"], "until", "ehlo"),
+        (["--login", "me"], "username", "me"),
+        (["--login", "me", "--oauth"], "oauth", True),
+        ([], "oauth", False),
+        ([], "timeout", 10.0),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+)
+def test_each_option_reaches_the_check(
+    options: list[str], name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does there is tested with the probe."""
+    asked = []
+
+    def probe_nothing(request: Request) -> CheckResult:
+        asked.append(request)
+        return result()
+
+    monkeypatch.setattr(probe, "probe", probe_nothing)
+    monkeypatch.setenv("SMTP_PASSWORD", "secret-password")
+    assert main(["check", "a.example", *options]) == 0
+    assert getattr(asked[0], name) == value
+
+
+def test_what_machines_read_is_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's name or reply may have any character."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    monkeypatch.setattr(probe, "probe", lambda _: result(host="bücher.example", faults=faulty(cause="日本").faults))
+    assert main(["check", "a.example", "--format", "nagios"]) == 2
+    assert "日本" in written.getvalue().decode("utf-8")
 
 
 WRONG = {
@@ -269,16 +313,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [each.read_text() for each in tmp_path.iterdir()] == ["yesterday"]
 
 
-@pytest.mark.parametrize("place", ["none/smtp.prom", "/dev/null"])
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    """What is no regular file, such as /dev/stdout, is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Open for both, so that no open waits for the other end.
+    descriptor = os.open(pipe, os.O_RDWR)
+    replace_file(pipe, "new\n")
+    assert os.read(descriptor, 100) == b"new\n"
+    os.close(descriptor)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_file_that_cannot_be_written_is_unknown(
-    place: str, server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its exit code is not that of a fault of the server, and a device is not replaced by a file."""
-    output = str(tmp_path / place)
+    """Its exit code is not that of a fault of the server."""
+    output = str(tmp_path / "none" / "smtp.prom")
     for form in ("table", "prometheus"):
         assert main(["check", *arguments(server, "--format", form, "--output", output)]) == 3
         assert f"Error: {output} cannot be written: " in capsys.readouterr().err
-    assert Path("/dev/null").is_char_device()
 
 
 def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:

@@ -148,6 +148,7 @@ def test_what_differs_is_said() -> None:
         "expired 1 day ago", "none: the best",
     ):  # fmt: skip
         assert words in text
+    assert "limits" not in text
     assert "= unverified" in shown(faulty())
     assert "trust" in shown(result())
     assert "trust" not in shown(result(trust=""))

@@ -131,7 +131,6 @@ def _check(request: Request, per_address: bool) -> list[CheckResult]:  # noqa: F
 def _write_table(results: Sequence[Checked], output: Path | None, *, transcript: bool) -> None:
     if output is None:
         TableWriter(sys.stdout).write(results, transcript=transcript)
-        sys.stdout.flush()
     else:
         text = io.StringIO()
         TableWriter(text, plain=True).write(results, transcript=transcript)

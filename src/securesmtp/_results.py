@@ -156,4 +156,6 @@ def _until_it_raises(jobs: Iterable[AnyJob], failures: list[Exception]) -> Itera
         yield from jobs
     except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
         raise_if_interrupt(error)
-        failures.append(error)
+        # That of a ledger is noted already.
+        if error not in failures:
+            failures.append(error)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from securesmtp._bulk.backlog import Backlog
 from securesmtp._bulk.batch import Batch
+from securesmtp._bulk.calls import perform
 from securesmtp._bulk.jobs import Ending, Job, Repeat
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._bulk.run import Step
@@ -198,7 +199,7 @@ class Workers:
         if self.thread is None and self._poller.tasks:
             self._run_tasks(self._is_stuck)
         if self._claims is not None and not self._has_thread:
-            self._claims.release()
+            perform(self._claims.release())
         # At the end of the interpreter, daemon threads do not run any more.
         while self.thread is not None and not sys.is_finalizing():
             try:
@@ -243,7 +244,7 @@ class Workers:
             self.fault = self.fault or error
         try:
             if self._claims is not None:
-                self._claims.release()
+                perform(self._claims.release())
         finally:
             self.has_ended = True
             self.ends.put(None)
@@ -253,16 +254,16 @@ class Workers:
         try:
             self._poller.run(is_over)
         finally:
-            claims.flush()
+            perform(claims.flush())
 
     def _advance_claims(self, claims: Claims) -> None:
         """Write into the ledger what has ended, and claim the next jobs if there are workers for them."""
-        claims.flush()
-        if not self.backlog.is_closed:
-            free, held = len(self.idle) + self._most - self._started, len(self.backlog)
-            self.backlog.add_claimed(claims.claim_next(free, held))
-            # Those that could not be sent.
-            claims.flush()
+        free, held = len(self.idle) + self._most - self._started, len(self.backlog)
+        if claims.has_work(free, held):
+            if self.backlog.is_closed:
+                perform(claims.flush())
+            else:
+                self.backlog.add_claimed(perform(claims.advance(free, held)))
 
     def _is_over(self) -> bool:
         return self.backlog.is_closed and not self._poller.tasks

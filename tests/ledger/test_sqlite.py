@@ -196,6 +196,19 @@ def test_a_ledger_that_was_removed_does_not_come_back_empty(path: Path) -> None:
             ledger.claim([item("invoice-2")], "mine")
 
 
+def test_a_ledger_that_is_removed_during_a_transaction_is_an_error(path: Path) -> None:
+    """SQLite says so by an extended code (SQLITE_READONLY_DBMOVED)."""
+    with SQLiteLedger(path) as ledger:
+        ledger.claim([item()], "mine")
+        writing = ledger._transaction()
+        connection = writing.__enter__()
+        path.unlink()
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            connection.execute("UPDATE entries SET state = 'accepted'")
+        with pytest.raises(LedgerError, match="it cannot be written"):
+            writing.__exit__(caught.type, caught.value, caught.tb)
+
+
 @pytest.mark.parametrize("where", ["missing/ledger.sqlite", ".", "file/ledger.sqlite"])
 def test_a_path_without_folder_is_refused(tmp_path: Path, where: str) -> None:
     """Or one that is a folder."""
@@ -392,6 +405,21 @@ def test_a_child_closes_its_copy_of_a_lock(path: Path) -> None:
         ProcessLock.abandon_all()
         with SQLiteLedger(path, exclusive=True), pytest.raises(LedgerError, match="another run is using it"):
             owner.claim([item()], "mine")
+
+
+def test_a_signal_handler_may_claim_while_its_thread_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is about to take the lock, and cannot go on before the handler ends."""
+    take, keys = fcntl.flock, ["of the handler"]
+
+    def interrupted(*arguments: Any) -> None:
+        if keys:
+            ledger.claim([item(keys.pop())], "handler")
+        take(*arguments)
+
+    with SQLiteLedger(path) as ledger:
+        monkeypatch.setattr(fcntl, "flock", interrupted)
+        ledger.claim([item()], "mine")
+        assert [entry.state for entry in ledger.entries()] == ["claimed", "claimed"]
 
 
 def test_the_module_has_public_names_only() -> None:

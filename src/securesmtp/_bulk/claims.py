@@ -2,18 +2,21 @@
 A run and its ledger: what is sent, and what becomes of it in the ledger, before anybody sees it.
 
 How it works: the caller's thread makes a job of each message (`job`). The thread of the run claims jobs when there are
-connections for them (`claim_next`), and writes how they ended before the reader sees it (`flush`): once in each turn of
-the poller, for all jobs of that turn. An interrupt may end any of it at any line, if the run has no thread of its own.
-So a job is noted as claimed before its claim, and until its end is written; `flush` may repeat what it has done.
+connections for them, and writes how they ended before the reader sees it (`advance`): once in each turn of the poller,
+for all jobs of that turn. These steps yield the calls of the ledger, because tasks make them in a thread. An interrupt
+may strike at any line, if the run has no thread of its own. So a job is noted as claimed before its claim, and until
+its end is written; `flush` may repeat what it has done.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from functools import partial as bind
 from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from securesmtp._bulk.calls import perform
 from securesmtp._bulk.jobs import InvalidInput, Job, Repeat
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
 
+    from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
@@ -62,6 +66,7 @@ class Claims:
     Attributes:
         waiting: The jobs that are not claimed.
         failures: The error that has ended the run, if the ledger failed.
+        on_end: Is called when there is an end to be written.
     """
 
     def __init__(self, run: Run, ledger: Ledger, stock: int = 0) -> None:
@@ -74,6 +79,7 @@ class Claims:
         check_ledger(ledger)
         self.waiting = deque[Job]()
         self.failures: list[Exception] = []
+        self.on_end: Callable[[], object] = _do_nothing
         self._run, self._ledger, self._token = run, ledger, token_hex(16)
         self._stock = stock
         # By key: the jobs without an end, and those of them that may be claimed.
@@ -119,30 +125,57 @@ class Claims:
             return None, None
         # In this order: a job that has just got its end is in the ledger.
         first = self._open.get(key)
-        return first, None if first else self._call(lambda: self._ledger.look_up(key), "cannot be read")
+        return first, None if first else perform(self._call(lambda: self._ledger.look_up(key), "cannot be read"))
 
-    # In the thread of the run.
+    # In the thread of the run, or in its event loop.
 
-    def claim_next(self, free: int, held: int) -> list[Job]:
-        """Claim jobs for so many *free* workers, if *held* claimed jobs are not enough; return those to send."""
+    @property
+    def has_ends(self) -> bool:
+        """Whether there are ends to be written."""
+        return bool(self._ended)
+
+    def has_work(self, free: int, held: int) -> bool:
+        """Return whether there are ends to be written, or jobs to be claimed."""
+        return bool(self._ended) or (bool(self.waiting) and self._wanted(free, held) > 0)
+
+    def _wanted(self, free: int, held: int) -> int:
+        return max(free - held, self._stock if held <= self._stock // 2 else 0)
+
+    def advance(self, free: int, held: int) -> Calls[list[Job]]:
+        """
+        Write what has ended, and claim jobs; return those to send.
+
+        Args:
+            free: How many workers have no job.
+            held: How many jobs are claimed, and no worker has taken them.
+        """
+        yield from self.flush()
+        jobs = yield from self.claim_next(free, held)
+        # Those that could not be sent.
+        yield from self.flush()
+        return jobs
+
+    def claim_next(self, free: int, held: int) -> Calls[list[Job]]:
+        """Claim jobs, as `advance`; return those to send."""
         claimed: list[Job] = []
-        count = max(free - held, self._stock if held <= self._stock // 2 else 0)
+        count = self._wanted(free, held)
         while self.waiting and len(claimed) < count:
             cause = self._run.fatal_error or (self.failures[0] if self.failures else None)
             if cause is None:
                 jobs = [self.waiting.popleft() for _ in range(min(count - len(claimed), len(self.waiting)))]
-                claimed += self._claim(jobs)
+                claimed += yield from self._claim(jobs)
             else:
                 self._refuse(self.waiting.popleft(), cause)
         return claimed
 
-    def _claim(self, jobs: list[Job]) -> list[Job]:
+    def _claim(self, jobs: list[Job]) -> Calls[list[Job]]:
         # Before the claim, so that nothing is sent when the ledger counts it as too old.
         until = Deadline("deadline", self._ledger.longest_send)
         items = {job.key: job.item for job in jobs if job.item is not None}
         self._claimed.update((job.key, job) for job in jobs)
         try:
-            entries = self._call(lambda: self._ledger.claim(list(items.values()), self._token), "cannot be written")
+            claim = bind(self._ledger.claim, list(items.values()), self._token)
+            entries = yield from self._call(claim, "cannot be written")
         except LedgerError as error:
             for job in jobs:
                 self._refuse(job, error)
@@ -176,17 +209,18 @@ class Claims:
         """Keep the *end* of *job* until the ledger has it."""
         if job.key in self._claimed:
             self._ended.append((job, end))
+            self.on_end()
         else:
             self._settle(job, end)
 
-    def flush(self) -> None:
+    def flush(self) -> Calls[None]:
         """Write the ends of all jobs into the ledger, and let the reader have them."""
         if not self._ended:
             return
         ended = list(self._ended)
         ends = self._unwritten | {job.key: _to_result(job, end) for job, end in ended}
         try:
-            self._call(lambda: self._ledger.finish(ends, self._token), "cannot be written")
+            yield from self._call(bind(self._ledger.finish, ends, self._token), "cannot be written")
             self._unwritten = {}
         except LedgerError:
             # The results are true all the same; they are written with the next ones, if that succeeds.
@@ -196,18 +230,18 @@ class Claims:
             self._claimed.pop(job.key, None)
             self._ended.popleft()
 
-    def release(self) -> None:
+    def release(self) -> Calls[None]:
         """Write into the ledger what became of claimed jobs that will not be sent, at the end of the run."""
-        self.flush()
+        yield from self.flush()
         for job in list(self._claimed.values()):
             self._note(job, result_without_end(job))
-        self.flush()
+        yield from self.flush()
 
     def _settle(self, job: Job, end: SendResult | BaseException) -> None:
         job.settle(end)
         self._open.pop(job.key, None)
 
-    def _call(self, call: Callable[[], T], what: str) -> T:
+    def _call(self, call: Callable[[], T], what: str) -> Calls[T]:
         """
         Return the result of a *call* of the ledger; an error of it ends the run.
 
@@ -215,17 +249,23 @@ class Claims:
             LedgerError: It failed.
         """
         try:
-            return call()
+            result: T = yield call
         except LedgerError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 -- a ledger may be anybody's
             raise_if_interrupt(error)
             failure = LedgerError(f"the ledger {what} ({type(error).__name__})")
             failure.__cause__ = error
+        else:
+            return result
         # It is raised at the end of the results: once.
         if not self.failures:
             self.failures.append(failure)
         raise failure
+
+
+def _do_nothing() -> None:
+    """Whoever notes an end looks for it by itself."""
 
 
 def check_ledger(ledger: object) -> None:

@@ -89,12 +89,7 @@ class Run:
     def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[AnyJob]:
         """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
-            try:
-                job = self.job(index, message, deadline)
-            except LedgerError:
-                # It is raised at the end of the results.
-                return
-            yield job
+            yield self.job(index, message, deadline)
             if self.has_failed:
                 return
 

@@ -31,7 +31,7 @@ class ProcessLock:
         self._path = path
         self._kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         self._file: IO[bytes] | None = None
-        # A signal handler may claim, too.
+        # A signal handler may claim while its thread does.
         self._mutex = threading.RLock()
         self._all.add(self)
 
@@ -53,6 +53,8 @@ class ProcessLock:
             except BaseException:
                 file.close()
                 raise
+            # One that a signal handler has taken meanwhile.
+            self.release()
             self._file = file
 
     def release(self) -> None:

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +230,24 @@ def test_results_that_cannot_be_written_do_not_hide_the_summary(run: Any, server
     assert counts(done.out)["accepted"] == [5, 0]
 
 
+def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> None:
+    """Nor is a device, such as /dev/null: all programs of the machine need it."""
+    write_table(["ada"])
+    os.mkfifo("pipe.csv")
+    reader = os.open("pipe.csv", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("send", *OPTIONS, "--results", "pipe.csv").code == 0
+        assert b"ada@example.org,accepted," in os.read(reader, 10_000)
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(Path("pipe.csv").stat().st_mode)
+    # Not a device: a mutant of the code, run by root, would replace that of the machine.
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket.csv")
+        assert run("send", *OPTIONS, "--results", "socket.csv").code == 65
+    assert stat.S_ISSOCK(Path("socket.csv").stat().st_mode)
+
+
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]
 
 
@@ -287,6 +307,16 @@ def test_each_row_has_its_own_files(run: Any, server: MailServer) -> None:
         "<https://example.org/ada>",
         "<https://example.org/bob>",
     }
+
+
+def test_who_was_refused_beside_others_is_listed(run: Any, server: MailServer) -> None:
+    """With --partial, the others have the message; the next run still says who has not."""
+    Path("outbox").mkdir()
+    Path("outbox/a.eml").write_text("From: me@example.org\nTo: ada@example.org, refused@example.org\n\nx\n")
+    for _ in range(2):
+        done = run("send", "outbox", "--partial")
+        assert (done.code, arrived(server)) == (67, ["ada"])
+        assert "accepted, but refused for some recipients:\n  a.eml  not for refused@example.org\n" in done.out
 
 
 def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: MailServer) -> None:
@@ -373,7 +403,14 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MailServer]:
     return start
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_ends_the_run_after_what_is_in_flight(
     run: Any,
     interrupting: Callable[..., MailServer],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import sys
 
 import pytest
 
-from securesmtp import Outcome, Recipient, Reply, Stage, errors
+from securesmtp import Envelope, Outcome, Recipient, Reply, Stage, errors
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.options import read_input
 from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate
@@ -147,6 +148,33 @@ def test_an_interrupt_says_what_became_of_the_message(
 
     assert deliver(lambda: None, interrupted, Manner()) == code  # type: ignore[arg-type, return-value]
     assert capsys.readouterr().err.startswith(shown)
+
+
+@pytest.mark.parametrize("hint", [None, "do something " * 8])
+def test_at_a_terminal_an_error_has_lines(monkeypatch: pytest.MonkeyPatch, hint: str | None) -> None:
+    """Wrapped between words; the address of the page is whole."""
+    error = ConnectError("it failed", hint=hint)
+    error.host, error.port = "mail.example.org", 465
+
+    def fail() -> Envelope:
+        raise error
+
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with os.fdopen(theirs, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert deliver(fail, lambda: pytest.fail("it was opened"), Manner()) == ExitCode.UNAVAILABLE
+        stderr.flush()
+        written = os.read(ours, 10_000).decode().replace("\r", "")
+    os.close(ours)
+    assert "\x1b[1;31mnot sent" in written
+    shown = re.sub(r"\x1b\[[\d;]*m", "", written).splitlines()
+    assert shown[0] == "securesmtp: not sent: mail.example.org:465: it failed"
+    assert shown[-1] == f"See {error.url}"
+    assert " ".join(" ".join(shown[1:-1]).split()) == ("" if hint is None else f"Hint: {hint.strip()}")
+    assert all(len(line) <= 60 for line in shown[:-1])
 
 
 def test_another_interrupt_is_left_to_the_caller() -> None:

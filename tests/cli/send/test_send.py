@@ -83,6 +83,7 @@ def test_options_replace_the_envelope_of_a_message_that_exists(server: MailServe
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "there is no message. Hint: write one by options, or name a file"),
         ([*YOU, "--subject", "x", "--text", "-"], "--from is missing"),
         ([*ME, *YOU, "--text", "-"], "--subject is missing"),
         ([*ME, "--subject", "x", "--text", "-"], "there is no recipient. Hint: use --to"),

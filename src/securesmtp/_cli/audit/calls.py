@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.audit.arguments import Arguments, decorators
@@ -14,7 +15,6 @@ from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.values import (
     NONE,
     Class,
-    Const,
     Function,
     FunctionNode,
     Kind,
@@ -44,6 +44,7 @@ def parameters(node: FunctionNode) -> list[ast.arg]:
 class Calls(Conditions):
     """Calls functions."""
 
+    @abstractmethod
     def run_block(self, body: list[ast.stmt], paths: list[Path]) -> list[Path]:
         """Return the paths after several statements."""
         raise NotImplementedError
@@ -265,8 +266,3 @@ class Calls(Conditions):
 def is_record(cls: Class) -> bool:
     """Whether a class makes its `__init__` from its annotations."""
     return bool(decorators(cls.node) & _RECORDS) or cls.external_base.endswith(_RECORD_BASES)
-
-
-def given(value: Value | None) -> bool:
-    """Whether an argument was given and is not None."""
-    return value is not None and not (isinstance(value, Const) and value.value is None)

@@ -72,7 +72,7 @@ def _smtp_ssl(call: Call) -> Results:
         call.path.put(made.key, "%tls", _UNKNOWN)
         return [(call.path, made)]
     for path, verdict in verdict_on(context, call.machine, call.path):
-        _observe_context(call, made, path, verdict, IMPLICIT)
+        _observe_context(call, made.key, path, verdict, IMPLICIT)
         results.append((path, made))
     return results
 
@@ -83,8 +83,7 @@ def _lmtp(call: Call) -> Value:
     return made
 
 
-def _observe_context(call: Call, client: Value, path: Path, verdict: Verdict, missing: Rule) -> None:
-    key = client.key if isinstance(client, Object) else ""
+def _observe_context(call: Call, key: str, path: Path, verdict: Verdict, missing: Rule) -> None:
     is_bad = verdict.is_missing or verdict.rule is not None
     path.put(key, "%tls", _UNVERIFIED if is_bad else _VERIFIED)
     path.put(key, "%failed", NONE)
@@ -124,8 +123,6 @@ def _connect(call: Call) -> None:
 
 
 def _starttls(call: Call) -> Results | None:
-    if not isinstance(call.receiver, Object):
-        return None
     context = call.arguments.get(2, "context")
     first = call.argument(0, "keyfile")
     if context is None and isinstance(first, Object | Unknown):
@@ -137,28 +134,25 @@ def _starttls(call: Call) -> Results | None:
         return None
     results: Results = []
     for path, verdict in verdict_on(context, call.machine, call.path):
-        _observe_context(call, call.receiver, path, verdict, STARTTLS)
+        _observe_context(call, call.key, path, verdict, STARTTLS)
         results.append((path, Unknown(call.machine.site(call.node))))
     return results
 
 
 def _observe(call: Call, rule: Rule, message: str) -> None:
-    receiver = call.receiver
-    if not isinstance(receiver, Object):
-        return
     path = call.path
-    state = path.get(receiver.key, "%tls")
-    socket = path.get(receiver.key, "sock")
+    state = path.get(call.key, "%tls")
+    socket = path.get(call.key, "sock")
     if isinstance(socket, Object) and socket.qual == "ssl.SSLSocket()":
         context = path.get(socket.key, "context")
         for after, verdict in verdict_on(context, call.machine, path.copy()):
-            _observe_context(call, receiver, after, verdict, STARTTLS)
+            _observe_context(call, call.key, after, verdict, STARTTLS)
         return
-    host = path.get(receiver.key, "%host")
+    host = path.get(call.key, "%host")
     if state is None or host is None:
         return
     is_local = is_loopback(path.narrow(host)) or host == NONE
-    failed = path.get(receiver.key, "%failed")
+    failed = path.get(call.key, "%failed")
     call.notes.observe(
         path,
         Observation(
@@ -168,7 +162,7 @@ def _observe(call: Call, rule: Rule, message: str) -> None:
             is_bad=state == _PLAIN and not is_local,
             where=call.node,
             message=message,
-            fault=receiver.node,
+            fault=call.receiver.node if isinstance(call.receiver, Object) else None,
             failed=failed.node if isinstance(failed, Const) else None,
             most=highest_level(host),
             alternatives=ALTERNATIVES,
@@ -199,9 +193,6 @@ def _command(call: Call) -> None:
         _observe(call, LOGIN, f"{text.split()[0]} without TLS: the password can be read on the way")
         rules_password.check_debug(call)
         rules_password.check_command(call, command)
-    elif verb.startswith("STARTTLS"):
-        # What follows wraps the socket itself.
-        call.put("%started", Const(value=True))
 
 
 def _debug(call: Call) -> None:

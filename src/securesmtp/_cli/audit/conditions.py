@@ -168,6 +168,4 @@ class Conditions(Expressions):
         if isinstance(one, Unknown) or isinstance(other, Unknown):
             is_module = isinstance(one, Unknown) and one.qual in {"smtplib", "ssl"}
             return False if is_module and isinstance(other, Const) else None
-        if isinstance(one, Const) and isinstance(other, Const):
-            return None
         return one == other

@@ -35,8 +35,8 @@ class Definitions(Calls):
                     if isinstance(owner, Object | Unknown):
                         key = owner.key if isinstance(owner, Object) else owner.symbol
                         after.put(key, key_of(at) or "more", value)
-            case _:
-                pass
+            case _:  # never
+                raise TypeError(target)
 
     def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
         """Set an attribute; where that is done is noted beside it."""
@@ -128,7 +128,8 @@ def entry_frame(machine: Definitions, function: Function, path: Path) -> dict[st
         value: Value = Unknown(symbol, Kind.OPTION, default=defaults.get(parameter.arg))
         if parameter.annotation is not None:
             for _, annotation in machine.evaluate(parameter.annotation, path.copy())[:1]:
-                if isinstance(annotation, Unknown) and annotation.qual in machine.rules.annotated:
+                is_class = defaults.get(parameter.arg) == annotation
+                if isinstance(annotation, Unknown) and annotation.qual in machine.rules.annotated and not is_class:
                     value = Object(symbol, f"{annotation.qual}()", node=parameter)
         frame[parameter.arg] = value
     for more in (node.args.vararg, node.args.kwarg):

@@ -21,7 +21,7 @@ from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
 from securesmtp._cli.audit.statements import Statements
-from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.families import Family
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # With how many states of the module, or of an instance, each function is called.
 _MOST_STATES = 4
+_MOST_INSTANCES = 8
 
 
 def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
@@ -75,12 +76,13 @@ class _Program(Statements):
         """Run everything in it."""
         self._relevant = relevant(tree, self.families)
         first = ends = self._run_main(tree)
+        self._ran_in_main = frozenset(self.ran)
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
-        self._secured: set[str] = set()
+        self._secured: dict[str, set[ast.AST]] = {}
         for _ in range(2):
-            self.notes = Notes(notes.path)
+            self.notes = Notes(notes.path, is_discarded=True)
             left = self._run_all(ends)
             variants = _variants(ends, left)
             if not variants:
@@ -103,14 +105,21 @@ class _Program(Statements):
 
     def _run_all(self, ends: list[Path]) -> list[Path]:
         left: list[Path] = []
+        self.ran = set(self._ran_in_main)
         for value in list(ends[0].fields(MODULE).values()):
             if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
-        for node, (path, function) in list(self.made.items()):
-            is_inner = len(function.frames) > 1
-            is_own = is_inner or (isinstance(node, ast.FunctionDef) and node.name.startswith("_"))
-            if function.owner is None and node in self._relevant and not (is_own and node in self.ran):
-                left += self._enter(function, [path] if is_inner else ends)
+        # Private and inner functions come last: they are called by themselves only if nothing else calls them.
+        for node in sorted(self.made, key=_is_private):
+            path, function = self.made[node]
+            if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
+                continue
+            if function.owner is not None:
+                # A method of a class that is made in a function or in a class.
+                base = function.owner.external_base
+                instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
+                function = Function(node, function.frames, function.owner, instance)
+            left += self._enter(function, [path] if node.col_offset else ends)
         return left
 
     def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
@@ -124,7 +133,7 @@ class _Program(Statements):
             for path in made:
                 _complete(path, end, instance.key)
             paths += made
-        paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
+        paths = reduce(paths, _MOST_INSTANCES)[:_MOST_INSTANCES]
         left = list(paths)
         for each in cls.lineage():
             for name, value in ends[0].fields(each.key).items():
@@ -144,19 +153,25 @@ class _Program(Statements):
         for begun in paths:
             begun.settle()
             path = begun.copy()
-            for client in self._secured & path.places():
-                path.put(client, "%tls", Const("unknown"))
+            for client in self._secured.keys() & path.places():
+                if function.node not in self._secured[client]:
+                    path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
             path.store[key] = entry_frame(self, function, path)
             ends += [after for after, _ in self._body(function.node, path)]
             for qual, receiver, _ in self.called[start:]:
                 if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.base:
-                    self._secured.add(receiver.key)
+                    self._secured.setdefault(receiver.key, set()).add(function.node)
         self.active = []
         self.activation = Activation(MODULE)
         self.notes.close()
         return ends
+
+
+def _is_private(node: FunctionNode) -> bool:
+    # What is indented is a method or an inner function.
+    return node.col_offset > 0 or (not isinstance(node, ast.Lambda) and node.name.startswith("_"))
 
 
 def _is_shared(key: str) -> bool:

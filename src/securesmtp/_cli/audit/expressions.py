@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.arguments import Arguments, decorators, joined, key_of, kind_of, text_of
@@ -53,10 +54,12 @@ class Expressions(Machine):
             ][:_MOST_RESULTS]
         return results
 
+    @abstractmethod
     def test(self, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:
         """Return the paths after a condition, each with whether it is met."""
         raise NotImplementedError
 
+    @abstractmethod
     def call(self, callee: Value, arguments: Arguments, path: Path) -> Results:
         """Return the paths after a call, each with what it returns."""
         raise NotImplementedError
@@ -139,6 +142,7 @@ class Expressions(Machine):
 
     _on_listcomp = _on_setcomp = _on_generatorexp = _on_dictcomp = _comprehension
 
+    @abstractmethod
     def enter(self, target: ast.expr, iterable: ast.expr, path: Path) -> list[Path]:
         """Return the paths on which a loop's target holds what it is given."""
         raise NotImplementedError

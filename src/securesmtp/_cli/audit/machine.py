@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from securesmtp._cli.audit.paths import MOST_PATHS, Fact, Key, Path
-from securesmtp._cli.audit.values import Class, Const, Function, FunctionNode, Kind, Object, Partial, Unknown, Value
+from securesmtp._cli.audit.values import Class, Const, Function, FunctionNode, Kind, Object, Unknown, Value
 
 if TYPE_CHECKING:
     import ast
@@ -89,7 +90,7 @@ class Known:
     annotated: frozenset[str]
 
 
-class Machine:
+class Machine(ABC):
     """The state of the interpreter of one file."""
 
     def __init__(self, known: Known, notes: Notes) -> None:
@@ -121,14 +122,17 @@ class Machine:
         """How many paths are followed."""
         return 2 if self.is_tired else MOST_PATHS
 
+    @abstractmethod
     def evaluate(self, node: ast.expr, path: Path) -> Results:
         """Return the paths after an expression, each with its value."""
         raise NotImplementedError
 
+    @abstractmethod
     def test_value(self, value: Value, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:
         """Return the paths on which a value is true and is false."""
         raise NotImplementedError
 
+    @abstractmethod
     def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
         """Set an attribute; where that is done is noted beside it."""
         raise NotImplementedError
@@ -192,5 +196,5 @@ def fact_of(value: Value, node: ast.AST, words: str) -> tuple[Key, Fact]:
             return (symbol, "truth", None), Fact(True, kind, met, node, words)  # noqa: FBT003 -- replaced
         case Object(key=key):
             return (key, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003
-        case Const() | Function() | Class() | Partial() | _:
-            return (words, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003
+        case _:  # never
+            raise TypeError(value)

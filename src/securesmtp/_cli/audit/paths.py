@@ -183,13 +183,20 @@ def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
     one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
 
 
+def _is_class(value: Value) -> bool:
+    # Such as `self.client_class = smtplib.SMTP_SSL`.
+    return isinstance(value, Unknown) and bool(value.qual)
+
+
 def _state(path: Path) -> list[tuple[str, str, Value]]:
     # What rules note on objects, under names that begin with a percent sign.
     noted = [
         (key, name, value)
         for key, fields in path.store.items()
         for name, value in fields.items()
-        if name[0:1] == "%" or (isinstance(value, Object) and value.qual)
+        if name[0:1] == "%"
+        or (isinstance(value, Object) and value.qual)
+        or (_is_class(value) and key.startswith("instance/"))
     ]
     return sorted(noted, key=lambda each: each[:2])
 

@@ -30,15 +30,18 @@ def write_results(entries: Iterable[Entry], path: Path) -> None:
     Raises:
         MessageError: It cannot be written. A file that was there before is then unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     is_json = path.suffix.lower() in JSON_ENDINGS
+    # A device or a pipe is written to: a file in its place would break other programs.
+    beside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # With the byte order mark, spreadsheets read UTF-8.
         with beside.open("w", encoding="utf-8" if is_json else "utf-8-sig", newline="") as file:
             (write_json if is_json else write_csv)(entries, file)
-        beside.replace(path)
+        if beside != path:
+            beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if beside != path:
+            beside.unlink(missing_ok=True)
         raise unreadable_error(path, error, "written") from None
 
 

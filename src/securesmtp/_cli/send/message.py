@@ -144,8 +144,7 @@ class Message:
         """Return the message with *address* as its From."""
         (found,) = parse_addresses(address, "From")
         author = Address(name or "", found.username, found.domain)
-        groups = [Group(None, (author,))]
-        field = format_address_field("From", groups, limit=MAX_LINE, utf8=False)
+        field = format_address_field("From", [Group(None, (author,))], limit=MAX_LINE, utf8=False)
         return replace(self, fields=(*self.fields, field.encode()))
 
     def map_addresses(self, change: Callable[[str], str]) -> Message:

@@ -76,10 +76,9 @@ class SectionedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section with its options."""
         for title, parameters in self._sections.items():
-            options = [each for each in parameters if isinstance(each, click.Option)]
-            if records := list(filter(None, (each.get_help_record(ctx) for each in options))):
-                with formatter.section(title):
-                    formatter.write_dl(records)
+            options = (each for each in parameters if isinstance(each, click.Option))
+            with formatter.section(title):
+                formatter.write_dl(list(filter(None, (each.get_help_record(ctx) for each in options))))
 
 
 def epilog(examples: str) -> str:

@@ -72,7 +72,7 @@ def show_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
         table.add_row("not tried yet", f"{left:,}", "", "the same command again sends them")
     console.print(table)
     console.print()
-    for outcome in (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT_SENT):
+    for outcome in (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.ACCEPTED):
         _show_listed(console, tally, outcome, ledger)
     took = f"{duration(tally.elapsed)}, {tally.rate:.1f}/s" if tally.tried else "nothing was to be sent"
     console.print(Text(f"Took {took}. " if tally.tried else f"{took.capitalize()}. ").append(f"Ledger: {ledger}"))
@@ -83,7 +83,10 @@ def _show_listed(console: Console, tally: Tally, outcome: Outcome, ledger: Path)
     if not named:
         return
     command = f"securesmtp ledger {quote(str(ledger))}"
-    more = tally.count(outcome) - len(named)
+    title, count = str(outcome), tally.count(outcome)
+    if outcome is Outcome.ACCEPTED:
+        title, count = "accepted, but refused for some recipients", tally.incomplete
+    more = count - len(named)
     lines = [f"{escape(each.key)}  {each.text}" for each in named]
     if more:
         lines.append(f"and {more:,} more: {command} --state {quote(outcome)}")
@@ -96,7 +99,7 @@ def _show_listed(console: Console, tally: Tally, outcome: Outcome, ledger: Path)
         ]
     elif outcome is Outcome.REFUSED:
         lines.append("To try again also those that were refused for good: --retry-refused")
-    console.print(Text(f"{outcome}:", _STYLES[outcome]))
+    console.print(Text(f"{title}:", _STYLES[outcome]))
     for line in lines:
         # Not wrapped: a key or a command that is cut cannot be copied.
         console.print(Text(f"  {line}"), soft_wrap=True)

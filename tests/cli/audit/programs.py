@@ -49,7 +49,9 @@ def _renamed(source: str) -> str:
 
 def _imported(source: str, prefix: str = "") -> str:
     for module in ("smtplib", "ssl"):
-        if re.search(rf"(?m)^\s*{module}\.\w+ = |from {module} import|[(\[]{module}[,\])]", source):
+        if re.search(
+            rf"(?m)^\s*{module}\.\w+ = |from {module} import|(?<![\w.\"'])(?<!import ){module}(?![\w.\"'])", source
+        ):
             # It sets attributes of the module, uses the module itself, or has a style of its own.
             continue
         used = sorted(set(re.findall(rf"(?<![\w.\"']){module}\.(\w+)", source)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import pickle
 import sysconfig
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path as File
 
 import pytest
 from hypothesis import given, settings
@@ -14,16 +15,73 @@ from hypothesis import strategies as st
 from cli.audit.programs import Program, programs
 from conftest import examples
 from securesmtp._cli.audit import expressions
+from securesmtp._cli.audit.arguments import text_of
 from securesmtp._cli.audit.engine import check_source, is_relevant
-from securesmtp._cli.audit.findings import Level
+from securesmtp._cli.audit.families import Call
+from securesmtp._cli.audit.findings import Level, Rule
+from securesmtp._cli.audit.machine import Machine
+from securesmtp._cli.audit.paths import Path
 from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.source import NotCheckedError
+from securesmtp._cli.audit.values import NONE, Const, Value
 
 RULES = {rule.id: rule for family in FAMILIES for rule in family.rules}
 
 
 def _check(source: str) -> list[tuple[int, int, str]]:
     return [(each.line, each.end_line, each.rule) for each in check_source(source.encode(), "program.py")]
+
+
+# ----------------------------------------------------------------------------------------------------------- families
+
+
+class _Telegrams:
+    """Rules on a library of somebody else."""
+
+    words = (b"telegrams",)
+    rule = Rule("XYZ001", "telegram", 319, Level.WARNING, "A telegram", "Telegrams are short.", "pass")
+    rules = (rule,)
+    bases: Mapping[str, str] = {"telegrams.Fast": "telegrams.Line"}
+    exports: Mapping[str, tuple[str, ...]] = {"telegrams": ("Line", "Fast", "wire")}
+    annotated = ("telegrams.Line",)
+
+    def handlers(self) -> Mapping[str, Callable[[Call], Value | None]]:
+        return {
+            "telegrams.Fast": lambda call: call.make("telegrams.Fast()"),
+            "telegrams.Line().send": self._send,
+            "telegrams.wire": self._send,
+        }
+
+    def _send(self, call: Call) -> None:
+        text = call.argument(0, "text")
+        call.put("%sent", Const(value=True))
+        is_sent = call.get("%sent") is not None
+        call.notes.report(self.rule, call.node, f"{call.name} {call.qual} {text_of(text or NONE)} {is_sent}")
+
+    def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:
+        if path.get("module", "SLOW") == Const(value=True):
+            machine.notes.report(self.rule, tree.body[0], "slow", Level.NOTE)
+
+
+def test_family_is_given_calls_with_their_arguments() -> None:
+    """The interface that rules on other libraries use."""
+    source = """\
+from telegrams import *
+SLOW = True
+class Own(Fast):
+    pass
+def go(line: Line, text="by default"):
+    line.send(text=text)
+    Own().send("hello")
+    wire(**{"text": "quick"})
+"""
+    findings = check_source(source.encode(), "p.py", (_Telegrams(),))
+    assert [(each.line, each.level, each.message) for each in findings] == [
+        (1, Level.NOTE, "slow"),
+        (6, Level.WARNING, "send telegrams.Line().send None True"),
+        (7, Level.WARNING, "send telegrams.Line().send hello True"),
+        (8, Level.WARNING, "wire telegrams.wire quick True"),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- places
@@ -121,6 +179,12 @@ def test_missing_time_limit_is_a_note(case: str) -> None:
     assert [(each.rule, each.level) for each in findings] == ([("SMT121", Level.NOTE)] if expected else [])
 
 
+def test_very_long_text_is_no_password() -> None:
+    """Nobody's password has 3,000 characters: it is an example of something else."""
+    source = f"import smtplib\nsmtplib.SMTP('::1').login('bot', '{'a1' * 750}' + '{'b2' * 750}')\n"
+    assert check_source(source.encode(), "p.py") == []
+
+
 def test_message_says_what_is_wrong() -> None:
     """No context, None, and None by default are told apart."""
     source = "import smtplib\nc = None\ndef f(context=None):\n"
@@ -137,11 +201,11 @@ def test_message_says_what_is_wrong() -> None:
 # --------------------------------------------------------------------------------------------------------- robustness
 
 
-def test_file_without_a_word_of_the_rules_is_only_parsed() -> None:
+def test_file_without_a_word_of_the_rules_is_not_parsed() -> None:
     """20,000 files are read in half a minute."""
     assert not is_relevant(b"import imaplib\n")
     assert is_relevant(b"import SMTPlib\n")
-    assert check_source(b"import imaplib\nimaplib.IMAP4('x').login('a', 'Tr0ub4dor&3')\n", "p.py") == []
+    assert check_source(b"import imaplib\nimaplib.IMAP4('x').login('a', 'Tr0ub4dor&3')\nprint 'x'\n", "p.py") == []
 
 
 BRANCHES = "import smtplib\ndef f(m, *options):\n    s = smtplib.SMTP('mail.example.com')\n"
@@ -223,7 +287,7 @@ def test_program_without_some_lines_is_checked_or_not_python(program: Program, d
 @pytest.mark.exhaustive
 def test_standard_library_is_checked() -> None:
     """Its own faults are found, and nothing else."""
-    folder = Path(sysconfig.get_path("stdlib"))
+    folder = File(sysconfig.get_path("stdlib"))
     found = {}
     for path in sorted(folder.rglob("*.py")):
         data = path.read_bytes()

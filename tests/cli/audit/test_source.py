@@ -18,7 +18,7 @@ UNREADABLE = {
     "argument-twice": (b"def send(host, host):\n    pass\n", "syntax error in line 1: duplicate argument"),
     "return-outside-function": (b"import smtplib\nreturn 1\n", "syntax error in line 2"),
     "indentation": (b"def f():\npass\n", "syntax error in line 2"),
-    "null-byte": (b"import smtplib\x00\n", "null bytes"),
+    "null-byte": (b"import smtplib\x00\n", "null byte"),
     "unknown-coding": (b"# coding: klingon\nimport smtplib\n", "klingon"),
     "not-utf-8": (b"name = '\xff'\n", "syntax error"),
     "deep": (b"x = " + b"(" * 5_000 + b")" * 5_000, "too many nested parentheses"),
@@ -32,7 +32,7 @@ def test_unreadable_file_is_not_checked_and_says_why(case: str) -> None:
     """Python 2, duplicate arguments, null bytes, nesting: each has its reason."""
     data, reason = UNREADABLE[case]
     with pytest.raises(NotCheckedError) as caught:
-        check_source(data, "program.py")
+        check_source(data + b"\n# smtplib\n", "program.py")
     assert reason in caught.value.reason
 
 
@@ -42,6 +42,17 @@ def test_error_names_the_line() -> None:
         parse(b"import smtplib\n\nprint 'hello'\n", "program.py")
     assert caught.value.line == 3
     assert str(caught.value) == caught.value.reason
+
+
+def test_null_bytes_are_no_crash_on_older_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.2 raises a ValueError for them."""
+
+    def refuse(data: bytes, path: str) -> None:
+        raise ValueError("source code string cannot contain null bytes")
+
+    monkeypatch.setattr("securesmtp._cli.audit.source.ast.parse", refuse)
+    with pytest.raises(NotCheckedError, match="not Python: source code string cannot contain null bytes"):
+        parse(b"\0", "program.py")
 
 
 READABLE = {

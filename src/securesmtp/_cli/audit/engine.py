@@ -40,15 +40,15 @@ def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
 
 def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES, *, flags: int = 0) -> list[Finding]:
     """
-    Return the findings in one file, in its order.
+    Return the findings in one file, in its order. A file without a word of the rules is not even parsed.
 
     Raises:
         NotCheckedError: It cannot be parsed.
     """
-    tree = parse(data, path, flags)
-    notes = Notes(path)
     if not is_relevant(data, families):
         return []
+    tree = parse(data, path, flags)
+    notes = Notes(path)
     try:
         program = _Program(_known(families), notes)
         program.families = families

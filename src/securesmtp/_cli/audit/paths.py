@@ -85,13 +85,7 @@ class Path:
         fact = self.facts.get(key)
         if fact is not None:
             return fact.holds
-        symbol, operation, operand = key
-        for (other, was, against), each in self.facts.items():
-            if other == symbol and each.holds and was == "==":
-                if operation == "==":
-                    return bool(against == operand)
-                if operation == "truth":
-                    return bool(against)
+        symbol, operation, _ = key
         if operation == "is None":
             return False if self.knows(symbol, "truth", holds=True) else None
         if operation == "truth":

@@ -90,8 +90,8 @@ def _defines(node: ast.AST) -> list[str]:
             return [name for target in targets for name in _targets(target)]
         case ast.AnnAssign(target=target):
             return _targets(target)
-        case _:
-            return []
+        case _:  # never
+            raise TypeError(node)
 
 
 def _targets(node: ast.expr) -> list[str]:

@@ -260,8 +260,6 @@ def _goes_round(
     node: ast.Try, loop: ast.For | ast.AsyncFor | ast.While, handler: ast.ExceptHandler, rest: list[ast.stmt]
 ) -> bool:
     """Whether a loop goes round again after a failure, and ends after a success: it repeats one message."""
-    if _leaves(handler.body):
-        return False
     if _may_leave([*node.body, *node.orelse]) or (_leaves(rest) and _continues(handler.body)):
         return True
     if isinstance(loop, ast.While):

@@ -80,6 +80,7 @@ class Call:
             return self.receiver
         made = Object(self.machine.site(self.node), qual, node=self.node)
         self.path.store[made.key] = {}
+        self.machine.fresh.add(made.key)
         return made
 
 

@@ -35,8 +35,8 @@ class MemoryLedger:
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         """Claim those that may be sent."""
+        self._note("claim", [item.key for item in items])
         with self._lock:
-            self._note("claim", [item.key for item in items])
             return [self._claim(self._prepare(item), item, token) for item in items]
 
     def _claim(self, entry: Entry, item: Item, token: str) -> Entry:
@@ -47,8 +47,8 @@ class MemoryLedger:
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         """Write how sends ended."""
+        self._note("finish", list(ends))
         with self._lock:
-            self._note("finish", list(ends))
             for key, result in ends.items():
                 entry = self._entries.get(key)
                 if entry is not None and entry.token == token:

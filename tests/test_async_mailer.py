@@ -44,8 +44,6 @@ CONSTRUCTORS = ("__init__", "from_url", "from_env")
 METHODS = (*CONSTRUCTORS, "send", "send_bytes", "send_many", "check", "close")
 # What an async mailer takes more of: coroutine functions and asynchronous iterables.
 WIDER = {"password", "auth", "messages", "options"}
-# What the mailer for threads alone has until now.
-THREADS_ONLY = {"ledger"}
 
 
 async def send(mailer: AsyncSecureMailer, raw: bytes = RAW, deadline: float | None = None) -> Receipt:
@@ -57,9 +55,8 @@ async def send(mailer: AsyncSecureMailer, raw: bytes = RAW, deadline: float | No
 def test_a_method_has_the_signature_of_the_sync_mailers(name: str) -> None:
     """Names, kinds and defaults; the annotations, too, except where an async mailer takes more."""
     ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (AsyncSecureMailer, SecureMailer))
-    both = {name: other for name, other in theirs.items() if name not in THREADS_ONLY}
-    assert list(ours) == list(both)
-    for mine, other in zip(ours.values(), both.values(), strict=True):
+    assert list(ours) == list(theirs)
+    for mine, other in zip(ours.values(), theirs.values(), strict=True):
         assert (mine.kind, mine.default) == (other.kind, other.default), mine.name
         assert mine.annotation == other.annotation or mine.name in WIDER, mine.name
 
@@ -69,7 +66,7 @@ def test_a_method_is_documented_as_the_sync_mailers(name: str) -> None:
     """The first line is the same, and no argument is left out."""
     ours, theirs = (inspect.getdoc(getattr(kind, name)) or "" for kind in (AsyncSecureMailer, SecureMailer))
     assert ours.splitlines()[0] == theirs.splitlines()[0]
-    for argument in list(inspect.signature(getattr(AsyncSecureMailer, name)).parameters)[1:]:
+    for argument in list(inspect.signature(getattr(SecureMailer, name)).parameters)[1:]:
         assert (f"{argument}:" in ours) == (f"{argument}:" in theirs), argument
 
 

@@ -30,6 +30,7 @@ from securesmtp.testing import RecordingMailer
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
+pytestmark = pytest.mark.faces("ledger", sample=(5, 2))
 modes = pytest.mark.parametrize("pipelining", ["message", "session"])
 
 
@@ -141,6 +142,8 @@ def test_no_message_is_claimed_before_there_is_a_connection_for_it(serve: Serve,
     assert max(most) <= 3
 
 
+# A task reads the next message while a thread claims the last one.
+@pytest.mark.faces("ledger", threads_only=True)
 def test_with_many_in_flight_a_window_is_claimed_at_a_time(serve: Serve, mailer: Mailer) -> None:
     """One commit of the database serves many messages."""
     server, ledger = serve(scripted(), overlaps=True), MemoryLedger()

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
+    from securesmtp.ledger import Ledger
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -318,6 +319,7 @@ class AsyncSecureMailer:
         *,
         partial: Partial = "raise",
         deadline: float | None = None,
+        ledger: Ledger | None = None,
     ) -> AsyncResults:
         """
         Send each of *messages* over up to *max_connections* connections, and yield the result of each, in order.
@@ -325,13 +327,13 @@ class AsyncSecureMailer:
         The rules are those of `SecureMailer.send_many`. Iterate over what it returns with ``async for``. If you leave
         the loop early, the messages that are being sent are finished and no more are sent; ``await results.aclose()``,
         or ``async with``, waits for them, and you can read on. If your task is cancelled while it waits for a result,
-        the connections are closed; the results that follow say what became of each message. There is no *ledger* yet:
-        with one, call `SecureMailer.send_many` in a thread.
+        the connections are closed; the results that follow say what became of each message.
 
         Args:
             messages: As for `send`, or an `Envelope`; an asynchronous iterable, too.
             partial: As for `send`.
             deadline: Seconds for each message, from when its sending begins.
+            ledger: As for `SecureMailer.send_many`; its calls are made in a thread.
 
         Raises:
             ConfigurationError: An argument is wrong.
@@ -340,9 +342,11 @@ class AsyncSecureMailer:
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_async_messages(messages)
-        run = Run(self._core, partial)
-        jobs = Jobs(run, messages, deadline, self._build)
-        return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets)
+        run = Run(self._core, partial, ledger)
+        # With a ledger, in a thread even if the message is small: it is looked up there.
+        build = self._build if ledger is None else self._build_in_thread
+        jobs = Jobs(run, messages, deadline, build)
+        return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets, run.claims)
 
     @hide_internal_frames_async
     async def check(self) -> ServerReport:
@@ -413,6 +417,9 @@ class AsyncSecureMailer:
         """Return what *build* returns; in a thread if *source*, which it reads, is large or a file."""
         if not is_large(source):
             return build()
+        return await self._build_in_thread(source, build, deadline)
+
+    async def _build_in_thread(self, source: object, build: Callable[[], T], deadline: Deadline | None = None) -> T:
         pool = self._pool
         return await pool.build(pool.files if is_file(source) else pool.messages, build, close_content, deadline)
 

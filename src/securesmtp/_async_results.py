@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial as bind
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
-from securesmtp._async_workers import Workers
+from securesmtp._async_workers import Keeper, Workers
 from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
 from securesmtp._bulk.rules import is_full
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._bulk.claims import Claims
 
 T = TypeVar("T")
 
@@ -102,13 +103,19 @@ class Progress(ReadAhead):
                 job.submission.content.close()
 
     async def _read(self) -> None:
+        if self.failures:
+            # The ledger has failed.
+            self.is_read = True
+            return
         try:
             job = await anext(self.jobs)
         except StopAsyncIteration:
             self.is_read = True
         except Exception as error:  # noqa: BLE001 -- raised when nothing of what was started is lost
             raise_if_interrupt(error)
-            self.failures.append(error)
+            # That of a ledger is noted already.
+            if error not in self.failures:
+                self.failures.append(error)
             self.is_read = True
         else:
             self.pending.append(job)
@@ -209,21 +216,25 @@ class AsyncResults:
             raise
 
 
-def in_order(
+def in_order(  # noqa: PLR0913, PLR0917 -- what a run is made of
     jobs: AsyncIterator[AnyJob],
     worker: Callable[[AsyncBacklog], Awaitable[None]],
     workers: int,
     ahead: int,
     octets: int = 1 << 30,
+    claims: Claims | None = None,
 ) -> AsyncResults:
     """
     Return the result of each of *jobs*, in their order; up to so many *workers* run *worker* on the backlog.
 
     Nothing is read and no worker is started before the first result is asked for. The next job is read only while fewer
     than *ahead* are pending and, beyond one for each worker, fewer than so many *octets* of them. What the iterator of
-    the jobs raises is raised when the results of all jobs before it were returned.
+    the jobs raises is raised when the results of all jobs before it were returned. With *claims*, a job is sent only if
+    its claim in the ledger succeeds.
 
     *worker* must not go on after a cancellation: it gives its job an end and raises the cancellation again.
     """
     has_enough = bind(is_full, workers=workers, ahead=ahead, octets=octets)
-    return AsyncResults(Progress(jobs=jobs, workers=Workers(worker, workers), has_enough=has_enough))
+    started = Workers(worker, workers, keeper=None if claims is None else Keeper(claims))
+    failures = [] if claims is None else claims.failures
+    return AsyncResults(Progress(jobs=jobs, workers=started, has_enough=has_enough, failures=failures))

@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial as bind
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from securesmtp._bulk.calls import perform
 from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._transport.event_loop import EventLoop, current_loop, is_cancellation
+from securesmtp._transport.threads import Threads
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from securesmtp._bulk.calls import Calls
+    from securesmtp._bulk.claims import Claims
+
+
+T = TypeVar("T")
 
 
 class Wakeup:
@@ -50,15 +58,26 @@ class AsyncBacklog:
 
     Attributes:
         is_closed: Whether no more jobs are taken from it.
+        on_change: Is called when a worker waits for a job, and at the end.
     """
 
     def __init__(self) -> None:
         """Start empty and open."""
         self.is_closed: bool = False
+        self.on_change: Callable[[], object] = _do_nothing
         self._jobs = deque[Job]()
         # One event for each worker that waits: one for all would wake a hundred of them for each job (measured).
         self._idle = list[anyio.Event]()
         self._closing = Wakeup()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._jobs)
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a job."""
+        return len(self._idle)
 
     def put(self, job: Job) -> None:
         """Add *job*, which no worker has."""
@@ -80,6 +99,7 @@ class AsyncBacklog:
         while not self._jobs and not self.is_closed:
             event = anyio.Event()
             self._idle.append(event)
+            self.on_change()
             try:
                 await event.wait()
             except BaseException:
@@ -98,6 +118,7 @@ class AsyncBacklog:
         while self._idle:
             self._idle.pop().set()
         self._closing.announce()
+        self.on_change()
 
     async def pause(self, seconds: float) -> None:
         """Wait for so many *seconds*, or until it is closed."""
@@ -108,6 +129,10 @@ class AsyncBacklog:
     def _wake_one(self) -> None:
         if self._jobs and self._idle:
             self._idle.pop().set()
+
+
+def _do_nothing() -> None:
+    """Nobody waits for a change."""
 
 
 @dataclass(slots=True)
@@ -126,6 +151,7 @@ class Workers:
         fault: What a worker has raised, to be raised where the results are read.
         awaited: The job that the reader waits for.
         change: Is announced when that has its end, and when a worker has ended.
+        keeper: Keeps the ledger of the run; None without one.
     """
 
     worker: Callable[[AsyncBacklog], Awaitable[None]]
@@ -138,6 +164,7 @@ class Workers:
     fault: BaseException | None = None
     awaited: AnyJob | None = None
     change: Wakeup = field(default_factory=Wakeup)
+    keeper: Keeper | None = None
 
     def check_loop(self) -> None:
         """
@@ -158,6 +185,16 @@ class Workers:
     def submit(self, job: Job) -> None:
         """Have *job* sent, by a further worker if there may be one."""
         job.notify = self._note_end_of_job
+        if self.keeper is None:
+            self._add(job)
+            return
+        self.loop = self.loop or current_loop()
+        self.keeper.claims.waiting.append(job)
+        if self.keeper.start(self, self._add):
+            self.running += 1
+            self.loop.spawn(self.keeper.run, "securesmtp-ledger", self._note_end)
+
+    def _add(self, job: Job) -> None:
         self.backlog.put(job)
         if self.started < self.most and not self.backlog.is_closed:
             self.loop = self.loop or current_loop()
@@ -237,9 +274,81 @@ class Workers:
         if self.awaited is not None and self.awaited.end is not None:
             self.change.announce()
 
-    def _note_end_of_worker(self, number: int) -> None:
+    def _note_end(self) -> None:
         self.running -= 1
+        self.change.announce()
+        self.backlog.on_change()
+
+    def _note_end_of_worker(self, number: int) -> None:
         if self.scopes.pop(number, None) is None:
             # It was cancelled before it began.
             self._note_cancellation()
-        self.change.announce()
+        self._note_end()
+
+
+class Keeper:
+    """
+    The task that keeps the ledger of a run: it claims jobs when there are workers for them, and writes their ends.
+
+    Attributes:
+        claims: The messages of the run in its ledger.
+    """
+
+    def __init__(self, claims: Claims) -> None:
+        """Keep *claims*."""
+        self.claims = claims
+        self._change = Wakeup()
+        self._workers: Workers | None = None
+        self._add: Callable[[Job], object] = _do_nothing_with
+
+    def start(self, workers: Workers, add: Callable[[Job], object]) -> bool:
+        """Note that there is a job for *workers*, to which *add* gives it; return whether the task is to be started."""
+        is_first = self._workers is None
+        self._workers, self._add = workers, add
+        self.claims.on_end = workers.backlog.on_change = self._change.announce
+        self._change.announce()
+        return is_first
+
+    async def run(self) -> None:
+        """Keep the ledger until the run is over."""
+        workers = cast("Workers", self._workers)
+        try:
+            # It is one of those that run.
+            while workers.running > 1 or not workers.backlog.is_closed:
+                await self._advance(workers)
+            await self._perform(workers, self.claims.release())
+        except Exception as error:  # noqa: BLE001 -- raised where the results are read
+            workers.fault = workers.fault or error
+            workers.backlog.close()
+        finally:
+            # The loop ends and has cancelled this task: there is nobody else to do it.
+            perform(self.claims.release())
+
+    async def _advance(self, workers: Workers) -> None:
+        claims, backlog = self.claims, workers.backlog
+        free, held = backlog.idle + workers.most - workers.started, len(backlog)
+        if backlog.is_closed and claims.has_ends:
+            await self._perform(workers, claims.flush())
+        elif not backlog.is_closed and claims.has_work(free, held):
+            for job in await self._perform(workers, claims.advance(free, held)):
+                self._add(job)
+        else:
+            await self._change.wait()
+
+    async def _perform(self, workers: Workers, calls: Calls[T]) -> T:
+        """Make *calls* in a thread, one after the other, and return what their steps return."""
+        threads, result, error = Threads(cast("EventLoop", workers.loop), 1), cast("object", None), None
+        try:
+            while True:
+                call = calls.send(result) if error is None else calls.throw(error)
+                result, error = None, None
+                try:
+                    result = await threads.run(call, "securesmtp: ledger")
+                except Exception as raised:  # noqa: BLE001 -- the steps decide what it means
+                    error = raised
+        except StopIteration as stop:
+            return cast("T", stop.value)
+
+
+def _do_nothing_with(_: Job) -> None:
+    """Take no job before the start."""

@@ -2,10 +2,10 @@
 A run and its ledger: what is sent, and what becomes of it in the ledger, before anybody sees it.
 
 How it works: the caller's thread makes a job of each message (`job`). The thread of the run claims jobs when there are
-connections for them (`claim_next`), and writes how they ended before the reader sees it (`flush`): once in each turn of
-the poller, for all jobs of that turn. Both are steps that yield the calls of the ledger, which block: tasks have a thread
-for them. An interrupt may end any of it at any line, if the run has no thread of its own.
-So a job is noted as claimed before its claim, and until its end is written; `flush` may repeat what it has done.
+connections for them, and writes how they ended before the reader sees it (`advance`): once in each turn of the poller,
+for all jobs of that turn. These steps yield the calls of the ledger, because tasks make them in a thread. An interrupt
+may strike at any line, if the run has no thread of its own. So a job is noted as claimed before its claim, and until
+its end is written; `flush` may repeat what it has done.
 """
 
 from __future__ import annotations
@@ -129,6 +129,11 @@ class Claims:
 
     # In the thread of the run, or in its event loop.
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether there are ends to be written."""
+        return bool(self._ended)
+
     def has_work(self, free: int, held: int) -> bool:
         """Return whether there are ends to be written, or jobs to be claimed."""
         return bool(self._ended) or (bool(self.waiting) and self._wanted(free, held) > 0)
@@ -138,9 +143,11 @@ class Claims:
 
     def advance(self, free: int, held: int) -> Calls[list[Job]]:
         """
-        Write what has ended, and claim jobs for so many *free* workers, of which *held* jobs that are claimed serve some.
+        Write what has ended, and claim jobs; return those to send.
 
-        Return those to send.
+        Args:
+            free: How many workers have no job.
+            held: How many jobs are claimed, and no worker has taken them.
         """
         yield from self.flush()
         jobs = yield from self.claim_next(free, held)

@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from securesmtp._async_mailer import AsyncSecureMailer, Partial
 from securesmtp._async_results import AsyncResults
+from securesmtp._bulk.run import Run
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._recording import Recorder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from securesmtp._arguments import AsyncOptions
     from securesmtp._report import ServerReport
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp.ledger import Ledger
     from securesmtp.testing._faults import FaultName
 
 
@@ -103,12 +105,16 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         *,
         partial: Partial = "raise",
         deadline: float | None = None,
+        ledger: Ledger | None = None,
     ) -> AsyncResults:
         """Keep each of *messages*, and yield its result; as `AsyncSecureMailer.send_many`."""
         check_partial(partial)
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_async_messages(messages)
+        if ledger is not None:
+            run = Run(self._core, partial, ledger)
+            return _Results(messages, lambda index, message: self._server.claimed_result(run, index, message, deadline))
         return _Results(messages, bind(self._server.result, partial=partial))
 
     async def check(self) -> ServerReport:

@@ -25,7 +25,6 @@ from securesmtp.testing._faults import FaultName, check_fault
 from securesmtp.testing._peer import ADDRESS, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from email.message import Message
 
     from securesmtp._bulk.claims import Claims
@@ -94,24 +93,29 @@ class MemoryServer:
             return SendResult(index, message_id, outcome, error=error)
         return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
 
-    def results(self, run: Run, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[SendResult]:
-        """Yield what becomes of each of *messages*, in a *run* that has a ledger."""
+    def claimed_result(self, run: Run, index: int, message: Message | Envelope, deadline: float | None) -> SendResult:
+        """
+        Return what becomes of one message of a *run* that has a ledger.
+
+        Raises:
+            LedgerError: The ledger has failed before.
+        """
         claims = cast("Claims", run.claims)
-        for job in run.jobs(messages, deadline):
-            if isinstance(job, Job):
-                claims.waiting.append(job)
-                for claimed in perform(claims.advance(1, 0)):
-                    claimed.begin()
-                    with Ending[Receipt]() as ending:
-                        ending.end = self.send(claimed.submission, run.partial)
-                    claimed.finish(ending.end)
-                perform(claims.flush())
-            end = cast("SendResult | BaseException", job.end)
-            if isinstance(end, BaseException):
-                raise end
-            yield end
         if claims.failures:
             raise claims.failures.pop()
+        job = run.job(index, message, deadline)
+        if isinstance(job, Job):
+            claims.waiting.append(job)
+            for claimed in perform(claims.advance(1, 0)):
+                claimed.begin()
+                with Ending[Receipt]() as ending:
+                    ending.end = self.send(claimed.submission, run.partial)
+                claimed.finish(ending.end)
+            perform(claims.flush())
+        end = cast("SendResult | BaseException", job.end)
+        if isinstance(end, BaseException):
+            raise end
+        return end
 
     def check(self) -> ServerReport:
         """

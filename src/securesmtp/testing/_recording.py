@@ -129,7 +129,8 @@ class RecordingMailer(SecureMailer, Recorder):
         self._core.refuse_if_closed()
         check_messages(messages)
         if ledger is not None:
-            return self._server.results(Run(self._core, partial, ledger), messages, deadline)
+            run = Run(self._core, partial, ledger)
+            return (self._server.claimed_result(run, *each, deadline) for each in enumerate(messages))
         return (self._server.result(index, message, partial) for index, message in enumerate(messages))
 
     def check(self) -> ServerReport:

@@ -85,6 +85,13 @@ def test_each_line_of_the_expression_counts(tmp_path: Path, places: tuple[str, s
     assert _rules(tmp_path, _LONG.format(*places))[0] == expected
 
 
+def test_a_coding_line_that_only_python_knows(tmp_path: Path) -> None:
+    """Emacs writes such names; the line of code is shown all the same."""
+    path = tmp_path / "mail.py"
+    path.write_text(f"# coding: utf-8-unix\n{_CALL}\n")
+    assert [located.code for located in check_file(str(path), frozenset(RULES)).findings] == [_CALL.split("\n")[1]]
+
+
 def test_a_comment_is_found_in_a_file_of_another_encoding(tmp_path: Path) -> None:
     """The coding line decides how comments are read."""
     path = tmp_path / "mail.py"

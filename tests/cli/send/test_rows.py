@@ -144,7 +144,7 @@ def test_a_table_that_is_cut_later_is_an_error(write: Write) -> None:
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(60))
 @given(rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=5), delimiter=st.sampled_from([",", ";", "\t"]))
 def test_any_table_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], delimiter: str

@@ -173,31 +173,28 @@ def _without_tls(group: Group, names: _Names) -> Iterator[Fault]:
         # The names that are added by another module may have it.
         level = Level.WARNING
     what = "logs in and sends" if any(group.is_set(name) for name in names.login) else "sends"
-    node = group.node(*(name for name in names.switches if name in group), names.host)
-    if node is not None:
-        message = f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
-        yield Fault(names.rule, node, message, level)
+    where = next(name for name in (*names.switches, names.host) if name in group)
+    message = f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
+    yield Fault(names.rule, group.values[where][-1], message, level)
 
 
 def _fastapi(group: Group) -> Iterator[Fault]:
-    validate = group.node("VALIDATE_CERTS")
-    if validate is not None:
+    if "VALIDATE_CERTS" in group:
         state = group.switch("VALIDATE_CERTS")
         if state is not Switch.ON:
             level = _LEVELS[state]
             text = "an option decides whether certificates are verified"
             if level is Level.ERROR:
                 text = "any certificate is accepted"
-            yield Fault(FASTAPI_UNVERIFIED, validate, f"VALIDATE_CERTS: {text}", level)
+            yield Fault(FASTAPI_UNVERIFIED, group.values["VALIDATE_CERTS"][-1], f"VALIDATE_CERTS: {text}", level)
     switches = [name for name in _FASTAPI_SWITCHES if name in group]
     if len(switches) < len(("STARTTLS", "TLS")) or ("MAIL_SERVER" in group and group.is_loopback("MAIL_SERVER")):
         return
     states = [group.switch(name) for name in switches]
-    node = group.node(*switches)
-    if Switch.ON in states or node is None:
+    if Switch.ON in states:
         return
     level = min(_LEVELS[state] for state in states)
-    yield Fault(FASTAPI_PLAINTEXT, node, f"{' and '.join(switches)}: {_HOW[level]}", level)
+    yield Fault(FASTAPI_PLAINTEXT, group.values[switches[0]][-1], f"{' and '.join(switches)}: {_HOW[level]}", level)
 
 
 class SettingsFamily:

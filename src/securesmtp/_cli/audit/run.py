@@ -118,7 +118,7 @@ def _check(path: str, source: bytes) -> _Checked:
         case "ini":
             text = source.decode("utf-8-sig", "replace")
             return _Checked(check_ini(path, text), LINE_END.split(text))
-        case None:
+        case _:
             raise NotCheckedError("neither Python nor Go, by its name and its first line")
 
 

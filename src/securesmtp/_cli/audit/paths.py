@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST_PATHS = 8
 _MOST_HISTORIES = 8
 # Attributes that rules ask about.
-_TELLING = re.compile(r"(?i)tls|ssl|secur|encrypt|verify|context")
+_TELLING = re.compile(r"(?i)tls|ssl|secure|security|encrypt|verify|context")
 _NOTED = {"debuglevel", "verify_mode", "check_hostname", "sock"}
 
 Key = tuple[str, str, object]

@@ -8,6 +8,7 @@ What the libraries do with them was read in Django 5.2 and 6.1, Flask-Mail 0.10.
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from securesmtp._cli.audit.findings import Level, Rule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from securesmtp._cli.audit.families import Call
+    from securesmtp._cli.audit.judge import Notes
     from securesmtp._cli.audit.machine import Machine
     from securesmtp._cli.audit.paths import Path
     from securesmtp._cli.audit.values import Value
@@ -132,6 +134,12 @@ def check_settings(tree: ast.Module) -> Iterator[Fault]:
                 yield from _mailers(group, mailers)
 
 
+def report_settings(tree: ast.Module, notes: Notes) -> None:
+    """Report the findings in the settings of a file."""
+    for fault in check_settings(tree):
+        notes.report(fault.rule, fault.node, fault.message, fault.level)
+
+
 def _password(group: Group, name: str) -> Iterator[Fault]:
     """Report a password that is written in the source."""
     for node, text in zip(group.values.get(name, []), group.texts(name), strict=True):
@@ -197,18 +205,18 @@ def _fastapi(group: Group) -> Iterator[Fault]:
     yield Fault(FASTAPI_PLAINTEXT, group.values[switches[0]][-1], f"{' and '.join(switches)}: {_HOW[level]}", level)
 
 
-class SettingsFamily:
-    """Settings: the syntax tree alone decides."""
+_WORDS: Final = re.compile(rb"EMAIL_HOST|MAIL_PASSWORD|MAIL_SERVER|MAIL_STARTTLS|MAILERS|SMTPHandler|VALIDATE_CERTS")
 
-    words: tuple[bytes, ...] = (
-        b"connectionconfig",
-        b"email_host",
-        b"mail_password",
-        b"mail_server",
-        b"mail_starttls",
-        b"mailers",
-        b"smtphandler",
-    )
+
+def has_settings(source: bytes) -> bool:
+    """Return whether a source has a word of `check_settings`."""
+    return _WORDS.search(source) is not None
+
+
+class SettingsFamily:
+    """Settings: the syntax tree alone decides, so that they are no reason to follow a file's calls."""
+
+    words: tuple[bytes, ...] = ()
     rules = RULES
     bases: Mapping[str, str] = {}
     exports: Mapping[str, tuple[str, ...]] = {}
@@ -220,5 +228,4 @@ class SettingsFamily:
 
     def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:  # noqa: ARG002 -- the families' signature
         """Report the settings of the file."""
-        for fault in check_settings(tree):
-            machine.notes.report(fault.rule, fault.node, fault.message, fault.level)
+        report_settings(tree, machine.notes)

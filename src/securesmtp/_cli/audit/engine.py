@@ -204,6 +204,7 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
             variant.put(key, name, client)
             variant.store[client.key] = path.fields(client.key)
         variant.facts = dict(path.facts)
+        variant.is_cut = path.is_cut
         state = tuple(
             sorted((*place, client.key, str(path.get(client.key, "%tls"))) for place, client in clients.items())
         )

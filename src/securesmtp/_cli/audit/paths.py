@@ -51,10 +51,12 @@ class Path:
     # The conditions of each path that was merged into this one.
     merged: tuple[dict[Key, Fact], ...] = ()
     base: dict[str, dict[str, Value]] = field(default_factory=dict)
+    # Whether paths beside it were left out, so that nothing can be said about all of them.
+    is_cut: bool = False
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
-        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base)
+        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base, self.is_cut)
 
     def settle(self) -> None:
         """Make copies of this path cheap."""
@@ -229,4 +231,6 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
                 break
         else:
             by_state.append((state, path))
+    for _, path in by_state[:most]:
+        path.is_cut = path.is_cut or len(by_state) > most
     return [path for _, path in by_state[:most]]

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import anyio
 import pytest
 
 import memory_ledger
-from conftest import Mailer, Serve, thorough, unmeasured
+from conftest import AsyncMailer, Mailer, Run, Serve, thorough, unmeasured
 from memory_ledger import MemoryLedger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SendResult, Window, _results, _workers
@@ -355,3 +356,41 @@ def test_a_killed_program_goes_on_where_it_was(
         assert outcome in {"ACCEPTED", "UNKNOWN"}, seed
         assert copies[key] == 1 or (outcome == "UNKNOWN" and not copies[key]), (seed, key)
     assert {key for key, outcome in outcomes.items() if outcome == "UNKNOWN"} == doubtful_before, seed
+
+
+@modes
+@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("way", ["cancelled", "abandoned", "closed"])
+def test_a_run_of_tasks_that_ends_early_leaves_the_ledger_true(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    run: Run, serve: Serve, async_mailer: AsyncMailer, pipelining: str, after: int, way: str
+) -> None:
+    """Cancelled, closed, or left to the end of the event loop, which cancels the task that keeps the ledger."""
+    server, ledger = serve(script(), overlaps=True), MemoryLedger()
+    mine, told = async_mailer(server, pipelining=pipelining, max_connections=2), list[SendResult]()
+
+    async def main() -> None:
+        results = mine.send_many(numbered(20), ledger=ledger)
+        with anyio.CancelScope() as scope:
+            async for result in results:
+                told.append(result)
+                if len(told) == after:
+                    if way == "abandoned":
+                        # Nobody reads on, and nobody closes anything: the loop ends.
+                        return
+                    if way == "closed":
+                        await results.aclose()
+                        break
+                    scope.cancel()
+        told.extend([result async for result in results])
+        await mine.close()
+
+    run(main)
+    # In another loop: that drops the connections of the first one.
+    run(mine.close)
+    server.joined()
+    states = ledger.states()
+    check(states, accepted(server))
+    assert State.CLAIMED not in states.values()
+    assert len(told) >= after
+    for result in told:
+        assert states.get(f".{result.index}", State.PREPARED).value in {result.outcome.value, "prepared"}

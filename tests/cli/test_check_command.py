@@ -207,7 +207,7 @@ def test_each_option_reaches_the_check(
 def test_what_machines_read_is_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server's name or reply may have any character."""
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "latin-1"))
     monkeypatch.setattr(probe, "probe", lambda _: result(host="bücher.example", faults=faulty(cause="日本").faults))
     assert main(["check", "a.example", "--format", "nagios"]) == 2
     assert "日本" in written.getvalue().decode("utf-8")

@@ -161,6 +161,9 @@ def test_the_pictures_show_nothing_of_the_machine_and_load_nothing() -> None:
     assert {each.stem.rpartition("-")[2] for each in pictures} == {"light", "dark"}
     for each in pictures:
         text = each.read_text("utf-8")
-        assert re.findall(r"https?://[^\s\"]+", text) == ["http://www.w3.org/2000/svg"]
-        assert not re.search(r"url\((?!#)|@font-face|@import|<script|/tmp|/root|/home", text)
+        # What is printed may have an address in it, which loads nothing.
+        drawn = re.sub(r"(<text[^>]*>)[^<]*", r"\1", text)
+        assert re.findall(r"https?://[^\s\"]+", drawn) == ["http://www.w3.org/2000/svg"]
+        assert not re.search(r"href|url\((?!#)|@font-face|@import|<script", drawn)
+        assert not re.search("/tmp|/root|/home", text)
         assert f"pictures/{each.name}" in pages

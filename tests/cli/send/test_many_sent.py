@@ -18,7 +18,7 @@ import pytest
 from securesmtp._cli.send import check
 from securesmtp._cli.send.ledger_view import harmless
 from securesmtp._submissions import entry_digest
-from securesmtp.ledger import SQLiteLedger, State
+from securesmtp.ledger import Item, SQLiteLedger, State
 from securesmtp.testing import MailServer, Received
 
 OPTIONS = (
@@ -377,9 +377,11 @@ def test_quiet_says_nothing_if_all_was_accepted(run: Any, server: MailServer) ->
     assert "refused" in run("send", *OPTIONS, "--quiet").out
 
 
-def test_two_runs_at_once_are_refused(run: Any, server: MailServer) -> None:
-    """The second one is told why, and sends nothing (L16)."""
-    with SQLiteLedger("people-mail.ledger", exclusive=True):
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_two_runs_at_once_are_refused(run: Any, server: MailServer, exclusive: bool) -> None:  # noqa: FBT001
+    """Whether the other one has the ledger for itself or not; this one is told why, and sends nothing (L16)."""
+    with SQLiteLedger("people-mail.ledger", exclusive=exclusive) as ledger:
+        ledger.claim([Item("somebody@example.org", "0" * 64, None)], "token")
         done = run("send", *OPTIONS)
     assert (done.code, arrived(server)) == (75, [])
     assert "another run is using it" in done.err

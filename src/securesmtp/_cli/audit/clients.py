@@ -164,7 +164,9 @@ def _observe(call: Call, rule: Rule, message: str) -> None:
             message=message,
             fault=call.receiver.node if isinstance(call.receiver, Object) else None,
             failed=failed.node if isinstance(failed, Const) else None,
-            most=highest_level(host),
+            most=min(
+                highest_level(host), Level.WARNING if path.is_cut or path.get(call.key, "%mixed") else Level.ERROR
+            ),
             alternatives=ALTERNATIVES,
         ),
     )

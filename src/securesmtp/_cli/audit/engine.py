@@ -21,7 +21,7 @@ from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
 from securesmtp._cli.audit.statements import Statements
-from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object, Value
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.families import Family
@@ -157,11 +157,14 @@ class _Program(Statements):
                 if function.node not in self._secured[client]:
                     path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
+            self.fresh = set()
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
             path.store[key] = entry_frame(self, function, path)
             ends += [after for after, _ in self._body(function.node, path)]
             for qual, receiver, _ in self.called[start:]:
-                if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.base:
+                if not (qual.endswith(".starttls") and isinstance(receiver, Object)):
+                    continue
+                if receiver.key in begun.base and receiver.key not in self.fresh:
                     self._secured.setdefault(receiver.key, set()).add(function.node)
         self.active = []
         self.activation = Activation(MODULE)
@@ -201,16 +204,29 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
             variant.put(key, name, client)
             variant.store[client.key] = path.fields(client.key)
         variant.facts = dict(path.facts)
+        variant.is_cut = path.is_cut
         state = tuple(
             sorted((*place, client.key, str(path.get(client.key, "%tls"))) for place, client in clients.items())
         )
         variants.setdefault(state, variant)
     found = list(variants.values())
+    _note_mixed(found)
     for variant in found:
         for path in left:
             for key in [key for key in path.places() if _is_shared(key)]:
                 _complete(variant, path, key)
     return found[:_MOST_STATES]
+
+
+def _note_mixed(variants: list[Path]) -> None:
+    """Note on clients that they are secured on some paths only, whatever is left of these paths."""
+    states: dict[str, set[Value | None]] = {}
+    for variant in variants:
+        for client in _clients(variant).values():
+            states.setdefault(client.key, set()).add(variant.get(client.key, "%tls"))
+    for variant in variants:
+        for key in [key for key, seen in states.items() if len(seen) > 1 and key in variant.places()]:
+            variant.put(key, "%mixed", Const(value=True))
 
 
 def _complete(path: Path, other: Path, key: str) -> None:

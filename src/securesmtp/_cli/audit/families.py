@@ -77,9 +77,11 @@ class Call:
     def make(self, qual: str) -> Object:
         """Return the object that a constructor makes: the instance of a subclass, or a new one."""
         if isinstance(self.receiver, Object) and self.receiver.owner is not None:
+            self.machine.fresh.add(self.receiver.key)
             return self.receiver
         made = Object(self.machine.site(self.node), qual, node=self.node)
         self.path.store[made.key] = {}
+        self.machine.fresh.add(made.key)
         return made
 
 

@@ -167,6 +167,11 @@ def _rank(finding: Finding) -> tuple[int, str, int, int]:
     return (-finding.level, finding.rule, finding.line, finding.column)
 
 
+def _distance(facts: list[Fact]) -> tuple[int, bool]:
+    # Of two good paths that are as near, the one that the server decides is the greater danger.
+    return len(facts), all(fact.kind is not Kind.SERVER for fact in facts)
+
+
 def _deciding(bad: Observation, good: Iterable[Observation]) -> list[Fact]:
     """Return the conditions that tell a bad path from the good path that is most like it."""
     nearest: list[Fact] = []
@@ -174,6 +179,6 @@ def _deciding(bad: Observation, good: Iterable[Observation]) -> list[Fact]:
         different = [
             fact for key, fact in bad.facts.items() if key in other.facts and other.facts[key].holds is not fact.holds
         ]
-        if different and (not nearest or len(different) < len(nearest)):
+        if different and (not nearest or _distance(different) < _distance(nearest)):
             nearest = different
     return nearest

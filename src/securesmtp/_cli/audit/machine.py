@@ -109,6 +109,8 @@ class Machine(ABC):
         # Which functions of the file each call calls.
         self.calls: dict[ast.Call, set[FunctionNode]] = {}
         self.exits: list[Path] = []
+        # What rules made in the function that is run.
+        self.fresh: set[str] = set()
         # Calls of things outside the file, in their order: the name, the object, the call.
         self.called: list[tuple[str, Value | None, ast.expr]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 # More paths than these are merged, so that a function with many branches takes no time that doubles with each.
 MOST_PATHS = 8
 _MOST_HISTORIES = 8
+# Attributes that rules ask about.
+_TELLING = re.compile(r"(?i)tls|ssl|secure|security|encrypt|verify|context")
+_NOTED = {"debuglevel", "verify_mode", "check_hostname", "sock"}
 
 Key = tuple[str, str, object]
 
@@ -47,10 +51,12 @@ class Path:
     # The conditions of each path that was merged into this one.
     merged: tuple[dict[Key, Fact], ...] = ()
     base: dict[str, dict[str, Value]] = field(default_factory=dict)
+    # Whether paths beside it were left out, so that nothing can be said about all of them.
+    is_cut: bool = False
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
-        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base)
+        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base, self.is_cut)
 
     def settle(self) -> None:
         """Make copies of this path cheap."""
@@ -177,20 +183,26 @@ def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
     one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
 
 
-def _is_class(value: Value) -> bool:
-    # Such as `self.client_class = smtplib.SMTP_SSL`.
-    return isinstance(value, Unknown) and bool(value.qual)
+def _tells(key: str, name: str, value: Value) -> bool:
+    """Whether a rule may ask about a field, so that paths on which it differs are kept apart as long as possible."""
+    match value:
+        case Object(qual=qual):
+            return bool(qual)
+        case Unknown(qual=qual) if qual and key.startswith("instance/"):
+            # Such as `self.client_class = smtplib.SMTP_SSL`.
+            return True
+        case Const():
+            return name[0:1] == "%" or name in _NOTED or _TELLING.search(name) is not None
+        case _:
+            return name[0:1] == "%" or name in _NOTED
 
 
 def _state(path: Path) -> list[tuple[str, str, Value]]:
-    # What rules note on objects, under names that begin with a percent sign.
     noted = [
         (key, name, value)
         for key, fields in path.store.items()
         for name, value in fields.items()
-        if name[0:1] == "%"
-        or (isinstance(value, Object) and value.qual)
-        or (_is_class(value) and key.startswith("instance/"))
+        if _tells(key, name, value)
     ]
     return sorted(noted, key=lambda each: each[:2])
 
@@ -219,4 +231,6 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
                 break
         else:
             by_state.append((state, path))
+    for _, path in by_state[:most]:
+        path.is_cut = path.is_cut or len(by_state) > most
     return [path for _, path in by_state[:most]]

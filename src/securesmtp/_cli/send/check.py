@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import click
-
+from securesmtp._cli.send.output import print_note
 from securesmtp._cli.send.rows import Fault
 from securesmtp._submissions import entry_digest
 from securesmtp._values import Outcome, SendResult
@@ -127,7 +126,7 @@ def is_sound(found: Check, plan: Plan) -> bool:
     wrong = [kind for kind in kinds if kind[0].count]
     for findings, what, hint in wrong:
         for fault in findings.first:
-            click.echo(str(fault), err=True)
+            print_note(str(fault))
         more = findings.count - len(findings.first)
-        click.echo(f"and {more:,} more\n" * (more > 0) + f"Error: {findings.count:,} {what}. Hint: {hint}.", err=True)
+        print_note(f"and {more:,} more\n" * (more > 0) + f"Error: {findings.count:,} {what}. Hint: {hint}.")
     return not wrong

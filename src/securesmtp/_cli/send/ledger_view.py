@@ -11,7 +11,7 @@ from securesmtp._cli.send.rows import unreadable_error
 from securesmtp._values import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import TextIO
 
@@ -36,7 +36,10 @@ def write_results(entries: Iterable[Entry], path: Path) -> None:
     try:
         # With the byte order mark, spreadsheets read UTF-8.
         with beside.open("w", encoding="utf-8" if is_json else "utf-8-sig", newline="") as file:
-            (write_json if is_json else write_csv)(entries, file)
+            if is_json:
+                file.writelines(json_lines(entries))
+            else:
+                write_csv(entries, file)
         if beside != path:
             beside.replace(path)
     except OSError as error:
@@ -45,9 +48,9 @@ def write_results(entries: Iterable[Entry], path: Path) -> None:
         raise unreadable_error(path, error, "written") from None
 
 
-def write_json(entries: Iterable[Entry], file: TextIO) -> None:
-    """Write each entry as one line of JSON, with its whole receipt or error."""
-    file.writelines(f"{json.dumps(entry.as_dict())}\n" for entry in entries)
+def json_lines(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield each entry as one line of JSON, with its whole receipt or error."""
+    return (f"{json.dumps(entry.as_dict())}\n" for entry in entries)
 
 
 def write_csv(entries: Iterable[Entry], file: TextIO) -> None:

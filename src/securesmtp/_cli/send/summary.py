@@ -53,9 +53,15 @@ def code_of(tally: Tally) -> ExitCode:
     return next((code for code in _WORST_FIRST if code in tally.codes), ExitCode.OK)
 
 
-def show_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
-    """Write a table of the outcomes, then the first few messages that need somebody, with what to do."""
+def summary(tally: Tally, ledger: Path, stream: TextIO | None) -> str:
+    """Return a table of the outcomes, and the first few messages that need somebody, with what to do; for *stream*."""
     console = Console(file=stream, highlight=False)
+    with console.capture() as captured:
+        _show(console, tally, ledger)
+    return captured.get()
+
+
+def _show(console: Console, tally: Tally, ledger: Path) -> None:
     console.print(Text(f"{tally.total:,} messages", "bold"))
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("outcome")
@@ -106,8 +112,8 @@ def _show_listed(console: Console, tally: Tally, outcome: Outcome, ledger: Path)
     console.print()
 
 
-def write_json_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
-    """Write the same as one line of JSON."""
+def json_summary(tally: Tally, ledger: Path) -> str:
+    """Return the same as one line of JSON."""
     value = {
         "version": 1,
         "messages": tally.total,
@@ -117,4 +123,4 @@ def write_json_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
         "seconds": round(tally.elapsed, 3),
         "ledger": str(ledger),
     }
-    stream.write(f"{json.dumps(value)}\n")
+    return f"{json.dumps(value)}\n"

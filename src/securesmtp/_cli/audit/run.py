@@ -107,7 +107,9 @@ def _check(path: str, source: bytes) -> _Checked:
     match language_of(path, source):
         case "python":
             findings = check_python(path, source)
-            return _Checked(findings, LINE_END.split(decode(source)), list(silenced(python_comments(source))))
+            # Most files have no finding, and splitting them takes as long as compiling them.
+            lines = LINE_END.split(decode(source)) if findings else []
+            return _Checked(findings, lines, list(silenced(python_comments(source))))
         case "notebook":
             notebook = read_notebook(path, source)
             code = notebook.source.encode("utf-8", "replace")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial as bind
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
-from securesmtp._async_workers import Keeper, Workers
+from securesmtp._async_keeper import Keeper
+from securesmtp._async_workers import Workers
 from securesmtp._bulk.jobs import AnyJob, Job
 from securesmtp._bulk.read_ahead import ReadAhead, octets, result_without_end
 from securesmtp._bulk.rules import is_full

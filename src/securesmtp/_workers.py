@@ -3,6 +3,7 @@ The workers of a run: tasks of one thread, each of which sends over one connecti
 
 How it works: the caller's thread reads messages and puts each into the backlog. A thread of the run has the poller, and
 a worker in it for each connection. An interrupt can strike the caller's thread at any line, but not that of the run.
+The workers share their state with that thread, so both are in one file, which is longer than 300 lines.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ T = TypeVar("T")
 Calls: TypeAlias = "Generator[Callable[[], object], Any, T]"
 
 
-def perform(calls: Calls[T]) -> T:
-    """Make *calls* in this thread, and return what their steps return."""
+def perform(steps: Calls[T]) -> T:
+    """Make the calls of *steps* in this thread, and return what these return."""
     result, error = None, None
     try:
         while True:
-            call = calls.send(result) if error is None else calls.throw(error)
+            call = steps.send(result) if error is None else steps.throw(error)
             result, error = None, None
             try:
                 result = call()

@@ -11,27 +11,19 @@ its end is written; `flush` may repeat what it has done.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from functools import partial as bind
 from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from securesmtp._bulk.calls import perform
-from securesmtp._bulk.jobs import InvalidInput, Job, Repeat
+from securesmtp._bulk.entries import check_ledger, end_before, result_of
+from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
-from securesmtp._options import seconds
-from securesmtp._shown import quote
 from securesmtp._submissions import check_key, digest, from_any, given_key
 from securesmtp._transport.deadline import Deadline
-from securesmtp._values import Outcome, SendResult
-from securesmtp.errors import (
-    ConfigurationError,
-    LedgerError,
-    MessageError,
-    OutcomeUnknownError,
-    SecureSMTPError,
-)
+from securesmtp._values import SendResult
+from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.ledger import Item, State
 
 if TYPE_CHECKING:
@@ -44,7 +36,6 @@ if TYPE_CHECKING:
     from securesmtp.ledger import Entry, Ledger
 
 T = TypeVar("T")
-_DOUBTFUL = "look for its Message-ID in the server's log, and tell the ledger by reconcile() whether it arrived"
 
 
 class Run(Protocol):
@@ -110,7 +101,7 @@ class Claims:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
             job = Job(index, submission, start_deadline, Item(key, digest(submission), submission.content.message_id))
-            end = _end_before(job, first, entry)
+            end = end_before(job, first, entry)
         except BaseException:
             submission.content.close()
             raise
@@ -195,7 +186,7 @@ class Claims:
             self._run.refuse_with(job, error)
         else:
             del self._claimed[job.key]
-            self._settle(job, _result(job, entry))
+            self._settle(job, result_of(job, entry))
         return False
 
     def _refuse(self, job: Job, cause: Exception) -> None:
@@ -269,61 +260,6 @@ class Claims:
 
 def _do_nothing() -> None:
     """Whoever notes an end looks for it by itself."""
-
-
-def check_ledger(ledger: object) -> None:
-    """
-    Check that *ledger* is one.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    missing = [name for name in ("look_up", "claim", "finish") if not callable(getattr(ledger, name, None))]
-    if missing or not hasattr(ledger, "longest_send"):
-        message = f"ledger is a {type(ledger).__name__}, which has no {(*missing, 'longest_send')[0]}"
-        raise ConfigurationError(message, hint="pass securesmtp.ledger.SQLiteLedger(path)")
-    seconds("ledger.longest_send", ledger.longest_send)
-
-
-def _end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInput | Repeat | None:
-    """Return the end of *job* if it is known before anything is claimed; None if it is not."""
-    item = job.item
-    if first is not None and first.item is not None and item is not None:
-        if first.item.digest != item.digest:
-            raise _other_content(job.key, "an earlier message of this run")
-        return Repeat(job.index, first)
-    if entry is not None and entry.state is State.ACCEPTED:
-        return InvalidInput(_result(job, entry))
-    return None
-
-
-def _result(job: Job, entry: Entry) -> SendResult:
-    """Return the result of a message that is not sent because of its *entry*."""
-    kept, message_id = entry.result, job.submission.content.message_id
-    error: SecureSMTPError
-    if job.item is None or entry.digest != job.item.digest:
-        error = _other_content(job.key, f"another message, which is {entry.state}")
-        error.message_id = message_id
-        return SendResult(job.index, message_id, error.outcome, error=error)
-    if entry.state is State.CLAIMED:
-        text = "another run is sending it: its send is in progress"
-        error = OutcomeUnknownError(text, hint="look its key up in the ledger later")
-    elif kept is not None and kept.outcome.value == entry.state.value:
-        return replace(kept, index=job.index, from_ledger=True)
-    elif entry.state is State.ACCEPTED:
-        return SendResult(job.index, entry.message_id, Outcome.ACCEPTED, from_ledger=True)
-    elif entry.state is State.UNKNOWN:
-        text = "an earlier run ended while it was sending it: it may have been delivered"
-        error = OutcomeUnknownError(text, hint=_DOUBTFUL)
-    else:
-        error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
-    error.message_id = entry.message_id
-    return SendResult(job.index, entry.message_id, error.outcome, error=error, from_ledger=True)
-
-
-def _other_content(key: str, whose: str) -> MessageError:
-    message = f"not sent: its key {quote(key, allow_at=True)} is that of {whose}, with other content"
-    return MessageError(message, hint="give each message a key of its own, and a changed message a new one")
 
 
 def _to_result(job: Job, end: SendResult | BaseException) -> SendResult:

@@ -68,7 +68,7 @@ class Claims:
             ConfigurationError: *ledger* is none.
         """
         check_ledger(ledger)
-        self.waiting = deque[Job]()
+        self.waiting: deque[Job] = deque()
         self.failures: list[Exception] = []
         # Apart from `failures`, to which the caller's iterable adds what it raises.
         self._failure: LedgerError | None = None

@@ -32,6 +32,7 @@ from securesmtp.ledger._sqlite_file import absolute, connect, create, inspect, s
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
 # Entries that `entries` reads at once: the file is locked while it reads.
@@ -103,8 +104,8 @@ class SQLiteLedger:
             ConfigurationError: An argument is wrong.
             LedgerError: The file cannot be opened or is no ledger, or another process uses it.
         """
-        self.path = absolute(path)
-        self.longest_send = seconds("longest_send", longest_send)
+        self.path: Path = absolute(path)
+        self.longest_send: float = seconds("longest_send", longest_send)
         self._parameters: dict[str, object] = {"longest": int(longest_send * 1000), **_resend(resend)}
         self._exclusive = exclusive
         self._closed = False

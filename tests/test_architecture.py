@@ -19,7 +19,7 @@ MODULES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) fo
 CORE = {name: tree for name, tree in MODULES.items() if not name.startswith(("_cli", "testing"))}
 
 
-_RESUMED = {"dialogue", "steps"}
+_RESUMED = {"calls", "dialogue", "steps"}
 Found = Callable[[ast.AST], bool]
 
 

@@ -35,6 +35,7 @@ from securesmtp.testing import MailServer
 
 ROOT = Path(__file__).parent.parent
 MANY, WATCH_IT = "docs/how-to/many-messages.md", "docs/how-to/watch-it.md"
+LEDGER = "docs/how-to/ledger.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
 # Shown, not run: output, settings, and directives of Sphinx (which runs "doctest" itself).
@@ -258,6 +259,19 @@ def test_a_broken_run_continues_from_its_ledger(local: tuple[MailServer, SecureM
     expected = dict.fromkeys(ids, State.ACCEPTED) | dict.fromkeys(ids[1:3], State.UNKNOWN)
     del expected[ids[7]]
     assert states == expected
+
+
+def test_the_second_run_with_a_ledger_sends_the_rest(
+    local: tuple[MailServer, SecureMailer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints what the page shows, and the server has each message once."""
+    server, mailer = local
+    _run(LEDGER, mailer)
+    (shown,) = _shown(LEDGER)
+    assert shown in capsys.readouterr().out
+    assert sorted(message.message["Subject"] for message in server.messages) == [
+        *(f"Invoice {number}" for number in (1, 2, 3, 4, 5, 7, 8))
+    ]
 
 
 @pytest.mark.parametrize("fault", ["the login", "the port"])

@@ -328,10 +328,10 @@ class SecureMailer:
             deadline: Seconds for each message, from when its sending begins. Time spent on a connection that could not
                 be opened does not count if another connection sends the message.
             ledger: Remembers what became of each message, across runs, so that none is sent twice: for example a
-                `SQLiteLedger`. Each message needs an `Envelope.key` or a Message-ID of yours, the same in each run. A
-                message that was accepted, refused for good, or may have been delivered is not sent: its result is that
-                of the ledger. If the ledger fails, no further message is sent; after the results of those that were
-                read, you get a `LedgerError`.
+                `securesmtp.ledger.SQLiteLedger`. Each message needs an `Envelope.key` or a Message-ID of yours, the
+                same in each run. A message that was accepted, refused for good, or may have been delivered is not
+                sent: its result is that of the ledger. If the ledger fails, no further message is sent; after the
+                results of those that were read, you get a `LedgerError`.
 
         Raises:
             ConfigurationError: An argument is wrong.

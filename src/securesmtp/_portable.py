@@ -56,10 +56,13 @@ def attributes_from_json(data: Mapping[str, Any], kind: type[Portable]) -> dict[
     return {name: _from_json(hint, data[name]) for name, hint in _attributes(kind).items() if name in data}
 
 
-@cache
 def _attributes(kind: type[Portable]) -> Mapping[str, Any]:
     # Each annotation is text that is compiled: 1.5 ms for a receipt, which a ledger would take for each message.
-    return get_type_hints(kind)
+    hints: Mapping[str, Any] = _hints_of(kind)  # type: ignore[arg-type]  # a class is hashable, which mypy denies
+    return hints
+
+
+_hints_of = cache(get_type_hints)
 
 
 def _to_json(value: object) -> object:

@@ -1,8 +1,8 @@
 """
 How many messages a SQLite ledger takes in a second: each is claimed and finished, so many at a time.
 
-`PYTHONPATH=tests python tests/bench/ledger.py [FOLDER]` prints the table of docs/how-to/ledger.md. The folder decides:
-each batch waits for its disk twice.
+`PYTHONPATH=tests python tests/bench/ledger.py [FOLDER]` measures the disk of this folder: each batch waits for it
+twice.
 """
 
 from __future__ import annotations

@@ -148,6 +148,18 @@ def test_days_are_whole_and_may_be_over() -> None:
     assert certificate.sha256 == hashlib.sha256(der).hexdigest()
 
 
+def test_names_are_escaped_and_not_endless() -> None:
+    """Host names and addresses alone; a certificate has room for thousands."""
+    names = [("email", "me@example.org"), ("DNS", "a\x1b\u202e"), ("IP Address", "192.0.2.1"), ("DNS", "b" * 500)]
+    times = {"notBefore": "Jan  1 00:00:00 2026 GMT", "notAfter": "Feb  1 12:00:00 2026 GMT"}
+    der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    fields = {"subject": (), "subjectAltName": (*names, *[("DNS", "c")] * 100), **times}
+    (certificate,) = read_chain([(fields, der)])
+    assert certificate.names[:3] == ("a\\x1b\\u202e", "192.0.2.1", "b" * 199 + "…")
+    assert len(certificate.names) == 50
+    assert certificate.subject.startswith("a\\x1b\\u202e, 192.0.2.1, b")
+
+
 def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_key() -> None:
     """`ssl` refuses a name that is not ASCII."""
     der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)

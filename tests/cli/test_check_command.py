@@ -22,14 +22,20 @@ from typing import Any
 
 import pytest
 
-from conftest import unmeasured
+from certificates import TABLE, Row
+from cli.checks import Resolve
+from cli.results import faulty, result
+from conftest import Serve, unmeasured
 from securesmtp._cli import main
+from securesmtp._cli.check import command, probe
 from securesmtp._cli.check.output import replace_file
 from securesmtp._cli.check.parallel import AT_A_TIME, Progress, run_all
+from securesmtp._cli.check.result import CheckResult, Request
 from securesmtp.testing import MailServer
 
 # The certificates of the test servers are valid for so long that this is soon.
 SOON = "1000000"
+PIN = "sha256/" + "A" * 43 + "="
 COMMAND = (sys.executable, "-m", "securesmtp", "check")
 
 
@@ -70,7 +76,7 @@ def expired_arguments(server: MailServer, *more: str) -> list[str]:
         ([], 0, "is fine"),
         (["-w", SOON, "-c", "0"], 1, "works, with a warning"),
         (["-w", SOON, "-c", SOON], 2, "has a fault"),
-        (["--pin", "sha256/" + "A" * 43 + "="], 2, "has a fault"),
+        (["--pin", PIN], 2, "has a fault"),
         (["--until", "tls"], 0, "nothing after TLS checked"),
     ],
     ids=["fine", "warning", "critical", "wrong pin", "until"],
@@ -86,6 +92,23 @@ def test_the_exit_code_is_the_verdict(
         shown = capsys.readouterr()
         assert verdict in shown.out
         assert shown.err == ""
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
+def test_each_certificate_gets_its_exit_code(
+    row: Row, serve: Serve, resolve: Resolve, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And one verdict in the first line of the table."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(row.trust)
+    server = serve(tls=row.certificate.context())
+    host = f"[{row.host}]" if ":" in row.host else row.host
+    is_fine = row.expected == "ok"
+    assert main(["check", f"{host}:{server.port}", "--ca-file", str(ca_file)]) == (0 if is_fine else 2)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith(":{} {}".format(server.port, "is fine" if is_fine else "has a fault"))
+    explained = [line.split()[-1] for line in rest if "securesmtp explain" in line]
+    assert explained == ([] if is_fine else [f"certificateerror-{row.expected.replace('_', '-')}"])
 
 
 @pytest.mark.parametrize(("password", "code"), [("hunter22-secret", 0), ("wrong-secret", 2)])
@@ -149,6 +172,47 @@ def test_each_address_can_be_checked_by_itself(
     assert re.search(rf"✗  localhost:{server.port} at 127\.0\.0\.2 ", shown)
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (["--server-name", "b.example"], "server_name", "b.example"),
+        (["--pin", PIN, "--pin", PIN], "pins", (PIN, PIN)),
+        (["--timeout", "2.5"], "timeout", 2.5),
+        (["-4"], "family", 4),
+        (["-6"], "family", 6),
+        (["--until", "ehlo"], "until", "ehlo"),
+        (["--login", "me"], "username", "me"),
+        (["--login", "me", "--oauth"], "oauth", True),
+        ([], "oauth", False),
+        ([], "timeout", 10.0),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+)
+def test_each_option_reaches_the_check(
+    options: list[str], name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does there is tested with the probe."""
+    asked = []
+
+    def probe_nothing(request: Request) -> CheckResult:
+        asked.append(request)
+        return result()
+
+    monkeypatch.setattr(probe, "probe", probe_nothing)
+    monkeypatch.setenv("SMTP_PASSWORD", "secret-password")
+    assert main(["check", "a.example", *options]) == 0
+    assert getattr(asked[0], name) == value
+
+
+def test_what_machines_read_is_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's name or reply may have any character."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "latin-1"))
+    monkeypatch.setattr(probe, "probe", lambda _: result(host="bücher.example", faults=faulty(cause="日本").faults))
+    assert main(["check", "a.example", "--format", "nagios"]) == 2
+    assert "日本" in written.getvalue().decode("utf-8")
+
+
 WRONG = {
     "no server": ([], "there is no server to check"),
     "no host": (["a b"], "neither a host name"),
@@ -188,12 +252,21 @@ def test_monitoring_sees_why_nothing_was_checked(options: list[str], capsys: pyt
     assert re.fullmatch(r"SMTP UNKNOWN - [^|\n]+\n", capsys.readouterr().out)
 
 
-def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each example is a command that can be read, and the exit codes are named."""
+def test_help_teaches_by_examples(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command can read each of them, and the exit codes are listed."""
     assert main(["check", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("\n    securesmtp check ") == 6
-    assert "130 Ctrl-C" in shown
+    examples = re.findall(r"^    securesmtp check (.*?)(?: {3,}.*)?$", shown, re.MULTILINE)
+    assert len(examples) == 5
+    monkeypatch.chdir(tmp_path)
+    for name in ("corp-ca.pem", "servers.txt"):
+        Path(name).touch()
+    for example in examples:
+        with command.make_context("check", example.split()) as context:
+            assert context.params["hosts"] or context.params["file"]
+    assert re.findall(r"^    (\d+)  ", shown, re.MULTILINE) == ["0", "1", "2", "3", "130"]
 
 
 @pytest.mark.parametrize("form", ["table", "json", "nagios", "prometheus"])
@@ -240,16 +313,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [each.read_text() for each in tmp_path.iterdir()] == ["yesterday"]
 
 
-@pytest.mark.parametrize("place", ["none/smtp.prom", "/dev/null"])
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    """What is no regular file, such as /dev/stdout, is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Open for both, so that no open waits for the other end.
+    descriptor = os.open(pipe, os.O_RDWR)
+    replace_file(pipe, "new\n")
+    assert os.read(descriptor, 100) == b"new\n"
+    os.close(descriptor)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_file_that_cannot_be_written_is_unknown(
-    place: str, server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    server: MailServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its exit code is not that of a fault of the server, and a device is not replaced by a file."""
-    output = str(tmp_path / place)
+    """Its exit code is not that of a fault of the server."""
+    output = str(tmp_path / "none" / "smtp.prom")
     for form in ("table", "prometheus"):
         assert main(["check", *arguments(server, "--format", form, "--output", output)]) == 3
         assert f"Error: {output} cannot be written: " in capsys.readouterr().err
-    assert Path("/dev/null").is_char_device()
 
 
 def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:
@@ -258,6 +342,18 @@ def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False, env=unmeasured())
     assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
+
+
+@pytest.mark.parametrize("form", ["table", pytest.param("json", marks=pytest.mark.exhaustive)])
+def test_a_reader_that_has_gone_changes_nothing(form: str, expired: MailServer) -> None:
+    """As after ``| head``: the exit code is the verdict, and nothing is said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, *expired_arguments(expired, "--format", form)]
+    # Measured, if this process is.
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")
 
 
 def test_checks_run_side_by_side_and_return_in_order() -> None:
@@ -319,8 +415,8 @@ def test_a_terminal_gets_a_line_of_progress() -> None:
     file = _Terminal()
     progress = Progress(file)
     with progress.shown():
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
-        progress.update(0, ["a.example\x1b[31m", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
+        progress.update(0, ["a.example", "b.example"])
         progress.update(1, ["b"])
     assert file.getvalue() == "\r0 of 2 checked; waiting for a\x1b[K\r1 of 2 checked; waiting for b\x1b[K\r\x1b[K"
 

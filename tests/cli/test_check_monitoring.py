@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -203,9 +203,10 @@ def test_each_series_is_there_once() -> None:
 
 
 @given(st.text(max_size=100))
+@example('\\n"\n\\')
 @settings(max_examples=examples(200))
 def test_any_label_is_read_as_it_was_written(host: str) -> None:
-    r"""A quote, a backslash and a line end are escaped."""
+    """A quote, a backslash and a line end are escaped."""
     (sample,) = prometheus(checked(result(host=host)))["up"].samples
     assert sample.labels["host"] == host
 

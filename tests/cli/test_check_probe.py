@@ -126,7 +126,8 @@ def test_each_wrong_server_gets_its_verdict(serve: Serve, check: Check, case: st
     assert (result.stage, names(result)) == (stage, [name])
     fault = result.faults[0]
     assert (fault.level, fault.line) == ("error", line)
-    assert fault.cause == result.error.args[0]  # type: ignore[union-attr]
+    assert result.error is not None
+    assert (result.error.host, result.error.port, fault.cause) == ("localhost", server.port, result.error.args[0])
     assert len(fault.fix) > 15
     assert said(result)[-1] == f"*** {fault.cause}"
     assert (result.report, result.host, result.port, result.tls) == (None, "localhost", server.port, mode)
@@ -248,6 +249,7 @@ def test_all_addresses_are_checked_and_compared(serve: Serve, resolve: Resolve, 
     assert cause == "the addresses of the host differ in certificate and extensions: 127.0.0.1; 127.0.0.2"
     assert [len(server.connections) for server in (one, two)] == [1, 1]
     assert [[tried.result for tried in each.addresses] for each in results] == [["connected", "connected"]] * 2
+    assert said(results[1])[0] == "=== Trying localhost:465 at 127.0.0.2"
     resolve(("127.0.0.1", one.port), ("127.0.0.3", one.port), "::1")
     results = probe_all(replace(request, family=4))
     assert [names(each) for each in results] == [["different-addresses"], ["connecterror", "different-addresses"]]
@@ -328,13 +330,13 @@ def test_a_server_that_wants_a_token(serve: Serve, check: Check) -> None:
     result = check(serve(xoauth2), username="me", password="secret")
     assert (names(result), result.faults[0].line) == (["nousablemechanismerror"], "auth=OAuth2(username, token)")
     assert result.mechanism is None
-    assert result.mechanism_reason.startswith("none that this login may use; not SCRAM-SHA-512-PLUS")
+    assert result.mechanism_reason.startswith("the server offers none that a login with a password may use: SCRAM-SHA-")
     result = check(serve(xoauth2), username="me", password="token", oauth=True)
     assert (result.stage, result.error, result.mechanism) == ("auth", None, "XOAUTH2")
     for request in ({}, {"username": "me", "oauth": True, "until": "ehlo"}):
         result = check(serve(xoauth2), **request)
         assert (result.stage, result.mechanism) == ("ehlo", "XOAUTH2")
-        assert result.mechanism_reason == "the strongest that this login may use"
+        assert result.mechanism_reason == "the strongest that the server offers for a login with an access token"
 
 
 def test_a_mechanism_that_needs_a_binding_is_chosen_where_there_is_one(
@@ -343,7 +345,7 @@ def test_a_mechanism_that_needs_a_binding_is_chosen_where_there_is_one(
     """In TLS 1.2, as a login would choose it; in TLS 1.3, no Python has a binding yet, and the reason says so."""
     offer = honest(extensions=("PIPELINING", "AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256"))
     result = check(serve(offer))
-    reason = "not SCRAM-SHA-256-PLUS (this connection has no channel binding)"
+    reason = "; this connection has no channel binding, which SCRAM-SHA-256-PLUS needs"
     if "tls-exporter" not in ssl.CHANNEL_BINDING_TYPES:
         assert (result.mechanism, reason in result.mechanism_reason) == ("SCRAM-SHA-256", True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -356,10 +358,7 @@ def test_a_mechanism_is_named_without_a_login(serve: Serve, check: Check) -> Non
     """A password's if the server takes passwords; none if it takes no login."""
     result = check(serve(honest(extensions=("PIPELINING", "AUTH SCRAM-SHA-256 PLAIN XOAUTH2"))))
     assert (result.mechanism, result.stage) == ("SCRAM-SHA-256", "ehlo")
-    assert result.mechanism_reason == (
-        "the strongest that this login may use; not SCRAM-SHA-512-PLUS, SCRAM-SHA-256-PLUS, SCRAM-SHA-512 "
-        "(not offered by the server)"
-    )
+    assert result.mechanism_reason == "the strongest that the server offers for a login with a password"
     result = check(serve())
     assert (result.mechanism, result.mechanism_reason) == (None, "the server offers no login inside TLS")
 
@@ -382,6 +381,13 @@ def test_a_wrong_request_is_refused_before_the_network(request_: dict[str, Any],
     for call in (probe, probe_all):
         with pytest.raises(ConfigurationError, match=message):
             call(Request(**{"host": "mail.example.com", **request_}))
+
+
+def test_the_name_in_ehlo_is_the_one_of_the_request(serve: Serve, check: Check) -> None:
+    """As the line of the fault about it says."""
+    server = serve()
+    check(server, local_hostname="app.example.com")
+    assert server.secret.startswith(b"EHLO app.example.com\r\n")
 
 
 def test_missing_roots_are_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,6 +505,9 @@ def test_inherited_trust_is_a_note(serve: Serve, check: Check, monkeypatch: pyte
         r"SSL_CERT_FILE is set, and changes nothing here: this library trusts certifi [\d.]+", result.notes[0]
     )
     assert result.trust.startswith("certifi ")
+    monkeypatch.setenv("SSL_CERT_DIR", "/etc/ssl/certs")
+    assert check(server).notes[0].startswith("SSL_CERT_FILE and SSL_CERT_DIR are set, and change nothing here: ")
+    monkeypatch.delenv("SSL_CERT_DIR")
     monkeypatch.delenv("SSL_CERT_FILE")
     assert check(server).notes == ()
 

@@ -65,17 +65,38 @@ def test_a_fault_is_red_and_has_its_fix_and_its_line() -> None:
     lines = shown(faulty()).splitlines()
     assert lines[0] == "\x1b[1;31m✗ smtp.example.com:465 \x1b[0m\x1b[1;31mhas a fault\x1b[0m"
     plain = [ESCAPE.sub("", line) for line in lines]
-    assert plain[1:8] == [
+    assert plain[1:9] == [
         "",
         "  cause        the certificate is not signed by a trusted CA",
         "  fix          pass the root of your CA",
         '  write        ca_file="corp-ca.pem"',
+        '  here         add --ca-file "corp-ca.pem" to this command',
         "  more         securesmtp explain certificateerror-untrusted",
         "",
         "  address      192.0.2.1, connected",
     ]
     assert "\x1b[31mthe certificate is not signed by a trusted CA\x1b[0m" in lines[2]
     assert "31m" not in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ('tls="starttls"', "add --starttls to this command"),
+        ('tls="implicit"', "check smtps://smtp.example.com:465 instead"),
+        ('ca_file="a.pem"\nport=465', 'add --ca-file "a.pem" to this command'),
+        ('SecureMailer("mail.example.com")', None),
+        (None, None),
+    ],
+)
+def test_an_operator_gets_the_option_instead_of_the_line(line: str | None, option: str | None) -> None:
+    """Who runs this command may have no program to write the line into."""
+    found = faulty()
+    text = shown(replace(found, faults=(replace(found.faults[0], line=line),)))
+    assert (f"here         \x1b[0m{option}" in text) == (option is not None)
+    assert ("here  " in text) == (option is not None)
+    other = shown(replace(found, port=587, faults=(replace(found.faults[0], line='tls="implicit"'),)))
+    assert "check smtps://smtp.example.com instead" in other
 
 
 def test_a_warning_is_yellow() -> None:
@@ -127,6 +148,7 @@ def test_what_differs_is_said() -> None:
         "expired 1 day ago", "none: the best",
     ):  # fmt: skip
         assert words in text
+    assert "limits" not in text
     assert "= unverified" in shown(faulty())
     assert "trust" in shown(result())
     assert "trust" not in shown(result(trust=""))

@@ -170,6 +170,8 @@ def test_no_secret_is_in_a_result(
     server_tls: ssl.SSLContext, ca_file: Path, password: str, data: st.DataObject
 ) -> None:
     """Not in the transcript, the faults or the error, whatever the server repeats, in either mode."""
+    # No result has this character, so none has the password by accident (hypothesis tries words of the source).
+    password = f"§{password}"
     mode: Mode = data.draw(st.sampled_from(["implicit", "starttls"]))
     how = data.draw(st.sampled_from(["base64", "plain", "spread", "scram"]))
     mechanism = "SCRAM-SHA-256" if how == "scram" else data.draw(st.sampled_from(["PLAIN", "LOGIN"]))

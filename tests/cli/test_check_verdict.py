@@ -35,10 +35,12 @@ def test_a_certificate_that_expires_soon_is_a_fault(
 
 
 def test_what_was_not_verified_is_not_what_expires() -> None:
-    """A server may send an expired certificate that no client uses, such as an old cross-signed one."""
+    """A server may send an old cross-signed certificate that no client uses, or the root, which is replaced here."""
     found = result()
-    sent = (*found.chain, certificate("Old Root X3", -1000))
-    (each,) = checked(result(chain=sent))
+    root = certificate("Example Root", 3, "Example Root")
+    assert found.session is not None
+    assert found.session.chain[-1].sha256 == root.sha256
+    (each,) = checked(result(chain=(*found.chain, certificate("Old Root X3", -1000), root)))
     assert (each.code, each.days_left) == (OK, 61)
 
 

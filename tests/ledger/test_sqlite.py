@@ -9,9 +9,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -196,6 +196,19 @@ def test_a_ledger_that_was_removed_does_not_come_back_empty(path: Path) -> None:
             ledger.claim([item("invoice-2")], "mine")
 
 
+def test_a_ledger_that_is_removed_during_a_transaction_is_an_error(path: Path) -> None:
+    """SQLite says so by an extended code (SQLITE_READONLY_DBMOVED)."""
+    with SQLiteLedger(path) as ledger:
+        ledger.claim([item()], "mine")
+        writing = ledger._transaction()
+        connection = writing.__enter__()
+        path.unlink()
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            connection.execute("UPDATE entries SET state = 'accepted'")
+        with pytest.raises(LedgerError, match="it cannot be written"):
+            writing.__exit__(caught.type, caught.value, caught.tb)
+
+
 @pytest.mark.parametrize("where", ["missing/ledger.sqlite", ".", "file/ledger.sqlite"])
 def test_a_path_without_folder_is_refused(tmp_path: Path, where: str) -> None:
     """Or one that is a folder."""
@@ -211,22 +224,23 @@ def test_a_key_that_is_no_text_claims_nothing(path: Path) -> None:
         assert ledger.look_up("invoice-1") is None
 
 
-def test_a_locked_file_is_waited_for(path: Path) -> None:
-    """A transaction of another program ends in time."""
-    with SQLiteLedger(path) as ledger, closing(sqlite3.connect(path, check_same_thread=False)) as other:
+@pytest.mark.parametrize("change", ["claim", "reconcile"])
+def test_a_locked_file_is_waited_for(path: Path, change: str) -> None:
+    """A transaction of another program ends in time. One that reads first would fail at once (Q13)."""
+    with SQLiteLedger(path) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.claim([item()], "mine")
+        ledger.finish({"invoice-1": result(Outcome.UNKNOWN)}, "mine")
         other.execute("BEGIN IMMEDIATE")
-        done = Event()
-
-        def claim() -> None:
-            ledger.claim([item()], "mine")
-            done.set()
-
-        claimed = Thread(target=claim)
-        claimed.start()
-        assert not done.wait(0.05)
-        other.execute("COMMIT")
-        assert done.wait(10)
-        claimed.join()
+        other.execute("UPDATE entries SET message_id = 'changed'")
+        changes = {
+            "claim": lambda: ledger.claim([item()], "mine")[0],
+            "reconcile": lambda: ledger.reconcile("invoice-1", State.ACCEPTED),
+        }
+        with ThreadPoolExecutor(1) as pool:
+            changed = pool.submit(changes[change])
+            assert wait([changed], 0.05).not_done
+            other.execute("COMMIT")
+            assert changed.result().message_id == "changed"
 
 
 def test_a_file_that_stays_locked_is_an_error_that_can_be_retried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +405,21 @@ def test_a_child_closes_its_copy_of_a_lock(path: Path) -> None:
         ProcessLock.abandon_all()
         with SQLiteLedger(path, exclusive=True), pytest.raises(LedgerError, match="another run is using it"):
             owner.claim([item()], "mine")
+
+
+def test_a_signal_handler_may_claim_while_its_thread_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is about to take the lock, and cannot go on before the handler ends."""
+    take, keys = fcntl.flock, ["of the handler"]
+
+    def interrupted(*arguments: Any) -> None:
+        if keys:
+            ledger.claim([item(keys.pop())], "handler")
+        take(*arguments)
+
+    with SQLiteLedger(path) as ledger:
+        monkeypatch.setattr(fcntl, "flock", interrupted)
+        ledger.claim([item()], "mine")
+        assert [entry.state for entry in ledger.entries()] == ["claimed", "claimed"]
 
 
 def test_the_module_has_public_names_only() -> None:

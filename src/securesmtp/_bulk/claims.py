@@ -56,7 +56,7 @@ class Claims:
 
     Attributes:
         waiting: The jobs that are not claimed.
-        failures: The error that has ended the run, if the ledger failed.
+        failures: What is raised after the results: the first error of the ledger, or of the caller's iterable.
         on_end: Is called when there is an end to be written.
     """
 
@@ -70,6 +70,8 @@ class Claims:
         check_ledger(ledger)
         self.waiting = deque[Job]()
         self.failures: list[Exception] = []
+        # Apart from `failures`, to which the caller's iterable adds what it raises.
+        self._failure: LedgerError | None = None
         self.on_end: Callable[[], object] = _do_nothing
         self._run, self._ledger, self._token = run, ledger, token_hex(16)
         self._stock = stock
@@ -151,7 +153,7 @@ class Claims:
         claimed: list[Job] = []
         count = self._wanted(free, held)
         while self.waiting and len(claimed) < count:
-            cause = self._run.fatal_error or (self.failures[0] if self.failures else None)
+            cause = self._run.fatal_error or self._failure
             if cause is None:
                 jobs = [self.waiting.popleft() for _ in range(min(count - len(claimed), len(self.waiting)))]
                 claimed += yield from self._claim(jobs)
@@ -250,6 +252,7 @@ class Claims:
         else:
             return result
         # It is raised at the end of the results: once.
+        self._failure = self._failure or failure
         if not self.failures:
             self.failures.append(failure)
         raise failure

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
-from securesmtp._cli.send.ledger_view import cells, write_json, write_results
+from securesmtp._cli.send.ledger_view import cells, json_lines, write_results
+from securesmtp._cli.send.output import print_text
 from securesmtp._shown import escape
 from securesmtp.errors import SecureSMTPError
 from securesmtp.ledger import SQLiteLedger, State
@@ -78,7 +79,8 @@ def command(  # noqa: PLR0913 -- one for each option
         if results is not None:
             write_results(ledger.entries(*(wanted if states else ())), results)
         if as_json:
-            write_json(ledger.entries(*wanted), sys.stdout)
+            for line in json_lines(ledger.entries(*wanted)):
+                print_text(line)
         else:
             _show(counts, ledger.entries(*wanted))
     except SecureSMTPError as error:
@@ -103,10 +105,16 @@ def _keys(given: Iterable[str]) -> Iterator[str]:
 def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
     console = Console(highlight=False)
     total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
-    console.print(Text(total or "no message yet"), soft_wrap=True)
+    _print(console, Text(total or "no message yet"))
     for entry in entries:
         # Not a table: a key that is cut into two lines cannot be copied.
         key, state, changed, message_id, _, reply, error = map(escape, cells(entry))
-        console.print(Text(f"\n{key}", "bold"), soft_wrap=True)
         facts = (state, f"since {changed}", message_id, error or reply)
-        console.print(Text(f"  {', '.join(filter(None, facts))}"), soft_wrap=True)
+        _print(console, Text(f"\n{key}", "bold"))
+        _print(console, Text(f"  {', '.join(filter(None, facts))}"))
+
+
+def _print(console: Console, text: Text) -> None:
+    with console.capture() as captured:
+        console.print(text, soft_wrap=True)
+    print_text(captured.get())

@@ -155,7 +155,7 @@ def _explain(
 def _explain_dates(chain: list[_Fields], hint: str | None) -> _Explanation | None:
     """Name the certificate that has expired or is not valid yet, with the date; None if none is found."""
     now = datetime.now(UTC)
-    for each in chain:
+    for each in filter(_has_times, chain):
         has_expired = parse_time(each["notAfter"]) < now
         if has_expired or parse_time(each["notBefore"]) > now:
             date = f"expired on {each['notAfter']}" if has_expired else f"is not valid before {each['notBefore']}"
@@ -198,15 +198,13 @@ def _quote_name(certificate: _Fields, which: str) -> str:
 
 def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
     """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
-    # Some certificates cannot be decoded, or have a time that is none.
+    # Some certificates cannot be decoded.
     with SuppressErrors(ValueError, OSError):
         shown, trusted = [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
         chain = shown[:1]
         # In the order in which OpenSSL searches: the trusted certificates first.
         for _ in range(_MAX_CHAIN):
             chain += [each for each in (*trusted, *shown) if each not in chain and _is_issuer(each, chain)][:1]
-        for each in chain:
-            _check_times(each)
         return chain, trusted
     return [], []
 
@@ -219,20 +217,16 @@ def _sent(tls: ssl.SSLObject) -> list[Any]:
 def _fields(certificate: Any) -> _Fields:  # noqa: ANN401 -- a private class of `_ssl`
     with SuppressErrors(ValueError, OSError):
         fields: _Fields = certificate.get_info()
-        _check_times(fields)
-        return fields
+        return fields if _has_times(fields) else {}
     return {}
 
 
-def _check_times(fields: _Fields) -> None:
-    """
-    Check that both times of a certificate can be read: OpenSSL writes "Bad time value" for others.
-
-    Raises:
-        ValueError: One cannot.
-    """
-    for which in ("notBefore", "notAfter"):
-        parse_time(fields[which])
+def _has_times(fields: _Fields) -> bool:
+    """Return whether both times of a certificate can be read: OpenSSL writes "Bad time value" for others."""
+    with SuppressErrors(ValueError):
+        _ = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
+        return True
+    return False
 
 
 def _is_issuer(issuer: _Fields, chain: list[_Fields]) -> bool:

@@ -31,7 +31,8 @@ class ProcessLock:
         self._path = path
         self._kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         self._file: IO[bytes] | None = None
-        self._mutex = threading.Lock()
+        # A signal handler may claim while its thread does.
+        self._mutex = threading.RLock()
         self._all.add(self)
 
     def acquire(self) -> None:
@@ -52,6 +53,8 @@ class ProcessLock:
             except BaseException:
                 file.close()
                 raise
+            # One that a signal handler has taken meanwhile.
+            self.release()
             self._file = file
 
     def release(self) -> None:
@@ -92,7 +95,7 @@ class ProcessLock:
     def abandon(self) -> None:
         """Close the copy that a fork has made: the parent keeps holding the lock, and the child does not."""
         # A thread of the parent may have held it at the fork.
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self.release()
 
     @classmethod

@@ -48,7 +48,7 @@ _PREPARE = f"""
     VALUES (:key, :digest, :message_id, 'prepared', {_NOW})
     ON CONFLICT (key) DO UPDATE SET
         digest = excluded.digest, message_id = excluded.message_id, state = excluded.state, changed = excluded.changed,
-        token = NULL, result = NULL, retryable = 0
+        token = NULL, result = NULL
     WHERE state IN ('not sent', 'refused') AND digest <> excluded.digest
 """  # noqa: S608 -- no argument is in it
 _CLAIM = f"""

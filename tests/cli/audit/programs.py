@@ -43,14 +43,16 @@ def programs() -> list[Program]:
 def _renamed(source: str) -> str:
     for module in ("smtplib", "ssl"):
         source = re.sub(rf"(?m)^(\s*)import {module}$", rf"\1import {module} as _{module}", source)
-        source = re.sub(rf"(?<![\w.\"']){module}\.", f"_{module}.", source)
+        source = re.sub(rf"(?<![\w.\"'])(?<!import )(?<!from ){module}(?![\w\"'])", f"_{module}", source)
     return source
 
 
 def _imported(source: str, prefix: str = "") -> str:
     for module in ("smtplib", "ssl"):
-        if re.search(rf"(?m)^\s*{module}\.|{module}\.\w+ = ", source) or f"from {module} import" in source:
-            # It sets attributes of the module, or has a style of its own.
+        if re.search(
+            rf"(?m)^\s*{module}\.\w+ = |from {module} import|(?<![\w.\"'])(?<!import ){module}(?![\w.\"'])", source
+        ):
+            # It sets attributes of the module, uses the module itself, or has a style of its own.
             continue
         used = sorted(set(re.findall(rf"(?<![\w.\"']){module}\.(\w+)", source)))
         names = ", ".join(f"{name} as {prefix}{name}" if prefix else name for name in used)

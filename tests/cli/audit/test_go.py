@@ -41,6 +41,12 @@ def _check(folder: Path, body: str, imports: str = _IMPORTS, top: str = "") -> l
         ('h, p := host, "25"\nsmtp.SendMail(h+":"+p, auth, from, to, m)', ["SMT901 error"]),
         ('port := "25"\nif x {\nport = y\n}\nsmtp.SendMail(host+":"+port, auth, from, to, m)', ["SMT901 warning"]),
         ("smtp.SendMail(addr, nil, from, to, m)", ["SMT901 warning"]),
+        ("smtp.SendMail(addrs[0], nil, from, to, m)", ["SMT901 warning"]),
+        ('a := net.Join(host, "25")\nsmtp.SendMail(net.Addr+a, nil, from, to, m)', ["SMT901 warning"]),
+        (
+            f"c, _ := smtp.Dial(addr)\nif {_OFFERED}; ok {{\n{_STARTTLS}}} else if x {{\nreturn err\n}}\nc.Mail(from)",
+            ["SMT902 warning"],
+        ),
         ('c, err := smtp.Dial("mx.example.org:25")\nc.Mail(from)', ["SMT902 error"]),
         ("c, err := smtp.Dial(addr)\nc.Auth(auth)", ["SMT902 error"]),
         (f'c, err := smtp.Dial(host+":25")\nif {_OFFERED}; ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
@@ -84,6 +90,7 @@ def test_insecure_go_is_reported(tmp_path: Path, body: str, expected: list[str])
         f'c, err := smtp.Dial(host+":587")\nif {_OFFERED}; ok {{\n{_STARTTLS}}} else {{\nreturn err\n}}\nc.Mail(from)',
         'c, err := smtp.Dial("localhost:25")\nc.Mail(from)',
         'c, err := smtp.Dial(addr)\nc.Hello("x")',
+        "smtp.SendMail()",
         "cfg := &tls.Config{InsecureSkipVerify: false}",
         "t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}",
         "if c.InsecureSkipVerify == true {\n}",
@@ -139,6 +146,21 @@ def test_a_field_with_one_value_is_followed(tmp_path: Path) -> None:
     one = 'c := Config{Host: "x.example", Port: "25"}\n'
     assert _check(tmp_path, one + send) == ["SMT901 error"]
     assert _check(tmp_path, f'{one}d := Config{{Port: "587"}}\n{send}') == []
+
+
+def test_the_login_of_another_function_is_not_reported(tmp_path: Path) -> None:
+    """It may be for another server; and a declaration may be the last thing of a file."""
+    path = tmp_path / "mail.go"
+    path.write_text(
+        'package m\nimport "net/smtp"\nfunc a() { smtp.SendMail("x.example:25", a, b, c, d) }\n'
+        'func b() { smtp.PlainAuth("", u, p, h) }\nvar x = "y"'
+    )
+    assert [each.finding.rule for each in check_file(str(path), frozenset(RULES)).findings] == ["SMT901"]
+
+
+def test_a_comment_for_another_rule_of_gosec(tmp_path: Path) -> None:
+    """It silences that rule alone."""
+    assert _check(tmp_path, "cfg.InsecureSkipVerify = true // #nosec G101") == ["SMT904 error"]
 
 
 def test_a_constant_that_is_its_own_value_ends(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_insecure_aiosmtplib_is_reported(tmp_path: Path, code: str, expected: li
         "smtp = aiosmtplib.SMTP(start_tls=False)\n    await smtp.connect()\n    await smtp.login('u', tls)",
         "smtp = aiosmtplib.SMTP(hostname=host, use_tls=True)\n    await smtp.connect(timeout=3)",
         "smtp = aiosmtplib.SMTP(use_tls=True)\n    await smtp.connect(hostname=host)\n    await smtp.login('u', tls)",
+        "smtp = aiosmtplib.SMTP()\n    await smtp.connect(use_tls=False)",
         "smtp = aiosmtplib.SMTP(**more)\n    await smtp.connect(hostname=host)",
         "await tls.SMTP(hostname=host)",
     ],

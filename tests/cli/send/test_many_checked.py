@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from securesmtp._cli.send.sources import Files
 from securesmtp.testing import MailServer
 
 TABLE = "email,name,file\nada@example.org,Ada,\nbob@example.org,Bob,\n"
@@ -141,13 +143,18 @@ def test_many_bad_rows_are_counted(run: Any) -> None:
 WRONG = {
     "$5 in the subject": (("--subject", "only $5"), 65, "--subject, line 1: '$5' is not a placeholder"),
     "$ in a header": (("--subject", "x", "--header", "X: $"), 65, "--header X, line 1: '$' is not a placeholder"),
-    "no such column": (("--subject", "$nmae"), 65, "--subject, line 1: there is no column 'nmae'"),
+    "no such column": (("--subject", "$namex"), 65, "--subject, line 1: there is no column 'namex'"),
     "a header twice": (("--subject", "x", "--header", "X: a", "--header", "x: b"), 64, "--header x is given twice"),
     "a header without colon": (("--subject", "x", "--header", "X"), 64, "has no colon"),
     "no such address column": (("--subject", "x", "--to-column", "To"), 64, "there is no column 'To'"),
     "no such name column": (("--subject", "x", "--name-column", "Name"), 64, "there is no column 'Name'"),
     "no subject": ((), 64, "--csv needs --from, --subject"),
     "a wrong sender": (("--subject", "x", "--from", "news"), 65, "--from has a name without a domain"),
+    "two senders": (
+        ("--subject", "x", "--from", "a@example.org, b@example.org"),
+        65,
+        "--from has 2 addresses, not one",
+    ),
     "two bodies": (("--subject", "x", "--text", "mail.txt", "--template", "mail.txt"), 0, ""),
     "two other bodies": (("--subject", "x", "--text", "secret.txt"), 64, "--template and --text both give the body"),
     "files too": (("--subject", "x", "invoices"), 64, "files cannot be sent together with --csv"),
@@ -164,6 +171,14 @@ def test_a_wrong_option_is_named(run: Any, options: tuple[str, ...], code: int, 
     """Before any row is read."""
     done = run("send", *OPTIONS, *options, "--dry-run")
     assert (done.code, reason in " ".join(done.err.split())) == (code, True), done.err
+
+
+def test_a_dry_run_lists_what_is_wrong(run: Any) -> None:
+    """As a run does, and it can be quiet about the first message."""
+    done = run("send", *OPTIONS, "--subject", "Hello", "--dry-run", "--quiet")
+    assert done == (0, "2 of 2 messages would be sent. Nothing was sent.\n", "")
+    Path("people.csv").write_text("email,name\nx,y\n")
+    assert run("send", *OPTIONS, "--subject", "Hello", "--dry-run").code == 65
 
 
 @pytest.mark.parametrize("header", ["email,To", "name,subject"])
@@ -218,6 +233,19 @@ FILES = {
     "several folders": (("a/1.eml", "b/1.eml"), 64, "say with --ledger FILE where to keep"),
     "a ledger alone": (("--ledger", "x.ledger"), 64, "nothing is to be sent"),
 }
+
+
+def test_what_cannot_be_read_is_a_fault(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has gone since it was found, and a folder that may not be read."""
+    (fault,) = Files([Path("gone.eml")], Path(), None)
+    assert str(fault).startswith("gone.eml: gone.eml cannot be read: No such file")
+
+    def refuse(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    done = run("send", "invoices")
+    assert (done.code, "invoices cannot be read: Permission denied" in done.err) == (65, True)
 
 
 @pytest.mark.parametrize(("options", "code", "reason"), FILES.values(), ids=FILES)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from killed_runs import Mailing, end, kill
-from securesmtp.ledger import State
 from securesmtp.testing import MailServer, Received
 
 
@@ -39,11 +38,6 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert doubtful >= set(struck)
         # At most what the four connections had in flight each time.
         assert len(doubtful) <= 8
-        again = mailing.start("--resend-unknown")
-        end(again)
-        assert again.returncode == 0
-    assert set(mailing.states().values()) == {State.ACCEPTED}
-    assert all(mailing.arrived[name] == 2 for name in struck)
 
 
 @pytest.mark.exhaustive

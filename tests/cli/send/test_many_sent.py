@@ -6,16 +6,19 @@ import csv
 import json
 import os
 import signal
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from securesmtp._cli.send import check
 from securesmtp._cli.send.ledger_view import harmless
 from securesmtp._submissions import entry_digest
-from securesmtp.ledger import SQLiteLedger, State
+from securesmtp.ledger import Item, SQLiteLedger, State
 from securesmtp.testing import MailServer, Received
 
 OPTIONS = (
@@ -122,7 +125,7 @@ def test_a_refused_message_is_sent_again_when_told(run: Any, server: MailServer)
     done = run("send", *OPTIONS)
     assert done.code == 67
     assert counts(done.out)["refused"] == [1, 0]
-    assert "refused@example.org  RecipientsRefusedError: 1 of 1 recipients refused" in done.out
+    assert "refused@example.org  550 5.1.1 No such user here\n" in done.out
     again = run("send", *OPTIONS)
     assert (again.code, counts(again.out)["refused"]) == (67, [0, 1])
     told = run("send", *OPTIONS, "--retry-refused")
@@ -147,7 +150,7 @@ def test_what_may_have_arrived_is_not_sent_again_unless_told(run: Any, server: M
     assert done.code == 3
     assert counts(done.out)["unknown"] == [1, 0]
     message_id = server.messages[0].message["Message-ID"]
-    assert f"ada@example.org  {message_id}, OutcomeUnknownError" in done.out
+    assert f"ada@example.org  {message_id}\n" in done.out
     for words in ("--arrived KEY", "--not-arrived KEY", "--resend-unknown"):
         assert words in done.out
     server.fault = None
@@ -227,6 +230,24 @@ def test_results_that_cannot_be_written_do_not_hide_the_summary(run: Any, server
     assert counts(done.out)["accepted"] == [5, 0]
 
 
+def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> None:
+    """Nor is a device, such as /dev/null: all programs of the machine need it."""
+    write_table(["ada"])
+    os.mkfifo("pipe.csv")
+    reader = os.open("pipe.csv", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("send", *OPTIONS, "--results", "pipe.csv").code == 0
+        assert b"ada@example.org,accepted," in os.read(reader, 10_000)
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(Path("pipe.csv").stat().st_mode)
+    # Not a device: a mutant of the code, run by root, would replace that of the machine.
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket.csv")
+        assert run("send", *OPTIONS, "--results", "socket.csv").code == 65
+    assert stat.S_ISSOCK(Path("socket.csv").stat().st_mode)
+
+
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]
 
 
@@ -265,16 +286,66 @@ def test_files_are_sent_once_each(run: Any, server: MailServer) -> None:
     assert [entry.key for entry in SQLiteLedger("sent.ledger").entries()] == ["a.eml", "b.eml", "c.eml"]
 
 
-def test_a_refused_login_ends_the_run(run: Any, server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After one try, not after one for each row; the next run goes on."""
-    monkeypatch.setenv("SMTP_PASSWORD", "wrong")
-    done = run("send", *OPTIONS)
-    assert done.code == 77
+def test_many_failures_are_counted_and_the_first_are_listed(run: Any, server: MailServer) -> None:
+    """With the command that lists all of them."""
+    server.fault = "full"
+    write_table([f"p{number:03}" for number in range(23)])
+    done = run("send", *OPTIONS, "--ledger", "my ledger")
+    assert (done.code, counts(done.out)["refused"]) == (75, [23, 0])
+    assert done.out.count("@example.org  452 4.3.1 ") == 20
+    assert "  and 3 more: securesmtp ledger 'my ledger' --state refused\n" in done.out
+
+
+def test_each_row_has_its_own_files(run: Any, server: MailServer) -> None:
+    """A row without one has none."""
+    Path("ada.txt").write_text("for Ada")
+    Path("people.csv").write_text("email,name,file\nada@example.org,ada,ada.txt\nbob@example.org,bob,\n")
+    assert run("send", *OPTIONS, "--attach", "$file", "--unsubscribe", "https://example.org/$name").code == 0
+    files = {each.recipients[0]: [file.name for file in each.attachments] for each in server.messages}
+    assert files == {"ada@example.org": ["ada.txt"], "bob@example.org": []}
+    assert {each.message["List-Unsubscribe"] for each in server.messages} == {
+        "<https://example.org/ada>",
+        "<https://example.org/bob>",
+    }
+
+
+def test_who_was_refused_beside_others_is_listed(run: Any, server: MailServer) -> None:
+    """With --partial, the others have the message; the next run still says who has not."""
+    Path("outbox").mkdir()
+    Path("outbox/a.eml").write_text("From: me@example.org\nTo: ada@example.org, refused@example.org\n\nx\n")
+    for _ in range(2):
+        done = run("send", "outbox", "--partial")
+        assert (done.code, arrived(server)) == (67, ["ada"])
+        assert "accepted, but refused for some recipients:\n  a.eml  not for refused@example.org\n" in done.out
+
+
+def test_files_of_several_folders_have_a_ledger_that_is_named(run: Any, server: MailServer) -> None:
+    """What a file has as Date and Message-ID is kept."""
+    fields = "From: me@example.org\nDate: Fri, 27 Nov 2026 12:00:00 +0000\nMessage-ID: <1@example.org>\n"
+    for name in "ab":
+        Path(name).mkdir()
+        Path(name, "1.eml").write_text(f"{fields}To: {name}@example.org\n\nx\n")
+    assert (run("send", "a", "b", "--ledger", "all.ledger").code, arrived(server)) == (0, ["a", "b"])
+    assert [each.message["Message-ID"] for each in server.messages] == ["<1@example.org>"] * 2
+    assert [entry.key for entry in SQLiteLedger("all.ledger").entries()] == ["a/1.eml", "b/1.eml"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "reason"),
+    [(("SMTP_PASSWORD", "wrong"), 77, "535 5.7.8 "), (("SMTP_CA_FILE", certifi.where()), 76, "CertificateError: ")],
+)
+def test_what_keeps_every_message_from_being_sent_ends_the_run(
+    run: Any, server: MailServer, wrong: tuple[str, str], code: int, reason: str
+) -> None:
+    """After one try, not after one for each row: the account would be locked."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(*wrong)
+        write_table([f"p{number:03}" for number in range(40)])
+        done = run("send", *OPTIONS)
+    assert (done.code, arrived(server)) == (code, [])
+    assert reason in done.out
     assert "Stopped early: no message can be sent." in done.err
-    assert arrived(server) == []
-    monkeypatch.undo()
-    for name, value in server.env().items():
-        monkeypatch.setenv(name, value)
+    assert counts(done.out)["not tried yet"][0] > 0
 
 
 def test_failures_end_the_run_when_told(run: Any, server: MailServer) -> None:
@@ -306,9 +377,11 @@ def test_quiet_says_nothing_if_all_was_accepted(run: Any, server: MailServer) ->
     assert "refused" in run("send", *OPTIONS, "--quiet").out
 
 
-def test_two_runs_at_once_are_refused(run: Any, server: MailServer) -> None:
-    """The second one is told why, and sends nothing (L16)."""
-    with SQLiteLedger("people-mail.ledger", exclusive=True):
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_two_runs_at_once_are_refused(run: Any, server: MailServer, exclusive: bool) -> None:  # noqa: FBT001
+    """Whether the other one has the ledger for itself or not; this one is told why, and sends nothing (L16)."""
+    with SQLiteLedger("people-mail.ledger", exclusive=exclusive) as ledger:
+        ledger.claim([Item("somebody@example.org", "0" * 64, None)], "token")
         done = run("send", *OPTIONS)
     assert (done.code, arrived(server)) == (75, [])
     assert "another run is using it" in done.err
@@ -316,15 +389,15 @@ def test_two_runs_at_once_are_refused(run: Any, server: MailServer) -> None:
 
 @pytest.fixture
 def interrupting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MailServer]:
-    """Return what starts a server at whose second message this process gets a signal."""
+    """Return what starts a server at one of whose messages this process gets signals."""
 
-    def start(number: signal.Signals, times: int = 1) -> MailServer:
+    def start(*numbers: signal.Signals, at: int = 2) -> MailServer:
         seen: list[Received] = []
 
         def on_message(message: Received) -> None:
             seen.append(message)
-            if len(seen) == 2:
-                for _ in range(times):
+            if len(seen) == at:
+                for number in numbers:
                     os.kill(os.getpid(), number)
 
         return MailServer(on_message=on_message)
@@ -332,7 +405,14 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MailServer]:
     return start
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_ends_the_run_after_what_is_in_flight(
     run: Any,
     interrupting: Callable[..., MailServer],
@@ -355,6 +435,39 @@ def test_a_signal_ends_the_run_after_what_is_in_flight(
         assert list(SQLiteLedger("people-mail.ledger").entries(State.UNKNOWN, State.CLAIMED)) == []
         assert run("send", *OPTIONS).code == 0
         assert arrived(server) == names
+
+
+def test_a_second_signal_ends_the_run_at_once(
+    run: Any, interrupting: Callable[..., MailServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even then, the summary is written, and nothing is sent twice."""
+    names = [f"p{number:03}" for number in range(12)]
+    write_table(names)
+    with interrupting(signal.SIGINT, signal.SIGTERM) as server:
+        for name, value in server.env().items():
+            monkeypatch.setenv(name, value)
+        done = run("send", *OPTIONS, "--connections", "1")
+        assert done.code == 130
+        assert "Ended at once" in done.err
+        assert "12 messages" in done.out
+        again = run("send", *OPTIONS)
+        assert again.code in (0, 3)
+        unknown = {entry.key.partition("@")[0] for entry in SQLiteLedger("people-mail.ledger").entries(State.UNKNOWN)}
+        assert sorted({*arrived(server), *unknown}) == names
+        assert len(set(arrived(server))) == len(arrived(server))
+
+
+def test_a_rate_of_one_an_hour_does_not_keep_ctrl_c_waiting(
+    run: Any, interrupting: Callable[..., MailServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next message would go in an hour; three in a moment go at once."""
+    with interrupting(signal.SIGINT, at=1) as server:
+        for name, value in server.env().items():
+            monkeypatch.setenv(name, value)
+        assert run("send", *OPTIONS, "--rate", "1/h").code == 130
+        assert len(server.messages) == 1
+        assert run("send", *OPTIONS, "--rate", "60000/m").code == 0
+        assert arrived(server) == NAMES
 
 
 def test_a_signal_during_the_check_sends_nothing(run: Any, server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def _content(envelope: Envelope) -> bytes:
     return envelope.content
 
 
-@hypothesis_settings(max_examples=examples(300))
+@hypothesis_settings(max_examples=examples(150))
 @given(_LINES, _ENDS, st.binary(max_size=3))
 def test_a_body_arrives_as_it_was_written(lines: list[bytes], end: bytes, tail: bytes) -> None:
     """Whatever is in it: its lines are the same once they are read, and the library sends what comes out."""
@@ -47,7 +47,7 @@ def test_a_body_arrives_as_it_was_written(lines: list[bytes], end: bytes, tail: 
         assert content.partition(b"\r\n\r\n")[2] == normal(body).replace(b"\n", b"\r\n")
 
 
-@hypothesis_settings(max_examples=examples(300))
+@hypothesis_settings(max_examples=examples(150))
 @given(st.lists(st.text('abc =?_<>@,;:()"\\ü€\x1b\t', max_size=30), max_size=5), _ENDS)
 def test_no_header_becomes_another_one(values: list[str], end: bytes) -> None:
     """Each field stays one field: nothing in a value adds one, and Bcc never goes."""
@@ -65,7 +65,7 @@ def test_no_header_becomes_another_one(values: list[str], end: bytes) -> None:
     assert names == ["From", "To", *expected, "Date", "Message-ID"]
 
 
-@hypothesis_settings(max_examples=examples(300))
+@hypothesis_settings(max_examples=examples(150))
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_an_error_of_ours(data: bytes) -> None:
     """Never another exception, and never a Bcc."""
@@ -89,7 +89,7 @@ def test_what_is_there_is_not_added() -> None:
         (b"Sender: s@example.org\nFrom: a@x.example, b@x.example\nCc: c@x.example\n", "s@example.org", ["c@x.example"]),
         (b"Resent-From: r@example.org\nResent-To: t@example.org\n" + HEAD, "r@example.org", ["t@example.org"]),
         (b"Resent-Date: x\n" + HEAD, "me@example.org", ["you@example.org"]),
-        (b"From: Ada <A@x.example> (x)\nTo: \xc3\xbc <ue@\xc3\xbc.example>\n", "A@x.example", ["ue@xn--tda.example"]),
+        (b"From: Ada <A@x.example> (x)\nTo: \xc3\xbc <u@\xc3\xbc.example>\n", "A@x.example", ["u@xn--tda.example"]),
     ],
     ids=["Sender", "Resent", "Resent-Date alone", "decorated"],
 )  # fmt: skip
@@ -163,7 +163,7 @@ def test_names_get_a_domain_or_an_address(text: str, qualified: str) -> None:
     assert Names().qualify(text) == text
 
 
-@hypothesis_settings(max_examples=examples(300))
+@hypothesis_settings(max_examples=examples(150))
 @given(st.text('ab@<>()",;:\\. ', max_size=40))
 def test_names_that_have_no_domain_are_all_that_changes(text: str) -> None:
     """Without its additions, the text is the same; a second time, nothing changes."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import sys
 
 import pytest
 
-from securesmtp import Outcome, Recipient, Reply, Stage, errors
+from securesmtp import Envelope, Outcome, Recipient, Reply, Stage, errors
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.options import read_input
-from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate_hint
+from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate
 from securesmtp.errors import (
     CertificateError,
     ConnectError,
@@ -97,7 +98,7 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
 def test_a_hint_names_options(kind: type[SecureSMTPError], hint: str | None, shown: str | None) -> None:
     """Not the arguments of a function."""
     error = kind("x", hint=hint)
-    translate_hint(error)
+    translate(error)
     assert error.hint == shown
 
 
@@ -109,21 +110,24 @@ def test_refused_recipients_are_named() -> None:
     """Not more than fit on a line."""
     error = RecipientsRefusedError("x")
     error.recipients = _recipients(2, 250)[:1] + _recipients(2, 550)[1:]
-    translate_hint(error)
-    assert error.hint == "refused: 1@x.example (550 r); --partial sends it to the others"
+    translate(error)
+    assert str(error).startswith(
+        "1 of 2 recipients refused: 1@x.example (550 r). Hint: --partial sends it to the others ("
+    )
     error.recipients = _recipients(12, 550)
-    translate_hint(error)
-    assert str(error.hint).endswith("9@x.example (550 r) and 2 more")
+    translate(error)
+    assert "12 of 12 recipients refused: 0@x.example" in str(error)
+    assert "9@x.example (550 r) and 2 more. See http" in str(error)
 
 
 def test_those_who_have_a_message_of_unknown_outcome_are_named() -> None:
     """It was sent in several transactions."""
     error = OutcomeUnknownError("x", hint="error.recipients says who has the message")
     error.recipients = _recipients(1, 250)
-    translate_hint(error)
+    translate(error)
     assert error.hint == "it was accepted for 0@x.example (250 r); find out who of the others has it"
     error.recipients = _recipients(1, 550)
-    translate_hint(error)
+    translate(error)
     assert str(error.hint).startswith("it was accepted for none so far;")
 
 
@@ -144,6 +148,36 @@ def test_an_interrupt_says_what_became_of_the_message(
 
     assert deliver(lambda: None, interrupted, Manner()) == code  # type: ignore[arg-type, return-value]
     assert capsys.readouterr().err.startswith(shown)
+
+
+@pytest.mark.parametrize("hint", [None, "do something " * 8])
+def test_at_a_terminal_an_error_has_lines(monkeypatch: pytest.MonkeyPatch, hint: str | None) -> None:
+    """Wrapped between words; the address of the page is whole."""
+    error = ConnectError("it failed", hint=hint)
+    error.host, error.port = "mail.example.org", 465
+
+    def fail() -> Envelope:
+        raise error
+
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with os.fdopen(theirs, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert deliver(fail, lambda: pytest.fail("it was opened"), Manner()) == ExitCode.UNAVAILABLE
+        stderr.flush()
+        written = ""
+        # The system passes on what was written a part at a time.
+        while not written.endswith(f"{error.url}\n"):
+            written += os.read(ours, 10_000).decode().replace("\r", "")
+    os.close(ours)
+    assert "\x1b[1;31mnot sent" in written
+    shown = re.sub(r"\x1b\[[\d;]*m", "", written).splitlines()
+    assert shown[0] == "securesmtp: not sent: mail.example.org:465: it failed"
+    assert shown[-1] == f"See {error.url}"
+    assert " ".join(" ".join(shown[1:-1]).split()) == ("" if hint is None else f"Hint: {hint.strip()}")
+    assert all(len(line) <= 60 for line in shown[:-1])
 
 
 def test_another_interrupt_is_left_to_the_caller() -> None:

@@ -83,6 +83,7 @@ def test_options_replace_the_envelope_of_a_message_that_exists(server: MailServe
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "there is no message. Hint: write one by options, or name a file"),
         ([*YOU, "--subject", "x", "--text", "-"], "--from is missing"),
         ([*ME, *YOU, "--text", "-"], "--subject is missing"),
         ([*ME, "--subject", "x", "--text", "-"], "there is no recipient. Hint: use --to"),
@@ -161,7 +162,7 @@ def test_partial_sends_to_the_others_and_says_so(server: MailServer, run: Run) -
     both = (*BRIEF, "--to", "refused@example.org", "--text", "-")
     done = run("send", *both)
     assert done.code == 67
-    assert "refused: refused@example.org (550 " in done.err
+    assert "1 of 2 recipients refused: refused@example.org (550 " in done.err
     assert "--partial sends it to the others" in done.err
     assert not server.messages
     done = run("send", *both, "--partial")
@@ -305,7 +306,8 @@ def test_the_help_teaches_by_examples(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.code == 0
     sections = re.findall(r"^ *(\w[\w ]+):$", done.out, re.MULTILINE)
-    assert {"Server", "Login", "Exit codes"} < set(sections)
+    own = {"Message", "Server", "Login"} if command == "send" else {"Options of sendmail"}
+    assert {"Exit codes", "Examples", *own} < set(sections)
     assert "Examples:\n    " in done.out
     assert f"securesmtp {command} " in done.out
     assert re.search(r"^    75 ", done.out, re.MULTILINE)

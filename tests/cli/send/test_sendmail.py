@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,14 @@ def test_recipients_of_the_header_are_added_to_those_of_the_arguments(server: Ma
     assert b"d@example.org" not in received.content
 
 
+def test_mutt_is_served(server: MailServer, run: Run) -> None:
+    """Its arguments with $use_envelope_from, $use_8bitmime and $dsn_notify."""
+    options = ("-oem", "-oi", "-f", "bounce@example.org", "-N", "failure", "-R", "hdrs", "-B8BITMIME", "--")
+    assert run("sendmail", *options, "a@example.org", "b@example.org", data=MESSAGE) == (0, "", "")
+    (received,) = server.messages
+    assert (received.mail_from, received.recipients) == ("bounce@example.org", ("a@example.org", "b@example.org"))
+
+
 def test_bcc_is_removed_without_t_too(server: MailServer, run: Run) -> None:
     """Mutt leaves it in with $write_bcc (PITFALLS L7)."""
     data = b"bcc: secret@example.org\nResent-Bcc: two@example.org\n" + MESSAGE
@@ -326,16 +335,41 @@ def test_raw_bytes_of_an_unknown_charset_stay_what_they_are(server: MailServer, 
     assert b"Subject: =?unknown-8bit?q?Gr=FC=DFe?=\r\n" in received.content
 
 
-def test_a_password_command_does_not_eat_the_message(
-    server: MailServer, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It gets no input (PITFALLS L9)."""
-    (_, password) = server.login or ("", "")
-    monkeypatch.delenv("SMTP_PASSWORD")
-    script = tmp_path / "ask"
-    script.write_text(f"#!/bin/sh\ncat >{tmp_path}/eaten\necho {password}\n")
-    script.chmod(0o700)
-    assert run("sendmail", "--password-command", str(script), "to@example.org", data=MESSAGE * 2000).code == 0
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--host", "evil.example"],
+        ["--url=smtps://evil.example"],
+        ["--password-command", "touch pwned"],
+        ["--password-file", "/etc/passwd"],
+        ["--password", "x"],
+        ["--ca-file", "/etc/passwd"],
+        ["-t", "--dry-run"],
+        ["-i", "--map", "root=evil@example.org"],
+        ["a@example.org", "--remove-field=Received"],
+        ["--domain", "example.org", "-f", "me@example.org", "--domain", "evil.example"],
+    ],
+    ids=" ".join,
+)
+def test_a_stranger_cannot_give_options(server: MailServer, run: Run, arguments: list[str]) -> None:
+    """Not the server, no program, no file; and our own options only before all others (PITFALLS L2)."""
+    done = run("sendmail", *arguments, "to@example.org", data=MESSAGE)
+    assert (done.code, done.out) == (64, "")
+    assert not server.messages
+
+
+def test_after_two_hyphens_all_are_recipients(server: MailServer, run: Run) -> None:
+    """Even those that look like our options."""
+    done = run("sendmail", "--domain", "example.org", "--", "--dry-run", "--map=x@example.org", data=MESSAGE)
+    assert done.code == 0
     (received,) = server.messages
-    assert received.content.count(b"Subject: hello") == 2000
-    assert (tmp_path / "eaten").read_bytes() == b""
+    assert received.recipients == ("--dry-run@example.org", "--map=x@example.org")
+
+
+def test_without_a_server_the_variables_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EX_CONFIG."""
+    for name in [name for name in os.environ if name.startswith("SMTP_")]:
+        monkeypatch.delenv(name)
+    done = run("sendmail", "to@example.org", data=MESSAGE)
+    assert done.code == 78
+    assert "Hint: set SMTP_HOST or SMTP_URL (" in done.err

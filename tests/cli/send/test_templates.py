@@ -43,7 +43,7 @@ def test_a_template_is_filled(text: str, jinja: bool, html: bool, filled: str) -
 WRONG = {
     "$5": ("Dear $name,\nit costs $5 only", False, "line 2: '$5 only' is not a placeholder"),
     "$ at the end": ("5 $", False, "'$' is not a placeholder"),
-    "no such column": ("\n\n$nmae", False, "line 3: there is no column 'nmae'"),
+    "no such column": ("\n\n$namex", False, "line 3: there is no column 'namex'"),
     "no such column in braces": ("${first name}", False, "there is no column 'first name'"),
     "a brace that is not closed": ("${name", False, "is not a placeholder"),
     "Jinja": ("a\n{% if %}", True, "line 2: "),
@@ -59,8 +59,8 @@ def test_what_is_wrong_is_found_before_any_row(text: str, jinja: bool, reason: s
 
 
 RAISES = {
-    "an undefined name": "{{ nmae }}",
-    "an undefined name in a condition": "{% if nmae %}x{% endif %}",
+    "an undefined name": "{{ namex }}",
+    "an undefined name in a condition": "{% if namex %}x{% endif %}",
     "division": "{{ 1 / 0 }}",
     "a wrong type": "{{ name + 1 }}",
     "a way out of the sandbox": "{{ name.__class__.__mro__ }}",

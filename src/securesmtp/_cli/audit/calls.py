@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+from securesmtp._cli.audit.arguments import Arguments, decorators
 from securesmtp._cli.audit.conditions import Conditions
-from securesmtp._cli.audit.expressions import Arguments, decorators
 from securesmtp._cli.audit.externals import Externals
 from securesmtp._cli.audit.families import Call
 from securesmtp._cli.audit.machine import MOST_DEPTH, Activation, Results, position
@@ -14,7 +15,6 @@ from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.values import (
     NONE,
     Class,
-    Const,
     Function,
     FunctionNode,
     Kind,
@@ -44,6 +44,7 @@ def parameters(node: FunctionNode) -> list[ast.arg]:
 class Calls(Conditions):
     """Calls functions."""
 
+    @abstractmethod
     def run_block(self, body: list[ast.stmt], paths: list[Path]) -> list[Path]:
         """Return the paths after several statements."""
         raise NotImplementedError
@@ -53,7 +54,7 @@ class Calls(Conditions):
         for before, callee in self.evaluate(node.func, path):
             for after, arguments in self._arguments(node, before):
                 if isinstance(callee, Function):
-                    self.calls[node] = callee.node
+                    self.calls.setdefault(node, set()).add(callee.node)
                 results += self.call(callee, arguments, after)
         return results
 
@@ -142,7 +143,7 @@ class Calls(Conditions):
         for after in reduce([after for after, _ in results], self.most_paths):
             value = after.get(activation.key, "return") or NONE
             if not keeps_frame:
-                del after.store[activation.key]
+                after.store.pop(activation.key, None)
             ends.append((after, value))
         return ends
 
@@ -232,7 +233,7 @@ class Calls(Conditions):
                 return results
         qual, receiver = self._resolve(callee, arguments)
         self.called.append((qual, receiver, arguments.node))
-        handler = self.handlers.get(qual)
+        handler = self.rules.handlers.get(qual)
         if handler is not None:
             result = handler(Call(qual, arguments, path, receiver, self))
             if isinstance(result, list):
@@ -244,7 +245,7 @@ class Calls(Conditions):
     def _resolve(self, callee: Unknown, arguments: Arguments) -> tuple[str, Value | None]:
         """Return the name under which rules know what is called, and its object."""
         qual, receiver = callee.qual, callee.receiver
-        if qual in self.handlers:
+        if qual in self.rules.handlers:
             return qual, receiver
         owner, _, name = qual.rpartition(".")
         first = arguments.positional[0] if arguments.positional else None
@@ -255,8 +256,8 @@ class Calls(Conditions):
             return owner.removesuffix("()"), receiver
         instance = owner.endswith("()")
         cls = owner.removesuffix("()")
-        base = self.bases.get(cls, cls)
-        if not instance and isinstance(first, Object) and f"{base}().{name}" in self.handlers:
+        base = self.rules.bases.get(cls, cls)
+        if not instance and isinstance(first, Object) and f"{base}().{name}" in self.rules.handlers:
             # `smtplib.SMTP.login(self, …)`
             return f"{base}().{name}", arguments.positional.pop(0)
         return (f"{base}().{name}" if instance else qual), receiver
@@ -265,8 +266,3 @@ class Calls(Conditions):
 def is_record(cls: Class) -> bool:
     """Whether a class makes its `__init__` from its annotations."""
     return bool(decorators(cls.node) & _RECORDS) or cls.external_base.endswith(_RECORD_BASES)
-
-
-def given(value: Value | None) -> bool:
-    """Whether an argument was given and is not None."""
-    return value is not None and not (isinstance(value, Const) and value.value is None)

@@ -48,7 +48,17 @@ def _names(value: Value, path: Path) -> set[str]:
             return set()
 
 
-def caught(names: set[str], snapshot: Snapshot, snapshots: list[Snapshot]) -> list[Path]:
+def starts_of(snapshots: list[Snapshot]) -> list[tuple[Object, ast.expr]]:
+    """Return the clients that begin TLS in a `try`, with the calls."""
+    return [
+        (receiver, node)
+        for snapshot in snapshots
+        for qual, receiver, node in snapshot.cause
+        if isinstance(receiver, Object) and qual.endswith(".starttls")
+    ]
+
+
+def caught(names: set[str], snapshot: Snapshot, starts: list[tuple[Object, ast.expr]]) -> list[Path]:
     """Return the path on which a handler of *names* begins, if it catches what a statement of its `try` may raise."""
     called = {qual.rpartition(".")[2] for qual, _, _ in snapshot.cause}
     if names <= _LOGIN_ONLY and not called & {"login", "auth"}:
@@ -56,12 +66,10 @@ def caught(names: set[str], snapshot: Snapshot, snapshots: list[Snapshot]) -> li
     if names <= _SEND_ONLY and not called & {"sendmail", "send_message"}:
         return []
     path = snapshot.path.copy()
-    for qual, receiver, node in [cause for each in snapshots for cause in each.cause]:
-        if isinstance(receiver, Object) and qual.endswith(".starttls"):
-            is_own = any(node is each for _, _, each in snapshot.cause)
-            if names & _NOT_STARTED and path.get(receiver.key, "%tls") == Const("plain"):
-                path.put(receiver.key, "%failed", Const("failed", node))
-            elif is_own:
-                # The handshake failed, or the connection is lost: nothing more can be sent on it.
-                path.put(receiver.key, "%tls", Const("lost"))
+    for receiver, node in starts:
+        if names & _NOT_STARTED and path.get(receiver.key, "%tls") == Const("plain"):
+            path.put(receiver.key, "%failed", Const("failed", node))
+        elif any(node is each for _, _, each in snapshot.cause):
+            # The handshake failed, or the connection is lost: nothing more can be sent on it.
+            path.put(receiver.key, "%tls", Const("lost"))
     return [path]

@@ -6,7 +6,8 @@ import ast
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
-from securesmtp._cli.audit.expressions import Expressions, kind_of, text_of
+from securesmtp._cli.audit.arguments import kind_of, text_of
+from securesmtp._cli.audit.expressions import Expressions
 from securesmtp._cli.audit.machine import fact_of
 from securesmtp._cli.audit.paths import Fact, Path, decided
 from securesmtp._cli.audit.values import Const, Kind, Object, Unknown, Value
@@ -167,6 +168,4 @@ class Conditions(Expressions):
         if isinstance(one, Unknown) or isinstance(other, Unknown):
             is_module = isinstance(one, Unknown) and one.qual in {"smtplib", "ssl"}
             return False if is_module and isinstance(other, Const) else None
-        if isinstance(one, Const) and isinstance(other, Const):
-            return None
         return one == other

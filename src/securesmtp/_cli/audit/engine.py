@@ -12,14 +12,16 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from securesmtp._cli.audit.expressions import decorators
+from securesmtp._cli.audit.arguments import decorators
+from securesmtp._cli.audit.definitions import entry_frame
 from securesmtp._cli.audit.judge import Notes
-from securesmtp._cli.audit.machine import MODULE, Activation
+from securesmtp._cli.audit.machine import MODULE, Activation, Known
 from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.registry import FAMILIES
+from securesmtp._cli.audit.relevance import relevant
 from securesmtp._cli.audit.source import NotCheckedError, parse
-from securesmtp._cli.audit.statements import Statements, entry_frame
-from securesmtp._cli.audit.values import NONE, Class, Const, Function, Object
+from securesmtp._cli.audit.statements import Statements
+from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object, Value
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.families import Family
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # With how many states of the module, or of an instance, each function is called.
 _MOST_STATES = 4
+_MOST_INSTANCES = 8
 
 
 def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
@@ -37,34 +40,49 @@ def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
 
 def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES, *, flags: int = 0) -> list[Finding]:
     """
-    Return the findings in one file, in its order.
+    Return the findings in one file, in its order. A file without a word of the rules is not even parsed.
 
     Raises:
         NotCheckedError: It cannot be parsed.
     """
-    tree = parse(data, path, flags)
-    notes = Notes(path)
     if not is_relevant(data, families):
         return []
+    tree = parse(data, path, flags)
+    notes = Notes(path)
     try:
-        _Program(families, notes).check(tree)
+        program = _Program(_known(families), notes)
+        program.families = families
+        program.check(tree)
     except RecursionError:
         raise NotCheckedError("too deeply nested to check") from None
     return notes.findings()
 
 
+def _known(families: tuple[Family, ...]) -> Known:
+    return Known(
+        {name: handler for family in families for name, handler in family.handlers().items()},
+        {name: base for family in families for name, base in family.bases.items()},
+        {name: names for family in families for name, names in family.exports.items()},
+        frozenset(name for family in families for name in family.annotated),
+    )
+
+
 class _Program(Statements):
     """One file."""
 
+    families: tuple[Family, ...] = ()
+
     def check(self, tree: ast.Module) -> None:
         """Run everything in it."""
+        self._relevant = relevant(tree, self.families)
         first = ends = self._run_main(tree)
+        self._ran_in_main = frozenset(self.ran)
         notes = self.notes
         left: list[Path] = []
         # Clients that one function makes and another one secures.
-        self._secured: set[str] = set()
+        self._secured: dict[str, set[ast.AST]] = {}
         for _ in range(2):
-            self.notes = Notes(notes.path)
+            self.notes = Notes(notes.path, is_discarded=True)
             left = self._run_all(ends)
             variants = _variants(ends, left)
             if not variants:
@@ -87,14 +105,21 @@ class _Program(Statements):
 
     def _run_all(self, ends: list[Path]) -> list[Path]:
         left: list[Path] = []
+        self.ran = set(self._ran_in_main)
         for value in list(ends[0].fields(MODULE).values()):
-            if isinstance(value, Class):
+            if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
-        for node, (path, function) in list(self.made.items()):
-            is_inner = len(function.frames) > 1
-            is_own = is_inner or (isinstance(node, ast.FunctionDef) and node.name.startswith("_"))
-            if function.owner is None and not (is_own and node in self.ran):
-                left += self._enter(function, [path] if is_inner else ends)
+        # Private and inner functions come last: they are called by themselves only if nothing else calls them.
+        for node in sorted(self.made, key=_is_private):
+            path, function = self.made[node]
+            if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
+                continue
+            if function.owner is not None:
+                # A method of a class that is made in a function or in a class.
+                base = function.owner.external_base
+                instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
+                function = Function(node, function.frames, function.owner, instance)
+            left += self._enter(function, [path] if node.col_offset else ends)
         return left
 
     def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
@@ -108,11 +133,11 @@ class _Program(Statements):
             for path in made:
                 _complete(path, end, instance.key)
             paths += made
-        paths = reduce(paths, _MOST_STATES)[:_MOST_STATES]
+        paths = reduce(paths, _MOST_INSTANCES)[:_MOST_INSTANCES]
         left = list(paths)
         for each in cls.lineage():
             for name, value in ends[0].fields(each.key).items():
-                if isinstance(value, Function) and name != "__init__":
+                if isinstance(value, Function) and name != "__init__" and value.node in self._relevant:
                     kinds = decorators(value.node)
                     receiver = None if "staticmethod" in kinds else cls if "classmethod" in kinds else instance
                     left += self._enter(Function(value.node, value.frames, value.owner, receiver), paths)
@@ -121,24 +146,35 @@ class _Program(Statements):
     def _enter(self, function: Function, paths: list[Path]) -> list[Path]:
         """Call a function as anybody may call it, on several paths, and return the paths on which it ends."""
         key = f"entry/{function.node.lineno}.{function.node.col_offset}"
+        self.started = self.steps
         self.ran.add(function.node)
         self.active = [function.node]
         ends: list[Path] = []
         for begun in paths:
+            begun.settle()
             path = begun.copy()
-            for client in self._secured & path.store.keys():
-                path.put(client, "%tls", Const("unknown"))
+            for client in self._secured.keys() & path.places():
+                if function.node not in self._secured[client]:
+                    path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
+            self.fresh = set()
             self.activation = Activation(key, function.frames, function.node, function.owner, function.receiver)
             path.store[key] = entry_frame(self, function, path)
             ends += [after for after, _ in self._body(function.node, path)]
             for qual, receiver, _ in self.called[start:]:
-                if qual.endswith(".starttls") and isinstance(receiver, Object) and receiver.key in begun.store:
-                    self._secured.add(receiver.key)
+                if not (qual.endswith(".starttls") and isinstance(receiver, Object)):
+                    continue
+                if receiver.key in begun.base and receiver.key not in self.fresh:
+                    self._secured.setdefault(receiver.key, set()).add(function.node)
         self.active = []
         self.activation = Activation(MODULE)
         self.notes.close()
         return ends
+
+
+def _is_private(node: FunctionNode) -> bool:
+    # What is indented is a method or an inner function.
+    return node.col_offset > 0 or (not isinstance(node, ast.Lambda) and node.name.startswith("_"))
 
 
 def _is_shared(key: str) -> bool:
@@ -149,9 +185,9 @@ def _clients(path: Path) -> dict[tuple[str, str], Object]:
     """Return the clients that several functions can reach."""
     return {
         (key, name): value
-        for key, fields in path.store.items()
+        for key in path.places()
         if _is_shared(key)
-        for name, value in fields.items()
+        for name, value in path.fields(key).items()
         if isinstance(value, Object) and path.get(value.key, "%tls") is not None
     }
 
@@ -168,16 +204,29 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
             variant.put(key, name, client)
             variant.store[client.key] = path.fields(client.key)
         variant.facts = dict(path.facts)
+        variant.is_cut = path.is_cut
         state = tuple(
             sorted((*place, client.key, str(path.get(client.key, "%tls"))) for place, client in clients.items())
         )
         variants.setdefault(state, variant)
     found = list(variants.values())
+    _note_mixed(found)
     for variant in found:
         for path in left:
-            for key in [key for key in path.store if _is_shared(key)]:
+            for key in [key for key in path.places() if _is_shared(key)]:
                 _complete(variant, path, key)
     return found[:_MOST_STATES]
+
+
+def _note_mixed(variants: list[Path]) -> None:
+    """Note on clients that they are secured on some paths only, whatever is left of these paths."""
+    states: dict[str, set[Value | None]] = {}
+    for variant in variants:
+        for client in _clients(variant).values():
+            states.setdefault(client.key, set()).add(variant.get(client.key, "%tls"))
+    for variant in variants:
+        for key in [key for key, seen in states.items() if len(seen) > 1 and key in variant.places()]:
+            variant.put(key, "%mixed", Const(value=True))
 
 
 def _complete(path: Path, other: Path, key: str) -> None:
@@ -187,5 +236,5 @@ def _complete(path: Path, other: Path, key: str) -> None:
         is_better = known == NONE and value != NONE
         if known is None or is_better:
             path.put(key, name, value)
-            if isinstance(value, Object) and value.key not in path.store:
+            if isinstance(value, Object) and value.key not in path.places():
                 path.store[value.key] = other.fields(value.key)

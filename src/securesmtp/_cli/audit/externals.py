@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit.expressions import Arguments, key_of, kind_of, text_of
+from securesmtp._cli.audit.arguments import Arguments, key_of, kind_of, text_of
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, Kind, Object, Partial, Super, Unknown, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from securesmtp._cli.audit.calls import Calls
+    from securesmtp._cli.audit.expressions import Expressions
     from securesmtp._cli.audit.machine import Results
     from securesmtp._cli.audit.paths import Path
 
@@ -48,16 +47,19 @@ _SAME: Final[dict[str, Callable[[str], object]]] = {
 }
 _EXITS = {"sys.exit", "os._exit", "builtins.exit", "builtins.quit", "os.abort"}
 _IMPORTS = {"importlib.import_module", "builtins.__import__"}
-_FIRST = {"contextlib.closing", "copy.copy", "copy.deepcopy", "typing.cast", "builtins.iter", "asyncio.to_thread"}
+# They call their argument in another thread or task: the position of the function, and of its arguments if they follow.
+_LATER: Final = {"submit": 0, "run_in_executor": 1, "to_thread": 0, "Thread": -1, "Timer": 1, "run_sync": 0}
+_NAMESPACES = {"types.SimpleNamespace", "argparse.Namespace"}
+_FIRST = {"contextlib.closing", "copy.copy", "copy.deepcopy", "typing.cast", "builtins.iter"}
 
 
 class Externals:
     """What calls outside the file return."""
 
-    def __init__(self, machine: Calls) -> None:
+    def __init__(self, machine: Expressions) -> None:
         self.machine = machine
 
-    def special(  # noqa: PLR0911 -- one for each kind of function
+    def special(  # noqa: C901, PLR0911 -- one for each kind of function
         self, callee: Unknown
     ) -> Callable[[Unknown, Arguments, Path], Results | None] | None:
         """Return what computes a call of Python's own; None if it is no such call."""
@@ -71,6 +73,10 @@ class Externals:
             return self._first
         if qual in {"functools.partial", "functools.partialmethod"}:
             return self._partial
+        if name in _LATER:
+            return self._later
+        if qual in _NAMESPACES:
+            return self._namespace
         if qual.startswith("builtins."):
             by_name: dict[str, Callable[[Unknown, Arguments, Path], Results | None]] = {
                 "super": self._super,
@@ -104,10 +110,28 @@ class Externals:
     def _first(self, callee: Unknown, arguments: Arguments, path: Path) -> Results | None:
         if not arguments.positional:
             return None
-        if callee.qual == "asyncio.to_thread":
-            rest = Arguments(arguments.node, arguments.positional[1:], arguments.keywords, has_more=arguments.has_more)
-            return self.machine.call(arguments.positional[0], rest, path)
         return [(path, arguments.positional[-1 if callee.qual == "typing.cast" else 0])]
+
+    def _later(self, callee: Unknown, arguments: Arguments, path: Path) -> Results | None:
+        name = (callee.qual or callee.symbol).rpartition(".")[2]
+        position = _LATER[name]
+        target = arguments.keywords.get("target") or arguments.get(position, "function")
+        if not isinstance(target, Function | Partial):
+            return None
+        positional = arguments.positional[position + 1 :] if position >= 0 else []
+        keywords = {key: value for key, value in arguments.keywords.items() if key not in {"target", "args", "kwargs"}}
+        if name in {"Thread", "Timer"}:
+            given, keywords = arguments.get(position + 1 if position >= 0 else -1, "args"), {}
+            positional = []
+            if isinstance(given, Object):
+                positional = [value for key, value in path.fields(given.key).items() if key != "length"]
+        rest = Arguments(arguments.node, positional, keywords, has_more=arguments.has_more)
+        return self.machine.call(target, rest, path)
+
+    def _namespace(self, _callee: Unknown, arguments: Arguments, path: Path) -> Results:
+        made = Object(self.machine.site(arguments.node), node=arguments.node)
+        path.store[made.key] = dict(arguments.keywords)
+        return [(path, made)]
 
     def _partial(self, _callee: Unknown, arguments: Arguments, path: Path) -> Results | None:
         if not arguments.positional:
@@ -239,8 +263,3 @@ class Externals:
             return Const(change(text), value.node if isinstance(value, Const) else None)
         except ValueError:
             return None
-
-
-def is_call_of(node: ast.AST, *names: str) -> bool:
-    """Whether a node is a call of a method of one of these names."""
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names

@@ -11,12 +11,11 @@ if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Mapping
 
-    from securesmtp._cli.audit.expressions import Arguments
+    from securesmtp._cli.audit.arguments import Arguments
     from securesmtp._cli.audit.findings import Rule
     from securesmtp._cli.audit.judge import Notes
     from securesmtp._cli.audit.machine import Machine, Results
     from securesmtp._cli.audit.paths import Path
-    from securesmtp._cli.audit.statements import Statements
 
 
 @dataclass(slots=True)
@@ -78,9 +77,11 @@ class Call:
     def make(self, qual: str) -> Object:
         """Return the object that a constructor makes: the instance of a subclass, or a new one."""
         if isinstance(self.receiver, Object) and self.receiver.owner is not None:
+            self.machine.fresh.add(self.receiver.key)
             return self.receiver
         made = Object(self.machine.site(self.node), qual, node=self.node)
         self.path.store[made.key] = {}
+        self.machine.fresh.add(made.key)
         return made
 
 
@@ -114,5 +115,5 @@ class Family(Protocol):
         A handler returns what the call returns, on one path or on several; None if that is not known.
         """
 
-    def finish(self, tree: ast.Module, machine: Statements, path: Path) -> None:
+    def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:
         """Look at the whole module once, after its functions were run; *path* is its end."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from securesmtp._cli.audit.paths import Fact, Key, Path
 
 
+# Paths through one call that are compared.
+_MOST_OBSERVATIONS = 24
+
+
 @dataclass(frozen=True, slots=True)
 class Alternatives:
     """
@@ -66,12 +70,13 @@ class Observation:
 class Notes:
     """The findings of one file, and what was observed in the function that is being run."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_discarded: bool = False) -> None:
         self.path = path
         self._found: dict[tuple[str, int, int], Finding] = {}
         # Findings of which one for each fault is kept: the most certain, then the first.
         self._faults: dict[object, Finding] = {}
-        self._observations: list[Observation] = []
+        self._observations: dict[tuple[str, ast.AST, bool], list[Observation]] = {}
+        self._is_discarded = is_discarded
         # Calls that send, for the rules on retries; clients without a time limit.
         self.sends: set[ast.AST] = set()
         self.limitless: list[ast.AST] = []
@@ -94,18 +99,29 @@ class Notes:
 
     def observe(self, path: Path, observation: Observation) -> None:
         """Note what a call does on one path."""
-        self._observations += [replace(observation, facts=each) for each in path.histories()]
+        if self._is_discarded:
+            return
+        kept = self._observations.setdefault((observation.topic, observation.sink, observation.is_bad), [])
+        for each in path.histories():
+            seen = replace(observation, facts=each)
+            if len(kept) < _MOST_OBSERVATIONS and seen not in kept:
+                kept.append(seen)
 
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""
-        observations, self._observations = self._observations, []
-        good = [each for each in observations if not each.is_bad]
-        for each in observations:
-            if each.is_bad:
-                alike = [other for other in good if other.topic == each.topic]
-                same = [other for other in alike if other.sink is each.sink]
-                family = alike if each.alternatives is not None else []
-                self._judge(each, same, family)
+        observations, self._observations = self._observations, {}
+        for (topic, sink, is_bad), seen in observations.items():
+            if not is_bad:
+                continue
+            same = observations.get((topic, sink, False), [])
+            alike = [
+                each
+                for (other, _, is_other_bad), others in observations.items()
+                if other == topic and not is_other_bad
+                for each in others
+            ]
+            for each in seen:
+                self._judge(each, same, alike if each.alternatives is not None else [])
 
     def _judge(self, bad: Observation, same: list[Observation], family: list[Observation]) -> None:
         deciding = _deciding(bad, same or family)
@@ -151,6 +167,11 @@ def _rank(finding: Finding) -> tuple[int, str, int, int]:
     return (-finding.level, finding.rule, finding.line, finding.column)
 
 
+def _distance(facts: list[Fact]) -> tuple[int, bool]:
+    # Of two good paths that are as near, the one that the server decides is the greater danger.
+    return len(facts), all(fact.kind is not Kind.SERVER for fact in facts)
+
+
 def _deciding(bad: Observation, good: Iterable[Observation]) -> list[Fact]:
     """Return the conditions that tell a bad path from the good path that is most like it."""
     nearest: list[Fact] = []
@@ -158,6 +179,6 @@ def _deciding(bad: Observation, good: Iterable[Observation]) -> list[Fact]:
         different = [
             fact for key, fact in bad.facts.items() if key in other.facts and other.facts[key].holds is not fact.holds
         ]
-        if different and (not nearest or len(different) < len(nearest)):
+        if different and (not nearest or _distance(different) < _distance(nearest)):
             nearest = different
     return nearest

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import builtins
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from securesmtp._cli.audit.paths import MOST_PATHS, Fact, Key, Path
-from securesmtp._cli.audit.values import Class, Const, Function, FunctionNode, Kind, Object, Partial, Unknown, Value
+from securesmtp._cli.audit.values import Class, Const, Function, FunctionNode, Kind, Object, Unknown, Value
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Mapping
 
-    from securesmtp._cli.audit.families import Call, Family
     from securesmtp._cli.audit.judge import Notes
 
 Results = list[tuple[Path, Value]]
@@ -21,8 +21,10 @@ Results = list[tuple[Path, Value]]
 MODULE: Final = "module"
 # Attributes that code set on other modules, such as `ssl.create_default_context = …`.
 PATCHES: Final = "patches"
-# Beyond the first, calls are no longer followed and branches merge at once; each takes about a second.
-MOST_STEPS: Final = 120_000
+# For one function: beyond them calls are no longer followed, and most branches merge at once.
+MOST_STEPS: Final = 4_000
+# For one file: beyond them it is not checked.
+MOST_STEPS_OF_A_FILE: Final = 2_000_000
 MOST_DEPTH: Final = 6
 
 
@@ -70,50 +72,69 @@ class Activation:
     catchers: list[list[Snapshot]] = field(default_factory=list)
 
 
-class Machine:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    What the rules know about other modules.
+
+    Attributes:
+        handlers: What is to be done at calls, by qualified name; see `families.Family`.
+        bases: External classes whose methods are looked up in another.
+        exports: What `from module import *` binds.
+        annotated: Classes that an annotation of a parameter may name.
+    """
+
+    handlers: Mapping[str, Callable[[Any], Results | Value | None]]
+    bases: Mapping[str, str]
+    exports: Mapping[str, tuple[str, ...]]
+    annotated: frozenset[str]
+
+
+class Machine(ABC):
     """The state of the interpreter of one file."""
 
-    def __init__(self, families: tuple[Family, ...], notes: Notes) -> None:
-        self.families = families
+    def __init__(self, known: Known, notes: Notes) -> None:
+        self.rules = known
         self.notes = notes
-        self.handlers: Mapping[str, Callable[[Call], Results | Value | None]] = {
-            name: handler for family in families for name, handler in family.handlers().items()
-        }
         self.activation = Activation(MODULE)
         self.active: list[FunctionNode] = []
         self.steps = 0
+        # The steps before the function that is run.
+        self.started = 0
         # Options of a command line by the attribute that holds them, with their defaults.
         self.options: dict[str, Value] = {}
         # Each function that was made, with a path on which it was; and those that were run.
         self.made: dict[FunctionNode, tuple[Path, Function]] = {}
         self.ran: set[FunctionNode] = set()
-        # Which functions of the file a function calls, and at which calls.
-        self.calls: dict[ast.Call, FunctionNode] = {}
+        # Which functions of the file each call calls.
+        self.calls: dict[ast.Call, set[FunctionNode]] = {}
         self.exits: list[Path] = []
+        # What rules made in the function that is run.
+        self.fresh: set[str] = set()
         # Calls of things outside the file, in their order: the name, the object, the call.
         self.called: list[tuple[str, Value | None, ast.expr]] = []
-        # Classes that an annotation of a parameter may name.
-        self.annotated = frozenset(name for family in families for name in family.annotated)
-        self.bases = {name: base for family in families for name, base in family.bases.items()}
 
     @property
     def is_tired(self) -> bool:
-        """Whether the file takes too long to follow each path."""
-        return self.steps > MOST_STEPS
+        """Whether this function takes too long to follow each path."""
+        return self.steps - self.started > MOST_STEPS
 
     @property
     def most_paths(self) -> int:
         """How many paths are followed."""
         return 2 if self.is_tired else MOST_PATHS
 
+    @abstractmethod
     def evaluate(self, node: ast.expr, path: Path) -> Results:
         """Return the paths after an expression, each with its value."""
         raise NotImplementedError
 
+    @abstractmethod
     def test_value(self, value: Value, node: ast.expr, path: Path) -> list[tuple[Path, bool]]:
         """Return the paths on which a value is true and is false."""
         raise NotImplementedError
 
+    @abstractmethod
     def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
         """Set an attribute; where that is done is noted beside it."""
         raise NotImplementedError
@@ -177,5 +198,5 @@ def fact_of(value: Value, node: ast.AST, words: str) -> tuple[Key, Fact]:
             return (symbol, "truth", None), Fact(True, kind, met, node, words)  # noqa: FBT003 -- replaced
         case Object(key=key):
             return (key, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003
-        case Const() | Function() | Class() | Partial() | _:
-            return (words, "truth", None), Fact(True, Kind.OTHER, None, node, words)  # noqa: FBT003
+        case _:  # never
+            raise TypeError(value)

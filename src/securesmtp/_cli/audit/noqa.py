@@ -24,6 +24,8 @@ _OURS: Final = re.compile(r"\bsecuresmtp\s*:\s*ignore(?:\[(?P<codes>[^\]]*)\])?"
 # gosec's comment; without a code it silences every rule of gosec.
 _NOSEC: Final = re.compile(r"#\s*nosec\b(?P<codes>(?:[\s,]+G[0-9]+)*)")
 _PREFIX: Final = "SMT"
+# Reading the comments of each file takes longer than compiling it.
+_MAY_SILENCE: Final = re.compile(rb"noqa[^\r\n]*smt|securesmtp[ \t]*:", re.IGNORECASE)
 
 
 class Comment(NamedTuple):
@@ -41,8 +43,8 @@ class Silenced(NamedTuple):
 
 
 def python_comments(source: bytes) -> Iterator[Comment]:
-    """Return the comments of a Python file, which is known to compile."""
-    if b"noqa" in source.lower() or b"securesmtp" in source.lower():
+    """Return the comments of a Python file that compiles; none if no comment is for us."""
+    if _MAY_SILENCE.search(source):
         for token in tokenize.tokenize(io.BytesIO(source).readline):
             if token.type == tokenize.COMMENT:
                 yield Comment(token.start[0], token.string)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from securesmtp._cli.audit.findings import Finding
 
 # `%time smtp.login(user, password)`, with options before the code.
-_CODE_BEHIND: Final = re.compile(r"(?P<indent>\s*)(?P<magic>%(?:time|timeit|prun|memit|mprun|lprun)\b(?:\s+-\S+)*\s*)")
+_CODE_BEHIND: Final = re.compile(
+    r"(?P<indent>\s*)(?P<magic>%(?:time|timeit|prun|memit|mprun|lprun)\b(?:\s+-\S+(?:\s+\d+)?)*\s*)"
+)
 _LINE_MAGIC: Final = re.compile(r"(?P<indent>\s*)(?:%[A-Za-z_]|!|\?|[\w.]+\s*\?{1,2}\s*$|[\w., ]+=\s*[%!])")
 # Cells whose rest is Python.
 _PYTHON_CELL: Final = re.compile(

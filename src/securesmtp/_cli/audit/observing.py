@@ -46,30 +46,32 @@ class Subject:
     def observe(self, rule: Rule, path: Path, message: str, *, is_bad: bool, where: ast.AST | None = None) -> None:
         """Note whether the call breaks a rule on a path."""
         self.call.notes.observe(
+            path,
             Observation(
-                sink=sink_of(self.call, rule),
+                sink=self.call.node,
+                topic=f"CWE-{rule.cwe}",
                 rule=rule,
                 is_bad=is_bad and not self.is_loopback,
                 where=where or self.call.node,
                 message=message,
-                facts=dict(path.facts),
                 most=self.most,
-            )
+            ),
         )
 
     def observe_context(self, rule: Rule, context: Value | None, path: Path, message: str) -> None:
         """Note whether a context is missing, or does not verify."""
         for after, verdict in verdict_on(context, self.call.machine, path):
             self.call.notes.observe(
+                after,
                 Observation(
-                    sink=sink_of(self.call, rule),
+                    sink=self.call.node,
+                    topic=f"CWE-{rule.cwe}",
                     rule=verdict.rule or rule,
                     is_bad=(verdict.is_missing or verdict.rule is not None) and not self.is_loopback,
                     where=verdict.where or self.call.node,
                     message=verdict.message or message,
-                    facts=dict(after.facts),
                     most=Level.WARNING if verdict.is_default else self.most,
-                )
+                ),
             )
 
     def split(self, value: Value | None, path: Path, *, default: bool) -> list[tuple[Path, bool]]:
@@ -77,14 +79,6 @@ class Subject:
         if value is None:
             return [(path, default)]
         return self.call.machine.test_value(value, self.call.node, path)
-
-
-def sink_of(call: Call, rule: Rule) -> ast.AST:
-    """Return a node of the call for each kind of weakness, so that one is not compared with the other."""
-    return call.node if rule.cwe == PLAINTEXT_CWE else getattr(call.node, "func", call.node)
-
-
-PLAINTEXT_CWE = 319
 
 
 def is_given(value: Value | None) -> bool:

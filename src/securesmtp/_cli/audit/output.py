@@ -81,10 +81,14 @@ def _show_finding(console: Console, located: Located, rule: Rule) -> None:
         f"  {rule.id}  ",
         (escape(finding.message)),
     )
-    # In a pipe each finding is one line, for grep.
-    console.print(head, soft_wrap=not console.is_terminal)
     code = Text(f"      {escape(located.code)}", style="dim")
-    console.print(code, soft_wrap=not console.is_terminal, no_wrap=True, overflow="ellipsis")
+    if console.is_terminal:
+        console.print(head)
+        console.print(code, no_wrap=True, overflow="ellipsis")
+    else:
+        # In a pipe each is one line, for grep.
+        console.print(head, soft_wrap=True)
+        console.print(code, soft_wrap=True)
 
 
 def _sum(report: Report) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,11 @@ if TYPE_CHECKING:
     import ast
 
 # More paths than these are merged, so that a function with many branches takes no time that doubles with each.
-MOST_PATHS = 16
+MOST_PATHS = 8
 _MOST_HISTORIES = 8
+# Attributes that rules ask about.
+_TELLING = re.compile(r"(?i)tls|ssl|secure|security|encrypt|verify|context")
+_NOTED = {"debuglevel", "verify_mode", "check_hostname", "sock"}
 
 Key = tuple[str, str, object]
 
@@ -41,14 +45,27 @@ class Fact:
 class Path:
     """One path: fields by frame or object, and the conditions that were met. The inner dictionaries never change."""
 
+    # What changed since the path was settled last; `base` never changes, so that copies share it.
     store: dict[str, dict[str, Value]] = field(default_factory=dict)
     facts: dict[Key, Fact] = field(default_factory=dict)
     # The conditions of each path that was merged into this one.
     merged: tuple[dict[Key, Fact], ...] = ()
+    base: dict[str, dict[str, Value]] = field(default_factory=dict)
+    # Whether paths beside it were left out, so that nothing can be said about all of them.
+    is_cut: bool = False
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
-        return Path(self.store.copy(), self.facts.copy(), self.merged)
+        return Path(self.store.copy(), self.facts.copy(), self.merged, self.base, self.is_cut)
+
+    def settle(self) -> None:
+        """Make copies of this path cheap."""
+        if self.store:
+            self.base, self.store = {**self.base, **self.store}, {}
+
+    def places(self) -> set[str]:
+        """Return the keys of all frames and objects."""
+        return self.store.keys() | self.base.keys()
 
     def histories(self) -> list[dict[Key, Fact]]:
         """Return the conditions that were met, for each of the paths that are one here."""
@@ -56,16 +73,16 @@ class Path:
 
     def get(self, key: str, name: str) -> Value | None:
         """Return a field; None if it has no value."""
-        fields = self.store.get(key)
-        return None if fields is None else fields.get(name)
+        return self.fields(key).get(name)
 
     def put(self, key: str, name: str, value: Value) -> None:
         """Set a field."""
-        self.store[key] = {**self.store.get(key, {}), name: value}
+        self.store[key] = {**self.fields(key), name: value}
 
     def fields(self, key: str) -> dict[str, Value]:
         """Return all fields of a frame or an object."""
-        return self.store.get(key, {})
+        fields = self.store.get(key)
+        return self.base.get(key, {}) if fields is None else fields
 
     # ------------------------------------------------------------------------------------------------ conditions
 
@@ -74,13 +91,7 @@ class Path:
         fact = self.facts.get(key)
         if fact is not None:
             return fact.holds
-        symbol, operation, operand = key
-        for (other, was, against), each in self.facts.items():
-            if other == symbol and each.holds and was == "==":
-                if operation == "==":
-                    return bool(against == operand)
-                if operation == "truth":
-                    return bool(against)
+        symbol, operation, _ = key
         if operation == "is None":
             return False if self.knows(symbol, "truth", holds=True) else None
         if operation == "truth":
@@ -126,13 +137,21 @@ def _is_dull(value: Value | None) -> bool:
     return isinstance(value, Unknown) and value.kind is Kind.OTHER and not value.qual and value.receiver is None
 
 
-def _difference(one: Path, other: Path) -> list[tuple[str, str]]:
+def _difference(one: Path, other: Path, *, is_dull: bool) -> list[tuple[str, str]] | None:
+    """Return the fields that differ; with *is_dull*, None if a rule may ask about one of them."""
     different: list[tuple[str, str]] = []
-    for key in one.store.keys() | other.store.keys():
-        left, right = one.store.get(key, {}), other.store.get(key, {})
+    is_alike = one.base is other.base
+    for key in one.store.keys() | other.store.keys() if is_alike else one.places() | other.places():
+        left, right = one.fields(key), other.fields(key)
         if left is right or left == right:
             continue
-        different += [(key, name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)]
+        for name in left.keys() | right.keys():
+            mine, others = left.get(name), right.get(name)
+            if mine is others or mine == others:
+                continue
+            if is_dull and not (_is_dull(mine) and _is_dull(others)):
+                return None
+            different.append((key, name))
     return different
 
 
@@ -164,13 +183,26 @@ def _merge(one: Path, other: Path, different: list[tuple[str, str]]) -> None:
     one.facts = {key: value for key, value in one.facts.items() if other.facts.get(key) == value}
 
 
+def _tells(key: str, name: str, value: Value) -> bool:
+    """Whether a rule may ask about a field, so that paths on which it differs are kept apart as long as possible."""
+    match value:
+        case Object(qual=qual):
+            return bool(qual)
+        case Unknown(qual=qual) if qual and key.startswith("instance/"):
+            # Such as `self.client_class = smtplib.SMTP_SSL`.
+            return True
+        case Const():
+            return name[0:1] == "%" or name in _NOTED or _TELLING.search(name) is not None
+        case _:
+            return name[0:1] == "%" or name in _NOTED
+
+
 def _state(path: Path) -> list[tuple[str, str, Value]]:
-    # What rules note on objects, under names that begin with a percent sign.
     noted = [
         (key, name, value)
         for key, fields in path.store.items()
         for name, value in fields.items()
-        if name[0:1] == "%" or (isinstance(value, Object) and value.qual)
+        if _tells(key, name, value)
     ]
     return sorted(noted, key=lambda each: each[:2])
 
@@ -182,8 +214,8 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
     kept: list[Path] = []
     for path in paths:
         for other in kept:
-            different = _difference(other, path)
-            if all(_is_dull(other.get(*place)) and _is_dull(path.get(*place)) for place in different):
+            different = _difference(other, path, is_dull=True)
+            if different is not None:
                 _merge(other, path, different)
                 break
         else:
@@ -195,8 +227,10 @@ def reduce(paths: list[Path], most: int = MOST_PATHS) -> list[Path]:
         state = _state(path)
         for noted, other in by_state:
             if noted == state:
-                _merge(other, path, _difference(other, path))
+                _merge(other, path, _difference(other, path, is_dull=False) or [])
                 break
         else:
             by_state.append((state, path))
+    for _, path in by_state[:most]:
+        path.is_cut = path.is_cut or len(by_state) > most
     return [path for _, path in by_state[:most]]

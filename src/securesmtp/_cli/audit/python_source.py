@@ -7,7 +7,9 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 from securesmtp._cli.audit.engine import check_source, is_relevant
-from securesmtp._cli.audit.source import NotCheckedError, parse
+from securesmtp._cli.audit.judge import Notes
+from securesmtp._cli.audit.rules_settings import has_settings, report_settings
+from securesmtp._cli.audit.source import parse
 
 if TYPE_CHECKING:
     from securesmtp._cli.audit.findings import Finding
@@ -26,6 +28,10 @@ def check_python(path: str, source: bytes, flags: int = 0) -> list[Finding]:
     """
     if is_relevant(source):
         return check_source(source, path, flags=flags)
+    if has_settings(source):
+        notes = Notes(path)
+        report_settings(parse(source, path, flags), notes)
+        return notes.findings()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -34,7 +40,6 @@ def check_python(path: str, source: bytes, flags: int = 0) -> list[Finding]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # It says why.
         parse(source, path, flags)
-        raise NotCheckedError("cannot be compiled") from None
     return []
 
 

@@ -77,10 +77,8 @@ def _make(call: Call) -> Results:
 
 
 def _on_connect(call: Call) -> Results | None:
-    if not isinstance(call.receiver, Object):
-        return None
     options = {name: call.argument(0 if name == "hostname" else -1, name) for name in _OPTIONS}
-    if not any(is_given(value) for value in options.values()):
+    if not (isinstance(call.receiver, Object) and any(is_given(value) for value in options.values())):
         return None
     kept = {name: value or call.get(f"%{name}") for name, value in options.items()}
     if not is_given(kept["hostname"]):

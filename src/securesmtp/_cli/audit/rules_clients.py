@@ -161,7 +161,7 @@ def _emails(call: Call) -> None:
 class ClientsFamily:
     """yagmail, red-mail and emails."""
 
-    words: tuple[bytes, ...] = (b"yagmail", b"redmail", b"emails")
+    words: tuple[bytes, ...] = (b"yagmail", b"redmail", b"import emails", b"from emails")
     rules = RULES
     bases: Mapping[str, str] = {}
     exports: Mapping[str, tuple[str, ...]] = {

@@ -71,9 +71,8 @@ def check_handler(group: Group) -> Iterator[Fault]:
     """Return the findings in a handler's dictionary for `dictConfig`."""
     if any(name in _HANDLERS for name in [*group.texts("class"), *group.texts("()")]):
         nodes = {name: values[-1] for name, values in group.values.items()}
-        where = group.node("secure", "mailhost", "class", "()")
-        if where is not None:
-            yield from judge(where, nodes)
+        where = next(nodes[name] for name in ("secure", "mailhost", "class", "()") if name in nodes)
+        yield from judge(where, nodes)
 
 
 def judge(where: ast.expr, nodes: dict[str, ast.expr]) -> Iterator[Fault]:

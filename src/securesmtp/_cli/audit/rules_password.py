@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.audit.expressions import text_of
+from securesmtp._cli.audit.arguments import text_of
 from securesmtp._cli.audit.findings import Level, Rule
 from securesmtp._cli.audit.judge import Observation
 from securesmtp._cli.audit.values import NONE, Const, Unknown, Value

@@ -8,6 +8,7 @@ What the libraries do with them was read in Django 5.2 and 6.1, Flask-Mail 0.10.
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from securesmtp._cli.audit.findings import Level, Rule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from securesmtp._cli.audit.families import Call
+    from securesmtp._cli.audit.judge import Notes
     from securesmtp._cli.audit.machine import Machine
     from securesmtp._cli.audit.paths import Path
     from securesmtp._cli.audit.values import Value
@@ -132,6 +134,12 @@ def check_settings(tree: ast.Module) -> Iterator[Fault]:
                 yield from _mailers(group, mailers)
 
 
+def report_settings(tree: ast.Module, notes: Notes) -> None:
+    """Report the findings in the settings of a file."""
+    for fault in check_settings(tree):
+        notes.report(fault.rule, fault.node, fault.message, fault.level)
+
+
 def _password(group: Group, name: str) -> Iterator[Fault]:
     """Report a password that is written in the source."""
     for node, text in zip(group.values.get(name, []), group.texts(name), strict=True):
@@ -173,45 +181,42 @@ def _without_tls(group: Group, names: _Names) -> Iterator[Fault]:
         # The names that are added by another module may have it.
         level = Level.WARNING
     what = "logs in and sends" if any(group.is_set(name) for name in names.login) else "sends"
-    node = group.node(*(name for name in names.switches if name in group), names.host)
-    if node is not None:
-        message = f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
-        yield Fault(names.rule, node, message, level)
+    where = next(name for name in (*names.switches, names.host) if name in group)
+    message = f"{what}: {_HOW[level]}" if level is Level.NOTE else f"{what} {_HOW[level]}"
+    yield Fault(names.rule, group.values[where][-1], message, level)
 
 
 def _fastapi(group: Group) -> Iterator[Fault]:
-    validate = group.node("VALIDATE_CERTS")
-    if validate is not None:
+    if "VALIDATE_CERTS" in group:
         state = group.switch("VALIDATE_CERTS")
         if state is not Switch.ON:
             level = _LEVELS[state]
             text = "an option decides whether certificates are verified"
             if level is Level.ERROR:
                 text = "any certificate is accepted"
-            yield Fault(FASTAPI_UNVERIFIED, validate, f"VALIDATE_CERTS: {text}", level)
+            yield Fault(FASTAPI_UNVERIFIED, group.values["VALIDATE_CERTS"][-1], f"VALIDATE_CERTS: {text}", level)
     switches = [name for name in _FASTAPI_SWITCHES if name in group]
     if len(switches) < len(("STARTTLS", "TLS")) or ("MAIL_SERVER" in group and group.is_loopback("MAIL_SERVER")):
         return
     states = [group.switch(name) for name in switches]
-    node = group.node(*switches)
-    if Switch.ON in states or node is None:
+    if Switch.ON in states:
         return
     level = min(_LEVELS[state] for state in states)
-    yield Fault(FASTAPI_PLAINTEXT, node, f"{' and '.join(switches)}: {_HOW[level]}", level)
+    yield Fault(FASTAPI_PLAINTEXT, group.values[switches[0]][-1], f"{' and '.join(switches)}: {_HOW[level]}", level)
+
+
+_WORDS: Final = re.compile(rb"EMAIL_HOST|MAIL_PASSWORD|MAIL_SERVER|MAIL_STARTTLS|MAILERS|SMTPHandler|VALIDATE_CERTS")
+
+
+def has_settings(source: bytes) -> bool:
+    """Return whether a source has a word of `check_settings`."""
+    return _WORDS.search(source) is not None
 
 
 class SettingsFamily:
-    """Settings: the syntax tree alone decides."""
+    """Settings: the syntax tree alone decides, so that they are no reason to follow a file's calls."""
 
-    words: tuple[bytes, ...] = (
-        b"connectionconfig",
-        b"email_host",
-        b"mail_password",
-        b"mail_server",
-        b"mail_starttls",
-        b"mailers",
-        b"smtphandler",
-    )
+    words: tuple[bytes, ...] = ()
     rules = RULES
     bases: Mapping[str, str] = {}
     exports: Mapping[str, tuple[str, ...]] = {}
@@ -223,5 +228,4 @@ class SettingsFamily:
 
     def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:  # noqa: ARG002 -- the families' signature
         """Report the settings of the file."""
-        for fault in check_settings(tree):
-            machine.notes.report(fault.rule, fault.node, fault.message, fault.level)
+        report_settings(tree, machine.notes)

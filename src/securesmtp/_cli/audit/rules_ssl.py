@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from securesmtp._cli.audit.families import Call
     from securesmtp._cli.audit.machine import Machine
     from securesmtp._cli.audit.paths import Path
-    from securesmtp._cli.audit.statements import Statements
 
 _FIX_CONTEXT = """\
 context = ssl.create_default_context()  # cafile="ca.pem" for a CA of your own
@@ -240,5 +239,5 @@ class SSLFamily:
             "truststore.SSLContext": _verifying_context,
         }
 
-    def finish(self, tree: ast.Module, machine: Statements, path: Path) -> None:
+    def finish(self, tree: ast.Module, machine: Machine, path: Path) -> None:
         """Nothing is left to do."""

@@ -78,6 +78,9 @@ def check_file(path: str, rules: frozenset[str]) -> FileReport:
         checked = _check(path, source)
     except NotCheckedError as error:
         return FileReport(not_checked=(NotChecked(path, 0, str(error)),))
+    except Exception as error:  # noqa: BLE001 -- a fault of a rule must not hide the other files
+        reason = f"a rule failed: {type(error).__name__}: {error}. Please report this"
+        return FileReport(not_checked=(NotChecked(path, 0, reason),))
     notebook = checked.notebook
     located = [
         Located(notebook.place(finding) if notebook else finding, code_line(checked.lines[finding.line - 1]))
@@ -104,7 +107,9 @@ def _check(path: str, source: bytes) -> _Checked:
     match language_of(path, source):
         case "python":
             findings = check_python(path, source)
-            return _Checked(findings, LINE_END.split(decode(source)), list(silenced(python_comments(source))))
+            # Most files have no finding, and splitting them takes as long as compiling them.
+            lines = LINE_END.split(decode(source)) if findings else []
+            return _Checked(findings, lines, list(silenced(python_comments(source))))
         case "notebook":
             notebook = read_notebook(path, source)
             code = notebook.source.encode("utf-8", "replace")
@@ -115,7 +120,7 @@ def _check(path: str, source: bytes) -> _Checked:
         case "ini":
             text = source.decode("utf-8-sig", "replace")
             return _Checked(check_ini(path, text), LINE_END.split(text))
-        case None:
+        case _:
             raise NotCheckedError("neither Python nor Go, by its name and its first line")
 
 

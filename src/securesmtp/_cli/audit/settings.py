@@ -66,10 +66,6 @@ class Group:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
-    def node(self, *names: str) -> ast.expr | None:
-        """Return the expression of the first name that has one."""
-        return next((self.values[name][-1] for name in names if name in self.values), None)
-
     def is_set(self, name: str) -> bool:
         """Return whether a setting has a value that is not empty or None."""
         return any(not self._is_empty(self._resolve(node)) for node in self.values.get(name, []))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from securesmtp._cli.audit.calls import Calls, defaults_key, parameters
-from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of
-from securesmtp._cli.audit.expressions import Arguments, key_of
-from securesmtp._cli.audit.machine import PATCHES, Activation, Snapshot
+from securesmtp._cli.audit.arguments import Arguments
+from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of, starts_of
+from securesmtp._cli.audit.definitions import Definitions
+from securesmtp._cli.audit.machine import Snapshot
 from securesmtp._cli.audit.paths import Path, reduce
-from securesmtp._cli.audit.values import NONE, Class, Const, Function, Kind, Object, Unknown, Value
+from securesmtp._cli.audit.values import NONE, Kind, Object, Unknown, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 # Elements of a literal sequence that a loop is run for, and paths on which a `try` fails.
 _MOST_ELEMENTS = 4
 _MOST_FAILURES = 6
+_MOST_SNAPSHOTS = 24
 _SUPPRESS = {"contextlib.suppress"}
 
 
-class Statements(Calls):
+class Statements(Definitions):
     """Runs statements."""
 
     def run_block(self, body: list[ast.stmt], paths: list[Path]) -> list[Path]:
@@ -96,102 +97,6 @@ class Statements(Calls):
         for after, value in results:
             self.assign(node.target, value, after)
         return [after for after, _ in results]
-
-    def assign(self, target: ast.expr, value: Value, path: Path) -> None:
-        """Bind a target to a value."""
-        match target:
-            case ast.Name(id=name):
-                self.store(name, value, path)
-            case ast.Tuple(elts=targets) | ast.List(elts=targets):
-                for index, each in enumerate(targets):
-                    self.assign(each, self.item(value, f"[{index}]", target, path), path)
-            case ast.Starred(value=inner):
-                self.assign(inner, Unknown(self.site(target)), path)
-            case ast.Attribute(value=inner, attr=name):
-                for after, owner in self.evaluate(inner, path)[:1]:
-                    self.set_member(owner, name, value, target, after)
-            case ast.Subscript(value=inner, slice=index):
-                for after, (owner, at) in self.evaluate_all((inner, index), path)[:1]:
-                    if isinstance(owner, Object | Unknown):
-                        key = owner.key if isinstance(owner, Object) else owner.symbol
-                        after.put(key, key_of(at) or "more", value)
-            case _:
-                pass
-
-    def set_member(self, owner: Value, name: str, value: Value, node: ast.AST, path: Path) -> None:
-        """Set an attribute; where that is done is noted beside it."""
-        match owner:
-            case Object(key=key) | Class(key=key):
-                path.put(key, name, value)
-                path.put(key, f"@{name}", Const(None, node))
-            case Unknown(qual=qual) if qual:
-                path.put(PATCHES, f"{qual}.{name}", value)
-            case Unknown(symbol=symbol):
-                path.put(symbol, name, value)
-            case _:
-                pass
-
-    # ------------------------------------------------------------------------------------------------- definitions
-
-    def _do_import(self, node: ast.Import, path: Path) -> list[Path]:
-        for each in node.names:
-            name = each.name if each.asname else each.name.partition(".")[0]
-            self.store(each.asname or name, Unknown(name, Kind.OPTION, name), path)
-        return [path]
-
-    def _do_importfrom(self, node: ast.ImportFrom, path: Path) -> list[Path]:
-        module = "." * node.level + (node.module or "")
-        for each in node.names:
-            exports = {name: names for family in self.families for name, names in family.exports.items()}
-            for name in exports.get(module, ()) if each.name == "*" else (each.name,):
-                qual = f"{module}.{name}"
-                value = path.get(PATCHES, qual) or Unknown(qual, Kind.OPTION, qual)
-                self.store(each.asname or name, value, path)
-        return [path]
-
-    def _do_global(self, node: ast.Global, path: Path) -> list[Path]:
-        self.activation.names.update(node.names)
-        return [path]
-
-    def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, path: Path) -> list[Path]:
-        activation = self.activation
-        is_method = activation.owner is not None and activation.key == activation.owner.key
-        frames = activation.frames if is_method else (*activation.frames, activation.key)
-        function = Function(node, frames, activation.owner if is_method else None)
-        defaults: dict[str, Value] = {}
-        given = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
-        names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)][-len(node.args.defaults) :]
-        names = names if node.args.defaults else []
-        pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-        names += [each.arg for each, default in pairs if default is not None]
-        for name, default in zip(names, given, strict=True):
-            for _, value in self.evaluate(default, path)[:1]:
-                defaults[name] = value
-        path.store[defaults_key(node)] = defaults
-        self.store(node.name, function, path)
-        self.made.setdefault(node, (path.copy(), function))
-        return [path]
-
-    _do_asyncfunctiondef = _do_functiondef
-
-    def _do_classdef(self, node: ast.ClassDef, path: Path) -> list[Path]:
-        bases = [value for base in node.bases for _, value in self.evaluate(base, path)[:1]]
-        cls = Class(node, f"class/{self.site(node)}", tuple(bases))
-        outer = self.activation
-        path.store[cls.key] = {}
-        self.activation = Activation(cls.key, (*outer.frames, outer.key), owner=cls, catchers=outer.catchers)
-        try:
-            paths = self.run_block(node.body, [path])
-        finally:
-            self.activation = outer
-        for after in paths:
-            self.store(node.name, cls, after)
-        return paths
-
-    def _do_delete(self, node: ast.Delete, path: Path) -> list[Path]:
-        for target in node.targets:
-            self.assign(target, Unknown(self.site(target)), path)
-        return [path]
 
     # --------------------------------------------------------------------------------------------------- branches
 
@@ -340,11 +245,14 @@ class Statements(Calls):
             catchers.pop()
         ended = self.run_block(orelse, paths)
         is_propagated = True
+        starts = starts_of(snapshots)
+        if len(snapshots) > _MOST_SNAPSHOTS:
+            snapshots = [each for each in snapshots if starts_of([each])] + snapshots[:: len(snapshots) // 8]
         for handler in handlers:
             names = exceptions_of(handler.type, self, path)
             is_propagated = is_propagated and not names & EVERYTHING
             failed = reduce(
-                [each for snapshot in snapshots for each in caught(names, snapshot, snapshots)], _MOST_FAILURES
+                [each for snapshot in snapshots for each in caught(names, snapshot, starts)], _MOST_FAILURES
             )
             for each in failed:
                 if handler.name is not None:
@@ -353,26 +261,3 @@ class Statements(Calls):
         if catchers and is_propagated:
             catchers[-1].extend(snapshots)
         return reduce(ended, self.most_paths)
-
-
-def entry_frame(machine: Statements, function: Function, path: Path) -> dict[str, Value]:
-    """Return the frame of a function that anybody may call."""
-    node = function.node
-    defaults = path.fields(defaults_key(node))
-    name = node.name if not isinstance(node, ast.Lambda) else "lambda"
-    frame: dict[str, Value] = {}
-    for index, parameter in enumerate(parameters(node)):
-        if index == 0 and function.receiver is not None:
-            frame[parameter.arg] = function.receiver
-            continue
-        symbol = f"{name}.{parameter.arg}"
-        value: Value = Unknown(symbol, Kind.OPTION, default=defaults.get(parameter.arg))
-        if parameter.annotation is not None:
-            for _, annotation in machine.evaluate(parameter.annotation, path.copy())[:1]:
-                if isinstance(annotation, Unknown) and annotation.qual in machine.annotated:
-                    value = Object(symbol, f"{annotation.qual}()", node=parameter)
-        frame[parameter.arg] = value
-    for more in (node.args.vararg, node.args.kwarg):
-        if more is not None:
-            frame[more.arg] = Unknown(f"{name}.{more.arg}", Kind.OPTION)
-    return frame

@@ -14,21 +14,27 @@ from securesmtp._cli.secrets import secret_options
 # Below the 90 and 47 days for which public certificates are valid, which are renewed after two thirds of them.
 _WARNING_DAYS, _CRITICAL_DAYS = 14, 7
 
-_HELP = """
+_HELP = """\
 Check a mail server as a program would use it: connect, verify the certificate, log in. No message is sent.
 
-\b
-  securesmtp check smtp.example.com              implicit TLS, port 465
-  securesmtp check smtp.example.com:587          STARTTLS
+HOST is HOST, HOST:PORT, [IPV6]:PORT, or a URL: smtps://HOST, smtp+starttls://HOST. Port 465 and implicit TLS are the
+default, and STARTTLS on port 587.
+"""
+_EPILOG = """\b
+Examples:
+  securesmtp check smtp.example.com
   securesmtp check mx.corp.example:25 --starttls --ca-file corp-ca.pem
-  securesmtp check smtp.example.com --login me   asks for the password
-  securesmtp check --file servers.txt            side by side
+  securesmtp check smtp.example.com --login me    asks for the password
+  securesmtp check --file servers.txt             side by side
   securesmtp check smtp.example.com --format nagios -w 20 -c 10
 
-HOST is HOST, HOST:PORT, [IPV6]:PORT, or a URL: smtps://HOST, smtp+starttls://HOST.
-
-Exit codes, those of monitoring plugins: 0 all fine, 1 a warning, 2 a fault, 3 wrong usage or nothing could be checked,
-130 Ctrl-C.
+\b
+Exit codes, those of monitoring plugins:
+  0    all servers are fine
+  1    a warning
+  2    a fault
+  3    wrong usage, or nothing could be checked
+  130  Ctrl-C
 """
 
 
@@ -83,8 +89,8 @@ def _as_unknown(error: click.ClickException, *, nagios: bool) -> click.ClickExce
     return _WrongUsage(message, error.ctx) if isinstance(error, click.UsageError) else _NotChecked(message)
 
 
-@click.command("check", cls=_Command, help=_HELP)
-@click.argument("hosts", nargs=-1, metavar="HOST...")
+@click.command("check", cls=_Command, help=_HELP, epilog=_EPILOG)
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
 @click.option(
     "--file", type=click.File("rb"), metavar="HOSTS", help="More servers, one on each line; - is standard input."
 )

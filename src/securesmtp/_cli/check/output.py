@@ -17,11 +17,13 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         OSError: It cannot be written; what was there is still there.
     """
+    if path.exists() and not path.is_file():
+        # A pipe or a device: renaming would put a file in its place.
+        path.write_text(text, "utf-8", newline="")
+        return
     # A link stays one. The new file has the permissions that the process gives to any other; a collector that runs as
     # another user could not read those of `tempfile`.
     target = path.resolve()
-    if target.exists() and not target.is_file():
-        raise OSError(None, "is not a regular file", str(path))
     # The name does not end in .prom, by which the collector finds its files.
     beside = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:

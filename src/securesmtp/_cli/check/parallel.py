@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from securesmtp._shown import escape
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TextIO
@@ -47,7 +45,7 @@ class Progress:
     def update(self, done: int, names: Sequence[object]) -> None:
         """Say how many are *done*, and that those with these *names* are not."""
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        self._write(f"{done} of {done + len(names)} checked; waiting for {escape(str(names[0]))}{more}")
+        self._write(f"{done} of {done + len(names)} checked; waiting for {names[0]}{more}")
 
     def _write(self, text: str) -> None:
         if not self._is_shown or text == self._last:

@@ -15,7 +15,7 @@ from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_add
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.watched import StoppedError, Watch, WatchedLink, look_up
 from securesmtp._environment import find_ignored_trust
-from securesmtp._protocol.sasl import RANKED, Choice, choose_mechanism
+from securesmtp._protocol.sasl import NOT_BOUND, RANKED, Choice, choose_mechanism
 from securesmtp._secret import Secret
 from securesmtp._shown import quote
 from securesmtp._transport.pool import Pool
@@ -166,16 +166,16 @@ def _mechanism(watch: Watch, login: Auth | None) -> tuple[str | None, str]:
         takes_password = any(RANKED[name].proof == "password" for name in offered if name in RANKED)
         login = _WITH_PASSWORD if takes_password else _WITH_TOKEN
     choice = choose_mechanism(login, offered, watch.channel.binding())
-    return choice.name, _reason(choice)
+    return choice.name, _reason(choice, "an access token" if isinstance(login, OAuth2) else "a password")
 
 
-def _reason(choice: Choice) -> str:
-    reasons = [
-        f"not {', '.join(name for name, why in choice.passed_over.items() if why == reason)} ({reason})"
-        for reason in dict.fromkeys(choice.passed_over.values())
-    ]
-    first = "the strongest that this login may use" if choice.name else "none that this login may use"
-    return "; ".join((first, *reasons))
+def _reason(choice: Choice, secret: str) -> str:
+    unbound = [name for name, reason in choice.passed_over.items() if reason == NOT_BOUND]
+    if choice.name is None:
+        reason = f"the server offers none that a login with {secret} may use: {', '.join(choice.passed_over)}"
+    else:
+        reason = f"the strongest that the server offers for a login with {secret}"
+    return f"{reason}; {NOT_BOUND}, which {', '.join(unbound)} needs" if unbound else reason
 
 
 def _compared(result: CheckResult) -> dict[str, object]:
@@ -189,6 +189,6 @@ def _compared(result: CheckResult) -> dict[str, object]:
 
 
 def _notes(trust: str) -> tuple[str, ...]:
-    return tuple(
-        f"{name} is set, and changes nothing here: this library trusts {trust}" for name in find_ignored_trust()
-    )
+    names = find_ignored_trust()
+    verbs = "is set, and changes" if len(names) == 1 else "are set, and change"
+    return (f"{' and '.join(names)} {verbs} nothing here: this library trusts {trust}",) if names else ()

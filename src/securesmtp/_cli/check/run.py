@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -58,6 +59,9 @@ def run(options: dict[str, Any]) -> int:
             _write_table(results, options["output"], transcript=options["transcript"])
         else:
             _write(_RENDERERS[form](results, datetime.now(UTC), thresholds, options["transcript"]), options["output"])
+    except BrokenPipeError:
+        # The reader has what it wants, as `head` does. Python would report it at its end, with an exit code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = options["output"] or "standard output"
         raise click.ClickException(f"{where} cannot be written: {error.strerror or error}") from None
@@ -127,7 +131,6 @@ def _check(request: Request, per_address: bool) -> list[CheckResult]:  # noqa: F
 def _write_table(results: Sequence[Checked], output: Path | None, *, transcript: bool) -> None:
     if output is None:
         TableWriter(sys.stdout).write(results, transcript=transcript)
-        sys.stdout.flush()
     else:
         text = io.StringIO()
         TableWriter(text, plain=True).write(results, transcript=transcript)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from securesmtp._cli.check.wording import HEADLINE, describe, faulty_first, found, summarise
+from securesmtp._cli.check.wording import HEADLINE, describe, faulty_first, found, option_for, summarise
 from securesmtp._cli.exit_codes import CheckCode
 from securesmtp._shown import escape
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TextIO
 
-    from securesmtp._cli.check.result import CheckResult, Fault
+    from securesmtp._cli.check.result import CheckResult
     from securesmtp._cli.check.verdict import Checked
 
 # Colours of the terminal's own palette, which its theme has made readable on its background.
@@ -34,6 +34,19 @@ _UNWRAPPED = 100_000
 _MOST_SHOWN = 2000
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the command."""
+
+    def on_broken_pipe(self) -> None:
+        """
+        Raise it again: Rich would end the process with the exit code of a warning.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError
+
+
 class TableWriter:
     """Writes results to *file*, as wide as the terminal is."""
 
@@ -41,7 +54,7 @@ class TableWriter:
         """Find out what the terminal can show; *plain* is for a file, without colours."""
         # FORCE_COLOR is for the terminal.
         terminal = False if plain else None
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=terminal)
+        self._console = _Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=terminal)
         if not file.isatty():
             self._console.width = _UNWRAPPED
         self._encoding = self._console.encoding
@@ -59,7 +72,7 @@ class TableWriter:
             if each.faults or transcript:
                 self._console.print()
                 self._line((f"{self._marks[each.code]} ", _bold(each.code)), (each.label, "bold"))
-                self._write_faults(each.faults)
+                self._write_faults(each)
                 if transcript:
                     self._write_transcript(each.result)
 
@@ -70,15 +83,15 @@ class TableWriter:
             self._line((f"  {describe(checked)}", ""))
         if checked.faults:
             self._console.print()
-        self._write_faults(checked.faults)
+        self._write_faults(checked)
         self._console.print()
         self._write_details(found(checked))
         if transcript:
             self._write_transcript(checked.result)
 
-    def _write_faults(self, faults: Iterable[Fault]) -> None:
+    def _write_faults(self, checked: Checked) -> None:
         narrow = self._console.width < _NARROW
-        for position, fault in enumerate(faults):
+        for position, fault in enumerate(checked.faults):
             if position:
                 self._console.print()
             colour = _COLOURS[_LEVELS[fault.level]]
@@ -88,6 +101,8 @@ class TableWriter:
                 name = "" if narrow else f"{'write':{_NAMES}}"
                 parts = (f"{'':{_INDENT}}", (name, "dim"), (self._shown(line), "bold"))
                 self._console.print(Text.assemble(*parts), soft_wrap=True)
+            option = option_for(fault, checked)
+            self._write_details([("here", option)] if option else [])
             self._write_details([("more", f"securesmtp explain {fault.name}")])
 
     def _write_details(self, rows: Iterable[tuple[str, str]], *, colour: str = "") -> None:

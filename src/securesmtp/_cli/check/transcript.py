@@ -54,8 +54,8 @@ class Transcript:
         self.is_encrypted = True
         self.note(f"TLS started: {tls.version}, {tls.cipher}, verified for {tls.server_name} by {tls.trust}")
 
-    def follow(self, dialogue: Dialogue[T], heard: Callable[[Effect, Answer], None]) -> Dialogue[T]:
-        """Run *dialogue*, note what is said in it, and tell *heard* the answer to each effect."""
+    def follow(self, dialogue: Dialogue[T], note_answer: Callable[[Effect, Answer], None]) -> Dialogue[T]:
+        """Run *dialogue*, note what is said in it, and tell *note_answer* the answer to each effect."""
         try:
             effect = next(dialogue)
             while True:
@@ -67,7 +67,7 @@ class Transcript:
                     effect = dialogue.throw(error)
                 else:
                     self._note_answer(answer)
-                    heard(effect, answer)
+                    note_answer(effect, answer)
                     effect = dialogue.send(answer)
         except StopIteration as stop:
             value: T = stop.value

@@ -62,11 +62,16 @@ class Checked:
         return None if self.expiring is None else self.expiring.days_left
 
     @property
+    def server(self) -> str:
+        """The server, as this command takes it."""
+        host = f"[{self.result.host}]" if ":" in self.result.host else self.result.host
+        return f"{host}:{self.result.port}"
+
+    @property
     def label(self) -> str:
         """The server, and its address if that was checked by itself."""
-        host = f"[{self.result.host}]" if ":" in self.result.host else self.result.host
         at = f" at {self.result.address}" if self.per_address and self.result.address != self.result.host else ""
-        return f"{host}:{self.result.port}{at}"
+        return self.server + at
 
 
 def judge(result: CheckResult, thresholds: Thresholds, *, per_address: bool = False) -> Checked:

@@ -88,7 +88,7 @@ class Watch:
             self.stage = "connect"
             self.transcript.note(f"Connected to {address}")
 
-    def heard(self, effect: Effect, answer: Answer) -> None:
+    def note_answer(self, effect: Effect, answer: Answer) -> None:
         """Note the *answer* to *effect*."""
         match effect, answer:
             case _, TLSInfo():
@@ -143,11 +143,11 @@ class WatchedLink(Link):
 
     def run(self, dialogue: Dialogue[T]) -> T:
         """Perform *dialogue* and return its value."""
-        return super().run(self._watch.transcript.follow(dialogue, self._watch.heard))
+        return super().run(self._watch.transcript.follow(dialogue, self._watch.note_answer))
 
     def close_gracefully(self, dialogue: Dialogue[None]) -> None:
         """Run the last *dialogue* if the session is usable, and close."""
-        super().close_gracefully(self._watch.transcript.follow(dialogue, self._watch.heard))
+        super().close_gracefully(self._watch.transcript.follow(dialogue, self._watch.note_answer))
 
     def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:  # type: ignore[override] # it needs the request
         """Return the addresses to connect to."""
@@ -158,7 +158,8 @@ class WatchedLink(Link):
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         watch, connection = self._watch, self.connection
-        watch.transcript.note(f"Trying {host}:{port}")
+        at = "" if watch.address is None else f" at {watch.address}"
+        watch.transcript.note(f"Trying {host}:{port}{at}")
         try:
             if watch.until == "connect":
                 self._drive(connection.channel.connect(self.look_up(host, port)))

@@ -10,7 +10,7 @@ from securesmtp._cli.exit_codes import CheckCode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from securesmtp._cli.check.result import Certificate, CheckResult
+    from securesmtp._cli.check.result import Certificate, CheckResult, Fault
     from securesmtp._cli.check.verdict import Checked
 
 HEADLINE = {
@@ -73,6 +73,19 @@ def found(checked: Checked) -> Iterator[tuple[str, str]]:
     for note in result.notes:
         yield "note", note
     yield "took", f"{result.elapsed.total_seconds():.2f} s"
+
+
+def option_for(fault: Fault, checked: Checked) -> str | None:
+    """Return what does here what the fault's line does in a program; None if no option of this command does."""
+    line = fault.line or ""
+    if 'tls="starttls"' in line:
+        return "add --starttls to this command"
+    if 'tls="implicit"' in line:
+        # Port 587 is for STARTTLS, so a URL for implicit TLS cannot have it.
+        return f"check smtps://{checked.server.removesuffix(':587')} instead"
+    if line.startswith("ca_file="):
+        return f"add --ca-file {line.partition('=')[2].splitlines()[0]} to this command"
+    return None
 
 
 def count(number: int, thing: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from securesmtp._cli.send import many as many_messages
 from securesmtp._cli.send.call import Call
 from securesmtp._cli.send.draft import Written
-from securesmtp._cli.send.many_options import many_options
+from securesmtp._cli.send.many_options import is_many, many_options
 from securesmtp._cli.send.options import (
     LOGIN,
     MANNER,
@@ -24,6 +23,9 @@ from securesmtp._cli.send.options import (
     take_manner,
 )
 from securesmtp._cli.send.outcome import Manner, deliver
+
+if TYPE_CHECKING:
+    from securesmtp._cli.send.plan import Draft
 
 _HELP = """
 Send a message, and wait for the server's reply.
@@ -77,10 +79,13 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         call = Call(recipients=(*paths, *written["to"]), reads_recipients=True, sender=written["sender"])
         return deliver(lambda: call.envelope(read_file("-")), server.mailer, manner)
     files = [_existing(path) for path in paths if path != "-"]
-    if many_messages.is_many(values, files) or len(paths) > 1:
+    if is_many(values, files) or len(paths) > 1:
         if len(files) < len(paths):
             raise click.UsageError("standard input is one message, and cannot be one of many")
-        return many_messages.run(_draft(written, files, manner), values, server.mailer)
+        # It has tables, progress bars and a database, which one message does not need.
+        from securesmtp._cli.send.many import run
+
+        return run(_draft(written, files, manner), values, server.mailer)
     _refuse_many_options()
     if not paths:
         return deliver(Written(**written).envelope, server.mailer, manner)
@@ -114,11 +119,14 @@ def _refuse_many_options() -> None:
             raise click.UsageError(f"{option.opts[0]} is for many messages, and this is one")
 
 
-def _draft(written: dict[str, Any], files: list[Path], manner: Manner) -> many_messages.Draft:
+def _draft(written: dict[str, Any], files: list[Path], manner: Manner) -> Draft:
     if written["to"]:
         raise click.UsageError("--to is for one message. Hint: many have their recipients in themselves")
     others = ("sender", "subject", "cc", "bcc", "reply_to", "attach", "headers")
-    return many_messages.Draft(
+    # As above.
+    from securesmtp._cli.send.plan import Draft
+
+    return Draft(
         paths=tuple(files),
         text=_path(written["text"]),
         html=_path(written["html"]),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import click
-
+from securesmtp._cli.send.output import print_note
 from securesmtp._cli.send.rows import Fault
 from securesmtp._submissions import entry_digest
 from securesmtp._values import Outcome, SendResult
@@ -89,16 +88,16 @@ def check(plan: Plan, ledger: Ledger | None, tally: Tally, progress: Progress, s
         entry = None if ledger is None or is_new else ledger.look_up(ready.key)
         if entry is not None and entry.digest != digest and entry.state in _OUTCOMES and entry.state != State.REFUSED:
             found.changed.add(ready.place, f"{ready.key} ({entry.state})")
-        if can_send(entry, digest, plan.resend):
+        if entry is None or can_send(entry, digest, plan.resend):
             found.first = found.first or ready
-        elif entry is not None:
+        else:
             tally.add(ready.place, ready.key, result_of(entry), is_earlier=True)
     return found
 
 
-def can_send(entry: Entry | None, digest: str, resend: Collection[str]) -> bool:
+def can_send(entry: Entry, digest: str, resend: Collection[str]) -> bool:
     """Return whether a message with this *entry* and this *digest* is to be sent by this run."""
-    if entry is None or entry.state in {State.PREPARED, State.NOT_SENT}:
+    if entry.state in {State.PREPARED, State.NOT_SENT}:
         return True
     if entry.digest != digest:
         # Another text under the same key, of which nothing was delivered.
@@ -127,7 +126,7 @@ def is_sound(found: Check, plan: Plan) -> bool:
     wrong = [kind for kind in kinds if kind[0].count]
     for findings, what, hint in wrong:
         for fault in findings.first:
-            click.echo(str(fault), err=True)
+            print_note(str(fault))
         more = findings.count - len(findings.first)
-        click.echo(f"and {more:,} more\n" * (more > 0) + f"Error: {findings.count:,} {what}. Hint: {hint}.", err=True)
+        print_note(f"and {more:,} more\n" * (more > 0) + f"Error: {findings.count:,} {what}. Hint: {hint}.")
     return not wrong

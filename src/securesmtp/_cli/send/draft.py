@@ -41,6 +41,9 @@ class Written:
             click.UsageError: An option is missing, or a file cannot be read.
             SecureSMTPError: `compose` refuses something.
         """
+        if not any(getattr(self, name) for name in self.__slots__):
+            hint = "write one by options, or name a file; --help ends with examples"
+            raise click.UsageError(f"there is no message. Hint: {hint}")
         if self.sender is None or self.subject is None:
             raise click.UsageError(f"{'--subject' if self.sender else '--from'} is missing")
         if not (self.to or self.cc or self.bcc):

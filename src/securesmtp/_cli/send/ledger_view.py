@@ -11,7 +11,7 @@ from securesmtp._cli.send.rows import unreadable_error
 from securesmtp._values import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import TextIO
 
@@ -30,21 +30,27 @@ def write_results(entries: Iterable[Entry], path: Path) -> None:
     Raises:
         MessageError: It cannot be written. A file that was there before is then unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     is_json = path.suffix.lower() in JSON_ENDINGS
+    # A device or a pipe is written to: a file in its place would break other programs.
+    beside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # With the byte order mark, spreadsheets read UTF-8.
         with beside.open("w", encoding="utf-8" if is_json else "utf-8-sig", newline="") as file:
-            (write_json if is_json else write_csv)(entries, file)
-        beside.replace(path)
+            if is_json:
+                file.writelines(json_lines(entries))
+            else:
+                write_csv(entries, file)
+        if beside != path:
+            beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if beside != path:
+            beside.unlink(missing_ok=True)
         raise unreadable_error(path, error, "written") from None
 
 
-def write_json(entries: Iterable[Entry], file: TextIO) -> None:
-    """Write each entry as one line of JSON, with its whole receipt or error."""
-    file.writelines(f"{json.dumps(entry.as_dict())}\n" for entry in entries)
+def json_lines(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield each entry as one line of JSON, with its whole receipt or error."""
+    return (f"{json.dumps(entry.as_dict())}\n" for entry in entries)
 
 
 def write_csv(entries: Iterable[Entry], file: TextIO) -> None:

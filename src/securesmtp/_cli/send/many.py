@@ -15,19 +15,18 @@ from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import click
-
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.check import can_send, check, is_sound
 from securesmtp._cli.send.ledger_view import write_results
 from securesmtp._cli.send.many_options import ManyOptions
 from securesmtp._cli.send.outcome import exit_code, print_error
+from securesmtp._cli.send.output import print_note, print_text
 from securesmtp._cli.send.plan import Draft, make_plan
-from securesmtp._cli.send.preview import show_preview
+from securesmtp._cli.send.preview import preview
 from securesmtp._cli.send.progress import Progress
 from securesmtp._cli.send.rows import Fault
 from securesmtp._cli.send.stop import Pace, Stop
-from securesmtp._cli.send.summary import code_of, show_summary, write_json_summary
+from securesmtp._cli.send.summary import code_of, json_summary, summary
 from securesmtp._cli.send.tally import Tally
 from securesmtp._compose.addresses import AddressWarning
 from securesmtp._submissions import entry_digest
@@ -36,8 +35,7 @@ from securesmtp.errors import MessageError, SecureSMTPError
 from securesmtp.ledger import SQLiteLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from securesmtp._cli.send.check import Check
     from securesmtp._cli.send.plan import Plan
@@ -45,16 +43,9 @@ if TYPE_CHECKING:
     from securesmtp._mailer import SecureMailer
     from securesmtp._values import Envelope, SendResult
 
-__all__ = ["Draft", "is_many", "run"]
+__all__ = ["Draft", "run"]
 # At these stages it is not the message that is wrong: the next one would fail in the same way.
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.HANDSHAKE, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH})
-
-
-def is_many(many: Mapping[str, object], paths: Sequence[Path]) -> bool:
-    """Return whether many messages are to be sent: a table, a folder, several files, or a ledger is named."""
-    options = ManyOptions.read(many)
-    has_option = options.csv is not None or options.ledger is not None
-    return has_option or len(paths) > 1 or any(path.is_dir() for path in paths)
 
 
 def run(draft: Draft, many: Mapping[str, object], open_mailer: Callable[[int | None], SecureMailer]) -> int:
@@ -110,9 +101,9 @@ class _Mailing:
         if code is not None:
             return code
         if found.first is not None and not self._draft.quiet:
-            show_preview(found.first, sys.stdout)
+            print_text(preview(found.first))
         tally = self._tally
-        click.echo(f"{tally.to_try:,} of {tally.total:,} messages would be sent. Nothing was sent.")
+        print_text(f"{tally.to_try:,} of {tally.total:,} messages would be sent. Nothing was sent.\n")
         return ExitCode.OK
 
     def send(self, open_mailer: Callable[[int | None], SecureMailer]) -> int:
@@ -144,11 +135,11 @@ class _Mailing:
     def _check(self, ledger: SQLiteLedger | None) -> tuple[Check, int | None]:
         """Return what was found, and the exit code if nothing is to be sent."""
         if not self._draft.quiet:
-            click.echo(self._plan.title, err=True)
+            print_note(self._plan.title)
         with self._progress.showing():
             found = check(self._plan, ledger, self._tally, self._progress, self.stop)
         if self.stop.signal is not None:
-            click.echo("Nothing was sent.", err=True)
+            print_note("Nothing was sent.")
             return found, 128 + self.stop.signal
         return found, None if is_sound(found, self._plan) else ExitCode.DATA
 
@@ -170,7 +161,7 @@ class _Mailing:
         except SecureSMTPError as error:
             return error
         except KeyboardInterrupt:
-            click.echo("Ended at once: the next run says what is doubtful.", err=True)
+            print_note("Ended at once: the next run says what is doubtful.")
         return None
 
     def _messages(self, ledger: SQLiteLedger) -> Iterator[Envelope]:
@@ -202,11 +193,11 @@ class _Mailing:
 
     def _report(self, ledger: SQLiteLedger) -> None:
         if self._draft.as_json:
-            write_json_summary(self._tally, self._plan.ledger, sys.stdout)
+            print_text(json_summary(self._tally, self._plan.ledger))
         elif not self._draft.quiet or self._tally.codes:
-            show_summary(self._tally, self._plan.ledger, sys.stdout)
+            print_text(summary(self._tally, self._plan.ledger, sys.stdout))
         if self.stop.reason is not None:
-            click.echo(f"Stopped early: {self.stop.reason}.", err=True)
+            print_note(f"Stopped early: {self.stop.reason}.")
         # Last: if it fails, all else was said.
         if self._options.results is not None:
             write_results(ledger.entries(), self._options.results)

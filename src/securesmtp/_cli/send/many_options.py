@@ -12,7 +12,7 @@ import click
 from securesmtp._shown import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 F = TypeVar("F", bound="Callable[..., object]")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -132,3 +132,10 @@ def many_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def is_many(many: Mapping[str, object], paths: Sequence[Path]) -> bool:
+    """Return whether many messages are to be sent: a table, a folder, several files, or a ledger is named."""
+    options = ManyOptions.read(many)
+    has_option = options.csv is not None or options.ledger is not None
+    return has_option or len(paths) > 1 or any(path.is_dir() for path in paths)

@@ -42,10 +42,6 @@ _WITH_ADDRESSES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT, 
 # What a program may have signed is not encoded.
 _SIGNED = frozenset({"dkim-signature", "arc-message-signature"})
 _POLICY = CheckedPolicy(linesep="\r\n", max_line_length=MAX_LINE, refold_source="long", cte_type="8bit")
-_BARE_HINT = (
-    "write user@example.org; with securesmtp sendmail, --domain example.org adds the domain and "
-    "--map root=ops@example.org replaces the name"
-)
 _HINT = "write user@example.org, and commas between several addresses"
 
 
@@ -148,8 +144,7 @@ class Message:
         """Return the message with *address* as its From."""
         (found,) = parse_addresses(address, "From")
         author = Address(name or "", found.username, found.domain)
-        groups = [Group(None, (author,))]
-        field = format_address_field("From", groups, limit=MAX_LINE, utf8=False)
+        field = format_address_field("From", [Group(None, (author,))], limit=MAX_LINE, utf8=False)
         return replace(self, fields=(*self.fields, field.encode()))
 
     def map_addresses(self, change: Callable[[str], str]) -> Message:
@@ -227,10 +222,10 @@ def parse_addresses(text: str, what: str) -> list[Address]:
     groups, is_list = read_addresses(what, text)
     if not is_list:
         name = bare_name(text)
-        message, hint = f"{what} is not a list of addresses: {quote(text.strip(), allow_at=True)}", _HINT
+        message = f"{what} is not a list of addresses: {quote(text.strip(), allow_at=True)}"
         if name is not None:
-            message, hint = f"{what} has a name without a domain: {quote(name)}", _BARE_HINT
-        error = AddressError(message, hint=hint)
+            message = f"{what} has a name without a domain: {quote(name)}"
+        error = AddressError(message, hint=_HINT)
         error.address = text
         raise error
     return [address for group in groups for address in group.addresses]

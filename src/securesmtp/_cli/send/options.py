@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # More is checked where they are used.
 SECONDS = click.FloatRange(min=0, min_open=True)
 _NO_PASSWORD_HINT = "use --password-file, --password-command, --password-keyring, or SMTP_PASSWORD"  # noqa: S105
-_NO_SERVER_HINT = "set SMTP_HOST or SMTP_URL, or use --host or --url"
+NO_SERVER_HINT = "set SMTP_HOST or SMTP_URL"
 _SERVER_OPTIONS = (
     click.Option(["--url"], metavar="URL", help="The server as smtps://me@HOST:PORT or smtp+starttls://…"),
     click.Option(["--host"], metavar="HOST", help="The server. Without --host and --url, the variables SMTP_… say it."),
@@ -76,10 +76,9 @@ class SectionedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section with its options."""
         for title, parameters in self._sections.items():
-            options = [each for each in parameters if isinstance(each, click.Option)]
-            if records := list(filter(None, (each.get_help_record(ctx) for each in options))):
-                with formatter.section(title):
-                    formatter.write_dl(records)
+            options = (each for each in parameters if isinstance(each, click.Option))
+            with formatter.section(title):
+                formatter.write_dl(list(filter(None, (each.get_help_record(ctx) for each in options))))
 
 
 def epilog(examples: str) -> str:
@@ -154,10 +153,9 @@ class Server:
                 given.add(name, getattr(self, name), f"--{name.replace('_', '-')}")
         if self.starttls:
             given.add("tls", TLSMode.STARTTLS, "--starttls")
-        is_from_environment = self.url is None and self.host is None
-        if is_from_environment:
+        if self.url is None and self.host is None:
             _add_environment(given)
-        self._add_secret(given, None if is_from_environment else self.password)
+        self._add_secret(given)
         arguments = given.arguments(hint=_NO_PASSWORD_HINT)
         if self.oauth and "password" in arguments:
             arguments["auth"] = OAuth2(arguments.pop("username"), token=arguments.pop("password"))
@@ -165,7 +163,7 @@ class Server:
             arguments["max_connections"] = connections
         return SecureMailer(**arguments)
 
-    def _add_secret(self, given: Given, password: Secret | None) -> None:
+    def _add_secret(self, given: Given) -> None:
         options = {
             name: getattr(self, name)
             for name in ("password_file", "password_command", "password_keyring")
@@ -177,7 +175,7 @@ class Server:
             raise click.UsageError(message)
         if options or (username is not None and given.value("password") is None):
             source = f"--{next(iter(options)).replace('_', '-')}" if options else "SMTP_PASSWORD"
-            given.add("password", find_secret(username, password=password, **options), source)
+            given.add("password", find_secret(username, password=self.password, **options), source)
 
 
 def take_manner(values: dict[str, Any]) -> Manner:
@@ -218,5 +216,5 @@ def _add_environment(given: Given) -> None:
     try:
         add_environment(given, "SMTP_")
     except ConfigurationError as error:
-        error.hint = error.hint or _NO_SERVER_HINT
+        error.hint = error.hint or f"{NO_SERVER_HINT}, or use --host or --url"
         raise

@@ -66,6 +66,8 @@ _IN_A_SHELL = {
     "auth=OAuth2(…)": "--oauth",
     "or pass mail_from": "or use --from",
 }
+# Characters of an error.
+_MAX_TEXT = 4000
 # Recipients that an error names.
 _MAX_NAMED = 10
 # RFC 5321 §4.2.1: 4yz and 5yz are negative.
@@ -106,15 +108,15 @@ def exit_code(error: BaseException) -> ExitCode:
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.UNAVAILABLE)
 
 
-def translate_hint(error: SecureSMTPError) -> None:
-    """Let the hint of *error* name options instead of arguments, and name the recipients that were refused."""
+def translate(error: SecureSMTPError) -> None:
+    """Let *error* name options instead of arguments, and the recipients that were refused."""
     hint = error.hint or ""
     for argument, option in _IN_A_SHELL.items():
         hint = hint.replace(argument, option)
     if isinstance(error, RecipientsRefusedError):
         refused = [each for each in error.recipients if each.reply.code >= _FIRST_REFUSAL]
-        hint = f"refused: {_listed(refused)}"
-        hint += "; --partial sends it to the others" * (len(refused) < len(error.recipients))
+        error.args = (f"{len(refused)} of {len(error.recipients)} recipients refused: {_listed(refused)}",)
+        hint = "--partial sends it to the others" * (len(refused) < len(error.recipients))
     elif isinstance(error, OutcomeUnknownError) and error.recipients:
         has_it = [each for each in error.recipients if each.accepted]
         hint = f"it was accepted for {_listed(has_it) or 'none so far'}; find out who of the others has it"
@@ -145,8 +147,8 @@ def deliver(make: Callable[[], Envelope], open_mailer: Callable[[], SecureMailer
 def print_error(text: str, outcome: str = "") -> None:
     """Print an error to stderr, on one line so that a log has it in one piece."""
     console = Console(stderr=True, highlight=False)
-    line = Text.assemble("securesmtp: ", (f"{outcome}: " if outcome else "", "bold red"), escape(text, 4000))
-    console.print(line, soft_wrap=True)
+    line = Text.assemble("securesmtp: ", (f"{outcome}: " if outcome else "", "bold red"), escape(text, _MAX_TEXT))
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 def print_line(data: bytes) -> None:
@@ -216,9 +218,22 @@ def _report_error(error: SecureSMTPError, manner: Manner) -> ExitCode:
     if manner.as_json:
         _print_json(SendResult(0, error.message_id, error.outcome, error.receipt, error), code)
     else:
-        translate_hint(error)
-        print_error(str(error), error.outcome)
+        translate(error)
+        _print(error)
     return code
+
+
+def _print(error: SecureSMTPError) -> None:
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        print_error(str(error), error.outcome)
+        return
+    where = f"{error.host}:{error.port}: " if error.host else ""
+    print_error(f"{where}{error.args[0]}", error.outcome)
+    if error.hint:
+        console.print(Text.assemble(("Hint: ", "bold"), escape(error.hint, _MAX_TEXT)))
+    # On a line of its own, so that it can be copied.
+    console.print(Text(f"See {error.url}"), soft_wrap=True)
 
 
 def _print_json(result: SendResult, code: ExitCode) -> None:

@@ -13,9 +13,11 @@ from securesmtp._cli.send.sources import Files, Letter, Rows, find_files, read_p
 from securesmtp._cli.send.templates import Templates, is_html, is_jinja
 from securesmtp._protocol.address import addr_spec
 from securesmtp._shown import quote
+from securesmtp.errors import AddressError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from email.headerregistry import Address
 
     from securesmtp._cli.send.many_options import ManyOptions
     from securesmtp._cli.send.sources import Source
@@ -130,7 +132,7 @@ def _files(draft: Draft, options: ManyOptions) -> tuple[Files, Path]:
             message = "the files are in several folders. Hint: say with --ledger FILE where to keep what became of them"
             raise click.UsageError(message)
         ledger = paths[0].parent / "sent.ledger"
-    sender = None if draft.sender is None else addr_spec(read_people([draft.sender], "--from")[0])
+    sender = None if draft.sender is None else addr_spec(_sender(draft.sender))
     return Files(paths, ledger.parent, sender), ledger
 
 
@@ -165,7 +167,7 @@ def _letter(draft: Draft, options: ManyOptions, table: Table) -> Letter:
     bodies = [each for each in (text, html) if each is not None]
     templates = Templates(table.columns, body.parent, is_jinja=options.jinja or any(is_jinja(each) for each in bodies))
     return Letter(
-        sender=read_people([draft.sender], "--from")[0],
+        sender=_sender(draft.sender),
         subject=templates.load(draft.subject, "--subject"),
         text=None if text is None else templates.read(text),
         html=None if html is None else templates.read(html),
@@ -178,6 +180,14 @@ def _letter(draft: Draft, options: ManyOptions, table: Table) -> Letter:
         unsubscribe=[templates.load(each, "--unsubscribe") for each in options.unsubscribe],
         attachments=[(templates.load(each, "--attach"), _folder(each)) for each in draft.attach],
     )
+
+
+def _sender(text: str) -> Address:
+    people = read_people([text], "--from")
+    if len(people) != 1:
+        message = f"--from has {len(people)} addresses, not one"
+        raise AddressError(message)
+    return people[0]
 
 
 def _to_column(given: str | None, table: Table) -> str:

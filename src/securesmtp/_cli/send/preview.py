@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 from securesmtp._shown import escape
 
 if TYPE_CHECKING:
-    from typing import TextIO
-
     from securesmtp._cli.send.sources import Ready
 
 _FIELDS = ("From", "To", "Cc", "Reply-To", "Subject")
 
 
-def show_preview(ready: Ready, stream: TextIO) -> None:
-    """Write the first message: its addresses, its subject, its texts, and the names of its attachments."""
+def preview(ready: Ready) -> str:
+    """Return the first message: its addresses, its subject, its texts, and the names of its attachments."""
     content = ready.envelope.content
     # Read back from bytes, to see what is sent and not what was meant.
     data = bytes(content) if isinstance(content, Message) else content
@@ -32,4 +30,4 @@ def show_preview(ready: Ready, stream: TextIO) -> None:
             lines += ["", *part.get_content().splitlines()]
         elif part.get_filename():
             lines += ["", f"[{part.get_filename()}, {part.get_content_type()}]"]
-    stream.write("".join(f"{escape(line, 998)}\n" for line in lines) + "\n")
+    return "".join(f"{escape(line, 998)}\n" for line in lines) + "\n"

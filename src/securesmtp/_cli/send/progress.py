@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from securesmtp._cli.send.output import write
 from securesmtp._values import Outcome
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ class Progress:
         if self._is_live or self._is_quiet or self._tally.clock() < self._next_line:
             return
         self._next_line = self._tally.clock() + INTERVAL
-        self._stream.write(f"{self.text()}\n")
-        self._stream.flush()
+        write(self._stream, f"{self.text()}\n")
 
     def line(self) -> Table | Text:
         """Return the bar, and how far the run is; as much of it as the terminal is wide."""

@@ -1,9 +1,10 @@
 """
 ``securesmtp sendmail``: what programs expect of ``/usr/sbin/sendmail``, without a queue.
 
-The options are those of Postfix's sendmail(1). Those that name files (-C, -X, -oA, -oQ) open none of them: a program
-that passes on an address from a stranger as an argument must not give that stranger a file (PHPMailer's
-CVE-2016-10033). ``--`` ends the options.
+The options are those of Postfix's sendmail(1). A program may pass on an address from a stranger as an argument, which
+begins with a hyphen (CVE-2016-10033 of PHPMailer). So no option opens a file, runs a program or names a server: -C, -X,
+-oA and -oQ do nothing, and the server and the login come from the environment alone. The long options count only before
+the others, where the script that has the settings writes them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from securesmtp import SecureMailer
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.call import Call
-from securesmtp._cli.send.names import Names
-from securesmtp._cli.send.options import LOGIN, SECONDS, SERVER, SectionedCommand, Server, epilog, read_input
+from securesmtp._cli.send.names import Names, bare_name
+from securesmtp._cli.send.options import NO_SERVER_HINT, SECONDS, SectionedCommand, epilog, read_input
 from securesmtp._cli.send.outcome import Manner, deliver
+from securesmtp.errors import AddressError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from securesmtp import Envelope
 
 _MODES = {
     "d": "it is no server",
@@ -33,13 +38,16 @@ _MODES = {
 # Accepted, as programs use them, and without effect: see the top of this file.
 _IGNORED_WITH_VALUE = ("-A", "-C", "-L", "-N", "-O", "-R", "-V", "-X", "-e", "-h", "-o", "-p")
 _IGNORED_FLAGS = ("-G", "-U", "-c", "-m", "-n", "-x")
+_BARE_HINT = "--domain example.org adds the domain, --map root=ops@example.org replaces the name"
 _HELP = """
 Send the message on standard input as sendmail does: to the recipients in the arguments, with -t also to those of To,
 Cc and Bcc.
 
 It waits for the server's reply: there is no queue, so a message that cannot be sent now is an error. Nothing is printed
-if all went well. Standard input is read to its end, whatever -i says. Bcc is always removed. The server and the login
-come from the options below or from the variables SMTP_…; call it by a script of two lines to have both in one place.
+if all went well. Standard input is read to its end, whatever -i says. Bcc is always removed.
+
+The server and the login come from the variables SMTP_HOST, SMTP_USERNAME, SMTP_PASSWORD_FILE and so on, never from
+options. The long options come before those of sendmail. A script of three lines has all of it in one place.
 
 All other options of Postfix's sendmail(1) are accepted and ignored; none of them opens a file.
 """
@@ -75,7 +83,6 @@ def _refuse_queue(_: click.Context, __: click.Parameter, value: str | None) -> N
 
 
 def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own type
-    server = Server.take(values)
     call = Call(
         recipients=values["recipients"],
         reads_recipients=values["reads_recipients"],
@@ -90,8 +97,25 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         dry_run=values["dry_run"],
         quiet=not values["verbose"],
     )
-    code = deliver(lambda: call.envelope(read_input()), server.mailer, manner)
+    code = deliver(lambda: _envelope(call), _open_mailer, manner)
     return int(values["tempfail_exit"]) if code == ExitCode.TEMPORARY_FAILURE else code
+
+
+def _envelope(call: Call) -> Envelope:
+    try:
+        return call.envelope(read_input())
+    except AddressError as error:
+        if bare_name(error.address or "") is not None:
+            error.hint = _BARE_HINT
+        raise
+
+
+def _open_mailer() -> SecureMailer:
+    try:
+        return SecureMailer.from_env()
+    except ConfigurationError as error:
+        error.hint = error.hint or NO_SERVER_HINT
+        raise
 
 
 def _ignored(name: str, *, is_flag: bool) -> click.Option:
@@ -150,9 +174,29 @@ _OWN = [
     click.Option(["--dry-run"], is_flag=True, help="Print the envelope and the message, and do not connect."),
 ]
 
-command = SectionedCommand(
+
+class _Sendmail(SectionedCommand):
+    """A command whose long options count only before the others."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of a caller, who may have them from a stranger."""
+        with_value = {name for option in _OWN if not option.is_flag for name in option.opts}
+        rest = iter(args[: args.index("--")] if "--" in args else args)
+        for argument in rest:
+            if not argument.startswith("--"):
+                break
+            if argument in with_value:
+                next(rest, None)
+        for argument in rest:
+            if argument.startswith("--"):
+                message = f"{argument.partition('=')[0]} is not before the options of sendmail"
+                raise click.UsageError(message, ctx)
+        return super().parse_args(ctx, args)
+
+
+command = _Sendmail(
     "sendmail",
-    {"Options of sendmail": _SENDMAIL, "Options": _OWN, "Server": SERVER, "Login": LOGIN},
+    {"Options of sendmail": _SENDMAIL, "Options": _OWN},
     callback=_run,
     help=_HELP,
     # -h has another meaning for sendmail.

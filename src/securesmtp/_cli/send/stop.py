@@ -43,7 +43,8 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Take the signals in a ``with`` block. One that is ignored, as by nohup, stays ignored."""
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        # None is a handler that was not set by Python, and could not be set again.
+        taken = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
         try:
             for number in taken:
                 signal.signal(number, self._take)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -52,10 +53,17 @@ def code_of(tally: Tally) -> ExitCode:
     return next((code for code in _WORST_FIRST if code in tally.codes), ExitCode.OK)
 
 
-def show_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
-    """Write a table of the outcomes, then the first few messages that need somebody, with what to do."""
+def summary(tally: Tally, ledger: Path, stream: TextIO | None) -> str:
+    """Return a table of the outcomes, and the first few messages that need somebody, with what to do; for *stream*."""
     console = Console(file=stream, highlight=False)
-    table = Table(title=f"{tally.total:,} messages", title_justify="left", show_edge=False, pad_edge=False)
+    with console.capture() as captured:
+        _show(console, tally, ledger)
+    return captured.get()
+
+
+def _show(console: Console, tally: Tally, ledger: Path) -> None:
+    console.print(Text(f"{tally.total:,} messages", "bold"))
+    table = Table(show_edge=False, pad_edge=False)
     table.add_column("outcome")
     table.add_column("this run", justify="right")
     table.add_column("earlier", justify="right")
@@ -70,7 +78,7 @@ def show_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
         table.add_row("not tried yet", f"{left:,}", "", "the same command again sends them")
     console.print(table)
     console.print()
-    for outcome in (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT_SENT):
+    for outcome in (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.ACCEPTED):
         _show_listed(console, tally, outcome, ledger)
     took = f"{duration(tally.elapsed)}, {tally.rate:.1f}/s" if tally.tried else "nothing was to be sent"
     console.print(Text(f"Took {took}. " if tally.tried else f"{took.capitalize()}. ").append(f"Ledger: {ledger}"))
@@ -80,28 +88,32 @@ def _show_listed(console: Console, tally: Tally, outcome: Outcome, ledger: Path)
     named = tally.listed.get(outcome, [])
     if not named:
         return
-    more = tally.count(outcome) - len(named)
-    console.print(Text(f"{outcome}:", _STYLES[outcome]))
-    for each in named:
-        console.print(Text(f"  {escape(each.key)}  {each.text}"), soft_wrap=True)
+    command = f"securesmtp ledger {quote(str(ledger))}"
+    title, count = str(outcome), tally.count(outcome)
+    if outcome is Outcome.ACCEPTED:
+        title, count = "accepted, but refused for some recipients", tally.incomplete
+    more = count - len(named)
+    lines = [f"{escape(each.key)}  {each.text}" for each in named]
     if more:
-        console.print(Text(f"  and {more:,} more: securesmtp ledger {ledger} --state {outcome!s:.7}"), soft_wrap=True)
+        lines.append(f"and {more:,} more: {command} --state {quote(outcome)}")
     if outcome is Outcome.UNKNOWN:
-        console.print(
-            Text(
-                f"  Find out whether they arrived: securesmtp ledger {ledger} shows their Message-IDs. Settle each:\n"
-                f"  securesmtp ledger {ledger} --arrived KEY, or --not-arrived KEY, and the next run sends it.\n"
-                "  Or send them again, so that some may arrive twice: --resend-unknown."
-            ),
-            soft_wrap=True,
-        )
+        lines += [
+            "Find out by their Message-IDs whether they arrived, and settle each:",
+            f"    {command} --arrived KEY",
+            f"    {command} --not-arrived KEY",
+            "Or send them again, so that some may arrive twice: --resend-unknown",
+        ]
     elif outcome is Outcome.REFUSED:
-        console.print(Text("  To try again those that were refused for good: --retry-refused."), soft_wrap=True)
+        lines.append("To try again also those that were refused for good: --retry-refused")
+    console.print(Text(f"{title}:", _STYLES[outcome]))
+    for line in lines:
+        # Not wrapped: a key or a command that is cut cannot be copied.
+        console.print(Text(f"  {line}"), soft_wrap=True)
     console.print()
 
 
-def write_json_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
-    """Write the same as one line of JSON."""
+def json_summary(tally: Tally, ledger: Path) -> str:
+    """Return the same as one line of JSON."""
     value = {
         "version": 1,
         "messages": tally.total,
@@ -111,4 +123,4 @@ def write_json_summary(tally: Tally, ledger: Path, stream: TextIO) -> None:
         "seconds": round(tally.elapsed, 3),
         "ledger": str(ledger),
     }
-    stream.write(f"{json.dumps(value)}\n")
+    return f"{json.dumps(value)}\n"

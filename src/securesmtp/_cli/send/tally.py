@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.outcome import exit_code
+from securesmtp._shown import escape
 from securesmtp._values import Outcome, describe_error
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Tally:
         total: How many messages it has.
         earlier: What became of those that an earlier run has sent, and that this one leaves alone.
         now: What became of those that this run has tried.
-        listed: The first few of each outcome but *accepted*.
+        listed: The first few of each outcome; of those that were accepted, those that some recipients did not get.
+        incomplete: How many of those there are.
         codes: The exit codes of the failures.
         clock: What the seconds are read from.
         started: When this run began to send.
@@ -48,6 +50,7 @@ class Tally:
     earlier: Counter[Outcome] = field(default_factory=Counter)
     now: Counter[Outcome] = field(default_factory=Counter)
     listed: dict[Outcome, list[Listed]] = field(default_factory=dict)
+    incomplete: int = 0
     codes: set[ExitCode] = field(default_factory=set)
     clock: Callable[[], float] = monotonic
     started: float = field(default=0.0)
@@ -59,8 +62,10 @@ class Tally:
     def add(self, place: str, key: str, result: SendResult, *, is_earlier: bool = False) -> None:
         """Count *result*, of this run or of an earlier one."""
         (self.earlier if is_earlier else self.now)[result.outcome] += 1
-        if result.outcome is Outcome.ACCEPTED:
+        is_incomplete = result.receipt is not None and bool(result.receipt.refused)
+        if result.outcome is Outcome.ACCEPTED and not is_incomplete:
             return
+        self.incomplete += is_incomplete
         self.codes.add(_code(result))
         named = self.listed.setdefault(result.outcome, [])
         if len(named) < LISTED:
@@ -102,6 +107,8 @@ class Tally:
 
 
 def _code(result: SendResult) -> ExitCode:
+    if result.receipt is not None:
+        return ExitCode.NO_RECIPIENT
     if result.outcome is Outcome.UNKNOWN or result.error is None:
         return ExitCode.UNKNOWN
     code = exit_code(result.error)
@@ -110,6 +117,12 @@ def _code(result: SendResult) -> ExitCode:
 
 
 def _describe(result: SendResult) -> str:
-    """Return what is known of a message: the Message-ID by which it can be found, or why it was not accepted."""
-    found = [] if result.outcome is not Outcome.UNKNOWN or result.message_id is None else [result.message_id]
-    return ", ".join([*found, *([] if result.error is None else [describe_error(result.error)])])
+    """Return what is to be known of a message: how to find it if it may have arrived, or why it was not accepted."""
+    if result.receipt is not None:
+        return f"not for {', '.join(map(escape, result.receipt.refused))}"
+    if result.outcome is Outcome.UNKNOWN:
+        return result.message_id or ""
+    reply = getattr(result.error, "reply", None)
+    if reply is not None:
+        return str(reply)
+    return "" if result.error is None else describe_error(result.error)

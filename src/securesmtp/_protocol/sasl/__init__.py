@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "NOT_BOUND",
     "RANKED",
     "AsyncPasswordSource",
     "Auth",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from typing import Any
 
 import pytest
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Run, Serve
 from memory_ledger import MemoryLedger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import (
@@ -25,8 +25,8 @@ from securesmtp import (
     Window,
 )
 from securesmtp._submissions import entry_digest
-from securesmtp.ledger import Item, State
-from securesmtp.testing import RecordingMailer
+from securesmtp.ledger import Entry, Item, State
+from securesmtp.testing import AsyncRecordingMailer, RecordingMailer
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 OFFER = ("PIPELINING", "8BITMIME", "CHUNKING")
@@ -540,3 +540,37 @@ def test_without_a_ledger_a_key_means_nothing(serve: Serve, mailer: Mailer) -> N
     server = serve()
     both = [Envelope("a@b.example", ["c@d.example"], b"Subject: 0\r\n\r\n", key="k")] * 2
     assert outcomes(mailer(server).send_many(both)) == [ACCEPTED, ACCEPTED]
+
+
+def test_an_async_recording_mailer_uses_a_ledger_too(run: Run) -> None:
+    """As the one for threads."""
+    ledger = MemoryLedger()
+
+    async def main() -> list[SendResult]:
+        mine = AsyncRecordingMailer()
+        return [result async for result in mine.send_many([mail(0), mail(0), letter()], ledger=ledger)]
+
+    assert [(result.outcome, result.from_ledger) for result in run(main)] == [
+        (ACCEPTED, False),
+        (ACCEPTED, True),
+        (NOT_SENT, False),
+    ]
+
+
+class Forgetful(MemoryLedger):
+    """A ledger that breaks its contract."""
+
+    def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
+        """Return fewer entries than items."""
+        return super().claim(items, token)[1:]
+
+
+def test_a_ledger_that_breaks_its_contract_ends_the_run(serve: Serve, mailer: Mailer) -> None:
+    """Nothing is sent, and its claims are given back."""
+    server, ledger = serve(scripted(), overlaps=True), Forgetful()
+    run = mailer(server).send_many(mails(3), ledger=ledger)
+    with pytest.raises(ValueError, match="zip"):
+        next(run)
+    assert [result.outcome for result in run] in ([NOT_SENT] * each for each in range(4))
+    assert not server.accepted
+    assert State.CLAIMED not in ledger.states().values()

@@ -394,3 +394,33 @@ def test_a_run_of_tasks_that_ends_early_leaves_the_ledger_true(  # noqa: PLR0913
     assert len(told) >= after
     for result in told:
         assert states.get(f".{result.index}", State.PREPARED).value in {result.outcome.value, "prepared"}
+
+
+def test_a_claim_that_the_end_of_the_loop_cuts_short_has_an_end(
+    run: Run, serve: Serve, async_mailer: AsyncMailer
+) -> None:
+    """The task that waits for it is cancelled, but its thread is not."""
+    server, ledger = serve(script(), overlaps=True), MemoryLedger()
+    mine, has_begun, is_over = async_mailer(server, max_connections=1), threading.Event(), threading.Event()
+
+    def before(name: str) -> None:
+        if name == "claim" and ledger.states():
+            has_begun.set()
+            is_over.wait(0.3)
+
+    ledger.before = before
+
+    async def main() -> None:
+        results = mine.send_many(numbered(4), ledger=ledger)
+        await anext(results)
+        await anyio.to_thread.run_sync(has_begun.wait, 10)
+
+    run(main)
+    is_over.set()
+    run(mine.close)
+    server.joined()
+    for thread in threading.enumerate():
+        if thread.name == "securesmtp: ledger":
+            thread.join(10)
+    check(ledger.states(), accepted(server))
+    assert State.CLAIMED not in ledger.states().values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import linecache
 import random
@@ -424,3 +425,36 @@ def test_a_claim_that_the_end_of_the_loop_cuts_short_has_an_end(
             thread.join(10)
     check(ledger.states(), accepted(server))
     assert State.CLAIMED not in ledger.states().values()
+
+
+def test_without_the_task_that_keeps_the_ledger_nothing_more_is_sent(serve: Serve, async_mailer: AsyncMailer) -> None:
+    """A program may cancel all tasks that it finds, and go on."""
+    reached, go = threading.Event(), threading.Event()
+
+    def reply(peer: Peer, content: bytes) -> bytes:
+        if content.startswith(b"Subject: .1\r"):
+            reached.set()
+            go.wait(10)
+        return b"250 2.0.0 ok\r\n"
+
+    server, ledger = serve(honest(extensions=OFFER, replies={"CONTENT": reply}), overlaps=True), MemoryLedger()
+    mine = async_mailer(server, pipelining="session", max_connections=1, window=Window(messages=2))
+
+    async def main() -> list[SendResult]:
+        results = mine.send_many(numbered(12), ledger=ledger)
+        told = [await anext(results)]
+        await asyncio.to_thread(reached.wait, 10)
+        (keeper,) = (task for task in asyncio.all_tasks() if task.get_name() == "securesmtp-ledger")
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        go.set()
+        told += [result async for result in results]
+        await mine.close()
+        return told
+
+    told = asyncio.run(main())
+    server.joined()
+    states = ledger.states()
+    check(states, accepted(server))
+    assert State.CLAIMED not in states.values()
+    assert told[-1].outcome is Outcome.NOT_SENT

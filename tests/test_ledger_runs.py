@@ -279,6 +279,20 @@ def test_an_odd_message_id_is_left_as_it_is(serve: Serve, mailer: Mailer) -> Non
     assert b"\r\nMessage-ID: not an id\r\n" in server.accepted[0].content
 
 
+def test_a_first_message_id_that_cannot_be_written_again_is_named(serve: Serve, mailer: Mailer) -> None:
+    """The hint says what to do."""
+    server, ledger = serve(scripted(b"451 4.3.0 later\r\n"), overlaps=True), MemoryLedger()
+    for odd in ("odd", "another"):
+        message = letter()
+        message["Message-ID"] = odd
+        envelope = Envelope("a@b.example", ["c@d.example"], message, "k")
+        (result,) = mailer(server).send_many([envelope], ledger=ledger)
+    assert (result.outcome, ledger.states()) == (NOT_SENT, {"k": State.NOT_SENT})
+    assert isinstance(result.error, LedgerError)
+    assert "Message-ID 'odd'" in str(result.error)
+    assert result.error.hint
+
+
 @pytest.mark.parametrize(
     "envelope",
     [

@@ -25,7 +25,7 @@ from conftest import AsyncMailer, Mailer, Run, Serve, thorough, unmeasured
 from memory_ledger import MemoryLedger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SendResult, Window, _results, _workers
-from securesmtp._bulk import claims, jobs
+from securesmtp._bulk import backlog, calls, claims, jobs, read_ahead
 from securesmtp._protocol.effects import Answer, Effect
 from securesmtp._transport import poller
 from securesmtp._transport.channel import Steps
@@ -185,7 +185,7 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
     mine = mailer(server, max_connections=2, pipelining=pipelining, window=Window(messages=3))
     if not threads:
         no_threads()
-    files = {module.__file__ for module in (_results, _workers, claims, jobs, poller, memory_ledger)}
+    files = {module.__file__ for module in (_results, _workers, backlog, calls, claims, jobs, poller, read_ahead, memory_ledger)}
     for at in itertools.count(0, step):
         ledger, told, left = MemoryLedger(), list[SendResult](), [at]
         results = mine.send_many(numbered(6, at), ledger=ledger)

@@ -20,6 +20,7 @@ from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, resu
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._shown import quote
 from securesmtp._submissions import check_key, digest, from_any, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
@@ -186,8 +187,9 @@ class Claims:
             job.latest = until
             return True
         if is_ours:
-            # Two runs have read the message at the same time, and each has made a Message-ID for it.
-            error = LedgerError("not sent: another run has just chosen its Message-ID", retryable=True)
+            # Two runs have read it at the same time, and each has made one. Or the first one cannot be written again.
+            text = f"not sent: an earlier try has given it the Message-ID {quote(entry.message_id, allow_at=True)}"
+            error = LedgerError(text, retryable=True, hint="try again; if you set a Message-ID, set that one")
             self._run.refuse_with(job, error)
         else:
             del self._claimed[job.key]

@@ -185,7 +185,10 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
     mine = mailer(server, max_connections=2, pipelining=pipelining, window=Window(messages=3))
     if not threads:
         no_threads()
-    files = {module.__file__ for module in (_results, _workers, backlog, calls, claims, jobs, poller, read_ahead, memory_ledger)}
+    files = {
+        module.__file__
+        for module in (_results, _workers, backlog, calls, claims, jobs, poller, read_ahead, memory_ledger)
+    }
     for at in itertools.count(0, step):
         ledger, told, left = MemoryLedger(), list[SendResult](), [at]
         results = mine.send_many(numbered(6, at), ledger=ledger)

@@ -174,12 +174,11 @@ def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_key() -> None:
     assert (certificate.subject, certificate.key, certificate.not_after) == ("(cannot be read)", "RSA 2048", "")
 
 
-@pytest.mark.parametrize("key", [b"\x30\xff\xff\xff", b"\x30\x82\xff\xff"], ids=["length of length", "length"])
-def test_a_key_that_cannot_be_read_is_no_traceback(key: bytes, serve: Serve, check: Check, ca: trustme.CA) -> None:
+def test_a_key_that_cannot_be_read_is_no_traceback(serve: Serve, check: Check, ca: trustme.CA) -> None:
     """A server sends any certificate after its own, and OpenSSL reads the keys alone that it verifies with."""
     der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     # The modulus begins a sequence in the bit string, without unused bits.
-    extra = der.replace(b"\x00\x30\x82\x01\x0a\x02\x82\x01\x01", b"\x00" + key + b"\x02\x82\xff\xff")
+    extra = der.replace(b"\x00\x30\x82\x01\x0a\x02\x82\x01\x01", b"\x00\x30\x82\x01\x0a\x02\x82\xff\xff")
     assert extra != der
     leaf = ca.issue_cert("localhost")
     pem = leaf.cert_chain_pems[0].bytes() + ssl.DER_cert_to_PEM_cert(extra).encode()

@@ -31,8 +31,8 @@ OFFER = b"250-mx.test\r\n250 STARTTLS\r\n"
 LINES = {
     "untrusted": 'ca_file="ca.pem"',
     "self_signed": 'ca_file="ca.pem"',
-    "wrong_name": 'SecureMailer("other.example.test")',
-    "ip_without_ip_san": 'SecureMailer("localhost")',
+    "wrong_name": 'SecureMailer("other.example.test", {where})',
+    "ip_without_ip_san": 'SecureMailer("localhost", {where})',
 }
 
 
@@ -72,7 +72,8 @@ def test_each_certificate_gets_its_verdict(
     assert names(result) == [f"certificateerror-{row.expected.replace('_', '-')}"]
     assert (result.stage, result.report, result.session, result.round_trips) == ("connect", None, None, None)
     assert result.faults[0].level == "error"
-    assert result.faults[0].line == LINES.get(row.id, result.faults[0].line)
+    where = f"{server.port}" if mode == "implicit" else f'{server.port}, tls="starttls"'
+    assert result.faults[0].line == (LINES[row.id].format(where=where) if row.id in LINES else result.faults[0].line)
     assert said(result)[-1] == f"*** {result.faults[0].cause}"
     assert server.secret == b""
 

@@ -82,10 +82,11 @@ def test_a_fault_is_red_and_has_its_fix_and_its_line() -> None:
 @pytest.mark.parametrize(
     ("line", "option"),
     [
-        ('tls="starttls"', "add --starttls to this command"),
+        ('tls="starttls"', "check smtp+starttls://smtp.example.com instead"),
         ('tls="implicit"', "check smtps://smtp.example.com:465 instead"),
         ('ca_file="a.pem"\nport=465', 'add --ca-file "a.pem" to this command'),
-        ('SecureMailer("mail.example.com")', None),
+        ('SecureMailer("mail.example.com")', "check smtps://mail.example.com:465 instead"),
+        ("auth=OAuth2(username, token)", None),
         (None, None),
     ],
 )

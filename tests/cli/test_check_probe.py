@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from certificates import GOOD, TABLE, Row, unreadable_time
 from cli.checks import Check, Resolve, names, said, says
 from conftest import Mailer, Serve
-from scripted import Mode, Script, Turn, honest
+from scripted import Mode, Peer, Script, Turn, honest
 from securesmtp import AuthenticationError, ConfigurationError, SecureMailer, TLSPolicy
 from securesmtp._cli.check.probe import probe, probe_all
 from securesmtp._cli.check.result import Request
@@ -297,6 +297,18 @@ def test_the_check_ends_where_it_is_told(
                 ("tls", "starttls"): b"EHLO [127.0.0.1]\r\nSTARTTLS\r\n",
             }[until, mode]
         )
+
+
+def test_a_server_that_closes_is_said_to_close(serve: Serve, check: Check) -> None:
+    """Without close_notify, as many servers do; OpenSSL's text says nothing to an operator."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test ESMTP\r\n")
+        peer.read_line()
+        peer.cut()
+
+    assert check(serve(script)).faults[0].cause == "the connection failed: the server closed it"
 
 
 def test_until_tls_needs_no_greeting_inside_it(serve: Serve, check: Check) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cli.results import HOSTILE, checked, faulty, result
+from securesmtp import NoUsableMechanismError
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.table import TableWriter
 
@@ -150,6 +151,9 @@ def test_what_differs_is_said() -> None:
     ):  # fmt: skip
         assert words in text
     assert "limits" not in text
+    # Nothing was sent that the server could have refused.
+    unable = shown(result(report=report, error=NoUsableMechanismError("the server offers no login")), columns=200)
+    assert "login        \x1b[0mnot possible" in unable
     assert "= unverified" in shown(faulty())
     assert "trust" in shown(result())
     assert "trust" not in shown(result(trust=""))

@@ -49,6 +49,16 @@ class Expressions(Machine):
         """Return the paths after several expressions, each with their values."""
         results: list[tuple[Path, list[Value]]] = [(path, [])]
         for node in nodes:
+            if len(results) == 1:
+                # The usual case, without a copy of the values for each of them.
+                before, values = results[0]
+                found = self.evaluate(node, before)
+                if len(found) == 1:
+                    values.append(found[0][1])
+                    results = [(found[0][0], values)]
+                else:
+                    results = [(after, [*values, value]) for after, value in found][:_MOST_RESULTS]
+                continue
             results = [
                 (after, [*values, value]) for before, values in results for after, value in self.evaluate(node, before)
             ][:_MOST_RESULTS]

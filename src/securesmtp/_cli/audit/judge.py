@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Paths through one call that are compared.
 _MOST_OBSERVATIONS = 24
+# Other calls of one function that a call is compared with.
+_MOST_ALIKE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +112,20 @@ class Notes:
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""
         observations, self._observations = self._observations, {}
+        # What other calls do right, once for each set of conditions.
+        alike: dict[str, dict[frozenset[tuple[Key, Fact]], Observation]] = {}
+        for (topic, _, is_bad), seen in observations.items():
+            if not is_bad:
+                kept = alike.setdefault(topic, {})
+                for each in seen[: _MOST_ALIKE - len(kept)]:
+                    kept.setdefault(frozenset(each.facts.items()), each)
         for (topic, sink, is_bad), seen in observations.items():
             if not is_bad:
                 continue
             same = observations.get((topic, sink, False), [])
-            alike = [
-                each
-                for (other, _, is_other_bad), others in observations.items()
-                if other == topic and not is_other_bad
-                for each in others
-            ]
+            others = list(alike.get(topic, {}).values())
             for each in seen:
-                self._judge(each, same, alike if each.alternatives is not None else [])
+                self._judge(each, same, others if each.alternatives is not None else [])
 
     def _judge(self, bad: Observation, same: list[Observation], family: list[Observation]) -> None:
         deciding = _deciding(bad, same or family)

@@ -178,15 +178,9 @@ class _Checker:
     def _check_plain_auth(self, index: int) -> None:
         """Report the PlainAuth of the function in which port 25 is used."""
         function = self.go.outermost_block(index)
-        for place, _, opening in self.go.calls(_SMTP, "PlainAuth"):
-            if place in function:
-                self._add(
-                    PLAIN_AUTH,
-                    place,
-                    opening,
-                    Level.WARNING,
-                    "PlainAuth on port 25: whether there is TLS is up to the server",
-                )
+        for place, _, opening in self.go.calls(_SMTP, "PlainAuth", within=function):
+            message = "PlainAuth on port 25: whether there is TLS is up to the server"
+            self._add(PLAIN_AUTH, place, opening, Level.WARNING, message)
 
     def check_verification(self) -> None:
         """Look at each InsecureSkipVerify that is not for HTTP."""

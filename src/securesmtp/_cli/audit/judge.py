@@ -78,6 +78,7 @@ class Notes:
         # Findings of which one for each fault is kept: the most certain, then the first.
         self._faults: dict[object, Finding] = {}
         self._observations: dict[tuple[str, ast.AST, bool], list[Observation]] = {}
+        self._withdrawn: set[tuple[str, int, int]] = set()
         self._is_discarded = is_discarded
         # Calls that send, for the rules on retries; clients without a time limit.
         self.sends: set[ast.AST] = set()
@@ -108,6 +109,12 @@ class Notes:
             seen = replace(observation, facts=each)
             if len(kept) < _MOST_OBSERVATIONS and seen not in kept:
                 kept.append(seen)
+
+    def withdraw(self, rule: Rule, node: ast.AST | None) -> None:
+        """Do not report an expression: what is done later decides."""
+        if node is not None:
+            finding = self._finding(rule, node, "", rule.level)
+            self._withdrawn.add((finding.rule, finding.line, finding.column))
 
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""
@@ -164,7 +171,8 @@ class Notes:
     def findings(self) -> list[Finding]:
         """Return all findings, in the order of the file."""
         found = {(each.rule, each.line, each.column): each for each in self._faults.values()}
-        return sorted({**found, **self._found}.values(), key=lambda each: (each.line, each.column, each.rule))
+        kept = [each for place, each in {**found, **self._found}.items() if place not in self._withdrawn]
+        return sorted(kept, key=lambda each: (each.line, each.column, each.rule))
 
 
 def _rank(finding: Finding) -> tuple[int, str, int, int]:

@@ -129,10 +129,10 @@ class _Search:
             for callee in {callee for node in calls for callee in self.machine.calls.get(node, set())}:
                 callers.setdefault(callee, []).append(function)
         while waiting:
-            function = waiting.pop()
-            if function not in self.sending:
-                self.sending.add(function)
-                waiting += callers.get(function, [])
+            found = waiting.pop()
+            if found not in self.sending:
+                self.sending.add(found)
+                waiting += callers.get(found, [])
 
     def _sends(self, node: ast.AST) -> bool:
         if not isinstance(node, ast.Call):

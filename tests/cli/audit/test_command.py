@@ -360,7 +360,7 @@ def test_no_line_ends_with_blanks(
 
 def test_a_cell_is_part_of_the_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The line is counted in the cell."""
-    cell = {"cell_type": "code", "source": _ERROR, "metadata": {}, "outputs": [], "execution_count": None}
+    cell = {"cell_type": "code", "source": _ERROR}
     notebook = {"metadata": {}, "nbformat": 4, "nbformat_minor": 5, "cells": [cell]}
     (here / "report.ipynb").write_text(json.dumps(notebook))
     main(["audit", "."])

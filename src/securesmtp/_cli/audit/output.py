@@ -56,9 +56,9 @@ def show_rule(console: Console, rule: Rule, *, see: str = "") -> None:
     console.print(heading, soft_wrap=True)
     instead = f"Instead: as for {see}." if see else "Instead:"
     for text in (f"{rule.title}.", rule.reason, instead):
-        for line in Text(text).wrap(console, max(console.width - 2, 1)):
-            line.rstrip()
-            console.print(Text.assemble("  ", line), soft_wrap=True)
+        for wrapped in Text(text).wrap(console, max(console.width - 2, 1)):
+            wrapped.rstrip()
+            console.print(Text.assemble("  ", wrapped), soft_wrap=True)
     for line in () if see else rule.fix.splitlines():
         # A line that wraps can no longer be copied.
         console.print(Text(f"    {line}".rstrip(), style="green"), soft_wrap=True)

@@ -127,6 +127,7 @@ class Progress(ReadAhead):
     async def _wait_for(self, job: AnyJob) -> SendResult:
         if job.end is None or not isinstance(job, Job):
             await self.workers.wait_for(job)
+        self.workers.check_released(job)
         self.held -= octets(job)
         return self._result(job)
 

@@ -229,6 +229,11 @@ class Workers:
         if job.end is None:
             self.check_fault()
 
+    def check_released(self, job: AnyJob) -> None:
+        """Raise what has ended the run, if *job* got its end from the ledger's keeper because of that."""
+        if self.keeper is not None and isinstance(job, Job) and job.key in self.keeper.claims.released:
+            self.check_fault()
+
     def check_fault(self) -> None:
         """
         Check that no worker has raised anything.

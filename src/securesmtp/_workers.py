@@ -185,6 +185,8 @@ class Workers:
                 self.ends.get()
                 self._awaited = job
         self._awaited = None
+        if self.fault is not None and self._claims is not None and job.key in self._claims.released:
+            raise self.fault
         return end
 
     def stop(self, pending: Iterable[AnyJob]) -> None:

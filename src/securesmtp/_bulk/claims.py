@@ -57,6 +57,7 @@ class Claims:
     Attributes:
         waiting: The jobs that are not claimed.
         failures: What is raised after the results: the first error of the ledger, or of the caller's iterable.
+        released: The keys of jobs that got their end because the run has ended.
         on_end: Is called when there is an end to be written.
     """
 
@@ -72,6 +73,7 @@ class Claims:
         self.failures: list[Exception] = []
         # Apart from `failures`, to which the caller's iterable adds what it raises.
         self._failure: LedgerError | None = None
+        self.released = set[str]()
         self.on_end: Callable[[], object] = _do_nothing
         self._run, self._ledger, self._token = run, ledger, token_hex(16)
         self._stock = stock
@@ -227,6 +229,7 @@ class Claims:
         """Write into the ledger what became of claimed jobs that will not be sent, at the end of the run."""
         yield from self.flush()
         for job in list(self._claimed.values()):
+            self.released.add(job.key)
             self._note(job, result_without_end(job))
         yield from self.flush()
 

@@ -394,6 +394,17 @@ def test_the_sum_and_the_rules_are_shown_once(here: Path, capsys: pytest.Capture
     assert shown.endswith("3 errors in 4 files, 1 not checked.\n")
 
 
+def test_the_sum_says_how_many_findings_are_silenced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code that somebody has silenced is not code in which nothing was found; rules left out do not count."""
+    _write(here, a=_ERROR.rstrip() + "  # noqa: SMT621\n", b=_WARNING.rstrip() + "  # noqa: SMT513\n")
+    go = 'import ("crypto/tls"; "net/smtp")\nvar c = tls.Config{InsecureSkipVerify: true} // #nosec G402\n'
+    (here / "main.go").write_text("package main\n" + go)
+    assert main(["audit", "."]) == 0
+    assert capsys.readouterr().out == "Nothing found in 3 files, 3 silenced by comments.\n"
+    main(["audit", ".", "--ignore", "SMT621", "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["silenced"] == 2
+
+
 def test_a_fix_of_several_rules_is_shown_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second rule names the first."""
     _write(here, a="import yagmail\nyagmail.SMTP('u')\nyagmail.SMTP('u', smtp_ssl=False, smtp_starttls=False)\n")

@@ -95,6 +95,8 @@ def _sum(report: Report) -> Iterator[str]:
     count = {level: sum(located.finding.level is level for located in report.findings) for level in Level}
     found = [_count(number, level.name.lower()) for level, number in sorted(count.items(), reverse=True) if number]
     yield f"{', '.join(found) or 'Nothing found'} in {_count(report.files, 'file')}"
+    if report.silenced:
+        yield f"{len(report.silenced):,} silenced by comments"
     if report.not_checked:
         yield f"{len(report.not_checked)} not checked"
 

@@ -177,6 +177,18 @@ def test_a_doubtful_message_is_settled(run: Any, server: MailServer, option: str
     assert (run("send", *OPTIONS).code, arrived(server)) == (code, sent)
 
 
+def test_what_a_killed_run_leaves_is_doubtful_at_once(run: Any) -> None:
+    """Not before the process has ended, and not only when the next run has begun."""
+    with SQLiteLedger("people-mail.ledger") as ledger:
+        ledger.claim([Item("ada@example.org", "0" * 64, "<1@example.org>")], "of a run")
+        alive = run("ledger", "people-mail.ledger")
+        assert (alive.code, alive.out) == (0, "1 claimed\n")
+    dead = run("ledger", "people-mail.ledger")
+    assert dead.code == 3
+    assert "1 unknown\n\nada@example.org\n" in dead.out
+    assert run("ledger", "people-mail.ledger", "--arrived", "ada@example.org").code == 0
+
+
 def test_what_is_not_doubtful_cannot_be_settled(run: Any, server: MailServer) -> None:
     """Nor what is not there, nor in what is no ledger."""
     run("send", *OPTIONS)

@@ -65,6 +65,7 @@ _IN_A_SHELL = {
     'partial="allow"': "--partial",
     "auth=OAuth2(…)": "--oauth",
     "or pass mail_from": "or use --from",
+    "a str is a path; pass content as (name, bytes)": "check the path and its permissions",
 }
 # Characters of an error.
 _MAX_TEXT = 4000

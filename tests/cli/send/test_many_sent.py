@@ -237,9 +237,17 @@ def test_results_are_written(run: Any, server: MailServer) -> None:
 def test_results_that_cannot_be_written_do_not_hide_the_summary(run: Any, server: MailServer) -> None:
     """All was sent by then."""
     done = run("send", *OPTIONS, "--results", "other/results.csv")
-    assert (done.code, arrived(server)) == (65, NAMES)
-    assert "other/results.csv cannot be written" in done.err
+    assert (done.code, arrived(server)) == (73, NAMES)
+    assert "securesmtp: other/results.csv cannot be written" in done.err
     assert counts(done.out)["accepted"] == [5, 0]
+
+
+@pytest.mark.parametrize(("fault", "code"), [("drops_after_content", 3), ("full", 75)])
+def test_results_that_cannot_be_written_hide_no_outcome(run: Any, server: MailServer, fault: Any, code: int) -> None:
+    """The exit code is that of the messages."""
+    server.fault = fault
+    done = run("send", *OPTIONS, "--results", "other/results.csv")
+    assert (done.code, "other/results.csv cannot be written" in done.err) == (code, True)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> None:
@@ -256,7 +264,7 @@ def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> 
     # Not a device: a mutant of the code, run by root, would replace that of the machine.
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket.csv")
-        assert run("send", *OPTIONS, "--results", "socket.csv").code == 65
+        assert run("send", *OPTIONS, "--results", "socket.csv").code == 73
     assert stat.S_ISSOCK(Path("socket.csv").stat().st_mode)
 
 

@@ -128,14 +128,17 @@ class _Mailing:
 
     def _send_and_report(self, ledger: SQLiteLedger, open_mailer: Callable[[int | None], SecureMailer]) -> int:
         failure = self._send_all(ledger, open_mailer)
-        self._report(ledger)
+        self._report()
         if failure is not None:
             print_error(str(failure))
+        has_results = self._write_results(ledger)
         if self.stop.signal is not None:
             # As shells report it.
             return 128 + self.stop.signal
         code = code_of(self._tally)
-        return exit_code(failure) if code is ExitCode.OK and failure is not None else code
+        if code is ExitCode.OK and failure is not None:
+            code = exit_code(failure)
+        return ExitCode.NO_RESULTS if code is ExitCode.OK and not has_results else code
 
     def _check(self, ledger: SQLiteLedger | None) -> tuple[Check, int | None]:
         """Return what was found, and the exit code if nothing is to be sent."""
@@ -198,16 +201,25 @@ class _Mailing:
         if tally.failures >= (self._options.stop_after or tally.failures + 1):
             self.stop.reason = f"stopped after {tally.failures} failures"
 
-    def _report(self, ledger: SQLiteLedger) -> None:
+    def _report(self) -> None:
         if self._draft.as_json:
             print_text(json_summary(self._tally, self._plan.ledger))
         elif not self._draft.quiet or self._tally.codes:
             print_text(summary(self._tally, self._plan.ledger, sys.stdout))
         if self.stop.reason is not None:
             print_note(f"Stopped early: {self.stop.reason}.")
-        # Last: if it fails, all else was said.
-        if self._options.results is not None:
+
+    def _write_results(self, ledger: SQLiteLedger) -> bool:
+        """Return whether the table of results could be written, if one is wanted."""
+        if self._options.results is None:
+            return True
+        try:
             write_results(ledger.entries(), self._options.results)
+        except SecureSMTPError as error:
+            # Its outcome is not that of any message.
+            print_error(str(error))
+            return False
+        return True
 
 
 def _changed_error(reason: str) -> MessageError:

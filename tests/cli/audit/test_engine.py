@@ -7,6 +7,7 @@ import pickle
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -276,6 +277,10 @@ HARD = {
     "functions-that-call-functions": "import smtplib\ndef f0(s):\n    s.sendmail(1, 2, 3)\n"
     + "".join(f"def f{n}(s):\n    f{n - 1}(s)\n    f{n - 1}(s)\n" for n in range(1, 12))
     + "f3(smtplib.SMTP('a.example'))\n",
+    "chain-of-elif": BRANCHES
+    + "    if m == 0:\n        pass\n"
+    + "".join(f"    elif m == {n}:\n        s.ehlo()\n" for n in range(1, 600))
+    + "    s.send_message(m)\n",
     "class-of-itself": "import smtplib\nclass A(A): pass\nclass B(smtplib.SMTP, B): pass\n"
     "B('a.example').sendmail(1, 2, 3)\n",
 }
@@ -285,6 +290,52 @@ HARD = {
 def test_hard_program_is_checked(case: str) -> None:
     """Branches, recursion and nesting end, and the fault is found."""
     assert "SMT102" in {rule for _, _, rule in _check(HARD[case])}
+
+
+LONG = {
+    "names": lambda n: "".join(f"v{i} = {i}\n" for i in range(4 * n)),
+    "sends": lambda n: "".join(f"smtplib.SMTP('a.example').sendmail(1, 2, {i})\n" for i in range(n)),
+    "functions": lambda n: "".join(f"def f{i}():\n    s = smtplib.SMTP('a.example')\n    s.x()\n" for i in range(n)),
+    "methods": lambda n: (
+        "class A:\n    def __init__(self): self.s = smtplib.SMTP('a.example')\n"
+        + "".join(f"    def m{i}(self): self.s.sendmail(1, 2, 3)\n" for i in range(n))
+    ),
+    "chain": lambda n: (
+        "def f0(): smtplib.SMTP('a.example').sendmail(1, 2, 3)\n"
+        + "".join(f"def f{i + 1}(): f{i}()\n" for i in range(n))
+    ),
+    "items": lambda n: "x = {" + ", ".join(f"'k{i}': [{i}, 'v']" for i in range(2 * n)) + "}\n",
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", LONG)
+def test_time_grows_with_the_length_of_the_file(case: str) -> None:
+    """A file of 1 MB takes seconds; with its square it would take an hour."""
+    used = []
+    for length in (500, 4_000):
+        source = f"import smtplib\n{LONG[case](length)}".encode()
+        start = process_time()
+        check_source(source, "p.py")
+        used.append(process_time() - start)
+    assert used[1] < 24 * used[0]
+
+
+def test_frame_of_a_path_is_changed_in_place_until_a_copy_sees_it() -> None:
+    """A module of 50,000 names takes no 50,000 copies of them, and no path sees what another one does."""
+    path = Path()
+    path.put("frame", "a", NONE)
+    fields = path.fields("frame")
+    path.put("frame", "b", NONE)
+    assert path.fields("frame") is fields
+    other = path.copy()
+    for each in (path, other):
+        each.put("frame", "c", Const(id(each)))
+    assert (path.get("frame", "c"), other.get("frame", "c")) == (Const(id(path)), Const(id(other)))
+    path.settle()
+    settled = path.copy()
+    path.put("frame", "c", NONE)
+    assert settled.get("frame", "c") == Const(id(path))
 
 
 def test_program_with_too_many_paths_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,9 @@ def _check(folder: Path, body: str, imports: str = _IMPORTS, top: str = "") -> l
             ["SMT902 warning"],
         ),
         ('c, err := smtp.Dial("mx.example.org:25")\nc.Mail(from)', ["SMT902 error"]),
+        # The client is returned, and nothing in the file begins TLS.
+        ('addr := net.JoinHostPort(host, "25")\nreturn smtp.Dial(addr)', ["SMT902 error"]),
+        ("return smtp.Dial(addr)\n}\nfunc g(c *smtp.Client) {\nc.Mail(from)", ["SMT902 error"]),
         ("c, err := smtp.Dial(addr)\nc.Auth(auth)", ["SMT902 error"]),
         (f'c, err := smtp.Dial(host+":25")\nif {_OFFERED}; ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
         (f'c, err := smtp.Dial(host+":587")\n{_OFFERED}\nif ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),

@@ -92,7 +92,11 @@ def test_without_a_name_all_errors_are_listed(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("CertificateErorr", "Did you mean CertificateError?"), ("x", "`securesmtp explain` lists all errors")],
+    [
+        ("CertificateErorr", "Did you mean CertificateError?"),
+        ("x", "`securesmtp explain` lists all errors"),
+        ("smt104", "`securesmtp audit --explain SMT104` explains a rule of the audit"),
+    ],
 )
 def test_a_name_that_is_none_gets_a_hint(capsys: pytest.CaptureFixture[str], name: str, hint: str) -> None:
     """On one line, with the nearest class if there is one."""

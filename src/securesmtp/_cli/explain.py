@@ -120,8 +120,10 @@ def find(text: str, sections: dict[str, Section]) -> list[Section]:
         found = [section for other, section in sections.items() if other == each or other.startswith(f"{each}-")]
         if found:
             return found
+    rule = re.fullmatch(r"smt[0-9]{3}", name)
     near = get_close_matches(text, _classes(sections), 1)
     hint = f"Did you mean {near[0]}?" if near else "`securesmtp explain` lists all errors"
+    hint = f"`securesmtp audit --explain {rule[0].upper()}` explains a rule of the audit" if rule else hint
     message = f"there is no error {textwrap.shorten(text, 60)!r}. Hint: {hint}"
     raise click.ClickException(message)
 

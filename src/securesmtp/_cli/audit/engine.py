@@ -24,6 +24,8 @@ from securesmtp._cli.audit.statements import Statements
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from securesmtp._cli.audit.families import Family
     from securesmtp._cli.audit.findings import Finding
 
@@ -153,7 +155,7 @@ class _Program(Statements):
         for begun in paths:
             begun.settle()
             path = begun.copy()
-            for client in self._secured.keys() & path.places():
+            for client in [key for key in self._secured if path.has(key)]:
                 if function.node not in self._secured[client]:
                     path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
@@ -181,28 +183,50 @@ def _is_shared(key: str) -> bool:
     return key == MODULE or key.startswith(("instance/", "class/"))
 
 
-def _clients(path: Path) -> dict[tuple[str, str], Object]:
-    """Return the clients that several functions can reach."""
-    return {
-        (key, name): value
-        for key in path.places()
-        if _is_shared(key)
-        for name, value in path.fields(key).items()
-        if isinstance(value, Object) and path.get(value.key, "%tls") is not None
-    }
+class _Shared:
+    """What several functions can reach on paths; most of these have one base, which is looked at once."""
+
+    def __init__(self) -> None:
+        self._bases: dict[int, tuple[list[str], list[tuple[str, str, Object]]]] = {}
+
+    def _base(self, path: Path) -> tuple[list[str], list[tuple[str, str, Object]]]:
+        if id(path.base) not in self._bases:
+            keys = [key for key in path.base if _is_shared(key)]
+            self._bases[id(path.base)] = (keys, list(_objects(keys, path.base)))
+        return self._bases[id(path.base)]
+
+    def keys(self, path: Path, variant: Path) -> list[str]:
+        """Return the shared frames and objects of a path that can differ from a variant's."""
+        keys = [key for key in path.store if _is_shared(key)]
+        return keys if path.base is variant.base else keys + [key for key in self._base(path)[0] if key not in keys]
+
+    def clients(self, path: Path) -> dict[tuple[str, str], Object]:
+        """Return the clients."""
+        _, objects = self._base(path)
+        objects = [each for each in objects if each[0] not in path.store]
+        objects += _objects([key for key in path.store if _is_shared(key)], path.store)
+        return {(key, name): value for key, name, value in objects if path.get(value.key, "%tls") is not None}
+
+
+def _objects(keys: list[str], store: dict[str, dict[str, Value]]) -> Iterator[tuple[str, str, Object]]:
+    for key in keys:
+        for name, value in store[key].items():
+            if isinstance(value, Object):
+                yield key, name, value
 
 
 def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
     """Return what a function finds that is called after others: one path for each state of the clients they share."""
     variants: dict[object, Path] = {}
+    shared = _Shared()
     for path in left:
-        clients = _clients(path)
+        clients = shared.clients(path)
         if not clients:
             continue
         variant = ends[0].copy()
         for (key, name), client in clients.items():
             variant.put(key, name, client)
-            variant.store[client.key] = path.fields(client.key)
+            variant.store[client.key] = path.fields(client.key).copy()
         variant.facts = dict(path.facts)
         variant.is_cut = path.is_cut
         state = tuple(
@@ -210,22 +234,24 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
         )
         variants.setdefault(state, variant)
     found = list(variants.values())
-    _note_mixed(found)
+    _note_mixed(found, shared)
+    found = found[:_MOST_STATES]
     for variant in found:
         for path in left:
-            for key in [key for key in path.places() if _is_shared(key)]:
-                _complete(variant, path, key)
-    return found[:_MOST_STATES]
+            for key in shared.keys(path, variant):
+                if path.fields(key) is not variant.fields(key):
+                    _complete(variant, path, key)
+    return found
 
 
-def _note_mixed(variants: list[Path]) -> None:
+def _note_mixed(variants: list[Path], shared: _Shared) -> None:
     """Note on clients that they are secured on some paths only, whatever is left of these paths."""
     states: dict[str, set[Value | None]] = {}
     for variant in variants:
-        for client in _clients(variant).values():
+        for client in shared.clients(variant).values():
             states.setdefault(client.key, set()).add(variant.get(client.key, "%tls"))
     for variant in variants:
-        for key in [key for key, seen in states.items() if len(seen) > 1 and key in variant.places()]:
+        for key in [key for key, seen in states.items() if len(seen) > 1 and variant.has(key)]:
             variant.put(key, "%mixed", Const(value=True))
 
 
@@ -236,5 +262,5 @@ def _complete(path: Path, other: Path, key: str) -> None:
         is_better = known == NONE and value != NONE
         if known is None or is_better:
             path.put(key, name, value)
-            if isinstance(value, Object) and value.key not in path.places():
-                path.store[value.key] = other.fields(value.key)
+            if isinstance(value, Object) and not path.has(value.key):
+                path.store[value.key] = other.fields(value.key).copy()

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.arguments import Arguments, decorators, joined, key_of, kind_of, text_of
+from securesmtp._cli.audit.choices import choices
 from securesmtp._cli.audit.machine import MOST_STEPS_OF_A_FILE, PATCHES, Machine, Results
 from securesmtp._cli.audit.source import NotCheckedError
 from securesmtp._cli.audit.values import (
@@ -49,6 +50,16 @@ class Expressions(Machine):
         """Return the paths after several expressions, each with their values."""
         results: list[tuple[Path, list[Value]]] = [(path, [])]
         for node in nodes:
+            if len(results) == 1:
+                # The usual case, without a copy of the values for each of them.
+                before, values = results[0]
+                found = self.evaluate(node, before)
+                if len(found) == 1:
+                    values.append(found[0][1])
+                    results = [(found[0][0], values)]
+                else:
+                    results = [(after, [*values, value]) for after, value in found][:_MOST_RESULTS]
+                continue
             results = [
                 (after, [*values, value]) for before, values in results for after, value in self.evaluate(node, before)
             ][:_MOST_RESULTS]
@@ -205,18 +216,18 @@ class Expressions(Machine):
     def _on_subscript(self, node: ast.Subscript, path: Path) -> Results:
         results: Results = []
         for after, (owner, index) in self.evaluate_all((node.value, node.slice), path):
-            name = key_of(index)
-            results.append((after, after.narrow(self.item(owner, name, node, after))))
+            chosen = choices(owner, index, node, after)
+            results += chosen or [(after, after.narrow(self.item(owner, key_of(index), node, after)))]
         return results
 
     def item(self, owner: Value, name: str | None, node: ast.AST, path: Path) -> Value:
         """Return what a dictionary or a sequence holds at an index."""
-        found = path.get(owner.key, name) if isinstance(owner, Object) and name is not None else None
-        if found is not None:
+        found = path.get(owner.key, name or "more") if isinstance(owner, Object) else None
+        if found is not None and not (name is None and isinstance(found, Const)):
             return found
         match owner:
             case Unknown(symbol=symbol, kind=kind, qual=qual):
-                stored = path.get(symbol, name or "")
+                stored = path.get(symbol, name or "more")
                 kind = kind if kind is Kind.SERVER else Kind.OPTION
                 return stored or Unknown(f"{symbol}{name or self.site(node)}", kind, f"{qual}[]" if qual else "")
             case _:

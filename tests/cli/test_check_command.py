@@ -458,7 +458,8 @@ class _Terminal(io.StringIO):
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make terminal 99 one of 30 columns."""
     sizes = {99: os.terminal_size((30, 10))}
-    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: sizes[descriptor])
+    # pytest asks for its own, when it is to show the name of each test.
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: sizes.get(descriptor, os.terminal_size((80, 24))))
     monkeypatch.setenv("TERM", "xterm")
 
 

@@ -125,8 +125,9 @@ def test_a_closed_ledger_is_not_used(path: Path) -> None:
     ledger.close()
     ledger.close()
     for use in (lambda: ledger.claim([item()], "mine"), lambda: ledger.look_up("x"), lambda: list(ledger.entries())):
-        with pytest.raises(LedgerError, match="is closed"):
+        with pytest.raises(LedgerError, match="is closed") as raised:
             use()
+        assert raised.value.hint
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
@@ -426,3 +427,30 @@ def test_the_module_has_public_names_only() -> None:
     """SQLite is imported when it is used."""
     with pytest.raises(AttributeError, match="has no attribute 'RedisLedger'"):
         getattr(securesmtp.ledger, "RedisLedger")  # noqa: B009 -- mypy knows that it is not there
+
+
+@pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive", "shared"])
+@pytest.mark.parametrize("loss", ["deleted", "emptied", "link"])
+def test_a_ledger_that_is_gone_is_missed(path: Path, loss: str, *, exclusive: bool) -> None:
+    """With a new one, all would be sent again."""
+    SQLiteLedger(path).close()
+    kept = path.read_bytes()
+    opened = path
+    if loss == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    if loss == "link":
+        opened = path.with_name("other")
+        opened.symlink_to(path.name)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"deleted or emptied after it had been used.*ends in -lock") as caught:
+            SQLiteLedger(opened, exclusive=exclusive)
+        assert not caught.value.retryable
+        assert path.exists() == (loss == "emptied")
+    path.write_bytes(kept)
+    SQLiteLedger(opened, exclusive=exclusive).close()
+    path.unlink()
+    path.with_name(f"{path.name}-lock").unlink()
+    SQLiteLedger(opened, exclusive=exclusive).close()
+    assert path.exists()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from securesmtp._cli.output import steady_streams
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -76,11 +78,12 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the help of each command lists its own. 130 is Ctrl-C."""
-    try:
-        return int(cli.main(arguments, prog_name="securesmtp", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        # Ctrl-C, as shells report it.
-        return 130
+    with steady_streams():
+        try:
+            return int(cli.main(arguments, prog_name="securesmtp", standalone_mode=False) or 0)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            # Ctrl-C, as shells report it.
+            return 130

@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     NO_RECIPIENT = 67
     NO_HOST = 68
     UNAVAILABLE = 69
+    NO_RESULTS = 73
     TEMPORARY_FAILURE = 75
     PROTOCOL = 76
     NO_PERMISSION = 77

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.output import print_text
 from securesmtp._cli.send.ledger_view import cells, json_lines, write_results
-from securesmtp._cli.send.output import print_text
 from securesmtp._shown import escape
-from securesmtp.errors import SecureSMTPError
+from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.ledger import SQLiteLedger, State
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def command(  # noqa: PLR0913 -- one for each option
     keys are read from standard input, one on each line.
     """
     try:
-        ledger = SQLiteLedger(file)
+        ledger = _open(file)
         _settle(ledger, arrived, State.ACCEPTED)
         _settle(ledger, not_arrived, State.NOT_SENT)
         wanted = tuple(map(State, states)) or (State.UNKNOWN,)
@@ -87,6 +88,14 @@ def command(  # noqa: PLR0913 -- one for each option
         click.echo(f"Error: {error}", err=True)
         return ExitCode.DATA
     return ExitCode.UNKNOWN if counts[State.UNKNOWN] else ExitCode.OK
+
+
+def _open(file: Path) -> SQLiteLedger:
+    # What a process has claimed that was killed is doubtful now, not after an hour. Only who has the ledger alone knows
+    # that no such process is alive; who may only read it, or does so while a run has it, sees the claims.
+    with suppress(LedgerError):
+        SQLiteLedger(file, exclusive=True).close()
+    return SQLiteLedger(file)
 
 
 def _settle(ledger: Ledger, given: Iterable[str], state: State) -> None:

@@ -15,6 +15,9 @@ from securesmtp.errors import LedgerError
 if TYPE_CHECKING:
     from pathlib import Path
 
+# What is in the file when the ledger has been made.
+_MARK = b"a ledger\n"
+
 
 class ProcessLock:
     """
@@ -56,6 +59,19 @@ class ProcessLock:
             # One that a signal handler has taken meanwhile.
             self.release()
             self._file = file
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether there was a ledger beside it, in an earlier process or in this one."""
+        with suppress(FileNotFoundError):
+            return self._path.stat().st_size > 0
+        return False
+
+    def mark(self) -> None:
+        """Note that there is a ledger beside it, so that it is missed when its file is gone or empty."""
+        if not self.is_marked:
+            with self._path.open("ab") as file:
+                file.write(_MARK)
 
     def release(self) -> None:
         """Give the lock back, if it is held."""

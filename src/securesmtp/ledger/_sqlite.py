@@ -26,7 +26,7 @@ from securesmtp._values import SendResult, Stage
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger._lock import ProcessLock
 from securesmtp.ledger._protocol import Entry, Item, State
-from securesmtp.ledger._sqlite_errors import UNREADABLE, failed, outcomes_unknown, translated
+from securesmtp.ledger._sqlite_errors import GONE, UNREADABLE, failed, outcomes_unknown, translated
 from securesmtp.ledger._sqlite_file import absolute, connect, create, inspect, set_up
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class SQLiteLedger:
             # SQLite follows links too. The lock is that of the file, whatever name it has.
             resolved = self.path.resolve()
             self._lock = ProcessLock(resolved.with_name(f"{resolved.name}-lock"), exclusive=exclusive)
+            if self._lock.is_marked and not resolved.is_file():
+                raise failed(self.path, GONE)
             create(resolved)
         try:
             self._open()
@@ -234,11 +236,16 @@ class SQLiteLedger:
         # Otherwise nothing is written: to read a ledger, a right to read is enough.
         if version == 0 or self._exclusive:
             self._write_first()
+            # Not before it is on the disk.
+            with translated(self.path):
+                self._lock.mark()
 
     def _write_first(self) -> None:
         with self._transaction() as connection:
             # Again, because another process may have been faster.
             if inspect(connection, self.path) == 0:
+                if self._lock.is_marked:
+                    raise failed(self.path, GONE)
                 set_up(connection)
             if self._exclusive:
                 connection.execute("UPDATE entries SET state = 'unknown' WHERE state = 'claimed'")
@@ -258,7 +265,8 @@ class SQLiteLedger:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
-            raise LedgerError(f"the ledger {os.fspath(self.path)!r} is closed", stage=Stage.CONFIGURATION)
+            text, hint = f"the ledger {os.fspath(self.path)!r} is closed", "close it when the last result has been read"
+            raise LedgerError(text, stage=Stage.CONFIGURATION, hint=hint)
         with translated(self.path), connect(self.path) as connection:
             yield connection
 

@@ -35,6 +35,10 @@ _DAMAGED = _Failure("it is damaged", "restore it from a backup; with an empty le
 NO_LEDGER = _Failure("it is no ledger", "choose the path of a file that does not exist")
 FOREIGN = _Failure("it belongs to another program", NO_LEDGER.hint)
 LATER = _Failure("a later version of securesmtp has written it", "install that version")
+GONE = _Failure(
+    "its file was deleted or emptied after it had been used; with a new one, all messages would be sent again",
+    "put the file back, or restore it from a backup; for a new mailing, delete the file that ends in -lock as well",
+)
 UNREADABLE = _Failure(
     "an entry cannot be read", "a later version of securesmtp may have written it: install that; or the file is damaged"
 )

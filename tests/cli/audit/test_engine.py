@@ -204,6 +204,52 @@ def test_message_says_what_is_wrong() -> None:
 # --------------------------------------------------------------------------------------------------------- robustness
 
 
+_VERSION_TEST = """\
+import smtplib, ssl, sys
+from sys import version_info
+def send(host, message):
+    with smtplib.SMTP(host, 587, timeout=9) as server:
+        if {condition}:
+            server.starttls(context=ssl.create_default_context())
+        else:
+            server.starttls()
+        server.send_message(message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_found"),
+    [
+        ("sys.version_info >= (3,)", False),
+        ("sys.version_info[:2] > (3, 5)", False),
+        ("sys.version_info[0:2] >= (3, 6)", False),
+        ("version_info[0] >= 3", False),
+        ("version_info.major == 3", False),
+        ("not sys.version_info[0] == 2", False),
+        ("not sys.version_info < (3, 4)", False),
+        ("sys.version_info[0] not in (2,)", False),
+        ("sys.version_info < (3,)", True),
+        ("sys.version_info[0] == 2", True),
+        ("sys.version_info >= (3, 13)", True),
+        ("sys.version_info[:2] != (3, 12)", True),
+        ("sys.version_info >= oldest", True),
+        ("sys.version_info >= 3", True),
+    ],
+)
+def test_a_branch_for_pythons_without_maintenance_does_not_run(condition: str, is_found: bool) -> None:  # noqa: FBT001 -- a column of the table
+    """What depends on which of the others runs it is still found."""
+    found = _check(_VERSION_TEST.format(condition=condition))
+    assert [line for line, _, rule in found if rule == "SMT111"] == ([8] if is_found else [])
+
+
+def test_a_decorator_that_names_no_exception_is_told_so() -> None:
+    """The text names no exception that the code does not have."""
+    source = "import smtplib\nfrom tenacity import retry\n@retry()\ndef send(message):\n"
+    source += "    smtplib.SMTP('localhost', timeout=9).send_message(message)\n"
+    (finding,) = check_source(source.encode(), "program.py")
+    assert finding.message == "the message is sent again after any exception, and may arrive twice"
+
+
 def test_file_without_a_word_of_the_rules_is_not_parsed() -> None:
     """20,000 files are read in half a minute."""
     assert not is_relevant(b"import imaplib\n")

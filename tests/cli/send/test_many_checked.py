@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from securesmtp._cli.send.sources import Files
+from securesmtp.ledger import SQLiteLedger
 from securesmtp.testing import MailServer
 
 TABLE = "email,name,file\nada@example.org,Ada,\nbob@example.org,Bob,\n"
@@ -203,6 +205,34 @@ def test_repeated_addresses_are_counted(run: Any, server: MailServer) -> None:
     assert "--allow-duplicates" in done.err
     assert server.messages == []
     assert run("send", *OPTIONS, "--subject", "Hello", "--allow-duplicates", "--dry-run").code == 0
+
+
+def test_an_address_is_the_same_whoever_saved_the_table(run: Any, server: MailServer) -> None:
+    """Some systems write an accent as a character of its own, which nobody sees."""
+    Path("people.csv").write_text("email,name\nzo\u00eb@example.org,1\nzoe\u0308@example.org,2\n", "utf-8")
+    done = run("send", *OPTIONS, "--subject", "Hello")
+    assert (done.code, server.messages) == (65, [])
+    assert "Error: 1 are for an address that an earlier row has." in done.err
+
+
+def test_a_new_ledger_beside_others_is_pointed_out(run: Any, server: MailServer) -> None:
+    """A table that was saved under another name has another ledger, and would be sent again."""
+    Path("people.csv").write_text("email,name\nada@example.org,1\n")
+    first = run("send", *OPTIONS, "--subject", "Hello", "--dry-run")
+    assert "ledger" not in first.err
+    for number in range(5):
+        SQLiteLedger(f"table-{number}.ledger").close()
+        os.utime(f"table-{number}.ledger", (number, number))
+    done = run("send", *OPTIONS, "--subject", "Hello", "--dry-run")
+    assert done.code == 0
+    assert (
+        "people-mail.ledger is new, so nothing counts as sent. The ledgers of its folder are table-4.ledger, "
+        in done.err
+    )
+    assert "table-2.ledger and 2 more. Hint: --ledger FILE goes on with one of them\n" in done.err
+    run("send", *OPTIONS, "--subject", "Hello", "--ledger", "table-1.ledger")
+    again = run("send", *OPTIONS, "--subject", "Hello", "--ledger", "table-1.ledger")
+    assert "is new" not in again.err
 
 
 def test_files_are_read_before_the_first_is_sent(run: Any, server: MailServer) -> None:

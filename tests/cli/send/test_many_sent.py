@@ -177,6 +177,18 @@ def test_a_doubtful_message_is_settled(run: Any, server: MailServer, option: str
     assert (run("send", *OPTIONS).code, arrived(server)) == (code, sent)
 
 
+def test_what_a_killed_run_leaves_is_doubtful_at_once(run: Any) -> None:
+    """Not before the process has ended, and not only when the next run has begun."""
+    with SQLiteLedger("people-mail.ledger") as ledger:
+        ledger.claim([Item("ada@example.org", "0" * 64, "<1@example.org>")], "of a run")
+        alive = run("ledger", "people-mail.ledger")
+        assert (alive.code, alive.out) == (0, "1 claimed\n")
+    dead = run("ledger", "people-mail.ledger")
+    assert dead.code == 3
+    assert "1 unknown\n\nada@example.org\n" in dead.out
+    assert run("ledger", "people-mail.ledger", "--arrived", "ada@example.org").code == 0
+
+
 def test_what_is_not_doubtful_cannot_be_settled(run: Any, server: MailServer) -> None:
     """Nor what is not there, nor in what is no ledger."""
     run("send", *OPTIONS)
@@ -225,9 +237,17 @@ def test_results_are_written(run: Any, server: MailServer) -> None:
 def test_results_that_cannot_be_written_do_not_hide_the_summary(run: Any, server: MailServer) -> None:
     """All was sent by then."""
     done = run("send", *OPTIONS, "--results", "other/results.csv")
-    assert (done.code, arrived(server)) == (65, NAMES)
-    assert "other/results.csv cannot be written" in done.err
+    assert (done.code, arrived(server)) == (73, NAMES)
+    assert "securesmtp: other/results.csv cannot be written" in done.err
     assert counts(done.out)["accepted"] == [5, 0]
+
+
+@pytest.mark.parametrize(("fault", "code"), [("drops_after_content", 3), ("full", 75)])
+def test_results_that_cannot_be_written_hide_no_outcome(run: Any, server: MailServer, fault: Any, code: int) -> None:
+    """The exit code is that of the messages."""
+    server.fault = fault
+    done = run("send", *OPTIONS, "--results", "other/results.csv")
+    assert (done.code, "other/results.csv cannot be written" in done.err) == (code, True)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> None:
@@ -244,7 +264,7 @@ def test_a_pipe_is_written_to_and_not_replaced(run: Any, server: MailServer) -> 
     # Not a device: a mutant of the code, run by root, would replace that of the machine.
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket.csv")
-        assert run("send", *OPTIONS, "--results", "socket.csv").code == 65
+        assert run("send", *OPTIONS, "--results", "socket.csv").code == 73
     assert stat.S_ISSOCK(Path("socket.csv").stat().st_mode)
 
 

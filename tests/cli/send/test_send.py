@@ -125,7 +125,7 @@ def test_a_usage_error_says_what_to_do(server: MailServer, run: Run, arguments: 
         ([*ME, "--to", "a@b@c", "--subject", "x"], "--to is not a list of addresses"),
         (["--from", "a@example.org, b@example.org", *YOU, "--subject", "x"], "--from has 2 addresses, not one"),
         ([*ME, *YOU, "--subject", "x\ny"], "subject"),
-        ([*BRIEF, "--attach", "missing.pdf"], "missing.pdf"),
+        ([*BRIEF, "--attach", "missing.pdf"], "No such file or directory. Hint: check the path and its permissions"),
         ([*BRIEF, "--header", "Bcc: x@example.org\n\nx"], "header"),
     ],
     ids=["name", "address", "two senders", "subject", "attachment", "header"],

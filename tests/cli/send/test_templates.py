@@ -64,6 +64,7 @@ RAISES = {
     "division": "{{ 1 / 0 }}",
     "a wrong type": "{{ name + 1 }}",
     "a way out of the sandbox": "{{ name.__class__.__mro__ }}",
+    "a change of the row": "{% set _ = row.update(name='Bob') %}",
     "a missing file": "{% include 'none.html' %}",
 }
 

@@ -241,7 +241,7 @@ class _Search:
                 given = call.args[position]
         names = {"Exception"} if given is None else self._mentioned(given)
         if names & _LOST:
-            what = ", ".join(sorted(names & _LOST))
+            what = "any exception" if given is None else ", ".join(sorted(names & _LOST))
             self.machine.notes.report(DECORATOR, node, f"the message is sent again after {what}, and may arrive twice")
 
     def _mentioned(self, node: ast.expr) -> set[str]:

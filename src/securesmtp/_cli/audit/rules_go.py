@@ -25,7 +25,11 @@ if err != nil {
     return err
 }
 client, err := smtp.NewClient(conn, host)
-// Or port 587: STARTTLS, or nothing.
+if err != nil {
+    return err
+}
+// Or, in place of the lines above, port 587: STARTTLS, or nothing.
+config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 client, err := smtp.Dial(net.JoinHostPort(host, "587"))
 if err != nil {
     return err
@@ -36,7 +40,7 @@ if ok, _ := client.Extension("STARTTLS"); !ok {
 if err := client.StartTLS(config); err != nil {
     return err
 }
-// Then log in, and send with client.Mail, client.Rcpt and client.Data.
+// After either: log in, and send with client.Mail, client.Rcpt and client.Data.
 if ok, _ := client.Extension("AUTH"); !ok {
     return errors.New("the server does not offer AUTH")
 }

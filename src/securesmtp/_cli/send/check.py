@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from securesmtp._cli.send.output import print_note
+from securesmtp._cli.output import print_note
 from securesmtp._cli.send.rows import Fault
 from securesmtp._submissions import entry_digest
 from securesmtp._values import Outcome, SendResult

@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.output import print_note, print_text
 from securesmtp._cli.send.check import can_send, check, is_sound
 from securesmtp._cli.send.ledger_view import write_results
 from securesmtp._cli.send.many_options import ManyOptions
 from securesmtp._cli.send.outcome import exit_code, print_error
-from securesmtp._cli.send.output import print_note, print_text
 from securesmtp._cli.send.plan import Draft, make_plan
 from securesmtp._cli.send.preview import preview
 from securesmtp._cli.send.progress import Progress
@@ -29,6 +29,7 @@ from securesmtp._cli.send.stop import Pace, Stop
 from securesmtp._cli.send.summary import code_of, json_summary, summary
 from securesmtp._cli.send.tally import Tally
 from securesmtp._compose.addresses import AddressWarning
+from securesmtp._shown import escape
 from securesmtp._submissions import entry_digest
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import MessageError, SecureSMTPError
@@ -36,6 +37,7 @@ from securesmtp.ledger import SQLiteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from securesmtp._cli.send.check import Check
     from securesmtp._cli.send.plan import Plan
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from securesmtp._values import Envelope, SendResult
 
 __all__ = ["Draft", "run"]
+# Ledgers that a note names.
+_NAMED = 3
 # At these stages it is not the message that is wrong: the next one would fail in the same way.
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.HANDSHAKE, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH})
 
@@ -97,7 +101,8 @@ class _Mailing:
         with ExitStack() as stack:
             path = self._plan.ledger
             # Not for itself: a run may be at work.
-            found, code = self._check(stack.enter_context(SQLiteLedger(path)) if path.exists() else None)
+            is_used = path.exists() or path.with_name(f"{path.name}-lock").exists()
+            found, code = self._check(stack.enter_context(SQLiteLedger(path)) if is_used else None)
         if code is not None:
             return code
         if found.first is not None and not self._draft.quiet:
@@ -123,19 +128,24 @@ class _Mailing:
 
     def _send_and_report(self, ledger: SQLiteLedger, open_mailer: Callable[[int | None], SecureMailer]) -> int:
         failure = self._send_all(ledger, open_mailer)
-        self._report(ledger)
+        self._report()
         if failure is not None:
             print_error(str(failure))
+        has_results = self._write_results(ledger)
         if self.stop.signal is not None:
             # As shells report it.
             return 128 + self.stop.signal
         code = code_of(self._tally)
-        return exit_code(failure) if code is ExitCode.OK and failure is not None else code
+        if code is ExitCode.OK and failure is not None:
+            code = exit_code(failure)
+        return ExitCode.NO_RESULTS if code is ExitCode.OK and not has_results else code
 
     def _check(self, ledger: SQLiteLedger | None) -> tuple[Check, int | None]:
         """Return what was found, and the exit code if nothing is to be sent."""
         if not self._draft.quiet:
             print_note(self._plan.title)
+            if ledger is None and (others := _others(self._plan.ledger)):
+                print_note(others)
         with self._progress.showing():
             found = check(self._plan, ledger, self._tally, self._progress, self.stop)
         if self.stop.signal is not None:
@@ -191,18 +201,39 @@ class _Mailing:
         if tally.failures >= (self._options.stop_after or tally.failures + 1):
             self.stop.reason = f"stopped after {tally.failures} failures"
 
-    def _report(self, ledger: SQLiteLedger) -> None:
+    def _report(self) -> None:
         if self._draft.as_json:
             print_text(json_summary(self._tally, self._plan.ledger))
         elif not self._draft.quiet or self._tally.codes:
             print_text(summary(self._tally, self._plan.ledger, sys.stdout))
         if self.stop.reason is not None:
             print_note(f"Stopped early: {self.stop.reason}.")
-        # Last: if it fails, all else was said.
-        if self._options.results is not None:
+
+    def _write_results(self, ledger: SQLiteLedger) -> bool:
+        """Return whether the table of results could be written, if one is wanted."""
+        if self._options.results is None:
+            return True
+        try:
             write_results(ledger.entries(), self._options.results)
+        except SecureSMTPError as error:
+            # Its outcome is not that of any message.
+            print_error(str(error))
+            return False
+        return True
 
 
 def _changed_error(reason: str) -> MessageError:
     message = f"the input has changed while it was being sent: {reason}"
     return MessageError(message, hint="the same command again goes on with what it is now")
+
+
+def _others(ledger: Path) -> str:
+    """Return a note on the other ledgers of the folder, the latest first: a table that was renamed has a new one."""
+    files = (path for path in ledger.parent.glob("*.ledger") if path.is_file())
+    found = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+    if not found:
+        return ""
+    names = ", ".join(escape(path.name) for path in found[:_NAMED])
+    names += f" and {len(found) - _NAMED} more" * (len(found) > _NAMED)
+    note = f"{ledger} is new, so nothing counts as sent. The ledgers of its folder are {names}."
+    return f"{note} Hint: --ledger FILE goes on with one of them"

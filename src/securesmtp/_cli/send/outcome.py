@@ -43,6 +43,7 @@ MEANINGS = {
     ExitCode.NO_RECIPIENT: "The server refused a recipient. With --partial, the others have the message.",
     ExitCode.NO_HOST: "There is no server of this name.",
     ExitCode.UNAVAILABLE: "The server refused the message, or cannot be used.",
+    ExitCode.NO_RESULTS: "Many messages: all were accepted, but the file of --results cannot be written.",
     ExitCode.TEMPORARY_FAILURE: "Nobody has the message, and a later try may succeed: no connection, or a 4xx reply.",
     ExitCode.PROTOCOL: "No verified TLS, or the server broke the protocol.",
     ExitCode.NO_PERMISSION: "The login was refused.",
@@ -65,6 +66,7 @@ _IN_A_SHELL = {
     'partial="allow"': "--partial",
     "auth=OAuth2(…)": "--oauth",
     "or pass mail_from": "or use --from",
+    "a str is a path; pass content as (name, bytes)": "check the path and its permissions",
 }
 # Characters of an error.
 _MAX_TEXT = 4000

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securesmtp._cli.send.output import write
+from securesmtp._cli.output import write
 from securesmtp._values import Outcome
 
 if TYPE_CHECKING:

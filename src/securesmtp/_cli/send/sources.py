@@ -14,6 +14,7 @@ from hashlib import blake2b, sha256
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from unicodedata import normalize
 
 from securesmtp._cli.send.message import Message, parse_addresses, read_eml
 from securesmtp._cli.send.rows import Fault, unreadable_error
@@ -230,8 +231,9 @@ def read_people(texts: Sequence[str], option: str) -> list[Address]:
 
 def _key(address: str) -> str:
     mailbox = Mailbox.parse(address.strip())
-    # Servers may tell upper and lower case apart in what is before the @ (RFC 5321 §2.4); people do not.
-    return f"{mailbox.local.casefold()}@{mailbox.domain.lower()}"
+    # Servers may tell upper and lower case apart in what is before the @ (RFC 5321 §2.4); people do not. Nor do
+    # they see whether an é is one character or two, which depends on the system (RFC 6532 §3.1 wants NFC).
+    return f"{normalize('NFC', mailbox.local.casefold())}@{mailbox.domain.lower()}"
 
 
 def _read(path: Path) -> Envelope:

@@ -151,12 +151,13 @@ def _jinja_environments(folder: Path) -> dict[bool, Any]:
     """Return an environment for templates that become HTML, and one for others."""
     try:
         from jinja2 import FileSystemLoader, StrictUndefined
-        from jinja2.sandbox import SandboxedEnvironment
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError:
         message = "Jinja2 is not installed"
         raise ConfigurationError(message, hint="pip install jinja2, or write a template with $name") from None
     return {
-        html: SandboxedEnvironment(
+        # Immutable: a template cannot change the row for the next template, or for the ledger.
+        html: ImmutableSandboxedEnvironment(
             autoescape=html,
             undefined=StrictUndefined,
             loader=FileSystemLoader(folder, encoding="utf-8-sig"),

@@ -175,7 +175,9 @@ class Claims:
             for job in jobs:
                 self._refuse(job, error)
             return []
-        return [job for job, entry in zip(jobs, entries, strict=True) if self._may_send(job, entry, until)]
+        # First all: with an entry too few, each could be that of another job.
+        pairs = list(zip(jobs, entries, strict=True))
+        return [job for job, entry in pairs if self._may_send(job, entry, until)]
 
     def _may_send(self, job: Job, entry: Entry, until: Deadline) -> bool:
         is_ours = entry.state is State.CLAIMED and entry.token == self._token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
@@ -277,6 +278,12 @@ HARD = {
     "functions-that-call-functions": "import smtplib\ndef f0(s):\n    s.sendmail(1, 2, 3)\n"
     + "".join(f"def f{n}(s):\n    f{n - 1}(s)\n    f{n - 1}(s)\n" for n in range(1, 12))
     + "f3(smtplib.SMTP('a.example'))\n",
+    "number-that-is-too-long-for-decimal": "import smtplib\nx = 0x1"
+    + "f" * 5_000
+    + "\nif x == y:\n    smtplib.SMTP(f'{x}', x).sendmail(1, 2, {x: x}[x])\n",
+    "text-of-500-parts": "import smtplib\nx = "
+    + " + ".join(["a"] * 500)
+    + "\nsmtplib.SMTP('a.example').sendmail(1, 2, x)\n",
     "chain-of-elif": BRANCHES
     + "    if m == 0:\n        pass\n"
     + "".join(f"    elif m == {n}:\n        s.ehlo()\n" for n in range(1, 600))
@@ -348,9 +355,11 @@ def test_program_with_too_many_paths_is_not_checked(monkeypatch: pytest.MonkeyPa
 def test_program_that_is_nested_too_deeply_to_check_is_not_checked() -> None:
     """The interpreter's own depth is no fault of the file."""
     # Python compiles it, and every part is one more call of the interpreter.
-    source = "import smtplib\nx = " + "+".join(["a"] * 2_000) + "\n"
+    source = "import smtplib\nx = " + "+".join(["a"] * 2_900) + "\n"
+    limit = sys.getrecursionlimit()
     with pytest.raises(NotCheckedError, match="nested"):
         check_source(source.encode(), "p.py")
+    assert sys.getrecursionlimit() == limit
 
 
 def _is_checked_or_not_python(source: str) -> bool:

@@ -82,7 +82,7 @@ def words_of(node: ast.AST) -> str:
         match each:
             case ast.Name(id=word) | ast.Attribute(attr=word) | ast.Constant(value=str(word)):
                 words.append(word)
-            case ast.Constant(value=int(number)):
+            case ast.Constant(value=int(number)) if number.bit_length() < 64:  # noqa: PLR2004 -- a port, a version
                 words.append(str(number))
             case _:
                 pass

@@ -10,6 +10,7 @@ instance, the module) is what the others find there in a second round.
 from __future__ import annotations
 
 import ast
+import sys
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.audit.arguments import decorators
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # With how many states of the module, or of an instance, each function is called.
 _MOST_STATES = 4
 _MOST_INSTANCES = 8
+# Calls of the interpreter in one another.
+_MOST_CALLS = 6_000
 
 
 def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
@@ -51,12 +54,17 @@ def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES
         return []
     tree = parse(data, path, flags)
     notes = Notes(path)
+    before = sys.getrecursionlimit()
+    # A text of 500 parts is nested 500 times, and each takes several calls.
+    sys.setrecursionlimit(max(before, _MOST_CALLS))
     try:
         program = _Program(_known(families), notes)
         program.families = families
         program.check(tree)
     except RecursionError:
         raise NotCheckedError("too deeply nested to check") from None
+    finally:
+        sys.setrecursionlimit(before)
     return notes.findings()
 
 
@@ -111,18 +119,25 @@ class _Program(Statements):
         for value in list(ends[0].fields(MODULE).values()):
             if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
-        # Private and inner functions come last: they are called by themselves only if nothing else calls them.
-        for node in sorted(self.made, key=_is_private):
-            path, function = self.made[node]
-            if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
-                continue
-            if function.owner is not None:
-                # A method of a class that is made in a function or in a class.
-                base = function.owner.external_base
-                instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
-                function = Function(node, function.frames, function.owner, instance)
-            left += self._enter(function, [path] if node.col_offset else ends)
+        seen: set[FunctionNode] = set()
+        # Functions that are made in these follow, such as what a decorator with arguments returns.
+        while waiting := [node for node in self.made if node not in seen]:
+            seen.update(waiting)
+            # Private and inner functions come last: they are called by themselves only if nothing else calls them.
+            for node in sorted(waiting, key=_is_private):
+                left += self._run_made(node, ends)
         return left
+
+    def _run_made(self, node: FunctionNode, ends: list[Path]) -> list[Path]:
+        path, function = self.made[node]
+        if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
+            return []
+        if function.owner is not None:
+            # A method of a class that is made in a function or in a class.
+            base = function.owner.external_base
+            instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
+            function = Function(node, function.frames, function.owner, instance)
+        return self._enter(function, [path] if node.col_offset else ends)
 
     def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
         base = cls.external_base

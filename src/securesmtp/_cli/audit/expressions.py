@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # On how many paths one expression is followed.
 _MOST_RESULTS = 32
+_MOST_BITS = 1_000
 
 
 class Expressions(Machine):
@@ -50,19 +51,16 @@ class Expressions(Machine):
         """Return the paths after several expressions, each with their values."""
         results: list[tuple[Path, list[Value]]] = [(path, [])]
         for node in nodes:
-            if len(results) == 1:
-                # The usual case, without a copy of the values for each of them.
-                before, values = results[0]
+            after_it: list[tuple[Path, list[Value]]] = []
+            for before, values in results:
                 found = self.evaluate(node, before)
+                # The usual case takes no copy of the values.
+                for after, value in found:
+                    many = [*values, value] if len(found) > 1 else values
+                    after_it.append((after, many))
                 if len(found) == 1:
                     values.append(found[0][1])
-                    results = [(found[0][0], values)]
-                else:
-                    results = [(after, [*values, value]) for after, value in found][:_MOST_RESULTS]
-                continue
-            results = [
-                (after, [*values, value]) for before, values in results for after, value in self.evaluate(node, before)
-            ][:_MOST_RESULTS]
+            results = after_it[:_MOST_RESULTS]
         return results
 
     @abstractmethod
@@ -78,6 +76,9 @@ class Expressions(Machine):
     # ------------------------------------------------------------------------------------------------- constants
 
     def _on_constant(self, node: ast.Constant, path: Path) -> Results:
+        if isinstance(node.value, int) and node.value.bit_length() > _MOST_BITS:
+            # Python refuses to write it in decimal.
+            return [(path, Unknown(self.site(node)))]
         return [(path, Const(node.value, node))]
 
     def _on_joinedstr(self, node: ast.JoinedStr, path: Path) -> Results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from typing import Any
 
@@ -212,6 +213,57 @@ def test_what_the_ledger_is_told_to_send_again_is_sent(serve: Serve, mailer: Mai
     assert str(results[0].message_id).encode() in server.accepted[0].content
 
 
+@pytest.mark.parametrize(
+    ("resend", "reply"),
+    [
+        pytest.param([], None, id="not claimed"),
+        pytest.param([State.UNKNOWN], None, id="no server"),
+        pytest.param([State.UNKNOWN], b"451 4.3.0 later\r\n", id="refused"),
+    ],
+)
+@modes
+def test_what_may_have_been_delivered_stays_unknown(
+    serve: Serve, mailer: Mailer, resend: list[State], reply: bytes | None, pipelining: str
+) -> None:
+    """A second try that fails says nothing about the first; nor does a run that ends before it claims the message."""
+    server, ledger, results = (
+        serve(scripted(reply or b""), overlaps=True),
+        MemoryLedger(resend=resend),
+        list[SendResult](),
+    )
+    ledger.prepare([Item(f"<{number}@x>", entry_digest(mail(number)), f"<{number}@x>") for number in range(1, 7)])
+    for number in range(1, 7):
+        ledger.reconcile(f"<{number}@x>", State.UNKNOWN)
+    if reply is None:
+        server.stop()
+    options = {"max_connections": 2, "max_connect_failures": 1, "pipelining": pipelining, "window": Window(messages=2)}
+    has_read = threading.Event()
+
+    def messages() -> Iterator[Envelope]:
+        yield from mails(2)
+        has_read.set()
+        yield from (mail(number) for number in range(2, 7))
+
+    def fail(name: str) -> None:
+        if name == "claim":
+            has_read.wait(10)
+            raise LedgerError("locked")
+
+    if not resend:
+        ledger.before = fail
+    with suppress(LedgerError):
+        results.extend(mailer(server, **options).send_many(messages(), ledger=ledger))
+    assert [result.outcome for result in results[1:]] == [UNKNOWN] * (len(results) - 1)
+    assert len(results) > 1
+    for result in results[1:]:
+        assert (result.from_ledger, result.retryable) == (True, False)
+        assert isinstance(result.error, OutcomeUnknownError)
+        assert result.error.message_id == f"<{result.index}@x>"
+    assert {key: state for key, state in ledger.states().items() if key != "<0@x>"} == {
+        f"<{number}@x>": State.UNKNOWN for number in range(1, 7)
+    }
+
+
 @pytest.mark.parametrize("given", [None, "<mine@x>", "<other@x>", "no id"])
 def test_each_try_has_the_message_id_of_the_first(serve: Serve, mailer: Mailer, given: str | None) -> None:
     """Also if the program sets another one the next time; other headers are not touched."""
@@ -236,6 +288,20 @@ def test_an_odd_message_id_is_left_as_it_is(serve: Serve, mailer: Mailer) -> Non
         list(mailer(server).send_many([message], ledger=ledger))
     assert list(ledger.states()) == ["not an id"]
     assert b"\r\nMessage-ID: not an id\r\n" in server.accepted[0].content
+
+
+def test_a_first_message_id_that_cannot_be_written_again_is_named(serve: Serve, mailer: Mailer) -> None:
+    """The hint says what to do."""
+    server, ledger = serve(scripted(b"451 4.3.0 later\r\n"), overlaps=True), MemoryLedger()
+    for odd in ("odd", "another"):
+        message = letter()
+        message["Message-ID"] = odd
+        envelope = Envelope("a@b.example", ["c@d.example"], message, "k")
+        (result,) = mailer(server).send_many([envelope], ledger=ledger)
+    assert (result.outcome, ledger.states()) == (NOT_SENT, {"k": State.NOT_SENT})
+    assert isinstance(result.error, LedgerError)
+    assert "Message-ID 'odd'" in str(result.error)
+    assert result.error.hint
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ ledger is made in a thread, because it blocks.
 
 from __future__ import annotations
 
+import threading
+from functools import partial as bind
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from securesmtp._async_workers import Wakeup
@@ -37,6 +39,8 @@ class Keeper:
         """Keep *claims*."""
         self.claims = claims
         self._change = Wakeup()
+        # Is held by a thread that makes a call; such a thread outlives a task that is cancelled.
+        self._lock, self._has_ended = threading.Lock(), False
         self._workers: Workers | None = None
         self._add: Callable[[Job], object] = _do_nothing_with
 
@@ -60,7 +64,10 @@ class Keeper:
             workers.fault = workers.fault or error
             workers.backlog.close()
         finally:
-            # The loop ends and has cancelled this task: there is nobody else to do it.
+            # The loop ends and has cancelled this task: there is nobody else to do it, after the call that has begun.
+            workers.backlog.close()
+            with self._lock:
+                self._has_ended = True
             perform(self.claims.release())
 
     async def _advance(self, workers: Workers) -> None:
@@ -82,11 +89,16 @@ class Keeper:
                 call = steps.send(result) if error is None else steps.throw(error)
                 result, error = None, None
                 try:
-                    result = await threads.run(call, "securesmtp: ledger")
+                    result = await threads.run(bind(self._call, call), "securesmtp: ledger")
                 except Exception as raised:  # noqa: BLE001 -- the steps decide what it means
                     error = raised
         except StopIteration as stop:
             return cast("T", stop.value)
+
+    def _call(self, call: Callable[[], object]) -> object:
+        """Make a *call* of the ledger, unless nobody waits for it any more: what it claims would have no end."""
+        with self._lock:
+            return None if self._has_ended else call()
 
 
 def _do_nothing_with(_: Job) -> None:

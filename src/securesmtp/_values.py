@@ -265,7 +265,7 @@ class SendResult(Portable):
         error: Why it was not accepted: the error that `SecureMailer.send` would have raised, or the exception of your
             callable or iterable. If the run stopped early (a refused login, an outage), messages not tried have an
             error that says so. It has no traceback, since the frames would keep the message in memory.
-        from_ledger: Whether the ledger has it from another send of the same message: this run has not sent it.
+        from_ledger: Whether the ledger has it from another send of the same message: this run has not delivered it.
     """
 
     index: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import linecache
 import random
@@ -24,7 +25,7 @@ from conftest import AsyncMailer, Mailer, Run, Serve, thorough, unmeasured
 from memory_ledger import MemoryLedger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SendResult, Window, _results, _workers
-from securesmtp._bulk import claims, jobs
+from securesmtp._bulk import backlog, calls, claims, jobs, read_ahead
 from securesmtp._protocol.effects import Answer, Effect
 from securesmtp._transport import poller
 from securesmtp._transport.channel import Steps
@@ -184,7 +185,10 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
     mine = mailer(server, max_connections=2, pipelining=pipelining, window=Window(messages=3))
     if not threads:
         no_threads()
-    files = {module.__file__ for module in (_results, _workers, claims, jobs, poller, memory_ledger)}
+    files = {
+        module.__file__
+        for module in (_results, _workers, backlog, calls, claims, jobs, poller, read_ahead, memory_ledger)
+    }
     for at in itertools.count(0, step):
         ledger, told, left = MemoryLedger(), list[SendResult](), [at]
         results = mine.send_many(numbered(6, at), ledger=ledger)
@@ -394,3 +398,66 @@ def test_a_run_of_tasks_that_ends_early_leaves_the_ledger_true(  # noqa: PLR0913
     assert len(told) >= after
     for result in told:
         assert states.get(f".{result.index}", State.PREPARED).value in {result.outcome.value, "prepared"}
+
+
+def test_a_claim_that_the_end_of_the_loop_cuts_short_has_an_end(
+    run: Run, serve: Serve, async_mailer: AsyncMailer
+) -> None:
+    """The task that waits for it is cancelled, but its thread is not."""
+    server, ledger = serve(script(), overlaps=True), MemoryLedger()
+    mine, has_begun, is_over = async_mailer(server, max_connections=1), threading.Event(), threading.Event()
+
+    def before(name: str) -> None:
+        if name == "claim" and ledger.states():
+            has_begun.set()
+            is_over.wait(0.3)
+
+    ledger.before = before
+
+    async def main() -> None:
+        results = mine.send_many(numbered(4), ledger=ledger)
+        await anext(results)
+        await anyio.to_thread.run_sync(has_begun.wait, 10)
+
+    run(main)
+    is_over.set()
+    run(mine.close)
+    server.joined()
+    for thread in threading.enumerate():
+        if thread.name == "securesmtp: ledger":
+            thread.join(10)
+    check(ledger.states(), accepted(server))
+    assert State.CLAIMED not in ledger.states().values()
+
+
+def test_without_the_task_that_keeps_the_ledger_nothing_more_is_sent(serve: Serve, async_mailer: AsyncMailer) -> None:
+    """A program may cancel all tasks that it finds, and go on."""
+    reached, go = threading.Event(), threading.Event()
+
+    def reply(peer: Peer, content: bytes) -> bytes:
+        if content.startswith(b"Subject: .1\r"):
+            reached.set()
+            go.wait(10)
+        return b"250 2.0.0 ok\r\n"
+
+    server, ledger = serve(honest(extensions=OFFER, replies={"CONTENT": reply}), overlaps=True), MemoryLedger()
+    mine = async_mailer(server, pipelining="session", max_connections=1, window=Window(messages=2))
+
+    async def main() -> list[SendResult]:
+        results = mine.send_many(numbered(12), ledger=ledger)
+        told = [await anext(results)]
+        await asyncio.to_thread(reached.wait, 10)
+        (keeper,) = (task for task in asyncio.all_tasks() if task.get_name() == "securesmtp-ledger")
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        go.set()
+        told += [result async for result in results]
+        await mine.close()
+        return told
+
+    told = asyncio.run(main())
+    server.joined()
+    states = ledger.states()
+    check(states, accepted(server))
+    assert State.CLAIMED not in states.values()
+    assert told[-1].outcome is Outcome.NOT_SENT

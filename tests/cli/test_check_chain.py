@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ssl
+import tempfile
 
 import pytest
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
@@ -123,6 +125,11 @@ def test_an_empty_identifier_is_unknown() -> None:
     assert describe_oid(b"", {}) == "unknown"
 
 
+def test_an_endless_identifier_is_not_written_out() -> None:
+    """A curve may have one; as a number, Python would refuse to write it."""
+    assert describe_oid(b"\x2a" + b"\x81" * 5000 + b"\x01", {}) == "(cannot be read)"
+
+
 def test_days_are_whole_and_may_be_over() -> None:
     """Of a certificate without a common name, the whole subject is shown."""
     der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
@@ -165,6 +172,33 @@ def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_key() -> None:
     der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     (certificate,) = read_chain([({}, der)])
     assert (certificate.subject, certificate.key, certificate.not_after) == ("(cannot be read)", "RSA 2048", "")
+
+
+def test_a_key_that_cannot_be_read_is_no_traceback(serve: Serve, check: Check, ca: trustme.CA) -> None:
+    """A server sends any certificate after its own, and OpenSSL reads the keys alone that it verifies with."""
+    der = _certificate(RSA, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    # The modulus begins a sequence in the bit string, without unused bits.
+    extra = der.replace(b"\x00\x30\x82\x01\x0a\x02\x82\x01\x01", b"\x00\x30\x82\x01\x0a\x02\x82\xff\xff")
+    assert extra != der
+    leaf = ca.issue_cert("localhost")
+    pem = leaf.cert_chain_pems[0].bytes() + ssl.DER_cert_to_PEM_cert(extra).encode()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Otherwise it would look at the size of that key first.
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(leaf.private_key_pem.bytes() + pem)
+        file.flush()
+        context.load_cert_chain(file.name)
+    result = check(serve(honest(), tls=context))
+    assert [each.key for each in result.chain] == ["EC P-256", "(cannot be read)"]
+    assert result.chain[1].spki_sha256 == "(cannot be read)"
+
+
+@pytest.mark.parametrize("der", [b"\x30\x80", b"\x30\x80\x30\x80\x00\x00\x00\x00", b""], ids=["short", "BER", "empty"])
+def test_what_is_no_der_is_no_traceback(der: bytes) -> None:
+    """OpenSSL takes BER too, and gives it on as it is."""
+    (certificate,) = read_chain([({}, der)])
+    assert {certificate.key, certificate.signature, certificate.spki_sha256} == {"(cannot be read)"}
 
 
 def test_a_public_cas_missing_intermediate_is_named(serve: Serve, check: Check) -> None:

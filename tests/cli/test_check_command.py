@@ -27,10 +27,11 @@ from cli.checks import Resolve
 from cli.results import faulty, result
 from conftest import Serve, unmeasured
 from securesmtp._cli import main
-from securesmtp._cli.check import command, probe
+from securesmtp._cli.check import command, probe, run
 from securesmtp._cli.check.output import replace_file
 from securesmtp._cli.check.parallel import AT_A_TIME, Progress, run_all
 from securesmtp._cli.check.result import CheckResult, Request
+from securesmtp._sources.command import Command
 from securesmtp.testing import MailServer
 
 # The certificates of the test servers are valid for so long that this is soon.
@@ -220,6 +221,7 @@ WRONG = {
     "format": (["a.example", "--format", "xml"], "xml"),
     "two formats": (["a.example", "--json", "--format", "nagios"], "two formats"),
     "thresholds": (["a.example", "-w", "5", "-c", "6"], "the warning comes first"),
+    "one threshold": (["a.example", "-w", "5"], "--critical is 7 days and --warning 5"),
     "days": (["a.example", "-w", "soon"], "soon"),
     "transcript": (["a.example", "--transcript", "--format", "prometheus"], "no transcript"),
     "password": (["a.example", "--password-file", "x"], "add --login USER"),
@@ -336,6 +338,57 @@ def test_a_file_that_cannot_be_written_is_unknown(
         assert f"Error: {output} cannot be written: " in capsys.readouterr().err
 
 
+def test_a_link_to_itself_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As any other name; what it says has no control character, whatever the name has."""
+    link = tmp_path / "\x1b[31m"
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links"):
+        replace_file(link, "new")
+    assert link.is_symlink()
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    assert main(["check", f"127.0.0.1:{port}", "--json", "--output", str(link)]) == 3
+    assert "/\\x1b[31m cannot be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_descriptors_change_no_exit_code(closed: str, expired: MailServer) -> None:
+    """As a daemon may start it: the exit code is the verdict, and nothing is said where it can be."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *expired_arguments(expired)]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=unmeasured())
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
+@pytest.mark.parametrize("form", ["table", "nagios"])
+def test_a_mistake_of_the_program_is_unknown(
+    form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the traceback, and not with Python's exit code, which would be that of a warning."""
+
+    def fail(_: Request) -> CheckResult:
+        raise IndexError(7)
+
+    monkeypatch.setattr(probe, "probe", fail)
+    assert main(["check", "a.example", "--format", form]) == 3
+    shown = capsys.readouterr()
+    assert "IndexError: 7" in shown.err
+    assert ("SMTP UNKNOWN - a mistake in this program: IndexError" in shown.out) == (form == "nagios")
+
+
+def test_a_password_that_cannot_be_had_is_unknown(
+    server: MailServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no fault of the server: neither a file that is missing nor a command that never ends."""
+    login = arguments(server, "--login", "me", "--format", "nagios", "--password-file")
+    output = tmp_path / "smtp.prom"
+    assert main(["check", *login, str(tmp_path / "none"), "--output", str(output)]) == 3
+    assert capsys.readouterr().out.startswith("SMTP UNKNOWN - the password file ")
+    assert not output.exists()
+    monkeypatch.setattr(run, "find_secret", lambda *_, **__: Command(("sleep", "100"), 0.1))
+    assert main(["check", *login, "any"]) == 3
+    assert capsys.readouterr().out.startswith("SMTP UNKNOWN - timed out after 0.1 s waiting for the command 'sleep'")
+
+
 def test_a_full_disk_at_standard_output_is_unknown(server: MailServer) -> None:
     """Rather than a traceback, or a verdict that nobody could read."""
     command = [*COMMAND, *arguments(server)]
@@ -405,7 +458,8 @@ class _Terminal(io.StringIO):
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make terminal 99 one of 30 columns."""
     sizes = {99: os.terminal_size((30, 10))}
-    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: sizes[descriptor])
+    # pytest asks for its own, when it is to show the name of each test.
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: sizes.get(descriptor, os.terminal_size((80, 24))))
     monkeypatch.setenv("TERM", "xterm")
 
 
@@ -415,9 +469,9 @@ def test_a_terminal_gets_a_line_of_progress() -> None:
     file = _Terminal()
     progress = Progress(file)
     with progress.shown():
-        progress.update(0, ["a.example", "b.example"])
-        progress.update(0, ["a.example", "b.example"])
-        progress.update(1, ["b"])
+        progress.update(0, 2, "a.example")
+        progress.update(0, 2, "a.example")
+        progress.update(1, 1, "b")
     assert file.getvalue() == "\r0 of 2 checked; waiting for a\x1b[K\r1 of 2 checked; waiting for b\x1b[K\r\x1b[K"
 
 
@@ -429,7 +483,7 @@ def test_a_log_gets_no_progress(variable: tuple[str, str], monkeypatch: pytest.M
     file = _Terminal() if variable[0] == "TERM" else io.StringIO()
     progress = Progress(file)
     with progress.shown():
-        progress.update(0, ["a.example"])
+        progress.update(0, 1, "a.example")
     assert file.getvalue() == ""
 
 

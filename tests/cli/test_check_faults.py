@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scripted import Mode
 from securesmtp import CertificateReason, ConnectError, Reply, SecureSMTPError, Stage
 from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_addresses, warn_of_differences
 from securesmtp._cli.check.result import NOT_TRIED, OVERTAKEN, AddressTried, Certificate, Fault, Request
@@ -87,6 +88,21 @@ def test_each_reason_has_its_line(case: str) -> None:
     assert explain_error(_refused(reason), _facts(chain=(_certificate(*names),))).line == line
     needs_chain = reason in {CertificateReason.NAME_MISMATCH, CertificateReason.PIN}
     assert explain_error(_refused(reason), _facts()).line == (None if needs_chain else line)
+
+
+@pytest.mark.parametrize(
+    ("mode", "port", "line"),
+    [
+        ("implicit", 465, 'SecureMailer("mx.example.org")'),
+        ("starttls", 587, 'SecureMailer("mx.example.org", tls="starttls")'),
+        ("implicit", 2525, 'SecureMailer("mx.example.org", 2525)'),
+        ("starttls", 2525, 'SecureMailer("mx.example.org", 2525, tls="starttls")'),
+    ],
+)
+def test_the_other_name_has_the_same_port(mode: Mode, port: int, line: str) -> None:
+    """A line that is copied connects to the server that was checked."""
+    facts = _facts(mode, port=port, chain=(_certificate("mx.example.org"),))
+    assert explain_error(_refused(CertificateReason.NAME_MISMATCH), facts).line == line
 
 
 URL = "http://ca.example/r1.crt"

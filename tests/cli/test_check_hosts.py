@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import click
@@ -140,6 +141,19 @@ def test_each_wrong_line_is_named_before_anything_is_checked(data: bytes, messag
     """So that a file is corrected once."""
     with pytest.raises(click.UsageError, match=message):
         find_targets([], _file(data), starttls=False)
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    """An error in reading is none of opening, which click reports."""
+
+    class Broken(io.BytesIO):
+        name = "a\x1b.txt"
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(click.UsageError, match=r"^a\\x1b.txt cannot be read: Input/output error$"):
+        find_targets([], Broken(), starttls=False)
 
 
 def test_standard_input_has_a_name() -> None:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from certificates import GOOD, TABLE, Row, unreadable_time
 from cli.checks import Check, Resolve, names, said, says
 from conftest import Mailer, Serve
-from scripted import Mode, Script, Turn, honest
+from scripted import Mode, Peer, Script, Turn, honest
 from securesmtp import AuthenticationError, ConfigurationError, SecureMailer, TLSPolicy
 from securesmtp._cli.check.probe import probe, probe_all
 from securesmtp._cli.check.result import Request
@@ -31,8 +31,8 @@ OFFER = b"250-mx.test\r\n250 STARTTLS\r\n"
 LINES = {
     "untrusted": 'ca_file="ca.pem"',
     "self_signed": 'ca_file="ca.pem"',
-    "wrong_name": 'SecureMailer("other.example.test")',
-    "ip_without_ip_san": 'SecureMailer("localhost")',
+    "wrong_name": 'SecureMailer("other.example.test", {where})',
+    "ip_without_ip_san": 'SecureMailer("localhost", {where})',
 }
 
 
@@ -72,7 +72,8 @@ def test_each_certificate_gets_its_verdict(
     assert names(result) == [f"certificateerror-{row.expected.replace('_', '-')}"]
     assert (result.stage, result.report, result.session, result.round_trips) == ("connect", None, None, None)
     assert result.faults[0].level == "error"
-    assert result.faults[0].line == LINES.get(row.id, result.faults[0].line)
+    where = f"{server.port}" if mode == "implicit" else f'{server.port}, tls="starttls"'
+    assert result.faults[0].line == (LINES[row.id].format(where=where) if row.id in LINES else result.faults[0].line)
     assert said(result)[-1] == f"*** {result.faults[0].cause}"
     assert server.secret == b""
 
@@ -296,6 +297,18 @@ def test_the_check_ends_where_it_is_told(
                 ("tls", "starttls"): b"EHLO [127.0.0.1]\r\nSTARTTLS\r\n",
             }[until, mode]
         )
+
+
+def test_a_server_that_closes_is_said_to_close(serve: Serve, check: Check) -> None:
+    """Without close_notify, as many servers do; OpenSSL's text says nothing to an operator."""
+
+    def script(peer: Peer) -> None:
+        peer.start_tls()
+        peer.send(b"220 mx.test ESMTP\r\n")
+        peer.read_line()
+        peer.cut()
+
+    assert check(serve(script)).faults[0].cause == "the connection failed: the server closed it"
 
 
 def test_until_tls_needs_no_greeting_inside_it(serve: Serve, check: Check) -> None:

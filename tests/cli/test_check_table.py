@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cli.results import HOSTILE, checked, faulty, result
+from securesmtp import NoUsableMechanismError
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.table import TableWriter
 
@@ -82,10 +83,11 @@ def test_a_fault_is_red_and_has_its_fix_and_its_line() -> None:
 @pytest.mark.parametrize(
     ("line", "option"),
     [
-        ('tls="starttls"', "add --starttls to this command"),
+        ('tls="starttls"', "check smtp+starttls://smtp.example.com instead"),
         ('tls="implicit"', "check smtps://smtp.example.com:465 instead"),
         ('ca_file="a.pem"\nport=465', 'add --ca-file "a.pem" to this command'),
-        ('SecureMailer("mail.example.com")', None),
+        ('SecureMailer("mail.example.com")', "check smtps://mail.example.com:465 instead"),
+        ("auth=OAuth2(username, token)", None),
         (None, None),
     ],
 )
@@ -149,6 +151,9 @@ def test_what_differs_is_said() -> None:
     ):  # fmt: skip
         assert words in text
     assert "limits" not in text
+    # Nothing was sent that the server could have refused.
+    unable = shown(result(report=report, error=NoUsableMechanismError("the server offers no login")), columns=200)
+    assert "login        \x1b[0mnot possible" in unable
     assert "= unverified" in shown(faulty())
     assert "trust" in shown(result())
     assert "trust" not in shown(result(trust=""))

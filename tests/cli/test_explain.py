@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import unmeasured
 from securesmtp import CertificateReason, errors
 from securesmtp._cli import main
 from securesmtp._cli.explain import SITE, Section, find, read_sections, with_numbered_links
@@ -88,9 +92,44 @@ def test_without_a_name_all_errors_are_listed(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("CertificateErorr", "Did you mean CertificateError?"), ("x", "`securesmtp explain` lists all errors")],
+    [
+        ("CertificateErorr", "Did you mean CertificateError?"),
+        ("x", "`securesmtp explain` lists all errors"),
+        ("smt104", "`securesmtp audit --explain SMT104` explains a rule of the audit"),
+    ],
 )
 def test_a_name_that_is_none_gets_a_hint(capsys: pytest.CaptureFixture[str], name: str, hint: str) -> None:
     """On one line, with the nearest class if there is one."""
     assert main(["explain", name]) == 1
     assert capsys.readouterr().err == f"Error: there is no error {name!r}. Hint: {hint}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_encoding_will_do(encoding: str) -> None:
+    """A character that it does not have is a question mark, and no traceback."""
+    command = [sys.executable, "-m", "securesmtp", "explain", "CertificateError"]
+    env = unmeasured() | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "CertificateError: untrusted" in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("name", [[], ["CertificateError"]], ids=["list", "sections"])
+def test_a_reader_that_has_gone_is_no_error(name: list[str]) -> None:
+    """As after ``| head``, also of what fits into no pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Measured, if this process is.
+    command = [sys.executable, "-m", "securesmtp", "explain", *name]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_an_error() -> None:
+    """Without a traceback."""
+    command = [sys.executable, "-m", "securesmtp", "explain"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"Error: standard output cannot be written: No space left on device\n"

@@ -125,8 +125,9 @@ def test_a_closed_ledger_is_not_used(path: Path) -> None:
     ledger.close()
     ledger.close()
     for use in (lambda: ledger.claim([item()], "mine"), lambda: ledger.look_up("x"), lambda: list(ledger.entries())):
-        with pytest.raises(LedgerError, match="is closed"):
+        with pytest.raises(LedgerError, match="is closed") as raised:
             use()
+        assert raised.value.hint
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])

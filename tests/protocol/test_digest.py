@@ -11,6 +11,7 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import make_msgid
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -49,11 +50,13 @@ def attached() -> EmailMessage:
     return message
 
 
-def related() -> EmailMessage:
+def related(*cids: str, refers_to: str = "") -> EmailMessage:
     """Return a message as Python's documentation makes it, with a Content-ID from `make_msgid`."""
-    message, cid = letter(), make_msgid()
-    message.add_alternative(f'<img src="cid:{cid[1:-1]}">', subtype="html")
-    message.get_payload()[1].add_related(PNG, "image", "png", cid=cid)  # type: ignore[index, union-attr]
+    message, cids = letter(), cids or (make_msgid(),)
+    references = [refers_to or quote(cid[1:-1], safe="@") for cid in cids]
+    message.add_alternative("".join(f'<img src="cid:{each}">' for each in references), subtype="html")
+    for cid in cids:
+        message.get_payload()[1].add_related(PNG, "image", "png", cid=cid)  # type: ignore[index, union-attr]
     return message
 
 
@@ -107,6 +110,7 @@ SAME: dict[str, tuple[Any, Any]] = {
         Envelope("a@b.example", ["e@d.example", "c@d.example", "c@d.example"], letter()),
     ),
     "envelope": (letter(), Envelope("a@b.example", ["c@d.example"], letter())),
+    "random Content-ID": (related("<a+1/@x>", "<b@x>"), related("<c@x>", "<d+2=@x>")),
     "key": (letter(), Envelope("a@b.example", ["c@d.example"], letter(), key="k")),
     "line ends": (
         Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\ntext\r\n"),
@@ -134,7 +138,7 @@ def test_the_transfer_encoding_does_not_count() -> None:
     assert entry_digest(one) == entry_digest(other)
 
 
-FIXED = "501064b25ded4f05c28a3668c1797c31d35966f19ffc349fbe1fc8d325f13d9f"
+FIXED = "76379f42df0f54315941d29f1dd9af341a9e335e1d9658700733a0670eb27d13"
 RAW = b"Subject: x\r\n\r\ntext\r\n"
 DIFFERENT: dict[str, tuple[Any, Any]] = {
     "text": (letter(), letter("other")),
@@ -145,6 +149,8 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "more recipients": (letter(), Envelope("a@b.example", ["c@d.example", "e@d.example"], letter())),
     "blind copy": (letter(), letter(Bcc="e@d.example")),
     "sender": (letter(), Envelope("e@d.example", ["c@d.example"], letter())),
+    "space that does not break": (letter(X="10 000"), letter(X="10\xa0000")),
+    "reference to no part": (related("<a@x>"), related("<a@x>", refers_to="0")),
     "null sender": (letter(), Envelope("", ["c@d.example"], letter())),
     "html": (composed(), composed(html=ALT.replace("Look", "See"))),
     "image": (composed(), composed(first=PNG + b"3")),

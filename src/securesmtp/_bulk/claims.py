@@ -16,10 +16,11 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from securesmtp._bulk.calls import perform
-from securesmtp._bulk.entries import check_ledger, end_before, result_of
+from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, result_of
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._shown import quote
 from securesmtp._submissions import check_key, digest, from_any, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
@@ -102,7 +103,8 @@ class Claims:
             if key is None:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
-            job = Job(index, submission, start_deadline, Item(key, digest(submission), submission.content.message_id))
+            item = Item(key, digest(submission), submission.content.message_id)
+            job = Job(index, submission, start_deadline, item, is_doubtful=is_doubtful(item, entry))
             end = end_before(job, first, entry)
         except BaseException:
             submission.content.close()
@@ -175,7 +177,7 @@ class Claims:
             for job in jobs:
                 self._refuse(job, error)
             return []
-        # First all: with an entry too few, each could be that of another job.
+        # All at once, so that a ledger that returns too few has no effect on the first ones.
         pairs = list(zip(jobs, entries, strict=True))
         return [job for job, entry in pairs if self._may_send(job, entry, until)]
 
@@ -185,8 +187,9 @@ class Claims:
             job.latest = until
             return True
         if is_ours:
-            # Two runs have read the message at the same time, and each has made a Message-ID for it.
-            error = LedgerError("not sent: another run has just chosen its Message-ID", retryable=True)
+            # Two runs have read it at the same time, and each has made one. Or the first one cannot be written again.
+            text = f"not sent: an earlier try has given it the Message-ID {quote(entry.message_id, allow_at=True)}"
+            error = LedgerError(text, retryable=True, hint="try again; if you set a Message-ID, set that one")
             self._run.refuse_with(job, error)
         else:
             del self._claimed[job.key]

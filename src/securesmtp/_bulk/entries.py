@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from securesmtp._bulk.jobs import InvalidInput, Repeat
+from securesmtp._bulk.jobs import DOUBTFUL, InvalidInput, Repeat
 from securesmtp._options import seconds
 from securesmtp._shown import quote
 from securesmtp._values import Outcome, SendResult
@@ -15,9 +15,7 @@ from securesmtp.ledger import State
 if TYPE_CHECKING:
     from securesmtp._bulk.jobs import Job
     from securesmtp.errors import SecureSMTPError
-    from securesmtp.ledger import Entry
-
-_DOUBTFUL = "look for its Message-ID in the server's log, and tell the ledger by reconcile() whether it arrived"
+    from securesmtp.ledger import Entry, Item
 
 
 def check_ledger(ledger: object) -> None:
@@ -46,6 +44,11 @@ def end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInput
     return None
 
 
+def is_doubtful(item: Item, entry: Entry | None) -> bool:
+    """Return whether *item* may have been delivered before, by its *entry*."""
+    return entry is not None and entry.digest == item.digest and entry.state in {State.CLAIMED, State.UNKNOWN}
+
+
 def result_of(job: Job, entry: Entry) -> SendResult:
     """Return the result of a message that is not sent because of its *entry*."""
     kept, message_id = entry.result, job.submission.content.message_id
@@ -63,7 +66,7 @@ def result_of(job: Job, entry: Entry) -> SendResult:
         return SendResult(job.index, entry.message_id, Outcome.ACCEPTED, from_ledger=True)
     elif entry.state is State.UNKNOWN:
         text = "an earlier run ended while it was sending it: it may have been delivered"
-        error = OutcomeUnknownError(text, hint=_DOUBTFUL)
+        error = OutcomeUnknownError(text, hint=DOUBTFUL)
     else:
         error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
     error.message_id = entry.message_id

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Outcome, Receipt, SendResult
-from securesmtp.errors import SecureSMTPError
+from securesmtp.errors import OutcomeUnknownError, SecureSMTPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from securesmtp.ledger import Item
 
 T = TypeVar("T")
+# What to do about a message whose outcome is unknown.
+DOUBTFUL = "look for its Message-ID in the server's log, and tell the ledger by reconcile() whether it arrived"
 
 
 def _do_nothing() -> None:
@@ -43,6 +45,7 @@ class Job:
         notify: Is called when it has its end.
         latest: When its sending must be done because of its claim in a ledger.
         keep_end: Takes its end, if a ledger has to have it first.
+        is_doubtful: Whether an earlier try may have been delivered, by the ledger.
     """
 
     index: int
@@ -56,6 +59,7 @@ class Job:
     notify: Callable[[], object] = _do_nothing
     latest: Deadline | None = None
     keep_end: Callable[[Job, SendResult | BaseException], None] | None = None
+    is_doubtful: bool = False
 
     @property
     def key(self) -> str:
@@ -71,19 +75,29 @@ class Job:
     def finish(self, end: Receipt | BaseException) -> None:
         """Give it its result; an *end* that is no `Exception` is raised where the result is read."""
         self.submission.content.close()
-        message_id = self.submission.content.message_id
         if isinstance(end, Receipt):
-            self._set(SendResult(self.index, message_id, Outcome.ACCEPTED, end))
+            self._set(self.result(Outcome.ACCEPTED, end))
         elif isinstance(end, Exception):
             drop_frames(end)
             # The cause of an exception that is not ours is ours.
             ours = end if isinstance(end, SecureSMTPError) else end.__cause__
             if isinstance(ours, SecureSMTPError):
-                self._set(SendResult(self.index, message_id, ours.outcome, ours.receipt, end))
+                self._set(self.result(ours.outcome, ours.receipt, end))
             else:
-                self._set(SendResult(self.index, message_id, Outcome.UNKNOWN, error=end))
+                self._set(self.result(Outcome.UNKNOWN, error=end))
         else:
             self._set(end)
+
+    def result(self, outcome: Outcome, receipt: Receipt | None = None, error: Exception | None = None) -> SendResult:
+        """Return its result if this try ends so; after a doubtful one, only a success is more than a doubt."""
+        message_id = self.submission.content.message_id
+        if not self.is_doubtful or outcome in {Outcome.ACCEPTED, Outcome.UNKNOWN}:
+            return SendResult(self.index, message_id, outcome, receipt, error)
+        why = error.args[0] if isinstance(error, SecureSMTPError) else type(error).__name__
+        text = f"an earlier try may have been delivered; this one failed: {str(why).removeprefix('not sent: ')}"
+        doubt = OutcomeUnknownError(text, hint=DOUBTFUL)
+        doubt.message_id, doubt.__cause__ = message_id, error
+        return SendResult(self.index, message_id, doubt.outcome, error=doubt, from_ledger=True)
 
     def _set(self, end: SendResult | BaseException) -> None:
         if self.keep_end is not None:

@@ -60,4 +60,4 @@ def result_without_end(job: Job, interrupt: BaseException | None = None) -> Send
         error.message_id = message_id
     drop_frames(error)
     job.submission.content.close()
-    return SendResult(job.index, message_id, error.outcome, error.receipt, None if error.receipt else error)
+    return job.result(error.outcome, error.receipt, None if error.receipt else error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import textwrap
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,11 +66,26 @@ def command(name: tuple[str, ...]) -> int:
     section, such as the error's own text. Without NAME, all errors are listed.
     """
     sections = read_sections()
+    found = find(" ".join(name), sections) if name else []
     console = Console(highlight=False)
-    if not name:
-        console.print(_list(sections))
-        return 0
-    found = find(" ".join(name), sections)
+    try:
+        with console.capture() as shown:
+            if name:
+                _show(found, console)
+            else:
+                console.print(_list(sections))
+        # The page has characters that not every encoding has. Colours are left out already where they do not belong.
+        click.echo(shown.get().encode(console.encoding, "replace").decode(console.encoding), nl=False, color=True)
+    except OSError as error:
+        # Python would try again at its end, and exit with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has gone has what it wants, as `head` does.
+        if not isinstance(error, BrokenPipeError):
+            raise click.ClickException(f"standard output cannot be written: {error.strerror or error}") from None
+    return 0
+
+
+def _show(found: list[Section], console: Console) -> None:
     width = min(console.width, _WIDEST)
     for section in found:
         text, links = with_numbered_links(section)
@@ -77,7 +94,6 @@ def command(name: tuple[str, ...]) -> int:
         # Each on a line of its own, without wrapping: they are to be copied.
         for number, link in enumerate(links):
             console.print(f"[{number}] {link}", style="dim", soft_wrap=True, markup=False)
-    return 0
 
 
 def read_sections() -> dict[str, Section]:
@@ -104,8 +120,10 @@ def find(text: str, sections: dict[str, Section]) -> list[Section]:
         found = [section for other, section in sections.items() if other == each or other.startswith(f"{each}-")]
         if found:
             return found
+    rule = re.fullmatch(r"smt[0-9]{3}", name)
     near = get_close_matches(text, _classes(sections), 1)
     hint = f"Did you mean {near[0]}?" if near else "`securesmtp explain` lists all errors"
+    hint = f"`securesmtp audit --explain {rule[0].upper()}` explains a rule of the audit" if rule else hint
     message = f"there is no error {textwrap.shorten(text, 60)!r}. Hint: {hint}"
     raise click.ClickException(message)
 

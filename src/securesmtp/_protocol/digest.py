@@ -25,6 +25,7 @@ _NEW_EACH_TIME = frozenset({"date", "message-id"})
 # They say how a part is written, which depends on the version of Python too.
 _ENCODING = frozenset({"content-transfer-encoding", "mime-version"})
 _BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"[^"]*"|[^\s;]*)""", re.IGNORECASE)
+_FOLDS = re.compile(r"[ \t\r\n]+")
 # RFC 2392: HTML refers to another part by its Content-ID.
 _REFERENCE = re.compile(rb"""cid:([^\s"'<>()&,;?#]+)""", re.IGNORECASE)
 
@@ -69,7 +70,7 @@ class _Digest:
         is_multipart, children = part.get_content_maintype() == "multipart", subparts(part)
         fields: list[bytes] = []
         for name, value in part.raw_items():
-            lowered, text = name.lower(), " ".join(str(value).split())
+            lowered, text = name.lower(), _unfold(value)
             if lowered in left_out:
                 continue
             if is_multipart and lowered == "content-type":
@@ -84,7 +85,7 @@ class _Digest:
             payload = part.get_payload(decode=True)
             data = payload if isinstance(payload, bytes) else b""
             if ids and part.get_content_maintype() == "text":
-                data = _REFERENCE.sub(lambda each: b"cid:" + ids.get(each[1], each[1]), data)
+                data = _REFERENCE.sub(lambda each: ids.get(each[1], each[0]), data)
             self.add(data)
 
 
@@ -94,10 +95,16 @@ def _content_ids(message: Message) -> dict[bytes, bytes]:
     for part in message.walk():
         for name, value in part.raw_items():
             if name.lower() == "content-id":
-                bare, number = _bare(_encode(" ".join(str(value).split()))), b"%d" % len(ids)
+                # No reference in a text looks like it, and it does not depend on how many need the form in a URL.
+                bare, number = _bare(_encode(_unfold(value))), b"cid:<%d>" % len(set(ids.values()))
                 ids.setdefault(bare, number)
                 ids.setdefault(quote(bare, safe="@").encode(), ids[bare])
     return ids
+
+
+def _unfold(value: object) -> str:
+    # Other kinds of space are not where a field is folded, and count.
+    return " ".join(_FOLDS.split(str(value))).strip(" ")
 
 
 def _bare(content_id: bytes) -> bytes:

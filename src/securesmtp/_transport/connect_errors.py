@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TypeAlias
 
 from securesmtp._transport.addresses import AddressInfo
@@ -19,6 +20,9 @@ HINTS: dict[type[OSError], str] = {
 
 def describe(error: OSError) -> str:
     """Return *error* in words."""
+    if isinstance(error, ssl.SSLEOFError):
+        # OpenSSL's text for a server that closes, whatever the reason, speaks of a violation of the protocol.
+        return "the server closed it"
     return error.strerror or type(error).__name__
 
 

@@ -265,7 +265,8 @@ class SQLiteLedger:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
-            raise LedgerError(f"the ledger {os.fspath(self.path)!r} is closed", stage=Stage.CONFIGURATION)
+            text, hint = f"the ledger {os.fspath(self.path)!r} is closed", "close it when the last result has been read"
+            raise LedgerError(text, stage=Stage.CONFIGURATION, hint=hint)
         with translated(self.path), connect(self.path) as connection:
             yield connection
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
 import json
 import os
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+import securesmtp
 from securesmtp._cli import main
 from securesmtp._cli.audit import run
 from securesmtp._cli.audit.catalogue import RULES
+from securesmtp._cli.audit.findings import Rule
 
 _ERROR = "import yagmail\nyagmail.SMTP('u', load())\n"
 _WARNING = "from flask_mailman import Mail\nMail()\n"
@@ -149,6 +153,32 @@ def test_folders_are_walked_without_the_code_of_others(here: Path, capsys: pytes
     assert _paths(capsys, ".", "--exclude", "tests", "--exclude", "*/old_*") == ["src/a.py", "src/b.py", "z.py"]
 
 
+@pytest.mark.parametrize("pattern", ["src/old", "./src/old", "src/old/", "./src/old/", "old", "old/"])
+def test_a_folder_is_left_out_however_it_is_written(
+    here: Path, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    """The shell completes folders with a slash at the end."""
+    _write(here, src__old__a=_ERROR, src__a=_ERROR)
+    assert _paths(capsys, "./", "--exclude", pattern) == ["src/a.py"]
+
+
+def test_an_environment_that_is_given_is_read_with_its_packages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its packages are all there is in it."""
+    _write(here, **{".venv__lib__site-packages__x": _ERROR, "a": _ERROR})
+    (here / ".venv/pyvenv.cfg").touch()
+    assert _paths(capsys, ".venv") == [".venv/lib/site-packages/x.py"]
+    assert _paths(capsys, ".") == ["a.py"]
+
+
+def test_scripts_without_a_suffix_are_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs of cron have none; what begins with another line, or has another suffix, is no Python."""
+    (here / "cron.daily").mkdir()
+    texts = {"report": "#!/usr/bin/python3\n", "backup": "#!/bin/sh\n", "notes": "", "a.txt": "#!/usr/bin/python3\n"}
+    for name, first in texts.items():
+        (here / "cron.daily" / name).write_text(first + _ERROR)
+    assert _paths(capsys, ".") == ["cron.daily/report"]
+
+
 def test_given_files_are_read_whatever_they_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """pre-commit applies its own `exclude`; an environment that is given is meant; each file is read once."""
     _write(here, **{".venv__x": _ERROR, "a": _ERROR})
@@ -179,8 +209,13 @@ def test_a_path_that_does_not_exist_is_not_checked(here: Path, capsys: pytest.Ca
 
 
 def test_what_cannot_be_read_is_not_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file, and a folder in a folder; root reads everything, so that its rights are dropped."""
+    """
+    A file, and a folder in a folder, but no file that nothing says is code, such as a key.
+
+    Root reads everything, so that its rights are dropped.
+    """
     _write(here, a=_CLEAN, sub__b=_CLEAN)
+    (here / "key").touch(0)
     (here / "a.py").chmod(0)
     (here / "sub").chmod(0)
     here.chmod(0o755)
@@ -248,8 +283,37 @@ def test_all_rules_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) 
         assert main(["audit", "--explain", rule.id.lower()]) == 0
         shown = capsys.readouterr().out
         assert f"{rule.id} {rule.name} (CWE-{rule.cwe})" in shown
+        assert main(["audit", "--explain", rule.name]) == 0
+        assert capsys.readouterr().out == shown
         assert " ".join(rule.reason.split()) in " ".join(shown.split())
         assert rule.fix.splitlines()[0] in shown
+
+
+_PYTHON_FIXES = [rule for rule in RULES.values() if rule.id < "SMT9"]
+
+
+@pytest.mark.parametrize("rule", _PYTHON_FIXES, ids=lambda rule: rule.id)
+def test_a_fix_is_code_that_calls_what_exists(rule: Rule) -> None:
+    """Names and arguments of this package that a fix has are real, and are imported."""
+    tree = ast.parse(rule.fix)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names & set(securesmtp.__all__) <= imported
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in securesmtp.__all__:
+            function = getattr(securesmtp, node.func.id)
+            keywords = {str(keyword.arg): None for keyword in node.keywords}
+            inspect.signature(function).bind(*node.args, **keywords)
+
+
+@pytest.mark.parametrize("rule", _PYTHON_FIXES, ids=lambda rule: rule.id)
+def test_a_fix_is_not_a_finding(here: Path, rule: Rule) -> None:
+    """What a fix says is what the next run accepts."""
+    imports = "import logging, os, smtplib, ssl\nimport aiosmtplib, yagmail\n"
+    server = "server = smtplib.SMTP(host, 587, timeout=30)\n"
+    lines = "".join(f"    {line}\n" for line in (server + rule.fix).splitlines())
+    (here / "mail.py").write_text(f"{imports}async def send(host, message, user, password):\n{lines}")
+    assert main(["audit", "--fail-on", "note", "--format", "text", "mail.py"]) == 0
 
 
 def test_a_run_in_a_terminal(here: Path) -> None:
@@ -289,6 +353,28 @@ def test_a_pipe_has_each_finding_on_one_line(here: Path, capsys: pytest.CaptureF
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize("columns", ["20", "40", "80", "200"])
+def test_no_line_ends_with_blanks(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """A report is pasted into tickets, and compared with the one before."""
+    monkeypatch.setenv("COLUMNS", columns)
+    _write(here, mail=_ERROR)
+    main(["audit", "mail.py"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert any(line.startswith("  It passes") for line in lines)
+
+
+def test_a_cell_is_part_of_the_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line is counted in the cell."""
+    cell = {"cell_type": "code", "source": _ERROR}
+    notebook = {"metadata": {}, "nbformat": 4, "nbformat_minor": 5, "cells": [cell]}
+    (here / "report.ipynb").write_text(json.dumps(notebook))
+    main(["audit", "."])
+    assert capsys.readouterr().out.startswith("report.ipynb:cell 1:2:1  error  SMT621  ")
+
+
 def test_the_text_cannot_control_the_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The audited code and its names are somebody else's."""
     name = "evil\x1b]0;[red]owned\x07.py"
@@ -301,15 +387,30 @@ def test_the_text_cannot_control_the_terminal(here: Path, capsys: pytest.Capture
 
 
 def test_the_sum_and_the_rules_are_shown_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Findings are grouped by file, and a rule is explained once, with its lines or where they are."""
+    """Each finding has its place, and a rule is explained once, with its lines or where they are."""
     _write(here, a=_ERROR * 2, b=_ERROR, c="print 'x'\n", d="x = 1  # noqa: SMT999\n# securesmtp: ignore\n")
     main(["audit", "."])
     shown = capsys.readouterr().out
     assert shown.count("yagmail-unverified") == 1
-    assert shown.count("a.py") == 1
+    assert [line.partition("  ")[0] for line in shown.splitlines() if "  error  " in line] == [
+        "a.py:2:1",
+        "a.py:4:1",
+        "b.py:2:1",
+    ]
     assert "d.py, line 1: the comment names SMT999, which is no rule, and silences nothing" in shown
     assert "d.py, line 2: the comment names no rule, and silences nothing" in shown
     assert shown.endswith("3 errors in 4 files, 1 not checked.\n")
+
+
+def test_the_sum_says_how_many_findings_are_silenced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code that somebody has silenced is not code in which nothing was found; rules left out do not count."""
+    _write(here, a=_ERROR.rstrip() + "  # noqa: SMT621\n", b=_WARNING.rstrip() + "  # noqa: SMT513\n")
+    go = 'import ("crypto/tls"; "net/smtp")\nvar c = tls.Config{InsecureSkipVerify: true} // #nosec G402\n'
+    (here / "main.go").write_text("package main\n" + go)
+    assert main(["audit", "."]) == 0
+    assert capsys.readouterr().out == "Nothing found in 3 files, 3 silenced by comments.\n"
+    main(["audit", ".", "--ignore", "SMT621", "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["silenced"] == 2
 
 
 def test_a_fix_of_several_rules_is_shown_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

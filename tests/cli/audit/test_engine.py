@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import pickle
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -202,6 +204,52 @@ def test_message_says_what_is_wrong() -> None:
 # --------------------------------------------------------------------------------------------------------- robustness
 
 
+_VERSION_TEST = """\
+import smtplib, ssl, sys
+from sys import version_info
+def send(host, message):
+    with smtplib.SMTP(host, 587, timeout=9) as server:
+        if {condition}:
+            server.starttls(context=ssl.create_default_context())
+        else:
+            server.starttls()
+        server.send_message(message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_found"),
+    [
+        ("sys.version_info >= (3,)", False),
+        ("sys.version_info[:2] > (3, 5)", False),
+        ("sys.version_info[0:2] >= (3, 6)", False),
+        ("version_info[0] >= 3", False),
+        ("version_info.major == 3", False),
+        ("not sys.version_info[0] == 2", False),
+        ("not sys.version_info < (3, 4)", False),
+        ("sys.version_info[0] not in (2,)", False),
+        ("sys.version_info < (3,)", True),
+        ("sys.version_info[0] == 2", True),
+        ("sys.version_info >= (3, 13)", True),
+        ("sys.version_info[:2] != (3, 12)", True),
+        ("sys.version_info >= oldest", True),
+        ("sys.version_info >= 3", True),
+    ],
+)
+def test_a_branch_for_pythons_without_maintenance_does_not_run(condition: str, is_found: bool) -> None:  # noqa: FBT001 -- a column of the table
+    """What depends on which of the others runs it is still found."""
+    found = _check(_VERSION_TEST.format(condition=condition))
+    assert [line for line, _, rule in found if rule == "SMT111"] == ([8] if is_found else [])
+
+
+def test_a_decorator_that_names_no_exception_is_told_so() -> None:
+    """The text names no exception that the code does not have."""
+    source = "import smtplib\nfrom tenacity import retry\n@retry()\ndef send(message):\n"
+    source += "    smtplib.SMTP('localhost', timeout=9).send_message(message)\n"
+    (finding,) = check_source(source.encode(), "program.py")
+    assert finding.message == "the message is sent again after any exception, and may arrive twice"
+
+
 def test_file_without_a_word_of_the_rules_is_not_parsed() -> None:
     """20,000 files are read in half a minute."""
     assert not is_relevant(b"import imaplib\n")
@@ -230,6 +278,16 @@ HARD = {
     "functions-that-call-functions": "import smtplib\ndef f0(s):\n    s.sendmail(1, 2, 3)\n"
     + "".join(f"def f{n}(s):\n    f{n - 1}(s)\n    f{n - 1}(s)\n" for n in range(1, 12))
     + "f3(smtplib.SMTP('a.example'))\n",
+    "number-that-is-too-long-for-decimal": "import smtplib\nx = 0x1"
+    + "f" * 5_000
+    + "\nif x == y:\n    smtplib.SMTP(f'{x}', x).sendmail(1, 2, {x: x}[x])\n",
+    "text-of-500-parts": "import smtplib\nx = "
+    + " + ".join(["a"] * 500)
+    + "\nsmtplib.SMTP('a.example').sendmail(1, 2, x)\n",
+    "chain-of-elif": BRANCHES
+    + "    if m == 0:\n        pass\n"
+    + "".join(f"    elif m == {n}:\n        s.ehlo()\n" for n in range(1, 600))
+    + "    s.send_message(m)\n",
     "class-of-itself": "import smtplib\nclass A(A): pass\nclass B(smtplib.SMTP, B): pass\n"
     "B('a.example').sendmail(1, 2, 3)\n",
 }
@@ -239,6 +297,52 @@ HARD = {
 def test_hard_program_is_checked(case: str) -> None:
     """Branches, recursion and nesting end, and the fault is found."""
     assert "SMT102" in {rule for _, _, rule in _check(HARD[case])}
+
+
+LONG = {
+    "names": lambda n: "".join(f"v{i} = {i}\n" for i in range(4 * n)),
+    "sends": lambda n: "".join(f"smtplib.SMTP('a.example').sendmail(1, 2, {i})\n" for i in range(n)),
+    "functions": lambda n: "".join(f"def f{i}():\n    s = smtplib.SMTP('a.example')\n    s.x()\n" for i in range(n)),
+    "methods": lambda n: (
+        "class A:\n    def __init__(self): self.s = smtplib.SMTP('a.example')\n"
+        + "".join(f"    def m{i}(self): self.s.sendmail(1, 2, 3)\n" for i in range(n))
+    ),
+    "chain": lambda n: (
+        "def f0(): smtplib.SMTP('a.example').sendmail(1, 2, 3)\n"
+        + "".join(f"def f{i + 1}(): f{i}()\n" for i in range(n))
+    ),
+    "items": lambda n: "x = {" + ", ".join(f"'k{i}': [{i}, 'v']" for i in range(2 * n)) + "}\n",
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", LONG)
+def test_time_grows_with_the_length_of_the_file(case: str) -> None:
+    """A file of 1 MB takes seconds; with its square it would take an hour."""
+    used = []
+    for length in (500, 4_000):
+        source = f"import smtplib\n{LONG[case](length)}".encode()
+        start = process_time()
+        check_source(source, "p.py")
+        used.append(process_time() - start)
+    assert used[1] < 24 * used[0]
+
+
+def test_frame_of_a_path_is_changed_in_place_until_a_copy_sees_it() -> None:
+    """A module of 50,000 names takes no 50,000 copies of them, and no path sees what another one does."""
+    path = Path()
+    path.put("frame", "a", NONE)
+    fields = path.fields("frame")
+    path.put("frame", "b", NONE)
+    assert path.fields("frame") is fields
+    other = path.copy()
+    for each in (path, other):
+        each.put("frame", "c", Const(id(each)))
+    assert (path.get("frame", "c"), other.get("frame", "c")) == (Const(id(path)), Const(id(other)))
+    path.settle()
+    settled = path.copy()
+    path.put("frame", "c", NONE)
+    assert settled.get("frame", "c") == Const(id(path))
 
 
 def test_program_with_too_many_paths_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,9 +355,11 @@ def test_program_with_too_many_paths_is_not_checked(monkeypatch: pytest.MonkeyPa
 def test_program_that_is_nested_too_deeply_to_check_is_not_checked() -> None:
     """The interpreter's own depth is no fault of the file."""
     # Python compiles it, and every part is one more call of the interpreter.
-    source = "import smtplib\nx = " + "+".join(["a"] * 2_000) + "\n"
+    source = "import smtplib\nx = " + "+".join(["a"] * 2_900) + "\n"
+    limit = sys.getrecursionlimit()
     with pytest.raises(NotCheckedError, match="nested"):
         check_source(source.encode(), "p.py")
+    assert sys.getrecursionlimit() == limit
 
 
 def _is_checked_or_not_python(source: str) -> bool:

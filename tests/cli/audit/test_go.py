@@ -48,6 +48,9 @@ def _check(folder: Path, body: str, imports: str = _IMPORTS, top: str = "") -> l
             ["SMT902 warning"],
         ),
         ('c, err := smtp.Dial("mx.example.org:25")\nc.Mail(from)', ["SMT902 error"]),
+        # The client is returned, and nothing in the file begins TLS.
+        ('addr := net.JoinHostPort(host, "25")\nreturn smtp.Dial(addr)', ["SMT902 error"]),
+        ("return smtp.Dial(addr)\n}\nfunc g(c *smtp.Client) {\nc.Mail(from)", ["SMT902 error"]),
         ("c, err := smtp.Dial(addr)\nc.Auth(auth)", ["SMT902 error"]),
         (f'c, err := smtp.Dial(host+":25")\nif {_OFFERED}; ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
         (f'c, err := smtp.Dial(host+":587")\n{_OFFERED}\nif ok {{\n{_STARTTLS}}}\nc.Mail(from)', ["SMT902 warning"]),
@@ -209,3 +212,17 @@ def test_a_finding_has_the_place_of_the_call(tmp_path: Path) -> None:
     assert (found.finding.line, found.finding.column, found.finding.end_line) == (4, 7, 6)
     assert found.finding.level is Level.ERROR
     assert found.code == "ç := smtp.SendMail("
+
+
+@pytest.mark.parametrize("port", ["465", "587"])
+def test_each_way_of_the_fix_is_whole_and_no_finding(tmp_path: Path, port: str) -> None:
+    """Each is copied alone: it declares what it uses once, and looks at each error."""
+    fix = RULES["SMT901"].fix
+    ways, login = fix.split("// After either")
+    (body,) = [way for way in ways.split("// Or") if f'"{port}"' in way]
+    lines = [*body.splitlines()[1:], *login.splitlines()[1:]]
+    assert _check(tmp_path, "\n".join(lines)) == []
+    for name in ("config", "client"):
+        assert sum(line.partition(":=")[0].startswith(name) for line in lines if ":=" in line) == 1
+    opened = [index for index, line in enumerate(lines) if ", err :=" in line]
+    assert [lines[index + 1] for index in opened] == ["if err != nil {"] * len(opened)

@@ -53,6 +53,30 @@ def _check(folder: Path, source: str) -> list[str]:
         ("aiosmtplib.SMTP(hostname=host, username='u', password=tls, start_tls=False)", ["SMT611 error 5"]),
         ("smtp = aiosmtplib.SMTP()\n    await smtp.connect(hostname=host, port=25)", ["SMT612 warning 6"]),
         (
+            "smtp = aiosmtplib.SMTP(hostname=host)\n    await smtp.connect(start_tls=True, validate_certs=False)",
+            ["SMT613 error 6"],
+        ),
+        (
+            "smtp = aiosmtplib.SMTP(hostname=host)\n    await smtp.connect(start_tls=False, username='u')",
+            ["SMT611 error 6"],
+        ),
+        (
+            "smtp = aiosmtplib.SMTP(hostname=host, use_tls=True)\n    await smtp.login('u', 'k8Jx-11-Passwort')",
+            ["SMT301 error 6"],
+        ),
+        (
+            "await aiosmtplib.send(message, hostname=host, use_tls=True, password='k8Jx-11-Passwort')",
+            ["SMT301 error 5"],
+        ),
+        (
+            (
+                "for _ in range(3):\n        try:\n"
+                "            await aiosmtplib.send(message, hostname=host, use_tls=True)\n"
+                "            return\n        except Exception:\n            pass"
+            ),
+            ["SMT401 warning 9"],
+        ),
+        (
             (
                 "smtp = aiosmtplib.SMTP(hostname=host, start_tls=False)\n    await smtp.connect()\n"
                 "    await smtp.starttls(validate_certs=False)\n    await smtp.login('u', tls)"
@@ -234,3 +258,33 @@ def test_flask_extensions(tmp_path: Path, source: str, expected: list[str]) -> N
 def test_passwords_in_settings(tmp_path: Path, source: str, expected: list[str]) -> None:
     """A literal that is not a placeholder, under a key that is a mail library's."""
     assert _check(tmp_path, source) == expected
+
+
+_DJANGO = """\
+from django.core.mail import get_connection, send_mail
+from django.core.mail.backends.smtp import EmailBackend
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("get_connection(host='h.example', use_tls=False)", ["SMT511 error 6"]),
+        ("EmailBackend('h.example', 25, 'u', secret, False)", ["SMT511 error 6"]),
+        ("get_connection(host='h.example', use_tls=tls)", ["SMT511 note 6"]),
+        ("get_connection(host='h.example', password='S3cretMail!')", ["SMT301 error 6"]),
+        ("EmailBackend('h.example', 25, 'u', 'S3cretMail!', True)", ["SMT301 error 6"]),
+        ("send_mail('s', 'b', 'a@b', ['c@d'], auth_user='u', auth_password='S3cretMail!')", ["SMT301 error 6"]),
+        ("get_connection(host='h.example', use_tls=False, use_ssl=True)", []),
+        ("get_connection(host='localhost', use_tls=False)", []),
+        ("get_connection(host='h.example')", []),
+        ("get_connection(host='h.example', use_tls=False, **more)", []),
+        ("get_connection('django.core.mail.backends.console.EmailBackend', host='h.example', use_tls=False)", []),
+        ("send_mail('s', 'b', 'a@b', ['c@d'], auth_user='u', auth_password=secret)", []),
+    ],
+)
+def test_calls_of_django(tmp_path: Path, code: str, expected: list[str]) -> None:
+    """What is not given comes from the settings; what is given counts."""
+    assert _check(tmp_path, f"{_DJANGO}def send(secret, tls, more):\n    {code}\n") == expected

@@ -19,7 +19,7 @@ UNREADABLE = {
     "return-outside-function": (b"import smtplib\nreturn 1\n", "syntax error in line 2"),
     "indentation": (b"def f():\npass\n", "syntax error in line 2"),
     "null-byte": (b"import smtplib\x00\n", "null byte"),
-    "unknown-coding": (b"# coding: klingon\nimport smtplib\n", "klingon"),
+    "unknown-coding": (b"# coding: klingon\nimport smtplib\n", "syntax error: unknown encoding: klingon"),
     "not-utf-8": (b"name = '\xff'\n", "syntax error"),
     "deep": (b"x = " + b"(" * 5_000 + b")" * 5_000, "too many nested parentheses"),
     "deep-operators": (b"x = " + b"-" * 20_000 + b"1", "nested"),

@@ -69,9 +69,11 @@ class _RuleIds(click.ParamType[frozenset[str]]):
 )
 @click.option("--select", type=_RuleIds(), help="Report only these rules: ids or beginnings of ids, with commas.")
 @click.option("--ignore", type=_RuleIds(), help="Leave out these rules.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out matching files and folders under folders.")
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders by name or path; repeatable."
+)
 @click.option("--list-rules", is_flag=True, help="List all rules, and end.")
-@click.option("--explain", metavar="RULE", help="Explain a rule, and end.")
+@click.option("--explain", metavar="RULE", help="Explain a rule (its id, or its name), and end.")
 def command(  # noqa: PLR0913 -- one argument for each option
     *,
     paths: tuple[str, ...],
@@ -84,7 +86,7 @@ def command(  # noqa: PLR0913 -- one argument for each option
     explain: str | None,
 ) -> int:
     """
-    Find insecure SMTP code in Python, notebooks and Go.
+    Find insecure SMTP code in Python, notebooks, Go and ini files.
 
     Nothing is run. Files are read as they are given; under folders, what can hold code. A finding is an error (this
     code sends or logs in unverified or in plaintext), a warning (it does so by default, or if an attacker wants it) or
@@ -115,7 +117,9 @@ def command(  # noqa: PLR0913 -- one argument for each option
 
 
 def _explain(console: Console, rule: str) -> int:
-    if rule.upper() not in RULES:
+    named = {each.name: each for each in RULES.values()} | RULES
+    found = named.get(rule.upper()) or named.get(rule.lower())
+    if found is None:
         raise click.UsageError(f"{rule!r} is no rule. Hint: --list-rules shows all rules")
-    show_rule(console, RULES[rule.upper()])
+    show_rule(console, found)
     return AuditCode.CLEAN

@@ -18,6 +18,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "version": VERSION,
         "tool": {"name": "securesmtp", "version": version("securesmtp")},
         "files": report.files,
+        "silenced": len(report.silenced),
         "findings": [_finding(report, located) for located in report.findings],
         "not_checked": [
             {"path": missed.path, "cell": missed.cell, "reason": missed.reason} for missed in report.not_checked

@@ -46,6 +46,12 @@ def _client(call: Call) -> Object:
     if call.arguments.has_more and host is None:
         path.put(made.key, "%host", Unknown(f"{made.key}.host"))
     path.put(made.key, "%named", Const(host is not None or call.arguments.has_more))
+    for cls in made.owner.lineage() if made.owner is not None else ():
+        level = path.get(cls.key, "debuglevel")
+        if isinstance(level, Const):
+            path.put(made.key, "debuglevel", level)
+            path.put(made.key, "@debuglevel", Const(None, level.node))
+            break
     return made
 
 

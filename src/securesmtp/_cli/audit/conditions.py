@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from securesmtp._cli.audit.arguments import kind_of, text_of
@@ -48,6 +49,32 @@ def _compute(operation: str, left: Value | None, right: Value | None) -> bool | 
         return None
 
 
+# A test for Python 2, or for a Python that has had no fixes since 2026, is decided: its branch does not run.
+_VERSION: Final = re.compile(r"(?:sys\.)?version_info(?P<major>\[0\]|\.major|)(?:\[0?:\d\])?")
+_VERSIONS: Final = ((3, 10), (3, 99))
+
+
+def _known_version(node: ast.Compare, comparison: ast.cmpop, right: ast.expr) -> bool | None:
+    """Return whether a comparison with Python's version holds for all versions that are maintained, or for none."""
+    match node.left:
+        case ast.Subscript(value=whole) | ast.Attribute(value=whole, attr="major") | whole:
+            pass
+    match whole:
+        case ast.Name(id="version_info") | ast.Attribute(value=ast.Name(id="sys"), attr="version_info"):
+            tested = _VERSION.fullmatch(ast.unparse(node.left))
+        case _:
+            return None
+    operation, expected = _OPERATIONS[type(comparison)]
+    if tested is None or not (tested["major"] or operation in {"<", ">"}):
+        return None
+    try:
+        against = ast.literal_eval(right)
+        met = {_COMPUTE[operation](version[0] if tested["major"] else version, against) for version in _VERSIONS}
+    except (TypeError, ValueError):
+        return None
+    return (met == {True}) is expected if len(met) == 1 else None
+
+
 def words_of(node: ast.AST) -> str:
     """Return the names and texts in a condition."""
     words = []
@@ -55,7 +82,7 @@ def words_of(node: ast.AST) -> str:
         match each:
             case ast.Name(id=word) | ast.Attribute(attr=word) | ast.Constant(value=str(word)):
                 words.append(word)
-            case ast.Constant(value=int(number)):
+            case ast.Constant(value=int(number)) if number.bit_length() < 64:  # noqa: PLR2004 -- a port, a version
                 words.append(str(number))
             case _:
                 pass
@@ -107,6 +134,9 @@ class Conditions(Expressions):
         return decided(path, key, fact)
 
     def _test_comparison(self, node: ast.Compare, comparison: ast.cmpop, right: ast.expr, path: Path) -> _Decided:
+        version = _known_version(node, comparison, right)
+        if version is not None:
+            return [(path, version)]
         operation, expected = _OPERATIONS[type(comparison)]
         results: _Decided = []
         for after, (one, other) in self.evaluate_all((node.left, right), path):

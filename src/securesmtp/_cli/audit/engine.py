@@ -10,6 +10,7 @@ instance, the module) is what the others find there in a second round.
 from __future__ import annotations
 
 import ast
+import sys
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.audit.arguments import decorators
@@ -24,12 +25,16 @@ from securesmtp._cli.audit.statements import Statements
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, FunctionNode, Object, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from securesmtp._cli.audit.families import Family
     from securesmtp._cli.audit.findings import Finding
 
 # With how many states of the module, or of an instance, each function is called.
 _MOST_STATES = 4
 _MOST_INSTANCES = 8
+# Calls of the interpreter in one another.
+_MOST_CALLS = 6_000
 
 
 def is_relevant(data: bytes, families: tuple[Family, ...] = FAMILIES) -> bool:
@@ -49,12 +54,17 @@ def check_source(data: bytes, path: str, families: tuple[Family, ...] = FAMILIES
         return []
     tree = parse(data, path, flags)
     notes = Notes(path)
+    before = sys.getrecursionlimit()
+    # A text of 500 parts is nested 500 times, and each takes several calls.
+    sys.setrecursionlimit(max(before, _MOST_CALLS))
     try:
         program = _Program(_known(families), notes)
         program.families = families
         program.check(tree)
     except RecursionError:
         raise NotCheckedError("too deeply nested to check") from None
+    finally:
+        sys.setrecursionlimit(before)
     return notes.findings()
 
 
@@ -109,18 +119,25 @@ class _Program(Statements):
         for value in list(ends[0].fields(MODULE).values()):
             if isinstance(value, Class) and value.node in self._relevant:
                 left += self._run_class(value, ends)
-        # Private and inner functions come last: they are called by themselves only if nothing else calls them.
-        for node in sorted(self.made, key=_is_private):
-            path, function = self.made[node]
-            if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
-                continue
-            if function.owner is not None:
-                # A method of a class that is made in a function or in a class.
-                base = function.owner.external_base
-                instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
-                function = Function(node, function.frames, function.owner, instance)
-            left += self._enter(function, [path] if node.col_offset else ends)
+        seen: set[FunctionNode] = set()
+        # Functions that are made in these follow, such as what a decorator with arguments returns.
+        while waiting := [node for node in self.made if node not in seen]:
+            seen.update(waiting)
+            # Private and inner functions come last: they are called by themselves only if nothing else calls them.
+            for node in sorted(waiting, key=_is_private):
+                left += self._run_made(node, ends)
         return left
+
+    def _run_made(self, node: FunctionNode, ends: list[Path]) -> list[Path]:
+        path, function = self.made[node]
+        if node not in self._relevant or (node in self.ran and (function.owner is not None or _is_private(node))):
+            return []
+        if function.owner is not None:
+            # A method of a class that is made in a function or in a class.
+            base = function.owner.external_base
+            instance = Object(f"instance/{function.owner.key}", f"{base}()" if base else "", function.owner)
+            function = Function(node, function.frames, function.owner, instance)
+        return self._enter(function, [path] if node.col_offset else ends)
 
     def _run_class(self, cls: Class, ends: list[Path]) -> list[Path]:
         base = cls.external_base
@@ -153,7 +170,7 @@ class _Program(Statements):
         for begun in paths:
             begun.settle()
             path = begun.copy()
-            for client in self._secured.keys() & path.places():
+            for client in [key for key in self._secured if path.has(key)]:
                 if function.node not in self._secured[client]:
                     path.put(client, "%tls", Const("unknown"))
             start = len(self.called)
@@ -181,28 +198,50 @@ def _is_shared(key: str) -> bool:
     return key == MODULE or key.startswith(("instance/", "class/"))
 
 
-def _clients(path: Path) -> dict[tuple[str, str], Object]:
-    """Return the clients that several functions can reach."""
-    return {
-        (key, name): value
-        for key in path.places()
-        if _is_shared(key)
-        for name, value in path.fields(key).items()
-        if isinstance(value, Object) and path.get(value.key, "%tls") is not None
-    }
+class _Shared:
+    """What several functions can reach on paths; most of these have one base, which is looked at once."""
+
+    def __init__(self) -> None:
+        self._bases: dict[int, tuple[list[str], list[tuple[str, str, Object]]]] = {}
+
+    def _base(self, path: Path) -> tuple[list[str], list[tuple[str, str, Object]]]:
+        if id(path.base) not in self._bases:
+            keys = [key for key in path.base if _is_shared(key)]
+            self._bases[id(path.base)] = (keys, list(_objects(keys, path.base)))
+        return self._bases[id(path.base)]
+
+    def keys(self, path: Path, variant: Path) -> list[str]:
+        """Return the shared frames and objects of a path that can differ from a variant's."""
+        keys = [key for key in path.store if _is_shared(key)]
+        return keys if path.base is variant.base else keys + [key for key in self._base(path)[0] if key not in keys]
+
+    def clients(self, path: Path) -> dict[tuple[str, str], Object]:
+        """Return the clients."""
+        _, objects = self._base(path)
+        objects = [each for each in objects if each[0] not in path.store]
+        objects += _objects([key for key in path.store if _is_shared(key)], path.store)
+        return {(key, name): value for key, name, value in objects if path.get(value.key, "%tls") is not None}
+
+
+def _objects(keys: list[str], store: dict[str, dict[str, Value]]) -> Iterator[tuple[str, str, Object]]:
+    for key in keys:
+        for name, value in store[key].items():
+            if isinstance(value, Object):
+                yield key, name, value
 
 
 def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
     """Return what a function finds that is called after others: one path for each state of the clients they share."""
     variants: dict[object, Path] = {}
+    shared = _Shared()
     for path in left:
-        clients = _clients(path)
+        clients = shared.clients(path)
         if not clients:
             continue
         variant = ends[0].copy()
         for (key, name), client in clients.items():
             variant.put(key, name, client)
-            variant.store[client.key] = path.fields(client.key)
+            variant.store[client.key] = path.fields(client.key).copy()
         variant.facts = dict(path.facts)
         variant.is_cut = path.is_cut
         state = tuple(
@@ -210,22 +249,24 @@ def _variants(ends: list[Path], left: list[Path]) -> list[Path]:
         )
         variants.setdefault(state, variant)
     found = list(variants.values())
-    _note_mixed(found)
+    _note_mixed(found, shared)
+    found = found[:_MOST_STATES]
     for variant in found:
         for path in left:
-            for key in [key for key in path.places() if _is_shared(key)]:
-                _complete(variant, path, key)
-    return found[:_MOST_STATES]
+            for key in shared.keys(path, variant):
+                if path.fields(key) is not variant.fields(key):
+                    _complete(variant, path, key)
+    return found
 
 
-def _note_mixed(variants: list[Path]) -> None:
+def _note_mixed(variants: list[Path], shared: _Shared) -> None:
     """Note on clients that they are secured on some paths only, whatever is left of these paths."""
     states: dict[str, set[Value | None]] = {}
     for variant in variants:
-        for client in _clients(variant).values():
+        for client in shared.clients(variant).values():
             states.setdefault(client.key, set()).add(variant.get(client.key, "%tls"))
     for variant in variants:
-        for key in [key for key, seen in states.items() if len(seen) > 1 and key in variant.places()]:
+        for key in [key for key, seen in states.items() if len(seen) > 1 and variant.has(key)]:
             variant.put(key, "%mixed", Const(value=True))
 
 
@@ -236,5 +277,5 @@ def _complete(path: Path, other: Path, key: str) -> None:
         is_better = known == NONE and value != NONE
         if known is None or is_better:
             path.put(key, name, value)
-            if isinstance(value, Object) and value.key not in path.places():
-                path.store[value.key] = other.fields(value.key)
+            if isinstance(value, Object) and not path.has(value.key):
+                path.store[value.key] = other.fields(value.key).copy()

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.arguments import Arguments, decorators, joined, key_of, kind_of, text_of
+from securesmtp._cli.audit.choices import choices
 from securesmtp._cli.audit.machine import MOST_STEPS_OF_A_FILE, PATCHES, Machine, Results
 from securesmtp._cli.audit.source import NotCheckedError
 from securesmtp._cli.audit.values import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # On how many paths one expression is followed.
 _MOST_RESULTS = 32
+_MOST_BITS = 1_000
 
 
 class Expressions(Machine):
@@ -49,9 +51,16 @@ class Expressions(Machine):
         """Return the paths after several expressions, each with their values."""
         results: list[tuple[Path, list[Value]]] = [(path, [])]
         for node in nodes:
-            results = [
-                (after, [*values, value]) for before, values in results for after, value in self.evaluate(node, before)
-            ][:_MOST_RESULTS]
+            after_it: list[tuple[Path, list[Value]]] = []
+            for before, values in results:
+                found = self.evaluate(node, before)
+                # The usual case takes no copy of the values.
+                for after, value in found:
+                    many = [*values, value] if len(found) > 1 else values
+                    after_it.append((after, many))
+                if len(found) == 1:
+                    values.append(found[0][1])
+            results = after_it[:_MOST_RESULTS]
         return results
 
     @abstractmethod
@@ -67,6 +76,9 @@ class Expressions(Machine):
     # ------------------------------------------------------------------------------------------------- constants
 
     def _on_constant(self, node: ast.Constant, path: Path) -> Results:
+        if isinstance(node.value, int) and node.value.bit_length() > _MOST_BITS:
+            # Python refuses to write it in decimal.
+            return [(path, Unknown(self.site(node)))]
         return [(path, Const(node.value, node))]
 
     def _on_joinedstr(self, node: ast.JoinedStr, path: Path) -> Results:
@@ -205,18 +217,18 @@ class Expressions(Machine):
     def _on_subscript(self, node: ast.Subscript, path: Path) -> Results:
         results: Results = []
         for after, (owner, index) in self.evaluate_all((node.value, node.slice), path):
-            name = key_of(index)
-            results.append((after, after.narrow(self.item(owner, name, node, after))))
+            chosen = choices(owner, index, node, after)
+            results += chosen or [(after, after.narrow(self.item(owner, key_of(index), node, after)))]
         return results
 
     def item(self, owner: Value, name: str | None, node: ast.AST, path: Path) -> Value:
         """Return what a dictionary or a sequence holds at an index."""
-        found = path.get(owner.key, name) if isinstance(owner, Object) and name is not None else None
-        if found is not None:
+        found = path.get(owner.key, name or "more") if isinstance(owner, Object) else None
+        if found is not None and not (name is None and isinstance(found, Const)):
             return found
         match owner:
             case Unknown(symbol=symbol, kind=kind, qual=qual):
-                stored = path.get(symbol, name or "")
+                stored = path.get(symbol, name or "more")
                 kind = kind if kind is Kind.SERVER else Kind.OPTION
                 return stored or Unknown(f"{symbol}{name or self.site(node)}", kind, f"{qual}[]" if qual else "")
             case _:

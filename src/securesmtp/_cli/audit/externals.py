@@ -6,6 +6,7 @@ import base64
 from typing import TYPE_CHECKING, Final
 
 from securesmtp._cli.audit.arguments import Arguments, key_of, kind_of, text_of
+from securesmtp._cli.audit.choices import choices
 from securesmtp._cli.audit.values import NONE, Class, Const, Function, Kind, Object, Partial, Super, Unknown, Value
 
 if TYPE_CHECKING:
@@ -187,9 +188,10 @@ class Externals:
 
     def _dict_get(self, callee: Unknown, arguments: Arguments, path: Path) -> Results | None:
         owner = callee.receiver
-        name = key_of(arguments.get(0, "key") or NONE)
+        index = arguments.get(0, "key") or NONE
+        name = key_of(index)
         if not isinstance(owner, Object) or name is None:
-            return None
+            return choices(owner, index, arguments.node, path) or None if owner is not None else None
         value = path.get(owner.key, name)
         default = arguments.get(1, "default") or NONE
         if value is None and "more" not in path.fields(owner.key):

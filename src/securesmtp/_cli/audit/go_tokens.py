@@ -94,9 +94,9 @@ class GoSource:
             index = self.closing.get(index, index) + 1
         return [part for part in [*parts, range(begin, tokens.stop)] if part]
 
-    def calls(self, package: str, *names: str) -> Iterator[tuple[int, str, int]]:
+    def calls(self, package: str, *names: str, within: range | None = None) -> Iterator[tuple[int, str, int]]:
         """Return each call of a package's functions: its first token, the function's name, its parenthesis."""
-        for index in range(len(self.tokens)):
+        for index in range(len(self.tokens)) if within is None else within:
             if found := self.qualified(index, package):
                 name, last = found
                 if name in names and self.is_text(last + 1, "("):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Paths through one call that are compared.
 _MOST_OBSERVATIONS = 24
+# Other calls of one function that a call is compared with.
+_MOST_ALIKE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Notes:
         # Findings of which one for each fault is kept: the most certain, then the first.
         self._faults: dict[object, Finding] = {}
         self._observations: dict[tuple[str, ast.AST, bool], list[Observation]] = {}
+        self._withdrawn: set[tuple[str, int, int]] = set()
         self._is_discarded = is_discarded
         # Calls that send, for the rules on retries; clients without a time limit.
         self.sends: set[ast.AST] = set()
@@ -107,21 +110,29 @@ class Notes:
             if len(kept) < _MOST_OBSERVATIONS and seen not in kept:
                 kept.append(seen)
 
+    def withdraw(self, rule: Rule, node: ast.AST | None) -> None:
+        """Do not report an expression: what is done later decides."""
+        if node is not None:
+            finding = self._finding(rule, node, "", rule.level)
+            self._withdrawn.add((finding.rule, finding.line, finding.column))
+
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""
         observations, self._observations = self._observations, {}
+        # What other calls do right, once for each set of conditions.
+        alike: dict[str, dict[frozenset[tuple[Key, Fact]], Observation]] = {}
+        for (topic, _, is_bad), seen in observations.items():
+            if not is_bad:
+                kept = alike.setdefault(topic, {})
+                for each in seen[: _MOST_ALIKE - len(kept)]:
+                    kept.setdefault(frozenset(each.facts.items()), each)
         for (topic, sink, is_bad), seen in observations.items():
             if not is_bad:
                 continue
             same = observations.get((topic, sink, False), [])
-            alike = [
-                each
-                for (other, _, is_other_bad), others in observations.items()
-                if other == topic and not is_other_bad
-                for each in others
-            ]
+            others = list(alike.get(topic, {}).values())
             for each in seen:
-                self._judge(each, same, alike if each.alternatives is not None else [])
+                self._judge(each, same, others if each.alternatives is not None else [])
 
     def _judge(self, bad: Observation, same: list[Observation], family: list[Observation]) -> None:
         deciding = _deciding(bad, same or family)
@@ -160,7 +171,8 @@ class Notes:
     def findings(self) -> list[Finding]:
         """Return all findings, in the order of the file."""
         found = {(each.rule, each.line, each.column): each for each in self._faults.values()}
-        return sorted({**found, **self._found}.values(), key=lambda each: (each.line, each.column, each.rule))
+        kept = [each for place, each in {**found, **self._found}.items() if place not in self._withdrawn]
+        return sorted(kept, key=lambda each: (each.line, each.column, each.rule))
 
 
 def _rank(finding: Finding) -> tuple[int, str, int, int]:

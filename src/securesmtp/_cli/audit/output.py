@@ -1,11 +1,10 @@
-"""The audit's text for people: grouped by file, and each rule explained once."""
+"""The audit's text for people: each finding with its place, and each rule explained once."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from rich.padding import Padding
 from rich.text import Text
 
 from securesmtp._cli.audit.findings import Level
@@ -26,8 +25,7 @@ _MAX_PATH: Final = 4096
 
 def show_report(console: Console, report: Report) -> None:
     """Print the findings, why each kind is insecure and what to write instead, and the sum."""
-    for path, located in groupby(report.findings, key=lambda item: item.finding.path):
-        console.print(Text(escape(path, _MAX_PATH), style="bold"), soft_wrap=True)
+    for _, located in groupby(report.findings, key=lambda item: item.finding.path):
         for item in located:
             _show_finding(console, item, report.rules[item.finding.rule])
         console.print()
@@ -58,7 +56,9 @@ def show_rule(console: Console, rule: Rule, *, see: str = "") -> None:
     console.print(heading, soft_wrap=True)
     instead = f"Instead: as for {see}." if see else "Instead:"
     for text in (f"{rule.title}.", rule.reason, instead):
-        console.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
+        for wrapped in Text(text).wrap(console, max(console.width - 2, 1)):
+            wrapped.rstrip()
+            console.print(Text.assemble("  ", wrapped), soft_wrap=True)
     for line in () if see else rule.fix.splitlines():
         # A line that wraps can no longer be copied.
         console.print(Text(f"    {line}".rstrip(), style="green"), soft_wrap=True)
@@ -73,21 +73,21 @@ def show_rules(console: Console, rules: list[Rule]) -> None:
 
 def _show_finding(console: Console, located: Located, rule: Rule) -> None:
     finding = located.finding
-    cell = f"cell {finding.cell}, " if finding.cell else ""
+    cell = f"cell {finding.cell}:" if finding.cell else ""
     head = Text.assemble(
-        (f"  {cell}{finding.line}:{finding.column}", "bold"),
+        # Terminals and editors open what a click on this shows.
+        (f"{escape(finding.path, _MAX_PATH)}:{cell}{finding.line}:{finding.column}", "bold"),
         "  ",
         (finding.level.name.lower(), _STYLES[finding.level]),
         f"  {rule.id}  ",
         (escape(finding.message)),
     )
-    code = Text(f"      {escape(located.code)}", style="dim")
+    code = Text(f"    {escape(located.code)}", style="dim")
+    # A place that wraps cannot be clicked, nor found by grep.
+    console.print(head, soft_wrap=True)
     if console.is_terminal:
-        console.print(head)
         console.print(code, no_wrap=True, overflow="ellipsis")
     else:
-        # In a pipe each is one line, for grep.
-        console.print(head, soft_wrap=True)
         console.print(code, soft_wrap=True)
 
 
@@ -95,6 +95,8 @@ def _sum(report: Report) -> Iterator[str]:
     count = {level: sum(located.finding.level is level for located in report.findings) for level in Level}
     found = [_count(number, level.name.lower()) for level, number in sorted(count.items(), reverse=True) if number]
     yield f"{', '.join(found) or 'Nothing found'} in {_count(report.files, 'file')}"
+    if report.silenced:
+        yield f"{len(report.silenced):,} silenced by comments"
     if report.not_checked:
         yield f"{len(report.not_checked)} not checked"
 

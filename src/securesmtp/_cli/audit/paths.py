@@ -43,7 +43,12 @@ class Fact:
 
 @dataclass(slots=True)
 class Path:
-    """One path: fields by frame or object, and the conditions that were met. The inner dictionaries never change."""
+    """
+    One path: fields by frame or object, and the conditions that were met.
+
+    An inner dictionary changes only as long as no copy of its path can see it, so that a frame with many names takes no
+    time that grows with their square.
+    """
 
     # What changed since the path was settled last; `base` never changes, so that copies share it.
     store: dict[str, dict[str, Value]] = field(default_factory=dict)
@@ -53,15 +58,23 @@ class Path:
     base: dict[str, dict[str, Value]] = field(default_factory=dict)
     # Whether paths beside it were left out, so that nothing can be said about all of them.
     is_cut: bool = False
+    # The places whose dictionaries no other path sees.
+    owned: set[str] = field(default_factory=set)
 
     def copy(self) -> Path:
         """Return another path that begins as this one."""
+        self.owned.clear()
         return Path(self.store.copy(), self.facts.copy(), self.merged, self.base, self.is_cut)
 
     def settle(self) -> None:
         """Make copies of this path cheap."""
         if self.store:
             self.base, self.store = {**self.base, **self.store}, {}
+            self.owned.clear()
+
+    def has(self, key: str) -> bool:
+        """Return whether there is a frame or an object with this key."""
+        return key in self.store or key in self.base
 
     def places(self) -> set[str]:
         """Return the keys of all frames and objects."""
@@ -77,7 +90,11 @@ class Path:
 
     def put(self, key: str, name: str, value: Value) -> None:
         """Set a field."""
-        self.store[key] = {**self.fields(key), name: value}
+        if key in self.owned and key in self.store:
+            self.store[key][name] = value
+        else:
+            self.store[key] = {**self.fields(key), name: value}
+            self.owned.add(key)
 
     def fields(self, key: str) -> dict[str, Value]:
         """Return all fields of a frame or an object."""

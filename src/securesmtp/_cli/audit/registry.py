@@ -8,6 +8,7 @@ from securesmtp._cli.audit.clients import SmtplibFamily
 from securesmtp._cli.audit.retries import RetriesFamily
 from securesmtp._cli.audit.rules_aiosmtplib import AiosmtplibFamily
 from securesmtp._cli.audit.rules_clients import ClientsFamily
+from securesmtp._cli.audit.rules_django import DjangoFamily
 from securesmtp._cli.audit.rules_flask import FlaskFamily
 from securesmtp._cli.audit.rules_logging import LoggingFamily
 from securesmtp._cli.audit.rules_settings import SettingsFamily
@@ -22,6 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     RetriesFamily(),
     LoggingFamily(),
     SettingsFamily(),
+    DjangoFamily(),
     FlaskFamily(),
     AiosmtplibFamily(),
     ClientsFamily(),

@@ -48,6 +48,7 @@ class FileReport:
     findings: tuple[Located, ...] = ()
     not_checked: tuple[NotChecked, ...] = ()
     unknown_codes: tuple[UnknownCode, ...] = ()
+    silenced: frozenset[Finding] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Report:
         findings: Sorted by file and line.
         not_checked: Files and cells that cannot be checked.
         unknown_codes: Comments that name a rule that does not exist.
+        silenced: Findings that are left out because of a comment.
     """
 
     rules: Mapping[str, Rule]
@@ -68,6 +70,7 @@ class Report:
     findings: list[Located] = field(default_factory=list)
     not_checked: list[NotChecked] = field(default_factory=list)
     unknown_codes: list[UnknownCode] = field(default_factory=list)
+    silenced: list[Finding] = field(default_factory=list)
 
     def worst(self) -> Level | None:
         """Return the highest level of a finding; None if there is none."""

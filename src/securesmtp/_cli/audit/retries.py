@@ -109,10 +109,7 @@ class _Search:
     def run(self) -> None:
         """Report what is found."""
         functions = [node for node in ast.walk(self.tree) if isinstance(node, _FUNCTIONS)]
-        before = -1
-        while before != len(self.sending):
-            before = len(self.sending)
-            self.sending |= {each for each in functions if any(self._sends(node) for node in ast.walk(each))}
+        self._find_sending(functions)
         for function in functions:
             self._search(function, function.body, None)
             if function in self.sending:
@@ -120,6 +117,22 @@ class _Search:
         self._search(None, self.tree.body, None)
         for cls in [node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)]:
             self._class(cls)
+
+    def _find_sending(self, functions: list[ast.FunctionDef | ast.AsyncFunctionDef]) -> None:
+        """Find the functions that send, and those that call them, each once."""
+        callers: dict[ast.AST, list[ast.AST]] = {}
+        waiting: list[ast.AST] = []
+        for function in functions:
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            if any(self._sends(node) for node in calls):
+                waiting.append(function)
+            for callee in {callee for node in calls for callee in self.machine.calls.get(node, set())}:
+                callers.setdefault(callee, []).append(function)
+        while waiting:
+            found = waiting.pop()
+            if found not in self.sending:
+                self.sending.add(found)
+                waiting += callers.get(found, [])
 
     def _sends(self, node: ast.AST) -> bool:
         if not isinstance(node, ast.Call):
@@ -228,7 +241,7 @@ class _Search:
                 given = call.args[position]
         names = {"Exception"} if given is None else self._mentioned(given)
         if names & _LOST:
-            what = ", ".join(sorted(names & _LOST))
+            what = "any exception" if given is None else ", ".join(sorted(names & _LOST))
             self.machine.notes.report(DECORATOR, node, f"the message is sent again after {what}, and may arrive twice")
 
     def _mentioned(self, node: ast.expr) -> set[str]:

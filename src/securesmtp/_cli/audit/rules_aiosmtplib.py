@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from securesmtp._cli.audit.findings import Level, Rule
 from securesmtp._cli.audit.observing import Subject, is_given
+from securesmtp._cli.audit.rules_password import check as check_password
 from securesmtp._cli.audit.values import NONE, Const, Object, Unknown, Value
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ await aiosmtplib.send(message, hostname=host, port=465, use_tls=True, cert_bundl
 RULES: Final = (PLAINTEXT, OPPORTUNISTIC, UNVERIFIED)
 
 _CLIENT: Final = "aiosmtplib.SMTP()"
-_OPTIONS: Final = ("hostname", "username", "use_tls", "start_tls", "validate_certs", "tls_context")
+_OPTIONS: Final = ("hostname", "username", "password", "use_tls", "start_tls", "validate_certs", "tls_context")
+_SENDS: Final = ("sendmail", "send_message", "data")
 _PLAIN, _SECURE = Const("plain"), Const("secure")
 
 
@@ -80,6 +82,10 @@ def _on_connect(call: Call) -> Results | None:
     options = {name: call.argument(0 if name == "hostname" else -1, name) for name in _OPTIONS}
     if not (isinstance(call.receiver, Object) and any(is_given(value) for value in options.values())):
         return None
+    if is_given(options["use_tls"]) or is_given(options["start_tls"]):
+        # What the constructor was given no longer counts.
+        for rule in (PLAINTEXT, OPPORTUNISTIC):
+            call.notes.withdraw(rule, call.receiver.node)
     kept = {name: value or call.get(f"%{name}") for name, value in options.items()}
     if not is_given(kept["hostname"]):
         return None
@@ -89,6 +95,7 @@ def _on_connect(call: Call) -> Results | None:
 def _connect(call: Call, client: Object, options: dict[str, Value | None]) -> list[Path]:
     """Judge the options of a client that connects, and return the paths with its state."""
     subject = Subject(call, options["hostname"])
+    check_password(call, options["password"])
     has_more = call.arguments.has_more or call.path.get(client.key, "%more") == Const(value=True)
     call.path.put(client.key, "%hostname", options["hostname"] or NONE)
     _verification(subject, options, call.path.copy())
@@ -145,10 +152,16 @@ def _use(call: Call) -> None:
         is_bad = call.get("%tls") == _PLAIN
         subject = Subject(call, host)
         subject.observe(PLAINTEXT, call.path, f"{call.name}() without TLS, in plaintext", is_bad=is_bad)
+    if call.name in _SENDS:
+        call.notes.sends.add(call.node)
+    elif call.name != "auth_xoauth2":
+        check_password(call, call.argument(1, "password"))
 
 
 def _send(call: Call) -> None:
     options = {name: call.argument(-1, name) for name in _OPTIONS}
+    call.notes.sends.add(call.node)
+    check_password(call, options["password"])
     # Its default is this machine.
     if not is_given(options["hostname"]):
         return
@@ -170,7 +183,7 @@ class AiosmtplibFamily:
 
     def handlers(self) -> Mapping[str, Callable[[Call], Results | Value | None]]:
         """Return what is to be done at its calls."""
-        uses = ("login", "auth_login", "auth_plain", "auth_crammd5", "auth_xoauth2", "sendmail", "send_message", "data")
+        uses = ("login", "auth_login", "auth_plain", "auth_crammd5", "auth_xoauth2", *_SENDS)
         return {
             "aiosmtplib.SMTP": _make,
             "aiosmtplib.send": _send,

@@ -25,7 +25,11 @@ if err != nil {
     return err
 }
 client, err := smtp.NewClient(conn, host)
-// Or port 587: STARTTLS, or nothing.
+if err != nil {
+    return err
+}
+// Or, in place of the lines above, port 587: STARTTLS, or nothing.
+config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 client, err := smtp.Dial(net.JoinHostPort(host, "587"))
 if err != nil {
     return err
@@ -36,7 +40,7 @@ if ok, _ := client.Extension("STARTTLS"); !ok {
 if err := client.StartTLS(config); err != nil {
     return err
 }
-// Then log in, and send with client.Mail, client.Rcpt and client.Data.
+// After either: log in, and send with client.Mail, client.Rcpt and client.Data.
 if ok, _ := client.Extension("AUTH"); !ok {
     return errors.New("the server does not offer AUTH")
 }
@@ -128,9 +132,14 @@ class _Checker:
     go: GoSource
     findings: list[Finding] = field(default_factory=list)
     _values: GoValues = field(init=False)
+    _starts_anywhere: bool = field(init=False)
+    _sends_anywhere: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self._values = GoValues(self.go)
+        everything = range(len(self.go.tokens))
+        self._starts_anywhere = any(self._is_method(place, "StartTLS") for place in everything)
+        self._sends_anywhere = self._sends(everything)
 
     def check_sends(self) -> None:
         """Look at each SendMail, Dial and NewClient."""
@@ -161,9 +170,13 @@ class _Checker:
         function = self.go.outermost_block(index)
         starts = [place for place in range(index, function.stop) if self._is_method(place, "StartTLS")]
         conditions = [self._condition(place, function) for place in starts]
-        if None in conditions or not (starts or self._sends(function)):
-            return
         level = self._port_level(addresses)
+        if None in conditions:
+            return
+        # The client that goes to another function may begin TLS there.
+        is_known = starts or self._sends(function)
+        if not is_known and (self._starts_anywhere or not (level is not None or self._sends_anywhere)):
+            return
         where = " to port 25" if level else ""
         if Level.WARNING in conditions:
             message = f"Dial{where} goes on in plaintext if STARTTLS is not offered"
@@ -178,15 +191,9 @@ class _Checker:
     def _check_plain_auth(self, index: int) -> None:
         """Report the PlainAuth of the function in which port 25 is used."""
         function = self.go.outermost_block(index)
-        for place, _, opening in self.go.calls(_SMTP, "PlainAuth"):
-            if place in function:
-                self._add(
-                    PLAIN_AUTH,
-                    place,
-                    opening,
-                    Level.WARNING,
-                    "PlainAuth on port 25: whether there is TLS is up to the server",
-                )
+        for place, _, opening in self.go.calls(_SMTP, "PlainAuth", within=function):
+            message = "PlainAuth on port 25: whether there is TLS is up to the server"
+            self._add(PLAIN_AUTH, place, opening, Level.WARNING, message)
 
     def check_verification(self) -> None:
         """Look at each InsecureSkipVerify that is not for HTTP."""

@@ -29,7 +29,7 @@ DEBUG: Final = Rule(
     Level.ERROR,
     "set_debuglevel() prints the password",
     "The debug output holds the AUTH command with the password in base64; it ends in logs.",
-    "server.set_debuglevel(0)  # securesmtp shows the dialogue with secrets left out: SecureMailer(debug=…)",
+    "server.set_debuglevel(0)  # to see the dialogue without the password: securesmtp check --transcript",
 )
 RULES: Final = (SOURCE, DEBUG)
 

@@ -16,6 +16,8 @@ _REASON = (
     " To send it again can deliver it twice."
 )
 _FIX = """\
+from securesmtp import SecureSMTPError
+
 try:
     mailer.send(message)
 except SecureSMTPError as error:
@@ -37,6 +39,8 @@ DECORATOR: Final = Rule(
     Level.WARNING,
     "A decorator calls a function that sends again after any failure",
     _REASON,
-    "@stamina.retry(on=lambda error: isinstance(error, SecureSMTPError) and error.retryable)",
+    "import stamina\nfrom securesmtp import SecureSMTPError\n\n"
+    "@stamina.retry(on=lambda error: isinstance(error, SecureSMTPError) and error.retryable)\n"
+    "def send(message):\n    mailer.send(message)",
 )
 RULES: Final = (LOOP, DECORATOR)

@@ -16,7 +16,9 @@ _FIX_STARTTLS = """\
 server.starttls(context=ssl.create_default_context())
 server.login(user, password)"""
 _FIX_SECURESMTP = """\
-with SecureMailer("mail.example.org", user=user, password=password) as mailer:
+from securesmtp import SecureMailer
+
+with SecureMailer("mail.example.org", username=username, password=password) as mailer:
     mailer.send(message)"""
 
 LOGIN: Final = Rule(

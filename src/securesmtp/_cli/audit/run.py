@@ -49,6 +49,7 @@ def audit(paths: Sequence[str], exclude: tuple[str, ...], rules: frozenset[str])
         report.findings.extend(result.findings)
         report.not_checked.extend(result.not_checked)
         report.unknown_codes.extend(result.unknown_codes)
+        report.silenced.extend(result.silenced)
     for found in (report.findings, report.not_checked, report.unknown_codes):
         found.sort()
     return report
@@ -82,17 +83,19 @@ def check_file(path: str, rules: frozenset[str]) -> FileReport:
         reason = f"a rule failed: {type(error).__name__}: {error}. Please report this"
         return FileReport(not_checked=(NotChecked(path, 0, reason),))
     notebook = checked.notebook
+    selected = [finding for finding in checked.findings if finding.rule in rules]
+    left_out = frozenset(finding for finding in selected if is_silenced(finding, checked.marks))
     located = [
         Located(notebook.place(finding) if notebook else finding, code_line(checked.lines[finding.line - 1]))
-        for finding in checked.findings
-        if finding.rule in rules and not is_silenced(finding, checked.marks)
+        for finding in selected
+        if finding not in left_out
     ]
     unknown_codes = [
         UnknownCode(path, *(notebook.cell_line(mark.line) if notebook else (0, mark.line)), mark.rule)
         for mark in unknown(checked.marks, RULES)
     ]
     not_checked = notebook.not_checked if notebook else ()
-    return FileReport(tuple(located), tuple(not_checked), tuple(unknown_codes))
+    return FileReport(tuple(located), tuple(not_checked), tuple(unknown_codes), left_out)
 
 
 def _read(path: str) -> bytes:
@@ -127,5 +130,4 @@ def _check(path: str, source: bytes) -> _Checked:
 def _go(path: str, source: bytes) -> _Checked:
     go = GoSource(source.decode("utf-8-sig", "replace"))
     by_gosec = list(silenced_by_gosec(go.comments, GOSEC))
-    findings = [finding for finding in check_go(path, go) if not is_silenced(finding, by_gosec)]
-    return _Checked(findings, go.text.split("\n"), list(silenced(go.comments)))
+    return _Checked(check_go(path, go), go.text.split("\n"), [*silenced(go.comments), *by_gosec])

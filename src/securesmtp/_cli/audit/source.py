@@ -39,7 +39,8 @@ def parse(data: bytes, path: str, flags: int = 0) -> ast.Module:
             compile(data, path, "exec", flags, dont_inherit=True)
     except SyntaxError as error:
         line = error.lineno or 0
-        raise NotCheckedError(f"syntax error in line {line}: {error.msg}", line) from None
+        where = f" in line {line}" if line else ""
+        raise NotCheckedError(f"syntax error{where}: {error.msg}", line) from None
     except ValueError as error:
         # Null bytes; on some Pythons an unknown encoding.
         raise NotCheckedError(f"not Python: {error}") from None

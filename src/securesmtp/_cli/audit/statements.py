@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from securesmtp._cli.audit.arguments import Arguments
 from securesmtp._cli.audit.catching import EVERYTHING, caught, exceptions_of, starts_of
-from securesmtp._cli.audit.definitions import Definitions
 from securesmtp._cli.audit.machine import Snapshot
+from securesmtp._cli.audit.matching import Matching
 from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.values import NONE, Kind, Object, Unknown, Value
 
@@ -22,7 +22,7 @@ _MOST_SNAPSHOTS = 24
 _SUPPRESS = {"contextlib.suppress"}
 
 
-class Statements(Definitions):
+class Statements(Matching):
     """Runs statements."""
 
     def run_block(self, body: list[ast.stmt], paths: list[Path]) -> list[Path]:
@@ -101,39 +101,27 @@ class Statements(Definitions):
     # --------------------------------------------------------------------------------------------------- branches
 
     def _do_if(self, node: ast.If, path: Path) -> list[Path]:
-        done = self._watch(path)
-        tested = self.test(node.test, path)
-        done()
-        return [
-            after for before, met in tested for after in self.run_block(node.body if met else node.orelse, [before])
-        ]
-
-    def _do_match(self, node: ast.Match, path: Path) -> list[Path]:
         ended: list[Path] = []
         going = [path]
-        for case in node.cases:
-            condition = self._case(node.subject, case)
-            tested = [result for before in going for result in self.test(condition, before)]
-            ended += self.run_block(case.body, [after for after, met in tested if met])
-            going = [after for after, met in tested if not met]
-        return ended + going
-
-    @staticmethod
-    def _case(subject: ast.expr, case: ast.match_case) -> ast.expr:
-        match case.pattern:
-            case ast.MatchValue(value=value):
-                condition: ast.expr = ast.Compare(subject, [ast.Eq()], [value])
-            case ast.MatchAs(pattern=None):
-                condition = case.guard or ast.Constant(value=True)
-            case ast.MatchOr(patterns=patterns) if all(isinstance(each, ast.MatchValue) for each in patterns):
-                values: list[ast.expr] = [each.value for each in patterns if isinstance(each, ast.MatchValue)]
-                condition = ast.Compare(subject, [ast.In()], [ast.Tuple(values, ast.Load())])
-            case _:
-                condition = ast.Name("pattern", ast.Load())
-        for each in ast.walk(condition):
-            if not hasattr(each, "lineno"):
-                ast.copy_location(each, case.pattern)
-        return condition
+        # A chain of `elif` is no deeper than its first `if`.
+        while going:
+            unmet: list[Path] = []
+            for before in going:
+                done = self._watch(before)
+                tested = self.test(node.test, before)
+                done()
+                for after, met in tested:
+                    if met:
+                        ended += self.run_block(node.body, [after])
+                    else:
+                        unmet.append(after)
+            going = reduce(unmet, self.most_paths)
+            match node.orelse:
+                case [ast.If() as node]:
+                    ended = reduce(ended, self.most_paths)
+                case rest:
+                    return ended + [after for before in going for after in self.run_block(rest, [before])]
+        return ended
 
     # ------------------------------------------------------------------------------------------------------ loops
 
@@ -153,6 +141,9 @@ class Statements(Definitions):
             if items:
                 return items[:_MOST_ELEMENTS]
         match value:
+            case Object(key=key) if path.get(key, "%tls") is not None:
+                # The call of a generator stands for what it yields.
+                return [value]
             case Object(key=key):
                 return [Unknown(f"{key}[*]", Kind.OPTION)]
             case Unknown(kind=kind):
@@ -162,13 +153,30 @@ class Statements(Definitions):
 
     def _do_for(self, node: ast.For | ast.AsyncFor, path: Path) -> list[Path]:
         done = self._watch(path)
-        begun = self.enter(node.target, node.iter, path.copy())
+        clients = self._clients(node.iter, path)
+        begun = [] if clients else self.enter(node.target, node.iter, path.copy())
         done()
         self.activation.loops.append(([], []))
+        left, again = self.activation.loops[-1]
         paths = self.run_block(node.body, begun)
-        left, again = self.activation.loops.pop()
         after = reduce([*paths, *again, path], self.most_paths)
+        for client in clients:
+            # What is done to each of several clients is done to all of them.
+            again.clear()
+            for each in after:
+                self.assign(node.target, client, each)
+            after = reduce([*self.run_block(node.body, after), *again], self.most_paths)
+        self.activation.loops.pop()
         return left + self.run_block(node.orelse, after)
+
+    def _clients(self, iterable: ast.expr, path: Path) -> list[Value]:
+        """Return the clients of a literal sequence that has a name."""
+        if not isinstance(iterable, ast.Name | ast.Attribute):
+            return []
+        _, value = self.evaluate(iterable, path.copy())[0]
+        elements = self._elements(value, path) if isinstance(value, Object) and value.qual == "sequence" else []
+        known = [each for each in elements if isinstance(each, Object) and path.get(each.key, "%tls") is not None]
+        return list(known) if len(known) == len(elements) else []
 
     _do_asyncfor = _do_for
 

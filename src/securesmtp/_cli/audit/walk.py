@@ -27,6 +27,8 @@ _LANGUAGES: Final[dict[str, Language]] = {
     ".conf": "ini",
     ".ini": "ini",
 }
+# Systems read no longer "#!" line.
+_FIRST_LINE: Final = 256
 # Code of others, and what tools generate. A virtual environment is also recognised by its pyvenv.cfg.
 _EXCLUDED: Final = frozenset(
     {
@@ -88,6 +90,9 @@ class Walk:
 
     def _walk(self, top: str) -> Iterator[str]:
         waiting = [os.path.normpath(top)]
+        excluded = _EXCLUDED
+        # "./build/" is what the shell's completion writes.
+        patterns = [os.path.normpath(pattern) for pattern in self.exclude]
         while waiting:
             folder = waiting.pop()
             try:
@@ -96,17 +101,20 @@ class Walk:
             except OSError as error:
                 self._cannot_read(folder, error)
                 continue
-            if folder != os.path.normpath(top) and any(entry.name == "pyvenv.cfg" for entry in listed):
-                continue
+            if any(entry.name == "pyvenv.cfg" for entry in listed):
+                if folder != os.path.normpath(top):
+                    continue
+                # An environment that is given is meant, with its packages.
+                excluded = _EXCLUDED - {"site-packages"}
             folders = []
             for entry in listed:
                 path = os.path.normpath(entry.path)
-                if any(fnmatch(path, pattern) or fnmatch(entry.name, pattern) for pattern in self.exclude):
+                if any(fnmatch(path, pattern) or fnmatch(entry.name, pattern) for pattern in patterns):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _EXCLUDED:
+                    if entry.name not in excluded:
                         folders.append(path)
-                elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix in _LANGUAGES:
+                elif entry.is_file(follow_symlinks=False) and _holds_code(entry):
                     yield path
             waiting += reversed(folders)
 
@@ -115,10 +123,27 @@ class Walk:
         self.not_checked.append(NotChecked(path, 0, reason))
 
 
+def _holds_code(entry: os.DirEntry[str]) -> bool:
+    """Whether a file has a suffix of code; without any, whether it is a Python script, as jobs of cron are."""
+    suffix = Path(entry.name).suffix
+    if suffix or entry.name.startswith("."):
+        return suffix in _LANGUAGES
+    try:
+        with open(entry.path, "rb") as file:  # noqa: PTH123 -- the entry's path is a str
+            return _is_script(file.read(_FIRST_LINE))
+    except OSError:
+        # Nothing says that this is code.
+        return False
+
+
+def _is_script(source: bytes) -> bool:
+    first, _, _ = source[:_FIRST_LINE].partition(b"\n")
+    return first.startswith(b"#!") and b"python" in first
+
+
 def language_of(path: str, source: bytes) -> Language | None:
     """Return the language of a file, by its name or by its first line; None for a file of another kind."""
     suffix = Path(path).suffix.lower()
     if suffix in _LANGUAGES:
         return _LANGUAGES[suffix]
-    first, _, _ = source[:200].partition(b"\n")
-    return "python" if path == STDIN or (first.startswith(b"#!") and b"python" in first) else None
+    return "python" if path == STDIN or _is_script(source) else None

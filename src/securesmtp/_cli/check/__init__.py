@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ class _Command(click.Command):
             return super().invoke(ctx)
         except click.ClickException as error:
             raise _as_unknown(error, nagios=ctx.params["format"] == "nagios") from None
+        except (click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            # Python's own exit code for it would be that of a warning.
+            traceback.print_exc()
+            message = f"a mistake in this program: {type(error).__name__}. Hint: report it with the traceback"
+            raise _as_unknown(click.ClickException(message), nagios=ctx.params["format"] == "nagios") from error
 
 
 def _as_unknown(error: click.ClickException, *, nagios: bool) -> click.ClickException:

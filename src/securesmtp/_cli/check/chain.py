@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Names of a certificate that are kept, and characters of each.
 _MAX_NAMES, _MAX_NAME = 50, 200
+# Bytes of an object identifier; Python does not write numbers of any length.
+_MAX_OID = 64
 # Object identifiers by their DER content, in hexadecimal. Public keys: RFC 3279, RFC 8410, RFC 9881.
 _RSA = {"2a864886f70d010101": "RSA", "2a864886f70d01010a": "RSA-PSS"}
 _EC = "2a8648ce3d0201"
@@ -65,9 +67,7 @@ def read_chain(sent: Iterable[SentCertificate], now: datetime | None = None) -> 
 
 
 def _certificate(fields: dict[str, Any], der: bytes, now: datetime) -> Certificate:
-    spki = extract_public_key(der)
-    pin = "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode("ascii")
-    key, signature, digest = describe_key(spki), describe_signature(der), hashlib.sha256(der).hexdigest()
+    pin, key, signature, digest = *_describe_der(der), hashlib.sha256(der).hexdigest()
     if not fields:
         # A name in it is not ASCII, or the like: no careful CA signs that.
         return Certificate(_UNREADABLE, _UNREADABLE, key, "", "", 0, pin, (), signature, digest)
@@ -89,6 +89,16 @@ def _certificate(fields: dict[str, Any], der: bytes, now: datetime) -> Certifica
         is_self_issued=fields.get("subject") == fields.get("issuer"),
         issuer_url=escape(str(next(iter(fields.get("caIssuers", ())), "")), _MAX_NAME),
     )
+
+
+def _describe_der(der: bytes) -> tuple[str, str, str]:
+    """Return pin, key and signature; OpenSSL reads a key only when it verifies with it, and takes BER for DER."""
+    try:
+        spki = extract_public_key(der)
+        pin = "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode("ascii")
+        return pin, describe_key(spki), describe_signature(der)
+    except IndexError:
+        return _UNREADABLE, _UNREADABLE, _UNREADABLE
 
 
 def _describe_name(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
@@ -126,6 +136,8 @@ def _modulus_bits(spki: bytes, at: int) -> int:
     content, _ = read_element(spki, at)
     sequence, _ = read_element(spki, content + 1)
     start, end = read_element(spki, sequence)
+    if end > len(spki):
+        raise IndexError(end)
     return int.from_bytes(spki[start:end], "big").bit_length()
 
 
@@ -133,6 +145,8 @@ def describe_oid(oid: bytes, known: dict[str, str]) -> str:
     """Return the name of an object identifier, or its numbers (X.690 §8.19)."""
     if oid.hex() in known:
         return known[oid.hex()]
+    if len(oid) > _MAX_OID:
+        return _UNREADABLE
     numbers, value = list[int](), 0
     for byte in oid:
         value = value << 7 | byte & 0x7F

@@ -49,6 +49,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _SMALL = 5_000_000
 _LEGACY = ("MD5", "SHA1")
 _PORT_RELAY = 25
+_DEFAULT_PORTS = ((465, "implicit"), (587, "starttls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,14 @@ def _line_of_certificate(reason: CertificateReason, facts: Facts) -> str | None:
             # Only what is a host name is suggested as one: anyone can put anything into a certificate.
             names = (each for each in leaf.names if _HOST_NAME.fullmatch(each) and each != facts.request.host)
             name = next(names, None)
-            return None if name is None else f"SecureMailer({_literal(name)})"
+            return None if name is None else f"SecureMailer({_literal(name)}{_where(facts)})"
     return None
+
+
+def _where(facts: Facts) -> str:
+    """Return port and mode as arguments after the host, unless they are the defaults."""
+    port = "" if (facts.port, facts.mode) in _DEFAULT_PORTS else f", {facts.port}"
+    return port + (', tls="starttls"' if facts.mode == "starttls" else "")
 
 
 def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, version: str | None) -> list[Fault]:

@@ -12,7 +12,7 @@ import click
 from securesmtp import ConfigurationError, Secret, SecureMailer, TLSMode
 from securesmtp._arguments import Given, as_count
 from securesmtp._protocol.address import host_name
-from securesmtp._shown import quote
+from securesmtp._shown import escape, quote
 from securesmtp._url import add_url
 
 if TYPE_CHECKING:
@@ -133,10 +133,12 @@ def _ip_address(text: str) -> str | None:
 
 def _lines(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """Yield each line that names a server, after the text that says where it is."""
-    data = file.read(_MOST_BYTES + 1)
     name = getattr(file, "name", None)
-    if not isinstance(name, str) or name == "<stdin>":
-        name = "standard input"
+    name = "standard input" if not isinstance(name, str) or name == "<stdin>" else escape(name)
+    try:
+        data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"{name} cannot be read: {error.strerror or error}") from None
     if len(data) > _MOST_BYTES:
         raise click.UsageError(f"{name} is larger than {_MOST_BYTES:,} bytes")
     try:

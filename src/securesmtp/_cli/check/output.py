@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         OSError: It cannot be written; what was there is still there.
     """
-    if path.exists() and not path.is_file():
-        # A pipe or a device: renaming would put a file in its place.
-        path.write_text(text, "utf-8", newline="")
-        return
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            # A pipe or a device: renaming would put a file in its place.
+            path.write_text(text, "utf-8", newline="")
+            return
     # A link stays one. The new file has the permissions that the process gives to any other; a collector that runs as
     # another user could not read those of `tempfile`.
     target = path.resolve()

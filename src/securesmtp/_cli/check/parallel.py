@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
 
 # Each has a thread, a connection and a TLS handshake.
@@ -27,11 +27,11 @@ T = TypeVar("T")
 class Progress:
     """One line that is written again and again, at a terminal alone."""
 
-    def __init__(self, file: TextIO) -> None:
-        """Write to *file* if it is a terminal that can erase a line."""
+    def __init__(self, file: TextIO | None) -> None:
+        """Write to *file* if it is a terminal that can erase a line; standard error that is closed is None."""
         self._file = file
         # FORCE_COLOR makes rich believe that a log is a terminal.
-        self._is_shown = file.isatty() and not Console(file=file).is_dumb_terminal
+        self._is_shown = file is not None and file.isatty() and not Console(file=file).is_dumb_terminal
         self._last = ""
 
     @contextmanager
@@ -42,13 +42,13 @@ class Progress:
         finally:
             self._write("")
 
-    def update(self, done: int, names: Sequence[object]) -> None:
-        """Say how many are *done*, and that those with these *names* are not."""
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        self._write(f"{done} of {done + len(names)} checked; waiting for {names[0]}{more}")
+    def update(self, done: int, left: int, first: object) -> None:
+        """Say how many are *done* and *left*, and the name of the *first* that is left."""
+        more = f" and {left - 1} more" if left > 1 else ""
+        self._write(f"{done} of {done + left} checked; waiting for {first}{more}")
 
     def _write(self, text: str) -> None:
-        if not self._is_shown or text == self._last:
+        if self._file is None or not self._is_shown or text == self._last:
             return
         self._last = text
         width = os.get_terminal_size(self._file.fileno()).columns
@@ -66,28 +66,33 @@ def run_all(checks: Mapping[K, Callable[[], T]], progress: Progress) -> list[T]:
     Raises:
         Exception: What the first check that failed raised.
     """
-    todo: queue.SimpleQueue[tuple[Future[T], Callable[[], T]]] = queue.SimpleQueue()
-    futures: dict[K, Future[T]] = {}
-    for name, check in checks.items():
-        futures[name] = Future()
-        todo.put((futures[name], check))
+    todo: queue.SimpleQueue[K] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[K, Future[T]]] = queue.SimpleQueue()
+    for name in checks:
+        todo.put(name)
     for _ in range(min(AT_A_TIME, len(checks))):
-        threading.Thread(target=_work, args=(todo,), daemon=True).start()
+        threading.Thread(target=_work, args=(checks, todo, done), daemon=True).start()
+    found: dict[K, T] = {}
+    # A dictionary: with thousands of servers, a list would be searched for each of them.
+    waiting = dict.fromkeys(checks)
     with progress.shown():
-        while True:
-            waiting = [name for name, future in futures.items() if not future.done()]
-            found = [future.result() for future in futures.values() if future.done()]
-            if not waiting:
-                return found
-            progress.update(len(futures) - len(waiting), waiting)
-            wait([futures[name] for name in waiting], _LOOK, FIRST_COMPLETED)
+        while waiting:
+            progress.update(len(found), len(waiting), next(iter(waiting)))
+            with suppress(queue.Empty):
+                name, future = done.get(timeout=_LOOK)
+                found[name] = future.result()
+                del waiting[name]
+    return [found[name] for name in checks]
 
 
-def _work(todo: queue.SimpleQueue[tuple[Future[T], Callable[[], T]]]) -> None:
+def _work(
+    checks: Mapping[K, Callable[[], T]], todo: queue.SimpleQueue[K], done: queue.SimpleQueue[tuple[K, Future[T]]]
+) -> None:
     with suppress(queue.Empty):
         while True:
-            future, check = todo.get_nowait()
+            name, future = todo.get_nowait(), Future[T]()
             try:
-                future.set_result(check())
+                future.set_result(checks[name]())
             except Exception as error:  # noqa: BLE001 -- raised in the main thread
                 future.set_exception(error)
+            done.put((name, future))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
-from securesmtp import ConfigurationError
+from securesmtp import ConfigurationError, DeadlineExceededError
 from securesmtp._cli.check import probe
 from securesmtp._cli.check.hosts import Target, find_targets
 from securesmtp._cli.check.json_output import to_json
@@ -24,12 +24,15 @@ from securesmtp._cli.check.result import Request
 from securesmtp._cli.check.table import TableWriter
 from securesmtp._cli.check.verdict import Checked, Thresholds, judge, worst
 from securesmtp._cli.secrets import find_secret
+from securesmtp._shown import escape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from securesmtp._cli.check.result import CheckResult
 
+# Limits for the time of what fetches a password.
+_OURS = {"from_command", "from_keyring"}
 _Format: TypeAlias = Literal["table", "json", "nagios", "prometheus"]
 _Render: TypeAlias = Callable[[Sequence[Checked], datetime, Thresholds, bool], str]
 
@@ -63,7 +66,7 @@ def run(options: dict[str, Any]) -> int:
         # The reader has what it wants, as `head` does. Python would report it at its end, with an exit code of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        where = options["output"] or "standard output"
+        where = escape(str(options["output"] or "standard output"))
         raise click.ClickException(f"{where} cannot be written: {error.strerror or error}") from None
     return worst(each.code for each in results)
 
@@ -81,7 +84,10 @@ def _settle(options: dict[str, Any]) -> _Format:
             raise click.UsageError(f"--json and --format {form} are two formats. Hint: keep one of them")
         form = "json"
     if options["critical"] > options["warning"]:
-        raise click.UsageError("--critical has more days than --warning. Hint: the warning comes first")
+        raise click.UsageError(
+            f"--critical is {options['critical']} days and --warning {options['warning']}. "
+            "Hint: the warning comes first; set both"
+        )
     if options["transcript"] and form not in {"table", "json"}:
         raise click.UsageError(f"--format {form} has no transcript. Hint: use --json, or leave one of them out")
     secrets = ("oauth", "password_file", "password_command", "password_keyring")
@@ -95,6 +101,10 @@ def _check_all(options: dict[str, Any], thresholds: Thresholds) -> list[Checked]
     per_address = options["all_addresses"]
     checks = {target: partial(_check, request, per_address) for target, request in _requests(options).items()}
     found = run_all(checks, Progress(sys.stderr))
+    for error in (result.error for each in found for result in each):
+        # Such as a password file that is missing: no fault of a server, and each login would end so.
+        if isinstance(error, ConfigurationError) or (isinstance(error, DeadlineExceededError) and error.limit in _OURS):
+            raise ConfigurationError(str(error.args[0]), hint=error.hint or "run the check again when that works")
     return [judge(result, thresholds, per_address=per_address) for each in found for result in each]
 
 
@@ -130,6 +140,9 @@ def _check(request: Request, per_address: bool) -> list[CheckResult]:  # noqa: F
 
 def _write_table(results: Sequence[Checked], output: Path | None, *, transcript: bool) -> None:
     if output is None:
+        if sys.stdout is None:
+            # It is closed, and the exit code is all that is wanted.
+            return
         TableWriter(sys.stdout).write(results, transcript=transcript)
     else:
         text = io.StringIO()

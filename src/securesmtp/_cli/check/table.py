@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from securesmtp._cli.check.wording import HEADLINE, describe, faulty_first, found, option_for, summarise
+from securesmtp._cli.check.wording import HEADLINE, describe, faulty_first, found, login_word, option_for, summarise
 from securesmtp._cli.exit_codes import CheckCode
 from securesmtp._shown import escape
 
@@ -154,12 +154,6 @@ class TableWriter:
     def _shown(self, text: str) -> str:
         """Return *text* as this terminal can show it: one line, printable, in its encoding."""
         return escape(text, _MOST_SHOWN).encode(self._encoding, "backslashreplace").decode(self._encoding)
-
-
-def login_word(result: CheckResult) -> str:
-    """Say in a word or two what became of the login."""
-    login = None if result.report is None else result.report.login
-    return {None: "not tried", True: "accepted", False: "refused"}[login]
 
 
 def _bold(code: CheckCode) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from securesmtp._cli.exit_codes import CheckCode
+from securesmtp.errors import NoUsableMechanismError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,14 +79,26 @@ def found(checked: Checked) -> Iterator[tuple[str, str]]:
 def option_for(fault: Fault, checked: Checked) -> str | None:
     """Return what does here what the fault's line does in a program; None if no option of this command does."""
     line = fault.line or ""
+    if line.startswith("SecureMailer("):
+        scheme = "smtps" if checked.result.tls == "implicit" else "smtp+starttls"
+        return f"check {scheme}://{line.split(chr(34))[1]}:{checked.result.port} instead"
     if 'tls="starttls"' in line:
-        return "add --starttls to this command"
+        # Not --starttls, which is for all servers of the command. Port 465 is for implicit TLS.
+        return f"check smtp+starttls://{checked.server.removesuffix(':465')} instead"
     if 'tls="implicit"' in line:
         # Port 587 is for STARTTLS, so a URL for implicit TLS cannot have it.
         return f"check smtps://{checked.server.removesuffix(':587')} instead"
     if line.startswith("ca_file="):
         return f"add --ca-file {line.partition('=')[2].splitlines()[0]} to this command"
     return None
+
+
+def login_word(result: CheckResult) -> str:
+    """Say in a word or two what became of the login."""
+    if isinstance(result.error, NoUsableMechanismError):
+        return "not possible"
+    login = None if result.report is None else result.report.login
+    return {None: "not tried", True: "accepted", False: "refused"}[login]
 
 
 def count(number: int, thing: str) -> str:
@@ -111,7 +124,7 @@ def _capabilities(result: CheckResult) -> Iterator[tuple[str, str]]:
         yield "inside TLS", _keywords(result.after_tls)
     login = None if result.report is None else result.report.login
     if login is not None:
-        yield "login", "accepted" if login else "refused"
+        yield "login", login_word(result)
     if result.report is not None:
         yield "mechanisms", ", ".join(result.report.mechanisms) or "none offered"
     if result.mechanism_reason:

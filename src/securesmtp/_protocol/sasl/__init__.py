@@ -106,7 +106,9 @@ def require_mechanism(choice: Choice, login: Auth, offered: Sequence[str]) -> st
     """
     if choice.name is None:
         unbound = [name for name, reason in choice.passed_over.items() if reason == NOT_BOUND]
-        message = f"the server offers {_listed(offered)}, but only {_listed(allowed_mechanisms(login))} may be used"
+        message = "the server offers no login"
+        if offered:
+            message = f"the server offers {_listed(offered)}, but only {_listed(allowed_mechanisms(login))} may be used"
         hint = f"{NOT_BOUND}, which {_listed(unbound)} needs" if unbound else _other_proof(login, offered)
         raise NoUsableMechanismError(message, stage=Stage.AUTH, hint=hint)
     return choice.name
@@ -131,4 +133,4 @@ def start_mechanism(
 
 
 def _listed(names: Sequence[str]) -> str:
-    return escape(", ".join(names), 200) if names else "no mechanism"
+    return escape(", ".join(names), 200)

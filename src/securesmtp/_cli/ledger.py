@@ -15,8 +15,9 @@ from rich.text import Text
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.output import print_text
 from securesmtp._cli.send.ledger_view import cells, json_lines, write_results
+from securesmtp._cli.send.sources import address_key
 from securesmtp._shown import escape
-from securesmtp.errors import LedgerError, SecureSMTPError
+from securesmtp.errors import AddressError, LedgerError, SecureSMTPError
 from securesmtp.ledger import SQLiteLedger, State
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def command(  # noqa: PLR0913 -- one for each option
     """
     try:
         ledger = _open(file)
-        _settle(ledger, arrived, State.ACCEPTED)
-        _settle(ledger, not_arrived, State.NOT_SENT)
+        is_settled = _settle(ledger, arrived, State.ACCEPTED) & _settle(ledger, not_arrived, State.NOT_SENT)
         wanted = tuple(map(State, states)) or (State.UNKNOWN,)
         counts = Counter(entry.state for entry in ledger.entries())
         if results is not None:
@@ -87,6 +87,8 @@ def command(  # noqa: PLR0913 -- one for each option
     except SecureSMTPError as error:
         click.echo(f"Error: {error}", err=True)
         return ExitCode.DATA
+    if not is_settled:
+        return ExitCode.DATA
     return ExitCode.UNKNOWN if counts[State.UNKNOWN] else ExitCode.OK
 
 
@@ -98,9 +100,28 @@ def _open(file: Path) -> SQLiteLedger:
     return SQLiteLedger(file)
 
 
-def _settle(ledger: Ledger, given: Iterable[str], state: State) -> None:
+def _settle(ledger: Ledger, given: Iterable[str], state: State) -> bool:
+    """Return whether the verdict *state* on each of the keys *given* could be written; say on which it could not."""
+    is_settled = True
     for key in _keys(given):
-        ledger.reconcile(key, state)
+        entry = ledger.look_up(key) or ledger.look_up(_as_in_a_table(key))
+        if entry is not None and entry.state is state:
+            # The same list may be given again.
+            continue
+        try:
+            ledger.reconcile(entry.key if entry else key, state)
+        except LedgerError as error:
+            # The others are settled, whichever is wrong.
+            click.echo(f"Error: {error.args[0]}. Hint: without --arrived, the doubtful ones are listed", err=True)
+            is_settled = False
+    return is_settled
+
+
+def _as_in_a_table(key: str) -> str:
+    with suppress(AddressError):
+        # A log has the address in other letters.
+        return address_key(key)
+    return key
 
 
 def _keys(given: Iterable[str]) -> Iterator[str]:

@@ -189,6 +189,25 @@ def test_what_a_killed_run_leaves_is_doubtful_at_once(run: Any) -> None:
     assert run("ledger", "people-mail.ledger", "--arrived", "ada@example.org").code == 0
 
 
+def test_a_list_with_a_wrong_key_is_settled_but_for_that(run: Any, server: MailServer) -> None:
+    """In the letters of a log, too; and the same list can be given again."""
+    server.fault = "drops_after_content"
+    run("send", *OPTIONS)
+    keys = b"Ada@Example.ORG\nnobody@example.org\nno address\nbob@example.org\n"
+    for _ in range(2):
+        done = run("ledger", "people-mail.ledger", "--not-arrived", "-", data=keys)
+        assert done.code == 65
+        assert [line.partition(",")[0] for line in done.err.splitlines()] == [
+            "Error: the message 'nobody@example.org' is not unknown",
+            "Error: the message 'no address' is not unknown",
+        ]
+    assert "without --arrived" in done.err
+    with SQLiteLedger("people-mail.ledger") as ledger:
+        assert [entry.key for entry in ledger.entries(State.NOT_SENT)] == ["ada@example.org", "bob@example.org"]
+    both = run("ledger", "people-mail.ledger", "--arrived", "cy@example.org", "--not-arrived", "cy@example.org")
+    assert (both.code, "it is accepted" in both.err) == (65, True)
+
+
 def test_what_is_not_doubtful_cannot_be_settled(run: Any, server: MailServer) -> None:
     """Nor what is not there, nor in what is no ledger."""
     run("send", *OPTIONS)

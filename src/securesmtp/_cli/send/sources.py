@@ -157,7 +157,7 @@ class Rows:
             except SecureSMTPError as error:
                 yield Fault(place, _reason(error))
                 continue
-            key = _key(row.cells[self.letter.to_column])
+            key = address_key(row.cells[self.letter.to_column])
             digest = blake2b(key.encode(), digest_size=8).digest()
             seen[digest] = count = seen.get(digest, 0) + 1
             key += f"#{count}" * (count > 1)
@@ -229,7 +229,13 @@ def read_people(texts: Sequence[str], option: str) -> list[Address]:
     return people
 
 
-def _key(address: str) -> str:
+def address_key(address: str) -> str:
+    """
+    Return the key in the ledger of the message to *address*.
+
+    Raises:
+        AddressError: It is not an address.
+    """
     mailbox = Mailbox.parse(address.strip())
     # Servers may tell upper and lower case apart in what is before the @ (RFC 5321 §2.4); people do not. Nor do
     # they see whether an é is one character or two, which depends on the system (RFC 6532 §3.1 wants NFC).

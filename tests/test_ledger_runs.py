@@ -236,12 +236,23 @@ def test_what_may_have_been_delivered_stays_unknown(
         ledger.reconcile(f"<{number}@x>", State.UNKNOWN)
     if reply is None:
         server.stop()
-    options = {"max_connections": 1, "max_connect_failures": 1, "pipelining": pipelining, "window": Window(messages=2)}
+    options = {"max_connections": 2, "max_connect_failures": 1, "pipelining": pipelining, "window": Window(messages=2)}
+    has_read = threading.Event()
+
+    def messages() -> Iterator[Envelope]:
+        yield from mails(2)
+        has_read.set()
+        yield from (mail(number) for number in range(2, 7))
+
+    def fail(name: str) -> None:
+        if name == "claim":
+            has_read.wait(10)
+            raise LedgerError("locked")
+
     if not resend:
-        # The ledger fails when the first one has been read.
-        ledger.before = _fails("claim", 0, LedgerError("locked"))
+        ledger.before = fail
     with suppress(LedgerError):
-        results.extend(mailer(server, **options).send_many(mails(7), ledger=ledger))
+        results.extend(mailer(server, **options).send_many(messages(), ledger=ledger))
     assert [result.outcome for result in results[1:]] == [UNKNOWN] * (len(results) - 1)
     assert len(results) > 1
     for result in results[1:]:

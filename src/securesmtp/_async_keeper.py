@@ -62,7 +62,6 @@ class Keeper:
             await self._perform(workers, self.claims.release())
         except Exception as error:  # noqa: BLE001 -- raised where the results are read
             workers.fault = workers.fault or error
-            workers.backlog.close()
         finally:
             # The loop ends and has cancelled this task: there is nobody else to do it, after the call that has begun.
             workers.backlog.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,25 @@ def test_no_secret_is_in_a_result(
     assert f"~> AUTH {mechanism}" in " ".join(said(result)) or "SASLprep" in str(result.error)
     for form in forms(password, "me"):
         assert "".join(form.casefold().split()) not in shown
+
+
+@pytest.mark.parametrize("mode", ["implicit", "starttls"])
+def test_what_a_server_knows_from_before_is_not_shown(serve: Serve, check: Check, mode: Mode) -> None:
+    """A password that is fetched at the login is not known yet when the greeting comes; nothing printed has it."""
+    password = "Tr0ub4dor-staple-horse"
+    known = base64.b64encode(f"\0me\0{password}".encode())
+    offer = b"".join(b"250-%s\r\n" % each for each in (b"AUTH PLAIN " + password.encode(), b"X " + known, known))
+    starttls = b"250-STARTTLS\r\n" if mode == "starttls" else b""
+    hello = b"250-mx " + password.encode() + b"\r\n" + starttls + offer + b"250 PIPELINING\r\n"
+    replies = {"GREETING": b"220 " + known + b"\r\n", "EHLO": hello}
+    script = honest(mode, auth=("me", password), replies=replies)
+    result = check(serve(script), mode, username="me", password=lambda: password)
+    assert (result.error, result.stage) == (None, "auth")
+    assert result.report is not None
+    assert "PIPELINING" in (result.after_tls or {})
+    shown = repr((replace(result, report=None), result.report.mechanisms)).casefold()
+    for form in forms(password, "me"):
+        assert form.casefold() not in shown
 
 
 def test_no_result_shows_a_tokens_callable(serve: Serve, check: Check) -> None:

@@ -162,6 +162,14 @@ def test_a_folder_is_left_out_however_it_is_written(
     assert _paths(capsys, "./", "--exclude", pattern) == ["src/a.py"]
 
 
+def test_an_environment_that_is_given_is_read_with_its_packages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its packages are all there is in it."""
+    _write(here, **{".venv__lib__site-packages__x": _ERROR, "a": _ERROR})
+    (here / ".venv/pyvenv.cfg").touch()
+    assert _paths(capsys, ".venv") == [".venv/lib/site-packages/x.py"]
+    assert _paths(capsys, ".") == ["a.py"]
+
+
 def test_scripts_without_a_suffix_are_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs of cron have none; what begins with another line, or has another suffix, is no Python."""
     (here / "cron.daily").mkdir()

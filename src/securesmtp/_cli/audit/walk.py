@@ -90,6 +90,7 @@ class Walk:
 
     def _walk(self, top: str) -> Iterator[str]:
         waiting = [os.path.normpath(top)]
+        excluded = _EXCLUDED
         # "./build/" is what the shell's completion writes.
         patterns = [os.path.normpath(pattern) for pattern in self.exclude]
         while waiting:
@@ -100,15 +101,18 @@ class Walk:
             except OSError as error:
                 self._cannot_read(folder, error)
                 continue
-            if folder != os.path.normpath(top) and any(entry.name == "pyvenv.cfg" for entry in listed):
-                continue
+            if any(entry.name == "pyvenv.cfg" for entry in listed):
+                if folder != os.path.normpath(top):
+                    continue
+                # An environment that is given is meant, with its packages.
+                excluded = _EXCLUDED - {"site-packages"}
             folders = []
             for entry in listed:
                 path = os.path.normpath(entry.path)
                 if any(fnmatch(path, pattern) or fnmatch(entry.name, pattern) for pattern in patterns):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _EXCLUDED:
+                    if entry.name not in excluded:
                         folders.append(path)
                 elif entry.is_file(follow_symlinks=False) and _holds_code(entry):
                     yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial as bind
@@ -15,6 +16,7 @@ from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_add
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.watched import StoppedError, Watch, WatchedLink, look_up
 from securesmtp._environment import find_ignored_trust
+from securesmtp._protocol.redaction import Redactor
 from securesmtp._protocol.sasl import NOT_BOUND, RANKED, Choice, choose_mechanism
 from securesmtp._secret import Secret
 from securesmtp._shown import quote
@@ -22,13 +24,19 @@ from securesmtp._transport.pool import Pool
 from securesmtp._transport.tls import describe_trust
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from securesmtp import ServerReport
     from securesmtp._cli.check.result import Request
     from securesmtp._core import Core
+    from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._protocol.sasl import Auth
 
 # Chosen with to say which mechanism a login would use; nobody logs in with them.
 _WITH_PASSWORD, _WITH_TOKEN = Password("-", Secret("-")), OAuth2("-", Secret("-"))
+
+
+_NO_PREFIX = re.compile(b"")
 
 
 def probe(request: Request) -> CheckResult:
@@ -51,6 +59,7 @@ def probe(request: Request) -> CheckResult:
     faults += warn_of_addresses(addresses)
     faults += warn(facts, watch.before_tls, watch.after_tls, None if session is None else session.version)
     mechanism, reason = _mechanism(watch, login)
+    hide = bind(_hide, Redactor(core.memory))
     return CheckResult(
         host=settings.host,
         port=settings.port,
@@ -58,17 +67,20 @@ def probe(request: Request) -> CheckResult:
         stage=watch.stage,
         addresses=addresses,
         chain=chain,
-        report=report,
+        report=report and replace(report, mechanisms=tuple(map(hide, report.mechanisms))),
         error=error,
-        faults=tuple(faults),
+        faults=tuple(replace(fault, cause=hide(fault.cause)) for fault in faults),
         round_trips=None if report is None else report.round_trips,
-        transcript=tuple(watch.transcript.lines),
+        transcript=tuple(
+            replace(line, text=hide(line.text)) if line.hint.startswith("<") else line
+            for line in watch.transcript.lines
+        ),
         elapsed=timedelta(seconds=monotonic() - began),
         address=watch.channel.address or request.address,
         trust=describe_trust(settings.policy),
         session=session,
-        before_tls=None if watch.before_tls is None else dict(watch.before_tls.keywords),
-        after_tls=None if watch.after_tls is None else dict(watch.after_tls.keywords),
+        before_tls=_offered(watch.before_tls, hide),
+        after_tls=_offered(watch.after_tls, hide),
         mechanism=mechanism,
         mechanism_reason=reason,
         notes=_notes(describe_trust(settings.policy)),
@@ -153,6 +165,19 @@ def _run(core: Core, watch: Watch) -> tuple[ServerReport | None, SecureSMTPError
     elif core.settings.login is not None:
         watch.stage = "auth"
     return core.report(link.connection, session, refusal), refusal
+
+
+def _hide(redactor: Redactor, text: str) -> str:
+    """
+    Return *text* of a server without the secrets of the login.
+
+    A server that has seen them before may repeat them before the login, when a password's file is not read yet.
+    """
+    return redactor.redact((text.encode("utf-8", "surrogatepass"),), _NO_PREFIX)[0].decode("utf-8", "surrogatepass")
+
+
+def _offered(capabilities: Capabilities | None, hide: Callable[[str], str]) -> dict[str, str] | None:
+    return None if capabilities is None else {hide(name): hide(text) for name, text in capabilities.keywords.items()}
 
 
 def _mechanism(watch: Watch, login: Auth | None) -> tuple[str | None, str]:

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from cli.audit.programs import Program, programs
 from conftest import examples
-from securesmtp._cli.audit import expressions
+from securesmtp._cli.audit import engine, expressions
 from securesmtp._cli.audit.arguments import text_of
 from securesmtp._cli.audit.engine import check_source, is_relevant
 from securesmtp._cli.audit.families import Call
 from securesmtp._cli.audit.findings import Level, Rule
 from securesmtp._cli.audit.machine import Machine
-from securesmtp._cli.audit.paths import Path
+from securesmtp._cli.audit.paths import Path, reduce
 from securesmtp._cli.audit.registry import FAMILIES
 from securesmtp._cli.audit.source import NotCheckedError
-from securesmtp._cli.audit.values import NONE, Const, Value
+from securesmtp._cli.audit.values import NONE, Const, Unknown, Value
 
 RULES = {rule.id: rule for family in FAMILIES for rule in family.rules}
 
@@ -352,11 +352,21 @@ def test_program_with_too_many_paths_is_not_checked(monkeypatch: pytest.MonkeyPa
         check_source(HARD["many-branches"].encode(), "p.py")
 
 
-def test_program_that_is_nested_too_deeply_to_check_is_not_checked() -> None:
+def test_paths_that_differ_in_what_rules_ask_about_are_kept_apart() -> None:
+    """An instance that holds another class is another program."""
+    paths = [Path() for _ in range(12)]
+    for number, path in enumerate(paths):
+        path.put("frame", "number", Const(number))
+        path.put("instance/A", "factory", Unknown("f", qual="smtplib.SMTP" if number % 2 else "smtplib.SMTP_SSL"))
+    assert len(reduce(paths)) == 2
+
+
+def test_program_that_is_nested_too_deeply_to_check_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter's own depth is no fault of the file."""
     # Python compiles it, and every part is one more call of the interpreter.
-    source = "import smtplib\nx = " + "+".join(["a"] * 2_900) + "\n"
+    source = "import smtplib\nx = " + "+".join(["a"] * 2_000) + "\n"
     limit = sys.getrecursionlimit()
+    monkeypatch.setattr(engine, "_MOST_CALLS", limit)
     with pytest.raises(NotCheckedError, match="nested"):
         check_source(source.encode(), "p.py")
     assert sys.getrecursionlimit() == limit

@@ -53,6 +53,9 @@ _LATER: Final = {"submit": 0, "run_in_executor": 1, "to_thread": 0, "Thread": -1
 _NAMESPACES = {"types.SimpleNamespace", "argparse.Namespace"}
 _FIRST = {"contextlib.closing", "copy.copy", "copy.deepcopy", "typing.cast", "builtins.iter"}
 
+# Methods of a ConfigParser, which take a section and an option.
+_SECTIONED = {"getboolean", "getint", "getfloat"}
+
 
 class Externals:
     """What calls outside the file return."""
@@ -229,7 +232,7 @@ class Externals:
         is_getter = name in _GETTERS and names and names[0] is not None
         if is_getter:
             default = next((arguments.keywords[key] for key in _DEFAULTS if key in arguments.keywords), None)
-            if default is None and len(arguments.positional) > 1:
+            if default is None and len(arguments.positional) > (2 if name in _SECTIONED else 1):
                 default = arguments.positional[-1]
             if default is None and name in {"get", "getenv"}:
                 default = NONE

@@ -110,11 +110,10 @@ class Notes:
             if len(kept) < _MOST_OBSERVATIONS and seen not in kept:
                 kept.append(seen)
 
-    def withdraw(self, rule: Rule, node: ast.AST | None) -> None:
+    def withdraw(self, rule: Rule, node: ast.AST) -> None:
         """Do not report an expression: what is done later decides."""
-        if node is not None:
-            finding = self._finding(rule, node, "", rule.level)
-            self._withdrawn.add((finding.rule, finding.line, finding.column))
+        finding = self._finding(rule, node, "", rule.level)
+        self._withdrawn.add((finding.rule, finding.line, finding.column))
 
     def close(self) -> None:
         """Judge what was observed in one function, with what it calls."""

@@ -134,9 +134,7 @@ class _Search:
                 self.sending.add(found)
                 waiting += callers.get(found, [])
 
-    def _sends(self, node: ast.AST) -> bool:
-        if not isinstance(node, ast.Call):
-            return False
+    def _sends(self, node: ast.Call) -> bool:
         if node in self.machine.notes.sends or self.machine.calls.get(node, set()) & self.sending:
             return True
         is_sendmail = isinstance(node.func, ast.Attribute) and node.func.attr == "sendmail"

@@ -85,7 +85,7 @@ def _on_connect(call: Call) -> Results | None:
     if is_given(options["use_tls"]) or is_given(options["start_tls"]):
         # What the constructor was given no longer counts.
         for rule in (PLAINTEXT, OPPORTUNISTIC):
-            call.notes.withdraw(rule, call.receiver.node)
+            call.notes.withdraw(rule, call.receiver.node or call.node)
     kept = {name: value or call.get(f"%{name}") for name, value in options.items()}
     if not is_given(kept["hostname"]):
         return None
@@ -154,7 +154,7 @@ def _use(call: Call) -> None:
         subject.observe(PLAINTEXT, call.path, f"{call.name}() without TLS, in plaintext", is_bad=is_bad)
     if call.name in _SENDS:
         call.notes.sends.add(call.node)
-    elif call.name != "auth_xoauth2":
+    else:
         check_password(call, call.argument(1, "password"))
 
 

@@ -49,16 +49,28 @@ _PLACEHOLDER = re.compile(
     """
 )
 
+# What a setting with a password is called.
+_KEY = re.compile(r"(?i)pass|pwd|pw\b|secret|token|key|cred")
+
 
 def is_placeholder(text: str) -> bool:
     """Whether a text stands where a password is to be written."""
     return _PLACEHOLDER.search(text.strip()) is not None
 
 
+def _is_option(value: Unknown) -> bool:
+    """Whether what looks like a default is the name of an option: `config.get("mail", "app-pw")`."""
+    getter, opening, keys = value.symbol.rpartition("([")
+    is_environment = "os.environ" in getter or "os.getenv" in getter
+    return bool(opening) and not is_environment and _KEY.search(keys) is None
+
+
 def check(call: Call, password: Value | None) -> None:
     """Report a literal that is used as a password."""
     level = Level.ERROR
     if isinstance(password, Unknown) and password.default is not None:
+        if _is_option(password):
+            return
         password, level = password.default, Level.WARNING
     text = text_of(password) if password is not None else None
     if text is None or is_placeholder(text) or not isinstance(password, Const):

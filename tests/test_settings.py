@@ -398,7 +398,7 @@ def test_the_command_names_the_missing_extra(
         # By its path: pytest has loaded the package of an installed plugin in its own way, which runpy does not know.
         runpy.run_path(str(Path(str(securesmtp.__file__)).with_name("__main__.py")), run_name="__main__")
     assert ended.value.code == 2
-    assert "its extra 'demo'" in capsys.readouterr().err
+    assert "its extra 'cli'" in capsys.readouterr().err
 
 
 def test_a_wrong_command_line_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

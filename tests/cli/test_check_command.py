@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from certificates import TABLE, Row
@@ -373,6 +374,16 @@ def test_a_mistake_of_the_program_is_unknown(
     shown = capsys.readouterr()
     assert "IndexError: 7" in shown.err
     assert ("SMTP UNKNOWN - a mistake in this program: IndexError" in shown.out) == (form == "nagios")
+
+
+def test_ctrl_c_where_the_password_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every command."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise click.Abort
+
+    monkeypatch.setattr("securesmtp._cli.check.run.find_secret", interrupted)
+    assert main(["check", "a.example", "--login", "me"]) == 130
 
 
 def test_a_password_that_cannot_be_had_is_unknown(

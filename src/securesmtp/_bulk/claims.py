@@ -74,7 +74,7 @@ class Claims:
         self.failures: list[Exception] = []
         # Apart from `failures`, to which the caller's iterable adds what it raises.
         self._failure: LedgerError | None = None
-        self.released = set[str]()
+        self.released: set[str] = set()
         self.on_end: Callable[[], object] = _do_nothing
         self._run, self._ledger, self._token = run, ledger, token_hex(16)
         self._stock = stock

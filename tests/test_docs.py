@@ -371,3 +371,11 @@ def test_the_numbers_of_enumerated_cases_are_as_printed() -> None:
 def test_each_requirement_is_named_by_a_test() -> None:
     """`nox -s trace` prints what each requirement is."""
     assert missing(ROOT / "tests") == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_column_of_a_table_has_a_name(page: Path) -> None:
+    """A screen reader says it with each cell. `nox -s site` finds it as well, minutes later."""
+    lines = page.read_text("utf-8").splitlines()
+    heads = [head for head, line in pairwise(lines) if re.fullmatch(r" *(\| *:?-+:? *)+\|", line)]
+    assert [head for head in heads if re.search(r"\| *\|", head)] == []

@@ -25,6 +25,7 @@ from securesmtp import (
     SendResult,
     Window,
 )
+from securesmtp._bulk.claims import Claims
 from securesmtp._submissions import entry_digest
 from securesmtp.ledger import Entry, Item, State
 from securesmtp.testing import AsyncRecordingMailer, RecordingMailer
@@ -448,6 +449,22 @@ def _fails(at: str, number: int, error: Exception) -> Callable[[str], None]:
                 raise error
 
     return before
+
+
+@pytest.mark.faces("ledger")
+def test_a_mistake_in_the_claims_is_raised_where_the_results_are_read(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends, and does not hang."""
+
+    def fail(*_: object) -> None:
+        raise IndexError(7)
+
+    monkeypatch.setattr(Claims, "advance", fail)
+    server = serve()
+    with pytest.raises(IndexError, match="7"):
+        list(mailer(server).send_many(mails(2), ledger=MemoryLedger()))
+    assert not server.accepted
 
 
 ERRORS = [

@@ -376,6 +376,17 @@ def test_a_mistake_of_the_program_is_unknown(
     assert ("SMTP UNKNOWN - a mistake in this program: IndexError" in shown.out) == (form == "nagios")
 
 
+def test_without_a_standard_output_the_exit_code_is_all(
+    expired: MailServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Python has it when it was closed."""
+    given = expired_arguments(expired)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["check", *given]) == 2
+    monkeypatch.undo()
+    assert not any(capsys.readouterr())
+
+
 def test_ctrl_c_where_the_password_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As every command."""
 

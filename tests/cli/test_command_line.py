@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from securesmtp._cli import COMMANDS, main
+from securesmtp._cli import COMMANDS, cli, main
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/command-line.md").read_text("utf-8")
 
@@ -48,3 +49,14 @@ def test_the_line_for_a_shell_completes_commands(tmp_path: Path, shell: str) -> 
     done = subprocess.run([shell, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert shell != "bash" or "_securesmtp_completion" in done.stdout
+
+
+def test_a_command_without_its_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed all the same, and takes any arguments."""
+    assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
+    monkeypatch.setitem(sys.modules, "securesmtp._cli.serve", None)
+    assert main(["serve", "--port", "0", "x"]) == 1
+    hint = "Hint: install securesmtp with its extra 'demo'\n"
+    assert capsys.readouterr().err == f"Error: serve needs securesmtp._cli.serve. {hint}"

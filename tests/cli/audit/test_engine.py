@@ -152,6 +152,13 @@ def _indented(fix: str) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
+def test_a_thread_that_runs_what_is_not_in_the_file_is_passed_over() -> None:
+    """What follows it is checked."""
+    source = "import smtplib, threading\ndef send():\n    threading.Thread(target=print).start()\n"
+    findings = _check(source + "    smtplib.SMTP('m.example', timeout=1).sendmail(1, 2, 3)\n")
+    assert findings == [(4, 4, "SMT102")]
+
+
 def test_every_rule_is_found_in_a_program() -> None:
     """A rule that nothing breaks is not tested."""
     expected = {rule for program in programs() for _, rule, _ in program.expected}

@@ -77,6 +77,18 @@ def test_at_most_ten_names_of_a_certificate_are_listed_each_cut() -> None:
     assert ", ".join(f"'{letter * 99}…'" for letter in "abcdefghij") + " (OpenSSL" in text
 
 
+def test_a_certificate_that_openssl_cannot_decode_is_among_those_that_were_sent() -> None:
+    """Its octets are shown, without fields."""
+
+    def fail() -> None:
+        message = "what OpenSSL says"
+        raise ValueError(message)
+
+    sent = SimpleNamespace(get_info=fail, public_bytes=lambda _: b"der")
+    tls = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=lambda: [sent]))
+    assert certificate.sent_certificates(cast("ssl.SSLObject", tls)) == (({}, b"der"),)
+
+
 def _tlv(tag: int, *parts: bytes) -> bytes:
     """Return one element of DER."""
     body = b"".join(parts)

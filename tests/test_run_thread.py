@@ -208,7 +208,8 @@ def test_an_interrupt_at_any_line_of_a_run_without_a_thread_loses_no_result(
     server = serve(honest(extensions=("PIPELINING",)), connections=5000, overlaps=True)
     mine = mailer(server, max_connections=2, pipelining=pipelining)
     no_threads()
-    skipped = {"return result", "with wakeup, waker:"}
+    # At its end, the line of a `with` is traced before `__exit__` is called: no signal strikes there.
+    skipped = {"return result", "with wakeup, waker:", "with self._wakeable() as wakeup:"}
     files = {module.__file__ for module in (_results, _workers, poller)}
     for at in itertools.count(0, step):
         results, told, left = mine.send_many(mails(6, f"{at}.")), list[SendResult](), [at]

@@ -299,7 +299,7 @@ def test_the_second_login_fails_in_another_way(  # noqa: PLR0913 -- fixtures and
     grants, source = Grants(ends=ends), Source(OLD, NEW, OTHER)
 
     def decide(peer: Peer, line: bytes) -> bytes:
-        if not grants.shown:
+        if not grants.shown or grants.has_ended(peer):
             return grants.decide(peer, line)
         grants.shown.append(line.decode())
         if not reply:

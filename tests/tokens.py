@@ -43,6 +43,10 @@ class Grants:
         self.names: set[str] = set()
         self._refused = set[int]()
 
+    def has_ended(self, peer: Peer) -> bool:
+        """Return whether this connection allows no second login; a client may not have seen that it is closed."""
+        return bool(self.ends) and id(peer) in self._refused
+
     def script(self, mode: Mode = "implicit", replies: Mapping[str, Answer] | None = None, **options: str) -> Script:
         """Return the script of a server that offers *mechanisms*."""
         offer = b"250-mx.test\r\n250-PIPELINING\r\n250 AUTH %s\r\n" % options.get(
@@ -59,7 +63,7 @@ class Grants:
         """Return the final reply to AUTH; read and answer what comes before it."""
         _, mechanism, *initial = line.split(b" ")
         form, answer = _FORMS[mechanism]
-        if self.ends and id(peer) in self._refused:
+        if self.has_ended(peer):
             if self.ends == "503":
                 return b"503 5.5.1 one login is enough\r\n"
             # The client had not seen yet that the connection is closed.

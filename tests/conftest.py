@@ -19,6 +19,7 @@ import trustme
 from hypothesis import settings
 
 from audit import audit
+from databases import PostgreSQL, Redis, running
 from faces import BACKENDS, Backend, Face, Faces, faces_of, sample
 from leaks import Watch
 from scripted import Mode, Script, ScriptedServer, honest
@@ -198,6 +199,18 @@ def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture)
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL."""
+    yield from running(PostgreSQL)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """Run a Redis."""
+    yield from running(Redis)
 
 
 @pytest.fixture(params=BACKENDS)

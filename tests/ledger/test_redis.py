@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -462,25 +461,7 @@ def test_a_certificate_that_does_not_verify_is_refused(
         assert PASSWORD not in shown(caught.value)
 
 
-# --------------------------------------------------------------------------------------------- forks and cluster
-
-
-def test_the_child_of_a_fork_has_connections_of_its_own(world: RedisWorld, ledger: RedisLedger) -> None:
-    """It exits as a program does, and its parent goes on with its own."""
-    ledger.claim([item("of the parent")], "mine")
-    with Client.from_url(world.url) as client:
-        known = {each["id"] for each in client.client_list()}
-        child = os.fork()
-        if child == 0:
-            try:
-                mine = ledger.claim([item("of the child")], "mine")
-                ids = {each["id"] for each in Client.from_url(world.url).client_list()}
-                os._exit(0 if mine[0].token == "mine" and ids - known else 1)
-            finally:
-                os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        ledger.finish({"of the parent": result()}, "mine")
-        assert known <= {each["id"] for each in client.client_list()}
+# -------------------------------------------------------------------------------------------------------- a cluster
 
 
 def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis) -> None:

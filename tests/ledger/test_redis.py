@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,10 +15,12 @@ from redis import Redis as Client
 from redis import RedisCluster
 from redis.connection import Connection
 
+from conftest import Mailer, Serve
 from databases import Redis, running
 from leaks import shown
 from ledger.redis_servers import PASSWORD, GuardedRedis, LossyProxy, cluster
 from ledger.worlds import RedisWorld, item, may_send, result
+from scripted import honest
 from securesmtp import Outcome, Secret
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger import RedisLedger, State, _redis_client
@@ -485,3 +488,32 @@ def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis
                 kinds.add(type(ledger._client._client))
         # One of them has the slot.
         assert kinds == {Client, RedisCluster}
+
+
+# ----------------------------------------------------------------------------------------------------- together
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/ledger.md"
+
+
+def test_the_page_of_the_ledger_in_redis_runs(
+    redis: Redis, mailer: Mailer, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It sends each message once, whichever process calls again; then its keys are deleted."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    send, delete = (
+        block.replace("redis://:secret@localhost:6379/0", redis.url) for block in blocks if "redis://" in block
+    )
+    server = serve(honest())
+    names: dict[str, Any] = {"mailer": mailer(server)}
+    exec(blocks[0].partition("\nwith ")[0], names)  # noqa: S102 -- our own page
+    for _ in range(2):
+        exec(send, names)  # noqa: S102
+        with names["ledger"] as ledger:
+            assert [entry.state for entry in ledger.entries()] == ["accepted"] * 3
+        assert len(server.accepted) == 3
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6
+    with Client.from_url(redis.url) as client:
+        assert len(list(client.scan_iter("{invoices}:*"))) == 5
+        exec(delete, names)  # noqa: S102
+        assert list(client.scan_iter("{invoices}:*")) == []

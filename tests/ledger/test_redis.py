@@ -467,6 +467,13 @@ def test_a_certificate_that_does_not_verify_is_refused(
 # -------------------------------------------------------------------------------------------------------- a cluster
 
 
+def test_an_address_may_be_a_file(guarded: GuardedRedis) -> None:
+    """A socket on the same machine."""
+    with RedisLedger(f"unix://:{PASSWORD}@{guarded.socket}?db=1", prefix=prefix()) as ledger:
+        assert len(ledger.prepare([item()])) == 1
+        assert ledger._client.place == f"{guarded.socket}/1"
+
+
 def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis) -> None:
     """The URL may be that of a server which does not have it; and a third thread finds the right one, too."""
     del redis
@@ -488,6 +495,20 @@ def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis
                 kinds.add(type(ledger._client._client))
         # One of them has the slot.
         assert kinds == {Client, RedisCluster}
+
+
+def test_of_two_threads_that_find_the_cluster_one_has_the_client(tmp_path: Path, redis: Redis) -> None:
+    """The other one's is closed, and both go on."""
+    del redis
+    with cluster(tmp_path) as servers, RedisLedger(servers[0].url) as first, RedisLedger(servers[1].url) as second:
+        for ledger in (first, second):
+            client = ledger._client
+            plain = client._client
+            client._use_cluster()
+            kept, client._client = client._client, plain
+            client._use_cluster()
+            assert client._client is kept
+            assert len(ledger.prepare([item()])) == 1
 
 
 # ----------------------------------------------------------------------------------------------------- together

@@ -62,6 +62,7 @@ _HINTS: tuple[tuple[type[Exception], bool, str], ...] = (
     (redis.exceptions.TimeoutError, True, "Redis does not reply: look at its load, and at the network"),
     (redis.exceptions.ClusterDownError, True, "repair the cluster: redis-cli cluster info"),
     (redis.exceptions.RedisClusterException, True, "repair the cluster: redis-cli cluster info"),
+    (OSError, True, "is Redis running, and are host and port of the URL right?"),
 )  # fmt: skip
 
 
@@ -134,8 +135,7 @@ class Client:
         client = self._client
         if isinstance(client, RedisCluster):
             for node in client.get_nodes():  # type: ignore[no-untyped-call]
-                if node.redis_connection is not None:
-                    node.redis_connection.connection_pool.disconnect(inuse_connections=False)
+                client.get_redis_connection(node).connection_pool.disconnect(inuse_connections=False)
         else:
             client.connection_pool.disconnect(inuse_connections=False)
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import deque
 from functools import partial as bind
 from secrets import token_hex
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from securesmtp._bulk.calls import perform
 from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, result_of
 from securesmtp._bulk.jobs import Job
-from securesmtp._bulk.read_ahead import result_without_end
+from securesmtp._bulk.read_ahead import result_without_end, to_result
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, digest, from_any, given_key
@@ -28,7 +28,7 @@ from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.ledger import Item, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from email.message import Message
 
     from securesmtp._bulk.calls import Calls
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from securesmtp.ledger import Entry, Ledger
 
 T = TypeVar("T")
+Advance: TypeAlias = "Callable[[Mapping[str, SendResult], Sequence[Item], str], Sequence[Entry]]"
 
 
 class Run(Protocol):
@@ -146,18 +147,29 @@ class Claims:
             free: How many workers have no job.
             held: How many jobs are claimed, and no worker has taken them.
         """
-        yield from self.flush()
+        if self._advance is None or not self.waiting or self._wanted(free, held) <= 0 or self._cause is not None:
+            yield from self.flush()
+        # The first claim takes the ends along, if the ledger can do both in one commit.
         jobs = yield from self.claim_next(free, held)
         # Those that could not be sent.
         yield from self.flush()
         return jobs
+
+    @property
+    def _advance(self) -> Advance | None:
+        """`Ledger.finish` and `Ledger.claim` in one commit; not every ledger has that."""
+        return getattr(self._ledger, "advance", None)
+
+    @property
+    def _cause(self) -> Exception | None:
+        return self._run.fatal_error or self._failure
 
     def claim_next(self, free: int, held: int) -> Calls[list[Job]]:
         """Claim jobs, as `advance`; return those to send."""
         claimed: list[Job] = []
         count = self._wanted(free, held)
         while self.waiting and len(claimed) < count:
-            cause = self._run.fatal_error or self._failure
+            cause = self._cause
             if cause is None:
                 jobs = [self.waiting.popleft() for _ in range(min(count - len(claimed), len(self.waiting)))]
                 claimed += yield from self._claim(jobs)
@@ -170,13 +182,20 @@ class Claims:
         until = Deadline("deadline", self._ledger.longest_send)
         items = {job.key: job.item for job in jobs if job.item is not None}
         self._claimed.update((job.key, job) for job in jobs)
+        wanted, advance = list(items.values()), self._advance
+        ended, ends = self._ends() if advance else ([], {})
+        if advance and ended:
+            claim = bind(advance, ends, wanted, self._token)
+        else:
+            claim = bind(self._ledger.claim, wanted, self._token)
         try:
-            claim = bind(self._ledger.claim, list(items.values()), self._token)
             entries = yield from self._call(claim, "cannot be written")
         except LedgerError as error:
+            self._let_go(ended, unwritten=ends)
             for job in jobs:
                 self._refuse(job, error)
             return []
+        self._let_go(ended, unwritten={})
         # All at once, so that a ledger that returns too few has no effect on the first ones.
         pairs = list(zip(jobs, entries, strict=True))
         return [job for job, entry in pairs if self._may_send(job, entry, until)]
@@ -217,14 +236,23 @@ class Claims:
         """Write the ends of all jobs into the ledger, and let the reader have them."""
         if not self._ended:
             return
-        ended = list(self._ended)
-        ends = self._unwritten | {job.key: _to_result(job, end) for job, end in ended}
+        ended, ends = self._ends()
         try:
             yield from self._call(bind(self._ledger.finish, ends, self._token), "cannot be written")
-            self._unwritten = {}
         except LedgerError:
-            # The results are true all the same; they are written with the next ones, if that succeeds.
-            self._unwritten = ends
+            self._let_go(ended, unwritten=ends)
+        else:
+            self._let_go(ended, unwritten={})
+
+    def _ends(self) -> tuple[list[tuple[Job, SendResult | BaseException]], dict[str, SendResult]]:
+        """Return the jobs whose ends the reader does not have, and what the ledger does not have."""
+        ended = list(self._ended)
+        return ended, self._unwritten | {job.key: to_result(job, end) for job, end in ended}
+
+    def _let_go(self, ended: list[tuple[Job, SendResult | BaseException]], unwritten: dict[str, SendResult]) -> None:
+        """Let the reader have the ends of these jobs; if the ledger failed, they are true all the same."""
+        # Written with the next ones, if that succeeds.
+        self._unwritten = unwritten
         for job, end in ended:
             self._settle(job, end)
             self._claimed.pop(job.key, None)
@@ -268,7 +296,3 @@ class Claims:
 
 def _do_nothing() -> None:
     """Whoever notes an end looks for it by itself."""
-
-
-def _to_result(job: Job, end: SendResult | BaseException) -> SendResult:
-    return end if isinstance(end, SendResult) else result_without_end(job, end)

@@ -33,7 +33,7 @@ class Activity:
         """Count the *end* of a message; None, of one that was interrupted before it began, is not counted."""
         if end is None:
             return
-        name = _outcome(end).name
+        name = "ACCEPTED" if type(end) is Receipt else _outcome(end).name
         # Without a call in it, so that no other thread comes in between.
         self.counts[name] += 1
 
@@ -60,8 +60,6 @@ class UnderWay:
 
 
 def _outcome(end: Receipt | BaseException) -> Outcome:
-    if isinstance(end, Receipt):
-        return Outcome.ACCEPTED
     # The cause of an exception that is not ours is ours.
-    ours = end if isinstance(end, SecureSMTPError) else end.__cause__
+    ours = end if isinstance(end, SecureSMTPError) else getattr(end, "__cause__", None)
     return ours.outcome if isinstance(ours, SecureSMTPError) else Outcome.UNKNOWN

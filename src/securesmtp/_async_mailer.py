@@ -461,9 +461,9 @@ class AsyncSecureMailer:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(None, monotonic())
-        under_way, key = core.activity.under_way, id(sending)
+        activity, key = core.activity, id(sending)
         try:
-            under_way[key] = sending
+            activity.under_way[key] = sending
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
@@ -479,9 +479,9 @@ class AsyncSecureMailer:
                 core.record_interrupt(sending, error)
             raise
         finally:
-            under_way.pop(key, None)
+            activity.under_way.pop(key, None)
             if checkout is None and not draft.is_invalid:
-                core.activity.count(sending.end)
+                activity.count(sending.end)
             if core.is_closed:
                 # A `close` waits for it.
                 self._pool.notify()

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import AsyncOptions
-    from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._async_backlog import AsyncBacklog
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
@@ -587,7 +587,7 @@ class AsyncSecureMailer:
                 return job
             if has_turn:
                 # Another worker has taken it.
-                pool.give_back_turn()
+                pool.slots.turns.give_back()
         return None
 
     def _take_in_turn(self, backlog: AsyncBacklog) -> Job | None:

@@ -30,9 +30,7 @@ class Activity:
         self.counts: dict[str, int] = {outcome.name: 0 for outcome in Outcome}
 
     def count(self, end: Receipt | BaseException | None) -> None:
-        """Count the *end* of a message; None, of one that was interrupted before it began, is not counted."""
-        if end is None:
-            return
+        """Count the *end* of a message; None, of one whose end an interrupt kept from being noted, is unknown."""
         name = "ACCEPTED" if type(end) is Receipt else _outcome(end).name
         # Without a call in it, so that no other thread comes in between.
         self.counts[name] += 1

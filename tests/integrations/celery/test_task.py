@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ from securesmtp import ConfigurationError, Envelope, LedgerError, Outcome, Queue
 from securesmtp.errors import MessageError
 from securesmtp.integrations.celery import MailTask, TryAgainError, mail_task
 from securesmtp.integrations.celery._task import Rules
-from securesmtp.ledger import State
+from securesmtp.ledger import SQLiteLedger, State
 from securesmtp.testing import FAULTS, MailServer
 
 SECRET = "secret-of-the-mailer"
@@ -350,6 +351,23 @@ def test_a_soft_limit_before_the_send_is_one_try(world: World) -> None:
     assert world.ledger.states() == {"invoice-1": State.PREPARED}
 
 
+def test_a_soft_limit_before_the_claim_is_one_try(world: World) -> None:
+    """The ledger was asked, and has not answered."""
+    task = world.task()
+    argument = world.publish(task)
+    limits = [SoftTimeLimitExceeded()]
+
+    def strike(_: str) -> None:
+        if limits:
+            raise limits.pop()
+
+    world.ledger.before = strike
+    with pytest.raises(Retry):
+        world.deliver(task, argument)
+    assert world.ledger.states() == {"invoice-1": State.PREPARED}
+    assert world.deliver(task, argument, retries=1).outcome is Outcome.ACCEPTED
+
+
 def test_an_open_claim_is_waited_for(world: World) -> None:
     """Whatever the number of tries: how the other worker's send ends is the result of this one too (PITFALLS-1, Q6)."""
     task = world.task(max_retries=0)
@@ -412,9 +430,10 @@ def test_a_mailer_that_cannot_be_made_means_another_try(world: World, caplog: py
 def test_a_try_that_the_broker_does_not_take_is_delivered_again(world: World) -> None:
     """Otherwise Celery would drop the task, and nobody would send the message."""
     world.server.fault = "full"
-    world.app = Celery("tests", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    world.app = Celery("tests", broker="amqp://127.0.0.1:1//", set_as_current=False)
     world.stack.callback(world.app.close)
-    world.app.conf.task_publish_retry = False
+    once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    world.app.conf.update(task_publish_retry=False, broker_transport_options=once)
     task = world.task()
     argument = QueuedMessage.prepare(world.message(), world.ledger, key="1").as_dict()
     with pytest.raises(Reject) as caught:
@@ -501,6 +520,16 @@ def test_a_process_has_one_mailer_and_closes_it(world: World) -> None:
     # A task after that makes another one.
     assert world.deliver(task, world.publish(task, key="4")).outcome is Outcome.ACCEPTED
     assert len(made) == 2
+
+
+def test_a_ledger_that_can_be_closed_is(world: World, tmp_path: Path) -> None:
+    """Such as that of SQLite, whose lock other processes wait for."""
+    ledgers = [SQLiteLedger(tmp_path / "ledger")]
+    task = mail_task(world.app, mailer=world.mailer, ledger=lambda: ledgers[0])
+    task.send_later(world.message(), key="1")
+    task.close()
+    with pytest.raises(LedgerError, match="closed"):
+        ledgers[0].look_up("1")
 
 
 def test_closing_waits_only_so_long(world: World) -> None:

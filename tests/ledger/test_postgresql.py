@@ -335,6 +335,33 @@ def test_threads_share_four_connections(
     assert len(sessions(world)) <= 4
 
 
+@pytest.mark.parametrize("call", ["prepare", "claim", "finish"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_batches_lock_their_entries_in_one_order(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any], call: str, order: int
+) -> None:
+    """Whatever the order of their keys, so that two of them never wait for each other."""
+    keys = [str(number) for number in range(8)][::order]
+    items = [item(key) for key in keys]
+    ledger.claim(items, "mine")
+    calls = {
+        "prepare": lambda: ledger.prepare(items),
+        "claim": lambda: ledger.claim(items, "mine"),
+        "finish": lambda: ledger.finish(dict.fromkeys(keys, result()), "mine"),
+    }
+    ordered = f"SELECT key FROM {world.table} ORDER BY hash"  # noqa: S608 -- our table
+    (first,), *others = caller.execute(ordered).fetchall()
+    with ThreadPoolExecutor(1) as pool:
+        caller.execute(f"SELECT 1 FROM {world.table} WHERE key = %s FOR UPDATE", [first])  # noqa: S608 -- as above
+        called = pool.submit(calls[call])
+        wait_for_lock(world)
+        # It waits for the first, and has none of the others yet.
+        free = world.run(f"SELECT key FROM {world.table} WHERE key <> %s FOR UPDATE SKIP LOCKED", first)  # noqa: S608 -- as above
+        caller.rollback()
+        called.result()
+    assert sorted(free) == sorted(others)
+
+
 def test_a_ledger_that_was_closed_has_no_connection(
     ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any]
 ) -> None:

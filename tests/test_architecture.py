@@ -126,6 +126,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         {
             "_url.py",
             "ledger/_postgresql_connections.py",
+            "ledger/_redis_client.py",
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),

@@ -115,6 +115,20 @@ def test_a_fork_leaves_the_ledger_of_its_parent_alone(world: SQLiteWorld, start:
     check(world)
 
 
+@pytest.mark.parametrize("kind", [kind for kind, world in WORLDS.items() if world.fixture])
+def test_a_fork_leaves_the_connections_of_its_parent_alone(world: World, start: Start) -> None:
+    """The child has its own, also after the parent has used the ledger, and its exit ends none of the parent's."""
+    parent = start()
+    assert parent.run("claim()") is True
+    for _ in range(3):
+        assert parent.run("fork('claim(\"of the child\")', 'finish(\"of the child\")')") == 0
+        assert parent.run("state('of the child')") == "accepted"
+    assert parent.run("claim()") is True
+    parent.run("finish()")
+    with opened(world) as ledger:
+        assert [entry.state for entry in ledger.entries()] == ["accepted", "accepted"]
+
+
 @SQLITE_ALONE
 def test_a_child_does_not_have_the_lock_of_its_parent(world: World, start: Start, tmp_path: Path) -> None:
     """It cannot use an exclusive ledger, its exit gives nothing back, and it may outlive its parent."""

@@ -1,0 +1,76 @@
+"""Kill what a mailing needs, and print a table: `PYTHONPATH=tests python -m kills --kills 200 worker/sqlite`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import trustme
+
+from databases import PostgreSQL, Redis
+from kills.accounts import Row
+from kills.killer import Killer
+from kills.servers import MortalPostfix, Victim
+
+# What is killed, over which ledger.
+CASES = (
+    "worker/sqlite",
+    "worker/postgresql",
+    "worker/redis",
+    "database/postgresql",
+    "database/redis",
+    "mail server/sqlite",
+    "mail server/postgresql",
+    "mail server/redis",
+)
+
+
+def run(case: str, kills: int, seed: int) -> Row:
+    """Run one case, with servers of its own."""
+    victim, kind = case.split("/")
+    with ExitStack() as stack:
+
+        def folder() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="securesmtp-kills-")))
+
+        postfix = stack.enter_context(MortalPostfix(folder(), trustme.CA()))
+        where, target = "", None
+        if kind == "sqlite":
+            where = str(folder() / "ledger.sqlite")
+        else:
+            database = stack.enter_context({"postgresql": PostgreSQL, "redis": Redis}[kind](folder()))
+            where, target = database.url, database
+        targets: dict[str, Victim | None] = {"worker": None, "database": target, "mail server": postfix}
+        killer = Killer(victim, kind, where, postfix, targets[victim], random.Random(seed), f"{kind}{seed}")
+        return killer.run(kills)
+
+
+def main() -> None:
+    """Run the cases, and print a row for each."""
+    parser = argparse.ArgumentParser(prog="kills")
+    parser.add_argument("cases", nargs="*", default=CASES, help="such as worker/sqlite")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a file for the rows, as JSON")
+    options = parser.parse_args()
+    rows = []
+    for case in options.cases:
+        begun = time.monotonic()
+        row = run(case, options.kills, options.seed)
+        rows.append(row)
+        sys.stdout.write(f"{row} in {time.monotonic() - begun:.0f} s\n")
+        sys.stdout.flush()
+        if options.out is not None:
+            options.out.write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")
+    sys.exit(any(row.lost or row.doubled or row.wrong for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""
+A worker that sends the messages that its killer names, and dies at any moment.
+
+`python -m kills.worker` reads one line of JSON, `Orders`, and then writes what it does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kills.steps import Aim, Reporter, WatchedLedger, watch_sends
+from securesmtp import Envelope, SecureMailer, SecureSMTPError, Window
+from securesmtp import ledger as ledgers
+from securesmtp._submissions import entry_digest
+from securesmtp.ledger import Item, Ledger
+
+CLASSES = {"sqlite": "SQLiteLedger", "postgresql": "PostgreSQLLedger", "redis": "RedisLedger"}
+SENDER = "news@example.test"
+LARGE = 300_000
+# Few claims at a time, so that a kill leaves few in doubt, and the next steps are reached as well.
+WINDOW = Window(messages=2)
+
+
+@dataclass
+class Orders:
+    """
+    What a worker is to do.
+
+    Attributes:
+        keys: The messages, in this order.
+        kind: Which ledger: `open_ledger`.
+        where: The ledger's file or URL.
+        mailer: Arguments of the mailer.
+        aim: Where it stops.
+        ledger: Arguments of the ledger.
+    """
+
+    keys: Sequence[str]
+    kind: str
+    where: str
+    mailer: dict[str, Any]
+    aim: Aim | None = None
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+    def as_line(self) -> str:
+        """Return it as a line for `run`."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+def message(key: str) -> Envelope:
+    """Return the message of *key*: each eighth is large enough for many writes."""
+    number = int(key.rpartition("-")[2])
+    size = LARGE if number % 8 == 0 else 40
+    lines = f"{key:.<38}\r\n" * max(1, size // 40)
+    fields = f"From: {SENDER}\r\nMessage-ID: <{key}@example.test>\r\nSubject: {key}\r\n\r\n"
+    return Envelope(SENDER, [f"{key}@example.test"], f"{fields}{lines}".encode("ascii"), key=key)
+
+
+def item(key: str) -> Item:
+    """Return what a ledger is told of the message."""
+    return Item(key, entry_digest(message(key)), f"<{key}@example.test>")
+
+
+def open_ledger(kind: str, where: str, **options: Any) -> Ledger:
+    """Open a ledger, with the package that only its kind needs."""
+    if kind != "sqlite":
+        options.pop("exclusive", None)
+    made: Ledger = getattr(ledgers, CLASSES[kind])(where, **options)
+    return made
+
+
+def work(orders: Orders, reporter: Reporter) -> Iterator[tuple[str, str]]:
+    """Prepare and send; yield each key with its outcome."""
+    with ExitStack() as stack:
+        ledger = open_ledger(orders.kind, orders.where, **orders.ledger)
+        # Their methods are those of `Ledger`; each of ours can be closed as well.
+        close = getattr(ledger, "close", None)
+        if close is not None:
+            stack.callback(close)
+        watched = WatchedLedger(ledger, reporter)
+        watched.prepare([item(key) for key in orders.keys])
+        mailer = stack.enter_context(SecureMailer(**orders.mailer, window=WINDOW))
+        watch_sends(reporter)
+        for result in mailer.send_many(map(message, orders.keys), deadline=300, ledger=watched):
+            yield orders.keys[result.index], result.outcome.value
+
+
+def run(line: str) -> int:
+    """Do what one line of JSON says."""
+    values = json.loads(line)
+    aim = values.pop("aim")
+    orders = Orders(**values, aim=None if aim is None else Aim(*aim))
+    reporter = Reporter(sys.stdout, sys.stdin, orders.aim)
+    try:
+        for key, outcome in work(orders, reporter):
+            reporter.say("result", key=key, outcome=outcome)
+    except SecureSMTPError as error:
+        reporter.say("error", text=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # The killer may have closed the pipe.
+    with suppress(BrokenPipeError):
+        sys.exit(run(sys.stdin.readline()))

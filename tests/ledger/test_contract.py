@@ -22,7 +22,7 @@ UNKNOWN_SINCE = ["claim without an end", "unknown outcome"]
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """Make an empty database."""
-    return WORLDS[request.param](tmp_path)
+    return WORLDS[request.param](request, tmp_path)
 
 
 @pytest.fixture

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
+
+import pytest
+from redis import Redis
 
 from securesmtp import Outcome, SendResult
 from securesmtp.errors import SenderRefusedError
-from securesmtp.ledger import Entry, Item, Ledger, SQLiteLedger
+from securesmtp.ledger import Entry, Item, Ledger, RedisLedger, SQLiteLedger
 
 LONGEST = 3600.0
 HOUR = LONGEST + 1
@@ -39,8 +44,27 @@ class SQLiteWorld:
             connection.execute("UPDATE entries SET changed = changed - ? WHERE key = ?", (int(seconds * 1000), key))
 
 
+class RedisWorld:
+    """A prefix in a Redis."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.prefix = url, token_hex(8)
+
+    def open(self, **options: Any) -> RedisLedger:
+        return RedisLedger(self.url, prefix=self.prefix, **options)
+
+    def age(self, key: str, seconds: float) -> None:
+        name = f"{{{self.prefix}}}:entry:{key}"
+        with Redis.from_url(self.url) as client:
+            if client.exists(name):
+                client.hincrby(name, "changed", -int(seconds * 1000))
+
+
 # PostgreSQL and Redis are added here.
-WORLDS = {"sqlite": SQLiteWorld}
+WORLDS: dict[str, Callable[[pytest.FixtureRequest, Path], World]] = {
+    "sqlite": lambda _, folder: SQLiteWorld(folder),
+    "redis": lambda request, _: RedisWorld(request.getfixturevalue("redis").url),
+}
 
 
 def item(key: str = "invoice-1", content: str = "a", message_id: str | None = "<1@example.com>") -> Item:

@@ -25,11 +25,13 @@ class Journal:
         known: What is certain of it: one of the above, or the outcome whose `finish` was committed.
         ends: The outcome that was last to be written.
         told: The outcomes that the programs of the workers got.
+        owners: Whose the last claim was: another worker may hear of the end of its own only later.
     """
 
     known: dict[str, str] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     told: dict[str, set[str]] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
 
     def note(self, line: Mapping[str, Any]) -> None:
         """Take one line of a worker, in the order of their times."""
@@ -39,13 +41,17 @@ class Journal:
                     if self.known.get(key, IDLE) in {IDLE, State.NOT_SENT, State.REFUSED}:
                         self.known[key] = MAYBE_CLAIMED
             case "claimed":
-                # By whomever: the entry of one who died is claimed too.
-                self.known.update(dict.fromkeys(line["keys"], CLAIMED))
-            case "finishing":
+                for key, is_mine in line["keys"].items():
+                    if is_mine:
+                        self.known[key], self.owners[key] = CLAIMED, line["token"]
+                    elif self.known[key] == MAYBE_CLAIMED:
+                        # That of one who died: it was committed.
+                        self.known[key] = CLAIMED
+            case "finishing" | "finished":
                 for key, outcome in line["keys"].items():
-                    self.known[key], self.ends[key] = MAYBE_FINISHED, outcome
-            case "finished":
-                self.known.update(line["keys"])
+                    if self.owners.get(key) == line["token"]:
+                        self.known[key] = MAYBE_FINISHED if line["what"] == "finishing" else outcome
+                        self.ends[key] = outcome
             case "result":
                 self.told.setdefault(line["key"], set()).add(line["outcome"])
 

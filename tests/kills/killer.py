@@ -110,6 +110,8 @@ class Killer:
         pipelining = self.chance.choice(["off", "message", "session"])
         connections = self.chance.choice([1, 2, 4])
         mailer = {**self.postfix.mailer(), "max_connections": connections, "pipelining": pipelining}
+        # A server that is gone stays away until this worker has ended.
+        mailer["max_connect_failures"] = 1
         orders = Orders(keys, self.kind, self.where, mailer, aim, self.options)
         with subprocess.Popen(
             [sys.executable, "-m", "kills.worker"],

@@ -89,15 +89,15 @@ class WatchedLedger:
             self._reporter.say("claiming", keys=[item.key for item in items])
             entries = self._ledger.claim(items, token)
             claimed = {entry.key: entry.token == token for entry in entries if entry.state is State.CLAIMED}
-            self._reporter.say("claimed", keys=claimed)
+            self._reporter.say("claimed", keys=claimed, token=token)
         return entries
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         with self._reporter.step("finish"):
             outcomes = {key: result.outcome.value for key, result in ends.items()}
-            self._reporter.say("finishing", keys=outcomes)
+            self._reporter.say("finishing", keys=outcomes, token=token)
             self._ledger.finish(ends, token)
-            self._reporter.say("finished", keys=outcomes)
+            self._reporter.say("finished", keys=outcomes, token=token)
 
     def look_up(self, key: str) -> Entry | None:
         return self._ledger.look_up(key)

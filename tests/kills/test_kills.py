@@ -103,12 +103,12 @@ def _row(states: dict[str, State], lines: list[dict[str, object]], arrived: dict
     return compare("worker", "sqlite", Counter(), ["k-1"], states, journal, arrivals)
 
 
-CLAIMED = [{"what": "claiming", "keys": ["k-1"]}, {"what": "claimed", "keys": ["k-1"]}]
-ACCEPTED = [
-    *CLAIMED,
-    {"what": "finishing", "keys": {"k-1": "accepted"}},
-    {"what": "finished", "keys": {"k-1": "accepted"}},
-]
+def _said(what: str, keys: object) -> dict[str, object]:
+    return {"what": what, "keys": keys, "token": "t"}
+
+
+CLAIMED = [_said("claiming", ["k-1"]), _said("claimed", {"k-1": True})]
+ACCEPTED = [*CLAIMED, _said("finishing", {"k-1": "accepted"}), _said("finished", {"k-1": "accepted"})]
 TOLD = {"what": "result", "key": "k-1", "outcome": "accepted"}
 
 

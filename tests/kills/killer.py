@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ NEW, AGAIN = 10, 30
 MOST = {"claim": 3, "connect": 2, "content": 8, "reply": 8, "finish": 3}
 # Seconds after the beginning of a step within which it is killed "in" it.
 WITHIN = {"prepare": 0.003, "claim": 0.003, "connect": 0.02, "content": 0.005, "reply": 0.005, "finish": 0.003}
-DELIVERED_WITHIN = 120.0
 # A server that has just come back may refuse something for now.
 LAST_ROUNDS = 3
 
@@ -79,23 +79,22 @@ class Killer:
             self._round(self._keys[-NEW - AGAIN :], next(aims))
         for _ in range(LAST_ROUNDS):
             self._round(self._keys, None)
-            if {State.ACCEPTED, State.UNKNOWN}.issuperset(self.states().values()):
+            if {State.ACCEPTED, State.UNKNOWN}.issuperset(final_states(self.kind, self.where).values()):
                 break
-        self._wait_for_delivery()
+        self.arrivals.take(self.postfix.deliver_all())
         return self.compare()
 
     def compare(self) -> Row:
         """Compare what was asked with what is there now."""
-        return compare(self.victim, self.kind, self.kills, self._keys, self.states(), self.journal, self.arrivals)
-
-    def states(self) -> dict[str, State]:
-        """Return what the ledger says of each; every claim without an end is too old by now."""
-        time.sleep(0.01)
-        ledger = open_ledger(self.kind, self.where, longest_send=0.001)
-        try:
-            return {entry.key: entry.state for entry in ledger.entries()}
-        finally:
-            getattr(ledger, "close", lambda: None)()
+        return compare(
+            self.victim,
+            self.kind,
+            self.kills,
+            self._keys,
+            final_states(self.kind, self.where),
+            self.journal,
+            self.arrivals,
+        )
 
     def _aims(self) -> Iterator[Aim]:
         """Yield every step and moment in turn, in a random order each time."""
@@ -113,26 +112,13 @@ class Killer:
         # A server that is gone stays away until this worker has ended.
         mailer["max_connect_failures"] = 1
         orders = Orders(keys, self.kind, self.where, mailer, aim, self.options)
-        with subprocess.Popen(
-            [sys.executable, "-m", "kills.worker"],
-            cwd=TESTS,
-            env=unmeasured(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                self._follow(process, orders)
-            finally:
-                process.kill()
+        with start_worker(orders) as process:
+            self._follow(process, orders)
         self.arrivals.take(self.postfix.delivered_now())
 
     def _follow(self, process: subprocess.Popen[str], orders: Orders) -> None:
-        """Give the orders, note what the worker says, and strike when it is where it was to be killed."""
-        assert process.stdin is not None
+        """Note what the worker says, and strike when it is where it was to be killed."""
         assert process.stdout is not None
-        process.stdin.write(orders.as_line())
-        process.stdin.flush()
         afterwards: Callable[[], object] = _do_nothing
         for text in process.stdout:
             line = json.loads(text)
@@ -156,18 +142,46 @@ class Killer:
         if not comes_back_late:
             self.target.start()
         if aim.moment != "in":
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+            go_on(process)
         return self.target.start if comes_back_late else _do_nothing
 
-    def _wait_for_delivery(self) -> None:
-        end = time.monotonic() + DELIVERED_WITHIN
-        while self.postfix.queued():
-            if time.monotonic() > end:
-                raise TimeoutError(f"{self.postfix.queued()} messages are not delivered:\n{self.postfix.log()[-4000:]}")
-            time.sleep(0.05)
-        self.arrivals.take(self.postfix.delivered_now())
+
+def final_states(kind: str, where: str) -> dict[str, State]:
+    """Return what a ledger says of each message; every claim without an end is too old by now."""
+    time.sleep(0.01)
+    ledger = open_ledger(kind, where, longest_send=0.001)
+    try:
+        return {entry.key: entry.state for entry in ledger.entries()}
+    finally:
+        # It is no method of `Ledger`, but each of ours has it.
+        getattr(ledger, "close", _do_nothing)()
+
+
+@contextmanager
+def start_worker(orders: Orders, *inside: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker that does as ordered, by the command *inside* which it runs; it is dead at the end."""
+    with subprocess.Popen(
+        [*inside, sys.executable, "-m", "kills.worker"],
+        cwd=TESTS,
+        env=unmeasured(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(orders.as_line())
+            process.stdin.flush()
+            yield process
+        finally:
+            process.kill()
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """Let a worker go on that waits where it was aimed at."""
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
 
 
 def _do_nothing() -> None:

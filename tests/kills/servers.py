@@ -10,10 +10,11 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
+from databases import PostgreSQL, Redis
 from servers.postfix import Postfix
-from servers.real import ALICE, READY_WITHIN
+from servers.real import ALICE, READY_WITHIN, Delivered
 
-_BACK_WITHIN = 60.0
+_BACK_WITHIN, _DELIVERED_WITHIN = 60.0, 120.0
 
 
 class Victim(Protocol):
@@ -69,6 +70,15 @@ class MortalPostfix(Postfix):
             self.kill()
         super().close()
 
+    def deliver_all(self) -> list[Delivered]:
+        """Wait until it has nothing more to deliver, and return what it has delivered since the last call."""
+        end = time.monotonic() + _DELIVERED_WITHIN
+        while self.queued():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.queued()} messages are not delivered:\n{self.log()[-4000:]}")
+            time.sleep(0.05)
+        return self.delivered_now()
+
     def mailer(self) -> dict[str, object]:
         """Return the arguments of a mailer for it."""
         return {
@@ -79,3 +89,19 @@ class MortalPostfix(Postfix):
             "username": ALICE.username,
             "password": ALICE.password,
         }
+
+
+class OpenPostgreSQL(PostgreSQL):
+    """A PostgreSQL that other machines may use."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        with (self._directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all trust\n")
+
+
+class OpenRedis(Redis):
+    """A Redis that other machines may use."""
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--protected-mode", "no"]

@@ -38,6 +38,7 @@ class Orders:
         mailer: Arguments of the mailer.
         aim: Where it stops.
         ledger: Arguments of the ledger.
+        deadline: Seconds that a message may take.
     """
 
     keys: Sequence[str]
@@ -46,6 +47,7 @@ class Orders:
     mailer: dict[str, Any]
     aim: Aim | None = None
     ledger: dict[str, Any] = field(default_factory=dict)
+    deadline: float = 300.0
 
     def as_line(self) -> str:
         """Return it as a line for `run`."""
@@ -86,7 +88,7 @@ def work(orders: Orders, reporter: Reporter) -> Iterator[tuple[str, str]]:
         watched.prepare([item(key) for key in orders.keys])
         mailer = stack.enter_context(SecureMailer(**orders.mailer, window=WINDOW))
         watch_sends(reporter)
-        for result in mailer.send_many(map(message, orders.keys), deadline=300, ledger=watched):
+        for result in mailer.send_many(map(message, orders.keys), deadline=orders.deadline, ledger=watched):
             yield orders.keys[result.index], result.outcome.value
 
 

@@ -18,6 +18,7 @@ from databases import PostgreSQL, Redis
 from kills.accounts import Row
 from kills.killer import Killer
 from kills.servers import MortalPostfix, Victim
+from kills.workers import nursery
 
 # What is killed, over which ledger.
 CASES = (
@@ -48,8 +49,9 @@ def run(case: str, kills: int, seed: int) -> Row:
             database = stack.enter_context({"postgresql": PostgreSQL, "redis": Redis}[kind](folder()))
             where, target = database.url, database
         targets: dict[str, Victim | None] = {"worker": None, "database": target, "mail server": postfix}
-        killer = Killer(victim, kind, where, postfix, targets[victim], random.Random(seed), f"{kind}{seed}")
-        return killer.run(kills)
+        workers = stack.enter_context(nursery())
+        chance = random.Random(seed)
+        return Killer(victim, kind, where, postfix, targets[victim], chance, workers, f"{kind}{seed}").run(kills)
 
 
 def main() -> None:

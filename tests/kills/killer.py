@@ -9,26 +9,20 @@ At last, a worker that nobody kills sends the rest.
 from __future__ import annotations
 
 import itertools
-import json
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from conftest import unmeasured
 from kills.accounts import Arrivals, Journal, Row, compare
 from kills.servers import MortalPostfix, Victim
 from kills.steps import MOMENTS, STEPS, Aim
 from kills.worker import Orders, open_ledger
+from kills.workers import Nursery, Worker
 from securesmtp.ledger import State
 
-TESTS = Path(__file__).parent.parent
 # New messages in a round, and how many earlier ones it tries again.
 NEW, AGAIN = 10, 30
 # At which of a worker's visits of a step it is struck, at most.
@@ -51,6 +45,7 @@ class Killer:
         postfix: The mail server.
         target: What is killed; None for the worker.
         chance: Decides all that is left open.
+        nursery: Where workers come from.
         prefix: What the keys of this mailing begin with.
         options: More arguments of the ledger.
         aims: Where each round strikes; by default, at every step in turn.
@@ -62,6 +57,7 @@ class Killer:
     postfix: MortalPostfix
     target: Victim | None
     chance: random.Random
+    nursery: Nursery
     prefix: str
     options: dict[str, Any] = field(default_factory=dict)
     aims: Iterator[Aim] | None = None
@@ -112,37 +108,34 @@ class Killer:
         # A server that is gone stays away until this worker has ended.
         mailer["max_connect_failures"] = 1
         orders = Orders(keys, self.kind, self.where, mailer, aim, self.options)
-        with start_worker(orders) as process:
-            self._follow(process, orders)
+        with self.nursery.worker(orders) as worker:
+            self._follow(worker, orders)
         self.arrivals.take(self.postfix.delivered_now())
 
-    def _follow(self, process: subprocess.Popen[str], orders: Orders) -> None:
+    def _follow(self, worker: Worker, orders: Orders) -> None:
         """Note what the worker says, and strike when it is where it was to be killed."""
-        assert process.stdout is not None
         afterwards: Callable[[], object] = _do_nothing
-        for text in process.stdout:
-            line = json.loads(text)
+        for line in worker.lines():
             if line["what"] != "reached":
                 self.journal.note(line)
             elif orders.aim is not None:
-                afterwards = self._strike(process, orders.aim)
+                afterwards = self._strike(worker, orders.aim)
                 self.kills[f"{orders.aim.moment} {orders.aim.step}"] += 1
-        process.wait()
         afterwards()
 
-    def _strike(self, process: subprocess.Popen[str], aim: Aim) -> Callable[[], object]:
+    def _strike(self, worker: Worker, aim: Aim) -> Callable[[], object]:
         """Kill the victim, let the worker go on, and return what is to be done when that has ended."""
         if aim.moment == "in":
             time.sleep(self.chance.uniform(0, WITHIN[aim.step]))
         if self.target is None:
-            process.kill()
+            worker.kill()
             return _do_nothing
         self.target.kill()
         comes_back_late = self.chance.random() < 0.5
         if not comes_back_late:
             self.target.start()
         if aim.moment != "in":
-            go_on(process)
+            worker.go_on()
         return self.target.start if comes_back_late else _do_nothing
 
 
@@ -155,33 +148,6 @@ def final_states(kind: str, where: str) -> dict[str, State]:
     finally:
         # It is no method of `Ledger`, but each of ours has it.
         getattr(ledger, "close", _do_nothing)()
-
-
-@contextmanager
-def start_worker(orders: Orders, *inside: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a worker that does as ordered, by the command *inside* which it runs; it is dead at the end."""
-    with subprocess.Popen(
-        [*inside, sys.executable, "-m", "kills.worker"],
-        cwd=TESTS,
-        env=unmeasured(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(orders.as_line())
-            process.stdin.flush()
-            yield process
-        finally:
-            process.kill()
-
-
-def go_on(process: subprocess.Popen[str]) -> None:
-    """Let a worker go on that waits where it was aimed at."""
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
 
 
 def _do_nothing() -> None:

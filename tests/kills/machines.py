@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,11 +25,12 @@ from typing import Any
 import trustme
 
 from kills.accounts import Arrivals, Journal, Row, compare
-from kills.killer import AGAIN, MOST, NEW, final_states, go_on, start_worker
+from kills.killer import AGAIN, MOST, NEW, final_states
 from kills.network import Machine, enter, machine
 from kills.servers import MortalPostfix, OpenPostgreSQL, OpenRedis
 from kills.steps import MOMENTS, Aim
 from kills.worker import Orders
+from kills.workers import Nursery, Worker, nursery
 
 # Of a message, and of a claim, in seconds.
 DEADLINE, LONGEST_SEND = 4.0, 6.0
@@ -50,14 +50,16 @@ class Cutter:
         kind: The ledger's kind.
         where: Its URL.
         postfix: The mail server.
-        machines: Where the workers are; the first is cut off.
+        cable: That of the first machine.
+        nurseries: Where the workers come from, on both machines.
         chance: Decides all that is left open.
     """
 
     kind: str
     where: str
     postfix: MortalPostfix
-    machines: tuple[Machine, Machine]
+    cable: Machine
+    nurseries: tuple[Nursery, Nursery]
     chance: random.Random
 
     def __post_init__(self) -> None:
@@ -75,8 +77,8 @@ class Cutter:
             if self.cuts.total() >= cuts:
                 break
         for _ in range(LAST_ROUNDS):
-            with start_worker(self._orders(self._keys, None, 300.0), *self.machines[1].command) as process:
-                self._note(_lines_of(process))
+            with self.nurseries[1].worker(self._orders(self._keys, None, 300.0)) as worker:
+                self._note(list(worker.lines()))
         self.arrivals.take(self.postfix.deliver_all())
         states = final_states(self.kind, self.where)
         return compare("network", self.kind, self.cuts, self._keys, states, self.journal, self.arrivals)
@@ -96,10 +98,10 @@ class Cutter:
         # In another order, so that each of them is the first to claim something.
         second = self._orders(self.chance.sample(keys, len(keys)), None, DEADLINE)
         with ExitStack() as stack:
-            cut_off = stack.enter_context(start_worker(first, *self.machines[0].command))
-            other = stack.enter_context(start_worker(second, *self.machines[1].command))
+            cut_off = stack.enter_context(self.nurseries[0].worker(first))
+            other = stack.enter_context(self.nurseries[1].worker(second))
             said: list[dict[str, Any]] = []
-            reader = threading.Thread(target=lambda: said.extend(_lines_of(other)))
+            reader = threading.Thread(target=lambda: said.extend(other.lines()))
             reader.start()
             lines = self._follow(cut_off, aim, way)
             reader.join(_ENDS_WITHIN)
@@ -107,42 +109,36 @@ class Cutter:
         self._note([*lines, *said])
         self.arrivals.take(self.postfix.delivered_now())
 
-    def _follow(self, process: subprocess.Popen[str], aim: Aim, way: str) -> list[dict[str, Any]]:
-        assert process.stdout is not None
+    def _follow(self, worker: Worker, aim: Aim, way: str) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
         # If it hangs for ever, it ends, and its claims are in doubt.
-        watchdog = threading.Timer(_ENDS_WITHIN, process.kill)
+        watchdog = threading.Timer(_ENDS_WITHIN, worker.kill)
         watchdog.start()
         try:
-            for text in process.stdout:
-                lines.append(json.loads(text))
-                if lines[-1]["what"] == "reached":
-                    self._cut(process, aim, way)
+            for line in worker.lines():
+                lines.append(line)
+                if line["what"] == "reached":
+                    self._cut(worker, aim, way)
             assert watchdog.is_alive(), "a worker hangs"
         finally:
             watchdog.cancel()
         return lines
 
-    def _cut(self, process: subprocess.Popen[str], aim: Aim, way: str) -> None:
-        self.machines[0].cut()
+    def _cut(self, worker: Worker, aim: Aim, way: str) -> None:
+        self.cable.cut()
         try:
             if aim.moment != "in":
-                go_on(process)
+                worker.go_on()
             time.sleep(self.chance.uniform(*OUT[way]))
             if way == "killed":
-                process.kill()
+                worker.kill()
         finally:
-            self.machines[0].plug_in()
+            self.cable.plug_in()
         self.cuts[way] += 1
 
     def _note(self, lines: list[dict[str, Any]]) -> None:
         for line in sorted(lines, key=lambda line: line["at"]):
             self.journal.note(line)
-
-
-def _lines_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    assert process.stdout is not None
-    return [json.loads(text) for text in process.stdout]
 
 
 def run(kind: str, cuts: int, seed: int) -> Row:
@@ -155,7 +151,9 @@ def run(kind: str, cuts: int, seed: int) -> Row:
         database = stack.enter_context({"postgresql": OpenPostgreSQL, "redis": OpenRedis}[kind](folder()))
         postfix = stack.enter_context(MortalPostfix(folder(), trustme.CA()))
         machines = (stack.enter_context(machine(1)), stack.enter_context(machine(2)))
-        return Cutter(kind, database.url, postfix, machines, random.Random(seed)).run(cuts)
+        workers = [stack.enter_context(nursery(*each.command)) for each in machines]
+        chance = random.Random(seed)
+        return Cutter(kind, database.url, postfix, machines[0], (workers[0], workers[1]), chance).run(cuts)
 
 
 def main() -> None:

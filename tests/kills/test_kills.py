@@ -17,6 +17,7 @@ from kills.killer import Killer
 from kills.servers import MortalPostfix, Victim
 from kills.steps import Aim
 from kills.worker import message
+from kills.workers import Nursery, nursery
 from securesmtp.ledger import State
 from servers.real import Delivered
 
@@ -37,6 +38,13 @@ def mortal(ca: trustme.CA) -> Iterator[MortalPostfix]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Nursery]:
+    """Start the process of which each worker is a fork."""
+    with nursery() as started:
+        yield started
+
+
 def true(row: Row) -> bool:
     """Check that nothing is lost or doubled, and that only claims without an end, and lost replies, are doubtful."""
     assert (row.lost, row.doubled, row.wrong) == (0, 0, ())
@@ -47,11 +55,11 @@ def true(row: Row) -> bool:
 
 @pytest.mark.parametrize("aims", [[Aim("after", "claim"), Aim("after", "reply")]], ids=["claim, reply"])
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(
-    mortal: MortalPostfix, tmp_path: Path, aims: list[Aim]
+    mortal: MortalPostfix, workers: Nursery, tmp_path: Path, aims: list[Aim]
 ) -> None:
     """What it had claimed is in doubt, and the next worker sends all else."""
     where = str(tmp_path / "a.ledger")
-    killer = Killer("worker", "sqlite", where, mortal, None, random.Random(1), "few", aims=iter(aims))
+    killer = Killer("worker", "sqlite", where, mortal, None, random.Random(1), workers, "few", aims=iter(aims))
     row = killer.run(len(aims))
     assert true(row)
     # Nothing of the first claims was sent; of the second, one was accepted.
@@ -60,11 +68,11 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(
     assert row.kills == row.steps["after claim"] + row.steps["after reply"] == 2
 
 
-def test_a_killed_mail_server_leaves_no_claim_open(mortal: MortalPostfix, tmp_path: Path) -> None:
+def test_a_killed_mail_server_leaves_no_claim_open(mortal: MortalPostfix, workers: Nursery, tmp_path: Path) -> None:
     """The worker lives on, and writes what it knows."""
     where, chance = str(tmp_path / "a.ledger"), random.Random(2)
     killer = Killer(
-        "mail server", "sqlite", where, mortal, mortal, chance, "server", aims=iter([Aim("after", "content")])
+        "mail server", "sqlite", where, mortal, mortal, chance, workers, "server", aims=iter([Aim("after", "content")])
     )
     row = killer.run(1)
     assert true(row)
@@ -73,20 +81,22 @@ def test_a_killed_mail_server_leaves_no_claim_open(mortal: MortalPostfix, tmp_pa
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("victim", ["worker", "mail server"])
-def test_kills_at_every_step(mortal: MortalPostfix, tmp_path: Path, victim: str) -> None:
+def test_kills_at_every_step(mortal: MortalPostfix, workers: Nursery, tmp_path: Path, victim: str) -> None:
     """Twice before, in and after each step; `nox -s kills` kills two hundred times."""
     target: Victim | None = mortal if victim == "mail server" else None
     where = str(tmp_path / "a.ledger")
-    row = Killer(victim, "sqlite", where, mortal, target, random.Random(3), f"every-{victim[:4]}").run(36)
+    row = Killer(victim, "sqlite", where, mortal, target, random.Random(3), workers, f"every-{victim[:4]}").run(36)
     assert true(row)
     assert len(row.steps) == 18
 
 
-def test_the_killer_notices_a_ledger_that_sends_doubtful_ones_again(mortal: MortalPostfix, tmp_path: Path) -> None:
+def test_the_killer_notices_a_ledger_that_sends_doubtful_ones_again(
+    mortal: MortalPostfix, workers: Nursery, tmp_path: Path
+) -> None:
     """As whoever takes over a claim when its time is up does."""
     where, again = str(tmp_path / "a.ledger"), {"resend": ["unknown"], "exclusive": True}
     aims = iter([Aim("after", "reply")])
-    row = Killer("worker", "sqlite", where, mortal, None, random.Random(4), "again", again, aims).run(1)
+    row = Killer("worker", "sqlite", where, mortal, None, random.Random(4), workers, "again", again, aims).run(1)
     assert row.doubled >= 1
 
 

@@ -1,12 +1,16 @@
 """
 A worker that sends the messages that its killer names, and dies at any moment.
 
-`python -m kills.worker` reads one line of JSON, `Orders`, and then writes what it does.
+How it works: `python -m kills.worker SOCKET` forks a worker for each connection, because the imports take longer than
+most mailings. A worker reads one line of JSON, `Orders`, and then writes what it does.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -92,22 +96,45 @@ def work(orders: Orders, reporter: Reporter) -> Iterator[tuple[str, str]]:
             yield orders.keys[result.index], result.outcome.value
 
 
-def run(line: str) -> int:
-    """Do what one line of JSON says."""
-    values = json.loads(line)
+def run(connection: socket.socket) -> None:
+    """Do what the first line says."""
+    lines = connection.makefile("rw", encoding="ascii")
+    values = json.loads(lines.readline())
     aim = values.pop("aim")
     orders = Orders(**values, aim=None if aim is None else Aim(*aim))
-    reporter = Reporter(sys.stdout, sys.stdin, orders.aim)
+    reporter = Reporter(lines, lines, orders.aim)
+    reporter.say("started", pid=os.getpid())
     try:
         for key, outcome in work(orders, reporter):
             reporter.say("result", key=key, outcome=outcome)
     except SecureSMTPError as error:
         reporter.say("error", text=str(error))
-        return 1
-    return 0
+
+
+def nursery(path: str) -> None:
+    """Fork a worker for each connection, until this process is killed."""
+    for name in CLASSES.values():
+        # So that no worker imports its package.
+        with suppress(SecureSMTPError):
+            getattr(ledgers, name)
+    # The kernel takes away what has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                # The killer may have gone.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    run(connection)
+                sys.exit(0)
+            connection.close()
 
 
 if __name__ == "__main__":
-    # The killer may have closed the pipe.
-    with suppress(BrokenPipeError):
-        sys.exit(run(sys.stdin.readline()))
+    nursery(sys.argv[1])

@@ -24,7 +24,7 @@ from kills.workers import Nursery, Worker
 from securesmtp.ledger import State
 
 # New messages in a round, and how many earlier ones it tries again.
-NEW, AGAIN = 10, 30
+NEW, AGAIN = 8, 12
 # At which of a worker's visits of a step it is struck, at most.
 MOST = {"claim": 3, "connect": 2, "content": 8, "reply": 8, "finish": 3}
 # Seconds after the beginning of a step within which it is killed "in" it.

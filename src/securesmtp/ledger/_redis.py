@@ -94,12 +94,10 @@ class RedisLedger:
         # First, because an error report shows these variables.
         hidden = url if isinstance(url, Secret) else Secret(url)
         del url
-        if not isinstance(prefix, str) or not prefix or {"{", "}"} & set(prefix):
-            raise ConfigurationError(f"prefix is {quote(prefix)}, not a text without braces")
         self.longest_send: float = seconds("longest_send", longest_send)
         chosen = check_resend(resend)
         self._resend = ["1" if name in chosen else "0" for name in ("refused", "unknown")]
-        self._name = f"{{{prefix}}}"
+        self._name = _braced(prefix)
         self._client = Client(hidden)
         # As the process has first seen it; a fork's child knows it too.
         self._identity: str | None = None
@@ -208,8 +206,8 @@ class RedisLedger:
             identity, version = self._call(scripts.OPEN, [], [token_hex(16)])
             if _text(version) != _VERSION:
                 raise self._client.failed("a later version of securesmtp has written it", "install that version")
-            self._warn()
             self._identity = _text(identity)
+            self._warn()
         return self._identity
 
     def _warn(self) -> None:
@@ -223,7 +221,7 @@ class RedisLedger:
             doubts.append("it does not write each change to its disk (appendonly is not on)")
         if doubts:
             text = f"Redis at {self._client.place} may forget what was sent, which is then sent again"
-            # At the caller of the ledger's method, as far as that is known.
+            # At the caller of `claim`, `finish` or `reconcile`.
             warnings.warn(f"{text}: {' and '.join(doubts)}", RuntimeWarning, stacklevel=4)
 
     def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
@@ -262,6 +260,13 @@ class RedisLedger:
             return to_entry(key, digest or "", message_id, state or "", age, token, result)
         except ValueError as error:
             raise self._client.failed("an entry cannot be read", _UNREADABLE) from error
+
+
+def _braced(prefix: object) -> str:
+    """Return what the names of all keys begin with: Redis Cluster looks at what is in the first braces."""
+    if not isinstance(prefix, str) or not prefix or {"{", "}"} & set(prefix):
+        raise ConfigurationError(f"prefix is {quote(prefix)}, not a text without braces")
+    return f"{{{prefix}}}"
 
 
 def _text(value: bytes) -> str:

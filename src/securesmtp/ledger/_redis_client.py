@@ -9,8 +9,8 @@ clusters takes over. RESP2, because only with it redis-py looks whether a connec
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import certifi
 import redis.exceptions
@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from securesmtp._secret import Secret
 from securesmtp._shown import escape, quote
+from securesmtp._tracebacks import drop_frames
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, LedgerError
 
@@ -98,7 +99,7 @@ class Client:
             connection_pool=ConnectionPool(**{"max_connections": _MOST_CONNECTIONS, **self._options})
         )
 
-    def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:  # noqa: ANN401 -- what it returns
         """
         Return the reply of a *script*.
 
@@ -122,7 +123,7 @@ class Client:
         """
         with self._translated():
             try:
-                return cast("dict[str, Any]", self._client.info(section))
+                return self._client.info(section)
             except redis.exceptions.NoPermissionError:
                 return {}
 
@@ -130,7 +131,9 @@ class Client:
         """Close the connections that nobody uses now."""
         client = self._client
         if isinstance(client, RedisCluster):
-            client.disconnect_connection_pools()
+            for node in client.get_nodes():  # type: ignore[no-untyped-call]
+                if node.redis_connection is not None:
+                    node.redis_connection.connection_pool.disconnect(inuse_connections=False)
         else:
             client.connection_pool.disconnect(inuse_connections=False)
 
@@ -147,11 +150,9 @@ class Client:
         text = f"the ledger in Redis at {self.place}: {text}"
         return LedgerError(text, stage=Stage.CONFIGURATION, retryable=retryable, hint=hint)
 
-    def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
-        client = self._client
+    def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:  # noqa: ANN401 -- as above
         # Not kept with the client: a cluster may have taken over.
-        reply: list[Any] = client.register_script(script)(keys=keys, args=arguments)
-        return reply
+        return self._client.register_script(script)(keys=keys, args=arguments)
 
     def _use_cluster(self) -> None:
         old = self._client
@@ -168,6 +169,8 @@ class Client:
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
             found = ((retryable, hint) for kind, retryable, hint in _HINTS if isinstance(error, kind))
             retryable, hint = next(found, (False, None))
+            # A frame of redis-py holds the password in a local variable.
+            drop_frames(error)
             raise self.failed(escape(str(error)), hint, retryable=retryable) from error
         except UnicodeEncodeError as error:
             hint = "choose another key, such as repr() of it"
@@ -190,11 +193,12 @@ def _options(url: Secret) -> dict[str, Any]:
     # Otherwise a part of the password would be taken for the host, and shown.
     if "@" in rest[len(authority) :] or authority.count("@") > 1 or re.search(r"[#\s\0-\x1f\x7f]", rest):
         raise ConfigurationError("the URL of the ledger has a character that must be encoded", hint=_ENCODE)
-    try:
-        given = parse_url(f"{scheme.lower()}://{rest}")
-    except ValueError:
-        # Its text may be a part of the password.
-        raise ConfigurationError("the URL of the ledger cannot be read", hint=_ENCODE) from None
+    given: dict[str, Any] | None = None
+    # Its text may be a part of the password, so it is neither the cause nor the context of an error.
+    with suppress(ValueError):
+        given = parse_url(f"{scheme.lower()}://{rest}")  # type: ignore[no-untyped-call]
+    if given is None:
+        raise ConfigurationError("the URL of the ledger cannot be read", hint=_ENCODE)
     _check(given)
     options = {name: value for name, value in given.items() if name in _PASSED | {"host", "port", "path"}}
     if "path" not in options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for the rows, as JSON")
     options = parser.parse_args()
+    # So that the servers end as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows = []
     for case in options.cases:
         begun = time.monotonic()

@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -164,6 +165,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     enter("kills.machines")
+    # So that the servers end as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows = [run(kind, options.cuts, options.seed) for kind in options.kinds]
     sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     sys.exit(any(row.lost or row.doubled or row.wrong for row in rows))

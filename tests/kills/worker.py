@@ -115,7 +115,7 @@ def nursery(path: str) -> None:
     """Fork a worker for each connection, until this process is killed."""
     for name in CLASSES.values():
         # So that no worker imports its package.
-        with suppress(SecureSMTPError, AttributeError):
+        with suppress(SecureSMTPError):
             getattr(ledgers, name)
     # The kernel takes away what has ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

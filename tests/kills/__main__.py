@@ -15,8 +15,9 @@ from pathlib import Path
 
 import trustme
 
-from databases import PostgreSQL, Redis
+from databases import Database, PostgreSQL, Redis
 from kills.accounts import Row
+from kills.brokers import BrokerKiller
 from kills.killer import Killer
 from kills.servers import MortalPostfix, Victim
 from kills.workers import nursery
@@ -31,7 +32,12 @@ CASES = (
     "mail server/sqlite",
     "mail server/postgresql",
     "mail server/redis",
+    "Redis broker/sqlite",
+    "Redis broker/postgresql",
+    "Redis broker/redis",
 )
+
+BROKERS: dict[str, type[Database]] = {"Redis broker": Redis}
 
 
 def run(case: str, kills: int, seed: int) -> Row:
@@ -49,6 +55,11 @@ def run(case: str, kills: int, seed: int) -> Row:
         else:
             database = stack.enter_context({"postgresql": PostgreSQL, "redis": Redis}[kind](folder()))
             where, target = database.url, database
+        if victim in BROKERS:
+            broker = stack.enter_context(BROKERS[victim](folder()))
+            chance = random.Random(seed)
+            killer = BrokerKiller(kind, where, postfix, broker, broker.url, chance, f"broker{kind}{seed}")
+            return killer.run(kills, victim)
         targets: dict[str, Victim | None] = {"worker": None, "database": target, "mail server": postfix}
         workers = stack.enter_context(nursery())
         chance = random.Random(seed)

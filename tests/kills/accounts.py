@@ -113,6 +113,7 @@ class Row:
         unread_replies: Doubtful ones whose end was written: the reply to their content was lost.
         wrong: Keys of which ledger, workers and server say different things.
         steps: How many of the kills were at each step.
+        published_again: Messages that the broker had lost: the ledger had them as prepared.
     """
 
     victim: str
@@ -128,6 +129,7 @@ class Row:
     unread_replies: int
     wrong: tuple[str, ...]
     steps: Mapping[str, int]
+    published_again: int = 0
 
 
 def compare(  # noqa: PLR0913, PLR0917 -- all that is compared

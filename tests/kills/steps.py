@@ -46,11 +46,15 @@ class Reporter:
         self._seen = 0
 
     def say(self, what: str, **values: Any) -> None:
-        """Write one line; a pipe takes a short one whole, so a kill never cuts it."""
-        line = json.dumps({"what": what, "at": time.monotonic(), **values})
+        """Write one line."""
         with self._lock:
-            self.out.write(f"{line}\n")
+            self.out.write(self.line(what, values))
             self.out.flush()
+
+    @staticmethod
+    def line(what: str, values: Mapping[str, Any]) -> str:
+        """Return one line, with the time that is the same in all processes."""
+        return json.dumps({"what": what, "at": time.monotonic(), **values}) + "\n"
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +15,17 @@ from pathlib import Path
 import pytest
 import trustme
 
+from conftest import unmeasured
+from databases import Database, PostgreSQL, Redis, running
+from kills import network
+from kills.__main__ import CASES
 from kills.accounts import Arrivals, Journal, Row, compare
+from kills.brokers import BrokerKiller
 from kills.killer import Killer
 from kills.servers import MortalPostfix, Victim
 from kills.steps import Aim
 from kills.worker import message
-from kills.workers import Nursery, nursery
+from kills.workers import TESTS, Nursery, nursery
 from securesmtp.ledger import State
 from servers.real import Delivered
 
@@ -36,6 +44,18 @@ def mortal(ca: trustme.CA) -> Iterator[MortalPostfix]:
         MortalPostfix(Path(directory), ca) as server,
     ):
         yield server
+
+
+@pytest.fixture
+def mortal_postgresql() -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL that may be killed."""
+    yield from running(PostgreSQL)
+
+
+@pytest.fixture
+def mortal_redis() -> Iterator[Redis]:
+    """Run a Redis that may be killed."""
+    yield from running(Redis)
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +99,58 @@ def test_a_killed_mail_server_leaves_no_claim_open(mortal: MortalPostfix, worker
     assert (row.kills, row.open_claims) == (1, 0)
 
 
+def test_a_killed_database_leaves_its_claims_in_doubt(
+    mortal: MortalPostfix, workers: Nursery, mortal_redis: Redis
+) -> None:
+    """What was claimed is sent all the same, because the claim was committed; only its end cannot be written."""
+    chance, aims = random.Random(5), iter([Aim("after", "claim")])
+    row = Killer("database", "redis", mortal_redis.url, mortal, mortal_redis, chance, workers, "data", aims=aims).run(1)
+    assert true(row)
+    assert row.doubtful == row.doubtful_arrived
+    assert row.kills == 1
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("victim", ["worker", "mail server"])
-def test_kills_at_every_step(mortal: MortalPostfix, workers: Nursery, tmp_path: Path, victim: str) -> None:
-    """Twice before, in and after each step; `nox -s kills` kills two hundred times."""
-    target: Victim | None = mortal if victim == "mail server" else None
-    where = str(tmp_path / "a.ledger")
-    row = Killer(victim, "sqlite", where, mortal, target, random.Random(3), workers, f"every-{victim[:4]}").run(36)
+@pytest.mark.parametrize(("victim", "kind"), [case.split("/") for case in CASES if "broker" not in case])
+def test_kills_at_every_step(  # noqa: PLR0913, PLR0917 -- fixtures and a row
+    request: pytest.FixtureRequest, mortal: MortalPostfix, workers: Nursery, tmp_path: Path, victim: str, kind: str
+) -> None:
+    """Before, in and after each step, twice; `nox -s kills` kills two hundred times."""
+    database: Database | None = None if kind == "sqlite" else request.getfixturevalue(f"mortal_{kind}")
+    where = str(tmp_path / "a.ledger") if database is None else database.url
+    targets: dict[str, Victim | None] = {"worker": None, "mail server": mortal, "database": database}
+    prefix = f"every-{victim[:4]}-{kind}"
+    row = Killer(victim, kind, where, mortal, targets[victim], random.Random(3), workers, prefix).run(36)
     assert true(row)
     assert len(row.steps) == 18
+
+
+@pytest.mark.exhaustive
+def test_a_killed_broker_loses_nothing_and_doubles_nothing(
+    mortal: MortalPostfix, mortal_redis: Redis, tmp_path: Path
+) -> None:
+    """The workers live on; what the broker shows twice is sent once, and what it lost is published again."""
+    where, chance = str(tmp_path / "a.ledger"), random.Random(6)
+    row = BrokerKiller("sqlite", where, mortal, mortal_redis, mortal_redis.url, chance, "broker").run(18)
+    assert true(row)
+    assert (row.doubtful, len(row.steps)) == (0, 18)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["postgresql", "redis"])
+def test_a_worker_that_is_cut_off_loses_nothing_and_doubles_nothing(kind: str) -> None:
+    """Its cable is out for a moment, for longer than its claims count, or until it was killed."""
+    reason = network.missing()
+    if reason:
+        if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "kills.machines", kind, "--cuts", "9"]
+    done = subprocess.run(command, cwd=TESTS, env=unmeasured(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads(done.stdout)
+    assert true(Row(**{**row, "wrong": tuple(row["wrong"])}))
+    assert set(row["steps"]) == {"back in time", "back too late", "killed"}
 
 
 def test_the_killer_notices_a_ledger_that_sends_doubtful_ones_again(

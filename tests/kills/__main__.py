@@ -24,6 +24,8 @@ from kills.workers import nursery
 
 # What is killed, over which ledger.
 CASES = (
+    "worker/smtplib",
+    "mail server/smtplib",
     "worker/sqlite",
     "worker/postgresql",
     "worker/redis",
@@ -50,7 +52,7 @@ def run(case: str, kills: int, seed: int) -> Row:
 
         postfix = stack.enter_context(MortalPostfix(folder(), trustme.CA()))
         where, target = "", None
-        if kind == "sqlite":
+        if kind in {"sqlite", "smtplib"}:
             where = str(folder() / "ledger.sqlite")
         else:
             database = stack.enter_context({"postgresql": PostgreSQL, "redis": Redis}[kind](folder()))
@@ -70,7 +72,7 @@ def main() -> None:
     """Run the cases, and print a row for each."""
     parser = argparse.ArgumentParser(prog="kills")
     parser.add_argument("cases", nargs="*", default=CASES, help="such as worker/sqlite")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=216, help="twelve at each step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for the rows, as JSON")
     options = parser.parse_args()
@@ -85,7 +87,7 @@ def main() -> None:
         sys.stdout.flush()
         if options.out is not None:
             options.out.write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")
-    sys.exit(any(row.lost or row.doubled or row.wrong for row in rows))
+    sys.exit(any(row.lost or row.doubled or row.wrong for row in rows if row.ledger != "smtplib"))
 
 
 if __name__ == "__main__":

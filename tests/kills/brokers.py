@@ -30,9 +30,9 @@ from typing import Any
 from conftest import unmeasured
 from kills.accounts import Arrivals, Journal, Row, compare
 from kills.killer import WITHIN, final_states
+from kills.messages import message
 from kills.servers import MortalPostfix, Victim
 from kills.steps import MOMENTS, STEPS
-from kills.worker import message
 from securesmtp.ledger import State
 
 TESTS = Path(__file__).parent.parent

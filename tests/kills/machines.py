@@ -158,17 +158,18 @@ def run(kind: str, cuts: int, seed: int) -> Row:
 
 
 def main() -> None:
-    """Cut over each ledger, and print a row of each as JSON."""
+    """Cut over each ledger, and write a row of each as JSON."""
     parser = argparse.ArgumentParser(prog="kills.machines")
     parser.add_argument("kinds", nargs="*", default=["postgresql", "redis"])
     parser.add_argument("--cuts", type=int, default=45)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("/dev/stdout"), help="a file for the rows, as JSON")
     options = parser.parse_args()
     enter("kills.machines")
     # So that the servers end as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows = [run(kind, options.cuts, options.seed) for kind in options.kinds]
-    sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     sys.exit(any(row.lost or row.doubled or row.wrong for row in rows))
 
 

@@ -17,15 +17,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kills import plainly
+from kills.messages import message
 from kills.steps import Aim, Reporter, WatchedLedger, watch_sends
-from securesmtp import Envelope, SecureMailer, SecureSMTPError, Window
+from securesmtp import SecureMailer, SecureSMTPError, Window
 from securesmtp import ledger as ledgers
 from securesmtp._submissions import entry_digest
 from securesmtp.ledger import Item, Ledger
 
 CLASSES = {"sqlite": "SQLiteLedger", "postgresql": "PostgreSQLLedger", "redis": "RedisLedger"}
-SENDER = "news@example.test"
-LARGE = 100_000
 # Few claims at a time, so that a kill leaves few in doubt, and the next steps are reached as well.
 WINDOW = Window(messages=2)
 
@@ -58,15 +58,6 @@ class Orders:
         return json.dumps(asdict(self)) + "\n"
 
 
-def message(key: str) -> Envelope:
-    """Return the message of *key*: each eighth is large enough for many writes."""
-    number = int(key.rpartition("-")[2])
-    size = LARGE if number % 8 == 0 else 40
-    lines = f"{key:.<38}\r\n" * max(1, size // 40)
-    fields = f"From: {SENDER}\r\nMessage-ID: <{key}@example.test>\r\nSubject: {key}\r\n\r\n"
-    return Envelope(SENDER, [f"{key}@example.test"], f"{fields}{lines}".encode("ascii"), key=key)
-
-
 def item(key: str) -> Item:
     """Return what a ledger is told of the message."""
     return Item(key, entry_digest(message(key)), f"<{key}@example.test>")
@@ -82,6 +73,9 @@ def open_ledger(kind: str, where: str, **options: Any) -> Ledger:
 
 def work(orders: Orders, reporter: Reporter) -> Iterator[tuple[str, str]]:
     """Prepare and send; yield each key with its outcome."""
+    if orders.kind == "smtplib":
+        yield from plainly.work(orders.keys, orders.where, orders.mailer, reporter)
+        return
     with ExitStack() as stack:
         ledger = open_ledger(orders.kind, orders.where, **orders.ledger)
         # Their methods are those of `Ledger`; each of ours can be closed as well.

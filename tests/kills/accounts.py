@@ -114,6 +114,7 @@ class Row:
         wrong: Keys of which ledger, workers and server say different things.
         steps: How many of the kills were at each step.
         published_again: Messages that the broker had lost: the ledger had them as prepared.
+        restarts: How often Celery's workers have ended with their broker, and were started again.
     """
 
     victim: str
@@ -130,6 +131,7 @@ class Row:
     wrong: tuple[str, ...]
     steps: Mapping[str, int]
     published_again: int = 0
+    restarts: int = 0
 
 
 def compare(  # noqa: PLR0913, PLR0917 -- all that is compared

@@ -52,11 +52,11 @@ def write(rows: Sequence[Row], folder: Path) -> None:
             ],
         ),
         "brokers": table(
-            "killed | ledger | kills | messages | arrived | lost | twice | doubtful | published again",
+            "killed | ledger | kills | messages | arrived | lost | twice | doubtful | published again | restarted",
             [
                 (
                     *(row.victim, LEDGERS[row.ledger], row.kills, row.asked, row.arrived, row.lost, row.doubled),
-                    *(row.doubtful, row.published_again),
+                    *(row.doubtful, row.published_again, row.restarts),
                 )
                 for row in rows
                 if "broker" in row.victim

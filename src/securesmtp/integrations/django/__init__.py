@@ -8,6 +8,7 @@ from __future__ import annotations
 
 try:
     from securesmtp.integrations.django._backend import EmailBackend
+    from securesmtp.integrations.django._checks import use_mailer
     from securesmtp.integrations.django._mailers import close_mailers
     from securesmtp.integrations.django._messages import get_result
 except ModuleNotFoundError as _error:
@@ -16,4 +17,4 @@ except ModuleNotFoundError as _error:
     _message = "the email backend needs Django: install securesmtp[django]"
     raise ModuleNotFoundError(_message, name=_error.name) from _error
 
-__all__ = ["EmailBackend", "close_mailers", "get_result"]
+__all__ = ["EmailBackend", "close_mailers", "get_result", "use_mailer"]

@@ -1,0 +1,232 @@
+"""The two outboxes of docs/how-to/outbox.md on a real PostgreSQL, with workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import django
+import pytest
+
+from conftest import unmeasured
+from databases import PostgreSQL
+from examples.children import KILLED, Child, nursery
+from examples.outbox_common import STEPS, key
+from examples.worlds import WORLDS, Enter, World
+from scripted import Peer, ScriptedServer
+from securesmtp.ledger import SQLiteLedger
+
+Engine = Literal["procrastinate", "django"]
+HAS_TASKS = django.VERSION >= (6, 0)
+# In order of time.
+ROUTINE = [*STEPS[:2], "at the recipient", "at the content", *STEPS[2:]]
+
+
+class Outbox:
+    """One database with an outbox, and its users: each call is a process."""
+
+    def __init__(self, address: Path, database: str, port: int, ledger: Path) -> None:
+        self.ledger = ledger
+        self._address = address
+        self._environment = {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(port),
+            "PGUSER": "postgres",
+            "PGDATABASE": database,
+            "LEDGER": str(ledger),
+        }
+
+    def start(self, function: str, **arguments: Any) -> Child:
+        """Start a process; the mail server is that of the world that was entered."""
+        smtp = {name: value for name, value in os.environ.items() if name.startswith("SMTP_")}
+        return Child(self._address, function, self._environment | smtp, **arguments)
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """Run a process to its end."""
+        value = self.start(function, **arguments).wait()
+        assert value != KILLED, "it has ended with an exception, which is above"
+        return value
+
+
+@pytest.fixture(scope="module")
+def engine_address(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start the process that all others are forked from."""
+    environment = {**unmeasured(), "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    with nursery(tmp_path_factory.mktemp(engine), f"examples.outbox_{engine}_worker", environment) as address:
+        yield address
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "procrastinate",
+        pytest.param("django", marks=pytest.mark.skipif(not HAS_TASKS, reason="tasks came with Django 6.0")),
+    ],
+)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Run the test with each of them."""
+    chosen: Engine = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> str:
+    """Make a database with the tables, of which each test gets a copy."""
+    name = f"template_{engine}"
+    postgresql.execute(f"DROP DATABASE IF EXISTS {name}")
+    postgresql.execute(f"CREATE DATABASE {name}")
+    Outbox(engine_address, name, postgresql.port, Path(os.devnull)).call("set_up")
+    return name
+
+
+@pytest.fixture
+def outbox(postgresql: PostgreSQL, template: str, engine_address: Path, tmp_path: Path) -> Iterator[Outbox]:
+    """Make a database with an empty outbox."""
+    postgresql.execute(f"CREATE DATABASE outbox TEMPLATE {template}")
+    try:
+        yield Outbox(engine_address, "outbox", postgresql.port, tmp_path / "ledger")
+    finally:
+        postgresql.execute("DROP DATABASE outbox WITH (FORCE)")
+
+
+def arrived(server: ScriptedServer) -> list[str]:
+    """Return the keys of the messages that the server has."""
+    server.joined()
+    ids = [each.content.partition(b"Message-ID: ")[2].partition(b"\r\n")[0] for each in server.accepted]
+    return sorted(each.decode() for each in ids)
+
+
+def test_a_message_is_sent_once_after_the_commit(enter: Enter, outbox: Outbox) -> None:
+    """Before it nobody sees it, and after a rollback there is none; the blind copy arrives without its field."""
+    server = enter(WORLDS["normal"])
+    outbox.call("roll_back", number=3)
+    slow = outbox.start("write_slowly", number=1)
+    slow.next()
+    # It is committed first, although it was begun last (PITFALLS-1 Q12).
+    outbox.call("write", number=2)
+    outbox.call("work")
+    assert arrived(server) == [key(2)]
+    slow.wait()
+    for _ in range(2):
+        outbox.call("work", a_minute_later=True)
+        assert arrived(server) == [key(1), key(2)]
+    assert outbox.call("outcomes") == {key(1): "accepted", key(2): "accepted"}
+    assert [sorted(each.recipients) for each in server.accepted] == [
+        [b"RCPT TO:<all@example.com>", b"RCPT TO:<you@example.net>"]
+    ] * 2
+    assert not any(b"all@example.com" in each.content for each in server.accepted)
+
+
+def test_of_fifty_callers_at_once_one_writes_the_message(enter: Enter, outbox: Outbox) -> None:
+    """The others' transactions fail, also after the send (PITFALLS-1 Q17)."""
+    server = enter(WORLDS["normal"])
+    assert outbox.call("write_at_once", number=1, count=50) == 49
+    outbox.call("work")
+    assert outbox.call("write_at_once", number=1, count=1) == 1
+    outbox.call("work", a_minute_later=True)
+    assert arrived(server) == [key(1)]
+
+
+EXPECTED = {
+    "before the claim": (1, "accepted"),
+    "after the claim": (0, "unknown"),
+    "at the recipient": (0, "unknown"),
+    "at the content": (1, "unknown"),
+    "before the finish": (1, "unknown"),
+    "after the finish": (1, "accepted"),
+    "at the end of the task": (1, "accepted"),
+}
+# The others are tried with the first engine too, by the exhaustive run.
+QUICK = {"before the claim", "at the content", "after the finish"}
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in QUICK else pytest.mark.exhaustive) for step in ROUTINE]
+)
+def test_a_worker_is_killed_at_each_step(enter: Enter, outbox: Outbox, step: str) -> None:
+    """Nothing is lost or doubled, and what is doubtful is listed until a person decides (PITFALLS-1 Q6, Q7)."""
+    copies, outcome = EXPECTED[step]
+    started, verb = SimpleQueue[Child](), {"at the recipient": "RCPT", "at the content": "CONTENT"}.get(step)
+    steps = [step]
+
+    def kill(peer: Peer, octets: bytes) -> bytes:
+        while steps:
+            steps.pop()
+            started.get(timeout=30).signal()
+        return b"250 2.0.0 ok\r\n"
+
+    server = enter(World({verb: kill} if verb else {}, {}))
+    outbox.call("write", number=1)
+    worker = outbox.start("work", kill=step if step in STEPS else None)
+    started.put(worker)
+    assert worker.wait() == KILLED
+    # The dead worker counts as alive.
+    outbox.call("work", a_minute_later=True)
+    outbox.call("make_older", is_alive=False)
+    outbox.call("work", a_minute_later=True)
+    assert (arrived(server), outbox.call("outcomes")) == ([key(1)] * copies, {key(1): outcome})
+    with SQLiteLedger(outbox.ledger) as ledger:
+        assert {entry.key: entry.state.value for entry in ledger.entries()} == {key(1): outcome}
+    if outcome == "unknown":
+        outbox.call("decide", number=1, arrived=copies == 1)
+        outbox.call("work")
+        assert (arrived(server), outbox.call("outcomes")) == ([key(1)], {key(1): "accepted"})
+
+
+def test_a_worker_that_only_looks_dead_is_not_doubled(enter: Enter, outbox: Outbox) -> None:
+    """Its heartbeat has stopped, as in a graceful shutdown, but it still sends: the second one waits (Q6, Q8)."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(peer: Peer, octets: bytes) -> bytes:
+        inside.set()
+        go.wait(60)
+        return b"250 2.0.0 queued\r\n"
+
+    server = enter(World({"CONTENT": hold}, {}))
+    outbox.call("write", number=1)
+    with ExitStack() as stack:
+        first = outbox.start("work")
+        stack.callback(first.wait)
+        stack.callback(go.set)
+        assert inside.wait(60)
+        outbox.call("make_older", is_alive=True)
+        outbox.call("work", a_minute_later=True)
+        # It is due again later.
+        assert outbox.call("outcomes") == {key(1): ""}
+    for _ in range(2):
+        assert (arrived(server), outbox.call("outcomes")) == ([key(1)], {key(1): "accepted"})
+        outbox.call("make_older", is_alive=False)
+        outbox.call("work", a_minute_later=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "outcome"),
+    [
+        ("later", ""),
+        pytest.param("busy", "", marks=pytest.mark.exhaustive),
+        pytest.param("down", "", marks=pytest.mark.exhaustive),
+        ("recipient-refused", "refused"),
+        pytest.param("wrong-password", "not sent", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_only_what_may_succeed_later_is_tried_again(enter: Enter, outbox: Outbox, world: str, outcome: str) -> None:
+    """And what is kept of it then has no address and no text (PITFALLS-1 Q5)."""
+    enter(WORLDS[world])
+    outbox.call("write", number=1)
+    outbox.call("work")
+    assert outbox.call("outcomes") == {key(1): outcome}
+    server = enter(WORLDS["normal"])
+    outbox.call("work", a_minute_later=True)
+    assert arrived(server) == []
+    outbox.call("make_older", is_alive=False)
+    outbox.call("work", a_minute_later=True)
+    assert arrived(server) == [key(1)] * (outcome == "")
+    kept = "".join(outbox.call("kept"))
+    assert key(1) in kept
+    assert not any(text in kept for text in ("you@", "all@", "on its way", "Your order"))

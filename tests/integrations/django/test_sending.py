@@ -485,6 +485,6 @@ def test_another_backend_has_no_mailer_to_lend(override: Any) -> None:
     """The error names the backend that has."""
     locmem = "django.core.mail.backends.locmem.EmailBackend"
     override(**({"MAILERS": {"default": {"BACKEND": locmem}}} if HAS_MAILERS else {"EMAIL_BACKEND": locmem}))
-    wrong = pytest.raises(ImproperlyConfigured, match="'default' does not have securesmtp.integrations.django.Email")
+    wrong = pytest.raises(ImproperlyConfigured, match=r"'default' does not have securesmtp\.integrations")
     with wrong, use_mailer():
         pass

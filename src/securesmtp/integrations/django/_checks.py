@@ -64,9 +64,7 @@ def use_mailer(name: str = _DEFAULT) -> Iterator[SecureMailer]:
     """
     found = backend(name)
     if found is None:
-        raise ImproperlyConfigured(
-            f"The backend of the mailer {name!r} is not securesmtp.integrations.django.EmailBackend."
-        )
+        raise ImproperlyConfigured(f"The mailer {name!r} does not have securesmtp.integrations.django.EmailBackend.")
     with found.use_mailer() as mailer:
         yield mailer
 

@@ -2,14 +2,12 @@
 Send each message once, after the transaction that asked for it: with procrastinate.
 
 `python outbox_procrastinate.py setup` makes the tables. The worker is
-`python outbox_procrastinate.py`; run as many as you like, on any machine. Where the
-database is says `PGHOST`, `PGDATABASE` and so on.
+`python outbox_procrastinate.py`; run as many as you like, on any machine. The
+variables `PGHOST`, `PGDATABASE` and so on say where the database is.
 """
 
-import os
 import random
 import sys
-from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import psycopg
@@ -21,32 +19,41 @@ from procrastinate import (
     RetryDecision,
 )
 from procrastinate.jobs import Job
+from psycopg.types.json import Jsonb
 
-from securesmtp import SecureMailer
+from securesmtp import Outcome, QueuedMessage, SecureMailer
 from securesmtp.errors import LedgerError
-from securesmtp.ledger import SQLiteLedger, State
+from securesmtp.ledger import PostgreSQLLedger, State
 
+Connection = psycopg.Connection[tuple[object, ...]]
 # In seconds. No send takes longer than the first; when a claim is older than the
 # second, nobody is sending the message any more.
 DEADLINE, LONGEST_SEND = 60, 600
 TABLE = """
-    CREATE TABLE IF NOT EXISTS mail (
+    CREATE TABLE mail (
         key text PRIMARY KEY,
-        content bytea, -- NULL when it was accepted
+        message jsonb, -- NULL when it was accepted
         outcome text -- NULL until nothing is left to do, or a person must decide
     )
 """
+# The same key again changes nothing, unless the first try has failed for good.
+WRITE = """
+    INSERT INTO mail (key, message) VALUES (%s, %s)
+    ON CONFLICT (key) DO UPDATE SET message = excluded.message, outcome = NULL
+    WHERE mail.outcome IS NULL OR mail.outcome IN ('refused', 'not sent')
+    RETURNING key
+"""
 
 app = App(connector=PsycopgConnector())
+ledger = PostgreSQLLedger("", longest_send=LONGEST_SEND)
 
 
-def write_mail(
-    connection: psycopg.Connection[tuple[object, ...]], message: EmailMessage
-) -> None:
+def write_mail(connection: Connection, message: EmailMessage, key: str) -> None:
     """Put the message into the outbox, in the transaction of the connection."""
-    key, content = str(message["Message-ID"]), message.as_bytes(policy=policy.SMTP)
-    connection.execute("INSERT INTO mail VALUES (%s, %s)", (key, content))
-    send_mail.configure(connection=connection).defer(key=key)
+    queued = QueuedMessage.prepare(message, ledger, key=key, connection=connection)
+    written = connection.execute(WRITE, (key, Jsonb(queued.as_dict())))
+    if written.fetchone():
+        send_mail.configure(connection=connection).defer(key=key)
 
 
 class TryLaterError(Exception):
@@ -54,7 +61,7 @@ class TryLaterError(Exception):
 
 
 class Later(BaseRetryStrategy):
-    """Try again after about 30 s, then after twice as long, up to an hour."""
+    """Try again after about 30 s, then after twice as long, up to two hours."""
 
     def get_retry_decision(
         self, *, exception: BaseException, job: Job
@@ -62,32 +69,29 @@ class Later(BaseRetryStrategy):
         # After each of them it is safe, because the ledger knows what was sent.
         if not isinstance(exception, TryLaterError | LedgerError | psycopg.Error):
             return None
-        seconds = min(30 * 2 ** min(job.attempts, 7), 3600)
-        return RetryDecision(retry_in={"seconds": int(seconds * random.uniform(1, 2))})
+        seconds = min(30 * 2 ** min(job.attempts, 7), 3600) * random.uniform(1, 2)
+        return RetryDecision(retry_in={"seconds": int(seconds)})
 
 
 @app.task(name="send_mail", queue="mail", retry=Later(), pass_context=True)
 def send_mail(context: JobContext, key: str) -> str:
     """Send one message of the outbox, unless the ledger knows that it was sent."""
     mailer: SecureMailer = context.additional_context["mailer"]
-    ledger: SQLiteLedger = context.additional_context["ledger"]
     with psycopg.connect() as connection:
-        row = connection.execute("SELECT content FROM mail WHERE key = %s", (key,))
-        (content,) = row.fetchone() or (None,)
-    if content is None:
-        return "it was accepted before"
-    message = message_from_bytes(content, policy=policy.default)
-    (result,) = mailer.send_many([message], ledger=ledger)
+        row = connection.execute("SELECT message FROM mail WHERE key = %s", (key,))
+        (message,) = row.fetchone() or (None,)
+    if message is None:
+        return "accepted before"
+    queued = QueuedMessage.from_dict(message)
+    result = queued.send(mailer, ledger, deadline=DEADLINE)
     entry = ledger.look_up(key)
     if result.retryable or (entry is not None and entry.state is State.CLAIMED):
-        raise TryLaterError(str(result))
+        raise TryLaterError(result.outcome)
+    kept = None if result.outcome is Outcome.ACCEPTED else Jsonb(message)
     with psycopg.connect() as connection:
-        connection.execute(
-            "UPDATE mail SET outcome = %s, content = CASE WHEN %s THEN content END"
-            " WHERE key = %s",
-            (result.outcome, result.receipt is None, key),
-        )
-    return str(result)
+        update = "UPDATE mail SET outcome = %s, message = %s WHERE key = %s"
+        connection.execute(update, (result.outcome, kept, key))
+    return result.outcome
 
 
 @app.periodic(cron="* * * * *")
@@ -98,13 +102,7 @@ async def retry_stalled(context: JobContext, timestamp: int) -> None:
         await app.job_manager.retry_job(job)
 
 
-def decide(
-    connection: psycopg.Connection[tuple[object, ...]],
-    ledger: SQLiteLedger,
-    key: str,
-    *,
-    arrived: bool,
-) -> None:
+def decide(connection: Connection, key: str, *, arrived: bool) -> None:
     """Write the verdict of a person on a doubtful message; send it if it is lost."""
     ledger.reconcile(key, State.ACCEPTED if arrived else State.NOT_SENT)
     send_mail.configure(connection=connection).defer(key=key)
@@ -116,13 +114,11 @@ def main() -> None:
         with app.open(), psycopg.connect() as connection:
             app.schema_manager.apply_schema()
             connection.execute(TABLE)
+            connection.execute(ledger.schema())
         return
-    with (
-        SQLiteLedger(os.environ["LEDGER"], longest_send=LONGEST_SEND) as ledger,
-        SecureMailer.from_env(deadline=DEADLINE) as mailer,
-    ):
+    with ledger, SecureMailer.from_env() as mailer:
         app.run_worker(
-            additional_context={"mailer": mailer, "ledger": ledger},
+            additional_context={"mailer": mailer},
             concurrency=4,  # as many as the mailer has connections
             shutdown_graceful_timeout=DEADLINE + 10,
         )

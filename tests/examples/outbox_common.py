@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 HOUR = timedelta(hours=1)
+TEXT = "It is on its way."
 # In order. Two more are in the server: it kills the worker when it has the recipient, or the content.
 STEPS = ["before the claim", "after the claim", "before the finish", "after the finish", "at the end of the task"]
 
 
 def key(number: int) -> str:
     """Return the key of a message."""
-    return f"<order-{number}@example.com>"
+    return f"order {number}"
 
 
 def kill_at(step: str | None, ledger: type[Any], engine: type[Any], end: str) -> None:
@@ -40,26 +39,20 @@ def _ending(function: Callable[..., Any], *, before: bool) -> Callable[..., Any]
     return call
 
 
-def failed_of_many(count: int, write: Callable[[], object], error: type[Exception]) -> int:
-    """Call *write* in so many threads at once; return how many got the *error*."""
-    failed, together = list[Exception](), threading.Barrier(count)
+def failed_of_many(calls: Sequence[Callable[[], object]], error: type[Exception]) -> int:
+    """Make all *calls* at once, each in a thread; return how many got the *error*."""
+    failed, together = list[Exception](), threading.Barrier(len(calls))
 
-    def call() -> None:
+    def make(call: Callable[[], object]) -> None:
         together.wait()
         try:
-            write()
+            call()
         except error as caught:
             failed.append(caught)
 
-    threads = [threading.Thread(target=call) for _ in range(count)]
+    threads = [threading.Thread(target=make, args=[call]) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     return len(failed)
-
-
-def age_ledger() -> None:
-    """Make its entries an hour older."""
-    with closing(sqlite3.connect(os.environ["LEDGER"])) as connection, connection:
-        connection.execute("UPDATE entries SET changed = changed - 3600000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import django
 from django.conf import settings
@@ -18,20 +19,20 @@ django.setup()
 
 from django.core.mail import EmailMessage
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django_tasks_db.models import DBTaskResult
 
-from examples.outbox_common import HOUR, age_ledger, failed_of_many, key, kill_at
+from examples.outbox_common import HOUR, TEXT, failed_of_many, key, kill_at
 from outbox_django import tasks
 from outbox_django.models import Mail
-from securesmtp.ledger import SQLiteLedger
+from securesmtp.errors import MessageError
+from securesmtp.ledger import PostgreSQLLedger
 
 
 def begin() -> None:
     """Use the database and the mail server of the environment."""
     connection.settings_dict["NAME"] = os.environ["PGDATABASE"]
-    settings.OUTBOX_LEDGER = os.environ["LEDGER"]
     if "SMTP_HOST" not in os.environ:
         return
     backend = "securesmtp.integrations.django.EmailBackend"
@@ -59,11 +60,10 @@ def set_up() -> None:
     call_command("makemigrations", check=True, verbosity=0)
 
 
-def write(number: int) -> None:
+def write(number: int, text: str = TEXT) -> None:
     """Put a message into the outbox, and commit."""
-    message = EmailMessage("Your order", "It is on its way.", "Shop <shop@example.com>", ["you@example.net"])
+    message = EmailMessage(f"Your order {number}", text, "Shop <shop@example.com>", ["you@example.net"])
     message.bcc = ["all@example.com"]
-    message.extra_headers["Message-ID"] = key(number)
     tasks.write_mail(message, key(number))
 
 
@@ -84,21 +84,21 @@ def write_slowly(number: int) -> Iterator[None]:
         yield
 
 
-def write_at_once(number: int, count: int) -> int:
-    """Put the same message into the outbox, so many times at once; return how many failed."""
+def write_at_once(number: int, texts: list[str]) -> int:
+    """Put these messages into the outbox with one key, all at once; return how many failed."""
 
-    def call() -> None:
+    def call(text: str) -> None:
         try:
-            write(number)
+            write(number, text)
         finally:
             connection.close()
 
-    return failed_of_many(count, call, IntegrityError)
+    return failed_of_many([partial(call, text) for text in texts], MessageError)
 
 
 def work(kill: str | None = None, *, a_minute_later: bool = False) -> None:
     """Send what is due; first enqueue what is to be tried again, as each minute."""
-    kill_at(kill, SQLiteLedger, DBTaskResult, "set_successful")
+    kill_at(kill, PostgreSQLLedger, DBTaskResult, "set_successful")
     if a_minute_later:
         call_command("retrymail")
     call_command("db_worker", batch=True, interval=0, startup_delay=False, reload=False, verbosity=0)
@@ -112,7 +112,7 @@ def outcomes() -> dict[str, str]:
 def kept() -> list[str]:
     """Return everything that is kept, except the messages that were not accepted."""
     return [
-        str(list(Mail.objects.filter(outcome="accepted").values("key", "content", "outcome"))),
+        str(list(Mail.objects.filter(outcome="accepted").values())),
         str(list(DBTaskResult.objects.values())),
     ]
 
@@ -126,4 +126,17 @@ def make_older(*, is_alive: bool) -> None:
     """Make everything an hour older that has a time; the claims only if nobody sends."""
     Mail.objects.update(next_try=F("next_try") - HOUR)
     if not is_alive:
-        age_ledger()
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE securesmtp_ledger SET changed = changed - interval '1 hour'")
+
+
+def entries() -> dict[str, str]:
+    """Return what the ledger says of each message."""
+    return {entry.key: entry.state for entry in tasks.ledger().entries()}
+
+
+def roll_back_a_send(number: int) -> None:
+    """Send in a transaction that is rolled back, as with ATOMIC_REQUESTS."""
+    with transaction.atomic():
+        tasks.send_mail.func(key(number))
+        transaction.set_rollback(True)

@@ -6,10 +6,8 @@ from django.utils import timezone
 
 class Mail(models.Model):
     key = models.CharField(max_length=200, unique=True)
-    mail_from = models.CharField(max_length=320)
-    recipients = models.JSONField()
     # None when it was accepted.
-    content = models.BinaryField(null=True)
+    message = models.JSONField(null=True)
     # Empty until nothing is left to do, or a person must decide.
     outcome = models.CharField(max_length=20, default="", db_index=True)
     tries = models.PositiveIntegerField(default=0)

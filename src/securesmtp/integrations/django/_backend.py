@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.mail.backends.base import BaseEmailBackend
 
-from securesmtp import ConfigurationError, Envelope, Outcome, SecureMailer, SecureSMTPError, SendResult, Stage
+from securesmtp import ConfigurationError, Outcome, SecureMailer, SecureSMTPError, SendResult, Stage
 from securesmtp.integrations.django._mailers import MAILERS
-from securesmtp.integrations.django._messages import prepare, set_result
+from securesmtp.integrations.django._messages import prepare, set_result, to_envelope
 from securesmtp.integrations.django._settings import OPTIONS, SETTINGS, Configuration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from django.core.mail import EmailMessage
 
-    from securesmtp import ServerReport
+    from securesmtp import Envelope, ServerReport
 
 
 _LOGGER = logging.getLogger("securesmtp")
@@ -198,8 +198,7 @@ class EmailBackend(BaseEmailBackend):
             for message in messages:
                 if failures:
                     return
-                content, mail_from, recipients = prepare(message)
-                yield Envelope(mail_from, recipients, content)
+                yield to_envelope(message)
 
         results = mailer.send_many(envelopes(), partial=self._partial)
         try:

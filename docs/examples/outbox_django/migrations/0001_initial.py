@@ -10,7 +10,15 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             "Mail",
             [
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
                 ("key", models.CharField(max_length=200, unique=True)),
                 ("message", models.JSONField(null=True)),
                 ("outcome", models.CharField(max_length=20, default="", db_index=True)),

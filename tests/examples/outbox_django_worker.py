@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unittest
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 import django
@@ -23,6 +25,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django_tasks_db.models import DBTaskResult
 
+from examples import outbox_common
 from examples.outbox_common import HOUR, TEXT, failed_of_many, key, kill_at
 from outbox_django import tasks
 from outbox_django.models import Mail
@@ -140,3 +143,20 @@ def roll_back_a_send(number: int) -> None:
     with transaction.atomic():
         tasks.send_mail.func(key(number))
         transaction.set_rollback(True)
+
+
+def run_blocks(blocks: list[str]) -> None:
+    """Run what the page shows, and its test; then the order, with an error in another callback (D15)."""
+    names = outbox_common.run_blocks(blocks)
+    result = unittest.TestResult()
+    # In a suite: that enters the transaction of the class, which is rolled back.
+    unittest.TestSuite([names["OrderTest"]("test_an_order_is_confirmed")]).run(result)
+    assert (result.testsRun, result.errors + result.failures) == (1, [])
+    assert outcomes() == {}
+
+    def fail() -> None:
+        raise LookupError
+
+    with suppress(LookupError), transaction.atomic():
+        transaction.on_commit(fail)
+        names["order"](7, "you@example.net")

@@ -13,6 +13,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.worker import Worker
 
 import outbox_procrastinate as outbox
+from examples import outbox_common
 from examples.outbox_common import TEXT, failed_of_many, key, kill_at
 from securesmtp import SecureMailer
 from securesmtp.errors import MessageError
@@ -119,3 +120,8 @@ def roll_back_a_send(number: int) -> None:
 def entries() -> dict[str, str]:
     """Return what the ledger says of each message."""
     return {entry.key: entry.state for entry in outbox.ledger.entries()}
+
+
+def run_blocks(blocks: list[str]) -> None:
+    """Run what the page shows."""
+    outbox_common.run_blocks(blocks)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import django
 import pytest
 
-from conftest import unmeasured
+from conftest import thorough, unmeasured
 from databases import PostgreSQL
 from examples.children import KILLED, Child, nursery
 from examples.outbox_common import STEPS, key
@@ -124,17 +124,19 @@ def test_a_message_is_sent_once_after_the_commit(enter: Enter, outbox: Outbox) -
     assert not any(b"all@example.com" in each.content for each in server.accepted)
 
 
-def test_a_key_is_sent_once_whoever_writes_it_again(enter: Enter, outbox: Outbox) -> None:
-    """Fifty callers at once, half of them with another text, and one after the send (PITFALLS-1 Q17)."""
+@pytest.mark.parametrize("callers", thorough(8, 50))
+def test_a_key_is_sent_once_whoever_writes_it_again(enter: Enter, outbox: Outbox, callers: int) -> None:
+    """Many callers at once, half of them with another text, and two after the send (PITFALLS-1 Q17)."""
     server = enter(WORLDS["normal"])
     # Of two texts, one is first.
-    assert outbox.call("write_at_once", number=1, texts=["first", "second"] * 25) == 25
+    assert outbox.call("write_at_once", number=1, texts=["first", "second"] * (callers // 2)) == callers // 2
     outbox.call("work")
     assert outbox.call("write_at_once", number=1, texts=["first", "second"]) == 1
     outbox.call("work", a_minute_later=True)
     assert arrived(server) == [key(1)]
 
 
+@pytest.mark.exhaustive
 def test_a_message_that_was_refused_may_be_written_again(enter: Enter, outbox: Outbox) -> None:
     """With another text, under the same key."""
     enter(WORLDS["content-refused"])
@@ -193,6 +195,7 @@ def test_a_worker_is_killed_at_each_step(enter: Enter, outbox: Outbox, step: str
         assert (arrived(server), outbox.call("outcomes")) == ([key(1)], {key(1): "accepted"})
 
 
+@pytest.mark.exhaustive
 def test_what_was_sent_in_a_transaction_that_was_rolled_back_is_not_sent_again(enter: Enter, outbox: Outbox) -> None:
     """The claim and its end are committed on connections of the ledger's own (PITFALLS-1 Q9)."""
     server = enter(WORLDS["normal"])
@@ -262,12 +265,13 @@ def test_a_worker_ends_its_send_when_it_is_told_to_end(enter: Enter, outbox: Out
     ("world", "outcome"),
     [
         ("later", ""),
-        pytest.param("busy", "", marks=pytest.mark.exhaustive),
-        pytest.param("down", "", marks=pytest.mark.exhaustive),
-        pytest.param("recipient-refused", "refused", marks=pytest.mark.exhaustive),
-        pytest.param("wrong-password", "not sent", marks=pytest.mark.exhaustive),
+        ("busy", ""),
+        ("down", ""),
+        ("recipient-refused", "refused"),
+        ("wrong-password", "not sent"),
     ],
 )
+@pytest.mark.exhaustive
 def test_only_what_may_succeed_later_is_tried_again(enter: Enter, outbox: Outbox, world: str, outcome: str) -> None:
     """And what is kept of it then has no address and no text (PITFALLS-1 Q5)."""
     enter(WORLDS[world])

@@ -120,10 +120,15 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     ),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), {"_environment.py"}),
-    # A URL has its secret in the middle.
+    # A URL has its secret in the middle. The address of a database goes to its client as it is.
     "secrets": (
         _named("reveal"),
-        {"_url.py", *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources"))},
+        {
+            "_url.py",
+            "ledger/_postgresql_connections.py",
+            "ledger/_redis_client.py",
+            *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
+        },
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
@@ -137,6 +142,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/token_threads.py",
             # The end of the process waits for sends.
             "integrations/django/_mailers.py",
+            # A call of the ledger waits for the database.
+            "ledger/_postgresql_connections.py",
         },
     ),
     "tasks": (

@@ -56,6 +56,8 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
         ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
         ("import securesmtp.integrations.celery", "securesmtp[celery]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
+        ("from securesmtp.ledger import PostgreSQLLedger", "securesmtp[postgresql]"),
+        ("from securesmtp.ledger import RedisLedger", "securesmtp[redis]"),
     ],
 )
 def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> None:

@@ -266,10 +266,11 @@ def test_a_message_with_too_many_recipients_is_refused(serve: Serve, mailer: Mai
     mine = mailer(server, max_recipients=2)
     del message["Bcc"]
     many = [f"{number}@d.example" for number in range(3)]
-    for refused in (
+    ways: list[Callable[[], object]] = [
         lambda: mine.send(message, recipients=many),
         lambda: mine.send_bytes(RAW, mail_from="a@b.example", recipients=many),
-    ):
+    ]
+    for refused in ways:
         with pytest.raises(MessageError) as caught:
             refused()
         assert caught.value.args[0] == "the message has 3 recipients, and the mailer allows 2 (max_recipients)"

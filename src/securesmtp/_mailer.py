@@ -7,8 +7,8 @@ and docstrings, so it is longer than 300 lines.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from threading import get_ident
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
 from securesmtp._activity import UnderWay
@@ -410,7 +410,7 @@ class SecureMailer:
         core, limit = self._core, close_limit(timeout, abort=abort)
         core.is_closed = True
         # A signal handler may have interrupted a send of this thread, which goes on when this returns.
-        under_way = UnderWay(core.activity, but_in=get_ident())
+        under_way = UnderWay(core.activity, but_in=threading.get_ident())
         pool = self._pools.get(current_process())
         if pool is not None:
             pool.close(limit, under_way.is_over)

@@ -148,7 +148,8 @@ def close_limit(timeout: float | None, *, abort: bool) -> float | None:
     Raises:
         ConfigurationError: *timeout* is neither None nor 0 nor a number of seconds.
     """
-    if timeout is not None and (type(timeout) is not int or timeout != 0):
+    # A program may pass what is left of its own time.
+    if timeout is not None and (timeout != 0 or isinstance(timeout, bool)):
         seconds("timeout", timeout)
     return 0 if abort else timeout
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Sending:
     receipt: Receipt | None = None
     is_reported: bool = False
     is_second_login: bool = False
-    thread: int = field(default_factory=get_ident)
+    thread: int = field(default_factory=threading.get_ident)
 
     def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
         """Make the receipt for the *delivery* of *submission*, keep it and return it."""

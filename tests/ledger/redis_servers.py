@@ -46,6 +46,7 @@ class GuardedRedis(Redis):
             "tls-key-file": "key.pem",
             "tls-ca-cert-file": "ca.pem",
             "tls-auth-clients": "no",
+            "unixsocket": str(self.socket),
         }
         return [*super()._command(), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
@@ -59,6 +60,11 @@ class GuardedRedis(Redis):
     @property
     def url(self) -> str:
         return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    @property
+    def socket(self) -> Path:
+        """Its third address."""
+        return self._directory / "redis.socket"
 
     @property
     def ca_file(self) -> Path:
@@ -83,7 +89,7 @@ class GuardedRedis(Redis):
                     client.config_set(name, value)
 
 
-class ClusterRedis(Redis):
+class ClusterRedis(GuardedRedis):
     """One server of a cluster."""
 
     bus_port: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,10 +15,12 @@ from redis import Redis as Client
 from redis import RedisCluster
 from redis.connection import Connection
 
+from conftest import Mailer, Serve
 from databases import Redis, running
 from leaks import shown
 from ledger.redis_servers import PASSWORD, GuardedRedis, LossyProxy, cluster
 from ledger.worlds import RedisWorld, item, may_send, result
+from scripted import honest
 from securesmtp import Outcome, Secret
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger import RedisLedger, State, _redis_client
@@ -462,25 +464,14 @@ def test_a_certificate_that_does_not_verify_is_refused(
         assert PASSWORD not in shown(caught.value)
 
 
-# --------------------------------------------------------------------------------------------- forks and cluster
+# -------------------------------------------------------------------------------------------------------- a cluster
 
 
-def test_the_child_of_a_fork_has_connections_of_its_own(world: RedisWorld, ledger: RedisLedger) -> None:
-    """It exits as a program does, and its parent goes on with its own."""
-    ledger.claim([item("of the parent")], "mine")
-    with Client.from_url(world.url) as client:
-        known = {each["id"] for each in client.client_list()}
-        child = os.fork()
-        if child == 0:
-            try:
-                mine = ledger.claim([item("of the child")], "mine")
-                ids = {each["id"] for each in Client.from_url(world.url).client_list()}
-                os._exit(0 if mine[0].token == "mine" and ids - known else 1)
-            finally:
-                os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        ledger.finish({"of the parent": result()}, "mine")
-        assert known <= {each["id"] for each in client.client_list()}
+def test_an_address_may_be_a_file(guarded: GuardedRedis) -> None:
+    """A socket on the same machine."""
+    with RedisLedger(f"unix://:{PASSWORD}@{guarded.socket}?db=1", prefix=prefix()) as ledger:
+        assert len(ledger.prepare([item()])) == 1
+        assert ledger._client.place == f"{guarded.socket}/1"
 
 
 def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis) -> None:
@@ -504,3 +495,46 @@ def test_a_cluster_has_the_whole_ledger_in_one_slot(tmp_path: Path, redis: Redis
                 kinds.add(type(ledger._client._client))
         # One of them has the slot.
         assert kinds == {Client, RedisCluster}
+
+
+def test_of_two_threads_that_find_the_cluster_one_has_the_client(tmp_path: Path, redis: Redis) -> None:
+    """The other one's is closed, and both go on."""
+    del redis
+    with cluster(tmp_path) as servers, RedisLedger(servers[0].url) as first, RedisLedger(servers[1].url) as second:
+        for ledger in (first, second):
+            client = ledger._client
+            plain = client._client
+            client._use_cluster()
+            kept, client._client = client._client, plain
+            client._use_cluster()
+            assert client._client is kept
+            assert len(ledger.prepare([item()])) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- together
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/ledger.md"
+
+
+def test_the_page_of_the_ledger_in_redis_runs(
+    redis: Redis, mailer: Mailer, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It sends each message once, whichever process calls again; then its keys are deleted."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    send, delete = (
+        block.replace("redis://:secret@localhost:6379/0", redis.url) for block in blocks if "redis://" in block
+    )
+    server = serve(honest())
+    names: dict[str, Any] = {"mailer": mailer(server)}
+    exec(blocks[0].partition("\nwith ")[0], names)  # noqa: S102 -- our own page
+    for _ in range(2):
+        exec(send, names)  # noqa: S102
+        with names["ledger"] as ledger:
+            assert [entry.state for entry in ledger.entries()] == ["accepted"] * 3
+        assert len(server.accepted) == 3
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6
+    with Client.from_url(redis.url) as client:
+        assert len(list(client.scan_iter("{invoices}:*"))) == 5
+        exec(delete, names)  # noqa: S102
+        assert list(client.scan_iter("{invoices}:*")) == []

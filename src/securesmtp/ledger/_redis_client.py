@@ -62,6 +62,7 @@ _HINTS: tuple[tuple[type[Exception], bool, str], ...] = (
     (redis.exceptions.TimeoutError, True, "Redis does not reply: look at its load, and at the network"),
     (redis.exceptions.ClusterDownError, True, "repair the cluster: redis-cli cluster info"),
     (redis.exceptions.RedisClusterException, True, "repair the cluster: redis-cli cluster info"),
+    (OSError, True, "is Redis running, and are host and port of the URL right?"),
 )  # fmt: skip
 
 
@@ -95,6 +96,7 @@ class Client:
         self._options = _options(url)
         place = self._options.get("path", f"{self._options.get('host')}:{self._options.get('port')}")
         self.place: str = f"{place}/{self._options.get('db', 0)}"
+        self._clusters: dict[str, RedisCluster] = {}
         self._client: Redis | RedisCluster = Redis(
             connection_pool=ConnectionPool(**{"max_connections": _MOST_CONNECTIONS, **self._options})
         )
@@ -109,8 +111,9 @@ class Client:
         with self._translated():
             try:
                 return self._run(script, keys, arguments)
-            except redis.exceptions.AskError:
-                # It is of a cluster, and another server has these keys (the error is also the base of MovedError).
+            except redis.exceptions.ResponseError as error:
+                if not _has_moved(error):
+                    raise
                 self._use_cluster()
                 return self._run(script, keys, arguments)
 
@@ -132,8 +135,7 @@ class Client:
         client = self._client
         if isinstance(client, RedisCluster):
             for node in client.get_nodes():  # type: ignore[no-untyped-call]
-                if node.redis_connection is not None:
-                    node.redis_connection.connection_pool.disconnect(inuse_connections=False)
+                client.get_redis_connection(node).connection_pool.disconnect(inuse_connections=False)
         else:
             client.connection_pool.disconnect(inuse_connections=False)
 
@@ -156,11 +158,15 @@ class Client:
 
     def _use_cluster(self) -> None:
         old = self._client
-        if not isinstance(old, RedisCluster):
-            options = {name: value for name, value in self._options.items() if name not in {"connection_class", "db"}}
-            has_tls = "ssl_cert_reqs" in options
-            self._client = RedisCluster(**options, ssl=has_tls)
-            old.connection_pool.disconnect(inuse_connections=False)
+        if isinstance(old, RedisCluster):
+            return
+        options = {name: value for name, value in self._options.items() if name not in {"connection_class", "db"}}
+        made = RedisCluster(**options, ssl="ssl_cert_reqs" in options)
+        # Of several threads, the first one's.
+        self._client = self._clusters.setdefault("cluster", made)
+        if self._client is not made:
+            made.close()
+        old.connection_pool.disconnect(inuse_connections=False)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -175,6 +181,11 @@ class Client:
         except UnicodeEncodeError as error:
             hint = "choose another key, such as repr() of it"
             raise self.failed("a key cannot be written in UTF-8", hint) from error
+
+
+def _has_moved(error: redis.exceptions.ResponseError) -> bool:
+    """Whether Redis is a cluster, and another server has these keys; redis-py 5 has no class for that here."""
+    return isinstance(error, redis.exceptions.AskError) or str(error).startswith(("MOVED ", "ASK "))
 
 
 def _options(url: Secret) -> dict[str, Any]:

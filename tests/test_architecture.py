@@ -107,13 +107,14 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
         {"_transport/channel.py", "_transport/poller.py", "_transport/tls_records.py"},
     ),
-    # Django's backend calls the mailer's.
+    # Django's backend calls the mailer's, and Celery's task that of a `QueuedMessage`.
     "send": (
         _sends,
         {
             "_transport/channel.py",
             "_transport/poller.py",
             "_transport/tls_records.py",
+            "integrations/celery/_task.py",
             "integrations/django/_backend.py",
         },
     ),
@@ -125,6 +126,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         {
             "_url.py",
             "ledger/_postgresql_connections.py",
+            "ledger/_redis_client.py",
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import External, OAuth2, Password
     from securesmtp._queued import QueuedMessage
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._values import (
         Certificate,
@@ -94,6 +94,7 @@ __all__ = [
     "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
+    "Stats",
     "TLSError",
     "TLSInfo",
     "TLSMode",

@@ -163,17 +163,14 @@ class QueuedMessage(Envelope):
         Raises:
             ValueError: *data* is not a result of `as_dict`.
         """
-        try:
-            values = {name: data[name] for name in ("mail_from", "recipients", "content", "key", "digest")}
-            message_id, recipients = data["message_id"], values["recipients"]
-            texts = (*values.pop("recipients"), *values.values(), "" if message_id is None else message_id)
-            content = b64decode(values.pop("content"), validate=True)
-        except (LookupError, TypeError, ValueError):
-            texts, recipients = (None,), None
-        if not isinstance(recipients, list) or not all(isinstance(text, str) for text in texts):
-            message = "cannot make a QueuedMessage from this data"
-            raise ValueError(message) from None
-        return cls(recipients=tuple(recipients), content=content, message_id=message_id, **values)
+        with suppress(LookupError, TypeError, ValueError):
+            mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
+            content, message_id = b64decode(data["content"], validate=True), data["message_id"]
+            texts = (mail_from, key, digest, *recipients, *(() if message_id is None else (message_id,)))
+            if isinstance(recipients, list) and all(isinstance(text, str) for text in texts):
+                return cls(mail_from, tuple(recipients), content, key, digest, message_id)
+        message = "cannot make a QueuedMessage from this data"
+        raise ValueError(message)
 
 
 class _Bounded:

@@ -96,6 +96,16 @@ def test_each_key_is_claimed_once_by_eight_processes(world: World, start: Start,
     check(world)
 
 
+def test_the_child_of_a_fork_can_use_the_ledger(start: Start) -> None:
+    """And its exit takes nothing from its parent."""
+    parent = start()
+    assert parent.run("claim()") is True
+    assert parent.run("fork('claim(\"of the child\")')") == 0
+    assert parent.run("state('of the child')") == "claimed"
+    assert parent.run("finish()") is None
+    assert start().run("state()") == "accepted"
+
+
 @SQLITE_ALONE
 def test_a_fork_leaves_the_ledger_of_its_parent_alone(world: SQLiteWorld, start: Start) -> None:
     """The child uses it and exits, while a thread of the parent is in a transaction (Q13)."""
@@ -113,6 +123,20 @@ def test_a_fork_leaves_the_ledger_of_its_parent_alone(world: SQLiteWorld, start:
     assert parent.run("fork('claim(\"of the child\")')") == 0
     assert parent.run("state('of the child')") == "claimed"
     check(world)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, world in WORLDS.items() if world.fixture])
+def test_a_fork_leaves_the_connections_of_its_parent_alone(world: World, start: Start) -> None:
+    """The child has its own, also after the parent has used the ledger, and its exit ends none of the parent's."""
+    parent = start()
+    assert parent.run("claim()") is True
+    for _ in range(3):
+        assert parent.run("fork('claim(\"of the child\")', 'finish(\"of the child\")')") == 0
+        assert parent.run("state('of the child')") == "accepted"
+    assert parent.run("claim()") is True
+    parent.run("finish()")
+    with opened(world) as ledger:
+        assert [entry.state for entry in ledger.entries()] == ["accepted", "accepted"]
 
 
 @SQLITE_ALONE

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import redis
 
 from securesmtp import Outcome, SendResult
 from securesmtp.errors import SenderRefusedError
-from securesmtp.ledger import Entry, Item, Ledger, PostgreSQLLedger, SQLiteLedger
+from securesmtp.ledger import Entry, Item, Ledger, PostgreSQLLedger, RedisLedger, SQLiteLedger
 
 LONGEST = 3600.0
 HOUR = LONGEST + 1
@@ -95,7 +96,31 @@ class PostgreSQLWorld:
             return cursor.fetchall() if cursor.description else []
 
 
-WORLDS: dict[str, Any] = {"sqlite": SQLiteWorld, "postgresql": PostgreSQLWorld}
+class RedisWorld:
+    """The keys with one prefix."""
+
+    fixture: ClassVar[str | None] = "redis"
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.url, self.prefix = url, prefix
+        self.arguments = [url, prefix]
+
+    @classmethod
+    def make(cls, folder: Path, server: Any) -> RedisWorld:
+        del folder
+        return cls(server.url, uuid4().hex)
+
+    def open(self, **options: Any) -> RedisLedger:
+        return RedisLedger(self.url, prefix=self.prefix, **options)
+
+    def age(self, key: str, seconds: float) -> None:
+        name = f"{{{self.prefix}}}:entry:{key}"
+        with redis.Redis.from_url(self.url) as client:
+            if client.exists(name):
+                client.hincrby(name, "changed", -int(seconds * 1000))
+
+
+WORLDS: dict[str, Any] = {"sqlite": SQLiteWorld, "postgresql": PostgreSQLWorld, "redis": RedisWorld}
 
 
 def make_world(kind: str, folder: Path, request: pytest.FixtureRequest) -> World:

@@ -20,12 +20,14 @@ from securesmtp.ledger._protocol import Entry, Item, Ledger, State
 
 if TYPE_CHECKING:
     from securesmtp.ledger._postgresql import PostgreSQLLedger
+    from securesmtp.ledger._redis import RedisLedger
     from securesmtp.ledger._sqlite import SQLiteLedger
 
-__all__ = ["Entry", "Item", "Ledger", "PostgreSQLLedger", "SQLiteLedger", "State"]
+__all__ = ["Entry", "Item", "Ledger", "PostgreSQLLedger", "RedisLedger", "SQLiteLedger", "State"]
 # The module of each ledger, what it imports, and the extra that installs that. Some Pythons are built without sqlite3.
 _LEDGERS: dict[str, tuple[str, str, str | None]] = {
     "PostgreSQLLedger": ("_postgresql", "psycopg", "postgresql"),
+    "RedisLedger": ("_redis", "redis", "redis"),
     "SQLiteLedger": ("_sqlite", "sqlite3", None),
 }
 

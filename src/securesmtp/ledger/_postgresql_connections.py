@@ -68,11 +68,12 @@ class Connections:
         Raises:
             ConfigurationError: *conninfo* is wrong.
         """
-        given = _parse(conninfo)
-        where = ", ".join(f"{name}={given[name]}" for name in _SHOWN if given.get(name))
+        # No variable has all of it: an error report would show its password.
+        shown = _shown(conninfo)
+        where = ", ".join(f"{name}={value}" for name, value in shown.items() if value)
         self.name: str = quote(f"{table} in PostgreSQL ({where})", allow_at=True)
         self._conninfo = conninfo
-        self._password = str(given.get("password") or "")
+        given = frozenset(conninfo_to_dict(conninfo.reveal()))
         self._options: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in given}
         self._closed = False
         self._start()
@@ -121,9 +122,10 @@ class Connections:
         if self._closed:
             raise closed(self.name)
         with self._free:
-            try:
+            connection = None
+            with suppress(IndexError):
                 connection = self._idle.pop()
-            except IndexError:
+            if connection is None:
                 connection = self._connect()
             try:
                 yield connection
@@ -150,8 +152,8 @@ class Connections:
         raise self._cannot_connect(text)
 
     def _cannot_connect(self, text: str) -> LedgerError:
-        is_safe = not self._password or self._password not in text
-        return failed(self.name, NO_CONNECTION, text if is_safe else "")
+        password = conninfo_to_dict(self._conninfo.reveal()).get("password")
+        return failed(self.name, NO_CONNECTION, "" if password and str(password) in text else text)
 
     def abandon(self) -> None:
         """Close the copies that a fork has made: the parent keeps its connections."""
@@ -185,17 +187,25 @@ def fetch(
     return rows
 
 
-def _parse(conninfo: Secret) -> dict[str, Any]:
+def _shown(conninfo: Secret) -> dict[str, str]:
+    """
+    Return what an error may show of *conninfo*.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
     hint = 'write "postgresql://user@host/database", with % and two digits for what is special in a password'
+    error = ConfigurationError("conninfo is not the address of a PostgreSQL database", hint=hint)
     try:
-        given = conninfo_to_dict(conninfo.reveal())
+        shown = {name: str(value) for name, value in conninfo_to_dict(conninfo.reveal()).items() if name in _SHOWN}
     except psycopg.Error:
-        given = None
-    # Its parts end up elsewhere if a password has such characters, and would be shown.
-    if given is None or any(sign in str(given.get(name, "")) for name in _SHOWN for sign in "@?#%"):
-        message = "conninfo is not the address of a PostgreSQL database"
-        raise ConfigurationError(message, hint=hint)
-    return given
+        # Its text has a part of it.
+        shown = {"": "@"}
+    # A password with special characters that are not written with a % ends in these.
+    if any(sign in value for value in shown.values() for sign in "@?#%"):
+        del shown
+        raise error
+    return shown
 
 
 with suppress(AttributeError):  # Windows has no fork

@@ -23,6 +23,7 @@ def make_ledger() -> SQLiteLedger:
 
 app = Celery("tests", broker=os.environ["TEST_BROKER"], backend=os.environ.get("TEST_BACKEND"))
 app.conf.update(
+    task_default_queue=os.environ["TEST_QUEUE"],
     worker_send_task_events=True,
     task_send_sent_event=True,
     broker_connection_retry_on_startup=True,

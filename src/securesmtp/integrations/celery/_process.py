@@ -26,7 +26,7 @@ class Mailer(Protocol):
     def send_many(self) -> Any:  # noqa: ANN401 -- that of `SecureMailer`
         """See `SecureMailer.send_many`."""
 
-    def close(self, *, abort: bool = False) -> None:
+    def close(self, *, timeout: float | None = None) -> object:
         """See `SecureMailer.close`."""
 
 
@@ -60,11 +60,7 @@ class Process:
         """Close both; wait *timeout* seconds for messages that are being sent, then abort them."""
         mailer, ledger = self.mailer.pop(), self.ledger.pop()
         if mailer is not None:
-            thread = threading.Thread(target=mailer.close, name="securesmtp-close", daemon=True)
-            thread.start()
-            thread.join(timeout)
-            if thread.is_alive():
-                mailer.close(abort=True)
+            mailer.close(timeout=timeout)
         close = getattr(ledger, "close", None)
         if close is not None:
             close()

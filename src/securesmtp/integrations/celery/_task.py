@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
     from securesmtp import Envelope
-    from securesmtp.integrations.celery._process import Mailer, Process
-    from securesmtp.ledger import Entry, Ledger
+    from securesmtp.integrations.celery._process import Mailer
+    from securesmtp.ledger import Ledger
 
 _LOGGER = logging.getLogger("securesmtp")
 # Seconds between the deadline, Celery's soft limit and its hard one: time to write the outcome, and to try later.
@@ -223,24 +223,27 @@ def _send(task: MailTask, queued: QueuedMessage) -> tuple[SendResult, bool]:
     rules, process = task.rules, task.processes.current
     may_retry = task.request.retries < rules.max_retries
     try:
-        ledger = process.ledger.get()
-        mailer = process.mailer.get()
+        ledger, mailer = process.ledger.get(), process.mailer.get()
+    except Exception as error:  # the caller's own functions
+        # A wrong setting of a worker must not use up the queue.
+        _LOGGER.exception("no mailer or no ledger for %s", _name(queued.key, queued.digest))
+        return SendResult(0, queued.message_id, Outcome.NOT_SENT, error=error), may_retry
+    try:
         result = queued.send(mailer, ledger, deadline=rules.deadline, partial=rules.partial)
-        if result.from_ledger and result.outcome is Outcome.UNKNOWN:
-            # This task does not end before the one that is sending the message.
-            return result, _is_claimed(ledger.look_up(queued.key))
-    except Exception as error:  # noqa: BLE001 -- Celery's soft limit, or what makes the mailer: the ledger knows more
-        _LOGGER.warning("the task of %s ended early: %s", _name(queued.key, queued.digest), _describe(error))
-        result = _end_after(error, process, queued)
+        # Then another task sends it, and this one does not end before.
+        is_busy = result.outcome is Outcome.UNKNOWN and result.from_ledger and _is_claimed(ledger, queued.key)
+    except Exception as error:  # noqa: BLE001 -- Celery's soft limit, or the ledger is down
+        _LOGGER.warning("%s ended early: %s", _name(queued.key, queued.digest), _describe(error))
+        result = _end_after(error, ledger, queued)
         return result, may_retry and (result.retryable or result.error is error)
-    return result, may_retry and result.retryable
+    return result, is_busy or (may_retry and result.retryable)
 
 
-def _end_after(error: Exception, process: Process, queued: QueuedMessage) -> SendResult:
+def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendResult:
     """Return what became of the message when *error* ended its task: a run has written its end before that."""
     entry, outcome = None, error.outcome if isinstance(error, SecureSMTPError) else Outcome.UNKNOWN
     with suppress(Exception):
-        entry = process.ledger.get().look_up(queued.key)
+        entry = ledger.look_up(queued.key)
     if entry is not None and entry.result is not None and entry.state.value == entry.result.outcome.value:
         return entry.result
     if entry is not None and entry.state is State.PREPARED:
@@ -248,7 +251,8 @@ def _end_after(error: Exception, process: Process, queued: QueuedMessage) -> Sen
     return SendResult(0, queued.message_id, outcome, error=error)
 
 
-def _is_claimed(entry: Entry | None) -> bool:
+def _is_claimed(ledger: Ledger, key: str) -> bool:
+    entry = ledger.look_up(key)
     return entry is not None and entry.state is State.CLAIMED
 
 

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
     from securesmtp._report import ServerReport
     from securesmtp._secret import Secret
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
 
@@ -342,9 +343,17 @@ class AsyncSecureMailer:
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_async_messages(messages)
-        run = Run(self._core, partial, ledger)
+        return self._run(Run(self._core, partial, ledger), messages, deadline)
+
+    def _run(
+        self,
+        run: Run,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope | Parcel],
+        deadline: float | None,
+    ) -> AsyncResults:
+        """Send each of *messages*, and return their results."""
         # With a ledger, in a thread even if the message is small: it is looked up there.
-        build = self._build if ledger is None else self._build_in_thread
+        build = self._build if run.claims is None else self._build_in_thread
         jobs = Jobs(run, messages, deadline, build)
         return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets, run.claims)
 
@@ -478,6 +487,7 @@ class AsyncSecureMailer:
         try:
             slot = await pool.acquire(lease, deadline)
             core.refuse_if_closed()
+            checkout.check_use()
             action, needs = await prepare()
             checkout.has_slot = True
             while True:

@@ -97,6 +97,7 @@ class Sender:
         try:
             slot = yield from pool.acquire(lease, deadline, self._new_waiter)
             core.refuse_if_closed()
+            checkout.check_use()
             checkout.has_slot = True
             while True:
                 link = pool.link(slot, deadline, needs, is_new=checkout.needs_new)

@@ -12,6 +12,8 @@ from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import SecureSMTPError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from securesmtp._protocol.delivery import Attempt, Delivery
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.message import Submission
@@ -84,12 +86,19 @@ class Checkout:
         needs_new: Whether it uses no connection that has carried a message.
         has_slot: Whether it got a slot, and may use a connection.
         session: The session that it found or opened there.
+        check: Raises an error if the connection, which has become free, is not to be used any more.
     """
 
     ignores_pause: bool = False
     needs_new: bool = False
     has_slot: bool = False
     session: Session | None = None
+    check: Callable[[], None] | None = None
+
+    def check_use(self) -> None:
+        """Do nothing if the connection, which has become free, may be used."""
+        if self.check is not None:
+            self.check()
 
     @property
     def transactions(self) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
+    from securesmtp._submissions import Parcel
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
 
@@ -87,7 +88,9 @@ class Claims:
 
     # In the caller's thread.
 
-    def job(self, index: int, message: Message | Envelope, start_deadline: Callable[[], Deadline | None]) -> AnyJob:
+    def job(
+        self, index: int, message: Message | Envelope | Parcel, start_deadline: Callable[[], Deadline | None]
+    ) -> AnyJob:
         """
         Return the job for *message*; or what the ledger already knows of it.
 

@@ -288,8 +288,7 @@ class _Results(AsyncResults):
         try:
             result = await anext(self._run, None)
         except LedgerError as error:
-            relay.failures.append(error)
-            relay.stop()
+            relay.fail(error)
             result = None
         if result is None:
             self._run = None

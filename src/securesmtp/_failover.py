@@ -283,8 +283,7 @@ class _Results:
         try:
             result = next(self._run, None)
         except LedgerError as error:
-            relay.failures.append(error)
-            relay.stop()
+            relay.fail(error)
             result = None
         if result is None:
             self._run = None

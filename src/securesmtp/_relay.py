@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, cast
 
 from securesmtp._bulk.run import Run
-from securesmtp._servers import M, Rest, Server, Servers, Verdict, add_earlier, lost_result_error
+from securesmtp._servers import M, Rest, Server, Servers, Verdict, add_earlier
 from securesmtp._submissions import Parcel
-from securesmtp._values import Outcome, SendResult
-from securesmtp.errors import SecureSMTPError
+from securesmtp._values import Outcome, SendResult, Stage
+from securesmtp.errors import LedgerError, OutcomeUnknownError, SecureSMTPError
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -63,9 +63,9 @@ class Tracked(Generic[M]):
         self.result, self.is_final = result, True
         self.parcel.close()
 
-    def finish_without_result(self) -> None:
-        """Let the caller know that its result was lost."""
-        built, error = self.parcel.submission, lost_result_error()
+    def finish_with(self, error: SecureSMTPError) -> None:
+        """Let the caller get *error*, because its run has ended without a result of it."""
+        built = self.parcel.submission
         error.message_id = None if built is None else built.content.message_id
         self.finish(SendResult(self.index, error.message_id, error.outcome, error=error))
 
@@ -116,7 +116,8 @@ class Relay(Generic[M]):
         """Return the server of the next run, when the last one has ended; None if there is nothing more to send."""
         for tracked in self._stint.given.values():
             if not tracked.is_final and tracked not in self._again:
-                tracked.finish_without_result()
+                # An interrupt struck while its result was noted.
+                tracked.finish_with(OutcomeUnknownError("interrupted while its result was read", stage=Stage.CONTENT))
         self._stint.given.clear()
         server = None
         while self._again and server is None:
@@ -175,6 +176,14 @@ class Relay(Generic[M]):
         else:
             tracked.finish(result)
         del stint.given[place]
+
+    def fail(self, error: LedgerError) -> None:
+        """End the call because of an *error* of the ledger, which has ended the current run."""
+        self.failures.append(error)
+        self.stop()
+        for tracked in self._stint.given.values():
+            # The others have their results.
+            tracked.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
 
     def stop(self) -> None:
         """Send only what is being sent."""

@@ -31,7 +31,6 @@ from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
     LedgerError,
-    OutcomeUnknownError,
     SecureSMTPError,
 )
 from securesmtp.events import ServerDown, ServerUp
@@ -334,11 +333,6 @@ def add_earlier(error: Exception | None, earlier: Sequence[SecureSMTPError]) -> 
     if error.outcome is Outcome.NOT_SENT:
         # If it cannot succeed here, it may succeed there.
         error.retryable = error.retryable or any(each.retryable for each in earlier)
-
-
-def lost_result_error() -> OutcomeUnknownError:
-    """Return the error of a message whose result was lost."""
-    return OutcomeUnknownError("an interrupt struck while its result was read", stage=Stage.CONTENT)
 
 
 def note_check(server: Server[M], found: object) -> None:

@@ -553,6 +553,25 @@ def test_the_servers_can_be_given_as_urls(serve: Serve, ca_file: Path, message: 
 
 
 @pytest.mark.parametrize("kind", [Failover, AsyncFailover])
+def test_the_servers_can_be_in_the_environment(kind: type[Failover], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several URLs in one variable; the other variables are for all of them. No error shows a password."""
+    with pytest.raises(ConfigurationError, match="MY_URL is not set"):
+        kind.from_env("MY_")
+    monkeypatch.setenv("MY_URL", "smtps://me:secret@a.example  smtp+starttls://me:secret@b.example\n")
+    monkeypatch.setenv("MY_TIMEOUT", "7")
+    mine = kind.from_env("MY_", rest=5, max_connections=2)
+    settings = [each._core.settings for each in mine.mailers]
+    assert [(each.host, each.port, each.timeouts.connect, each.max_connections) for each in settings] == [
+        ("a.example", 465, 7, 2),
+        ("b.example", 587, 7, 2),
+    ]
+    monkeypatch.setenv("MY_URL", "smtps://me:secret@a.example smtps://me:sec@ret@b.example")
+    with pytest.raises(ConfigurationError, match="MY_URL has an @") as caught:
+        kind.from_env("MY_")
+    assert "ret@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Failover, AsyncFailover])
 def test_wrong_arguments_are_refused(kind: type[Failover]) -> None:
     """With what to do instead."""
     mailers: list[Any] = [(SecureMailer if kind is Failover else AsyncSecureMailer)(host) for host in ("a", "b")]

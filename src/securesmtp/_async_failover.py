@@ -11,7 +11,7 @@ from securesmtp._async_messages import Draft
 from securesmtp._async_results import AsyncResults
 from securesmtp._options import seconds
 from securesmtp._relay import Relay
-from securesmtp._servers import Rules, Servers, as_urls, describe, note_check
+from securesmtp._servers import Rules, Servers, arguments_from_env, as_urls, describe, note_check
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames, hide_internal_frames_async
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -89,6 +89,35 @@ class AsyncFailover:
             ConfigurationError: As for the class, or for `AsyncSecureMailer.from_url`.
         """
         mailers = [AsyncSecureMailer.from_url(url, **options) for url in as_urls(urls)]
+        return cls(mailers, rest=rest, on_refusal=on_refusal, on_login_refused=on_login_refused)
+
+    @classmethod
+    @hide_internal_frames
+    def from_env(
+        cls,
+        prefix: str = "SMTP_",
+        *,
+        rest: float = 60.0,
+        on_refusal: Literal["raise", "next"] = "raise",
+        on_login_refused: Literal["raise", "next"] = "raise",
+        **options: Unpack[AsyncOptions],
+    ) -> Self:
+        """
+        Make mailers from environment variables, as `AsyncSecureMailer.from_env` does.
+
+        ``SMTP_URL`` has the URLs of all servers, with blanks between them. Other variables are for all of them.
+
+        Args:
+            prefix: What the names of the variables begin with.
+            rest: As for the class, and so are the next two.
+            on_refusal: What to do after a temporary refusal.
+            on_login_refused: What to do after a refused login.
+            options: Arguments of all mailers.
+
+        Raises:
+            ConfigurationError: As for the class, or for `AsyncSecureMailer.from_env`.
+        """
+        mailers = [AsyncSecureMailer(**each) for each in arguments_from_env(prefix, options)]
         return cls(mailers, rest=rest, on_refusal=on_refusal, on_login_refused=on_login_refused)
 
     def __repr__(self) -> str:

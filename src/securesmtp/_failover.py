@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
 from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._options import seconds
 from securesmtp._relay import Relay
-from securesmtp._servers import Rules, Servers, as_urls, describe, note_check
+from securesmtp._servers import Rules, Servers, arguments_from_env, as_urls, describe, note_check
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -95,6 +95,35 @@ class Failover:
             ConfigurationError: As for the class, or for `SecureMailer.from_url`.
         """
         mailers = [SecureMailer.from_url(url, **options) for url in as_urls(urls)]
+        return cls(mailers, rest=rest, on_refusal=on_refusal, on_login_refused=on_login_refused)
+
+    @classmethod
+    @hide_internal_frames
+    def from_env(
+        cls,
+        prefix: str = "SMTP_",
+        *,
+        rest: float = 60.0,
+        on_refusal: Literal["raise", "next"] = "raise",
+        on_login_refused: Literal["raise", "next"] = "raise",
+        **options: Unpack[Options],
+    ) -> Self:
+        """
+        Make mailers from environment variables, as `SecureMailer.from_env` does.
+
+        ``SMTP_URL`` has the URLs of all servers, with blanks between them. Other variables are for all of them.
+
+        Args:
+            prefix: What the names of the variables begin with.
+            rest: As for the class, and so are the next two.
+            on_refusal: What to do after a temporary refusal.
+            on_login_refused: What to do after a refused login.
+            options: Arguments of all mailers.
+
+        Raises:
+            ConfigurationError: As for the class, or for `SecureMailer.from_env`.
+        """
+        mailers = [SecureMailer(**each) for each in arguments_from_env(prefix, options)]
         return cls(mailers, rest=rest, on_refusal=on_refusal, on_login_refused=on_login_refused)
 
     def __repr__(self) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial as bind
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
 
+from securesmtp._arguments import Given
 from securesmtp._options import Timeouts, seconds
 from securesmtp._protocol.failures import find_interrupt
 from securesmtp._report import ServerReport
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
 
+    from securesmtp._arguments import AsyncOptions, Options
     from securesmtp._core import Core
 
 Choice = Literal["raise", "next"]
@@ -356,3 +358,21 @@ def as_urls(urls: object) -> Iterable[str | Secret]:
     if isinstance(urls, str | bytes | Secret) or not isinstance(urls, Iterable):
         raise ConfigurationError(f"urls is a {type(urls).__name__}, not a list of URLs", hint="pass [url, url]")
     return urls
+
+
+def arguments_from_env(prefix: str, options: Options | AsyncOptions) -> list[dict[str, Any]]:
+    """
+    Return the arguments of the mailer for each server in the environment.
+
+    Raises:
+        ConfigurationError: A variable or one of the *options* is wrong.
+    """
+    # It imports subprocess, which few programs need.
+    from securesmtp._environment import add_environment, list_urls
+
+    found, hint = [], f"set {prefix}PASSWORD, {prefix}PASSWORD_FILE or {prefix}PASSWORD_COMMAND"
+    for url in list_urls(prefix):
+        given = Given(options)
+        add_environment(given, prefix, url)
+        found.append(given.arguments(hint=hint))
+    return found

@@ -221,8 +221,8 @@ def main() -> None:
     if arguments.page is None:
         print(made, end="")
         return
-    pattern = re.compile(r"(?<=<!-- table of failures -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
-    text, count = pattern.subn(lambda _: made, arguments.page.read_text("utf-8"))
+    pattern = re.compile(r"(?<=<!-- table of failures -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+    text, count = pattern.subn(lambda _: f"{made}\n", arguments.page.read_text("utf-8"))
     assert count == 1, "the page has no place for the table"
     arguments.page.write_text(text, "utf-8")
 

@@ -87,9 +87,10 @@ class InLoop:
         """Await the method of the same name."""
         return self._portal.call(self.mailer.check)
 
-    def close(self, *, abort: bool = False) -> None:
+    def close(self, **options: Any) -> tuple[SendResult, ...]:
         """Await the method of the same name."""
-        self._portal.call(bind(self.mailer.close, abort=abort))
+        results: tuple[SendResult, ...] = self._portal.call(bind(self.mailer.close, **options))
+        return results
 
     def send_many(self, messages: Iterable[Any], **options: Any) -> Results:
         """Return an iterator over the results, which are awaited one by one."""

@@ -44,7 +44,7 @@ from securesmtp import (
     _servers,
 )
 from securesmtp._protocol.failures import interrupt_error
-from securesmtp._servers import Rules, Verdict
+from securesmtp._server_rules import Rules, Verdict
 from securesmtp._values import Stage
 from securesmtp.events import Failed, ServerDown, ServerUp
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import External, OAuth2, Password
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._values import (
         Certificate,
@@ -96,6 +96,7 @@ __all__ = [
     "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
+    "Stats",
     "TLSError",
     "TLSInfo",
     "TLSMode",

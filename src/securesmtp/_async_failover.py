@@ -1,4 +1,8 @@
-"""`AsyncFailover`: `Failover` for asyncio and trio. All that does not wait is in `_servers` and `_relay`."""
+"""
+`AsyncFailover`: `Failover` for asyncio and trio. All that does not wait is in `_route` and `_relay`.
+
+More than half of the lines are the public arguments and docstrings, so the file is longer than 300.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,13 @@ from securesmtp._async_messages import Draft
 from securesmtp._async_results import AsyncResults
 from securesmtp._options import seconds
 from securesmtp._relay import Relay
-from securesmtp._servers import Rules, Servers, arguments_from_env, as_urls, describe, note_check
+from securesmtp._route import Route
+from securesmtp._server_rules import Rules
+from securesmtp._servers import Servers, describe, note_check, numbered
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames, hide_internal_frames_async
+from securesmtp._urls import arguments_from_env, as_urls
+from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
@@ -26,11 +34,10 @@ if TYPE_CHECKING:
 
     from securesmtp._arguments import AsyncOptions
     from securesmtp._protocol.message import Submission
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
-    from securesmtp._servers import Route
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt, SendResult
+    from securesmtp._values import Envelope, Receipt
     from securesmtp.ledger import Ledger
 
 
@@ -162,8 +169,10 @@ class AsyncFailover:
         Raises:
             SecureSMTPError: As for `Failover.send`.
         """
-        route = self._servers.route(deadline)
-        draft = Draft(_builder(route, message, bind(from_message, message, mail_from, recipients)), message)
+        route = Route(self._servers, deadline)
+        draft = Draft(
+            _builder(route, message, bind(self._servers.build, from_message, message, mail_from, recipients)), message
+        )
         return await _submit(route, draft, partial)
 
     @hide_internal_frames_async
@@ -189,8 +198,8 @@ class AsyncFailover:
         Raises:
             SecureSMTPError: As for `send`.
         """
-        route = self._servers.route(deadline)
-        draft = Draft(_builder(route, data, bind(from_octets, data, mail_from, recipients)))
+        route = Route(self._servers, deadline)
+        draft = Draft(_builder(route, data, bind(self._servers.build, from_octets, data, mail_from, recipients)))
         del data
         try:
             return await _submit(route, draft, partial)
@@ -222,8 +231,7 @@ class AsyncFailover:
         check_partial(partial)
         if deadline is not None:
             seconds("deadline", deadline)
-        for each in self._servers:
-            each.core.refuse_if_closed()
+        self._servers.check_closed()
         check_async_messages(messages)
         return _Results(Relay(self._servers, partial, ledger), messages, deadline)
 
@@ -243,18 +251,32 @@ class AsyncFailover:
             note_check(each, found[-1])
         return tuple(found)
 
-    async def close(self, *, abort: bool = False) -> None:
+    def stats(self) -> tuple[Stats, ...]:
+        """Return what each mailer is doing, and what it has done, in order; as `AsyncSecureMailer.stats`."""
+        return tuple(each.mailer.stats() for each in self._servers)
+
+    async def close(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        abort: bool = False,
+    ) -> tuple[SendResult, ...]:
         """
-        Close each mailer, as `AsyncSecureMailer.close` does.
+        Close each mailer, as `AsyncSecureMailer.close` does, and return what became of the sends that were under way.
+
+        No other server gets a message whose send is ended.
 
         Args:
-            abort: Do not wait, but end the connections in use.
+            timeout: Seconds for all mailers together.
+            abort: Do not wait: as a *timeout* of 0.
+
+        Raises:
+            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        # All at once: the next server gets no message that is being sent over another one.
+        left, ends = self._servers.begin_close(timeout, abort=abort), list[SendResult]()
         for each in self._servers:
-            each.core.is_closed = True
-        for each in self._servers:
-            await each.mailer.close(abort=abort)
+            ends += await each.mailer.close(timeout=left())
+        return numbered(ends)
 
 
 class _Results(AsyncResults):

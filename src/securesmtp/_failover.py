@@ -1,4 +1,8 @@
-"""`Failover`: several servers in order, of which the next one gets a message only if that cannot send it twice."""
+"""
+`Failover`: several servers in order, of which the next one gets a message only if that cannot send it twice.
+
+More than half of the lines are the public arguments and docstrings, so the file is longer than 300.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
 from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._options import seconds
 from securesmtp._relay import Relay
-from securesmtp._servers import Rules, Servers, arguments_from_env, as_urls, describe, note_check
+from securesmtp._route import Route
+from securesmtp._server_rules import Rules
+from securesmtp._servers import Servers, describe, note_check, numbered
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
+from securesmtp._urls import arguments_from_env, as_urls
+from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
@@ -22,11 +30,10 @@ if TYPE_CHECKING:
 
     from securesmtp._arguments import Options
     from securesmtp._protocol.message import Submission
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
-    from securesmtp._servers import Route
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt, SendResult
+    from securesmtp._values import Envelope, Receipt
     from securesmtp.ledger import Ledger
 
 
@@ -169,8 +176,8 @@ class Failover:
             SecureSMTPError: The error of the last server that was tried; its ``earlier`` has those of the others. It is
                 retryable if one of the servers may take the message later.
         """
-        route = self._servers.route(deadline)
-        return _submit(route, from_message(message, mail_from, recipients), partial)
+        route = Route(self._servers, deadline)
+        return _submit(route, self._servers.build(from_message, message, mail_from, recipients), partial)
 
     @hide_internal_frames
     def send_bytes(
@@ -195,8 +202,8 @@ class Failover:
         Raises:
             SecureSMTPError: As for `send`.
         """
-        route = self._servers.route(deadline)
-        submission = from_octets(data, mail_from, recipients)
+        route = Route(self._servers, deadline)
+        submission = self._servers.build(from_octets, data, mail_from, recipients)
         del data
         try:
             return _submit(route, submission, partial)
@@ -230,8 +237,7 @@ class Failover:
         check_partial(partial)
         if deadline is not None:
             seconds("deadline", deadline)
-        for each in self._servers:
-            each.core.refuse_if_closed()
+        self._servers.check_closed()
         check_messages(messages)
         return _Results(Relay(self._servers, partial, ledger), iter(messages), deadline)
 
@@ -251,18 +257,27 @@ class Failover:
             note_check(each, found[-1])
         return tuple(found)
 
-    def close(self, *, abort: bool = False) -> None:
+    def stats(self) -> tuple[Stats, ...]:
+        """Return what each mailer is doing, and what it has done, in order; as `SecureMailer.stats`."""
+        return tuple(each.mailer.stats() for each in self._servers)
+
+    def close(self, *, timeout: float | None = None, abort: bool = False) -> tuple[SendResult, ...]:
         """
-        Close each mailer, as `SecureMailer.close` does.
+        Close each mailer, as `SecureMailer.close` does, and return what became of the sends that were under way.
+
+        No other server gets a message whose send is ended.
 
         Args:
-            abort: Do not wait, but end the connections in use.
+            timeout: Seconds for all mailers together.
+            abort: Do not wait: as a *timeout* of 0.
+
+        Raises:
+            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        # All at once: the next server gets no message that is being sent over another one.
+        left, ends = self._servers.begin_close(timeout, abort=abort), list[SendResult]()
         for each in self._servers:
-            each.core.is_closed = True
-        for each in self._servers:
-            each.mailer.close(abort=abort)
+            ends += each.mailer.close(timeout=left())
+        return numbered(ends)
 
 
 class _Results:

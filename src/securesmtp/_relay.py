@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, cast
 
 from securesmtp._bulk.run import Run
-from securesmtp._servers import M, Rest, Server, Servers, Verdict, add_earlier
+from securesmtp._route import add_earlier
+from securesmtp._server_rules import Verdict
+from securesmtp._servers import M, Rest, Server, Servers
 from securesmtp._submissions import Parcel
 from securesmtp._values import Outcome, SendResult, Stage
 from securesmtp.errors import LedgerError, OutcomeUnknownError, SecureSMTPError
@@ -167,10 +169,9 @@ class Relay(Generic[M]):
         if not result.from_ledger and self._outage is None:
             if result.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
                 server.note_up()
-            elif isinstance(error, SecureSMTPError) and verdict in {Verdict.REST, Verdict.STOP_AND_REST}:
+            elif isinstance(error, SecureSMTPError) and verdict.rests:
                 server.note_down(stint.rest, error, self._servers.rules.rest)
-        goes_on = verdict in {Verdict.NEXT, Verdict.REST} and self._outage is None and not server.core.is_closed
-        if goes_on:
+        if verdict.goes_on and self._outage is None and not server.core.is_closed:
             tracked.result = result
             self._again.append(tracked)
         else:

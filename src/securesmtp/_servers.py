@@ -1,5 +1,5 @@
 """
-Several servers in order: which of them a message is sent to, and after which errors another one gets it.
+Several servers in order: which of them a message is sent to, and which of them rest.
 
 How it works: threads share it, and so may the tasks of a loop. Nothing waits or locks; what changes is changed by one
 assignment. A server that failed has a `Rest`. A send that tries it in spite of that takes a place in the rest's dict,
@@ -9,42 +9,23 @@ was lost (by an interrupt, or a fork) keeps the place for one period only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum
-from functools import partial as bind
+from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
 
-from securesmtp._arguments import Given
-from securesmtp._options import Timeouts, seconds
-from securesmtp._protocol.failures import find_interrupt
+from securesmtp._options import close_limit
 from securesmtp._report import ServerReport
-from securesmtp._secret import Secret
-from securesmtp._sending import Checkout
-from securesmtp._shown import quote
-from securesmtp._tracebacks import drop_frames
-from securesmtp._transport.deadline import Deadline
-from securesmtp._values import Outcome, Stage
-from securesmtp.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectError,
-    DeadlineExceededError,
-    LedgerError,
-    SecureSMTPError,
-)
+from securesmtp._values import Stage
+from securesmtp.errors import ConfigurationError, ConnectError, SecureSMTPError
 from securesmtp.events import ServerDown, ServerUp
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from securesmtp._arguments import AsyncOptions, Options
     from securesmtp._core import Core
-
-Choice = Literal["raise", "next"]
-_LIMITS = {*Timeouts.__dataclass_fields__, "deadline"}
+    from securesmtp._protocol.message import Submission
+    from securesmtp._server_rules import Rules
+    from securesmtp._values import SendResult
 
 
 class Mailer(Protocol):
@@ -53,62 +34,8 @@ class Mailer(Protocol):
     _core: Core
 
 
+P = ParamSpec("P")
 M = TypeVar("M", bound=Mailer)
-
-
-class Verdict(Enum):
-    """What an error means for a message and its server."""
-
-    STOP = "no other server gets the message"
-    NEXT = "the next server gets it"
-    REST = "the next server gets it, and this one rests"
-    STOP_AND_REST = "no other server gets it, and this one rests"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """
-    After which errors the next server gets a message.
-
-    Attributes:
-        rest: How long a server that failed rests, in seconds.
-        on_refusal: What to do after a temporary refusal of the message.
-        on_login_refused: What to do after a refused login.
-    """
-
-    rest: float
-    on_refusal: Choice
-    on_login_refused: Choice
-
-    def __post_init__(self) -> None:
-        """
-        Check the arguments.
-
-        Raises:
-            ConfigurationError: One of them is wrong.
-        """
-        seconds("rest", self.rest)
-        for name in ("on_refusal", "on_login_refused"):
-            if getattr(self, name) not in get_args(Choice):
-                message = f'{name} is {quote(getattr(self, name))}, neither "raise" nor "next"'
-                raise ConfigurationError(message)
-
-    def judge(self, error: object) -> Verdict:
-        """Return what *error* means. What may have been delivered never goes to another server."""
-        if not isinstance(error, SecureSMTPError) or isinstance(error, ConfigurationError | LedgerError):
-            return Verdict.STOP
-        if find_interrupt(error) is not None or error.outcome is Outcome.ACCEPTED:
-            return Verdict.STOP
-        if error.outcome is Outcome.REFUSED:
-            return Verdict.NEXT if error.retryable and self.on_refusal == "next" else Verdict.STOP
-        if isinstance(error, AuthenticationError) and not error.retryable:
-            # The account, or the callable for its password, is the same for the next server: its login would be one
-            # more that is refused, and accounts are locked for less.
-            return Verdict.REST if error.reply is not None and self.on_login_refused == "next" else Verdict.STOP
-        if isinstance(error, DeadlineExceededError) and error.limit not in _LIMITS:
-            # A source of passwords.
-            return Verdict.STOP
-        return Verdict.REST if error.outcome is Outcome.NOT_SENT else Verdict.STOP_AND_REST
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +172,45 @@ class Servers(Generic[M]):
                 return each is server
         return False
 
+    def build(self, function: Callable[P, Submission], *args: P.args, **kwargs: P.kwargs) -> Submission:
+        """
+        Return the message that *function* makes.
+
+        Raises:
+            MessageError: It has more recipients than one of the mailers allows.
+        """
+        submission = function(*args, **kwargs)
+        for each in self._servers:
+            each.core.build(lambda: submission)
+        return submission
+
+    def check_closed(self) -> None:
+        """
+        Check that all mailers are open.
+
+        Raises:
+            ConfigurationError: One is closed.
+        """
+        for each in self._servers:
+            each.core.refuse_if_closed()
+
+    def begin_close(self, timeout: float | None, *, abort: bool) -> Callable[[], float | None]:
+        """
+        Refuse further sends, at all servers at once; return what says how long to wait for the current ones.
+
+        Otherwise the next server would get a message whose send at another one is ended.
+
+        Raises:
+            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
+        """
+        limit = close_limit(timeout, abort=abort)
+        for each in self._servers:
+            each.core.is_closed = True
+        if limit is None:
+            return lambda: None
+        until = monotonic() + limit
+        return lambda: max(until - monotonic(), 0)
+
     def readmit(self, token: object) -> None:
         """Let another one try the servers that *token* may try."""
         for each in self._servers:
@@ -252,89 +218,10 @@ class Servers(Generic[M]):
             if rest is not None:
                 rest.readmit(token)
 
-    def route(self, deadline: float | None) -> Route[M]:
-        """
-        Return the route of a message that is to be sent within *deadline* seconds.
 
-        Raises:
-            ConfigurationError: *deadline* is no number of seconds.
-        """
-        return Route(self, None if deadline is None else Deadline("deadline", seconds("deadline", deadline)))
-
-
-class Route(Generic[M]):
-    """
-    The route of one message: the servers that were tried, and what they said.
-
-    Each `with` block is the try of one server. If its error is one after which the next server gets the message, the
-    block ends as if there were none; so it returns from its function if there is none, and stands in an endless loop.
-
-    Attributes:
-        deadline: The deadline of this try: the route's, else a new one of the mailer's.
-        checkout: The use of a connection by this try.
-    """
-
-    def __init__(self, servers: Servers[M], deadline: Deadline | None) -> None:
-        """Begin without a try; *deadline* is that of all tries together."""
-        self.deadline: Deadline | None = None
-        self.checkout = Checkout()
-        self._servers, self._deadline = servers, deadline
-        self._tried: list[Server[M]] = []
-        self._errors: list[SecureSMTPError] = []
-        self._rest: Rest | None = None
-
-    @property
-    def server(self) -> Server[M]:
-        """The server of this try."""
-        return self._tried[-1]
-
-    def __enter__(self) -> Self:
-        """Pick the next server."""
-        server = cast("Server[M]", self._servers.pick(self, self._tried))
-        self._tried.append(server)
-        self._rest = server.rest
-        self.deadline = self._deadline or server.core.start_deadline(None)
-        self.checkout = Checkout(check=bind(server.check_use, self._rest))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """Return whether the next server gets the message."""
-        server, verdict = self.server, self._servers.rules.judge(error)
-        if error is None or getattr(error, "outcome", None) is Outcome.REFUSED:
-            server.note_up()
-        elif isinstance(error, DeadlineExceededError) and not self.checkout.has_slot:
-            # It has waited for a connection: the server is busy, and not down.
-            verdict = Verdict.NEXT
-        if isinstance(error, SecureSMTPError) and verdict in {Verdict.REST, Verdict.STOP_AND_REST}:
-            server.note_down(self._rest, error, self._servers.rules.rest)
-        elif self._rest is not None:
-            self._rest.readmit(self)
-        if not isinstance(error, SecureSMTPError):
-            return False
-        is_last = len(self._tried) == len(self._servers) or self._is_late() or server.core.is_closed
-        if is_last or verdict in {Verdict.STOP, Verdict.STOP_AND_REST}:
-            add_earlier(error, self._errors)
-            return False
-        drop_frames(error)
-        self._errors.append(error)
-        return True
-
-    def _is_late(self) -> bool:
-        return self._deadline is not None and self._deadline.at <= monotonic()
-
-
-def add_earlier(error: Exception | None, earlier: Sequence[SecureSMTPError]) -> None:
-    """Add to *error*, with which the last server has ended the route of a message, the *earlier* ones."""
-    if not isinstance(error, SecureSMTPError) or not earlier:
-        return
-    error.earlier = tuple(earlier)
-    for each in earlier:
-        error.add_note(f"securesmtp: tried before: {each.host}:{each.port}: {each.args[0]}")
-    if error.outcome is Outcome.NOT_SENT:
-        # If it cannot succeed here, it may succeed there.
-        error.retryable = error.retryable or any(each.retryable for each in earlier)
+def numbered(ends: Iterable[SendResult]) -> tuple[SendResult, ...]:
+    """Return *ends*, which are those of several mailers, with an index that counts them."""
+    return tuple(replace(each, index=index) for index, each in enumerate(ends))
 
 
 def note_check(server: Server[M], found: object) -> None:
@@ -346,33 +233,3 @@ def note_check(server: Server[M], found: object) -> None:
 def describe(servers: Iterable[Server[M]]) -> str:
     """Return the names of *servers*."""
     return ", ".join(each.name for each in servers)
-
-
-def as_urls(urls: object) -> Iterable[str | Secret]:
-    """
-    Return *urls*, which are those of several servers.
-
-    Raises:
-        ConfigurationError: It is one.
-    """
-    if isinstance(urls, str | bytes | Secret) or not isinstance(urls, Iterable):
-        raise ConfigurationError(f"urls is a {type(urls).__name__}, not a list of URLs", hint="pass [url, url]")
-    return urls
-
-
-def arguments_from_env(prefix: str, options: Options | AsyncOptions) -> list[dict[str, Any]]:
-    """
-    Return the arguments of the mailer for each server in the environment.
-
-    Raises:
-        ConfigurationError: A variable or one of the *options* is wrong.
-    """
-    # It imports subprocess, which few programs need.
-    from securesmtp._environment import add_environment, list_urls
-
-    found, hint = [], f"set {prefix}PASSWORD, {prefix}PASSWORD_FILE or {prefix}PASSWORD_COMMAND"
-    for url in list_urls(prefix):
-        given = Given(options)
-        add_environment(given, prefix, url)
-        found.append(given.arguments(hint=hint))
-    return found

@@ -21,7 +21,7 @@ from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._shown import quote
-from securesmtp._submissions import check_key, digest, from_any, given_key
+from securesmtp._submissions import check_key, digest, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
+    from securesmtp._protocol.message import Submission
     from securesmtp._submissions import Parcel
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
@@ -44,6 +45,9 @@ class Run(Protocol):
     """What a run does with messages that are not claimed (`_bulk.run`)."""
 
     fatal_error: Exception | None
+
+    def submission(self, message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
+        """Return *message* as it is sent, with the *message_id* of an earlier try."""
 
     def refuse(self, job: Job, cause: Exception) -> None:
         """Give *job* the error of a message that is not sent because *cause* has ended the run."""
@@ -101,7 +105,7 @@ class Claims:
         key = given_key(message)
         first, entry = self._find(key)
         message_id = first.submission.content.message_id if first else entry.message_id if entry else None
-        submission = from_any(message, message_id)
+        submission = self._run.submission(message, message_id)
         try:
             if key is None:
                 key = check_key(submission.content.message_id)

@@ -70,8 +70,10 @@ class MemoryServer:
                 peer = Peer(self.rules, core.settings)
                 receipt = _play(self._delivery(sending, submission, partial, peer.attempt), peer)
         except SecureSMTPError as error:
+            core.activity.count(error)
             core.record_error(sending, error)
             raise
+        core.activity.count(receipt)
         return core.report_receipt(sending, receipt)
 
     def result(self, run: Run, index: int, message: Message | Envelope | Parcel, deadline: float | None) -> SendResult:

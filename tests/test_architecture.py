@@ -107,13 +107,14 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
         {"_transport/channel.py", "_transport/poller.py", "_transport/tls_records.py"},
     ),
-    # Django's backend calls the mailer's.
+    # Django's backend calls the mailer's, and Celery's task that of a `QueuedMessage`.
     "send": (
         _sends,
         {
             "_transport/channel.py",
             "_transport/poller.py",
             "_transport/tls_records.py",
+            "integrations/celery/_task.py",
             "integrations/django/_backend.py",
         },
     ),
@@ -123,6 +124,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "secrets": (
         _named("reveal"),
         {
+            "_cli/ledgers.py",
             "_url.py",
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",
@@ -148,6 +150,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "tasks": (
         _imports("anyio", "asyncio", "trio"),
         {
+            "_async_backlog.py",
             "_async_results.py",
             "_async_workers.py",
             "_transport/async_link.py",

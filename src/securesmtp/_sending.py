@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from securesmtp._protocol.failures import interrupt_error
-from securesmtp._values import Outcome, Receipt, Stage
-from securesmtp.errors import SecureSMTPError
+from securesmtp._values import Outcome, Receipt, SendResult, Stage
+from securesmtp.errors import ConnectError, OutcomeUnknownError, SecureSMTPError
 
 if TYPE_CHECKING:
     from securesmtp._protocol.delivery import Attempt, Delivery
@@ -30,6 +31,7 @@ class Sending:
         receipt: Its receipt, once it was accepted.
         is_reported: Whether its event was emitted.
         is_second_login: Whether it is sent over a new connection because the first one lost its login.
+        thread: The thread that sends it.
     """
 
     message_id: str | None
@@ -39,6 +41,7 @@ class Sending:
     receipt: Receipt | None = None
     is_reported: bool = False
     is_second_login: bool = False
+    thread: int = field(default_factory=threading.get_ident)
 
     def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
         """Make the receipt for the *delivery* of *submission*, keep it and return it."""
@@ -73,6 +76,43 @@ class Sending:
         error.outcome, error.receipt = Outcome.ACCEPTED, receipt
         return error
 
+    @property
+    def end(self) -> Receipt | SecureSMTPError | None:
+        """What became of it; None as long as that is not known."""
+        return self.error or self.receipt
+
+    def result(self, index: int) -> SendResult:
+        """
+        Return what became of the message, for a caller that closes the mailer.
+
+        Its error is a copy: the other one is raised in the thread of the send, and its traceback holds the message.
+        """
+        error, receipt, message_id = self.error, self.receipt, self.message_id
+        if error is not None:
+            copy = SecureSMTPError.from_dict(error.as_dict())
+            return SendResult(index, message_id, error.outcome, error.receipt, copy)
+        if receipt is not None:
+            return SendResult(index, receipt.message_id, Outcome.ACCEPTED, receipt)
+        text = "the send did not end when the mailer was closed"
+        if self.progress is None:
+            # It hangs where nothing can end it, as in a look-up of a name; its connection is aborted.
+            error = ConnectError(text, retryable=True)
+            error.message_id = message_id
+            return SendResult(index, message_id, error.outcome, error=error)
+        unknown = OutcomeUnknownError(text, stage=Stage.CONTENT)
+        unknown.message_id = self.progress[1].content.message_id
+        return SendResult(index, unknown.message_id, unknown.outcome, error=unknown)
+
+
+class Guard(Protocol):
+    """Knows which server is down."""
+
+    def check_use(self) -> None:
+        """Raise a ``ConnectError`` if another send has found the server down since this one has begun."""
+
+    def note_unconnected(self, error: SecureSMTPError) -> None:
+        """Note that no connection could be opened, because of *error*."""
+
 
 @dataclass(slots=True)
 class Checkout:
@@ -82,14 +122,38 @@ class Checkout:
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
         needs_new: Whether it uses no connection that has carried a message.
+        has_turn: Whether the rate has let it go.
         has_slot: Whether it got a slot, and may use a connection.
         session: The session that it found or opened there.
+        guard: Stands between several sends and a server that may be down; None if there is only one server.
     """
 
     ignores_pause: bool = False
     needs_new: bool = False
+    has_turn: bool = False
     has_slot: bool = False
     session: Session | None = None
+    guard: Guard | None = None
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether a run uses it, which counts its messages itself; any other send that has one has a *guard*."""
+        return self.guard is None
+
+    def check_use(self) -> None:
+        """
+        Do nothing if the connection, which has become free, may be used.
+
+        Raises:
+            ConnectError: Another send has found the server down meanwhile.
+        """
+        if self.guard is not None:
+            self.guard.check_use()
+
+    def note_error(self, error: SecureSMTPError) -> None:
+        """Note the *error* of the send before its slot is free: the next one in it looks whether the server is down."""
+        if self.guard is not None and self.is_unconnected:
+            self.guard.note_unconnected(error)
 
     @property
     def transactions(self) -> int:

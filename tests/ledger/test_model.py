@@ -159,6 +159,6 @@ def test_ledgers_agree_with_the_model(kind: str, request: pytest.FixtureRequest)
         make = staticmethod(lambda folder: make_world(kind, folder, request))
 
     # A server needs more time for each step than a file.
-    count = examples(60 if kind == "sqlite" else 30)
+    count = examples(60 if kind == "sqlite" else 15)
     steps = settings(max_examples=count, stateful_step_count=25, deadline=None)
     run_state_machine_as_test(Here, settings=steps)

@@ -31,9 +31,11 @@ from ledger.test_model import Machine
 from ledger.worlds import HOUR, PostgreSQLWorld, item, may_send, result
 from scripted import Peer, honest
 from securesmtp import Envelope, Outcome, Secret
-from securesmtp.errors import ConfigurationError, LedgerError, MessageError
+from securesmtp._submissions import entry_digest
+from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger import Item, PostgreSQLLedger, State, _postgresql
 from securesmtp.ledger._postgresql import _escape, _unescape
+from securesmtp.ledger._postgresql_connections import Connections
 
 MAIL = Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\ntext\r\n", key="invoice-1")
 PASSWORD = "hunter2-hunter2"
@@ -176,22 +178,13 @@ def test_transactions_may_commit_in_any_order(ledger: PostgreSQLLedger, world: P
 def test_what_the_application_has_prepared_is_what_send_many_sends(
     ledger: PostgreSQLLedger, caller: psycopg.Connection[Any], serve: Serve, mailer: Mailer
 ) -> None:
-    """`Item.of` has the digest and the key of the run."""
-    ledger.prepare([Item.of(MAIL)], connection=caller)
+    """With the digest and the key of the run."""
+    ledger.prepare([Item("invoice-1", entry_digest(MAIL), None)], connection=caller)
     caller.commit()
     assert [entry.key for entry in ledger.entries(State.PREPARED)] == ["invoice-1"]
     (sent,) = mailer(serve()).send_many([MAIL], ledger=ledger)
     assert sent.outcome is Outcome.ACCEPTED
     assert state(ledger) == "accepted"
-
-
-def test_an_item_has_the_key_or_the_message_id(ledger: PostgreSQLLedger) -> None:
-    """And a message that has neither is refused, as in a run."""
-    named = Envelope("a@b.example", ["c@d.example"], b"Message-ID: <1@x>\r\n\r\ntext\r\n")
-    assert Item.of(named) == Item("<1@x>", Item.of(named).digest, "<1@x>")
-    assert Item.of(MAIL).key == "invoice-1"
-    with pytest.raises(MessageError, match="neither a key nor a Message-ID"):
-        Item.of(Envelope("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\ntext\r\n"))
 
 
 class DjangoLike:
@@ -342,6 +335,33 @@ def test_threads_share_four_connections(
     assert len(sessions(world)) <= 4
 
 
+@pytest.mark.parametrize("call", ["prepare", "claim", "finish"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_batches_lock_their_entries_in_one_order(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any], call: str, order: int
+) -> None:
+    """Whatever the order of their keys, so that two of them never wait for each other."""
+    keys = [str(number) for number in range(8)][::order]
+    items = [item(key) for key in keys]
+    ledger.claim(items, "mine")
+    calls = {
+        "prepare": lambda: ledger.prepare(items),
+        "claim": lambda: ledger.claim(items, "mine"),
+        "finish": lambda: ledger.finish(dict.fromkeys(keys, result()), "mine"),
+    }
+    ordered = f"SELECT key FROM {world.table} ORDER BY hash"  # noqa: S608 -- our table
+    (first,), *others = caller.execute(ordered).fetchall()
+    with ThreadPoolExecutor(1) as pool:
+        caller.execute(f"SELECT 1 FROM {world.table} WHERE key = %s FOR UPDATE", [first])  # noqa: S608 -- as above
+        called = pool.submit(calls[call])
+        wait_for_lock(world)
+        # It waits for the first, and has none of the others yet.
+        free = world.run(f"SELECT key FROM {world.table} WHERE key <> %s FOR UPDATE SKIP LOCKED", first)  # noqa: S608 -- as above
+        caller.rollback()
+        called.result()
+    assert sorted(free) == sorted(others)
+
+
 def test_a_ledger_that_was_closed_has_no_connection(
     ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any]
 ) -> None:
@@ -391,7 +411,7 @@ def test_a_ledger_works_behind_pgbouncer(bouncer: PgBouncer) -> None:
     class Here(Machine):
         make = staticmethod(lambda folder: PostgreSQLWorld.make(folder, bouncer))
 
-    steps = settings(max_examples=examples(15), stateful_step_count=25, deadline=None)
+    steps = settings(max_examples=examples(9), stateful_step_count=25, deadline=None)
     run_state_machine_as_test(Here, settings=steps)
 
 
@@ -465,7 +485,7 @@ def test_a_child_that_uses_no_ledger_does_not_end_the_session_of_its_parent(
     descriptor = os.dup(connection.fileno())
     try:
         # As in the child.
-        ledger._connections.abandon()
+        Connections.abandon_all()
         assert connection.closed
         assert sessions(world) == before
         assert state(ledger) == "claimed"

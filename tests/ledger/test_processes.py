@@ -96,6 +96,16 @@ def test_each_key_is_claimed_once_by_eight_processes(world: World, start: Start,
     check(world)
 
 
+def test_the_child_of_a_fork_can_use_the_ledger(start: Start) -> None:
+    """And its exit takes nothing from its parent."""
+    parent = start()
+    assert parent.run("claim()") is True
+    assert parent.run("fork('claim(\"of the child\")')") == 0
+    assert parent.run("state('of the child')") == "claimed"
+    assert parent.run("finish()") is None
+    assert start().run("state()") == "accepted"
+
+
 @SQLITE_ALONE
 def test_a_fork_leaves_the_ledger_of_its_parent_alone(world: SQLiteWorld, start: Start) -> None:
     """The child uses it and exits, while a thread of the parent is in a transaction (Q13)."""

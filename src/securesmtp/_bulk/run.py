@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.claims import Claims
     from securesmtp._core import Core
+    from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._sending import Checkout, Sending
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
     from securesmtp.ledger import Ledger
@@ -67,44 +69,59 @@ class Run:
         claims: Its messages in a ledger; None without one.
     """
 
-    def __init__(self, core: Core, partial: Partial, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        partial: Partial,
+        ledger: Ledger | None = None,
+        *,
+        is_patient: bool = True,
+        fatal_error: Exception | None = None,
+    ) -> None:
         """
-        Start without a worker.
+        Start without a worker; with a *fatal_error*, nothing is sent.
+
+        Unless it *is_patient*, the first connection that cannot be opened ends it when no other is left.
 
         Raises:
             ConfigurationError: *ledger* is none.
         """
         self.core = core
         self.partial = partial
-        self.fatal_error: Exception | None = None
+        self.fatal_error = fatal_error
         settings = core.settings
         window = settings.window.messages if settings.pipelining == "session" else 1
         self.most_workers = settings.max_connections
         self.ahead = 2 * self.most_workers * window
         self.octets = 2 * self.most_workers * settings.window.octets
         self._allowed = settings.max_connections
-        self._state = State(0, settings.max_connect_failures)
+        self._is_patient = is_patient
+        self._state = State(0, settings.max_connect_failures if is_patient else 1)
         self.claims = None if ledger is None else _claims(self, ledger, window)
 
-    def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[AnyJob]:
+    def jobs(self, messages: Iterable[Message | Envelope | Parcel], deadline: float | None) -> Iterator[AnyJob]:
         """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
             yield self.job(index, message, deadline)
             if self.has_failed:
                 return
 
-    def job(self, index: int, message: Message | Envelope, deadline: float | None) -> AnyJob:
+    def job(self, index: int, message: Message | Envelope | Parcel, deadline: float | None) -> AnyJob:
         """Return the job for *message*, as it is now: a caller may change the object afterwards."""
         start_deadline = bind(self.core.start_deadline, deadline)
         try:
             if self.claims is not None:
                 return self.claims.job(index, message, start_deadline)
-            return Job(index, from_any(message), start_deadline)
+            return Job(index, self.submission(message), start_deadline)
         except Exception as error:  # ours, or that of the envelope's own iterable or file
             if is_interrupt(error) or isinstance(error, LedgerError):
                 raise
             drop_frames(error)
             return InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
+
+    def submission(self, message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
+        """Return *message* as it is sent, with the *message_id* of an earlier try."""
+        return self.core.build(from_any, message, message_id)
 
     @property
     def has_failed(self) -> bool:
@@ -162,7 +179,7 @@ class Run:
                 return self.settle_unconnected(job, end, put_back)
         left = self.shrink_after(end)
         if not can_resend(end) or (job.was_resent and not left):
-            job.finish(end)
+            self.finish(job, end)
         elif not left:
             job.was_resent = True
             return Step.RESEND
@@ -179,7 +196,7 @@ class Run:
         """Do what the rule says when no connection could be opened for *job*; return what its worker does next."""
         verdict, left = self.judge_failure(error)
         if verdict is Verdict.REPORT:
-            job.finish(error)
+            self.finish(job, error)
             return Step.CONTINUE
         put_back(job)
         if verdict is Verdict.RETRY:
@@ -227,7 +244,12 @@ class Run:
     def refuse_with(self, job: Job, error: SecureSMTPError) -> None:
         """Give *job* the *error* because of which it is not sent."""
         self.core.annotate(error, job.submission.content.message_id)
-        job.finish(error)
+        self.finish(job, error)
+
+    def finish(self, job: Job, end: Receipt | BaseException) -> None:
+        """Count the *end* of a message, and give it to *job*."""
+        self.core.activity.count(end)
+        job.finish(end)
 
     def error_after(self, cause: Exception) -> SecureSMTPError:
         """Return the error of a message that is not sent because *cause* has ended the run."""
@@ -237,6 +259,8 @@ class Run:
         else:
             failures, last = self._state.most, _text(cause)
             message = f"not sent: {failures} connections in a row could not be opened, the last one because: {last}"
+            if not self._is_patient:
+                message = f"not sent: no connection could be opened: {last.removeprefix('not sent: ')}"
         error = kind(message, stage=getattr(cause, "stage", Stage.AUTH), retryable=is_retryable(cause))
         error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
         error.__cause__ = cause

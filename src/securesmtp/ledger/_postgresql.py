@@ -118,7 +118,7 @@ class PostgreSQLLedger:
         Add those of *items* whose key is new, as `State.PREPARED`; return the entry of each as it is now.
 
         Args:
-            items: The messages; `Item.of` makes one.
+            items: The messages.
             connection: Your own connection to the same database: of psycopg 3, or Django's ``connection``. Then the
                 entries are part of your transaction. Commit it before you send: `claim` waits for its end.
 

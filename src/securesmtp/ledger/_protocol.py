@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from securesmtp._portable import Portable
 from securesmtp._values import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from email.message import Message
-
-    from securesmtp._values import Envelope
 
 
 class State(StrEnum):
@@ -49,27 +46,6 @@ class Item:
     key: str
     digest: str
     message_id: str | None
-
-    @classmethod
-    def of(cls, message: Message | Envelope) -> Self:
-        """
-        Return the item that `SecureMailer.send_many` makes of *message*, for a `Ledger.prepare` of your own.
-
-        A file is read to its end. A message without a Message-ID gets one, which is that of its entry.
-
-        Raises:
-            SecureSMTPError: As `SecureMailer.send`, for a message that cannot be sent, or has no key.
-        """
-        # Who only reads a ledger needs none of it.
-        from securesmtp._submissions import check_key, digest, from_any, given_key
-
-        key = given_key(message)
-        submission = from_any(message)
-        try:
-            message_id = submission.content.message_id
-            return cls(check_key(message_id) if key is None else key, digest(submission), message_id)
-        finally:
-            submission.content.close()
 
 
 @dataclass(frozen=True, slots=True)

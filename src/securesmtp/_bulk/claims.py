@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections import deque
 from functools import partial as bind
 from secrets import token_hex
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from securesmtp._bulk.calls import perform
-from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, result_of
+from securesmtp._bulk.entries import call_to_claim, can_advance, check_ledger, end_before, is_doubtful, result_of
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end, to_result
 from securesmtp._interrupts import raise_if_interrupt
@@ -29,7 +29,7 @@ from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.ledger import Item, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from email.message import Message
 
     from securesmtp._bulk.calls import Calls
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from securesmtp.ledger import Entry, Ledger
 
 T = TypeVar("T")
-Advance: TypeAlias = "Callable[[Mapping[str, SendResult], Sequence[Item], str], Sequence[Entry]]"
 
 
 class Run(Protocol):
@@ -156,18 +155,18 @@ class Claims:
             free: How many workers have no job.
             held: How many jobs are claimed, and no worker has taken them.
         """
-        if self._advance is None or not self.waiting or self._wanted(free, held) <= 0 or self._cause is not None:
+        if (
+            not can_advance(self._ledger)
+            or not self.waiting
+            or self._wanted(free, held) <= 0
+            or self._cause is not None
+        ):
             yield from self.flush()
         # The first claim takes the ends along, if the ledger can do both in one commit.
         jobs = yield from self.claim_next(free, held)
         # Those that could not be sent.
         yield from self.flush()
         return jobs
-
-    @property
-    def _advance(self) -> Advance | None:
-        """`Ledger.finish` and `Ledger.claim` in one commit; not every ledger has that."""
-        return getattr(self._ledger, "advance", None)
 
     @property
     def _cause(self) -> Exception | None:
@@ -191,12 +190,8 @@ class Claims:
         until = Deadline("deadline", self._ledger.longest_send)
         items = {job.key: job.item for job in jobs if job.item is not None}
         self._claimed.update((job.key, job) for job in jobs)
-        wanted, advance = list(items.values()), self._advance
-        ended, ends = self._ends() if advance else ([], {})
-        if advance and ended:
-            claim = bind(advance, ends, wanted, self._token)
-        else:
-            claim = bind(self._ledger.claim, wanted, self._token)
+        ended, ends = self._ends() if can_advance(self._ledger) else ([], {})
+        claim = call_to_claim(self._ledger, ends, list(items.values()), self._token)
         try:
             entries = yield from self._call(claim, "cannot be written")
         except LedgerError as error:

@@ -155,14 +155,10 @@ class Claims:
             free: How many workers have no job.
             held: How many jobs are claimed, and no worker has taken them.
         """
-        if (
-            not can_advance(self._ledger)
-            or not self.waiting
-            or self._wanted(free, held) <= 0
-            or self._cause is not None
-        ):
-            yield from self.flush()
+        claims_more = bool(self.waiting) and self._wanted(free, held) > 0 and self._cause is None
         # The first claim takes the ends along, if the ledger can do both in one commit.
+        if not (claims_more and can_advance(self._ledger)):
+            yield from self.flush()
         jobs = yield from self.claim_next(free, held)
         # Those that could not be sent.
         yield from self.flush()

@@ -235,7 +235,10 @@ CALLS: dict[str, Callable[[PostgreSQLLedger], object]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_connection_that_was_lost_is_replaced(ledger: PostgreSQLLedger, world: PostgreSQLWorld, call: str) -> None:
-    """After hours without use, a firewall or a restart of the server has ended it."""
+    """After hours without use, a firewall or a restart of the server has ended it, and all others with it."""
+    lend = ledger._connections._lent
+    with lend(), lend(), lend():
+        assert len(sessions(world)) == 3
     claim(ledger)
     claim(ledger, "doubtful")
     world.age("doubtful", HOUR)

@@ -251,6 +251,33 @@ def test_a_send_inside_a_send_does_not_wait_for_its_turn(serve: Serve, mailer: M
     assert mine._pool.slots.turns.delay(monotonic()) > 100
 
 
+def test_a_send_inside_a_send_of_a_task_does_not_wait_for_its_turn(
+    run: Run, serve: Serve, async_mailer: AsyncMailer
+) -> None:
+    """As in a thread."""
+    codes: list[int] = []
+
+    async def main() -> None:
+        async def password() -> str:
+            if not codes:
+                codes.append(0)
+                codes.append(await one())
+            return "secret"
+
+        async def one() -> int:
+            receipt = await mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+            return receipt.reply.code
+
+        server = serve(honest(auth=("me", "secret")), connections=4)
+        async with async_mailer(server, username="me", password=password, rate=0.01) as mailer:
+            with anyio.fail_after(60):
+                assert await one() == 250
+            assert mailer._pool.slots.turns.delay(monotonic()) > 100
+
+    run(main)
+    assert codes == [0, 250]
+
+
 @pytest.mark.faces("rate")
 def test_a_second_try_of_a_message_takes_no_second_turn(serve: Serve, mailer: Mailer) -> None:
     """A server that closes after one message: the next one goes over a new connection at once."""

@@ -124,6 +124,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "secrets": (
         _named("reveal"),
         {
+            "_cli/ledgers.py",
             "_url.py",
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",

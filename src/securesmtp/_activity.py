@@ -57,7 +57,7 @@ class UnderWay:
         return sending.end is not None or id(sending) not in self._activity.under_way
 
 
-def _outcome(end: Receipt | BaseException | None) -> Outcome:
+def _outcome(end: object) -> Outcome:
     # The cause of an exception that is not ours is ours.
     ours = end if isinstance(end, SecureSMTPError) else getattr(end, "__cause__", None)
     return ours.outcome if isinstance(ours, SecureSMTPError) else Outcome.UNKNOWN

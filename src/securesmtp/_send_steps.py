@@ -67,7 +67,7 @@ class Sender:
         finally:
             # It strikes after a call, too, so it is gone by then.
             activity.under_way.pop(key, None)
-            if checkout is None:
+            if checkout is None or not checkout.is_of_run:
                 activity.count(sending.end)
 
     def _deliver(
@@ -105,6 +105,7 @@ class Sender:
         try:
             slot = yield from pool.acquire(lease, deadline, self._new_waiter)
             core.refuse_if_closed()
+            checkout.check_use()
             checkout.has_slot = checkout.has_turn = True
             while True:
                 link = pool.link(slot, deadline, needs, is_new=checkout.needs_new)
@@ -123,6 +124,7 @@ class Sender:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
+            checkout.note_error(error)
             if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
                 # It is closed, and not used for the next message.
                 slot.messages_left = 0

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
@@ -35,11 +35,13 @@ class Database(ABC):
     A server of data.
 
     Attributes:
+        ready_within: Seconds after which it has failed to start.
         port: Where it listens, on 127.0.0.1; the same after a restart.
         process: Its main process.
     """
 
     name: ClassVar[str]
+    ready_within: ClassVar[float] = READY_WITHIN
     port: int
     process: subprocess.Popen[bytes]
 
@@ -99,7 +101,7 @@ class Database(ABC):
                 start_new_session=True,
                 user=self._user(),
             )
-        end = time.monotonic() + READY_WITHIN
+        end = time.monotonic() + self.ready_within
         while self.process.poll() is None and time.monotonic() < end:
             if self._answers():
                 return
@@ -213,6 +215,51 @@ class PostgreSQL(Database):
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
 
+class PgBouncer(Database):
+    """Debian's PgBouncer before a PostgreSQL: all its clients share one connection, each for a transaction."""
+
+    name = "PgBouncer"
+
+    def __init__(self, directory: Path, server: PostgreSQL) -> None:
+        self._server = server
+        super().__init__(directory)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if shutil.which("pgbouncer", path=SEARCH_PATH) else f"PgBouncer is missing: {INSTALL}"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def _user(self) -> str | None:
+        # It refuses to run as root.
+        return "postgres" if os.geteuid() == 0 else None
+
+    def _prepare(self) -> None:
+        """Its file has the port in it."""
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": 1,
+        }
+        database = f"* = host=127.0.0.1 port={self._server.port} user=postgres"
+        lines = ["[databases]", database, "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+        path = self._directory / "pgbouncer.ini"
+        path.write_text("\n".join(lines))
+        return ["pgbouncer", str(path)]
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+            return True
+        return False
+
+
 class Redis(Database):
     """Debian's Redis, which writes each command to its disk before it replies."""
 
@@ -248,8 +295,61 @@ class Redis(Database):
         return False
 
 
-def running(kind: type[D]) -> Iterator[D]:
-    """Run a database for a fixture, or skip its tests with the reason."""
+class RabbitMQ(Database):
+    """Debian's RabbitMQ, with a port mapper (epmd) of its own; user and password are ``guest``."""
+
+    name = "RabbitMQ"
+    # Five seconds of CPU time, which a busy machine does not have at once.
+    ready_within = 300.0
+    # Debian's command starts it as another user, in that one's folder.
+    _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if cls._PROGRAM.exists() else f"RabbitMQ is missing: {INSTALL}"
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def _prepare(self) -> None:
+        (self._directory / "plugins").write_text("[].\n")
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            self._mapper, self._distribution = one.getsockname()[1], other.getsockname()[1]
+
+    def _command(self) -> list[str]:
+        # The mapper stays in the group of the server. Otherwise Erlang would start one that outlives it.
+        return ["sh", "-c", f'epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec {self._PROGRAM}']
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self._directory)
+        return {
+            **super()._environment(),
+            "HOME": folder,
+            "ERL_EPMD_PORT": str(self._mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"tests-{self._mapper}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/none",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": folder,
+            "RABBITMQ_LOGS": "-",
+        }
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            # AMQP 0-9-1: a protocol header, which is answered by a method frame.
+            client.sendall(b"AMQP\x00\x00\x09\x01")
+            return client.recv(1) == b"\x01"
+        return False
+
+
+def running(kind: type[D], make: Callable[[Path], D] | None = None) -> Iterator[D]:
+    """Run a database for a fixture, which *make* makes in a folder, or skip its tests with the reason."""
     reason = kind.missing()
     if reason is not None:
         # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
@@ -257,5 +357,5 @@ def running(kind: type[D]) -> Iterator[D]:
             pytest.fail(reason)
         pytest.skip(reason)
     # pytest's folders are closed to other users, and PostgreSQL does not run as root.
-    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory)) as database:
+    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, (make or kind)(Path(directory)) as database:
         yield database

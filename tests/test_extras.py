@@ -54,7 +54,10 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
     ("program", "extra"),
     [
         ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
+        ("import securesmtp.integrations.celery", "securesmtp[celery]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
+        ("from securesmtp.ledger import PostgreSQLLedger", "securesmtp[postgresql]"),
+        ("from securesmtp.ledger import RedisLedger", "securesmtp[redis]"),
     ],
 )
 def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> None:
@@ -109,20 +112,22 @@ def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.Mo
     assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncFailover", "AsyncResults", "AsyncSecureMailer"}
 
 
-def test_a_missing_django_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "module"), [("celery", "_task"), ("django", "_backend")])
+def test_a_missing_library_names_the_extra_of_its_integration(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
     """Another missing module is shown as it is."""
-    package = Path(str(securesmtp.__file__)).parent / "integrations/django/__init__.py"
-    program = compile(package.read_text("utf-8"), package, "exec")
-    backend = "securesmtp.integrations.django._backend"
-    monkeypatch.setitem(sys.modules, backend, None)
+    package = f"securesmtp.integrations.{name}"
+    path = Path(str(securesmtp.__file__)).parent / f"integrations/{name}/__init__.py"
+    program = compile(path.read_text("utf-8"), path, "exec")
+    monkeypatch.setitem(sys.modules, f"{package}.{module}", None)
     with pytest.raises(ModuleNotFoundError, match="halted"):
-        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102 -- our own file
-    monkeypatch.delitem(sys.modules, backend)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "django"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "django", None)
-    with pytest.raises(ModuleNotFoundError, match=r"install securesmtp\[django\]"):
-        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102
+        exec(program, {"__name__": package})  # noqa: S102 -- our own file
+    for each in [each for each in sys.modules if each.startswith(f"{package}.") or each.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, each)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{name}\]"):
+        exec(program, {"__name__": package})  # noqa: S102
 
 
 @pytest.mark.parametrize(

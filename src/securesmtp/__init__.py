@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import External, OAuth2, Password
+    from securesmtp._queued import QueuedMessage
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._values import (
@@ -83,6 +84,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Password",
     "ProtocolError",
+    "QueuedMessage",
     "Receipt",
     "Recipient",
     "RecipientsRefusedError",
@@ -150,6 +152,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp._protocol.sasl",
                 "securesmtp._compose.addresses",
                 "securesmtp._compose.message",
+                "securesmtp._queued",
             ),
         )
         globals()[name] = found = getattr(next(module for module in modules if hasattr(module, name)), name)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import AsyncOptions
-    from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._async_backlog import AsyncBacklog
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
@@ -470,9 +470,9 @@ class AsyncSecureMailer:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(None, monotonic())
-        under_way, key = core.activity.under_way, id(sending)
+        activity, key = core.activity, id(sending)
         try:
-            under_way[key] = sending
+            activity.under_way[key] = sending
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
@@ -488,9 +488,9 @@ class AsyncSecureMailer:
                 core.record_interrupt(sending, error)
             raise
         finally:
-            under_way.pop(key, None)
+            activity.under_way.pop(key, None)
             if (checkout is None or not checkout.is_of_run) and not draft.is_invalid:
-                core.activity.count(sending.end)
+                activity.count(sending.end)
             if core.is_closed:
                 # A `close` waits for it.
                 self._pool.notify()
@@ -598,7 +598,7 @@ class AsyncSecureMailer:
                 return job
             if has_turn:
                 # Another worker has taken it.
-                pool.give_back_turn()
+                pool.slots.turns.give_back()
         return None
 
     def _take_in_turn(self, backlog: AsyncBacklog) -> Job | None:

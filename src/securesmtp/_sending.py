@@ -93,13 +93,15 @@ class Sending:
             return SendResult(index, message_id, error.outcome, error.receipt, copy)
         if receipt is not None:
             return SendResult(index, receipt.message_id, Outcome.ACCEPTED, receipt)
-        # It hangs where nothing can end it, as in a look-up of a name. Over an aborted connection nothing is written.
         text = "the send did not end when the mailer was closed"
         if self.progress is None:
-            return SendResult(index, message_id, Outcome.NOT_SENT, error=ConnectError(text, retryable=True))
+            # It hangs where nothing can end it, as in a look-up of a name; its connection is aborted.
+            error = ConnectError(text, retryable=True)
+            error.message_id = message_id
+            return SendResult(index, message_id, error.outcome, error=error)
         unknown = OutcomeUnknownError(text, stage=Stage.CONTENT)
         unknown.message_id = self.progress[1].content.message_id
-        return SendResult(index, unknown.message_id, Outcome.UNKNOWN, error=unknown)
+        return SendResult(index, unknown.message_id, unknown.outcome, error=unknown)
 
 
 class Guard(Protocol):

@@ -306,7 +306,8 @@ class Workers:
         """Return whether nothing is being sent, and there is no job for a worker."""
         has_job = (self.backlog or (self._claims is not None and self._claims.waiting)) and not self.backlog.is_closed
         can_begin = has_job and (self.idle or self._started < self._most)
-        return len(self._poller.tasks) <= len(self.idle) and not can_begin
+        # By name, not by number: an interrupt may have ended a task that is still among the idle ones.
+        return self._poller.tasks.keys() <= set(self.idle) and not can_begin
 
     def _assign(self) -> None:
         """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""

@@ -20,6 +20,7 @@ from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, resu
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._queued import QueuedMessage
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, digest, given_key
 from securesmtp._transport.deadline import Deadline
@@ -110,7 +111,8 @@ class Claims:
             if key is None:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
-            item = Item(key, digest(submission), submission.content.message_id)
+            found = message.digest if isinstance(message, QueuedMessage) else digest(submission)
+            item = Item(key, found, submission.content.message_id)
             job = Job(index, submission, start_deadline, item, is_doubtful=is_doubtful(item, entry))
             end = end_before(job, first, entry)
         except BaseException:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from securesmtp import (
     MessageError,
     Outcome,
     OutcomeUnknownError,
+    QueuedMessage,
     RecipientsRefusedError,
     SecureMailer,
     SendResult,
@@ -211,6 +213,22 @@ def test_a_ledger_holds_over_all_servers(serve: Serve, mailer: Mailer, over: Ove
         first.is_down = False
         assert all(result.from_ledger for result in mine.send_many(envelopes, ledger=ledger))
     assert (first.counts[1], len(second.accepted)) == (0, 20)
+
+
+def test_a_queued_message_goes_over_the_server_that_works(
+    serve: Serve, mailer: Mailer, message: EmailMessage, tmp_path: Path
+) -> None:
+    """A task's message is recognised by what its caller gave: it is sent once, whichever server takes it."""
+    first, second = Switch(serve), serve()
+    first.is_down = True
+    mine = Failover([mailer(first.server), mailer(second)])
+    with SQLiteLedger(tmp_path / "ledger") as ledger:
+        queued = QueuedMessage.prepare(message, ledger, key="a task")
+        assert queued.send(mine, ledger, deadline=30).outcome is ACCEPTED
+        first.is_down = False
+        again = queued.send(mine, ledger, deadline=30)
+    assert (again.outcome, again.from_ledger) == (ACCEPTED, True)
+    assert (first.counts[1], len(second.accepted)) == (0, 1)
 
 
 @pytest.mark.faces("failover")

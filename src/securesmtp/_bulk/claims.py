@@ -22,7 +22,7 @@ from securesmtp._bulk.read_ahead import result_without_end, to_result
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._queued import QueuedMessage
 from securesmtp._shown import quote
-from securesmtp._submissions import check_key, digest, given_key
+from securesmtp._submissions import as_given, check_key, digest, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -111,7 +111,8 @@ class Claims:
             if key is None:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
-            found = message.digest if isinstance(message, QueuedMessage) else digest(submission)
+            given = as_given(message)
+            found = given.digest if isinstance(given, QueuedMessage) else digest(submission)
             item = Item(key, found, submission.content.message_id)
             job = Job(index, submission, start_deadline, item, is_doubtful=is_doubtful(item, entry))
             end = end_before(job, first, entry)

@@ -99,18 +99,22 @@ def _states(made: Site) -> dict[str, State]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize(
+    ("broker", "number"),
+    [("redis", signal.SIGKILL), ("rabbitmq", signal.SIGKILL), ("redis", signal.SIGTERM)],
+    ids=["redis", "rabbitmq", "as systemd without KillMode=mixed"],
+)
 def test_a_worker_that_is_killed_while_it_sends_leaves_a_doubt(
-    request: pytest.FixtureRequest, redis: Redis, tmp_path: Path, stack: ExitStack, broker: str
+    request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack, broker: str, number: int
 ) -> None:
     """The broker delivers again; nobody sends again, and the result says that it may have arrived (PITFALLS-1, Q7)."""
-    url = request.getfixturevalue(broker).url
-    made = stack.enter_context(site(tmp_path, url, redis.url, TEST_LONGEST_SEND="3", TEST_DEADLINE="2"))
+    url, results = (request.getfixturevalue(name).url for name in (broker, "redis"))
+    made = stack.enter_context(site(tmp_path, url, results, TEST_LONGEST_SEND="3", TEST_DEADLINE="2"))
     worker = made.start("-P", "prefork", "-c", "1")
 
     def kill() -> None:
         for child in worker.children:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, number)
 
     made.before_reply.append(kill)
     result = made.result(made.send("1"))

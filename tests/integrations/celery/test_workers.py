@@ -145,7 +145,7 @@ def test_redis_delivers_again_while_the_message_is_being_sent(make: Make) -> Non
     made.before_reply += [arrived.set, lambda: go_on.wait(PATIENCE)]
     first = made.start("-P", "prefork", "-c", "1")
     sent = made.send("1")
-    assert arrived.wait(PATIENCE)
+    assert arrived.wait(PATIENCE), first.log
     second = made.start("-P", "prefork", "-c", "1")
     second.wait_for(" retry: ")
     assert first.log.count(" retry: ") == 0
@@ -165,7 +165,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_sends(make: Make, signals
     made.before_reply += [arrived.set, lambda: go_on.wait(PATIENCE)]
     worker = made.start("-P", "prefork", "-c", "1")
     sent, later = made.send("1"), made.send("2")
-    assert arrived.wait(PATIENCE)
+    assert arrived.wait(PATIENCE), worker.log
     worker.signal(signal.SIGTERM)
     worker.wait_for("Warm shutdown")
     if signals == 2:

@@ -25,7 +25,7 @@ from securesmtp.testing import MailServer
 
 HERE = Path(__file__).parent
 # However busy the machine is.
-PATIENCE = 120.0
+PATIENCE = 100.0
 
 
 class Worker:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def test_every_pool_sends_each_message_once_and_shows_nothing_of_it(
     make: Make, redis: Redis, stack: ExitStack, pool: str
 ) -> None:
     """No password is in the broker, and neither an address nor the body in logs and events (PITFALLS-1, Q5 and Q19)."""
+    if pool == "gevent" and find_spec("gevent") is None:
+        pytest.skip("gevent is missing: it has no wheel for this Python")
     made = make()
     seen, has_succeeded = stack.enter_context(_events(made.task.app))
     sent = [made.send(str(number)) for number in range(6)]
@@ -160,7 +163,7 @@ def test_redis_delivers_again_while_the_message_is_being_sent(make: Make) -> Non
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_worker_that_is_told_to_end_finishes_what_it_sends(make: Make, signals: int) -> None:
     """A SIGTERM comes while the server has the message; a second one ends at once (PITFALLS-1, Q20)."""
-    made = make(TEST_LONGEST_SEND="3", TEST_DEADLINE="2.5")
+    made = make(TEST_LONGEST_SEND="60" if signals == 1 else "3")
     arrived, go_on = threading.Event(), threading.Event()
     made.before_reply += [arrived.set, lambda: go_on.wait(PATIENCE)]
     worker = made.start("-P", "prefork", "-c", "1")
@@ -177,7 +180,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_sends(make: Make, signals
     go_on.set()
     made.before_reply.clear()
     made.start("-P", "prefork", "-c", "1")
-    assert made.result(sent).outcome in {Outcome.ACCEPTED, Outcome.UNKNOWN}
+    assert made.result(sent).outcome is (Outcome.ACCEPTED if signals == 1 else Outcome.UNKNOWN)
     assert made.result(later).outcome is Outcome.ACCEPTED
     assert made.arrived == ["1", "2"]
 

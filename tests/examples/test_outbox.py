@@ -83,6 +83,9 @@ def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> st
     postgresql.execute(f"DROP DATABASE IF EXISTS {name}")
     postgresql.execute(f"CREATE DATABASE {name}")
     Outbox(engine_address, name, postgresql.port).call("set_up")
+    # A database that somebody uses is no template: the process may not have ended yet.
+    others = f"FROM pg_stat_activity WHERE datname = '{name}'"
+    postgresql.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}")
     return name
 
 

@@ -76,6 +76,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return chosen
 
 
+def disconnect(postgresql: PostgreSQL, name: str) -> None:
+    """End the sessions in a database: while there is one, of a process that is just ending, it cannot be copied."""
+    others = f"FROM pg_stat_activity WHERE datname = '{name}'"
+    postgresql.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}")
+
+
 @pytest.fixture(scope="module")
 def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> str:
     """Make a database with the tables, of which each test gets a copy."""
@@ -83,9 +89,7 @@ def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> st
     postgresql.execute(f"DROP DATABASE IF EXISTS {name}")
     postgresql.execute(f"CREATE DATABASE {name}")
     Outbox(engine_address, name, postgresql.port).call("set_up")
-    # A database that somebody uses is no template: the process may not have ended yet.
-    others = f"FROM pg_stat_activity WHERE datname = '{name}'"
-    postgresql.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}")
+    disconnect(postgresql, name)
     return name
 
 
@@ -96,6 +100,7 @@ def outbox(postgresql: PostgreSQL, template: str, engine_address: Path) -> Itera
     try:
         yield Outbox(engine_address, "outbox", postgresql.port)
     finally:
+        disconnect(postgresql, "outbox")
         postgresql.execute("DROP DATABASE outbox WITH (FORCE)")
 
 
@@ -367,6 +372,7 @@ def test_the_commands_of_the_page_set_up_and_send(  # noqa: PLR0913, PLR0917 -- 
             subprocess.run(other, cwd=folder, env=environment, check=True, timeout=120)
         assert (arrived(server), fresh.call("outcomes")) == ([key(1)], {key(1): "accepted"})
     finally:
+        disconnect(postgresql, "fresh")
         postgresql.execute("DROP DATABASE fresh WITH (FORCE)")
 
 

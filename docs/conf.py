@@ -59,8 +59,18 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# Django's names, which are not linked.
-nitpick_ignore = [("py:exc", "ImproperlyConfigured"), ("py:class", "EmailMessage")]
+# Names of Django and Celery, which are not linked.
+nitpick_ignore = [
+    ("py:exc", "ImproperlyConfigured"),
+    ("py:class", "EmailMessage"),
+    ("py:class", "Celery"),
+    ("py:class", "AsyncResult"),
+    ("py:class", "Message"),
+    # What both need of a mailer.
+    ("py:class", "Mailer"),
+    ("py:class", "securesmtp._queued.Sender"),
+    ("py:exc", "kombu.exceptions.OperationalError"),
+]
 
 # No network: python.inv has the names of the standard library that are used here, as plain text.
 intersphinx_mapping = {"python": ("https://docs.python.org/3", "python.inv")}

@@ -29,7 +29,7 @@ from examples import outbox_common
 from examples.outbox_common import HOUR, TEXT, failed_of_many, key, kill_at
 from outbox_django import tasks
 from outbox_django.models import Mail
-from securesmtp.errors import MessageError
+from securesmtp.errors import AddressError, MessageError
 from securesmtp.ledger import PostgreSQLLedger
 
 
@@ -68,6 +68,15 @@ def write(number: int, text: str = TEXT) -> None:
     message = EmailMessage(f"Your order {number}", text, "Shop <shop@example.com>", ["you@example.net"])
     message.bcc = ["all@example.com"]
     tasks.write_mail(message, key(number))
+
+
+def write_to(address: str) -> str:
+    """Return the error of a message to this address."""
+    try:
+        tasks.write_mail(EmailMessage("Your order", TEXT, "shop@example.com", [address]), key(1))
+    except AddressError as error:
+        return str(error)
+    return ""
 
 
 def roll_back(number: int) -> None:

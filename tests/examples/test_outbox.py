@@ -137,6 +137,13 @@ def test_a_key_is_sent_once_whoever_writes_it_again(enter: Enter, outbox: Outbox
 
 
 @pytest.mark.exhaustive
+def test_a_message_that_cannot_be_sent_is_not_written(outbox: Outbox) -> None:
+    """The transaction of the application gets the error."""
+    assert "'you'" in outbox.call("write_to", address="you")
+    assert (outbox.call("outcomes"), outbox.call("entries")) == ({}, {})
+
+
+@pytest.mark.exhaustive
 def test_a_message_that_was_refused_may_be_written_again(enter: Enter, outbox: Outbox) -> None:
     """With another text, under the same key."""
     enter(WORLDS["content-refused"])

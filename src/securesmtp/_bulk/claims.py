@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
     from securesmtp._protocol.message import Submission
+    from securesmtp._submissions import Parcel
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
 
@@ -46,7 +47,7 @@ class Run(Protocol):
 
     fatal_error: Exception | None
 
-    def submission(self, message: Message | Envelope, message_id: str | None = None) -> Submission:
+    def submission(self, message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
         """Return *message* as it is sent, with the *message_id* of an earlier try."""
 
     def refuse(self, job: Job, cause: Exception) -> None:
@@ -92,7 +93,9 @@ class Claims:
 
     # In the caller's thread.
 
-    def job(self, index: int, message: Message | Envelope, start_deadline: Callable[[], Deadline | None]) -> AnyJob:
+    def job(
+        self, index: int, message: Message | Envelope | Parcel, start_deadline: Callable[[], Deadline | None]
+    ) -> AnyJob:
         """
         Return the job for *message*; or what the ledger already knows of it.
 

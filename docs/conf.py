@@ -33,8 +33,8 @@ copyright = f"2026, {author}"  # noqa: A001 -- Sphinx wants this name
 release = version = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]
-# The tables in explanation/speed are included by a page.
-exclude_patterns = ["_build", "examples", "explanation/speed/*.md"]
+# The tables in these folders are included by a page.
+exclude_patterns = ["_build", "examples", "explanation/kills/*.md", "explanation/speed/*.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

@@ -55,6 +55,7 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
     [
         ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
+        ("import securesmtp.integrations.opentelemetry", "securesmtp[otel]"),
     ],
 )
 def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> None:
@@ -109,20 +110,27 @@ def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.Mo
     assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncResults", "AsyncSecureMailer"}
 
 
-def test_a_missing_django_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "module", "extra"),
+    [("django", "_backend", "django"), ("opentelemetry", "_bridge", "otel")],
+    ids=["django", "otel"],
+)
+def test_a_missing_package_of_an_integration_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, package: str, module: str, extra: str
+) -> None:
     """Another missing module is shown as it is."""
-    package = Path(str(securesmtp.__file__)).parent / "integrations/django/__init__.py"
-    program = compile(package.read_text("utf-8"), package, "exec")
-    backend = "securesmtp.integrations.django._backend"
-    monkeypatch.setitem(sys.modules, backend, None)
+    name = f"securesmtp.integrations.{package}"
+    file = Path(str(securesmtp.__file__)).parent / f"integrations/{package}/__init__.py"
+    program = compile(file.read_text("utf-8"), file, "exec")
+    monkeypatch.setitem(sys.modules, f"{name}.{module}", None)
     with pytest.raises(ModuleNotFoundError, match="halted"):
-        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102 -- our own file
-    monkeypatch.delitem(sys.modules, backend)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "django"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "django", None)
-    with pytest.raises(ModuleNotFoundError, match=r"install securesmtp\[django\]"):
-        exec(program, {"__name__": "securesmtp.integrations.django"})  # noqa: S102
+        exec(program, {"__name__": name})  # noqa: S102 -- our own file
+    monkeypatch.delitem(sys.modules, f"{name}.{module}")
+    for each in [each for each in sys.modules if each.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, each)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{extra}\]"):
+        exec(program, {"__name__": name})  # noqa: S102
 
 
 @pytest.mark.parametrize(

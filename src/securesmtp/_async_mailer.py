@@ -452,7 +452,7 @@ class AsyncSecureMailer:
         core = self._core
 
         async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
-            submission = await draft.build()
+            submission = sending.submission = await draft.build()
             needs = bind(transactions_needed, len(submission.recipients), partial)
             return core.action(sending, submission, checkout, partial), needs
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._values import Outcome, Receipt, Stage
 from securesmtp.errors import SecureSMTPError
+from securesmtp.events import Failed
 
 if TYPE_CHECKING:
     from securesmtp._protocol.delivery import Attempt, Delivery
@@ -30,6 +31,7 @@ class Sending:
         receipt: Its receipt, once it was accepted.
         is_reported: Whether its event was emitted.
         is_second_login: Whether it is sent over a new connection because the first one lost its login.
+        submission: The message, once it is built.
     """
 
     message_id: str | None
@@ -39,6 +41,7 @@ class Sending:
     receipt: Receipt | None = None
     is_reported: bool = False
     is_second_login: bool = False
+    submission: Submission | None = None
 
     def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
         """Make the receipt for the *delivery* of *submission*, keep it and return it."""
@@ -53,6 +56,14 @@ class Sending:
             delivery.replies,
         )
         return self.receipt
+
+    def failure(self, host: str, port: int, error: SecureSMTPError) -> Failed:
+        """Return the event of a send that *error* has ended."""
+        tls = None if self.progress is None else self.progress[0].tls
+        elapsed, made = timedelta(seconds=monotonic() - self.started), self.submission
+        if made is None:
+            return Failed(host, port, error, elapsed, tls)
+        return Failed(host, port, error, elapsed, tls, len(made.recipients), made.content.size)
 
     def error_after(self, interrupt: BaseException) -> SecureSMTPError:
         """Return the error that says what became of the message if *interrupt* ended its sending now."""

@@ -135,9 +135,17 @@ class Failed(Event):
 
     Attributes:
         error: The error that `SecureMailer.send` raises, with ``message_id``, ``outcome`` and ``stage``.
+        elapsed: Time from the call to the error; None if `SecureMailer.check` found it.
+        tls: How the TLS session that was to carry the message was verified; None if there was none.
+        recipients: Number of recipients; None if the message was not built yet, and for a check.
+        size: Bytes of the message, as in `Receipt.size`; None if the message was not built yet, and for a check.
     """
 
     error: SecureSMTPError
+    elapsed: timedelta | None = None
+    tls: TLSInfo | None = None
+    recipients: int | None = None
+    size: int | None = None
 
     def _describe(self) -> str:
         error, message_id = self.error, _id(self.error.message_id)

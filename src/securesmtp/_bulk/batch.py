@@ -68,7 +68,8 @@ class Batch:
         """Give the unsent messages the *error* that ended the batch, if there is one; return the worker's next step."""
         # Messages that were sent over the connection have been reported.
         while error is not None and (job := self.next_unsent()) is not None:
-            end = self._run.conclude(Sending(job.submission.content.message_id, job.started), error)
+            sending = Sending(job.submission.content.message_id, job.started, submission=job.submission)
+            end = self._run.conclude(sending, error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
@@ -108,7 +109,7 @@ class Batch:
             self._resend.append(job)
         else:
             progress = session, job.submission, Attempt()
-            sending = Sending(job.submission.content.message_id, job.started, progress)
+            sending = Sending(job.submission.content.message_id, job.started, progress, submission=job.submission)
             result = sending.accept(session, job.submission, end) if isinstance(end, Delivery) else end
             job.finish(run.conclude(sending, result))
         # Last, because on_event may raise.

@@ -65,7 +65,7 @@ class MemoryServer:
         Raises:
             SecureSMTPError: As the mailer's `send`.
         """
-        core, sending = self._core, Sending(submission.content.message_id, monotonic())
+        core, sending = self._core, Sending(submission.content.message_id, monotonic(), submission=submission)
         try:
             core.refuse_if_closed()
             with self._lock:

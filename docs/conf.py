@@ -57,8 +57,13 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# Django's names, which are not linked.
-nitpick_ignore = [("py:exc", "ImproperlyConfigured"), ("py:class", "EmailMessage")]
+# Names of Django and OpenTelemetry, which are not linked.
+nitpick_ignore = [
+    ("py:exc", "ImproperlyConfigured"),
+    ("py:class", "EmailMessage"),
+    ("py:class", "MeterProvider"),
+    ("py:class", "TracerProvider"),
+]
 
 # No network: python.inv has the names of the standard library that are used here, as plain text.
 intersphinx_mapping = {"python": ("https://docs.python.org/3", "python.inv")}

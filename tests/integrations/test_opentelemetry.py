@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -26,8 +28,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from conftest import AsyncMailer, Mailer, Run, Serve
 from scripted import Peer, Script, honest
 from securesmtp import AsyncSecureMailer, Envelope, SecureSMTPError
-from securesmtp.integrations.opentelemetry import OpenTelemetry
+from securesmtp.integrations.opentelemetry import OpenTelemetry, _bridge
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/watch-it.md"
 MESSAGE_ID = "<a secret id@example.com>"
 DATA = f"From: me@example.com\r\nSubject: a secret subject\r\nMessage-ID: {MESSAGE_ID}\r\n\r\nx\r\n".encode()
 ENHANCED = "smtp.reply.enhanced_code"
@@ -343,7 +346,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from securesmtp import ConnectError, events
-from securesmtp.integrations.opentelemetry import OpenTelemetry
+from securesmtp.integrations.opentelemetry import OpenTelemetry, _bridge
 failed = events.Failed("mail.example.com", 465, ConnectError("no"), timedelta(seconds=1))
 bridge, kept, reader = OpenTelemetry(), InMemorySpanExporter(), InMemoryMetricReader()
 bridge(failed)
@@ -358,3 +361,12 @@ print(span.name, sorted(metric.name for metric in scope.metrics), scope.scope.na
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     names = ["smtp.client.messages", "smtp.client.send.duration"]
     assert (done.stdout, done.stderr) == (f"smtp.send {names} securesmtp\n", "")
+
+
+def test_the_page_names_each_attribute_and_each_metric() -> None:
+    """And no other."""
+    pattern = re.compile(r"\b(?:smtp|tls|server|error)\.[\w.]*\w\b")
+    source, page = (path.read_text("utf-8") for path in (Path(_bridge.__file__), PAGE))
+    section = page.partition("(opentelemetry)=")[2].partition("\n(")[0]
+    written = {name for text in re.findall(r'"([^"]*)"', source) for name in pattern.findall(text)}
+    assert written == {name for text in re.findall(r"`([^`]*)`", section) for name in pattern.findall(text)}

@@ -88,6 +88,18 @@ def test_the_event_of_a_failure_has_what_a_receipt_has(serve: Serve, mailer: Mai
     assert connected.elapsed.total_seconds() < failed.elapsed.total_seconds() <= took
 
 
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_without_a_connection_the_event_of_a_failure_has_no_tls(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """But recipients and size."""
+    events_seen: list[Event] = []
+    refuse, data = honest(replies={"GREETING": b"554 no\r\n"}), b"Subject: x\r\n\r\nx\r\n"
+    mine = mailer(serve(refuse), max_connect_failures=1, pipelining=pipelining, on_event=events_seen.append)
+    (result,) = mine.send_many([Envelope("me@example.com", ["a@example.net", "b@example.net"], data)])
+    assert result.outcome is Outcome.NOT_SENT
+    (failed,) = (event for event in events_seen if isinstance(event, events.Failed))
+    assert (failed.tls, failed.recipients, failed.size) == (None, 2, len(data))
+
+
 def test_the_event_of_a_message_that_was_not_built_has_no_size(
     serve: Serve, async_mailer: AsyncMailer, message: EmailMessage, run: Run
 ) -> None:

@@ -401,8 +401,9 @@ class AsyncSecureMailer:
             message = "the mailer belongs to another event loop, which is not closed"
             raise ConfigurationError(message, hint="create one mailer in each event loop")
         # Nobody waits for its connections any more.
-        pool.slots.close_now()
         del self._pools[process]
+        for _ in range(pool.slots.close_now()):
+            pool.slots.emit_closed("not usable")
         return None
 
     @property

@@ -212,7 +212,8 @@ class Closed(Event):
 
     Attributes:
         reason: Why; one of these constant texts: ``"closed by the caller"``, ``"idle"``, ``"message limit"``,
-            ``"not usable"`` (closed by the server, or it sent an unsolicited reply), ``"error"``.
+            ``"not usable"`` (closed by the server, or it sent an unsolicited reply, or its event loop is closed),
+            ``"error"``.
     """
 
     reason: str

@@ -7,17 +7,20 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial as bind
 from pathlib import Path
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import anyio
 import pytest
 import trustme
+from anyio.from_thread import BlockingPortal
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -26,6 +29,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from conftest import AsyncMailer, Mailer, Run, Serve
+from faces import Backend
 from scripted import Peer, Script, honest
 from securesmtp import AsyncSecureMailer, Envelope, SecureSMTPError
 from securesmtp.integrations.opentelemetry import OpenTelemetry, _bridge
@@ -276,6 +280,46 @@ def test_in_a_task_each_span_is_a_child_of_the_tasks(
     found = Counter(each.parent.span_id for each in telemetry.spans if each.parent is not None)
     assert found == dict.fromkeys(parents, 5)
     assert len(parents) == 2
+
+
+def test_a_cancelled_send_is_a_span_with_its_outcome(
+    serve: Serve, async_mailer: AsyncMailer, telemetry: Telemetry, run: Run
+) -> None:
+    """Although the cancellation itself is lost in most task groups."""
+    cancels = SimpleQueue[Callable[[], object]]()
+
+    def cancel(_: Peer, __: bytes) -> bytes:
+        cancels.get_nowait()()
+        return b""
+
+    async def send() -> None:
+        async with (
+            BlockingPortal() as portal,
+            async_mailer(serve(honest(replies={"CONTENT": cancel})), on_event=telemetry.bridge()) as mine,
+        ):
+            with anyio.CancelScope() as scope:
+                cancels.put(bind(portal.start_task_soon, scope.cancel))
+                await mine.send_bytes(DATA, mail_from=SENDER, recipients=RECIPIENTS)
+            assert scope.cancelled_caught
+
+    run(send)
+    (span,) = telemetry.spans
+    assert dict(span.attributes or {}).items() >= _failed("unknown", "OutcomeUnknownError", "content").items()
+
+
+def test_a_connection_ends_with_its_event_loop(
+    serve: Serve, async_mailer: AsyncMailer, telemetry: Telemetry, backend: Backend
+) -> None:
+    """A mailer that is used in one loop after the other counts those of the last alone."""
+    mine = async_mailer(serve(), on_event=telemetry.bridge())
+
+    async def send() -> int:
+        await mine.send_bytes(DATA, mail_from=SENDER, recipients=RECIPIENTS)
+        (point,) = telemetry.points("smtp.client.connection.count")
+        return int(point.value)
+
+    assert [anyio.run(send, backend=backend) for _ in range(3)] == [1, 1, 1]
+    anyio.run(mine.close, backend=backend)
 
 
 def test_a_span_has_the_duration_of_the_send(serve: Serve, mailer: Mailer, telemetry: Telemetry) -> None:

@@ -8,6 +8,7 @@ task, and the thread and tasks of `send_many` have a copy of the caller's contex
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import version
 from time import time_ns
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,8 +19,6 @@ from opentelemetry.trace import SpanKind, StatusCode
 from securesmtp import events
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
@@ -101,8 +100,7 @@ class OpenTelemetry:
         ended = time_ns()
         if self._has_message_id and message_id is not None:
             details["smtp.message.id"] = message_id
-        # Whole microseconds are exact.
-        started = ended - int(elapsed.total_seconds() * 1e6) * 1000
+        started = ended - elapsed // timedelta(microseconds=1) * 1000
         span = self._tracer.start_span(
             "smtp.send", kind=SpanKind.CLIENT, attributes=result | details, start_time=started
         )

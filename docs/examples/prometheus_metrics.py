@@ -22,6 +22,15 @@ SENDS = Counter(
     "Sends by what became of the message, and by error",
     ["host", "outcome", "error"],
 )
+# What alerts wait for. Prometheus sees no increase in a series that begins with 1, so
+# these begin with 0, when a connection is opened.
+AWAITED = (
+    ("accepted", ""),
+    ("unknown", "OutcomeUnknownError"),
+    ("not sent", "AuthenticationError"),
+    ("not sent", "CertificateError"),
+    ("not sent", "DowngradeError"),
+)
 SEND_SECONDS = Histogram(
     "mail_send_seconds",
     "From the call to the receipt or the error",
@@ -56,6 +65,9 @@ def observe(event: Event) -> None:
         case events.Failed(error=error, elapsed=elapsed) if elapsed is not None:
             SENDS.labels(host, error.outcome, type(error).__name__).inc()
             SEND_SECONDS.labels(host, error.outcome).observe(elapsed.total_seconds())
+        case events.Connecting():
+            for outcome, name in AWAITED:
+                SENDS.labels(host, outcome, name)
         case events.Connected(elapsed=elapsed):
             CONNECTIONS.labels(host).inc()
             CONNECT_SECONDS.labels(host).observe(elapsed.total_seconds())

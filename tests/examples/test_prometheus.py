@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 import prometheus_client
@@ -110,5 +112,18 @@ def test_an_open_connection_counts_and_a_check_does_not(enter: Enter) -> None:
         assert values("mail_connections", {"host": "localhost"}) == 1
     assert values("mail_connections", {"host": "localhost"}) == 0
     (family,) = prometheus_metrics.SENDS.collect()
-    counts = [(sample.labels, sample.value) for sample in family.samples if sample.name == "mail_sends_total"]
-    assert counts == [({"host": "localhost", "outcome": "accepted", "error": ""}, 1)]
+    counts = {
+        (sample.labels["outcome"], sample.labels["error"]): sample.value
+        for sample in family.samples
+        if sample.name == "mail_sends_total"
+    }
+    assert counts == dict.fromkeys(prometheus_metrics.AWAITED, 0) | {("accepted", ""): 1}
+
+
+def test_what_an_alert_of_the_page_waits_for_is_a_series_from_the_beginning() -> None:
+    """Prometheus sees no increase in a series that begins with 1."""
+    page = (Path(__file__).parents[2] / "docs/how-to/watch-it.md").read_text("utf-8")
+    (errors,) = re.findall(r'error=~"([^"]+)"', page)
+    awaited = {error for outcome, error in prometheus_metrics.AWAITED if outcome == "not sent"}
+    assert awaited == set(errors.split("|"))
+    assert {*re.findall(r'outcome="(\w+)"', page)} <= {outcome for outcome, _ in prometheus_metrics.AWAITED}

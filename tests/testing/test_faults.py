@@ -215,6 +215,11 @@ def test_a_recording_mailer_emits_the_events_of_a_real_one(fault: FaultName | No
     _end(lambda: RecordingMailer(fault=fault, on_event=events.append).send(message))
     (event,) = events
     assert isinstance(event, Failed if fault else Sent)
+    if isinstance(event, Failed):
+        assert event.recipients == 1
+        assert event.size is not None
+        assert event.size > 0
+        assert event.elapsed is not None
 
 
 def test_the_table_names_each_fault_and_each_error_that_there_is() -> None:

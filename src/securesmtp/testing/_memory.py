@@ -158,6 +158,7 @@ class MemoryServer:
     ) -> Dialogue[Receipt]:
         session = yield from self._open()
         yield from self._login(session)
+        sending.progress = session, submission, attempt
         delivery = yield from deliver(session, submission, partial, attempt=attempt)
         return sending.accept(session, submission, delivery)
 

@@ -261,6 +261,27 @@ def bench_async(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """
+    Kill workers, brokers, databases and mail servers at every step of a message; as root, on Linux, for an hour.
+
+    `nox -s kills -- --kills 18 worker/sqlite` takes half a minute; `--pages` updates the tables in docs/.
+    It fails if a message was lost or came twice.
+    """
+    install_wheel(session, "demo", "test")
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    arguments = [argument for argument in session.posargs if argument != "--pages"]
+    folder = Path(session.create_tmp()).resolve()
+    rows, cuts = str(folder / "kills.json"), str(folder / "cuts.json")
+    session.run("python", "-m", "kills", "--out", rows, *arguments, env=env)
+    if arguments:
+        return
+    session.run("python", "-m", "kills.machines", "--out", cuts, env=env)
+    target = HERE / "docs/explanation/kills" if "--pages" in session.posargs else folder
+    session.run("python", "-m", "kills.pages", str(target), rows, cuts, env=env)
+
+
+@nox.session
 def million(session: nox.Session) -> None:
     """
     Send a million messages over TLS to a server 100 ms away, from one process and from two; as root, on Linux.

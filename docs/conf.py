@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import aiosmtpd.smtp  # noqa: F401 -- not while TYPE_CHECKING is set: they import what only type checkers have
 import anyio.lowlevel  # noqa: F401
+import psycopg  # noqa: F401
+import redis  # noqa: F401
 import trustme  # noqa: F401
 from sphinx.ext.napoleon import Config, GoogleDocstring
 

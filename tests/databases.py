@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
@@ -213,6 +213,51 @@ class PostgreSQL(Database):
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
 
+class PgBouncer(Database):
+    """Debian's PgBouncer before a PostgreSQL: all its clients share one connection, each for a transaction."""
+
+    name = "PgBouncer"
+
+    def __init__(self, directory: Path, server: PostgreSQL) -> None:
+        self._server = server
+        super().__init__(directory)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if shutil.which("pgbouncer", path=SEARCH_PATH) else f"PgBouncer is missing: {INSTALL}"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def _user(self) -> str | None:
+        # It refuses to run as root.
+        return "postgres" if os.geteuid() == 0 else None
+
+    def _prepare(self) -> None:
+        """Its file has the port in it."""
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": 1,
+        }
+        database = f"* = host=127.0.0.1 port={self._server.port} user=postgres"
+        lines = ["[databases]", database, "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+        path = self._directory / "pgbouncer.ini"
+        path.write_text("\n".join(lines))
+        return ["pgbouncer", str(path)]
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+            return True
+        return False
+
+
 class Redis(Database):
     """Debian's Redis, which writes each command to its disk before it replies."""
 
@@ -248,8 +293,8 @@ class Redis(Database):
         return False
 
 
-def running(kind: type[D]) -> Iterator[D]:
-    """Run a database for a fixture, or skip its tests with the reason."""
+def running(kind: type[D], make: Callable[[Path], D] | None = None) -> Iterator[D]:
+    """Run a database for a fixture, which *make* makes in a folder, or skip its tests with the reason."""
     reason = kind.missing()
     if reason is not None:
         # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
@@ -257,5 +302,5 @@ def running(kind: type[D]) -> Iterator[D]:
             pytest.fail(reason)
         pytest.skip(reason)
     # pytest's folders are closed to other users, and PostgreSQL does not run as root.
-    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory)) as database:
+    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, (make or kind)(Path(directory)) as database:
         yield database

@@ -81,9 +81,10 @@ class InLoop:
         report: ServerReport = self._portal.call(self.mailer.check)
         return report
 
-    def close(self, *, abort: bool = False) -> None:
+    def close(self, **options: Any) -> tuple[SendResult, ...]:
         """Await the method of the same name."""
-        self._portal.call(bind(self.mailer.close, abort=abort))
+        results: tuple[SendResult, ...] = self._portal.call(bind(self.mailer.close, **options))
+        return results
 
     def send_many(self, messages: Iterable[Any], **options: Any) -> Results:
         """Return an iterator over the results, which are awaited one by one."""

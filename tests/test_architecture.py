@@ -107,22 +107,28 @@ RULES: dict[str, tuple[Found, set[str]]] = {
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
         {"_transport/channel.py", "_transport/poller.py", "_transport/tls_records.py"},
     ),
-    # Django's backend calls the mailer's.
+    # Django's backend calls the mailer's, and Celery's task that of a `QueuedMessage`.
     "send": (
         _sends,
         {
             "_transport/channel.py",
             "_transport/poller.py",
             "_transport/tls_records.py",
+            "integrations/celery/_task.py",
             "integrations/django/_backend.py",
         },
     ),
     "debug": (_named("set_debuglevel", "debuglevel"), set()),
     "environment": (_named("environ", "getenv"), {"_environment.py"}),
-    # A URL has its secret in the middle.
+    # A URL has its secret in the middle. The address of a database goes to its client as it is.
     "secrets": (
         _named("reveal"),
-        {"_url.py", *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources"))},
+        {
+            "_url.py",
+            "ledger/_postgresql_connections.py",
+            "ledger/_redis_client.py",
+            *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
+        },
     ),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
@@ -136,6 +142,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_transport/token_threads.py",
             # The end of the process waits for sends.
             "integrations/django/_mailers.py",
+            # A call of the ledger waits for the database.
+            "ledger/_postgresql_connections.py",
         },
     ),
     "tasks": (

@@ -41,7 +41,7 @@ from tasks import happens, slots_in_use
 RAW = b"Subject: x\r\n\r\nx\r\n"
 CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
 CONSTRUCTORS = ("__init__", "from_url", "from_env")
-METHODS = (*CONSTRUCTORS, "send", "send_bytes", "send_many", "check", "close")
+METHODS = (*CONSTRUCTORS, "send", "send_bytes", "send_many", "check", "stats", "close")
 # What an async mailer takes more of: coroutine functions and asynchronous iterables.
 WIDER = {"password", "auth", "messages", "options"}
 
@@ -75,7 +75,8 @@ def test_the_mailers_have_the_same_public_names() -> None:
     ours, theirs = ({name for name in vars(kind) if name[0] != "_"} for kind in (AsyncSecureMailer, SecureMailer))
     assert ours == theirs == set(METHODS) - {"__init__"}
     for name in set(METHODS) - {*CONSTRUCTORS}:
-        assert inspect.iscoroutinefunction(inspect.unwrap(getattr(AsyncSecureMailer, name))) == (name != "send_many")
+        awaited = name not in {"send_many", "stats"}
+        assert inspect.iscoroutinefunction(inspect.unwrap(getattr(AsyncSecureMailer, name))) == awaited
 
 
 def test_a_mailer_may_be_entered_and_left_in_different_tasks(run: Run, serve: Serve, async_mailer: AsyncMailer) -> None:

@@ -8,9 +8,12 @@ import json
 import logging
 import queue
 import re
+import shlex
 import socket
 import ssl
+import subprocess
 import symtable
+import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from itertools import pairwise
@@ -23,6 +26,7 @@ import trustme
 from markdown_it import MarkdownIt
 
 from conftest import Serve
+from databases import PostgreSQL
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
@@ -39,7 +43,7 @@ LEDGER = "docs/how-to/ledger.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = {"sh", "console"}
 # Shown, not run: output, settings, and directives of Sphinx (which runs "doctest" itself).
-SHOWN = {"none", "text", "ini", "json"}
+SHOWN = {"none", "text", "ini", "json", "sql"}
 SHOWN |= {"{doctest}", "{eval-rst}", "{image}", "{include}", "{literalinclude}", "{toctree}"}
 
 
@@ -325,6 +329,36 @@ def test_the_pages_counter_and_log_are_as_printed(
 def _shape(line: str) -> str:
     """Replace hosts, addresses, the server's words and numbers."""
     return re.sub(r"(?<=securesmtp:)\S+|<\S+>|(?<=verified by ).*|(?<=: )250 .*|[\d.]+", "_", line)
+
+
+def test_the_blocks_about_postgresql_run(postgresql: PostgreSQL, local: tuple[MailServer, SecureMailer]) -> None:
+    """On a server of the tests."""
+    server, mailer = local
+    url = "postgresql://app@db.example.com/app"
+    postgresql.execute("CREATE TABLE invoices (number int)")
+    names = {"mailer": mailer, "invoices": _run(LEDGER, mailer)["invoices"]}
+    sent = len(server.messages)
+    blocks = [each for name, each in PYTHON.items() if name.startswith(LEDGER) and "about_postgresql" in each.mark]
+    for block in blocks:
+        exec(compile(block.code.replace(url, postgresql.url), LEDGER, "exec"), names)  # noqa: S102 -- our own page
+    assert len(server.messages) == sent + 4
+    assert [result.outcome for result in names["results"]] == [Outcome.ACCEPTED] * 3
+    assert names["result"].outcome is Outcome.ACCEPTED
+    assert postgresql.execute("SELECT * FROM invoices") == "13\n"
+    assert postgresql.execute("SELECT key FROM securesmtp_ledger WHERE state = 'accepted' ORDER BY key").split() == [
+        "<invoice-10@example.com>", "<invoice-11@example.com>", "<invoice-12@example.com>", "invoice-13"
+    ]  # fmt: skip
+    statement = next(each.code for name, each in BLOCKS.items() if name.startswith(LEDGER) and each.language == "sql")
+    postgresql.execute(statement)
+
+
+def test_the_command_that_prints_the_table_of_a_ledger_works(postgresql: PostgreSQL) -> None:
+    """It is SQL, and makes the table of the page."""
+    command = next(each.code for each in BLOCKS.values() if "prints_the_table" in each.mark)
+    _, _, program = shlex.split(command)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    postgresql.execute(f"DROP TABLE IF EXISTS securesmtp_ledger; {done.stdout}")
+    assert postgresql.execute("SELECT count(*) FROM securesmtp_ledger") == "0\n"
 
 
 def test_the_mechanism_for_contributors_works(monkeypatch: pytest.MonkeyPatch) -> None:

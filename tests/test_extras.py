@@ -54,8 +54,11 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
     ("program", "extra"),
     [
         ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
+        ("import securesmtp.integrations.celery", "securesmtp[celery]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
         ("import securesmtp.integrations.opentelemetry", "securesmtp[otel]"),
+        ("from securesmtp.ledger import PostgreSQLLedger", "securesmtp[postgresql]"),
+        ("from securesmtp.ledger import RedisLedger", "securesmtp[redis]"),
     ],
 )
 def test_what_needs_an_extra_names_it(bare: Path, program: str, extra: str) -> None:
@@ -111,26 +114,25 @@ def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("package", "module", "extra"),
-    [("django", "_backend", "django"), ("opentelemetry", "_bridge", "otel")],
-    ids=["django", "otel"],
+    ("name", "module", "extra"),
+    [("celery", "_task", "celery"), ("django", "_backend", "django"), ("opentelemetry", "_bridge", "otel")],
+    ids=["celery", "django", "otel"],
 )
-def test_a_missing_package_of_an_integration_names_its_extra(
-    monkeypatch: pytest.MonkeyPatch, package: str, module: str, extra: str
+def test_a_missing_library_names_the_extra_of_its_integration(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
     """Another missing module is shown as it is."""
-    name = f"securesmtp.integrations.{package}"
-    file = Path(str(securesmtp.__file__)).parent / f"integrations/{package}/__init__.py"
-    program = compile(file.read_text("utf-8"), file, "exec")
-    monkeypatch.setitem(sys.modules, f"{name}.{module}", None)
+    package = f"securesmtp.integrations.{name}"
+    path = Path(str(securesmtp.__file__)).parent / f"integrations/{name}/__init__.py"
+    program = compile(path.read_text("utf-8"), path, "exec")
+    monkeypatch.setitem(sys.modules, f"{package}.{module}", None)
     with pytest.raises(ModuleNotFoundError, match="halted"):
-        exec(program, {"__name__": name})  # noqa: S102 -- our own file
-    monkeypatch.delitem(sys.modules, f"{name}.{module}")
-    for each in [each for each in sys.modules if each.partition(".")[0] == package]:
+        exec(program, {"__name__": package})  # noqa: S102 -- our own file
+    for each in [each for each in sys.modules if each.startswith(f"{package}.") or each.partition(".")[0] == name]:
         monkeypatch.delitem(sys.modules, each)
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{extra}\]"):
-        exec(program, {"__name__": name})  # noqa: S102
+        exec(program, {"__name__": package})  # noqa: S102
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,13 @@ def test_each_parameter_is_the_argument_of_that_name(ca_file: Path) -> None:
     """Of several pins, each has its own parameter."""
     url = (
         f"smtps://me:secret@mail.example.com/?ca_file={quote(str(ca_file))}&pin={quote(PIN)}&pin={OTHER_PIN}"
-        "&timeout=7&deadline=45.5&pipelining=off&max_connections=2&auth=login,plain"
+        "&timeout=7&deadline=45.5&pipelining=off&max_connections=2&auth=login,plain&rate=2.5&max_recipients=9"
     )
     got = SecureMailer.from_url(url)._settings
     assert got.policy == TLSPolicy(ca_file=str(ca_file), pins=(PIN, OTHER_PIN))
     assert got.timeouts == Timeouts(connect=7, handshake=7, command=7, data=7, block=7)
     assert (got.deadline, got.pipelining, got.max_connections) == (45.5, "off", 2)
+    assert (got.rate, got.max_recipients) == (2.5, 9)
     assert got.login == Password("me", got.login.password, ["LOGIN", "PLAIN"])  # type: ignore[union-attr]
 
 
@@ -198,6 +199,7 @@ IMPLICIT, STARTTLS = "write smtps:// for implicit TLS (port 465)", "write smtp+s
         pytest.param("smtps://h?timeout=1e3", "timeout of the URL is not a number of seconds", None, id="exponent"),
         pytest.param("smtps://h?deadline=+5", "deadline of the URL is not a number of seconds", None, id="sign"),
         pytest.param("smtps://h?deadline=0", "deadline is 0.0, not a number of seconds above 0", None, id="zero"),
+        pytest.param("smtps://h?rate=10/s", "rate of the URL is not a number of messages a second", None, id="rate"),
         pytest.param("smtps://h?max_connections=1.5", "max_connections of the URL is not a whole", None, id="count"),
         pytest.param("smtps://h?pipelining=yes", "pipelining is 'yes'", None, id="pipelining"),
         pytest.param("smtps://h?pin=sha256/AAAA", 'pins is not a tuple of "sha256/', None, id="pin"),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.sasl import External, OAuth2, Password
-    from securesmtp._report import ServerReport
+    from securesmtp._queued import QueuedMessage
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._values import (
         Certificate,
@@ -79,6 +80,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Password",
     "ProtocolError",
+    "QueuedMessage",
     "Receipt",
     "Recipient",
     "RecipientsRefusedError",
@@ -92,6 +94,7 @@ __all__ = [
     "ServerNotAuthenticError",
     "ServerReport",
     "Stage",
+    "Stats",
     "TLSError",
     "TLSInfo",
     "TLSMode",
@@ -134,6 +137,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp._protocol.sasl",
                 "securesmtp._compose.addresses",
                 "securesmtp._compose.message",
+                "securesmtp._queued",
             ),
         )
         globals()[name] = found = getattr(next(module for module in modules if hasattr(module, name)), name)

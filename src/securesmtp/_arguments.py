@@ -39,6 +39,8 @@ class _Options(TypedDict, total=False):
     max_messages: int | None
     max_idle: float
     max_connect_failures: int
+    max_recipients: int | None
+    rate: float | None
     pipelining: Literal["off", "message", "session"]
     window: Window
     local_hostname: str | None
@@ -132,6 +134,18 @@ def as_seconds(text: str, source: str) -> float:
     """
     if not _SECONDS.fullmatch(text):
         raise ConfigurationError(f"{source} is not a number of seconds, such as 30 or 2.5")
+    return float(text)
+
+
+def as_rate(text: str, source: str) -> float:
+    """
+    Return *text* as a number of messages a second.
+
+    Raises:
+        ConfigurationError: It is not one; *source* names where it is from.
+    """
+    if not _SECONDS.fullmatch(text):
+        raise ConfigurationError(f"{source} is not a number of messages a second, such as 10 or 0.5")
     return float(text)
 
 

@@ -13,6 +13,7 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
+from securesmtp._activity import UnderWay
 from securesmtp._arguments import Given
 from securesmtp._async_messages import Draft, Jobs
 from securesmtp._async_results import AsyncResults, in_order
@@ -21,7 +22,7 @@ from securesmtp._bulk.jobs import Ending
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
 from securesmtp._core import Action, Core
-from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
+from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.sasl import as_secret
@@ -42,7 +43,7 @@ from securesmtp._transport.async_pool import AsyncPool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease
 from securesmtp._url import add_url
-from securesmtp._values import Envelope, Receipt, TLSMode
+from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 from securesmtp.events import Event
 
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
@@ -97,6 +98,8 @@ class AsyncSecureMailer:
         max_messages: int | None = None,
         max_idle: float = 60,
         max_connect_failures: int = 5,
+        max_recipients: int | None = None,
+        rate: float | None = None,
         pipelining: Literal["off", "message", "session"] = "message",
         window: Window = WINDOW,
         local_hostname: str | None = None,
@@ -125,6 +128,11 @@ class AsyncSecureMailer:
                 say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.
             max_idle: Seconds after which an unused connection is not used again.
             max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
+            max_recipients: How many recipients a message may have; None for any number. One with more is a
+                `MessageError` before anything is sent.
+            rate: How many messages a second are begun, over all connections; None for no limit. They are spread
+                evenly: after a pause, at most those of a tenth of a second go at once. The wait counts against the
+                *deadline* of a send, but not of a message of `send_many`, whose sending begins after it.
             pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
                 RFC 3030); ``"off"`` waits for the reply to each command. With ``"session"``, `send_many` writes
                 messages before the server has replied to earlier ones; use it for servers that support it, such as
@@ -158,6 +166,8 @@ class AsyncSecureMailer:
             max_messages=max_messages,
             max_idle=max_idle,
             max_connect_failures=max_connect_failures,
+            max_recipients=max_recipients,
+            rate=rate,
             pipelining=pipelining,
             window=window,
             local_hostname=local_hostname,
@@ -174,9 +184,10 @@ class AsyncSecureMailer:
         Make a mailer from a URL: ``smtps://me:secret@mail.example.com``, or ``smtp+starttls://…`` for STARTTLS.
 
         The username and the password are percent-encoded. A port may follow the host. After a ``?``, and with ``&``
-        between them, there may be the parameters ``ca_file``, ``timeout``, ``deadline``, ``pipelining`` and
-        ``max_connections``, which are the arguments of the same name; ``pin``, once for each of `TLSPolicy.pins`; and
-        ``auth``, the names of the SASL mechanisms that may be used, with commas between them.
+        between them, there may be the parameters ``ca_file``, ``timeout``, ``deadline``, ``pipelining``,
+        ``max_connections``, ``max_recipients`` and ``rate``, which are the arguments of the same name; ``pin``, once
+        for each of `TLSPolicy.pins`; and ``auth``, the names of the SASL mechanisms that may be used, with commas
+        between them.
 
         Args:
             url: The URL.
@@ -201,7 +212,8 @@ class AsyncSecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE``, which are the arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
+        arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -277,7 +289,7 @@ class AsyncSecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        build = bind(self._build, message, bind(from_message, message, mail_from, recipients), until)
+        build = bind(self._build, message, bind(self._core.build, from_message, message, mail_from, recipients), until)
         draft = Draft(build, message)
         return await self._submit(draft, partial, until)
 
@@ -305,7 +317,7 @@ class AsyncSecureMailer:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(bind(self._build, data, bind(from_octets, data, mail_from, recipients), until))
+        draft = Draft(bind(self._build, data, bind(self._core.build, from_octets, data, mail_from, recipients), until))
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:
@@ -370,21 +382,41 @@ class AsyncSecureMailer:
             raise
         return core.report(link.connection, session, refusal)
 
-    async def close(self, *, abort: bool = False) -> None:
+    def stats(self) -> Stats:
+        """Return what the mailer is doing in this process, and what it has done. It waits for nothing."""
+        pool = self._pools.get(current_process())
+        return self._core.stats(None if pool is None else pool.slots, 0 if pool is None else pool.waiting)
+
+    async def close(  # the sends under way go on until it aborts them: no cancellation can do that
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        abort: bool = False,
+    ) -> tuple[SendResult, ...]:
         """
         Refuse further sends, wait for the current ones, and close the connections with QUIT. Calling it twice is fine.
 
+        It returns what became of each send that was under way, in the order in which they began: their ``index`` counts
+        these results. A send that was still waiting for a connection is not sent. A run of `send_many` ends; its own
+        results have each of its messages.
+
         If it is called inside a send, by a password callable, it does not wait: each send closes its own connection
-        when it is done. For a limited wait, cancel it, and call it again with *abort*.
+        when it is done, and only the results that are there already are returned.
 
         Args:
-            abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
-                `check` raises too.
+            timeout: Wait so many seconds at most, then end the connections in use: each send raises what became of its
+                message, and a `check` raises too.
+            abort: Do not wait: as a *timeout* of 0.
+
+        Raises:
+            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        pool = self._existing_pool()
-        self._core.is_closed = True
+        limit, core, pool = close_limit(timeout, abort=abort), self._core, self._existing_pool()
+        core.is_closed = True
+        under_way = UnderWay(core.activity)
         if pool is not None:
-            await pool.close(abort=abort)
+            await pool.close(limit, under_way.is_over)
+        return under_way.results(is_aborted=pool is not None and pool.slots.is_aborted)
 
     def _existing_pool(self) -> AsyncPool | None:
         """
@@ -430,14 +462,16 @@ class AsyncSecureMailer:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(None, monotonic())
+        under_way, key = core.activity.under_way, id(sending)
         try:
+            under_way[key] = sending
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
             except SecureSMTPError as error:
                 # A message that cannot be built is wrong input, which has no event.
+                sending.error, sending.message_id = error, draft.message_id
                 if not draft.is_invalid:
-                    sending.message_id = draft.message_id
                     core.record_error(sending, error)
                 raise
         except BaseException as error:
@@ -445,6 +479,13 @@ class AsyncSecureMailer:
                 sending.message_id = draft.message_id
                 core.record_interrupt(sending, error)
             raise
+        finally:
+            under_way.pop(key, None)
+            if checkout is None and not draft.is_invalid:
+                core.activity.count(sending.end)
+            if core.is_closed:
+                # A `close` waits for it.
+                self._pool.notify()
 
     async def _deliver(
         self, sending: Sending, draft: Draft, partial: Partial, deadline: Deadline | None, checkout: Checkout
@@ -474,13 +515,19 @@ class AsyncSecureMailer:
         checkout: Checkout,
     ) -> T:
         """Run the action that *prepare* returns on a connection that no other send uses, with room for its message."""
-        core, pool, lease, slot, events = self._core, self._pool, Lease(None), None, list[Event]()
+        core, pool, lease, slot, events = (
+            self._core,
+            self._pool,
+            Lease(None, has_turn=checkout.has_turn),
+            None,
+            list[Event](),
+        )
         checkout.has_slot, checkout.session = False, None
         try:
             slot = await pool.acquire(lease, deadline)
             core.refuse_if_closed()
             action, needs = await prepare()
-            checkout.has_slot = True
+            checkout.has_slot = checkout.has_turn = True
             while True:
                 link = await pool.link(slot, deadline, needs, is_new=checkout.needs_new)
                 try:
@@ -517,7 +564,7 @@ class AsyncSecureMailer:
         if not run.enter():
             return
         support = self._pool.overlap_support
-        while (job := await backlog.next()) is not None:
+        while (job := await self._next_job(run, backlog)) is not None:
             overlap = run.overlap(support)
             if overlap is None:
                 leaves = await self._send_one(run, job, backlog)
@@ -528,9 +575,29 @@ class AsyncSecureMailer:
                 return
         run.leave()
 
+    async def _next_job(self, run: Run, backlog: AsyncBacklog) -> Job | None:
+        """Wait for a job, and then for its turn if there is a rate: only when that has come, its time begins."""
+        pool = self._pool
+        if not pool.slots.turns.is_limited:
+            return await backlog.next()
+        while await backlog.wait():
+            has_turn = await backlog.until_closed(pool.wait_for_turn)
+            # If the mailer is closed, there are no turns, and each of the rest gets that as its result.
+            job = backlog.take() if has_turn or run.core.is_closed else None
+            if job is not None:
+                return job
+            if has_turn:
+                # Another worker has taken it.
+                pool.give_back_turn()
+        return None
+
+    def _take_in_turn(self, backlog: AsyncBacklog) -> Job | None:
+        """Return a job whose turn it is now, or None."""
+        return backlog.take() if len(backlog) and self._pool.take_turn() else None
+
     async def _send_one(self, run: Run, job: Job, backlog: AsyncBacklog) -> bool:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
-        checkout = Checkout(run.take_login_permit())
+        checkout = Checkout(run.take_login_permit(), has_turn=True)
         while (cause := run.fatal_error) is None:
             with Ending[Receipt]() as ending:
                 ending.end = await self._submit(Draft(job.submission), run.partial, job.deadline, checkout)
@@ -543,7 +610,7 @@ class AsyncSecureMailer:
 
     async def _send_batch(self, run: Run, first: Job, backlog: AsyncBacklog) -> bool:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        batch = Batch(run, first, self._pool.overlap_support, backlog.take, backlog.put)
+        batch = Batch(run, first, self._pool.overlap_support, bind(self._take_in_turn, backlog), backlog.put)
 
         async def prepare() -> tuple[Action[None], None]:
             return batch.action, None

@@ -63,6 +63,8 @@ class AsyncBacklog:
         # One event for each worker that waits: one for all would wake a hundred of them for each job (measured).
         self._idle = list[anyio.Event]()
         self._closing = Wakeup()
+        # Of workers that have no job yet.
+        self._waits = list[anyio.CancelScope]()
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -90,6 +92,10 @@ class AsyncBacklog:
 
     async def next(self) -> Job | None:
         """Wait for the next job, start its time and return it; None if there are no more."""
+        return self.take() if await self.wait() else None
+
+    async def wait(self) -> bool:
+        """Wait for the next job; return whether there is one, because there may be no more."""
         while not self._jobs and not self.is_closed:
             event = anyio.Event()
             self._idle.append(event)
@@ -103,7 +109,17 @@ class AsyncBacklog:
                     # It was woken for a job, and does not take it.
                     self._wake_one()
                 raise
-        return self.take()
+        return bool(self._jobs)
+
+    async def until_closed(self, action: Callable[[], Awaitable[bool]]) -> bool:
+        """Return what *action* returns; False if it is closed before."""
+        with anyio.CancelScope() as scope:
+            self._waits.append(scope)
+            try:
+                return not self.is_closed and await action()
+            finally:
+                self._waits.remove(scope)
+        return False
 
     def close(self) -> None:
         """Drop the jobs that no worker has taken; there are no more."""
@@ -112,6 +128,8 @@ class AsyncBacklog:
         while self._idle:
             self._idle.pop().set()
         self._closing.announce()
+        for scope in self._waits:
+            scope.cancel()
         self.on_change()
 
     async def pause(self, seconds: float) -> None:

@@ -7,20 +7,23 @@ Each mailer has one `Core`. A mailer that waits in another way, for tasks instea
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
+from securesmtp._activity import Activity
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, deliver, round_trips
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
-from securesmtp._report import ServerReport
+from securesmtp._report import ServerReport, Stats
 from securesmtp._shown import escape
 from securesmtp._submissions import load
 from securesmtp._transport.deadline import Deadline
+from securesmtp._transport.process import current_process
+from securesmtp._transport.slots import closed_error
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Receipt, Stage
-from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
+from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
 from securesmtp.events import Failed, Sent, emit, is_observed
 
 if TYPE_CHECKING:
@@ -35,8 +38,10 @@ if TYPE_CHECKING:
     from securesmtp._settings import Settings
     from securesmtp._transport.connection import Connection
     from securesmtp._transport.slot import Slot
+    from securesmtp._transport.slots import Slots
     from securesmtp.events import Event
 
+P = ParamSpec("P")
 T = TypeVar("T")
 # What a send does on its connection: with the account of it, its slot and the open session.
 Action: TypeAlias = "Callable[[Exchange, Slot[Any], Session], Dialogue[T]]"
@@ -75,6 +80,8 @@ class Core:
         # A wrong file of the caller's is reported now. Loading certifi's roots (24 to 47 ms) can wait for a message.
         self.context = build_context(settings.policy) if settings.policy != TLSPolicy() else None
         self.is_closed = False
+        # By process: a child of a fork continues none of its parent's sends.
+        self._activities: dict[tuple[int, int], Activity] = {}
         self.last_login_was_lost = False
 
     def refuse_if_closed(self) -> None:
@@ -85,8 +92,44 @@ class Core:
             ConfigurationError: It is closed.
         """
         if self.is_closed:
-            message = "the mailer is closed"
-            raise ConfigurationError(message, hint="make a new one")
+            raise closed_error()
+
+    @property
+    def activity(self) -> Activity:
+        """The sends of this process."""
+        process = current_process()
+        return self._activities.get(process) or self._activities.setdefault(process, Activity())
+
+    def stats(self, slots: Slots[Any] | None, waiting: int) -> Stats:
+        """Return what the mailer does, with its *slots* if it has any; so many sends are *waiting*."""
+        each, activity = () if slots is None else tuple(slots), self.activity
+        return Stats(
+            open=sum(slot.is_connected for slot in each),
+            busy=sum(not slot.is_free for slot in each),
+            under_way=len(activity.under_way),
+            waiting=waiting,
+            accepted=activity.counts["ACCEPTED"],
+            refused=activity.counts["REFUSED"],
+            not_sent=activity.counts["NOT_SENT"],
+            unknown=activity.counts["UNKNOWN"],
+            connects=0 if slots is None else slots.connects,
+            logins=0 if slots is None else slots.logins,
+        )
+
+    def build(self, function: Callable[P, Submission], *args: P.args, **kwargs: P.kwargs) -> Submission:
+        """
+        Return the message that *function* makes.
+
+        Raises:
+            MessageError: It has more recipients than the caller allows.
+        """
+        submission = function(*args, **kwargs)
+        most, found = self.settings.max_recipients, len(submission.recipients)
+        if most is not None and found > most:
+            submission.content.close()
+            message = f"the message has {found} recipients, and the mailer allows {most} (max_recipients)"
+            raise MessageError(message, hint="send it to fewer at a time, or make a mailer that allows more")
+        return submission
 
     def start_deadline(self, deadline: float | None) -> Deadline | None:
         """Return the deadline of a send that begins now, in *deadline* seconds if given, else in the mailer's."""
@@ -168,6 +211,7 @@ class Core:
         if isinstance(interrupt, SecureSMTPError):
             return
         error = sending.error_after(interrupt)
+        sending.error = error
         self.annotate(error, sending.message_id)
         # The interrupt's own cause is kept if our error has none.
         error.__cause__ = error.__cause__ or interrupt.__cause__

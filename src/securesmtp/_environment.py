@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from securesmtp._arguments import as_count, as_seconds
+from securesmtp._arguments import as_count, as_rate, as_seconds
 from securesmtp._secret import Secret
 from securesmtp._shown import quote
 from securesmtp._url import add_url
@@ -136,4 +136,6 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "CA_FILE": ("ca_file", _unchanged),
     "TIMEOUT": ("timeout", as_seconds),
     "DEADLINE": ("deadline", as_seconds),
+    "RATE": ("rate", as_rate),
+    "MAX_RECIPIENTS": ("max_recipients", as_count),
 }

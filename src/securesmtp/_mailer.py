@@ -7,13 +7,15 @@ and docstrings, so it is longer than 300 lines.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
+from securesmtp._activity import UnderWay
 from securesmtp._arguments import Given
 from securesmtp._bulk.run import Run
 from securesmtp._core import Core
-from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window
+from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._results import in_order
 from securesmtp._send_steps import Sender
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from securesmtp._arguments import Options
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Auth, PasswordSource
-    from securesmtp._report import ServerReport
+    from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
@@ -79,6 +81,8 @@ class SecureMailer:
         max_messages: int | None = None,
         max_idle: float = 60,
         max_connect_failures: int = 5,
+        max_recipients: int | None = None,
+        rate: float | None = None,
         pipelining: Literal["off", "message", "session"] = "message",
         window: Window = WINDOW,
         local_hostname: str | None = None,
@@ -106,6 +110,11 @@ class SecureMailer:
                 say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.
             max_idle: Seconds after which an unused connection is not used again.
             max_connect_failures: How many connections in a row may fail to open before `send_many` gives up.
+            max_recipients: How many recipients a message may have; None for any number. One with more is a
+                `MessageError` before anything is sent.
+            rate: How many messages a second are begun, over all connections; None for no limit. They are spread
+                evenly: after a pause, at most those of a tenth of a second go at once. The wait counts against the
+                *deadline* of a send, but not of a message of `send_many`, whose sending begins after it.
             pipelining: ``"message"`` writes the commands of one message together if the server offers it (RFC 2920,
                 RFC 3030); ``"off"`` waits for the reply to each command. With ``"session"``, `send_many` writes
                 messages before the server has replied to earlier ones; use it for servers that support it, such as
@@ -139,6 +148,8 @@ class SecureMailer:
             max_messages=max_messages,
             max_idle=max_idle,
             max_connect_failures=max_connect_failures,
+            max_recipients=max_recipients,
+            rate=rate,
             pipelining=pipelining,
             window=window,
             local_hostname=local_hostname,
@@ -156,9 +167,10 @@ class SecureMailer:
         Make a mailer from a URL: ``smtps://me:secret@mail.example.com``, or ``smtp+starttls://…`` for STARTTLS.
 
         The username and the password are percent-encoded. A port may follow the host. After a ``?``, and with ``&``
-        between them, there may be the parameters ``ca_file``, ``timeout``, ``deadline``, ``pipelining`` and
-        ``max_connections``, which are the arguments of the same name; ``pin``, once for each of `TLSPolicy.pins`; and
-        ``auth``, the names of the SASL mechanisms that may be used, with commas between them.
+        between them, there may be the parameters ``ca_file``, ``timeout``, ``deadline``, ``pipelining``,
+        ``max_connections``, ``max_recipients`` and ``rate``, which are the arguments of the same name; ``pin``, once
+        for each of `TLSPolicy.pins`; and ``auth``, the names of the SASL mechanisms that may be used, with commas
+        between them.
 
         Args:
             url: The URL.
@@ -183,7 +195,8 @@ class SecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT`` and ``SMTP_DEADLINE``, which are the arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
+        arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -259,7 +272,7 @@ class SecureMailer:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        return self._submit(from_message(message, mail_from, recipients), partial, until)
+        return self._submit(self._core.build(from_message, message, mail_from, recipients), partial, until)
 
     @hide_internal_frames
     def send_bytes(
@@ -285,7 +298,7 @@ class SecureMailer:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        submission = from_octets(data, mail_from, recipients)
+        submission = self._core.build(from_octets, data, mail_from, recipients)
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:
@@ -369,21 +382,39 @@ class SecureMailer:
             raise
         return core.report(link.connection, session, refusal)
 
-    def close(self, *, abort: bool = False) -> None:
+    def stats(self) -> Stats:
+        """Return what the mailer is doing in this process, and what it has done. It waits for nothing."""
+        pool = self._pools.get(current_process())
+        return self._core.stats(None if pool is None else pool.slots, 0 if pool is None else pool.waiting)
+
+    def close(self, *, timeout: float | None = None, abort: bool = False) -> tuple[SendResult, ...]:
         """
         Refuse further sends, wait for the current ones, and close the connections with QUIT. Calling it twice is fine.
+
+        It returns what became of each send that was under way in other threads, in the order in which they began: their
+        ``index`` counts these results. A send that was still waiting for a connection is not sent. A run of `send_many`
+        ends; its own results have each of its messages.
 
         If it is called inside a send, by a signal handler or a callable, it does not wait: each send closes its own
         connection when it is done.
 
         Args:
-            abort: Do not wait, but end the connections in use: each send raises what became of its message, and a
-                `check` raises too.
+            timeout: Wait so many seconds at most, then end the connections in use: each send raises what became of its
+                message, and a `check` raises too. What cannot be ended (a look-up of a name, a password callable) is
+                waited for up to five seconds more; it sends nothing afterwards.
+            abort: Do not wait: as a *timeout* of 0.
+
+        Raises:
+            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        self._core.is_closed = True
+        core, limit = self._core, close_limit(timeout, abort=abort)
+        core.is_closed = True
+        # A signal handler may have interrupted a send of this thread, which goes on when this returns.
+        under_way = UnderWay(core.activity, but_in=threading.get_ident())
         pool = self._pools.get(current_process())
         if pool is not None:
-            pool.close(abort=abort)
+            pool.close(limit, under_way.is_over)
+        return under_way.results(is_aborted=pool is not None and pool.slots.is_aborted)
 
     @property
     def _pool(self) -> Pool:

@@ -19,6 +19,8 @@ _LEAST_FINAL = 60
 _MOST_SECONDS = 7 * 24 * 3600
 # Of connections or messages: a larger number is a mistake. Each connection needs a file descriptor.
 _MOST = 10_000
+# One message in three hours, and more than any server accepts.
+_LEAST_RATE, _MOST_RATE = 0.0001, 1_000_000
 _SHA256_BYTES = 32
 
 
@@ -139,6 +141,19 @@ def seconds(what: str, value: float) -> float:
     return value
 
 
+def close_limit(timeout: float | None, *, abort: bool) -> float | None:
+    """
+    Return how many seconds a `close` waits; None for as long as it takes.
+
+    Raises:
+        ConfigurationError: *timeout* is neither None nor 0 nor a number of seconds.
+    """
+    # A program may pass what is left of its own time.
+    if timeout is not None and (timeout != 0 or isinstance(timeout, bool)):
+        seconds("timeout", timeout)
+    return 0 if abort else timeout
+
+
 def count(what: str, value: int, most: int = _MOST) -> int:
     """
     Return *value* if it is a number from 1 to *most*.
@@ -149,6 +164,19 @@ def count(what: str, value: int, most: int = _MOST) -> int:
     if type(value) is not int or not 0 < value <= most:
         message = f"{what} is {quote(value)}, not a number from 1 to {most}"
         raise ConfigurationError(message)
+    return value
+
+
+def per_second(what: str, value: float) -> float:
+    """
+    Return *value* if it is a number of messages a second.
+
+    Raises:
+        ConfigurationError: It is not; *what* names the argument.
+    """
+    if type(value) not in {int, float} or not _LEAST_RATE <= value <= _MOST_RATE:
+        message = f"{what} is {quote(value)}, not a number of messages a second from {_LEAST_RATE} to {_MOST_RATE:,}"
+        raise ConfigurationError(message, hint="100 a minute are 100 / 60")
     return value
 
 

@@ -87,3 +87,36 @@ class ServerReport(Portable):
     def only_after_tls(self) -> frozenset[str]:
         """The keywords that were offered inside TLS only."""
         return frozenset(self.after_tls) - frozenset(self.before_tls or self.after_tls)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats(Portable):
+    """
+    What a mailer is doing in this process, and what it has done since it was made.
+
+    Of messages that were wrong, or that a ledger kept from being sent, nothing is counted. A message that `send_many`
+    sends a second time counts once.
+
+    Attributes:
+        open: Open connections, without those of `SecureMailer.check`.
+        busy: Connections that a send uses or opens.
+        under_way: Sends that have begun and not ended.
+        waiting: Those of them, and workers of `send_many`, that wait for a connection, or for their turn with *rate*.
+        accepted: Messages that the server accepted.
+        refused: Messages that the server refused.
+        not_sent: Messages that were not sent.
+        unknown: Messages that may have been accepted.
+        connects: Connections that were opened.
+        logins: Logins that the server accepted.
+    """
+
+    open: int
+    busy: int
+    under_way: int
+    waiting: int
+    accepted: int
+    refused: int
+    not_sent: int
+    unknown: int
+    connects: int
+    logins: int

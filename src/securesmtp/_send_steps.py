@@ -50,8 +50,11 @@ class Sender:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(submission.content.message_id, monotonic(), submission=submission)
+        under_way, key = core.activity.under_way, id(sending)
         # Nested, because an interrupt may strike while an error is recorded.
         try:
+            # Without a call, after which an interrupt could strike: it would stay there.
+            under_way[key] = sending
             try:
                 receipt = yield from self._deliver(sending, submission, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
@@ -61,6 +64,11 @@ class Sender:
         except BaseException as error:
             core.record_interrupt(sending, error)
             raise
+        finally:
+            # It strikes after a call, too, so it is gone by then.
+            under_way.pop(key, None)
+            if checkout is None:
+                core.activity.count(sending.end)
 
     def _deliver(
         self,
@@ -92,12 +100,12 @@ class Sender:
     ) -> Steps[T]:
         """Run *action* on a connection that no other send uses meanwhile, with room for what the message *needs*."""
         core, pool, slot, events = self._core, self._pool, None, list[Event]()
-        lease = Lease(threading.get_ident(), may_wait=self._is_one_of_many)
+        lease = Lease(threading.get_ident(), may_wait=self._is_one_of_many, has_turn=checkout.has_turn)
         checkout.has_slot, checkout.session = False, None
         try:
             slot = yield from pool.acquire(lease, deadline, self._new_waiter)
             core.refuse_if_closed()
-            checkout.has_slot = True
+            checkout.has_slot = checkout.has_turn = True
             while True:
                 link = pool.link(slot, deadline, needs, is_new=checkout.needs_new)
                 try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.failures import interrupt_error
-from securesmtp._values import Outcome, Receipt, Stage
-from securesmtp.errors import SecureSMTPError
+from securesmtp._values import Outcome, Receipt, SendResult, Stage
+from securesmtp.errors import ConnectError, OutcomeUnknownError, SecureSMTPError
 from securesmtp.events import Failed
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Sending:
         is_reported: Whether its event was emitted.
         is_second_login: Whether it is sent over a new connection because the first one lost its login.
         submission: The message, once it is built.
+        thread: The thread that sends it.
     """
 
     message_id: str | None
@@ -42,6 +44,7 @@ class Sending:
     is_reported: bool = False
     is_second_login: bool = False
     submission: Submission | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
     def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
         """Make the receipt for the *delivery* of *submission*, keep it and return it."""
@@ -84,6 +87,31 @@ class Sending:
         error.outcome, error.receipt = Outcome.ACCEPTED, receipt
         return error
 
+    @property
+    def end(self) -> Receipt | SecureSMTPError | None:
+        """What became of it; None as long as that is not known."""
+        return self.error or self.receipt
+
+    def result(self, index: int) -> SendResult:
+        """
+        Return what became of the message, for a caller that closes the mailer.
+
+        Its error is a copy: the other one is raised in the thread of the send, and its traceback holds the message.
+        """
+        error, receipt, message_id = self.error, self.receipt, self.message_id
+        if error is not None:
+            copy = SecureSMTPError.from_dict(error.as_dict())
+            return SendResult(index, message_id, error.outcome, error.receipt, copy)
+        if receipt is not None:
+            return SendResult(index, receipt.message_id, Outcome.ACCEPTED, receipt)
+        # It hangs where nothing can end it, as in a look-up of a name. Over an aborted connection nothing is written.
+        text = "the send did not end when the mailer was closed"
+        if self.progress is None:
+            return SendResult(index, message_id, Outcome.NOT_SENT, error=ConnectError(text, retryable=True))
+        unknown = OutcomeUnknownError(text, stage=Stage.CONTENT)
+        unknown.message_id = self.progress[1].content.message_id
+        return SendResult(index, unknown.message_id, Outcome.UNKNOWN, error=unknown)
+
 
 @dataclass(slots=True)
 class Checkout:
@@ -93,12 +121,14 @@ class Checkout:
     Attributes:
         ignores_pause: Whether it logs in even while the mailer pauses logins.
         needs_new: Whether it uses no connection that has carried a message.
+        has_turn: Whether the rate has let it go.
         has_slot: Whether it got a slot, and may use a connection.
         session: The session that it found or opened there.
     """
 
     ignores_pause: bool = False
     needs_new: bool = False
+    has_turn: bool = False
     has_slot: bool = False
     session: Session | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Literal, get_args
 
-from securesmtp._options import Timeouts, TLSPolicy, Window, count, seconds
+from securesmtp._options import Timeouts, TLSPolicy, Window, count, per_second, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
 from securesmtp._protocol.sasl import Auth, External, OAuth2, Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # RFC 8314 §7.3, RFC 6409 §3.1.
 PORT_IMPLICIT, PORT_STARTTLS = 465, 587
 _MOST_PORT = 65535
+# Counts that may be None, for as many as there are.
+_WITHOUT_LIMIT = frozenset({"max_messages", "max_recipients"})
 _LOGINS = ", ".join(kind.__name__ for kind in get_args(Auth))
 
 
@@ -72,6 +74,8 @@ class Settings:
     max_messages: int | None
     max_idle: float
     max_connect_failures: int
+    max_recipients: int | None
+    rate: float | None
     pipelining: Pipelining
     window: Window
     source_address: tuple[str, int] | None
@@ -128,8 +132,10 @@ class Settings:
         if self.deadline is not None:
             seconds("deadline", self.deadline)
         seconds("max_idle", self.max_idle)
-        for what in ("max_connections", "max_messages", "max_connect_failures"):
-            if what != "max_messages" or self.max_messages is not None:
+        if self.rate is not None:
+            per_second("rate", self.rate)
+        for what in ("max_connections", "max_messages", "max_connect_failures", "max_recipients"):
+            if what not in _WITHOUT_LIMIT or getattr(self, what) is not None:
                 count(what, getattr(self, what))
         for attribute, value in resolved.items():
             object.__setattr__(self, attribute, value)

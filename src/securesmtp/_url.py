@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from securesmtp._arguments import as_count, as_seconds
+from securesmtp._arguments import as_count, as_rate, as_seconds
 from securesmtp._secret import Secret
 from securesmtp._settings import PORT_IMPLICIT, PORT_STARTTLS
 from securesmtp._shown import quote
@@ -184,5 +184,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "deadline": ("deadline", as_seconds),
     "pipelining": ("pipelining", _unchanged),
     "max_connections": ("max_connections", as_count),
+    "max_recipients": ("max_recipients", as_count),
+    "rate": ("rate", as_rate),
     "auth": ("mechanisms", _mechanisms),
 }

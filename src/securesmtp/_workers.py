@@ -74,18 +74,49 @@ class Worker:
         run.leave()
 
     def _next_job(self) -> Steps[Job | None]:
+        if self._pool.slots.turns.is_limited:
+            return (yield from self._next_job_in_turn())
         while (job := self._backlog.take()) is None and not self._backlog.is_closed:
-            self._idle.append(self._task)
-            yield Sleep(self._task, _LONG)
-            # A wake-up that was for another wait has left it there.
-            with suppress(ValueError):
-                self._idle.remove(self._task)
+            yield from self._wait_for_job()
+        return job
+
+    def _wait_for_job(self) -> Steps[None]:
+        self._idle.append(self._task)
+        yield Sleep(self._task, _LONG)
+        # A wake-up that was for another wait has left it there.
+        with suppress(ValueError):
+            self._idle.remove(self._task)
+
+    def _next_job_in_turn(self) -> Steps[Job | None]:
+        """Wait for a job, and then for its turn: only when that has come, its time begins."""
+        backlog, pool = self._backlog, self._pool
+        while not backlog.is_closed:
+            if not backlog:
+                yield from self._wait_for_job()
+                continue
+            has_turn = yield from pool.wait_for_turn(lambda: self._task, lambda: backlog.is_closed)
+            # If the mailer is closed, there are no turns, and each of the rest gets that as its result.
+            job = backlog.take() if has_turn or self._run.core.is_closed else None
+            if job is not None:
+                return job
+            if has_turn:
+                # Another worker has taken it.
+                pool.give_back_turn()
+        return None
+
+    def _take_in_turn(self) -> Job | None:
+        """Return a job whose turn it is now, or None."""
+        if not self._backlog or not self._pool.take_turn():
+            return None
+        job = self._backlog.take()
+        if job is None:
+            self._pool.give_back_turn()
         return job
 
     def _send_one(self, job: Job) -> Steps[bool]:
         """Send *job*, or give it back to the backlog; return whether this worker leaves the run."""
         run = self._run
-        checkout = Checkout(run.take_login_permit())
+        checkout = Checkout(run.take_login_permit(), has_turn=True)
         while (cause := run.fatal_error) is None:
             with Ending[Receipt]() as ending:
                 ending.end = yield from self._sender.submit(job.submission, run.partial, job.deadline, checkout)
@@ -97,7 +128,7 @@ class Worker:
 
     def _send_batch(self, first: Job) -> Steps[bool]:
         """Send *first*, and what is in the backlog, over one connection; return whether this worker leaves the run."""
-        batch = Batch(self._run, first, self._pool.overlap_support, self._backlog.take, self._backlog.put)
+        batch = Batch(self._run, first, self._pool.overlap_support, self._take_in_turn, self._backlog.put)
         with Ending[None]() as ending:
             yield from self._sender.with_connection(first.deadline, batch.action, batch.checkout)
             ending.end = None
@@ -276,7 +307,8 @@ class Workers:
         """Return whether nothing is being sent, and there is no job for a worker."""
         has_job = (self.backlog or (self._claims is not None and self._claims.waiting)) and not self.backlog.is_closed
         can_begin = has_job and (self.idle or self._started < self._most)
-        return len(self._poller.tasks) <= len(self.idle) and not can_begin
+        # By name, not by number: an interrupt may have ended a task that is still among the idle ones.
+        return self._poller.tasks.keys() <= set(self.idle) and not can_begin
 
     def _assign(self) -> None:
         """Wake the reader for what has ended, and wake or add a worker for each job; at the end, wake all workers."""

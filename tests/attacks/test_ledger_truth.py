@@ -212,6 +212,7 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
         for result in told:
             state = states.get(f"{at}.{result.index}", State.PREPARED)
             assert state.value in {result.outcome.value, "prepared"}, (at, result)
+        assert all(slot.is_free for slot in mine._pool.slots), at
         if left[0] >= 0:
             break
     assert [result.outcome for result in told] == [Outcome.ACCEPTED] * 6

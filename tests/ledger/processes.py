@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from ledger.worlds import item, may_send, result
+from ledger.worlds import WORLDS, World, item, may_send, result
 from securesmtp.errors import LedgerError
 from securesmtp.ledger import SQLiteLedger
 
@@ -26,11 +26,11 @@ from securesmtp.ledger import SQLiteLedger
 class Process:
     """A process of its own, from the test's side."""
 
-    def __init__(self, nursery: Path, path: Path, **options: Any) -> None:
+    def __init__(self, nursery: Path, kind: str, world: World, **options: Any) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(nursery))
         self._file = self._socket.makefile("rw", encoding="ascii")
-        self.start(json.dumps([str(path), options]))
+        self.start(json.dumps([kind, world.arguments, options]))
         self.pid: int = self.wait()
 
     def start(self, expression: str) -> None:
@@ -69,9 +69,12 @@ class Process:
 class _Commands:
     """What a test can tell the process."""
 
-    def __init__(self, file: TextIO, connection: socket.socket, path: str, options: dict[str, Any]) -> None:
+    def __init__(
+        self, file: TextIO, connection: socket.socket, kind: str, arguments: list[str], options: dict[str, Any]
+    ) -> None:
         self.file, self.connection = file, connection
-        self.ledger = SQLiteLedger(path, **options)
+        world: World = WORLDS[kind](*arguments)
+        self.ledger = world.open(**options)
         self.token = f"token of {os.getpid()}"
 
     def say(self, value: Any) -> None:
@@ -115,6 +118,7 @@ class _Commands:
 
     def in_transaction(self) -> bool:
         """Claim in a thread that stops before its commit, until `commit`."""
+        assert isinstance(self.ledger, SQLiteLedger)
         began, self.may_commit = threading.Event(), threading.Event()
         open_transaction = self.ledger._transaction
 
@@ -126,13 +130,13 @@ class _Commands:
                 self.may_commit.wait()
 
         def claim() -> None:
-            self.ledger._transaction = stopping  # type: ignore[method-assign]
+            vars(self.ledger)["_transaction"] = stopping
             self.claim()
 
         self.thread = threading.Thread(target=claim)
         self.thread.start()
         began.wait()
-        self.ledger._transaction = open_transaction  # type: ignore[method-assign]
+        del vars(self.ledger)["_transaction"]
         return True
 
     def commit(self) -> None:

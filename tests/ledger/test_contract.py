@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ledger.worlds import HOUR, LONGEST, WORLDS, World, item, may_send, result
+from ledger.worlds import HOUR, LONGEST, WORLDS, World, item, make_world, may_send, result
 from securesmtp import Outcome
 from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger import Entry, Item, Ledger, State
@@ -22,7 +22,7 @@ UNKNOWN_SINCE = ["claim without an end", "unknown outcome"]
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """Make an empty database."""
-    return WORLDS[request.param](tmp_path)
+    return make_world(request.param, tmp_path, request)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def open_ledger(world: World, request: pytest.FixtureRequest) -> Any:
 
     def make(**options: Any) -> Ledger:
         ledger = world.open(**options)
-        request.addfinalizer(ledger.close)  # type: ignore[attr-defined]
+        request.addfinalizer(ledger.close)
         return ledger
 
     return make

@@ -19,16 +19,10 @@ import pytest
 from conftest import thorough, unmeasured
 from ledger import processes
 from ledger.processes import Process
-from ledger.worlds import HOUR, SQLiteWorld
-from securesmtp.ledger import SQLiteLedger, State
+from ledger.worlds import HOUR, WORLDS, ClosableLedger, SQLiteWorld, World, make_world
+from securesmtp.ledger import State
 
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of a new ledger."""
-    return tmp_path / "ledger.sqlite"
 
 
 @pytest.fixture(scope="module")
@@ -44,48 +38,109 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process.kill()
 
 
+@pytest.fixture(params=WORLDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Run the test on each database."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture
-def start(nursery: Path, path: Path) -> Iterator[Start]:
+def world(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    """Make an empty database."""
+    return make_world(kind, tmp_path, request)
+
+
+@pytest.fixture
+def start(nursery: Path, kind: str, world: World) -> Iterator[Start]:
     """Start processes that use the ledger."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(Process(nursery, path, **options))
+        yield lambda **options: stack.enter_context(Process(nursery, kind, world, **options))
 
 
-def check(path: Path) -> None:
+def opened(world: World, **options: Any) -> closing[ClosableLedger]:
+    """Open the ledger for a `with`."""
+    return closing(world.open(**options))
+
+
+def check(world: World) -> None:
     """Let SQLite look for damage."""
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    if isinstance(world, SQLiteWorld):
+        with closing(sqlite3.connect(world.path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+SQLITE_ALONE = pytest.mark.parametrize("kind", ["sqlite"])
+# A process may have a file for itself, but no server.
+EXCLUSIVE = pytest.mark.parametrize(
+    ("kind", "exclusive"),
+    [pytest.param("sqlite", True, id="sqlite-exclusive"), *(pytest.param(kind, False, id=kind) for kind in WORLDS)],
+)
+
+
+def options(*, exclusive: bool) -> dict[str, bool]:
+    """Return the options of a ledger that is exclusive or cannot be."""
+    return {"exclusive": True} if exclusive else {}
 
 
 @pytest.mark.parametrize("count", thorough(60, 1000))
-def test_each_key_is_claimed_once_by_eight_processes(path: Path, start: Start, count: int) -> None:
+def test_each_key_is_claimed_once_by_eight_processes(world: World, start: Start, count: int) -> None:
     """All of them claim all keys, in different orders and batches (Q13)."""
     eight = [start() for _ in range(8)]
     for process in eight:
         process.start(f"claim_all({count})")
     won = Counter(key for process in eight for key in process.wait())
     assert won == Counter(f"key-{number}" for number in range(count))
-    with SQLiteLedger(path) as ledger:
+    with opened(world) as ledger:
         assert len(list(ledger.entries(State.ACCEPTED))) == count
-    check(path)
+    check(world)
 
 
-def test_a_fork_leaves_the_ledger_of_its_parent_alone(path: Path, start: Start) -> None:
+def test_the_child_of_a_fork_can_use_the_ledger(start: Start) -> None:
+    """And its exit takes nothing from its parent."""
+    parent = start()
+    assert parent.run("claim()") is True
+    assert parent.run("fork('claim(\"of the child\")')") == 0
+    assert parent.run("state('of the child')") == "claimed"
+    assert parent.run("finish()") is None
+    assert start().run("state()") == "accepted"
+
+
+@SQLITE_ALONE
+def test_a_fork_leaves_the_ledger_of_its_parent_alone(world: SQLiteWorld, start: Start) -> None:
     """The child uses it and exits, while a thread of the parent is in a transaction (Q13)."""
     parent = start()
     assert parent.run("in_transaction()") is True
     # The child does not see what is not committed, and closes nothing of it when it exits.
     assert parent.run("fork('state()')") == 0
-    with closing(sqlite3.connect(path, timeout=0)) as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+    with (
+        closing(sqlite3.connect(world.path, timeout=0)) as other,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
         other.execute("BEGIN IMMEDIATE")
     parent.run("commit()")
     assert parent.run("state()") == "claimed"
     assert parent.run("fork('claim(\"of the child\")')") == 0
     assert parent.run("state('of the child')") == "claimed"
-    check(path)
+    check(world)
 
 
-def test_a_child_does_not_have_the_lock_of_its_parent(path: Path, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind, world in WORLDS.items() if world.fixture])
+def test_a_fork_leaves_the_connections_of_its_parent_alone(world: World, start: Start) -> None:
+    """The child has its own, also after the parent has used the ledger, and its exit ends none of the parent's."""
+    parent = start()
+    assert parent.run("claim()") is True
+    for _ in range(3):
+        assert parent.run("fork('claim(\"of the child\")', 'finish(\"of the child\")')") == 0
+        assert parent.run("state('of the child')") == "accepted"
+    assert parent.run("claim()") is True
+    parent.run("finish()")
+    with opened(world) as ledger:
+        assert [entry.state for entry in ledger.entries()] == ["accepted", "accepted"]
+
+
+@SQLITE_ALONE
+def test_a_child_does_not_have_the_lock_of_its_parent(world: World, start: Start, tmp_path: Path) -> None:
     """It cannot use an exclusive ledger, its exit gives nothing back, and it may outlive its parent."""
     parent, pipe = start(exclusive=True), tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -97,7 +152,7 @@ def test_a_child_does_not_have_the_lock_of_its_parent(path: Path, start: Start, 
     try:
         parent.signal(signal.SIGKILL)
         assert parent.wait() == "(ended)"
-        with SQLiteLedger(path, exclusive=True) as ledger:
+        with opened(world, exclusive=True) as ledger:
             assert [entry.state for entry in ledger.entries()] == ["unknown"]
     finally:
         # Now the child ends.
@@ -107,27 +162,27 @@ def test_a_child_does_not_have_the_lock_of_its_parent(path: Path, start: Start, 
 @pytest.mark.parametrize(
     ("last", "state"), [("prepare()", "prepared"), ("claim()", "unknown"), ("finish()", "accepted")]
 )
-@pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive", "shared"])
+@EXCLUSIVE
 def test_a_process_is_killed_between_two_steps(
-    path: Path, start: Start, last: str, state: str, *, exclusive: bool
+    world: World, start: Start, last: str, state: str, *, exclusive: bool
 ) -> None:
     """What was prepared is sent by the next run, what was claimed is unknown (Q7)."""
-    process = start(exclusive=exclusive)
+    process = start(**options(exclusive=exclusive))
     for step in ("prepare()", "claim()", "finish()"):
         process.run(step)
         if step == last:
             break
     process.signal(signal.SIGKILL)
     assert process.wait() == "(ended)"
-    with SQLiteLedger(path, exclusive=exclusive) as ledger:
+    with opened(world, **options(exclusive=exclusive)) as ledger:
         if not exclusive and state == "unknown":
             assert [entry.state for entry in ledger.entries()] == ["claimed"]
-            SQLiteWorld(path.parent).age("invoice-1", HOUR)
+            world.age("invoice-1", HOUR)
         assert [entry.state for entry in ledger.entries()] == [state]
 
 
 @pytest.mark.parametrize("kills", thorough(3, 50))
-def test_what_was_committed_survives_a_kill_at_any_time(path: Path, start: Start, kills: int) -> None:
+def test_what_was_committed_survives_a_kill_at_any_time(world: World, start: Start, kills: int) -> None:
     """Also inside a commit: then the step was made or was not."""
     order, first = random.Random(kills), 0
     for _ in range(kills):
@@ -136,7 +191,7 @@ def test_what_was_committed_survives_a_kill_at_any_time(path: Path, start: Start
         done = [process.wait() for _ in range(order.randint(1, 30))]
         process.signal(signal.SIGKILL)
         done += process.rest()
-        with SQLiteLedger(path) as ledger:
+        with opened(world) as ledger:
             states = {entry.key: entry.state for entry in ledger.entries()}
         last = done[-1][1]
         for step, number in done:
@@ -146,15 +201,13 @@ def test_what_was_committed_survives_a_kill_at_any_time(path: Path, start: Start
         assert states[f"key-{last}"] in {State.CLAIMED, State.ACCEPTED}
         assert set(states) <= {f"key-{number}" for number in range(last + 2)}
         first = last + 2
-    check(path)
+    check(world)
 
 
-@pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive", "shared"])
-def test_a_process_that_was_stopped_past_every_limit_goes_on(
-    path: Path, tmp_path: Path, start: Start, *, exclusive: bool
-) -> None:
+@EXCLUSIVE
+def test_a_process_that_was_stopped_past_every_limit_goes_on(world: World, start: Start, *, exclusive: bool) -> None:
     """Meanwhile its message is unknown, and nobody else sends it; then its end is written (Q16)."""
-    process, world = start(exclusive=exclusive), SQLiteWorld(tmp_path)
+    process = start(**options(exclusive=exclusive))
     assert process.run("claim()") is True
     process.signal(signal.SIGSTOP)
     world.age("invoice-1", 100 * HOUR)

@@ -166,8 +166,11 @@ class Soak:
 
     def close(self) -> None:
         """Close the mailer and the network; what is delivered later has already reached the servers."""
-        self.told.join(started(lambda: self._mailer.close(abort=bool(self.told.hung))), 30)
+        self.told.join(started(self._close), 30)
         self.proxy.close()
+
+    def _close(self) -> None:
+        self._mailer.close(abort=bool(self.told.hung))
 
     def delivered(self) -> Delivered:
         """Wait until the queue is empty; return what was delivered."""

@@ -37,6 +37,7 @@ from securesmtp import (
     SendResult,
     ServerReport,
     Stage,
+    Stats,
     Timeouts,
     TLSInfo,
     TLSMode,
@@ -98,7 +99,14 @@ SecureMailer("smtp.example.com", pipelining="off")
 SecureMailer("smtp.example.com", pipelining="session", window=Window(messages=16, octets=1000))
 SecureMailer("smtp.example.com", pipelining="all")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 SecureMailer(
-    "smtp.example.com", max_connections=8, max_messages=50, max_idle=30.5, max_connect_failures=3, on_event=on_event
+    "smtp.example.com",
+    max_connections=8,
+    max_messages=50,
+    max_idle=30.5,
+    max_connect_failures=3,
+    on_event=on_event,
+    rate=2.5,
+    max_recipients=9,
 )
 SecureMailer(
     "smtp.example.com",
@@ -168,9 +176,12 @@ with plain as entered:
     assert_type((report.tls, report.days_left), tuple[TLSInfo, int])
     assert_type((report.before_tls, report.after_tls), tuple[Mapping[str, str] | None, Mapping[str, str]])
     assert_type(report.limits, Mapping[str, int])
+    assert_type(entered.stats(), Stats)
+    assert_type((entered.stats().open, entered.stats().unknown), tuple[int, int])
 
 try:
-    plain.close(abort=True)
+    assert_type(plain.close(abort=True), tuple[SendResult, ...])
+    assert_type(plain.close(timeout=2.5), tuple[SendResult, ...])
 except OutcomeUnknownError as unknown:
     assert_type(unknown.recipients, tuple[Recipient, ...])
 except RecipientsRefusedError as refused:

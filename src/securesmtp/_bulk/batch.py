@@ -14,6 +14,7 @@ from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.overlap import OverlappingSender
 from securesmtp._sending import Checkout, Sending
 from securesmtp._tracebacks import drop_frames
+from securesmtp.errors import SecureSMTPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +45,12 @@ class Batch:
         put_back: Callable[[Job], None],
     ) -> None:
         """Start with *first*; *next_job* returns a further one, or None if there is none now."""
-        self.checkout = Checkout(run.take_login_permit())
+        self.checkout = Checkout(run.take_login_permit(), has_turn=True)
         self.leaves = False
         self._run, self._support, self._next_job, self._put_back = run, support, next_job, put_back
         self._waiting, self._resend = deque([first]), deque[Job]()
+        self._under_way = run.core.activity.under_way
+        self._sendings: dict[Job, Sending] = {}
 
     def action(self, exchange: Exchange, slot: Slot[Any], session: Session) -> Dialogue[None]:
         """Send messages until there are no more now, or the connection has ended."""
@@ -60,7 +63,7 @@ class Batch:
             partial=run.partial,
             window=run.core.settings.window,
             support=self._support,
-            next_job=bind(self._take, slot),
+            next_job=bind(self._take, slot, session),
             report=bind(self._report, slot, session),
         ).run()
 
@@ -73,7 +76,7 @@ class Batch:
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
-            job.finish(end)
+            self._run.finish(job, end)
         return Step.LEAVE if self.leaves else Step.CONTINUE
 
     def next_unsent(self) -> Job | None:
@@ -86,15 +89,25 @@ class Batch:
         while (job := self.next_unsent()) is not None:
             self._put_back(job)
 
-    def _take(self, slot: Slot[Any]) -> Job | None:
+    def _take(self, slot: Slot[Any], session: Session) -> Job | None:
         if slot.remaining <= 0 or self.leaves or self._run.core.is_closed:
             return None
         job = self._waiting.popleft() if self._waiting else self._next_job()
-        slot.messages_left -= job is not None
+        if job is not None:
+            slot.messages_left -= 1
+            progress, submission = (session, job.submission, Attempt()), job.submission
+            sending = Sending(submission.content.message_id, job.started, progress, submission=submission)
+            self._sendings[job] = self._under_way[id(sending)] = sending
         return job
 
     def _report(self, slot: Slot[Any], session: Session, job: Job, end: Delivery | BaseException) -> None:
-        run = self._run
+        try:
+            self._settle(slot, session, job, end)
+        finally:
+            self._under_way.pop(id(self._sendings.pop(job)), None)
+
+    def _settle(self, slot: Slot[Any], session: Session, job: Job, end: Delivery | BaseException) -> None:
+        run, sending = self._run, self._sendings[job]
         left = 0 if self.leaves else run.shrink_after(end)
         if left:
             # This connection is one too many: no further message is sent over it.
@@ -106,12 +119,11 @@ class Batch:
         if not isinstance(end, Delivery) and may_resend and self._can_resend(session, end):
             job.was_resent = job.was_resent or not self.leaves
             drop_frames(end)
+            sending.error = end if isinstance(end, SecureSMTPError) else None
             self._resend.append(job)
         else:
-            progress = session, job.submission, Attempt()
-            sending = Sending(job.submission.content.message_id, job.started, progress, submission=job.submission)
             result = sending.accept(session, job.submission, end) if isinstance(end, Delivery) else end
-            job.finish(run.conclude(sending, result))
+            run.finish(job, run.conclude(sending, result))
         # Last, because on_event may raise.
         if left:
             run.emit_fewer(left, end)

@@ -20,8 +20,9 @@ from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, resu
 from securesmtp._bulk.jobs import Job
 from securesmtp._bulk.read_ahead import result_without_end
 from securesmtp._interrupts import raise_if_interrupt
+from securesmtp._queued import QueuedMessage
 from securesmtp._shown import quote
-from securesmtp._submissions import check_key, digest, from_any, given_key
+from securesmtp._submissions import check_key, digest, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
+    from securesmtp._protocol.message import Submission
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
 
@@ -43,6 +45,9 @@ class Run(Protocol):
     """What a run does with messages that are not claimed (`_bulk.run`)."""
 
     fatal_error: Exception | None
+
+    def submission(self, message: Message | Envelope, message_id: str | None = None) -> Submission:
+        """Return *message* as it is sent, with the *message_id* of an earlier try."""
 
     def refuse(self, job: Job, cause: Exception) -> None:
         """Give *job* the error of a message that is not sent because *cause* has ended the run."""
@@ -98,12 +103,13 @@ class Claims:
         key = given_key(message)
         first, entry = self._find(key)
         message_id = first.submission.content.message_id if first else entry.message_id if entry else None
-        submission = from_any(message, message_id)
+        submission = self._run.submission(message, message_id)
         try:
             if key is None:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
-            item = Item(key, digest(submission), submission.content.message_id)
+            found = message.digest if isinstance(message, QueuedMessage) else digest(submission)
+            item = Item(key, found, submission.content.message_id)
             job = Job(index, submission, start_deadline, item, is_doubtful=is_doubtful(item, entry))
             end = end_before(job, first, entry)
         except BaseException:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from securesmtp._bulk.jobs import DOUBTFUL, InvalidInput, Repeat
 from securesmtp._options import seconds
-from securesmtp._shown import quote
+from securesmtp._queued import other_content
 from securesmtp._values import Outcome, SendResult
-from securesmtp.errors import ConfigurationError, LedgerError, MessageError, OutcomeUnknownError
+from securesmtp.errors import ConfigurationError, LedgerError, OutcomeUnknownError
 from securesmtp.ledger import State
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInput
     item = job.item
     if first is not None and first.item is not None and item is not None:
         if first.item.digest != item.digest:
-            raise _other_content(job.key, "an earlier message of this run")
+            raise other_content(job.key, "an earlier message of this run")
         return Repeat(job.index, first)
     if entry is not None and entry.state is State.ACCEPTED:
         return InvalidInput(result_of(job, entry))
@@ -54,7 +54,7 @@ def result_of(job: Job, entry: Entry) -> SendResult:
     kept, message_id = entry.result, job.submission.content.message_id
     error: SecureSMTPError
     if job.item is None or entry.digest != job.item.digest:
-        error = _other_content(job.key, f"another message, which is {entry.state}")
+        error = other_content(job.key, f"another message, which is {entry.state}")
         error.message_id = message_id
         return SendResult(job.index, message_id, error.outcome, error=error)
     if entry.state is State.CLAIMED:
@@ -71,8 +71,3 @@ def result_of(job: Job, entry: Entry) -> SendResult:
         error = LedgerError(f"not sent: the ledger did not let this run claim it (it is {entry.state})")
     error.message_id = entry.message_id
     return SendResult(job.index, entry.message_id, error.outcome, error=error, from_ledger=True)
-
-
-def _other_content(key: str, whose: str) -> MessageError:
-    message = f"not sent: its key {quote(key, allow_at=True)} is that of {whose}, with other content"
-    return MessageError(message, hint="give each message a key of its own, and a changed message a new one")

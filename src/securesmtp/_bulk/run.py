@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.claims import Claims
     from securesmtp._core import Core
+    from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._sending import Checkout, Sending
     from securesmtp._transport.overlap_support import OverlapSupport
@@ -99,12 +100,16 @@ class Run:
         try:
             if self.claims is not None:
                 return self.claims.job(index, message, start_deadline)
-            return Job(index, from_any(message), start_deadline)
+            return Job(index, self.submission(message), start_deadline)
         except Exception as error:  # ours, or that of the envelope's own iterable or file
             if is_interrupt(error) or isinstance(error, LedgerError):
                 raise
             drop_frames(error)
             return InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
+
+    def submission(self, message: Message | Envelope, message_id: str | None = None) -> Submission:
+        """Return *message* as it is sent, with the *message_id* of an earlier try."""
+        return self.core.build(from_any, message, message_id)
 
     @property
     def has_failed(self) -> bool:
@@ -162,7 +167,7 @@ class Run:
                 return self.settle_unconnected(job, end, put_back)
         left = self.shrink_after(end)
         if not can_resend(end) or (job.was_resent and not left):
-            job.finish(end)
+            self.finish(job, end)
         elif not left:
             job.was_resent = True
             return Step.RESEND
@@ -179,7 +184,7 @@ class Run:
         """Do what the rule says when no connection could be opened for *job*; return what its worker does next."""
         verdict, left = self.judge_failure(error)
         if verdict is Verdict.REPORT:
-            job.finish(error)
+            self.finish(job, error)
             return Step.CONTINUE
         put_back(job)
         if verdict is Verdict.RETRY:
@@ -227,7 +232,12 @@ class Run:
     def refuse_with(self, job: Job, error: SecureSMTPError) -> None:
         """Give *job* the *error* because of which it is not sent."""
         self.core.annotate(error, job.submission.content.message_id)
-        job.finish(error)
+        self.finish(job, error)
+
+    def finish(self, job: Job, end: Receipt | BaseException) -> None:
+        """Count the *end* of a message, and give it to *job*."""
+        self.core.activity.count(end)
+        job.finish(end)
 
     def error_after(self, cause: Exception) -> SecureSMTPError:
         """Return the error of a message that is not sent because *cause* has ended the run."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from contextlib import ExitStack
 from functools import partial as bind
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -21,7 +22,7 @@ from securesmtp._transport.async_link import AsyncLink
 from securesmtp._transport.channel import aborted_error
 from securesmtp._transport.event_loop import current_loop, current_task
 from securesmtp._transport.overlap_support import OverlapSupport
-from securesmtp._transport.pool import WAITING, nested_send_error
+from securesmtp._transport.pool import ABORT_GRACE, WAITING, WAITING_FOR_TURN, nested_send_error
 from securesmtp._transport.slot import Lease, Slot
 from securesmtp._transport.slots import Slots
 from securesmtp._transport.task_queue import TaskQueue
@@ -73,7 +74,7 @@ class AsyncPool:
 
         self.slots: Slots[AsyncLink] = Slots(settings, context, on_event, new_link, self._fetch_password)
         self.overlap_support = OverlapSupport(self.slots.emit_fell_back)
-        self._queue = TaskQueue(self._has_free_slot)
+        self._queue = TaskQueue(self._is_next_due, self._delay)
         # Tasks that call a function of the caller's: what they send through this mailer is inside of another send.
         self._calling = set[object]()
         # Of builds in threads, which `close` with *abort* ends.
@@ -89,15 +90,18 @@ class AsyncPool:
             ConfigurationError: No slot is free, and a send of this very task has one: it would wait for itself.
             DeadlineExceededError: No slot became free in time.
         """
-        claim = bind(self._claim, lease)
+        # Who has its turn has waited already.
+        goes_first = lease.has_turn and self.slots.turns.is_limited
+        claim = bind(self._queue.claim, bind(self._claim, lease), goes_first=goes_first)
         if self._is_inside_send():
-            claimed = claim()
+            # Without a wait for its turn, because another send waits for this one.
+            claimed = self._claim(lease, in_turn=False)
             if claimed is None:
                 raise nested_send_error()
         elif deadline is None:
-            claimed = await self._queue.claim(claim)
+            claimed = await claim()
         else:
-            claimed = await within(bind(deadline.left, Stage.CONNECT, WAITING), bind(self._queue.claim, claim))
+            claimed = await within(bind(self._left, deadline), claim)
         slot, expired = claimed
         # A stack calls the others too if `on_event` raises an interrupt in one.
         if expired:
@@ -105,6 +109,23 @@ class AsyncPool:
                 for link, reason in expired:
                     stack.callback(self.quit_and_close, link, reason)
         return slot
+
+    async def wait_for_turn(self) -> bool:
+        """Wait until the rate lets one more message go, and return True; return False when the mailer is closed."""
+        return await self._queue.claim(self._claim_turn)
+
+    def take_turn(self) -> bool:
+        """Return whether the rate lets one more message go now."""
+        return not self.slots.turns.is_limited or (not len(self._queue) and self._claim_turn() is True)
+
+    def give_back_turn(self) -> None:
+        """Give back a turn that no message was there for."""
+        self.slots.turns.give_back()
+
+    @property
+    def waiting(self) -> int:
+        """How many sends wait for a connection, or for their turn."""
+        return len(self._queue)
 
     def notify(self) -> None:
         """Wake the first send in the queue, and each `close` that waits."""
@@ -164,23 +185,39 @@ class AsyncPool:
             self.slots.check_slots.remove(slot)
         return link, session, refusal
 
-    async def close(self, *, abort: bool) -> None:
+    async def close(self, timeout: float | None, is_over: Callable[[], bool]) -> None:  # noqa: ASYNC109 -- as a mailer
         """
-        Close each connection when its send is done, or at once with *abort*.
+        Close each connection when its send is done, and return when *is_over* too; after *timeout* seconds, abort.
 
         Called from inside a send, it waits for none: each send closes its connection itself when it is done.
         """
-        self.slots.is_aborted = self.slots.is_aborted or abort
-        for slot in (*self.slots, *self.slots.check_slots):
-            link = slot.link
-            if abort and link is not None and not slot.is_free:
-                link.abort()
-        for scope in self._building if abort else ():
-            scope.cancel()
+        self.slots.is_closed = True
+        self._queue.notify()
         is_inside = self._is_inside_send()
-        # All that are free first: the caller may not wait for the others.
-        while [slot for slot in self.slots if not self.close_idle(slot)] and not is_inside:
-            await self._wait_for_release()
+        if is_inside:
+            if timeout == 0:
+                self._abort()
+            self._close_free()
+        elif timeout == 0 or not await self._wait_until_closed(timeout, is_over):
+            self._abort()
+            await self._wait_until_closed(ABORT_GRACE, is_over)
+
+    def _abort(self) -> None:
+        self.slots.abort()
+        for scope in tuple(self._building):
+            scope.cancel()
+
+    def _close_free(self) -> bool:
+        """Close what no send has; return whether that is all."""
+        return not [slot for slot in self.slots if not self.close_idle(slot)]
+
+    async def _wait_until_closed(self, limit: float | None, is_over: Callable[[], bool]) -> bool:
+        """Close what no send has, until that is all, or for *limit* seconds; return whether it was all."""
+        with anyio.move_on_after(limit):
+            while not (self._close_free() and is_over()):
+                await self._wait_for_release()
+            return True
+        return False
 
     def discard_idle(self) -> None:
         """Close the connections that no send has: one of them was unusable, so the others probably are."""
@@ -199,9 +236,32 @@ class AsyncPool:
             link.close_gracefully(quit_session())
             self.slots.emit_closed(reason)
 
-    def _claim(self, lease: Lease) -> tuple[Slot[AsyncLink], list[tuple[AsyncLink | None, str]]] | None:
+    def _claim(
+        self, lease: Lease, *, in_turn: bool = True
+    ) -> tuple[Slot[AsyncLink], list[tuple[AsyncLink | None, str]]] | None:
+        if in_turn and not lease.has_turn and self._delay() and not self.slots.is_closed:
+            return None
         slot, expired = self.slots.claim(lease)
-        return None if slot is None else (slot, expired)
+        if slot is None:
+            return None
+        if not lease.has_turn:
+            self.slots.turns.take(monotonic())
+            lease.has_turn = True
+        return slot, expired
+
+    def _claim_turn(self) -> bool | None:
+        if self.slots.is_closed:
+            return False
+        if self._delay():
+            return None
+        self.slots.turns.take(monotonic())
+        return True
+
+    def _delay(self) -> float:
+        return self.slots.turns.delay(monotonic())
+
+    def _left(self, deadline: Deadline) -> float:
+        return deadline.left(Stage.CONNECT, WAITING_FOR_TURN if self._delay() else WAITING)
 
     async def _wait_for_release(self) -> None:
         released = anyio.Event()
@@ -214,8 +274,9 @@ class AsyncPool:
     def _is_inside_send(self) -> bool:
         return bool(self._calling) and current_task() in self._calling
 
-    def _has_free_slot(self) -> bool:
-        return any(slot.is_free for slot in self.slots)
+    def _is_next_due(self) -> bool:
+        """Return whether the first send in the queue can go on: over a free slot, or to its end."""
+        return self.slots.is_closed or any(slot.is_free for slot in self.slots)
 
     async def _fetch_password(
         self, source: Callable[[], object] | Tokens, deadline: Deadline | None, leases: Sequence[Lease]

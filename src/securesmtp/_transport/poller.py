@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial as bind
+from inspect import GEN_CLOSED, getgeneratorstate
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -212,7 +213,9 @@ class Poller:
                 result, error = stop.value, None
                 continue
             except BaseException as raised:  # noqa: BLE001 -- the steps below decide what it means
-                _leave(task)
+                # An interrupt may strike when these steps are suspended again: then it is thrown into them.
+                if getgeneratorstate(steps) == GEN_CLOSED:
+                    _leave(task)
                 result, error = None, raised
                 continue
             result = error = None

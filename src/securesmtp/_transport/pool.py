@@ -42,12 +42,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAITING = "waiting for one of the mailer's connections, which are all in use"
+WAITING_FOR_TURN = "waiting for its turn, because of the mailer's rate"
 # How often a waiting send polls, in seconds.
 _POLL_INTERVAL = 0.2
 # A waiter that has not polled for this long is skipped: its thread was interrupted, or runs a signal handler.
 _ABANDONED_AFTER = 1.0
 # How often `close` checks whether a send is done, in seconds.
 _CLOSE_POLL_INTERVAL = 0.02
+# How long `close` waits for sends that it has aborted, in seconds: one may hang in a look-up of a name.
+ABORT_GRACE = 5.0
 
 
 class Pool:
@@ -84,29 +87,63 @@ class Pool:
                 for another thread that waits for it.
             DeadlineExceededError: No slot became free in time.
         """
-        waiter: Waiter | None = None
-        try:
-            while (claimed := self._call_locked(bind(self._claim, lease, waiter))) is None:
-                if waiter is None:
-                    # Tried once more before waiting: a slot may have become free meanwhile.
-                    waiter = new_waiter()
-                    waiter.polled_at = monotonic()
-                    add = self._waiters.appendleft if waiter.goes_first else self._waiters.append
-                    self._call_locked(bind(add, waiter))
-                else:
-                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, WAITING)
-                    yield Sleep(waiter, min(left, _POLL_INTERVAL))
-                    waiter.polled_at = monotonic()
-        finally:
-            if waiter is not None:
-                self._stop_waiting(waiter)
-        slot, expired = claimed
+        slot, expired = yield from self._wait_for(
+            bind(self._claim, lease), deadline, new_waiter, goes_first=lease.has_turn and self.slots.turns.is_limited
+        )
         # A stack calls the others too if `on_event` raises an interrupt in one.
         if expired:
             with ExitStack() as stack:
                 for link, reason in expired:
                     stack.callback(self.quit_and_close, link, reason)
         return slot
+
+    def wait_for_turn(self, new_waiter: Callable[[], Waiter], is_over: Callable[[], bool]) -> Steps[bool]:
+        """Wait until the rate lets one more message go, and return True; or until *is_over*, and return False."""
+        return (yield from self._wait_for(bind(self._claim_turn, is_over), None, new_waiter))
+
+    def take_turn(self) -> bool:
+        """Return whether the rate lets one more message go now."""
+        return not self.slots.turns.is_limited or self._call_locked(bind(self._claim_turn, _never, None)) is True
+
+    def give_back_turn(self) -> None:
+        """Give back a turn that no message was there for."""
+        self._call_locked(self.slots.turns.give_back)
+
+    def _wait_for(
+        self,
+        claim: Callable[[Waiter | None], T | None],
+        deadline: Deadline | None,
+        new_waiter: Callable[[], Waiter],
+        *,
+        goes_first: bool = False,
+    ) -> Steps[T]:
+        """Wait in the queue until *claim* returns something, and return that; who has waited before *goes_first*."""
+        waiter: Waiter | None = None
+        try:
+            while (claimed := self._call_locked(bind(claim, waiter))) is None:
+                if waiter is None:
+                    # Tried once more before waiting: a slot may have become free meanwhile.
+                    waiter = new_waiter()
+                    waiter.polled_at = monotonic()
+                    add = self._waiters.appendleft if goes_first or waiter.goes_first else self._waiters.append
+                    self._call_locked(bind(add, waiter))
+                else:
+                    delay = self.slots.turns.delay(monotonic())
+                    waiting = WAITING_FOR_TURN if delay else WAITING
+                    left = _POLL_INTERVAL if deadline is None else deadline.left(Stage.CONNECT, waiting)
+                    # Only the first one waits for the next turn, and wakes the second one then.
+                    is_first = delay and self._waiters and self._waiters[0] is waiter
+                    yield Sleep(waiter, min(left, _POLL_INTERVAL, delay if is_first else _POLL_INTERVAL))
+                    waiter.polled_at = monotonic()
+        finally:
+            if waiter is not None:
+                self._stop_waiting(waiter)
+        return claimed
+
+    @property
+    def waiting(self) -> int:
+        """How many sends wait for a connection, or for their turn."""
+        return len(self._waiters)
 
     def notify(self) -> None:
         """Wake the first send in the queue."""
@@ -146,22 +183,33 @@ class Pool:
             self.slots.check_slots.remove(slot)
         return link, session, refusal
 
-    def close(self, *, abort: bool) -> None:
+    def close(self, timeout: float | None, is_over: Callable[[], bool]) -> None:
         """
-        Close each connection when its send is done, or at once with *abort*.
+        Close each connection when its send is done, and return when *is_over* too; after *timeout* seconds, abort.
 
         Called from inside a send, it waits for none, because two such calls would wait for each other: each send closes
         its connection itself when it is done.
         """
-        self.slots.is_aborted = self.slots.is_aborted or abort
-        for slot in (*self.slots, *self.slots.check_slots):
-            link = slot.link
-            if abort and link is not None and not slot.is_free:
-                link.abort()
+        self.slots.is_closed = True
+        for waiter in tuple(self._waiters):
+            waiter.wake()
         is_inside = bool(self.slots.leases_of(threading.get_ident()))
-        for slot in self.slots:
-            while not self.close_idle(slot) and not is_inside:
-                sleep(_CLOSE_POLL_INTERVAL)
+        if is_inside:
+            if timeout == 0:
+                self.slots.abort()
+            self._wait_until_closed(0, is_over)
+        elif timeout == 0 or not self._wait_until_closed(timeout, is_over):
+            self.slots.abort()
+            self._wait_until_closed(ABORT_GRACE, is_over)
+
+    def _wait_until_closed(self, limit: float | None, is_over: Callable[[], bool]) -> bool:
+        """Close what no send has, until that is all, or for *limit* seconds; return whether it was all."""
+        until = None if limit is None else monotonic() + limit
+        while [slot for slot in self.slots if not self.close_idle(slot)] or not is_over():
+            if until is not None and monotonic() >= until:
+                return False
+            sleep(_CLOSE_POLL_INTERVAL)
+        return True
 
     def discard_idle(self) -> None:
         """Close the connections that no send has: one of them was unusable, so the others probably are."""
@@ -190,16 +238,36 @@ class Pool:
         now = monotonic()
         # A thread that holds a connection never queues: two such threads would wait for each other.
         is_inside = not lease.may_wait and bool(self.slots.leases_of(threading.get_ident()))
-        # Those who came earlier are served first. Measured: otherwise half of the threads starved.
-        ahead = takewhile(lambda other: other is not waiter, self._waiters)
-        if not is_inside and any(now - other.polled_at < _ABANDONED_AFTER for other in ahead):
+        if (
+            not is_inside
+            and not self.slots.is_closed
+            and (self._is_behind_others(waiter, now) or not (lease.has_turn or self.slots.turns.delay(now) == 0))
+        ):
             return None
         slot, expired = self.slots.claim(lease)
         if slot is not None:
+            if not lease.has_turn:
+                # Without a wait in a thread that holds a connection, as above.
+                self.slots.turns.take(now)
+                lease.has_turn = True
             return slot, expired
         if is_inside:
             raise nested_send_error()
         return None
+
+    def _claim_turn(self, is_over: Callable[[], bool], waiter: Waiter | None) -> bool | None:
+        now = monotonic()
+        if is_over() or self.slots.is_closed:
+            return False
+        if self._is_behind_others(waiter, now) or self.slots.turns.delay(now):
+            return None
+        self.slots.turns.take(now)
+        return True
+
+    def _is_behind_others(self, waiter: Waiter | None, now: float) -> bool:
+        """Return whether others came earlier, and are served first. Measured: otherwise half of the threads starved."""
+        ahead = takewhile(lambda other: other is not waiter, self._waiters)
+        return any(now - other.polled_at < _ABANDONED_AFTER for other in ahead)
 
     def _stop_waiting(self, waiter: Waiter) -> None:
         with SuppressErrors(ValueError):
@@ -210,6 +278,10 @@ class Pool:
 
 def _detach_if_free(slot: Slot[Link]) -> tuple[bool, Link | None]:
     return (True, slot.detach()) if slot.is_free else (False, None)
+
+
+def _never() -> bool:
+    return False
 
 
 def nested_send_error() -> ConfigurationError:

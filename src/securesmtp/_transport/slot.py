@@ -79,15 +79,17 @@ class Lease:
 
     Attributes:
         holders: The thread or task that it belongs to, and those that call its password callable.
+        has_turn: Whether the rate has let its send go.
         may_wait: Whether its send waits for a slot even if its thread has another one: they are not nested.
     """
 
-    __slots__ = ("done", "holders", "may_wait")
+    __slots__ = ("done", "has_turn", "holders", "may_wait")
 
-    def __init__(self, holder: object, *, may_wait: bool = False) -> None:
+    def __init__(self, holder: object, *, may_wait: bool = False, has_turn: bool = False) -> None:
         """Belong to the thread or task *holder*."""
         self.holders = {holder}
         self.may_wait = may_wait
+        self.has_turn = has_turn
         # Releasing is one attribute assignment, so an interrupt cannot strike half-way through it.
         self.done = False
 

@@ -21,7 +21,8 @@ from securesmtp._transport.slot import L, Lease, Slot, pick_slot
 from securesmtp._transport.tls import build_context
 from securesmtp._transport.token_login import log_in
 from securesmtp._transport.tokens import Tokens
-from securesmtp.errors import AuthenticationError
+from securesmtp._transport.turns import Turns
+from securesmtp.errors import AuthenticationError, ConfigurationError
 from securesmtp.events import Authenticated, ChunkingRefused, Closed, Connected, Connecting, FellBack, emit
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ class Slots(Generic[L]):
         # What was used last, and when the rule is asked again: until then no connection of another slot expires.
         self._last: Slot[L] = self._all[0]
         self._next_expiry = 0.0
-        # Set by `close(abort=True)`: a connection that is opened later ends at once.
-        self.is_aborted = False
+        self.turns = Turns(settings.rate)
+        # Set by `close`: nothing is sent any more; and, if it aborts, a connection that is opened later ends at once.
+        self.is_closed = self.is_aborted = False
+        # Connections that were opened, and logins that were accepted.
+        self.connects = self.logins = 0
 
     def __iter__(self) -> Iterator[Slot[L]]:
         """Iterate over the slots, without those of `check`."""
@@ -84,6 +88,8 @@ class Slots(Generic[L]):
 
     def claim(self, lease: Lease) -> tuple[Slot[L] | None, list[tuple[L | None, str]]]:
         """Give *lease* a slot if one is free; return it, and the expired connections with the reason to close each."""
+        if self.is_closed:
+            raise closed_error()
         now, last, max_idle = monotonic(), self._last, self._settings.max_idle
         if now < self._next_expiry and last.is_free and last.is_connected and last.remaining > 0:
             # What the rule would say, at a tenth of its cost (measured): most sends use one connection again.
@@ -219,6 +225,14 @@ class Slots(Generic[L]):
         """Emit that messages no longer overlap, for *reason*."""
         self._emit(FellBack(*self.endpoint, reason))
 
+    def abort(self) -> None:
+        """End the connections that are in use, and those that are opened later."""
+        self.is_aborted = True
+        for slot in (*self._all, *self.check_slots):
+            link = slot.link
+            if link is not None and not slot.is_free:
+                link.abort()
+
     @property
     def endpoint(self) -> tuple[str, int]:
         """Host and port of the server."""
@@ -230,6 +244,7 @@ class Slots(Generic[L]):
         session = yield from open_session(self._settings.mode, self._settings.ehlo_name)
         most = self._settings.max_messages
         slot.messages_left = _UNLIMITED if most is None else most
+        self.connects += 1
         with self._closing_on_error(slot):
             self._emit(Connected(*self.endpoint, session.tls, timedelta(seconds=monotonic() - began)))
         return session
@@ -251,6 +266,7 @@ class Slots(Generic[L]):
                 raise
             if ignore_pause:
                 self._pause.end()
+            self.logins += 1
             self._emit(Authenticated(*self.endpoint, mechanism, timedelta(seconds=monotonic() - began)))
 
     def _authenticate(self, slot: Slot[L], session: Session, login: Auth) -> Dialogue[str]:
@@ -276,3 +292,8 @@ class Slots(Generic[L]):
 
     def _emit(self, event: Event) -> None:
         emit(event, self._on_event)
+
+
+def closed_error() -> ConfigurationError:
+    """Return the error for a use of a mailer that is closed."""
+    return ConfigurationError("the mailer is closed", hint="make a new one")

@@ -19,14 +19,34 @@ from typing import TYPE_CHECKING
 from securesmtp.ledger._protocol import Entry, Item, Ledger, State
 
 if TYPE_CHECKING:
+    from securesmtp.ledger._postgresql import PostgreSQLLedger
+    from securesmtp.ledger._redis import RedisLedger
     from securesmtp.ledger._sqlite import SQLiteLedger
 
-__all__ = ["Entry", "Item", "Ledger", "SQLiteLedger", "State"]
+__all__ = ["Entry", "Item", "Ledger", "PostgreSQLLedger", "RedisLedger", "SQLiteLedger", "State"]
+# The module of each ledger, what it imports, and the extra that installs that. Some Pythons are built without sqlite3.
+_LEDGERS: dict[str, tuple[str, str, str | None]] = {
+    "PostgreSQLLedger": ("_postgresql", "psycopg", "postgresql"),
+    "RedisLedger": ("_redis", "redis", "redis"),
+    "SQLiteLedger": ("_sqlite", "sqlite3", None),
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import the SQLite ledger when it is first used: some Pythons are built without sqlite3."""
-    if name == "SQLiteLedger":
-        return import_module("securesmtp.ledger._sqlite").SQLiteLedger
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    """
+    Import a ledger when it is first used.
+
+    Raises:
+        ModuleNotFoundError: It needs an extra.
+    """
+    if name not in _LEDGERS:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    module, needed, extra = _LEDGERS[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if extra is None or str(error.name).partition(".")[0] != needed:
+            raise
+        message = f"{name} needs {needed}: install securesmtp[{extra}]"
+        raise ModuleNotFoundError(message, name=error.name) from error

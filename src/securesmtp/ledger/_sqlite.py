@@ -17,16 +17,22 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from securesmtp._options import seconds
-from securesmtp._shown import quote
-from securesmtp._values import SendResult, Stage
-from securesmtp.errors import ConfigurationError, LedgerError
 from securesmtp.ledger._lock import ProcessLock
 from securesmtp.ledger._protocol import Entry, Item, State
-from securesmtp.ledger._sqlite_errors import GONE, UNREADABLE, failed, outcomes_unknown, translated
+from securesmtp.ledger._rules import (
+    check_resend,
+    closed,
+    not_unknown,
+    outcomes_unknown,
+    result_to_text,
+    states_before,
+    to_entry,
+)
+from securesmtp.ledger._sqlite_errors import GONE, UNREADABLE, failed, translated
 from securesmtp.ledger._sqlite_file import absolute, connect, create, inspect, set_up
 
 if TYPE_CHECKING:
@@ -35,9 +41,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from securesmtp._values import SendResult
+
 # Entries that `entries` reads at once: the file is locked while it reads.
 _PAGE = 500
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # julianday() has a precision of 0.04 ms, and the clock behind it 1 ms.
 _NOW = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
 _STATE = f"CASE WHEN state = 'claimed' AND {_NOW} - changed > :longest THEN 'unknown' ELSE state END"
@@ -68,7 +75,6 @@ _FINISH = f"""
     WHERE key = :key AND token = :token AND state IN ('claimed', 'unknown')
 """  # noqa: S608 -- no argument is in it
 _RECONCILE = f"UPDATE entries SET state = :state, token = NULL, changed = {_NOW} WHERE key = :key"  # noqa: S608 -- no argument is in it
-_VERDICTS = {State.ACCEPTED: {State.UNKNOWN}, State.NOT_SENT: {State.UNKNOWN, State.PREPARED}}
 
 
 class SQLiteLedger:
@@ -106,7 +112,12 @@ class SQLiteLedger:
         """
         self.path: Path = absolute(path)
         self.longest_send: float = seconds("longest_send", longest_send)
-        self._parameters: dict[str, object] = {"longest": int(longest_send * 1000), **_resend(resend)}
+        allowed = check_resend(resend)
+        self._parameters: dict[str, object] = {
+            "longest": int(longest_send * 1000),
+            "resend_unknown": "unknown" in allowed,
+            "resend_refused": "refused" in allowed,
+        }
         self._exclusive = exclusive
         self._closed = False
         with translated(self.path):
@@ -170,7 +181,7 @@ class SQLiteLedger:
                 "key": key,
                 "token": token,
                 "state": State(result.outcome.value),
-                "result": json.dumps(result.as_dict()),
+                "result": result_to_text(result),
                 "retryable": result.retryable,
             }
             for key, result in ends.items()
@@ -216,16 +227,11 @@ class SQLiteLedger:
             ConfigurationError: *state* is no verdict.
             LedgerError: It is not unknown, or there is no such key.
         """
-        if state not in _VERDICTS:
-            raise ConfigurationError(f"{quote(state)} is no verdict", hint="use State.ACCEPTED or State.NOT_SENT")
+        allowed = states_before(state)
         with self._transaction() as connection:
-            found = ", ".join(entry.state for entry in self._find(connection, [key])) or "not in the ledger"
-            if found not in _VERDICTS[state]:
-                raise LedgerError(
-                    f"the message {quote(key, allow_at=True)} is not unknown, it is {found}",
-                    stage=Stage.CONFIGURATION,
-                    hint="entries(State.UNKNOWN) lists the messages that may have arrived",
-                )
+            found = next((entry.state for entry in self._find(connection, [key])), None)
+            if found not in allowed:
+                raise not_unknown(key, found)
             connection.execute(_RECONCILE, {"key": key, "state": state})
             (entry,) = self._find(connection, [key])
         return entry
@@ -265,8 +271,7 @@ class SQLiteLedger:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
-            text, hint = f"the ledger {os.fspath(self.path)!r} is closed", "close it when the last result has been read"
-            raise LedgerError(text, stage=Stage.CONFIGURATION, hint=hint)
+            raise closed(repr(os.fspath(self.path)))
         with translated(self.path), connect(self.path) as connection:
             yield connection
 
@@ -277,18 +282,10 @@ class SQLiteLedger:
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         _, key, digest, message_id, state, changed, token, result = row
         try:
-            last = None if result is None else SendResult.from_dict(json.loads(result))
-            changed = _EPOCH + timedelta(milliseconds=changed)
-            return Entry(key, digest, message_id, State(state), changed, token, last)
+            return to_entry(key, digest, message_id, state, timedelta(milliseconds=changed), token, result)
         except ValueError as error:
             raise failed(self.path, UNREADABLE) from error
 
 
 def _columns(item: Item) -> dict[str, object]:
     return {"key": item.key, "digest": item.digest, "message_id": item.message_id}
-
-
-def _resend(resend: Collection[str]) -> dict[str, object]:
-    if isinstance(resend, str) or not {"unknown", "refused"}.issuperset(resend):
-        raise ConfigurationError(f'resend is {quote(resend)}, not a collection of "unknown" and "refused"')
-    return {f"resend_{name}": name in resend for name in ("unknown", "refused")}

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from securesmtp._values import Outcome, Stage
+from securesmtp._values import Stage
 from securesmtp.errors import LedgerError, SecureSMTPError
 
 if TYPE_CHECKING:
@@ -99,13 +99,3 @@ def translated(path: Path) -> Iterator[None]:
         raise failed(path, _NOT_TEXT) from error
     except OSError as error:
         raise failed(path, _OS_FAILURES.get(error.errno or 0, _CANNOT_OPEN)) from error
-
-
-@contextmanager
-def outcomes_unknown() -> Iterator[None]:
-    """Mark a `LedgerError`: the messages whose outcomes could not be written may have been delivered."""
-    try:
-        yield
-    except LedgerError as error:
-        error.outcome, error.retryable = Outcome.UNKNOWN, False
-        raise

@@ -78,7 +78,7 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         self._core.start_deadline(deadline)
         check_partial(partial)
         await checkpoint()
-        return self._server.send(from_message(message, mail_from, recipients), partial)
+        return self._server.send(self._core.build(from_message, message, mail_from, recipients), partial)
 
     async def send_bytes(
         self,
@@ -93,7 +93,7 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         self._core.start_deadline(deadline)
         check_partial(partial)
         await checkpoint()
-        submission = from_octets(data, mail_from, recipients)
+        submission = self._core.build(from_octets, data, mail_from, recipients)
         try:
             return self._server.send(submission, partial)
         finally:

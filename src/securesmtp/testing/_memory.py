@@ -72,8 +72,10 @@ class MemoryServer:
                 peer = Peer(self.rules, core.settings)
                 receipt = _play(self._delivery(sending, submission, partial, peer.attempt), peer)
         except SecureSMTPError as error:
+            core.activity.count(error)
             core.record_error(sending, error)
             raise
+        core.activity.count(receipt)
         return core.report_receipt(sending, receipt)
 
     def result(self, index: int, message: Message | Envelope, partial: Partial) -> SendResult:
@@ -81,7 +83,7 @@ class MemoryServer:
         message_id: str | None = None
         outcome = Outcome.NOT_SENT
         try:
-            submission = from_any(message)
+            submission = self._core.build(from_any, message)
             message_id, outcome = submission.content.message_id, Outcome.UNKNOWN
             try:
                 receipt = self.send(submission, partial)

@@ -93,7 +93,7 @@ class RecordingMailer(SecureMailer, Recorder):
     ) -> Receipt:
         """Keep *message* and return a receipt; as `SecureMailer.send`."""
         self._core.start_deadline(deadline)
-        submission = from_message(message, mail_from, recipients)
+        submission = self._core.build(from_message, message, mail_from, recipients)
         check_partial(partial)
         return self._server.send(submission, partial)
 
@@ -108,7 +108,7 @@ class RecordingMailer(SecureMailer, Recorder):
     ) -> Receipt:
         """Keep a message that is bytes already; as `SecureMailer.send_bytes`."""
         self._core.start_deadline(deadline)
-        submission = from_octets(data, mail_from, recipients)
+        submission = self._core.build(from_octets, data, mail_from, recipients)
         try:
             check_partial(partial)
             return self._server.send(submission, partial)

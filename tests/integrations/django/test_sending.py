@@ -16,23 +16,26 @@ from typing import Any
 import django
 import pytest
 from django.core import mail
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, mail_admins, mail_managers, send_mail, send_mass_mail
 from django.core.mail.backends import smtp
 from django.utils import translation
 from django.utils.functional import lazy
 
 from conftest import Serve
-from integrations.django.conftest import Configure
+from integrations.django.conftest import HAS_MAILERS, Configure
 from scripted import Accepted, Mode, Peer, ScriptedServer, honest
 from securesmtp import (
     AddressError,
     AuthenticationError,
+    Envelope,
     Outcome,
     OutcomeUnknownError,
     RecipientsRefusedError,
     SendResult,
 )
-from securesmtp.integrations.django import get_result
+from securesmtp.integrations.django import get_result, use_mailer
+from securesmtp.ledger import SQLiteLedger
 
 LOGIN = {"username": "me", "password": "secret"}
 
@@ -464,3 +467,24 @@ def test_a_part_of_the_recipients_may_be_refused(serve: Serve, configure: Config
     with pytest.raises(RecipientsRefusedError):
         EmailMessage("Hello", "Text", "me@example.org", people).send()
     assert len(server.accepted) == 1
+
+
+def test_a_mailer_is_lent_for_what_django_cannot_do(serve: Serve, configure: Configure, tmp_path: Path) -> None:
+    """It is that of send_mail, with its connections."""
+    server = serve(honest())
+    configure(server)
+    assert to().send() == 1
+    with use_mailer() as mailer, SQLiteLedger(tmp_path / "ledger") as ledger:
+        envelope = Envelope("me@example.com", ["you@example.net"], b"Subject: x\n\nx\n", key="x")
+        results = [list(mailer.send_many([envelope], ledger=ledger)) for _ in range(2)]
+    assert [result.from_ledger for (result,) in results] == [False, True]
+    assert (len(server.accepted), len(server.connections)) == (2, 1)
+
+
+def test_another_backend_has_no_mailer_to_lend(override: Any) -> None:
+    """The error names the backend that has."""
+    locmem = "django.core.mail.backends.locmem.EmailBackend"
+    override(**({"MAILERS": {"default": {"BACKEND": locmem}}} if HAS_MAILERS else {"EMAIL_BACKEND": locmem}))
+    wrong = pytest.raises(ImproperlyConfigured, match=r"'default' does not have securesmtp\.integrations")
+    with wrong, use_mailer():
+        pass

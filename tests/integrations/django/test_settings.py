@@ -182,7 +182,7 @@ class TestMAILERS:
 def test_the_port_follows_the_mode(configure: Configure, options: dict[str, Any], shown: str) -> None:
     """Django's default for `EMAIL_PORT`, 25, is used only if the settings say so."""
     configure(**{"host": "localhost"} | options)
-    with default_connection()._mailer() as mailer:
+    with default_connection().use_mailer() as mailer:
         assert shown.lower() in repr(mailer).lower()
 
 

@@ -101,11 +101,11 @@ def backend_class(ca_file: Path) -> Any:
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, ca_file=str(ca_file), max_connections=1, **options)
 
-        def _mailer(self) -> Any:
+        def use_mailer(self) -> Any:
             self.use_ssl = not self.use_tls
             # Seconds, where a test uses the wrong mode.
             self.timeout = self.timeout or 3
-            return super()._mailer()
+            return super().use_mailer()
 
     EmailBackend.__module__, EmailBackend.__qualname__ = "trusting_backend", "EmailBackend"
     return EmailBackend

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.mail.backends.base import BaseEmailBackend
 
-from securesmtp import ConfigurationError, Envelope, Outcome, SecureMailer, SecureSMTPError, SendResult, Stage
+from securesmtp import ConfigurationError, Outcome, SecureMailer, SecureSMTPError, SendResult, Stage
 from securesmtp.integrations.django._mailers import MAILERS
-from securesmtp.integrations.django._messages import prepare, set_result
+from securesmtp.integrations.django._messages import prepare, set_result, to_envelope
 from securesmtp.integrations.django._settings import OPTIONS, SETTINGS, Configuration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from django.core.mail import EmailMessage
 
-    from securesmtp import ServerReport
+    from securesmtp import Envelope, ServerReport
 
 
 _LOGGER = logging.getLogger("securesmtp")
@@ -112,7 +112,7 @@ class EmailBackend(BaseEmailBackend):
         """
         if self.connection is not None:
             return False
-        with self._mailer() as mailer:
+        with self.use_mailer() as mailer:
             try:
                 error = mailer.check().login_error
                 if error is not None:
@@ -136,7 +136,7 @@ class EmailBackend(BaseEmailBackend):
             ImproperlyConfigured: The settings are wrong.
             SecureSMTPError: There is no verified session.
         """
-        with self._mailer() as mailer:
+        with self.use_mailer() as mailer:
             return mailer.check()
 
     def validate(self) -> None:
@@ -146,7 +146,7 @@ class EmailBackend(BaseEmailBackend):
         Raises:
             ImproperlyConfigured: The settings are wrong.
         """
-        with self._mailer():
+        with self.use_mailer():
             pass
 
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
@@ -168,7 +168,7 @@ class EmailBackend(BaseEmailBackend):
         messages = [message for message in messages if message.recipients()]
         if not messages:
             return 0
-        with self._mailer() as mailer:
+        with self.use_mailer() as mailer:
             if len(messages) == 1:
                 return self._send_one(mailer, messages[0])
             return self._send_many(mailer, messages)
@@ -198,8 +198,7 @@ class EmailBackend(BaseEmailBackend):
             for message in messages:
                 if failures:
                     return
-                content, mail_from, recipients = prepare(message)
-                yield Envelope(mail_from, recipients, content)
+                yield to_envelope(message)
 
         results = mailer.send_many(envelopes(), partial=self._partial)
         try:
@@ -231,8 +230,13 @@ class EmailBackend(BaseEmailBackend):
         return False
 
     @contextmanager
-    def _mailer(self) -> Iterator[SecureMailer]:
-        """Lend the mailer for the settings as they are now."""
+    def use_mailer(self) -> Iterator[SecureMailer]:
+        """
+        Lend the mailer of the process for these settings, as they are now; do not close it.
+
+        Raises:
+            ImproperlyConfigured: The settings are wrong.
+        """
         arguments = self._configuration.arguments({name: getattr(self, name) for name in SETTINGS})
         with ExitStack() as stack:
             try:

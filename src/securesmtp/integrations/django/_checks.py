@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -14,6 +15,8 @@ from securesmtp.integrations.django._backend import EmailBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from securesmtp import SecureMailer
 
 _DEFAULT = "default"
 
@@ -44,6 +47,26 @@ def backend(name: str) -> EmailBackend | None:
         return None
     found = mail.mailers[name] if has_mailers else kind()
     return found if isinstance(found, EmailBackend) else None
+
+
+@contextmanager
+def use_mailer(name: str = _DEFAULT) -> Iterator[SecureMailer]:
+    """
+    Lend the mailer of the process, with its connections, to a ``with`` statement; do not close it.
+
+    It is for what Django's functions cannot do, such as `SecureMailer.send_many` with a ledger.
+
+    Args:
+        name: A key of ``MAILERS`` (Django 6.1).
+
+    Raises:
+        ImproperlyConfigured: There is no such mailer, it has another backend, or its settings are wrong.
+    """
+    found = backend(name)
+    if found is None:
+        raise ImproperlyConfigured(f"The mailer {name!r} does not have securesmtp.integrations.django.EmailBackend.")
+    with found.use_mailer() as mailer:
+        yield mailer
 
 
 def check_settings(**_kwargs: Any) -> list[Warning]:  # noqa: ANN401 -- as Django calls it

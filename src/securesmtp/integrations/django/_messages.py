@@ -8,7 +8,7 @@ from email.message import Message
 from email.utils import getaddresses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from securesmtp import AddressError, SendResult, validate_address
+from securesmtp import AddressError, Envelope, SendResult, validate_address
 
 if TYPE_CHECKING:
     from django.core.mail import EmailMessage
@@ -52,6 +52,17 @@ def prepare(message: EmailMessage) -> Prepared:
     _restore_domains(built, message)
     _repeat_identity(built, message)
     return Prepared(built, _mailbox(message.from_email), [_mailbox(each) for each in message.recipients()])
+
+
+def to_envelope(message: EmailMessage) -> Envelope:
+    """
+    Return what `EmailBackend` would send, for `SecureMailer.send_many` or `QueuedMessage.prepare`.
+
+    Raises:
+        ValueError: A header has a line break, or an address is not valid.
+    """
+    content, mail_from, recipients = prepare(message)
+    return Envelope(mail_from, recipients, content)
 
 
 def get_result(message: EmailMessage) -> SendResult | None:

@@ -38,10 +38,12 @@ OPTIONS = frozenset(
         "max_connections",
         "max_idle",
         "max_messages",
+        "max_recipients",
         "on_event",
         "partial",
         "pipelining",
         "policy",
+        "rate",
         "source_address",
         "window",
     }

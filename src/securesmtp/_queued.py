@@ -1,0 +1,184 @@
+"""A message for a task queue: its bytes, its envelope and its key, as JSON."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
+
+from securesmtp._shown import quote
+from securesmtp._submissions import check_key, from_any, given_key
+from securesmtp._submissions import digest as compute_digest
+from securesmtp._tracebacks import hide_internal_frames
+from securesmtp._values import Envelope
+from securesmtp.errors import LedgerError, MessageError
+from securesmtp.ledger import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from email.message import Message
+
+    from securesmtp._values import SendResult
+    from securesmtp.ledger import Ledger
+
+
+def other_content(key: str, whose: str) -> MessageError:
+    """Return the error of a message whose *key* is that of another one."""
+    message = f"not sent: its key {quote(key, allow_at=True)} is that of {whose}, with other content"
+    return MessageError(message, hint="give each message a key of its own, and a changed message a new one")
+
+
+class Sender(Protocol):
+    """What sends: a `SecureMailer`, or an object with its `send_many`."""
+
+    def send_many(
+        self,
+        messages: Iterable[Message | Envelope],
+        *,
+        partial: Literal["raise", "allow"] = "raise",
+        deadline: float | None = None,
+        ledger: Ledger | None = None,
+    ) -> Iterator[SendResult]:
+        """Send each of *messages*, and yield the result of each, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage(Envelope):
+    """
+    A message that waits in a task queue: an `Envelope` that can be written as JSON, and is sent once.
+
+    `prepare` makes it, `as_dict` returns it for the queue, and `from_dict` makes it again in the worker, where `send`
+    sends it. It can also be one of the messages of `SecureMailer.send_many`. Its repr shows no address and no content.
+
+    Attributes:
+        mail_from: The sender (reverse-path); ``""`` is the null one.
+        recipients: The recipients (forward-paths).
+        content: The bytes of the message, with Date and Message-ID.
+        key: Its name in the ledger.
+        digest: What the ledger recognises the message by: see `securesmtp.ledger.Item`.
+        message_id: Its Message-ID; None if raw bytes have none.
+    """
+
+    mail_from: str = field(repr=False)
+    recipients: tuple[str, ...] = field(repr=False)
+    content: bytes = field(repr=False)
+    key: str
+    digest: str = field(repr=False)
+    message_id: str | None = field(repr=False)
+
+    @classmethod
+    @hide_internal_frames
+    def prepare(
+        cls,
+        message: Message | Envelope,
+        ledger: Ledger,
+        *,
+        key: str | None = None,
+        **options: Any,  # noqa: ANN401 -- each ledger has its own
+    ) -> Self:
+        """
+        Make the bytes of *message*, and enter it in the ledger, where it is `State.PREPARED` until a worker claims it.
+
+        A message that is lost on its way to a worker can therefore be found: it stays prepared. Prepare it again with
+        the same key as often as you like: it keeps its Message-ID, and is sent once.
+
+        Args:
+            message: As for `SecureMailer.send_many`.
+            ledger: The one that the worker uses.
+            key: Your name for the message, the same whenever you prepare it again; by default `Envelope.key`, or a
+                Message-ID of yours.
+            options: Passed on to the ledger's ``prepare``, such as the *connection* of a database.
+
+        Raises:
+            LedgerError: The ledger cannot be read or written.
+            MessageError: The message cannot be sent as it is, it has no key, or its key is that of another message.
+            SecureSMTPError: As for `SecureMailer.send`, for a message that cannot be sent.
+        """
+        name = given_key(message) if key is None else check_key(key)
+        submission = from_any(message)
+        try:
+            name = check_key(submission.content.message_id) if name is None else name
+            item = Item(name, compute_digest(submission), submission.content.message_id)
+            (entry,) = ledger.prepare([item], **options)
+            if entry.digest != item.digest:
+                raise other_content(name, f"another message, which is {entry.state}")
+            if entry.message_id != item.message_id:
+                # It was prepared before, or by two programs at the same time: all tries have one Message-ID.
+                submission.content.close()
+                submission = from_any(message, entry.message_id)
+            if entry.message_id != submission.content.message_id:
+                text = f"an earlier try has given it the Message-ID {quote(entry.message_id, allow_at=True)}"
+                raise MessageError(text, hint="set that one: it cannot be changed in a message that is signed")
+            forward = tuple(mailbox.encoded.decode() for mailbox in submission.recipients)
+            content = submission.content.whole_chunk()
+            return cls(submission.mail_from.encoded.decode(), forward, content, name, item.digest, entry.message_id)
+        finally:
+            submission.content.close()
+
+    @hide_internal_frames
+    def send(
+        self, mailer: Sender, ledger: Ledger, *, deadline: float, partial: Literal["raise", "allow"] = "raise"
+    ) -> SendResult:
+        """
+        Send it, unless the ledger says that it must not be sent, and return what became of it.
+
+        The result is that of `SecureMailer.send_many`. If another worker is sending the message at this moment, nothing
+        is sent, the outcome is `Outcome.UNKNOWN`, and the ledger's entry is `State.CLAIMED`. If the ledger cannot be
+        written afterwards, the result is true all the same, but the ledger counts the message as unknown.
+
+        An exception from outside, such as the time limit of a task queue, is raised when the message is fully sent or
+        cannot be sent any more: the ledger then has its end.
+
+        Args:
+            mailer: A `SecureMailer`, or another object with its ``send_many``.
+            ledger: The one that the message was entered in.
+            deadline: Seconds for all tries together.
+            partial: As for `SecureMailer.send`.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+            LedgerError: The ledger cannot be read; nothing was sent.
+        """
+        bounded = cast("Ledger", _Bounded(ledger, deadline))
+        results = mailer.send_many([self], partial=partial, deadline=deadline, ledger=bounded)
+        try:
+            return next(results)
+        finally:
+            # Waits for a message that is being sent. What the ledger raises last, the result says, or is true anyway.
+            with suppress(LedgerError):
+                deque(results, maxlen=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every attribute by name, in types that ``json.dumps`` accepts; *content* is in Base64."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**data, "recipients": list(self.recipients), "content": b64encode(self.content).decode("ascii")}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """
+        Return the message that `as_dict` was called on.
+
+        Raises:
+            ValueError: *data* is not a result of `as_dict`.
+        """
+        with suppress(LookupError, TypeError, ValueError):
+            mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
+            content, message_id = b64decode(data["content"], validate=True), data["message_id"]
+            texts = (mail_from, key, digest, *recipients, *(() if message_id is None else (message_id,)))
+            if isinstance(recipients, list) and all(isinstance(text, str) for text in texts):
+                return cls(mail_from, tuple(recipients), content, key, digest, message_id)
+        message = "cannot make a QueuedMessage from this data"
+        raise ValueError(message)
+
+
+class _Bounded:
+    """A ledger as the run of one message sees it: the run ends after so many seconds, whatever it tries again."""
+
+    def __init__(self, ledger: Ledger, deadline: float) -> None:
+        self.longest_send = min(ledger.longest_send, deadline)
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ledger, name)

@@ -648,6 +648,14 @@ def test_a_database_may_have_another_encoding(postgresql: PostgreSQL) -> None:
             claim(ledger, "\N{SNOWMAN}")
 
 
+def test_a_database_may_have_no_encoding(postgresql: PostgreSQL) -> None:
+    """Then texts are bytes, which are read as they were written."""
+    postgresql.execute("CREATE DATABASE bare ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with PostgreSQLLedger(postgresql.url_of("bare")) as ledger:
+        assert claim(ledger, "\N{SNOWMAN}")
+        assert [entry.key for entry in ledger.entries()] == ["\N{SNOWMAN}"]
+
+
 def test_a_key_that_is_no_text_is_an_error(ledger: PostgreSQLLedger) -> None:
     """Half a character."""
     with pytest.raises(LedgerError, match="a key cannot be written"):

@@ -670,9 +670,9 @@ def shown(error: BaseException | None) -> str:
     if error is None:
         return ""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    frames = [f"{name}={value}" for frame in told.stack for name, value in (frame.locals or {}).items()]
     # This file knows the password.
-    frames = [frame for frame in frames if "PASSWORD" not in frame and "conninfo=" not in frame]
+    others = [frame for frame in told.stack if frame.filename != __file__]
+    frames = [f"{name}={value}" for frame in others for name, value in (frame.locals or {}).items()]
     return f"{error!r} {error} {frames} {shown(error.__cause__)} {shown(error.__context__)}"
 
 

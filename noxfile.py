@@ -190,6 +190,14 @@ def pictures(session: nox.Session) -> None:
 
 
 @nox.session
+def metrics_picture(session: nox.Session) -> None:
+    """Draw the metrics of two minutes of sending, while the server slows down, refuses, dies and comes back."""
+    install_wheel(session, "demo", "bench", "test")
+    env = {"PYTHONPATH": f"{HERE / 'tests'}:{HERE / 'docs/examples'}"}
+    session.run("python", "-m", "bench.watching", "docs/how-to/pictures", env=env)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """
     Measure this library and other clients, and draw the results; no number makes it fail.

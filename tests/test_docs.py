@@ -30,7 +30,7 @@ from databases import PostgreSQL
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
-from securesmtp import Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy
+from securesmtp import Event, Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy
 from securesmtp._protocol import sasl
 from securesmtp._submissions import entry_digest
 from securesmtp.errors import CertificateError
@@ -298,18 +298,25 @@ def test_after_a_failed_run_the_next_one_sends_everything(fault: str, local: tup
 
 
 def test_the_pages_counter_and_log_are_as_printed(
-    local: tuple[MailServer, SecureMailer], message: EmailMessage, caplog: pytest.LogCaptureFixture
+    local: tuple[MailServer, SecureMailer],
+    message: EmailMessage,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The counter counts each outcome, and the log has the printed lines, except for names and numbers."""
     server, watched = local
+    for variable, value in server.env().items():
+        monkeypatch.setenv(variable, value)
     names = _run(WATCH_IT, watched)
     caplog.clear()
-    policy, login = TLSPolicy(ca_data=server.ca_pem), Password("me", "secret")
-    with SecureMailer(server.host, server.port, auth=login, policy=policy, on_event=names["count"]) as mailer:
+    policy, login, seen = TLSPolicy(ca_data=server.ca_pem), Password("me", "secret"), list[Event]()
+    listen = names["all_of"](names["count"], seen.append)
+    with SecureMailer(server.host, server.port, auth=login, policy=policy, on_event=listen) as mailer:
         mailer.send(message, recipients=["you@example.net"])
         with pytest.raises(RecipientsRefusedError):
             mailer.send(message, recipients=["nobody@example.net"])
     assert names["outcomes"] == {"accepted": 1, "refused": 1}
+    assert len(seen) == 6
     logged = [
         f"{record.levelname}:{record.name}:{record.getMessage()}"
         for record in caplog.records

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
+from contextvars import ContextVar
 from email.message import EmailMessage
 
 import pytest
 
-from conftest import Mailer, Serve
+from conftest import AsyncMailer, Mailer, Run, Serve
 from scripted import Mode, Peer, honest
-from securesmtp import AuthenticationError, ConfigurationError, DowngradeError, Event, Outcome, SecureSMTPError, events
+from securesmtp import (
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    DowngradeError,
+    Envelope,
+    Event,
+    Outcome,
+    SecureSMTPError,
+    events,
+)
 from securesmtp.events import is_interrupt
 
 CONNECTING, CONNECTED, SENT, CLOSED = events.Connecting, events.Connected, events.Sent, events.Closed
 AUTHENTICATED, FAILED = events.Authenticated, events.Failed
+CALLER = ContextVar("CALLER", default="nobody")
 
 
 def test_a_session_has_an_event_for_each_step(serve: Serve, mailer: Mailer, message: EmailMessage, mode: Mode) -> None:
@@ -50,6 +63,73 @@ def test_a_failure_has_an_event_with_its_error(serve: Serve, mailer: Mailer, mes
     assert failed.error is caught.value
     assert failed.error.message_id
     assert str(failed.error.outcome) in str(failed)
+
+
+@pytest.mark.faces("send")
+@pytest.mark.parametrize("pipelining", ["one by one", "message", "session"])
+def test_the_event_of_a_failure_has_what_a_receipt_has(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Its duration, TLS session, recipients and size: of `send`, and of `send_many` in both ways."""
+    refuse = honest(replies={"CONTENT": b"554 no\r\n"}, extensions=("PIPELINING", "8BITMIME", "CHUNKING"))
+    events_seen: list[Event] = []
+    options = {} if pipelining == "one by one" else {"pipelining": pipelining}
+    mine = mailer(serve(refuse, overlaps=True), on_event=events_seen.append, **options)
+    before, data = time.monotonic(), b"Subject: x\r\n\r\nx\r\n"
+    if options:
+        (result,) = mine.send_many([Envelope("me@example.com", ["a@example.net", "b@example.net"], data)])
+        assert result.outcome is Outcome.REFUSED
+    else:
+        with pytest.raises(SecureSMTPError):
+            mine.send_bytes(data, mail_from="me@example.com", recipients=["a@example.net", "b@example.net"])
+    took = time.monotonic() - before
+    connected = next(event for event in events_seen if isinstance(event, events.Connected))
+    (failed,) = (event for event in events_seen if isinstance(event, events.Failed))
+    assert (failed.tls, failed.recipients, failed.size) == (connected.tls, 2, len(data))
+    assert failed.elapsed is not None
+    assert connected.elapsed.total_seconds() < failed.elapsed.total_seconds() <= took
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_without_a_connection_the_event_of_a_failure_has_no_tls(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """But recipients and size."""
+    events_seen: list[Event] = []
+    refuse, data = honest(replies={"GREETING": b"554 no\r\n"}), b"Subject: x\r\n\r\nx\r\n"
+    mine = mailer(serve(refuse), max_connect_failures=1, pipelining=pipelining, on_event=events_seen.append)
+    (result,) = mine.send_many([Envelope("me@example.com", ["a@example.net", "b@example.net"], data)])
+    assert result.outcome is Outcome.NOT_SENT
+    (failed,) = (event for event in events_seen if isinstance(event, events.Failed))
+    assert (failed.tls, failed.recipients, failed.size) == (None, 2, len(data))
+
+
+def test_the_event_of_a_message_that_was_not_built_has_no_size(
+    serve: Serve, async_mailer: AsyncMailer, message: EmailMessage, run: Run
+) -> None:
+    """An async mailer builds a message when a connection is free, which was too late here."""
+    events_seen: list[Event] = []
+
+    async def wait() -> None:
+        async with async_mailer(serve(), on_event=events_seen.append) as mine:
+            with pytest.raises(DeadlineExceededError):
+                await mine.send(message, deadline=1e-9)
+
+    run(wait)
+    (failed,) = (event for event in events_seen if isinstance(event, events.Failed))
+    assert failed.elapsed is not None
+    assert (failed.tls, failed.recipients, failed.size) == (None, None, None)
+
+
+@pytest.mark.parametrize("pipelining", ["message", "session"])
+def test_the_events_of_a_run_have_the_callers_context(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Context variables have the values that they had when the first result was asked for."""
+    seen: list[str] = []
+    mine = mailer(serve(), pipelining=pipelining, on_event=lambda event: seen.append(CALLER.get()))
+    for caller in ("first", "second"):
+        token = CALLER.set(caller)
+        try:
+            results = mine.send_many([Envelope("me@example.com", ["you@example.net"], b"Subject: x\r\n\r\nx\r\n")])
+            assert [result.outcome for result in results] == [Outcome.ACCEPTED]
+        finally:
+            CALLER.reset(token)
+    assert seen == ["first"] * 3 + ["second"]
 
 
 def test_a_connection_that_the_server_closed_has_an_event(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

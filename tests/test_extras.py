@@ -56,6 +56,7 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
         ("from securesmtp import AsyncSecureMailer", "securesmtp[async]"),
         ("import securesmtp.integrations.celery", "securesmtp[celery]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
+        ("import securesmtp.integrations.opentelemetry", "securesmtp[otel]"),
         ("from securesmtp.ledger import PostgreSQLLedger", "securesmtp[postgresql]"),
         ("from securesmtp.ledger import RedisLedger", "securesmtp[redis]"),
     ],
@@ -112,9 +113,13 @@ def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.Mo
     assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncFailover", "AsyncResults", "AsyncSecureMailer"}
 
 
-@pytest.mark.parametrize(("name", "module"), [("celery", "_task"), ("django", "_backend")])
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("celery", "_task", "celery"), ("django", "_backend", "django"), ("opentelemetry", "_bridge", "otel")],
+    ids=["celery", "django", "otel"],
+)
 def test_a_missing_library_names_the_extra_of_its_integration(
-    monkeypatch: pytest.MonkeyPatch, name: str, module: str
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
     """Another missing module is shown as it is."""
     package = f"securesmtp.integrations.{name}"
@@ -126,7 +131,7 @@ def test_a_missing_library_names_the_extra_of_its_integration(
     for each in [each for each in sys.modules if each.startswith(f"{package}.") or each.partition(".")[0] == name]:
         monkeypatch.delitem(sys.modules, each)
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{name}\]"):
+    with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{extra}\]"):
         exec(program, {"__name__": package})  # noqa: S102
 
 

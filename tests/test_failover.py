@@ -476,7 +476,7 @@ def test_a_mailer_without_a_free_connection_is_not_down(
 def test_a_closed_failover_sends_nothing_over_the_next_server(
     serve: Serve, mailer: Mailer, over: Over, message: EmailMessage
 ) -> None:
-    """`close(abort=True)` ends the send that is under way, and that is its error."""
+    """`close(timeout=0)` ends the send that is under way, and that is its error and its result."""
     arrived, second = threading.Event(), serve()
 
     def waits(peer: Peer) -> None:
@@ -496,16 +496,44 @@ def test_a_closed_failover_sends_nothing_over_the_next_server(
     thread = threading.Thread(target=send)
     thread.start()
     assert arrived.wait(30)
-    mine.close(abort=True)
+    (closed,) = mine.close(timeout=0)
     thread.join()
     (error,) = ends
     assert isinstance(error, ConnectError)
-    assert "close(abort=True)" in str(error)
+    assert (closed.index, closed.outcome, str(closed.error)) == (0, Outcome.NOT_SENT, str(error))
     assert second.connections == []
     with pytest.raises(ConfigurationError, match="closed"):
         mine.send(message)
     with pytest.raises(ConfigurationError, match="closed"):
         mine.send_many([message])
+
+
+@pytest.mark.faces("failover")
+def test_all_servers_are_closed_within_one_time(
+    serve: Serve, mailer: Mailer, over: Over, message: EmailMessage
+) -> None:
+    """One that has nothing to wait for is closed at once; a wrong time closes nothing."""
+    first, second = serve(), serve()
+    mine = over(mailer(first), mailer(second))
+    mine.send(message)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        mine.close(timeout=-1)
+    mine.send(message)
+    assert [(each.accepted, each.open) for each in mine.stats()] == [(2, 1), (0, 0)]
+    assert mine.close(timeout=30) == ()
+    assert [each.open for each in mine.stats()] == [0, 0]
+
+
+@pytest.mark.faces("failover")
+def test_the_smallest_number_of_recipients_counts(
+    serve: Serve, mailer: Mailer, over: Over, message: EmailMessage
+) -> None:
+    """Before anything is sent: otherwise it would depend on which server is up."""
+    first = serve()
+    mine = over(mailer(first), mailer(serve(), max_recipients=1))
+    with pytest.raises(MessageError, match="2 recipients"):
+        mine.send(message)
+    assert first.connections == []
 
 
 def test_a_failover_closes_its_mailers(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

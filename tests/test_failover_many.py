@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import itertools
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from conftest import Mailer, Serve
 from scripted import Peer, honest
 from securesmtp import (
+    AsyncFailover,
+    AsyncSecureMailer,
     ConnectError,
     Envelope,
     Event,
@@ -23,7 +28,9 @@ from securesmtp import (
     MessageError,
     Outcome,
     OutcomeUnknownError,
+    QueuedMessage,
     RecipientsRefusedError,
+    SecureMailer,
     SendResult,
 )
 from securesmtp.events import ServerDown, ServerUp
@@ -53,12 +60,17 @@ def _in_order(results: list[SendResult]) -> list[SendResult]:
 
 @pytest.mark.faces("failover", sample=(3, 1))
 @pytest.mark.parametrize("pipelining", ["message", "session"])
-@pytest.mark.parametrize("how", ["at MAIL", "in the content", "after the content"])
+@pytest.mark.parametrize("how", ["at MAIL", "at DATA", "after the content"])
 def test_a_server_that_dies_in_a_run_loses_and_doubles_nothing(
     serve: Serve, mailer: Mailer, over: Over, how: str, pipelining: str
 ) -> None:
     """What arrived is what is accepted, and what may have: after the content it is unknown, and is not sent again."""
     count, lock, died = itertools.count(), threading.Lock(), threading.Event()
+    verb, reply = {
+        "at MAIL": ("MAIL", b"250 ok\r\n"),
+        "at DATA": ("DATA", b"354 go\r\n"),
+        "after the content": ("CONTENT", b"250 ok\r\n"),
+    }[how]
 
     def dies(peer: Peer, _: bytes) -> bytes:
         with lock:
@@ -66,12 +78,11 @@ def test_a_server_that_dies_in_a_run_loses_and_doubles_nothing(
                 died.set()
         if died.is_set():
             peer.close()
-        return b"250 ok\r\n"
+        return reply
 
     def greets(*_: object) -> bytes:
         return b"421 4.3.2 down\r\n" if died.is_set() else b"220 mx.test\r\n"
 
-    verb = {"at MAIL": "MAIL", "in the content": "DATA", "after the content": "CONTENT"}[how]
     first = serve(honest(replies={verb: dies, "GREETING": greets}), connections=50, overlaps=pipelining == "session")
     second = serve(connections=50, overlaps=pipelining == "session")
     options: dict[str, Any] = {"max_connections": 2, "pipelining": pipelining}
@@ -204,6 +215,22 @@ def test_a_ledger_holds_over_all_servers(serve: Serve, mailer: Mailer, over: Ove
     assert (first.counts[1], len(second.accepted)) == (0, 20)
 
 
+def test_a_queued_message_goes_over_the_server_that_works(
+    serve: Serve, mailer: Mailer, message: EmailMessage, tmp_path: Path
+) -> None:
+    """A task's message is recognised by what its caller gave: it is sent once, whichever server takes it."""
+    first, second = Switch(serve), serve()
+    first.is_down = True
+    mine = Failover([mailer(first.server), mailer(second)])
+    with SQLiteLedger(tmp_path / "ledger") as ledger:
+        queued = QueuedMessage.prepare(message, ledger, key="a task")
+        assert queued.send(mine, ledger, deadline=30).outcome is ACCEPTED
+        first.is_down = False
+        again = queued.send(mine, ledger, deadline=30)
+    assert (again.outcome, again.from_ledger) == (ACCEPTED, True)
+    assert (first.counts[1], len(second.accepted)) == (0, 1)
+
+
 @pytest.mark.faces("failover")
 def test_a_broken_ledger_ends_the_run(serve: Serve, mailer: Mailer, over: Over, tmp_path: Path) -> None:
     """After the results; no server gets a message that was not claimed."""
@@ -247,3 +274,63 @@ def test_a_program_can_be_tested_with_recording_mailers() -> None:
         assert [result.outcome for result in mine.send_many(mails(3))] == [ACCEPTED] * 3
         mine.send_bytes(io.BytesIO(b"Subject: x\r\n\r\nx\r\n"), mail_from="", recipients=["c@d.example"])
     assert (len(first.messages), len(second.messages)) == (0, 4)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_interrupt_of_the_iterable_ends_the_run(
+    serve: Serve, ca_file: Path, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
+) -> None:
+    """A task queue's time limit is an `Exception` that a signal handler raises: it is no error of the iterable."""
+
+    class TimeLimit(Exception):  # noqa: N818 -- as such a queue names it
+        pass
+
+    def strikes(*_: object) -> None:
+        raise TimeLimit
+
+    def messages() -> Iterator[Envelope]:
+        yield from mails(1)
+        signal.raise_signal(signal.SIGUSR1)
+
+    server, before = serve(), signal.signal(signal.SIGUSR1, strikes)
+    settings: dict[str, Any] = {"port": server.port, "ca_file": ca_file, "tls": "implicit"}
+    done = list[SendResult]()
+
+    async def main() -> None:
+        async with AsyncFailover([AsyncSecureMailer("localhost", **settings)]) as mine:
+            results = mine.send_many(messages())
+            with pytest.raises(TimeLimit):  # noqa: PT012 -- the loop raises it
+                async for result in results:
+                    done.append(result)
+            done.extend([result async for result in results])
+
+    try:
+        if is_async:
+            anyio.run(main)
+        else:
+            with Failover([SecureMailer("localhost", **settings)]) as mine:
+                results = iter(mine.send_many(messages()))
+                with pytest.raises(TimeLimit):
+                    done.extend(results)
+                done.extend(results)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [result.index for result in done] == [0]
+    assert done[0].outcome in {ACCEPTED, NOT_SENT}
+
+
+@pytest.mark.faces("failover")
+def test_a_run_that_was_stopped_gives_back_its_place(
+    serve: Serve, mailer: Mailer, over: Over, clock: Callable[[float], None]
+) -> None:
+    """It was the one to try a server that has rested, and found out nothing: the next send tries it."""
+    first, second = Switch(serve), serve()
+    mine = over(mailer(first.server), mailer(second))
+    first.is_down = True
+    assert [result.outcome for result in mine.send_many(mails(1))] == [ACCEPTED]
+    first.is_down = False
+    clock(61)
+    (invalid,) = mine.send_many([Envelope("a@b.example", [], b"x")])
+    assert invalid.outcome is NOT_SENT
+    assert [result.outcome for result in mine.send_many(mails(1))] == [ACCEPTED]
+    assert first.counts[1] == 1

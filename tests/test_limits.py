@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -33,7 +34,7 @@ from securesmtp import (
     Stats,
 )
 from securesmtp._activity import Activity
-from securesmtp._transport import process
+from securesmtp._transport import deadline, process
 from securesmtp._transport.turns import Turns
 from securesmtp.ledger import SQLiteLedger
 from securesmtp.testing import AsyncRecordingMailer, RecordingMailer
@@ -194,10 +195,21 @@ def test_the_wait_for_a_turn_counts_against_the_deadline_of_a_send(serve: Serve,
 
 
 @pytest.mark.faces("rate")
-def test_the_wait_for_a_turn_does_not_count_in_a_run(serve: Serve, mailer: Mailer) -> None:
+def test_the_wait_for_a_turn_does_not_count_in_a_run(
+    serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The time of a message begins after it: the second one has waited longer than its deadline is."""
-    mine = mailer(serve(connections=4), max_connections=2, rate=0.4)
-    results = list(mine.send_many(envelopes(2), deadline=2.4))
+    ahead = [0.0]
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: monotonic() + ahead[0]))
+    server = serve(connections=4)
+    mine = mailer(server, max_connections=2, rate=1)
+    turns = mine._pool.slots.turns = Gate(1)
+    with threads(lambda: list(mine.send_many(envelopes(2), deadline=100))) as ends:
+        until(lambda: server.accepted and mine.stats().waiting and not mine.stats().under_way)
+        ahead[0] = 1000
+        turns.allowed = 9
+    (results,) = ends
+    assert isinstance(results, list)
     assert [result.error for result in results] == [None, None]
 
 
@@ -223,7 +235,7 @@ def test_closing_the_mailer_ends_the_wait_for_a_turn(serve: Serve, mailer: Maile
     mine = mailer(server, max_connections=2, rate=0.001)
     assert send(mine) == 250
     with threads(lambda: send(mine)) as ends, threads(lambda: list(mine.send_many(envelopes(20)))) as runs:
-        until(lambda: mine.stats().waiting >= 2)
+        until(lambda: mine.stats().waiting >= 3 and mine.stats().under_way)
         (result,) = mine.close()
     assert isinstance(result.error, ConfigurationError)
     (error,), (results,) = ends, runs
@@ -251,6 +263,33 @@ def test_a_send_inside_a_send_does_not_wait_for_its_turn(serve: Serve, mailer: M
     assert mine._pool.slots.turns.delay(monotonic()) > 100
 
 
+def test_a_send_inside_a_send_of_a_task_does_not_wait_for_its_turn(
+    run: Run, serve: Serve, async_mailer: AsyncMailer
+) -> None:
+    """As in a thread."""
+    codes: list[int] = []
+
+    async def main() -> None:
+        async def password() -> str:
+            if not codes:
+                codes.append(0)
+                codes.append(await one())
+            return "secret"
+
+        async def one() -> int:
+            receipt = await mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])
+            return receipt.reply.code
+
+        server = serve(honest(auth=("me", "secret")), connections=4)
+        async with async_mailer(server, username="me", password=password, rate=0.01) as mailer:
+            with anyio.fail_after(60):
+                assert await one() == 250
+            assert mailer._pool.slots.turns.delay(monotonic()) > 100
+
+    run(main)
+    assert codes == [0, 250]
+
+
 @pytest.mark.faces("rate")
 def test_a_second_try_of_a_message_takes_no_second_turn(serve: Serve, mailer: Mailer) -> None:
     """A server that closes after one message: the next one goes over a new connection at once."""
@@ -272,7 +311,7 @@ def test_cancelled_sends_leave_their_turns_to_others(run: Run, serve: Serve, asy
     """Fifty that waited are cancelled: the next message goes as if they had never been there."""
 
     async def main() -> None:
-        async with async_mailer(serve(), rate=5) as mailer:
+        async with async_mailer(serve(connections=9), rate=5) as mailer:
 
             async def one() -> None:
                 await mailer.send_bytes(RAW, mail_from="a@b.example", recipients=["c@d.example"])

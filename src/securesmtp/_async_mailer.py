@@ -442,8 +442,9 @@ class AsyncSecureMailer:
             message = "the mailer belongs to another event loop, which is not closed"
             raise ConfigurationError(message, hint="create one mailer in each event loop")
         # Nobody waits for its connections any more.
-        pool.slots.close_now()
         del self._pools[process]
+        for _ in range(pool.slots.close_now()):
+            pool.slots.emit_closed("not usable")
         return None
 
     @property
@@ -502,7 +503,7 @@ class AsyncSecureMailer:
         core = self._core
 
         async def prepare() -> tuple[Action[Receipt], Callable[[Session], int]]:
-            submission = await draft.build()
+            submission = sending.submission = await draft.build()
             needs = bind(transactions_needed, len(submission.recipients), partial)
             return core.action(sending, submission, checkout, partial), needs
 

@@ -199,7 +199,8 @@ class Core:
         if sending.is_second_login and isinstance(error, AuthenticationError):
             self.last_login_was_lost = self._has_lost_login(error)
         sending.error, sending.is_reported = error, True
-        self.report_error(error, sending.message_id)
+        self.annotate(error, sending.message_id)
+        self.emit(sending.failure(self.settings.host, self.settings.port, error))
 
     def record_interrupt(self, sending: Sending, interrupt: BaseException) -> None:
         """
@@ -218,11 +219,13 @@ class Core:
         which = escape(str(error.message_id), 200)
         interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
         host, port = self.settings.host, self.settings.port
-        self._emit_once(sending, Sent(host, port, error.receipt) if error.receipt else Failed(host, port, error))
+        self._emit_once(
+            sending, Sent(host, port, error.receipt) if error.receipt else sending.failure(host, port, error)
+        )
 
-    def report_error(self, error: SecureSMTPError, message_id: str | None = None) -> None:
-        """Add to *error* where it happened and to which message, and emit its event."""
-        self.annotate(error, message_id)
+    def report_error(self, error: SecureSMTPError) -> None:
+        """Add to *error*, which a check has found, where it happened, and emit its event."""
+        self.annotate(error, None)
         self.emit(Failed(self.settings.host, self.settings.port, error))
 
     def annotate(self, error: SecureSMTPError, message_id: str | None) -> None:

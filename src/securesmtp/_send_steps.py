@@ -49,7 +49,7 @@ class Sender:
     ) -> Steps[Receipt]:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
-        core, sending = self._core, Sending(submission.content.message_id, monotonic())
+        core, sending = self._core, Sending(submission.content.message_id, monotonic(), submission=submission)
         activity, key = core.activity, id(sending)
         # Nested, because an interrupt may strike while an error is recorded.
         try:

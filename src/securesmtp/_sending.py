@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._values import Outcome, Receipt, SendResult, Stage
 from securesmtp.errors import ConnectError, OutcomeUnknownError, SecureSMTPError
+from securesmtp.events import Failed
 
 if TYPE_CHECKING:
     from securesmtp._protocol.delivery import Attempt, Delivery
@@ -31,6 +32,7 @@ class Sending:
         receipt: Its receipt, once it was accepted.
         is_reported: Whether its event was emitted.
         is_second_login: Whether it is sent over a new connection because the first one lost its login.
+        submission: The message, once it is built.
         thread: The thread that sends it.
     """
 
@@ -41,6 +43,7 @@ class Sending:
     receipt: Receipt | None = None
     is_reported: bool = False
     is_second_login: bool = False
+    submission: Submission | None = None
     thread: int = field(default_factory=threading.get_ident)
 
     def accept(self, session: Session, submission: Submission, delivery: Delivery) -> Receipt:
@@ -56,6 +59,14 @@ class Sending:
             delivery.replies,
         )
         return self.receipt
+
+    def failure(self, host: str, port: int, error: SecureSMTPError) -> Failed:
+        """Return the event of a send that *error* has ended."""
+        tls = None if self.progress is None else self.progress[0].tls
+        elapsed, made = timedelta(seconds=monotonic() - self.started), self.submission
+        if made is None:
+            return Failed(host, port, error, elapsed, tls)
+        return Failed(host, port, error, elapsed, tls, len(made.recipients), made.content.size)
 
     def error_after(self, interrupt: BaseException) -> SecureSMTPError:
         """Return the error that says what became of the message if *interrupt* ended its sending now."""

@@ -78,6 +78,11 @@ class _Kept:
         """Leave it open."""
 
 
+def as_given(message: Message | Envelope | Parcel) -> Message | Envelope:
+    """Return *message* as the caller passed it."""
+    return message.message if isinstance(message, Parcel) else message
+
+
 def check_partial(partial: object) -> None:
     """
     Check the argument that says what to do when some of the recipients are refused.
@@ -232,7 +237,7 @@ def given_key(message: Message | Envelope | Parcel) -> str | None:
     Raises:
         MessageError: There is none, or it is no text.
     """
-    message = message.message if isinstance(message, Parcel) else message
+    message = as_given(message)
     content: object = message
     if isinstance(message, Envelope):
         if message.key is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial as bind
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -256,7 +257,7 @@ class Workers:
             self._most = 1
             return
         # A daemon: an iterator that is never read to its end does not keep the process alive.
-        thread = RunThread(target=self._run, name="securesmtp-run", daemon=True)
+        thread = RunThread(target=copy_context().run, args=(self._run,), name="securesmtp-run", daemon=True)
         # Before it is started: an interrupt may strike right after that, and it is waited for all the same.
         self.thread, self._has_thread = thread, True
         try:

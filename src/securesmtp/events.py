@@ -138,9 +138,17 @@ class Failed(Event):
 
     Attributes:
         error: The error that `SecureMailer.send` raises, with ``message_id``, ``outcome`` and ``stage``.
+        elapsed: Time from the call to the error; None if `SecureMailer.check` found it.
+        tls: How the TLS session that was to carry the message was verified; None if there was none.
+        recipients: Number of recipients; None if the message was not built yet, and for a check.
+        size: Bytes of the message, as in `Receipt.size`; None if the message was not built yet, and for a check.
     """
 
     error: SecureSMTPError
+    elapsed: timedelta | None = None
+    tls: TLSInfo | None = None
+    recipients: int | None = None
+    size: int | None = None
 
     def _describe(self) -> str:
         error, message_id = self.error, _id(self.error.message_id)
@@ -232,7 +240,8 @@ class Closed(Event):
 
     Attributes:
         reason: Why; one of these constant texts: ``"closed by the caller"``, ``"idle"``, ``"message limit"``,
-            ``"not usable"`` (closed by the server, or it sent an unsolicited reply), ``"error"``.
+            ``"not usable"`` (closed by the server, or it sent an unsolicited reply, or its event loop is closed),
+            ``"error"``.
     """
 
     reason: str

@@ -36,6 +36,8 @@ from securesmtp.ledger import PostgreSQLLedger
 def begin() -> None:
     """Use the database and the mail server of the environment."""
     connection.settings_dict["NAME"] = os.environ["PGDATABASE"]
+    # A send may take as long as a test.
+    tasks.DEADLINE = tasks.LONGEST_SEND
     if "SMTP_HOST" not in os.environ:
         return
     backend = "securesmtp.integrations.django.EmailBackend"

@@ -17,7 +17,7 @@ import trustme
 
 from conftest import unmeasured
 from databases import Database, PostgreSQL, Redis, running
-from kills import network
+from kills import network, pages
 from kills.__main__ import CASES
 from kills.accounts import Arrivals, Journal, Row, compare
 from kills.brokers import BrokerKiller
@@ -29,6 +29,7 @@ from kills.workers import TESTS, Nursery, nursery
 from securesmtp.ledger import State
 from servers.real import Delivered
 
+PAGES = TESTS.parent / "docs" / "explanation" / "kills"
 LEDGER_CASES = [case.split("/") for case in CASES if "broker" not in case and "smtplib" not in case]
 
 
@@ -228,3 +229,12 @@ def test_a_damaged_message_is_wrong() -> None:
     arrivals.take([Delivered("", ("k-1@example.test",), b"Subject: k", "Received: with ESMTPSA id A;")])
     row = compare("worker", "sqlite", Counter(), ["k-1"], {"k-1": State.ACCEPTED}, Journal(), arrivals)
     assert row.wrong == ("k-1",)
+
+
+def test_the_page_shows_what_was_measured(tmp_path: Path) -> None:
+    """Its tables are those of its values, which are good."""
+    rows = pages.read([PAGES / "kills.json"])
+    pages.write(rows, tmp_path)
+    for table in tmp_path.glob("*.md"):
+        assert table.read_text("utf-8") == (PAGES / table.name).read_text("utf-8")
+    assert all(true(row) for row in rows if row.ledger != "smtplib")

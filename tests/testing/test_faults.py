@@ -208,6 +208,10 @@ def test_a_short_message_is_unknown_if_the_server_drops_in_it(pipelining: Any, m
     assert server.messages == []
 
 
+def _size(message: EmailMessage) -> int:
+    return RecordingMailer().send(message).size
+
+
 @pytest.mark.parametrize("fault", [None, "full", "bad_login"])
 def test_a_recording_mailer_emits_the_events_of_a_real_one(fault: FaultName | None, message: EmailMessage) -> None:
     """A program's counters are tested, too."""
@@ -215,6 +219,9 @@ def test_a_recording_mailer_emits_the_events_of_a_real_one(fault: FaultName | No
     _end(lambda: RecordingMailer(fault=fault, on_event=events.append).send(message))
     (event,) = events
     assert isinstance(event, Failed if fault else Sent)
+    if isinstance(event, Failed):
+        assert event.elapsed is not None
+        assert (event.recipients, event.size, event.tls is None) == (2, _size(message), fault == "bad_login")
 
 
 def test_the_table_names_each_fault_and_each_error_that_there_is() -> None:

@@ -71,7 +71,8 @@ class Batch:
         """Give the unsent messages the *error* that ended the batch, if there is one; return the worker's next step."""
         # Messages that were sent over the connection have been reported.
         while error is not None and (job := self.next_unsent()) is not None:
-            end = self._run.conclude(Sending(job.submission.content.message_id, job.started), error)
+            sending = Sending(job.submission.content.message_id, job.started, submission=job.submission)
+            end = self._run.conclude(sending, error)
             if self.checkout.is_unconnected and isinstance(end, Exception):
                 drop_frames(end)
                 return self._run.settle_unconnected(job, end, self._put_back)
@@ -94,7 +95,8 @@ class Batch:
         job = self._waiting.popleft() if self._waiting else self._next_job()
         if job is not None:
             slot.messages_left -= 1
-            sending = Sending(job.submission.content.message_id, job.started, (session, job.submission, Attempt()))
+            progress, submission = (session, job.submission, Attempt()), job.submission
+            sending = Sending(submission.content.message_id, job.started, progress, submission=submission)
             self._sendings[job] = self._under_way[id(sending)] = sending
         return job
 

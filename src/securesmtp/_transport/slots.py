@@ -210,12 +210,12 @@ class Slots(Generic[L]):
             events.append(Closed(*self.endpoint, "error"))
         return events
 
-    def close_now(self) -> bool:
-        """Close every connection without QUIT or events; return whether there was one."""
+    def close_now(self) -> int:
+        """Close every connection without QUIT or events; return how many there were."""
         links = [slot.link for slot in self._all if slot.link is not None and slot.link.is_open]
         for link in links:
             link.close()
-        return bool(links)
+        return len(links)
 
     def emit_closed(self, reason: str) -> None:
         """Emit that a connection was closed, for *reason*."""

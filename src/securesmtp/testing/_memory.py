@@ -63,7 +63,7 @@ class MemoryServer:
         Raises:
             SecureSMTPError: As the mailer's `send`.
         """
-        core, sending = self._core, Sending(submission.content.message_id, monotonic())
+        core, sending = self._core, Sending(submission.content.message_id, monotonic(), submission=submission)
         try:
             core.refuse_if_closed()
             with self._lock:
@@ -149,6 +149,7 @@ class MemoryServer:
     ) -> Dialogue[Receipt]:
         session = yield from self._open()
         yield from self._login(session)
+        sending.progress = session, submission, attempt
         delivery = yield from deliver(session, submission, partial, attempt=attempt)
         return sending.accept(session, submission, delivery)
 

@@ -33,8 +33,8 @@ copyright = f"2026, {author}"  # noqa: A001 -- Sphinx wants this name
 release = version = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]
-# The tables in explanation/speed are included by a page.
-exclude_patterns = ["_build", "examples", "explanation/speed/*.md"]
+# The tables in these folders are included by a page.
+exclude_patterns = ["_build", "examples", "explanation/kills/*.md", "explanation/speed/*.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
@@ -59,12 +59,19 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# Names of Django and OpenTelemetry, which are not linked.
+# Names of Django, Celery and OpenTelemetry, which are not linked.
 nitpick_ignore = [
     ("py:exc", "ImproperlyConfigured"),
     ("py:class", "EmailMessage"),
+    ("py:class", "Celery"),
+    ("py:class", "AsyncResult"),
+    ("py:class", "Message"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
+    # What both need of a mailer.
+    ("py:class", "Mailer"),
+    ("py:class", "securesmtp._queued.Sender"),
+    ("py:exc", "kombu.exceptions.OperationalError"),
 ]
 
 # No network: python.inv has the names of the standard library that are used here, as plain text.

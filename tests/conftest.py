@@ -19,7 +19,7 @@ import trustme
 from hypothesis import settings
 
 from audit import audit
-from databases import PostgreSQL, Redis, running
+from databases import PostgreSQL, RabbitMQ, Redis, running
 from faces import BACKENDS, Backend, Face, Faces, faces_of, sample
 from leaks import Watch
 from scripted import Mode, Script, ScriptedServer, honest
@@ -211,6 +211,12 @@ def postgresql() -> Iterator[PostgreSQL]:
 def redis() -> Iterator[Redis]:
     """Run a Redis."""
     yield from running(Redis)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """Run a RabbitMQ."""
+    yield from running(RabbitMQ)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -35,11 +35,13 @@ class Database(ABC):
     A server of data.
 
     Attributes:
+        ready_within: Seconds after which it has failed to start.
         port: Where it listens, on 127.0.0.1; the same after a restart.
         process: Its main process.
     """
 
     name: ClassVar[str]
+    ready_within: ClassVar[float] = READY_WITHIN
     port: int
     process: subprocess.Popen[bytes]
 
@@ -99,7 +101,7 @@ class Database(ABC):
                 start_new_session=True,
                 user=self._user(),
             )
-        end = time.monotonic() + READY_WITHIN
+        end = time.monotonic() + self.ready_within
         while self.process.poll() is None and time.monotonic() < end:
             if self._answers():
                 return
@@ -290,6 +292,59 @@ class Redis(Database):
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
             client.sendall(b"PING\r\n")
             return client.recv(16) == b"+PONG\r\n"
+        return False
+
+
+class RabbitMQ(Database):
+    """Debian's RabbitMQ, with a port mapper (epmd) of its own; user and password are ``guest``."""
+
+    name = "RabbitMQ"
+    # Five seconds of CPU time, which a busy machine does not have at once.
+    ready_within = 300.0
+    # Debian's command starts it as another user, in that one's folder.
+    _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if cls._PROGRAM.exists() else f"RabbitMQ is missing: {INSTALL}"
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def _prepare(self) -> None:
+        (self._directory / "plugins").write_text("[].\n")
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            self._mapper, self._distribution = one.getsockname()[1], other.getsockname()[1]
+
+    def _command(self) -> list[str]:
+        # The mapper stays in the group of the server. Otherwise Erlang would start one that outlives it.
+        return ["sh", "-c", f'epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec {self._PROGRAM}']
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self._directory)
+        return {
+            **super()._environment(),
+            "HOME": folder,
+            "ERL_EPMD_PORT": str(self._mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"tests-{self._mapper}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/none",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": folder,
+            "RABBITMQ_LOGS": "-",
+        }
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            # AMQP 0-9-1: a protocol header, which is answered by a method frame.
+            client.sendall(b"AMQP\x00\x00\x09\x01")
+            return client.recv(1) == b"\x01"
         return False
 
 

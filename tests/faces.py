@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from securesmtp import AsyncSecureMailer, SecureMailer
 
 if TYPE_CHECKING:
-    from securesmtp import AsyncResults, Receipt, SendResult, ServerReport
+    from securesmtp import AsyncResults, Receipt, SendResult
 
 Face = Literal["sync", "asyncio", "trio"]
 Backend = Literal["asyncio", "trio"]
@@ -51,8 +51,15 @@ class InLoop:
 
     def __init__(self, portal: BlockingPortal, *arguments: Any, **options: Any) -> None:
         """Make the mailer."""
-        self.mailer = AsyncSecureMailer(*arguments, **options)
+        self.mailer: Any = AsyncSecureMailer(*arguments, **options)
         self._portal = portal
+
+    @classmethod
+    def around(cls, portal: BlockingPortal, mailer: object) -> Self:
+        """Return *mailer*, which has the methods of an `AsyncSecureMailer`, with those of a `SecureMailer`."""
+        made = cls.__new__(cls)
+        made.mailer, made._portal = mailer, portal
+        return made
 
     def __enter__(self) -> Self:
         """Return the mailer."""
@@ -76,10 +83,9 @@ class InLoop:
         receipt: Receipt = self._portal.call(bind(self.mailer.send_bytes, *arguments, **options))
         return receipt
 
-    def check(self) -> ServerReport:
+    def check(self) -> Any:
         """Await the method of the same name."""
-        report: ServerReport = self._portal.call(self.mailer.check)
-        return report
+        return self._portal.call(self.mailer.check)
 
     def close(self, **options: Any) -> tuple[SendResult, ...]:
         """Await the method of the same name."""

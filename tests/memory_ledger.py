@@ -49,10 +49,13 @@ class MemoryLedger:
         """Write how sends ended."""
         self._note("finish", list(ends))
         with self._lock:
-            for key, result in ends.items():
-                entry = self._entries.get(key)
-                if entry is not None and entry.token == token:
-                    self._put(replace(entry, state=State(result.outcome), result=result))
+            self._finish(ends, token)
+
+    def _finish(self, ends: Mapping[str, SendResult], token: str) -> None:
+        for key, result in ends.items():
+            entry = self._entries.get(key)
+            if entry is not None and entry.token == token:
+                self._put(replace(entry, state=State(result.outcome), result=result))
 
     def look_up(self, key: str) -> Entry | None:
         """Return the entry."""
@@ -84,3 +87,19 @@ class MemoryLedger:
     def _put(self, entry: Entry) -> Entry:
         self._entries[entry.key] = entry
         return entry
+
+
+class AdvancingLedger(MemoryLedger):
+    """One that writes ends and claims in one commit."""
+
+    def advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]:
+        """Do `finish`, then `claim`."""
+        self._note("advance", [*ends, *(item.key for item in items)])
+        with self._lock:
+            self._finish(ends, token)
+            return [self._claim(self._prepare(item), item, token) for item in items]
+
+
+def new_ledger(pipelining: str) -> MemoryLedger:
+    """Return a ledger: with many messages in flight, one that can do both in one commit."""
+    return AdvancingLedger() if pipelining == "session" else MemoryLedger()

@@ -124,6 +124,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "secrets": (
         _named("reveal"),
         {
+            "_cli/ledgers.py",
             "_url.py",
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",
@@ -149,6 +150,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     "tasks": (
         _imports("anyio", "asyncio", "trio"),
         {
+            "_async_backlog.py",
             "_async_results.py",
             "_async_workers.py",
             "_transport/async_link.py",

@@ -31,8 +31,8 @@ from securesmtp import (
     SendResult,
     Stage,
 )
+from securesmtp._async_backlog import AsyncBacklog
 from securesmtp._async_results import AsyncResults, in_order
-from securesmtp._async_workers import AsyncBacklog
 from securesmtp._bulk.jobs import InvalidInput, Job
 from securesmtp._protocol.address import Mailbox
 from securesmtp._protocol.content import Content

@@ -110,7 +110,7 @@ def test_names_that_need_an_extra_are_left_out_without_it(monkeypatch: pytest.Mo
     program, names = compile(file.read_text("utf-8"), file, "exec"), {"__name__": "bare"}
     monkeypatch.setattr(PathFinder, "find_spec", lambda *_: None)
     exec(program, names)  # noqa: S102 -- our own file
-    assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncResults", "AsyncSecureMailer"}
+    assert set(securesmtp.__all__) - set(names["__all__"]) == {"AsyncFailover", "AsyncResults", "AsyncSecureMailer"}
 
 
 @pytest.mark.parametrize(

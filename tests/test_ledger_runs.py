@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from email.message import EmailMessage
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import Mailer, Run, Serve
-from memory_ledger import MemoryLedger
+from memory_ledger import AdvancingLedger, MemoryLedger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import (
     ConfigurationError,
@@ -155,6 +156,59 @@ def test_with_many_in_flight_a_window_is_claimed_at_a_time(serve: Serve, mailer:
     assert sum(claims) == 64
     assert len(claims) <= 64 // 8
     assert max(claims) <= 16
+
+
+# As above.
+@pytest.mark.faces("ledger", threads_only=True)
+@modes
+def test_a_ledger_that_can_writes_ends_and_claims_in_one_commit(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Each message is claimed once, before it is sent, and its end is written once."""
+    has_more = threading.Event()
+
+    def messages() -> Iterator[Envelope]:
+        for number, each in enumerate(mails(40)):
+            # Two are being sent, and the third one waits.
+            if number == 3:
+                has_more.set()
+            yield each
+
+    def reply(peer: Peer, content: bytes) -> bytes:
+        has_more.wait(30)
+        return b"250 2.0.0 ok\r\n"
+
+    server, ledger = serve(scripted(reply), overlaps=True), AdvancingLedger()
+    options = {"pipelining": pipelining, "window": Window(messages=4), "max_connections": 2}
+    results = list(mailer(server, **options).send_many(messages(), ledger=ledger))
+    assert outcomes(iter(results)) == [ACCEPTED] * 40
+    assert arrived(server) == list(range(40))
+    assert set(ledger.states().values()) == {State.ACCEPTED}
+    # A claim and an end for each.
+    assert Counter(key for _, keys in ledger.calls for key in keys) == {f"<{number}@x>": 2 for number in range(40)}
+    assert "advance" in {name for name, _ in ledger.calls}
+
+
+@modes
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_commit_of_both_that_fails_hides_no_result(
+    serve: Serve, mailer: Mailer, pipelining: str, number: int
+) -> None:
+    """What was sent has its result, which is written later; what was to be claimed is not sent."""
+    server, ledger, results = serve(scripted(), overlaps=True), AdvancingLedger(), list[SendResult]()
+    ledger.before = _fails("advance", number, LedgerError("locked"))
+    options = {"pipelining": pipelining, "window": Window(messages=4), "max_connections": 1}
+    run = mailer(server, **options).send_many(mails(60), ledger=ledger)
+    with pytest.raises(LedgerError, match="locked"):
+        results.extend(run)
+    results.extend(run)
+    sent = [result.index for result in results if result.outcome is ACCEPTED]
+    assert arrived(server) == sent
+    assert sent
+    for result in results:
+        assert result.outcome is ACCEPTED or (isinstance(result.error, LedgerError) and result.retryable)
+        assert ledger.states().get(f"<{result.index}@x>", State.NOT_SENT).value in {result.outcome.value, "prepared"}
+    ledger.before = lambda _: None
+    list(mailer(server).send_many(mails(60), ledger=ledger))
+    assert arrived(server) == list(range(60))
 
 
 OLD = {

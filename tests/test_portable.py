@@ -68,13 +68,23 @@ def _report(**changes: Any) -> ServerReport:
     return ServerReport(**{**facts, **changes})
 
 
+def _refused_login() -> AuthenticationError:
+    return AuthenticationError("the login is refused", stage=Stage.AUTH, reply=NO)
+
+
+def _facts(error: SecureSMTPError) -> tuple[object, ...]:
+    # Two errors are never equal.
+    earlier = [_facts(each) for each in error.earlier]
+    return type(error), str(error), error.args, {**vars(error), "earlier": earlier}
+
+
 def _full(kind: type[SecureSMTPError]) -> SecureSMTPError:
     """Return an error of this *kind* with every attribute set."""
     error = kind("what happened", stage=Stage.RCPT, reply=NO, retryable=True, hint="do this")
     error.host, error.port, error.message_id = "mx.example", 587, "<1@x.example>"
     extra: dict[str, object] = {
         "address": "no@", "reason": CertificateReason.STRICT, "limit": "final", "recipients": _receipt(1).recipients,
-        "receipt": _receipt(), "interrupted": True,
+        "receipt": _receipt(), "interrupted": True, "earlier": (_refused_login(),),
     }  # fmt: skip
     for name, value in extra.items():
         if hasattr(kind, name):
@@ -83,10 +93,6 @@ def _full(kind: type[SecureSMTPError]) -> SecureSMTPError:
     error.retryable = error.outcome is not Outcome.UNKNOWN
     assert set(vars(error)) >= set(get_type_hints(kind)) - {"outcome"}
     return error
-
-
-def _refused_login() -> AuthenticationError:
-    return AuthenticationError("the login is refused", stage=Stage.AUTH, reply=NO)
 
 
 ERRORS = [_full(getattr(errors, name)) for name in errors.__all__]
@@ -126,7 +132,7 @@ def test_an_error_survives_json_and_pickle(error: SecureSMTPError) -> None:
         pickle.loads(pickle.dumps(error)),  # noqa: S301 -- our own
         copy.copy(error),
     ):
-        assert (type(again), str(again), again.args, vars(again)) == (type(error), str(error), error.args, vars(error))
+        assert _facts(again) == _facts(error)
         assert again.outcome is error.outcome
 
 

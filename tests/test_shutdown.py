@@ -292,8 +292,11 @@ def test_a_close_in_a_password_callable_waits_for_nothing(run: Run, serve: Serve
     assert [result.outcome for result in aborted] == [NOT_SENT]
 
 
-def test_a_signal_handler_inside_a_send_does_not_wait_for_it(serve: Serve, mailer: Mailer) -> None:
-    """The send goes on when the handler returns, and is none of the results."""
+@pytest.mark.parametrize("options", [{"timeout": 30}, {"abort": True}], ids=["timeout", "abort"])
+def test_a_signal_handler_inside_a_send_does_not_wait_for_it(
+    serve: Serve, mailer: Mailer, options: dict[str, Any]
+) -> None:
+    """The send goes on when the handler returns, or is ended, and is none of the results."""
     closed: list[tuple[SendResult, ...]] = []
 
     def content(peer: Peer, data: bytes) -> bytes:
@@ -302,9 +305,13 @@ def test_a_signal_handler_inside_a_send_does_not_wait_for_it(serve: Serve, maile
         return b"250 2.0.0 queued\r\n"
 
     mine = mailer(serve(honest(replies={"CONTENT": content})))
-    before = signal.signal(signal.SIGUSR1, lambda *_: closed.append(mine.close(timeout=30)))
+    before = signal.signal(signal.SIGUSR1, lambda *_: closed.append(mine.close(**options)))
     try:
-        assert send(mine).reply.code == 250
+        if "abort" in options:
+            with pytest.raises(OutcomeUnknownError):
+                send(mine)
+        else:
+            assert send(mine).reply.code == 250
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert closed == [()]

@@ -32,6 +32,7 @@ DEADLINE, LONGEST_SEND = 60, 600
 TABLE = """
     CREATE TABLE mail (
         key text PRIMARY KEY,
+        written timestamptz NOT NULL DEFAULT now(),
         message jsonb, -- NULL when it was accepted
         outcome text -- NULL until nothing is left to do, or a person must decide
     )

@@ -24,18 +24,24 @@ DEADLINE, CLOSE_TIMEOUT = 15, 20
 
 
 class Stop:
-    """Whether the program is to end; a handler of signals only sets an attribute."""
+    """Whether the program is to end, and what became of the last messages."""
 
     def __init__(self, mailer: SecureMailer) -> None:
         """Let the program go on, until a signal comes."""
         self.is_requested = False
+        self.results: dict[str | None, SendResult] = {}
         self._mailer = mailer
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    def close(self, timeout: float) -> None:
+        """Close the mailer; a second signal does this while the first still waits."""
+        for result in self._mailer.close(timeout=timeout):
+            self.results[result.message_id] = result
+
     def _handle(self, *_: object) -> None:
         if self.is_requested:
-            self._mailer.close(abort=True)
+            self.close(timeout=0)
         self.is_requested = True
 
 
@@ -60,7 +66,7 @@ def work(mailer: SecureMailer, addresses: queue.SimpleQueue[str], stop: Stop) ->
             print(error, file=sys.stderr)
 
 
-def main() -> tuple[SendResult, ...]:
+def main() -> list[SendResult]:
     """Send until a signal comes; return what became of the messages under way then."""
     mailer, addresses = (
         SecureMailer.from_env(deadline=DEADLINE),
@@ -74,7 +80,8 @@ def main() -> tuple[SendResult, ...]:
     while not stop.is_requested:
         # A signal's handler runs meanwhile.
         time.sleep(0.1)
-    return mailer.close(timeout=CLOSE_TIMEOUT)
+    stop.close(timeout=CLOSE_TIMEOUT)
+    return list(stop.results.values())
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from securesmtp._async_failover import AsyncFailover
     from securesmtp._async_mailer import AsyncSecureMailer
     from securesmtp._async_results import AsyncResults
     from securesmtp._compose.addresses import AddressWarning
     from securesmtp._compose.message import compose
+    from securesmtp._failover import Failover
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddressError",
     "AddressWarning",
+    "AsyncFailover",
     "AsyncResults",
     "AsyncSecureMailer",
     "AuthenticationError",
@@ -72,6 +75,7 @@ __all__ = [
     "Envelope",
     "Event",
     "External",
+    "Failover",
     "LedgerError",
     "MessageError",
     "NoUsableMechanismError",
@@ -106,9 +110,17 @@ __all__ = [
     "validate_address",
 ]
 
+# By name: the module that has it, which needs an extra, so no other name loads it.
+_ASYNC = {
+    "AsyncFailover": "securesmtp._async_failover",
+    "AsyncResults": "securesmtp._async_results",
+    "AsyncSecureMailer": "securesmtp._async_mailer",
+}
+# Few programs have several servers.
+_RARE = {"Failover": "securesmtp._failover"}
 if PathFinder.find_spec("anyio") is None:
     # `from securesmtp import *` and `help` would fail without the extra.
-    globals()["__all__"] = [name for name in __all__ if name not in {"AsyncResults", "AsyncSecureMailer"}]
+    globals()["__all__"] = [name for name in __all__ if name not in _ASYNC]
 
 
 def __getattr__(name: str) -> object:
@@ -119,8 +131,11 @@ def __getattr__(name: str) -> object:
     """
     if name in {"credentials", "errors", "events"}:
         return import_module(f"securesmtp.{name}")
-    if name in {"AsyncResults", "AsyncSecureMailer"}:
-        globals()[name] = found = getattr(_load_async(), name)
+    if name in _ASYNC:
+        globals()[name] = found = getattr(_load_async(name), name)
+        return found
+    if name in _RARE:
+        globals()[name] = found = getattr(import_module(_RARE[name]), name)
         return found
     if name in __all__:
         modules = map(
@@ -146,14 +161,13 @@ def __getattr__(name: str) -> object:
     raise AttributeError(message)
 
 
-def _load_async() -> object:
-    # Needs an extra, so no other name loads it.
+def _load_async(name: str = "AsyncSecureMailer") -> object:
     try:
-        return import_module("securesmtp._async_mailer")
+        return import_module(_ASYNC[name])
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "anyio":
             raise
-        message = "AsyncSecureMailer needs anyio: install securesmtp[async]"
+        message = f"{name} needs anyio: install securesmtp[async]"
         raise ModuleNotFoundError(message, name=error.name) from error
 
 

@@ -30,10 +30,8 @@ class Activity:
         self.counts: dict[str, int] = {outcome.name: 0 for outcome in Outcome}
 
     def count(self, end: Receipt | BaseException | None) -> None:
-        """Count the *end* of a message; None, of one that was interrupted before it began, is not counted."""
-        if end is None:
-            return
-        name = _outcome(end).name
+        """Count the *end* of a message; None, of one whose end an interrupt kept from being noted, is unknown."""
+        name = "ACCEPTED" if type(end) is Receipt else _outcome(end).name
         # Without a call in it, so that no other thread comes in between.
         self.counts[name] += 1
 
@@ -59,9 +57,7 @@ class UnderWay:
         return sending.end is not None or id(sending) not in self._activity.under_way
 
 
-def _outcome(end: Receipt | BaseException) -> Outcome:
-    if isinstance(end, Receipt):
-        return Outcome.ACCEPTED
+def _outcome(end: object) -> Outcome:
     # The cause of an exception that is not ours is ours.
-    ours = end if isinstance(end, SecureSMTPError) else end.__cause__
+    ours = end if isinstance(end, SecureSMTPError) else getattr(end, "__cause__", None)
     return ours.outcome if isinstance(ours, SecureSMTPError) else Outcome.UNKNOWN

@@ -11,7 +11,7 @@ import threading
 from functools import partial as bind
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from securesmtp._async_workers import Wakeup
+from securesmtp._async_backlog import Wakeup
 from securesmtp._bulk.calls import perform
 from securesmtp._transport.threads import Threads
 

@@ -56,12 +56,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import AsyncOptions
-    from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._async_backlog import AsyncBacklog
     from securesmtp._bulk.jobs import Job
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
 
@@ -354,9 +355,17 @@ class AsyncSecureMailer:
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_async_messages(messages)
-        run = Run(self._core, partial, ledger)
+        return self._run(Run(self._core, partial, ledger), messages, deadline)
+
+    def _run(
+        self,
+        run: Run,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope | Parcel],
+        deadline: float | None,
+    ) -> AsyncResults:
+        """Send each of *messages*, and return their results."""
         # With a ledger, in a thread even if the message is small: it is looked up there.
-        build = self._build if ledger is None else self._build_in_thread
+        build = self._build if run.claims is None else self._build_in_thread
         jobs = Jobs(run, messages, deadline, build)
         return in_order(jobs, bind(self._worker, run), run.most_workers, run.ahead, run.octets, run.claims)
 
@@ -462,9 +471,9 @@ class AsyncSecureMailer:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(None, monotonic())
-        under_way, key = core.activity.under_way, id(sending)
+        activity, key = core.activity, id(sending)
         try:
-            under_way[key] = sending
+            activity.under_way[key] = sending
             try:
                 receipt = await self._deliver(sending, draft, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
@@ -480,9 +489,9 @@ class AsyncSecureMailer:
                 core.record_interrupt(sending, error)
             raise
         finally:
-            under_way.pop(key, None)
-            if checkout is None and not draft.is_invalid:
-                core.activity.count(sending.end)
+            activity.under_way.pop(key, None)
+            if (checkout is None or not checkout.is_of_run) and not draft.is_invalid:
+                activity.count(sending.end)
             if core.is_closed:
                 # A `close` waits for it.
                 self._pool.notify()
@@ -526,6 +535,7 @@ class AsyncSecureMailer:
         try:
             slot = await pool.acquire(lease, deadline)
             core.refuse_if_closed()
+            checkout.check_use()
             action, needs = await prepare()
             checkout.has_slot = checkout.has_turn = True
             while True:
@@ -544,6 +554,7 @@ class AsyncSecureMailer:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
+            checkout.note_error(error)
             if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
                 # It is closed, and not used for the next message.
                 slot.messages_left = 0
@@ -588,7 +599,7 @@ class AsyncSecureMailer:
                 return job
             if has_turn:
                 # Another worker has taken it.
-                pool.give_back_turn()
+                pool.slots.turns.give_back()
         return None
 
     def _take_in_turn(self, backlog: AsyncBacklog) -> Job | None:

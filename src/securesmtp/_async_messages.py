@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.jobs import AnyJob
     from securesmtp._bulk.run import Run
+    from securesmtp._submissions import Parcel
     from securesmtp._values import Envelope
 
 
@@ -67,7 +68,7 @@ class Jobs:
     def __init__(
         self,
         run: Run,
-        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope | Parcel],
         deadline: float | None,
         build: Callable[[object, Callable[[], AnyJob]], Awaitable[AnyJob]],
     ) -> None:
@@ -86,9 +87,9 @@ class Jobs:
         index, self._index = self._index, self._index + 1
         return await self._build(message, bind(self._run.job, index, message, self._deadline))
 
-    async def _read(self) -> Message | Envelope:
+    async def _read(self) -> Message | Envelope | Parcel:
         if hasattr(self._messages, "__anext__"):
-            message: Message | Envelope = await anext(self._messages)
+            message: Message | Envelope | Parcel = await anext(self._messages)
             return message
         try:
             message = next(self._messages)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
-    from securesmtp._async_workers import AsyncBacklog
+    from securesmtp._async_backlog import AsyncBacklog
     from securesmtp._bulk.claims import Claims
 
 T = TypeVar("T")

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from securesmtp._arguments import Given
 
 
-def add_environment(given: Given, prefix: str) -> None:
+def add_environment(given: Given, prefix: str, url: Secret | None = None) -> None:
     """
-    Add the arguments that the variables with *prefix* give to *given*.
+    Add the arguments that the variables with *prefix* give to *given*; a *url* takes the place of that among them.
 
     Raises:
         ConfigurationError: One of them is empty or wrong, is not a setting, or gives again what is given.
@@ -43,10 +43,25 @@ def add_environment(given: Given, prefix: str) -> None:
         if not os.environ[variable]:
             raise ConfigurationError(f"{variable} is empty", hint="give it a value, or remove it")
         if name == "URL":
-            add_url(given, Secret(os.environ[variable]), variable)
+            add_url(given, url or Secret(os.environ[variable]), variable)
         else:
             argument, convert = _VARIABLES[name]
             given.add(argument, convert(os.environ[variable], variable), variable)
+
+
+def list_urls(prefix: str) -> list[Secret]:
+    """
+    Return the URLs of several servers in the variable for a URL, which are separated by blanks.
+
+    Raises:
+        ConfigurationError: It is not set, or empty.
+    """
+    urls = [Secret(url) for url in os.environ.get(f"{prefix}URL", "").split()]
+    if not urls:
+        raise ConfigurationError(
+            f"{prefix}URL is not set, or empty", hint="write one URL for each server, with blanks between them"
+        )
+    return urls
 
 
 def find_ignored_trust() -> tuple[str, ...]:

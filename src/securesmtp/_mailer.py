@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
+    from securesmtp._sending import Checkout
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.task import Task
@@ -353,7 +355,12 @@ class SecureMailer:
         self._core.start_deadline(deadline)
         self._core.refuse_if_closed()
         check_messages(messages)
-        run = Run(self._core, partial, ledger)
+        return self._run(Run(self._core, partial, ledger), messages, deadline)
+
+    def _run(
+        self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None
+    ) -> Iterator[SendResult]:
+        """Send each of *messages*, and yield their results."""
 
         def work(workers: Workers, task: Task) -> Steps[None]:
             return Worker(run, self._pool, workers, task).work()
@@ -424,7 +431,9 @@ class SecureMailer:
             pool = self._pools.setdefault(process, Pool(core.settings, core.context, core.on_event, core.memory))
         return pool
 
-    def _submit(self, submission: Submission, partial: Partial, deadline: Deadline | None) -> Receipt:
+    def _submit(
+        self, submission: Submission, partial: Partial, deadline: Deadline | None, checkout: Checkout | None = None
+    ) -> Receipt:
         """Send one message, return its receipt and emit its event."""
         sender = Sender(self._core, self._pool, ThreadWaiter, is_one_of_many=False)
-        return drive(sender.submit(submission, partial, deadline), perform)
+        return drive(sender.submit(submission, partial, deadline, checkout), perform)

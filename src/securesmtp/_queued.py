@@ -79,9 +79,9 @@ class QueuedMessage(Envelope):
         **options: Any,  # noqa: ANN401 -- each ledger has its own
     ) -> Self:
         """
-        Make the bytes of *message*, and enter it in the ledger, where it is `State.PREPARED` until a worker claims it.
+        Make the bytes of *message*, and enter it in the ledger, where it is prepared until a worker claims it.
 
-        A message that is lost on its way to a worker can therefore be found: it stays prepared. Prepare it again with
+        A message that is lost on its way to a worker stays prepared (`securesmtp.ledger.State`). Prepare it again with
         the same key as often as you like: it keeps its Message-ID, and is sent once.
 
         Args:
@@ -125,8 +125,8 @@ class QueuedMessage(Envelope):
         Send it, unless the ledger says that it must not be sent, and return what became of it.
 
         The result is that of `SecureMailer.send_many`. If another worker is sending the message at this moment, nothing
-        is sent, the outcome is `Outcome.UNKNOWN`, and the ledger's entry is `State.CLAIMED`. If the ledger cannot be
-        written afterwards, the result is true all the same, but the ledger counts the message as unknown.
+        is sent, the outcome is `Outcome.UNKNOWN`, and the ledger's entry is claimed. If the ledger cannot be written
+        afterwards, the result is true all the same, but the ledger counts the message as unknown.
 
         An exception from outside, such as the time limit of a task queue, is raised when the message is fully sent or
         cannot be sent any more: the ledger then has its end.

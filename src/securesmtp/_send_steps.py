@@ -50,11 +50,11 @@ class Sender:
         """Send one message, return its receipt and emit its event."""
         check_partial(partial)
         core, sending = self._core, Sending(submission.content.message_id, monotonic(), submission=submission)
-        under_way, key = core.activity.under_way, id(sending)
+        activity, key = core.activity, id(sending)
         # Nested, because an interrupt may strike while an error is recorded.
         try:
             # Without a call, after which an interrupt could strike: it would stay there.
-            under_way[key] = sending
+            activity.under_way[key] = sending
             try:
                 receipt = yield from self._deliver(sending, submission, partial, deadline, checkout or Checkout())
                 return core.report_receipt(sending, receipt)
@@ -66,9 +66,9 @@ class Sender:
             raise
         finally:
             # It strikes after a call, too, so it is gone by then.
-            under_way.pop(key, None)
-            if checkout is None:
-                core.activity.count(sending.end)
+            activity.under_way.pop(key, None)
+            if checkout is None or not checkout.is_of_run:
+                activity.count(sending.end)
 
     def _deliver(
         self,
@@ -105,6 +105,7 @@ class Sender:
         try:
             slot = yield from pool.acquire(lease, deadline, self._new_waiter)
             core.refuse_if_closed()
+            checkout.check_use()
             checkout.has_slot = checkout.has_turn = True
             while True:
                 link = pool.link(slot, deadline, needs, is_new=checkout.needs_new)
@@ -123,6 +124,7 @@ class Sender:
                     if checkout.session is not None:
                         events = pool.slots.mark_used(slot, link)
         except SecureSMTPError as error:
+            checkout.note_error(error)
             if slot is not None and (is_connection_limit(error) or is_used_up(checkout.transactions, error)):
                 # It is closed, and not used for the next message.
                 slot.messages_left = 0

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from securesmtp._protocol.failures import interrupt_error
 from securesmtp._values import Outcome, Receipt, SendResult, Stage
@@ -104,13 +104,25 @@ class Sending:
             return SendResult(index, message_id, error.outcome, error.receipt, copy)
         if receipt is not None:
             return SendResult(index, receipt.message_id, Outcome.ACCEPTED, receipt)
-        # It hangs where nothing can end it, as in a look-up of a name. Over an aborted connection nothing is written.
         text = "the send did not end when the mailer was closed"
         if self.progress is None:
-            return SendResult(index, message_id, Outcome.NOT_SENT, error=ConnectError(text, retryable=True))
+            # It hangs where nothing can end it, as in a look-up of a name; its connection is aborted.
+            error = ConnectError(text, retryable=True)
+            error.message_id = message_id
+            return SendResult(index, message_id, error.outcome, error=error)
         unknown = OutcomeUnknownError(text, stage=Stage.CONTENT)
         unknown.message_id = self.progress[1].content.message_id
-        return SendResult(index, unknown.message_id, Outcome.UNKNOWN, error=unknown)
+        return SendResult(index, unknown.message_id, unknown.outcome, error=unknown)
+
+
+class Guard(Protocol):
+    """Knows which server is down."""
+
+    def check_use(self) -> None:
+        """Raise a ``ConnectError`` if another send has found the server down since this one has begun."""
+
+    def note_unconnected(self, error: SecureSMTPError) -> None:
+        """Note that no connection could be opened, because of *error*."""
 
 
 @dataclass(slots=True)
@@ -124,6 +136,7 @@ class Checkout:
         has_turn: Whether the rate has let it go.
         has_slot: Whether it got a slot, and may use a connection.
         session: The session that it found or opened there.
+        guard: Stands between several sends and a server that may be down; None if there is only one server.
     """
 
     ignores_pause: bool = False
@@ -131,6 +144,27 @@ class Checkout:
     has_turn: bool = False
     has_slot: bool = False
     session: Session | None = None
+    guard: Guard | None = None
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether a run uses it, which counts its messages itself; any other send that has one has a *guard*."""
+        return self.guard is None
+
+    def check_use(self) -> None:
+        """
+        Do nothing if the connection, which has become free, may be used.
+
+        Raises:
+            ConnectError: Another send has found the server down meanwhile.
+        """
+        if self.guard is not None:
+            self.guard.check_use()
+
+    def note_error(self, error: SecureSMTPError) -> None:
+        """Note the *error* of the send before its slot is free: the next one in it looks whether the server is down."""
+        if self.guard is not None and self.is_unconnected:
+            self.guard.note_unconnected(error)
 
     @property
     def transactions(self) -> int:

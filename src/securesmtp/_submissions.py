@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from email.message import Message
 from email.utils import format_datetime
 from importlib import import_module
 from secrets import token_hex
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
@@ -22,11 +23,64 @@ from securesmtp.errors import ConfigurationError, MessageError
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
+    from typing import IO
 
 # To copy so many bytes takes long enough to be noticed in an event loop; each part counts like some text.
 _LARGE, _PART = 1 << 18, 1 << 10
 # RFC 5322 §3.6.4, as far as every server takes it.
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+>")
+
+
+class Parcel:
+    """
+    A message that several servers may get: built once, so that each of them gets the same bytes and Message-ID.
+
+    Attributes:
+        message: The message as the caller passed it.
+        submission: What was built from it; None before that.
+    """
+
+    __slots__ = ("message", "submission")
+
+    def __init__(self, message: Message | Envelope) -> None:
+        """Build nothing yet."""
+        self.message = message
+        self.submission: Submission | None = None
+
+    def build(self, message_id: str | None) -> Submission:
+        """Return the message as `from_any`; closing its content has no effect before `close`."""
+        if self.submission is None:
+            built = from_any(self.message, message_id)
+            if not isinstance(built.content.source, tuple):
+                built = replace(built, content=replace(built.content, source=cast("IO[bytes]", _Kept(built.content))))
+            self.submission = built
+        return self.submission
+
+    def close(self) -> None:
+        """Delete the temporary file, if there is one."""
+        kept = None if self.submission is None else self.submission.content.source
+        if isinstance(kept, _Kept):
+            kept.content.close()
+
+
+class _Kept:
+    """The temporary file of a `Content`, which each run closes although another one may read it again."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        file = cast("IO[bytes]", content.source)
+        self.read, self.seek = file.read, file.seek
+
+    def __del__(self) -> None:
+        self.content.close()
+
+    def close(self) -> None:
+        """Leave it open."""
+
+
+def as_given(message: Message | Envelope | Parcel) -> Message | Envelope:
+    """Return *message* as the caller passed it."""
+    return message.message if isinstance(message, Parcel) else message
 
 
 def check_partial(partial: object) -> None:
@@ -111,12 +165,15 @@ def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: It
 
 def is_file(message: object) -> bool:
     """Return whether *message* is, or has, neither a message object nor bytes: it is a file, or wrong."""
+    message = message.message if isinstance(message, Parcel) else message
     content = message.content if isinstance(message, Envelope) else message
     return not isinstance(content, Message | bytes | bytearray | memoryview)
 
 
 def is_large(message: object) -> bool:
     """Return whether it takes long to make a `Submission` of *message*, or to read it: a file, or above 256 KiB."""
+    if isinstance(message, Parcel):
+        return message.submission is None and is_large(message.message)
     if isinstance(message, Envelope):
         message = message.content
     if isinstance(message, bytes | bytearray | memoryview):
@@ -148,12 +205,14 @@ def header_id(message: object) -> str | None:
     return escape(" ".join(found.split()), MAX_LINE) or None
 
 
-def from_any(message: Message | Envelope, message_id: str | None = None) -> Submission:
+def from_any(message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
     """
     Return one of the messages of a `send_many`, with its envelope.
 
     A *message_id* is that of an earlier try. It takes the place of the message's own, but not in bytes.
     """
+    if isinstance(message, Parcel):
+        return message.build(message_id)
     if not isinstance(message, Envelope):
         return from_message(message, None, None, _kept_id(message, message_id))
     if isinstance(message.content, Message):
@@ -169,7 +228,7 @@ def _kept_id(message: Message, message_id: str | None) -> str | None:
     return message_id
 
 
-def given_key(message: Message | Envelope) -> str | None:
+def given_key(message: Message | Envelope | Parcel) -> str | None:
     """
     Return the key of *message* in a ledger, as far as it is known before the message is built.
 
@@ -178,6 +237,7 @@ def given_key(message: Message | Envelope) -> str | None:
     Raises:
         MessageError: There is none, or it is no text.
     """
+    message = as_given(message)
     content: object = message
     if isinstance(message, Envelope):
         if message.key is not None:

@@ -94,6 +94,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
             serialised (a wrong address, a broken header).
         receipt: None, unless an exception such as Ctrl-C interrupted `SecureMailer.send` after the server had accepted
             the message. The ``__cause__`` of that exception is then an error with the outcome ACCEPTED and the receipt.
+        earlier: The errors of the servers that a `Failover` has tried before this one, in order; otherwise empty.
     """
 
     # A class that does not declare its outcome must not claim that the message was not sent.
@@ -106,6 +107,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     port: int | None
     message_id: str | None
     receipt: Receipt | None = None
+    earlier: tuple[SecureSMTPError, ...] = ()
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 Events: what a mailer reports while it works, to ``on_event`` and as one line each to the logger ``securesmtp``.
 
 An event is a frozen value that holds neither a secret nor the message's content. Its `str` is the line that is logged:
-at WARNING if TLS or the login failed, or if the mailer must do without a setting or an extension; otherwise at DEBUG.
+at WARNING if TLS or the login failed, if a server of a `Failover` is down or up again, or if the mailer must do without
+a setting or an extension; otherwise at DEBUG.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = [
     "FellBack",
     "FewerConnections",
     "Sent",
+    "ServerDown",
+    "ServerUp",
 ]
 
 P = ParamSpec("P")
@@ -189,6 +192,31 @@ class FewerConnections(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerDown(Event):
+    """
+    A server of a `Failover` has failed: the next one gets the messages.
+
+    Attributes:
+        rest: Seconds after which one message tries it again.
+        reason: How it has failed.
+    """
+
+    rest: float
+    reason: str
+
+    def _describe(self) -> str:
+        return f"is down, and not used for {self.rest:g} s: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUp(Event):
+    """A server of a `Failover` that was down has replied to a message: it is used again."""
+
+    def _describe(self) -> str:
+        return "is up again"
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkingRefused(Event):
     """
     The server offers CHUNKING but refused BDAT; the mailer sends later messages with DATA.
@@ -234,7 +262,7 @@ def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
     mail. An interrupt that arrives while *on_event* runs (Ctrl-C, a task's time limit) is raised.
     """
     is_warning = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
-    is_warning = is_warning or isinstance(event, FellBack | FewerConnections | ChunkingRefused)
+    is_warning = is_warning or isinstance(event, FellBack | FewerConnections | ChunkingRefused | ServerDown | ServerUp)
     level = logging.WARNING if is_warning else logging.DEBUG
     if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_emitting():
         return

@@ -22,7 +22,7 @@ import pytest
 
 import memory_ledger
 from conftest import AsyncMailer, Mailer, Run, Serve, thorough, unmeasured
-from memory_ledger import MemoryLedger
+from memory_ledger import MemoryLedger, new_ledger
 from scripted import Peer, Script, ScriptedServer, honest
 from securesmtp import Envelope, Outcome, SendResult, Window, _results, _workers
 from securesmtp._bulk import backlog, calls, claims, jobs, read_ahead
@@ -84,7 +84,7 @@ def test_a_cut_at_any_octet_leaves_the_ledger_true(
 ) -> None:
     """The next run sends what was not sent, and nothing else."""
     for at in range(stride, 1500, 60 * stride - 53):
-        server, ledger = serve(script(), overlaps=True, **{f"cut_after_{way}": at}), MemoryLedger()
+        server, ledger = serve(script(), overlaps=True, **{f"cut_after_{way}": at}), new_ledger(pipelining)
         with mailer(server, pipelining=pipelining, max_connections=2, max_connect_failures=1) as mine:
             results = list(mine.send_many(numbered(4), ledger=ledger))
         server.joined()
@@ -133,7 +133,7 @@ def test_an_interrupt_at_any_effect_leaves_the_ledger_true(  # noqa: PLR0913, PL
                 raise error
             return answer
 
-        server, ledger, results = serve(script(), overlaps=True), MemoryLedger(), list[SendResult]()
+        server, ledger, results = serve(script(), overlaps=True), new_ledger(pipelining), list[SendResult]()
         mine = mailer(server, pipelining=pipelining, max_connections=1)
         with monkeypatch.context() as patch:
             patch.setattr(Connection, "_perform", interrupts)
@@ -192,7 +192,7 @@ def test_an_interrupt_at_any_line_leaves_the_ledger_true(  # noqa: PLR0913 -- fi
         for module in (_results, _workers, backlog, calls, claims, jobs, poller, read_ahead, memory_ledger)
     }
     for at in itertools.count(0, step):
-        ledger, told, left = MemoryLedger(), list[SendResult](), [at]
+        ledger, told, left = new_ledger(pipelining), list[SendResult](), [at]
         results = mine.send_many(numbered(6, at), ledger=ledger)
         before = sys.gettrace()
         sys.settrace(_interrupted_at(at, files, left))

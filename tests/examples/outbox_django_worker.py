@@ -29,13 +29,15 @@ from examples import outbox_common
 from examples.outbox_common import HOUR, TEXT, failed_of_many, key, kill_at
 from outbox_django import tasks
 from outbox_django.models import Mail
-from securesmtp.errors import MessageError
+from securesmtp.errors import AddressError, MessageError
 from securesmtp.ledger import PostgreSQLLedger
 
 
 def begin() -> None:
     """Use the database and the mail server of the environment."""
     connection.settings_dict["NAME"] = os.environ["PGDATABASE"]
+    # A send may take as long as a test.
+    tasks.DEADLINE = tasks.LONGEST_SEND
     if "SMTP_HOST" not in os.environ:
         return
     backend = "securesmtp.integrations.django.EmailBackend"
@@ -68,6 +70,15 @@ def write(number: int, text: str = TEXT) -> None:
     message = EmailMessage(f"Your order {number}", text, "Shop <shop@example.com>", ["you@example.net"])
     message.bcc = ["all@example.com"]
     tasks.write_mail(message, key(number))
+
+
+def write_to(address: str) -> str:
+    """Return the error of a message to this address."""
+    try:
+        tasks.write_mail(EmailMessage("Your order", TEXT, "shop@example.com", [address]), key(1))
+    except AddressError as error:
+        return str(error)
+    return ""
 
 
 def roll_back(number: int) -> None:

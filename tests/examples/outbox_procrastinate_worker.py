@@ -16,12 +16,13 @@ import outbox_procrastinate as outbox
 from examples import outbox_common
 from examples.outbox_common import TEXT, failed_of_many, key, kill_at
 from securesmtp import SecureMailer
-from securesmtp.errors import MessageError
+from securesmtp.errors import AddressError, MessageError
 from securesmtp.ledger import PostgreSQLLedger
 
 
 def begin() -> None:
-    """Do nothing: libpq reads the environment."""
+    """Let a send take as long as a test: libpq reads the environment."""
+    outbox.DEADLINE = outbox.LONGEST_SEND
 
 
 def set_up() -> None:
@@ -43,6 +44,18 @@ def write(number: int, text: str = TEXT) -> None:
     """Put a message into the outbox, and commit."""
     with psycopg.connect() as connection:
         outbox.write_mail(connection, mail(number, text), key(number))
+
+
+def write_to(address: str) -> str:
+    """Return the error of a message to this address."""
+    message = mail(1, TEXT)
+    message.replace_header("To", address)
+    try:
+        with psycopg.connect() as connection:
+            outbox.write_mail(connection, message, key(1))
+    except AddressError as error:
+        return str(error)
+    return ""
 
 
 def roll_back(number: int) -> None:

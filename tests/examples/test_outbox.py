@@ -27,6 +27,8 @@ from scripted import Peer, ScriptedServer
 
 Engine = Literal["procrastinate", "django"]
 HAS_TASKS = django.VERSION >= (6, 0)
+# In seconds. No test waits for it to pass.
+LONG = 300
 # In order of time.
 ROUTINE = [*STEPS[:2], "at the recipient", "at the content", *STEPS[2:]]
 
@@ -76,6 +78,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return chosen
 
 
+def disconnect(postgresql: PostgreSQL, name: str) -> None:
+    """End the sessions in a database: while there is one, of a process that is just ending, it cannot be copied."""
+    others = f"FROM pg_stat_activity WHERE datname = '{name}'"
+    postgresql.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}")
+
+
 @pytest.fixture(scope="module")
 def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> str:
     """Make a database with the tables, of which each test gets a copy."""
@@ -83,6 +91,7 @@ def template(postgresql: PostgreSQL, engine: Engine, engine_address: Path) -> st
     postgresql.execute(f"DROP DATABASE IF EXISTS {name}")
     postgresql.execute(f"CREATE DATABASE {name}")
     Outbox(engine_address, name, postgresql.port).call("set_up")
+    disconnect(postgresql, name)
     return name
 
 
@@ -93,6 +102,7 @@ def outbox(postgresql: PostgreSQL, template: str, engine_address: Path) -> Itera
     try:
         yield Outbox(engine_address, "outbox", postgresql.port)
     finally:
+        disconnect(postgresql, "outbox")
         postgresql.execute("DROP DATABASE outbox WITH (FORCE)")
 
 
@@ -105,7 +115,7 @@ def arrived(server: ScriptedServer) -> list[str]:
 
 def test_a_message_is_sent_once_after_the_commit(enter: Enter, outbox: Outbox) -> None:
     """Before it nobody sees it, and after a rollback there is none; the blind copy arrives without its field."""
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     outbox.call("roll_back", number=3)
     slow = outbox.start("write_slowly", number=1)
     slow.next()
@@ -127,7 +137,7 @@ def test_a_message_is_sent_once_after_the_commit(enter: Enter, outbox: Outbox) -
 @pytest.mark.parametrize("callers", thorough(8, 50))
 def test_a_key_is_sent_once_whoever_writes_it_again(enter: Enter, outbox: Outbox, callers: int) -> None:
     """Many callers at once, half of them with another text, and two after the send (PITFALLS-1 Q17)."""
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     # Of two texts, one is first.
     assert outbox.call("write_at_once", number=1, texts=["first", "second"] * (callers // 2)) == callers // 2
     outbox.call("work")
@@ -137,13 +147,20 @@ def test_a_key_is_sent_once_whoever_writes_it_again(enter: Enter, outbox: Outbox
 
 
 @pytest.mark.exhaustive
+def test_a_message_that_cannot_be_sent_is_not_written(outbox: Outbox) -> None:
+    """The transaction of the application gets the error."""
+    assert "'you'" in outbox.call("write_to", address="you")
+    assert (outbox.call("outcomes"), outbox.call("entries")) == ({}, {})
+
+
+@pytest.mark.exhaustive
 def test_a_message_that_was_refused_may_be_written_again(enter: Enter, outbox: Outbox) -> None:
     """With another text, under the same key."""
-    enter(WORLDS["content-refused"])
+    enter(WORLDS["content-refused"], timeout=LONG)
     outbox.call("write", number=1, text="refused")
     outbox.call("work")
     assert outbox.call("outcomes") == {key(1): "refused"}
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     outbox.call("write", number=1, text="corrected")
     outbox.call("work")
     assert outbox.call("outcomes") == {key(1): "accepted"}
@@ -175,10 +192,10 @@ def test_a_worker_is_killed_at_each_step(enter: Enter, outbox: Outbox, step: str
     def kill(peer: Peer, octets: bytes) -> bytes:
         while steps:
             steps.pop()
-            started.get(timeout=30).signal()
+            started.get(timeout=LONG).signal()
         return b"250 2.0.0 ok\r\n"
 
-    server = enter(World({verb: kill} if verb else {}, {}))
+    server = enter(World({verb: kill} if verb else {}, {}), timeout=LONG)
     outbox.call("write", number=1)
     worker = outbox.start("work", kill=step if step in STEPS else None)
     started.put(worker)
@@ -198,7 +215,7 @@ def test_a_worker_is_killed_at_each_step(enter: Enter, outbox: Outbox, step: str
 @pytest.mark.exhaustive
 def test_what_was_sent_in_a_transaction_that_was_rolled_back_is_not_sent_again(enter: Enter, outbox: Outbox) -> None:
     """The claim and its end are committed on connections of the ledger's own (PITFALLS-1 Q9)."""
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     outbox.call("write", number=1)
     outbox.call("roll_back_a_send", number=1)
     assert (outbox.call("outcomes"), outbox.call("entries")) == ({key(1): ""}, {key(1): "accepted"})
@@ -212,16 +229,16 @@ def test_a_worker_that_only_looks_dead_is_not_doubled(enter: Enter, outbox: Outb
 
     def hold(peer: Peer, octets: bytes) -> bytes:
         inside.set()
-        go.wait(60)
+        go.wait(LONG)
         return b"250 2.0.0 queued\r\n"
 
-    server = enter(World({"CONTENT": hold}, {}))
+    server = enter(World({"CONTENT": hold}, {}), timeout=LONG)
     outbox.call("write", number=1)
     with ExitStack() as stack:
         first = outbox.start("work")
         stack.callback(first.wait)
         stack.callback(go.set)
-        assert inside.wait(60)
+        assert inside.wait(LONG)
         outbox.call("make_older", is_alive=True)
         outbox.call("work", a_minute_later=True)
         # It is due again later.
@@ -240,17 +257,17 @@ def test_a_worker_ends_its_send_when_it_is_told_to_end(enter: Enter, outbox: Out
 
     def hold(peer: Peer, octets: bytes) -> bytes:
         inside.set()
-        go.wait(60)
+        go.wait(LONG)
         return b"250 2.0.0 queued\r\n"
 
-    server = enter(World({"CONTENT": hold}, {}))
+    server = enter(World({"CONTENT": hold}, {}), timeout=LONG)
     outbox.call("write", number=1)
     outbox.call("write", number=2)
     with ExitStack() as stack:
         worker = outbox.start("work")
         stack.callback(worker.wait)
         stack.callback(go.set)
-        assert inside.wait(60)
+        assert inside.wait(LONG)
         for _ in range(signals):
             worker.signal(signal.SIGTERM)
     assert arrived(server) == [key(1)]
@@ -274,11 +291,11 @@ def test_a_worker_ends_its_send_when_it_is_told_to_end(enter: Enter, outbox: Out
 @pytest.mark.exhaustive
 def test_only_what_may_succeed_later_is_tried_again(enter: Enter, outbox: Outbox, world: str, outcome: str) -> None:
     """And what is kept of it then has no address and no text (PITFALLS-1 Q5)."""
-    enter(WORLDS[world])
+    enter(WORLDS[world], timeout=LONG)
     outbox.call("write", number=1)
     outbox.call("work")
     assert outbox.call("outcomes") == {key(1): outcome}
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     outbox.call("work", a_minute_later=True)
     assert arrived(server) == []
     outbox.call("make_older", is_alive=False)
@@ -314,7 +331,7 @@ def test_the_settings_of_the_page_are_those_of_the_tests() -> None:
 
 def test_the_program_of_the_page_writes_a_message(enter: Enter, outbox: Outbox, engine: Engine) -> None:
     """It is sent; the test case that the page shows passes."""
-    server = enter(WORLDS["normal"])
+    server = enter(WORLDS["normal"], timeout=LONG)
     first, *blocks = printed("test_the_program_of_the_page_writes_a_message")
     outbox.call("run_blocks", blocks=[first] if engine == "procrastinate" else blocks)
     outbox.call("work")
@@ -332,7 +349,7 @@ def test_the_commands_of_the_page_set_up_and_send(  # noqa: PLR0913, PLR0917 -- 
         inside.set()
         return b"250 2.0.0 queued\r\n"
 
-    server = enter(World({"CONTENT": content}, {}))
+    server = enter(World({"CONTENT": content}, {}), timeout=LONG)
     postgresql.execute("CREATE DATABASE fresh")
     examples = PAGE.parents[1] / "examples"
     try:
@@ -344,19 +361,20 @@ def test_the_commands_of_the_page_set_up_and_send(  # noqa: PLR0913, PLR0917 -- 
             environment["PYTHONPATH"] = str(examples)
         commands = printed("test_the_commands_of_the_page_set_up_and_send")[engine == "django"]
         migrate, worker, *others = ([sys.executable, *line.split()[1:]] for line in commands.splitlines())
-        subprocess.run(migrate, cwd=folder, env=environment, check=True, timeout=120)
+        subprocess.run(migrate, cwd=folder, env=environment, check=True, timeout=LONG)
         fresh.call("write", number=1)
         with subprocess.Popen(worker, cwd=folder, env=environment) as process:
             try:
-                assert inside.wait(120)
+                assert inside.wait(LONG)
                 process.terminate()
-                assert process.wait(120) == 0
+                assert process.wait(LONG) == 0
             finally:
                 process.kill()
         for other in others:
-            subprocess.run(other, cwd=folder, env=environment, check=True, timeout=120)
+            subprocess.run(other, cwd=folder, env=environment, check=True, timeout=LONG)
         assert (arrived(server), fresh.call("outcomes")) == ([key(1)], {key(1): "accepted"})
     finally:
+        disconnect(postgresql, "fresh")
         postgresql.execute("DROP DATABASE fresh WITH (FORCE)")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trustme
 
-from databases import Database, PostgreSQL, Redis
+from databases import Database, PostgreSQL, RabbitMQ, Redis
 from kills.accounts import Row
 from kills.brokers import BrokerKiller
 from kills.killer import Killer
@@ -37,9 +37,10 @@ CASES = (
     "Redis broker/sqlite",
     "Redis broker/postgresql",
     "Redis broker/redis",
+    "RabbitMQ broker/sqlite",
 )
 
-BROKERS: dict[str, type[Database]] = {"Redis broker": Redis}
+BROKERS: dict[str, type[Database]] = {"Redis broker": Redis, "RabbitMQ broker": RabbitMQ}
 
 
 def run(case: str, kills: int, seed: int) -> Row:

@@ -74,7 +74,9 @@ class Killer:
         aims = self.aims or self._aims()
         while self.kills.total() < kills:
             self._keys += [f"{self.prefix}-{len(self._keys) + more}" for more in range(NEW)]
-            self._round(self._keys[-NEW - AGAIN :], next(aims))
+            aim = next(aims, None)
+            assert aim is not None, "no worker has reached the step that was aimed at"
+            self._round(self._keys[-NEW - AGAIN :], aim)
         for _ in range(LAST_ROUNDS):
             self._round(self._keys, None)
             if {State.ACCEPTED, State.UNKNOWN}.issuperset(final_states(self.kind, self.where).values()):

@@ -16,8 +16,9 @@ VICTIMS = ("worker", "database", "mail server", "Redis broker", "RabbitMQ broker
 
 
 def read(paths: Sequence[Path]) -> list[Row]:
-    """Return the rows of these files, in the order of the tables."""
-    values = [row for path in paths for row in json.loads(path.read_text("utf-8"))]
+    """Return the rows of these files, in the order of the tables; the file that `write` has written is one, too."""
+    files = [json.loads(path.read_text("utf-8")) for path in paths]
+    values = [row for file in files for row in (file["rows"] if isinstance(file, dict) else file)]
     rows = [Row(**{**each, "wrong": tuple(each["wrong"])}) for each in values]
     return sorted(rows, key=lambda row: (VICTIMS.index(row.victim), list(LEDGERS).index(row.ledger)))
 

@@ -75,6 +75,13 @@ class Machine(RuleBasedStateMachine):
             known = self.model[key] = Known(content)
         return known
 
+    def _claim(self, key: str, content: str, token: str, resend: tuple[str, ...]) -> tuple[Known, bool]:
+        known = self._prepare(key, content)
+        allowed = known.content == content and known.may_be_claimed(token, resend)
+        if allowed:
+            known.state, known.token, known.is_old = State.CLAIMED, token, False
+        return known, allowed
+
     def _compare(self, entry: Entry, known: Known) -> None:
         assert (entry.digest, entry.state, entry.token) == (item(content=known.content).digest, known.now, known.token)
 
@@ -85,10 +92,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=KEYS, content=CONTENTS, token=TOKENS, resend=RESEND)
     def claim(self, key: str, content: str, token: str, resend: tuple[str, ...]) -> None:
-        known = self._prepare(key, content)
-        allowed = known.content == content and known.may_be_claimed(token, resend)
-        if allowed:
-            known.state, known.token, known.is_old = State.CLAIMED, token, False
+        known, allowed = self._claim(key, content, token, resend)
         (entry,) = self.ledgers[resend].claim([item(key, content)], token)
         assert may_send(entry, item(key, content), token) == allowed
         self._compare(entry, known)
@@ -100,6 +104,27 @@ class Machine(RuleBasedStateMachine):
         self.ledgers[()].finish({key: ends}, token)
         if known is not None and known.token == token and known.state in {State.CLAIMED, State.UNKNOWN}:
             known.state, known.retryable = State(outcome.value), ends.retryable
+
+    @rule(
+        end=KEYS, item_key=KEYS, content=CONTENTS, token=TOKENS, resend=RESEND, outcome=st.sampled_from(Outcome),
+        retryable=st.booleans(),
+    )  # fmt: skip
+    def advance(  # noqa: PLR0913, PLR0917 -- as many as the two calls
+        self, end: str, item_key: str, content: str, token: str, resend: tuple[str, ...], outcome: Outcome, *,
+        retryable: bool,
+    ) -> None:  # fmt: skip
+        """It is `finish` and then `claim`, also of the same key."""
+        ledger = self.ledgers[resend]
+        if not hasattr(ledger, "advance"):
+            return
+        ends, wanted = result(outcome, retryable=retryable), item(item_key, content)
+        known = self.model.get(end)
+        if known is not None and known.token == token and known.state in {State.CLAIMED, State.UNKNOWN}:
+            known.state, known.retryable = State(outcome.value), ends.retryable
+        known, allowed = self._claim(item_key, content, token, resend)
+        (entry,) = ledger.advance({end: ends}, [wanted], token)
+        assert may_send(entry, wanted, token) == allowed
+        self._compare(entry, known)
 
     @rule(key=KEYS)
     def grow_old(self, key: str) -> None:

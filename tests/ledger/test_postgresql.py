@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from psycopg.conninfo import make_conninfo
 
-from conftest import Mailer, Serve, examples, unmeasured
+from conftest import AsyncMailer, Mailer, Run, Serve, examples, unmeasured
 from databases import PgBouncer, PostgreSQL, running
 from django_settings import configure
 from ledger.test_model import Machine
@@ -234,7 +235,10 @@ CALLS: dict[str, Callable[[PostgreSQLLedger], object]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_connection_that_was_lost_is_replaced(ledger: PostgreSQLLedger, world: PostgreSQLWorld, call: str) -> None:
-    """After hours without use, a firewall or a restart of the server has ended it."""
+    """After hours without use, a firewall or a restart of the server has ended it, and all others with it."""
+    lend = ledger._connections._lent
+    with lend(), lend(), lend():
+        assert len(sessions(world)) == 3
     claim(ledger)
     claim(ledger, "doubtful")
     world.age("doubtful", HOUR)
@@ -256,6 +260,22 @@ def test_a_connection_that_is_lost_during_the_content_does_not_lose_the_end(
     (sent,) = mailer(serve(honest(replies={"CONTENT": reply}))).send_many([MAIL], ledger=ledger)
     assert seen == [("claimed", [])]
     assert (sent.outcome, state(ledger)) == (Outcome.ACCEPTED, "accepted")
+
+
+def test_a_mailer_for_tasks_uses_it_too(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, serve: Serve, async_mailer: AsyncMailer, run: Run
+) -> None:
+    """Its calls wait for the database in a thread."""
+    server = serve()
+
+    async def send() -> list[Outcome]:
+        async with async_mailer(server) as mine:
+            return [result.outcome async for result in mine.send_many([MAIL], ledger=ledger)]
+
+    assert run(send) == [Outcome.ACCEPTED]
+    end_sessions(world)
+    assert run(send) == [Outcome.ACCEPTED]
+    assert len(server.accepted) == 1
 
 
 def test_a_claim_whose_reply_was_lost_is_made_again(
@@ -336,30 +356,31 @@ def test_threads_share_four_connections(
 
 
 @pytest.mark.parametrize("call", ["prepare", "claim", "finish"])
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
 def test_batches_lock_their_entries_in_one_order(
     ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any], call: str, order: int
 ) -> None:
     """Whatever the order of their keys, so that two of them never wait for each other."""
     keys = [str(number) for number in range(8)][::order]
     items = [item(key) for key in keys]
-    ledger.claim(items, "mine")
+    first, *others = sorted(keys, key=lambda key: sha256(key.encode()).digest())
+    # In the table, the first one is the last.
+    for key in [*others, first]:
+        claim(ledger, key)
     calls = {
         "prepare": lambda: ledger.prepare(items),
         "claim": lambda: ledger.claim(items, "mine"),
         "finish": lambda: ledger.finish(dict.fromkeys(keys, result()), "mine"),
     }
-    ordered = f"SELECT key FROM {world.table} ORDER BY hash"  # noqa: S608 -- our table
-    (first,), *others = caller.execute(ordered).fetchall()
     with ThreadPoolExecutor(1) as pool:
-        caller.execute(f"SELECT 1 FROM {world.table} WHERE key = %s FOR UPDATE", [first])  # noqa: S608 -- as above
+        caller.execute(f"SELECT 1 FROM {world.table} WHERE key = %s FOR UPDATE", [first])  # noqa: S608 -- our table
         called = pool.submit(calls[call])
         wait_for_lock(world)
         # It waits for the first, and has none of the others yet.
         free = world.run(f"SELECT key FROM {world.table} WHERE key <> %s FOR UPDATE SKIP LOCKED", first)  # noqa: S608 -- as above
         caller.rollback()
         called.result()
-    assert sorted(free) == sorted(others)
+    assert sorted(key for (key,) in free) == sorted(others)
 
 
 def test_a_ledger_that_was_closed_has_no_connection(

@@ -425,8 +425,8 @@ def test_a_signal_handler_may_claim_while_its_thread_does(path: Path, monkeypatc
 
 def test_the_module_has_public_names_only() -> None:
     """SQLite is imported when it is used."""
-    with pytest.raises(AttributeError, match="has no attribute 'RedisLedger'"):
-        getattr(securesmtp.ledger, "RedisLedger")  # noqa: B009 -- mypy knows that it is not there
+    with pytest.raises(AttributeError, match="has no attribute 'PaperLedger'"):
+        getattr(securesmtp.ledger, "PaperLedger")  # noqa: B009 -- mypy knows that it is not there
 
 
 @pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive", "shared"])

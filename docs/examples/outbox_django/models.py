@@ -6,6 +6,7 @@ from django.utils import timezone
 
 class Mail(models.Model):
     key = models.CharField(max_length=200, unique=True)
+    written = models.DateTimeField(default=timezone.now)
     # None when it was accepted.
     message = models.JSONField(null=True)
     # Empty until nothing is left to do, or a person must decide.

@@ -16,13 +16,13 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from securesmtp._bulk.calls import perform
-from securesmtp._bulk.entries import check_ledger, end_before, is_doubtful, result_of
+from securesmtp._bulk.entries import call_to_claim, can_advance, check_ledger, end_before, is_doubtful, result_of
 from securesmtp._bulk.jobs import Job
-from securesmtp._bulk.read_ahead import result_without_end
+from securesmtp._bulk.read_ahead import result_without_end, to_result
 from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._queued import QueuedMessage
 from securesmtp._shown import quote
-from securesmtp._submissions import check_key, digest, given_key
+from securesmtp._submissions import as_given, check_key, digest, given_key
 from securesmtp._transport.deadline import Deadline
 from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
     from securesmtp._protocol.message import Submission
+    from securesmtp._submissions import Parcel
     from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
 
@@ -46,7 +47,7 @@ class Run(Protocol):
 
     fatal_error: Exception | None
 
-    def submission(self, message: Message | Envelope, message_id: str | None = None) -> Submission:
+    def submission(self, message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
         """Return *message* as it is sent, with the *message_id* of an earlier try."""
 
     def refuse(self, job: Job, cause: Exception) -> None:
@@ -92,7 +93,9 @@ class Claims:
 
     # In the caller's thread.
 
-    def job(self, index: int, message: Message | Envelope, start_deadline: Callable[[], Deadline | None]) -> AnyJob:
+    def job(
+        self, index: int, message: Message | Envelope | Parcel, start_deadline: Callable[[], Deadline | None]
+    ) -> AnyJob:
         """
         Return the job for *message*; or what the ledger already knows of it.
 
@@ -108,7 +111,8 @@ class Claims:
             if key is None:
                 key = check_key(submission.content.message_id)
                 first, entry = self._find(key)
-            found = message.digest if isinstance(message, QueuedMessage) else digest(submission)
+            given = as_given(message)
+            found = given.digest if isinstance(given, QueuedMessage) else digest(submission)
             item = Item(key, found, submission.content.message_id)
             job = Job(index, submission, start_deadline, item, is_doubtful=is_doubtful(item, entry))
             end = end_before(job, first, entry)
@@ -152,18 +156,25 @@ class Claims:
             free: How many workers have no job.
             held: How many jobs are claimed, and no worker has taken them.
         """
-        yield from self.flush()
+        claims_more = bool(self.waiting) and self._wanted(free, held) > 0 and self._cause is None
+        # The first claim takes the ends along, if the ledger can do both in one commit.
+        if not (claims_more and can_advance(self._ledger)):
+            yield from self.flush()
         jobs = yield from self.claim_next(free, held)
         # Those that could not be sent.
         yield from self.flush()
         return jobs
+
+    @property
+    def _cause(self) -> Exception | None:
+        return self._run.fatal_error or self._failure
 
     def claim_next(self, free: int, held: int) -> Calls[list[Job]]:
         """Claim jobs, as `advance`; return those to send."""
         claimed: list[Job] = []
         count = self._wanted(free, held)
         while self.waiting and len(claimed) < count:
-            cause = self._run.fatal_error or self._failure
+            cause = self._cause
             if cause is None:
                 jobs = [self.waiting.popleft() for _ in range(min(count - len(claimed), len(self.waiting)))]
                 claimed += yield from self._claim(jobs)
@@ -176,13 +187,16 @@ class Claims:
         until = Deadline("deadline", self._ledger.longest_send)
         items = {job.key: job.item for job in jobs if job.item is not None}
         self._claimed.update((job.key, job) for job in jobs)
+        ended, ends = self._ends() if can_advance(self._ledger) else ([], {})
+        claim = call_to_claim(self._ledger, ends, list(items.values()), self._token)
         try:
-            claim = bind(self._ledger.claim, list(items.values()), self._token)
             entries = yield from self._call(claim, "cannot be written")
         except LedgerError as error:
+            self._let_go(ended, unwritten=ends)
             for job in jobs:
                 self._refuse(job, error)
             return []
+        self._let_go(ended, unwritten={})
         # All at once, so that a ledger that returns too few has no effect on the first ones.
         pairs = list(zip(jobs, entries, strict=True))
         return [job for job, entry in pairs if self._may_send(job, entry, until)]
@@ -223,14 +237,23 @@ class Claims:
         """Write the ends of all jobs into the ledger, and let the reader have them."""
         if not self._ended:
             return
-        ended = list(self._ended)
-        ends = self._unwritten | {job.key: _to_result(job, end) for job, end in ended}
+        ended, ends = self._ends()
         try:
             yield from self._call(bind(self._ledger.finish, ends, self._token), "cannot be written")
-            self._unwritten = {}
         except LedgerError:
-            # The results are true all the same; they are written with the next ones, if that succeeds.
-            self._unwritten = ends
+            self._let_go(ended, unwritten=ends)
+        else:
+            self._let_go(ended, unwritten={})
+
+    def _ends(self) -> tuple[list[tuple[Job, SendResult | BaseException]], dict[str, SendResult]]:
+        """Return the jobs whose ends the reader does not have, and what the ledger does not have."""
+        ended = list(self._ended)
+        return ended, self._unwritten | {job.key: to_result(job, end) for job, end in ended}
+
+    def _let_go(self, ended: list[tuple[Job, SendResult | BaseException]], unwritten: dict[str, SendResult]) -> None:
+        """Let the reader have the ends of these jobs; if the ledger failed, they are true all the same."""
+        # Written with the next ones, if that succeeds.
+        self._unwritten = unwritten
         for job, end in ended:
             self._settle(job, end)
             self._claimed.pop(job.key, None)
@@ -274,7 +297,3 @@ class Claims:
 
 def _do_nothing() -> None:
     """Whoever notes an end looks for it by itself."""
-
-
-def _to_result(job: Job, end: SendResult | BaseException) -> SendResult:
-    return end if isinstance(end, SendResult) else result_without_end(job, end)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial as bind
+from typing import TYPE_CHECKING, Protocol, cast
 
 from securesmtp._bulk.jobs import DOUBTFUL, InvalidInput, Repeat
 from securesmtp._options import seconds
@@ -13,9 +14,15 @@ from securesmtp.errors import ConfigurationError, LedgerError, OutcomeUnknownErr
 from securesmtp.ledger import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from securesmtp._bulk.jobs import Job
     from securesmtp.errors import SecureSMTPError
-    from securesmtp.ledger import Entry, Item
+    from securesmtp.ledger import Entry, Item, Ledger
+
+
+class _AdvancingLedger(Protocol):
+    def advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]: ...
 
 
 def check_ledger(ledger: object) -> None:
@@ -30,6 +37,20 @@ def check_ledger(ledger: object) -> None:
         message = f"ledger is a {type(ledger).__name__}, which has no {(*missing, 'longest_send')[0]}"
         raise ConfigurationError(message, hint="pass securesmtp.ledger.SQLiteLedger(path)")
     seconds("ledger.longest_send", ledger.longest_send)
+
+
+def can_advance(ledger: Ledger) -> bool:
+    """Return whether *ledger* can do `Ledger.finish` and then `Ledger.claim` in one commit."""
+    return hasattr(ledger, "advance")
+
+
+def call_to_claim(
+    ledger: Ledger, ends: Mapping[str, SendResult], items: Sequence[Item], token: str
+) -> Callable[[], Sequence[Entry]]:
+    """Return the call that claims *items*, and that writes *ends*, if there are any, in the same commit."""
+    if ends:
+        return bind(cast("_AdvancingLedger", ledger).advance, ends, items, token)
+    return bind(ledger.claim, items, token)
 
 
 def end_before(job: Job, first: Job | None, entry: Entry | None) -> InvalidInput | Repeat | None:

@@ -47,6 +47,11 @@ def octets(job: AnyJob) -> int:
     return job.submission.content.size if isinstance(job, Job) else 0
 
 
+def to_result(job: Job, end: SendResult | BaseException) -> SendResult:
+    """Return the result of a *job* with this *end*: a result, or what has ended it."""
+    return end if isinstance(end, SendResult) else result_without_end(job, end)
+
+
 def result_without_end(job: Job, interrupt: BaseException | None = None) -> SendResult:
     """Return the result of a *job* that an *interrupt*, or its end, has ended; or that no worker has started."""
     message_id, error = job.submission.content.message_id, getattr(interrupt or job.end, "__cause__", None)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._sending import Checkout, Sending
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.overlap_support import OverlapSupport
     from securesmtp._values import Envelope
     from securesmtp.ledger import Ledger
@@ -68,33 +69,44 @@ class Run:
         claims: Its messages in a ledger; None without one.
     """
 
-    def __init__(self, core: Core, partial: Partial, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        partial: Partial,
+        ledger: Ledger | None = None,
+        *,
+        is_patient: bool = True,
+        fatal_error: Exception | None = None,
+    ) -> None:
         """
-        Start without a worker.
+        Start without a worker; with a *fatal_error*, nothing is sent.
+
+        Unless it *is_patient*, the first connection that cannot be opened ends it when no other is left.
 
         Raises:
             ConfigurationError: *ledger* is none.
         """
         self.core = core
         self.partial = partial
-        self.fatal_error: Exception | None = None
+        self.fatal_error = fatal_error
         settings = core.settings
         window = settings.window.messages if settings.pipelining == "session" else 1
         self.most_workers = settings.max_connections
         self.ahead = 2 * self.most_workers * window
         self.octets = 2 * self.most_workers * settings.window.octets
         self._allowed = settings.max_connections
-        self._state = State(0, settings.max_connect_failures)
+        self._is_patient = is_patient
+        self._state = State(0, settings.max_connect_failures if is_patient else 1)
         self.claims = None if ledger is None else _claims(self, ledger, window)
 
-    def jobs(self, messages: Iterable[Message | Envelope], deadline: float | None) -> Iterator[AnyJob]:
+    def jobs(self, messages: Iterable[Message | Envelope | Parcel], deadline: float | None) -> Iterator[AnyJob]:
         """Yield a job for each of *messages*, and read one of them at a time."""
         for index, message in enumerate(messages):
             yield self.job(index, message, deadline)
             if self.has_failed:
                 return
 
-    def job(self, index: int, message: Message | Envelope, deadline: float | None) -> AnyJob:
+    def job(self, index: int, message: Message | Envelope | Parcel, deadline: float | None) -> AnyJob:
         """Return the job for *message*, as it is now: a caller may change the object afterwards."""
         start_deadline = bind(self.core.start_deadline, deadline)
         try:
@@ -107,7 +119,7 @@ class Run:
             drop_frames(error)
             return InvalidInput(SendResult(index, None, Outcome.NOT_SENT, error=error))
 
-    def submission(self, message: Message | Envelope, message_id: str | None = None) -> Submission:
+    def submission(self, message: Message | Envelope | Parcel, message_id: str | None = None) -> Submission:
         """Return *message* as it is sent, with the *message_id* of an earlier try."""
         return self.core.build(from_any, message, message_id)
 
@@ -247,6 +259,8 @@ class Run:
         else:
             failures, last = self._state.most, _text(cause)
             message = f"not sent: {failures} connections in a row could not be opened, the last one because: {last}"
+            if not self._is_patient:
+                message = f"not sent: no connection could be opened: {last.removeprefix('not sent: ')}"
         error = kind(message, stage=getattr(cause, "stage", Stage.AUTH), retryable=is_retryable(cause))
         error.reply, error.hint = getattr(cause, "reply", None), getattr(cause, "hint", None)
         error.__cause__ = cause

@@ -13,16 +13,18 @@ from rich.console import Console
 from rich.text import Text
 
 from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.ledgers import VARIABLE, Place, open_ledger, refuse_argument
 from securesmtp._cli.output import print_text
 from securesmtp._cli.send.ledger_view import cells, json_lines, write_results
 from securesmtp._cli.send.sources import address_key
 from securesmtp._shown import escape
 from securesmtp.errors import AddressError, LedgerError, SecureSMTPError
-from securesmtp.ledger import SQLiteLedger, State
+from securesmtp.ledger import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from securesmtp._secret import Secret
     from securesmtp.ledger import Entry, Ledger
 
 # The one argument that means "read the keys from standard input".
@@ -35,19 +37,30 @@ Examples:
   securesmtp ledger people-mail.ledger --arrived ada@example.org   it did: it is never sent again
   securesmtp ledger people-mail.ledger --not-arrived - < keys.txt  they did not: the next run sends them
   securesmtp ledger people-mail.ledger --state refused --results refused.csv
+  securesmtp ledger postgresql://app@db.example.com/app            that of several machines
 
-Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful, or FILE is no ledger.
+Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful, or LEDGER is none; 75 if the
+database cannot be reached.
 """
 
 
 @click.command("ledger", epilog=_EPILOG)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("place", metavar="LEDGER", type=Place(), envvar=VARIABLE, callback=refuse_argument)
 @click.option(
     "--state",
     "states",
     type=click.Choice([str(state) for state in State]),
     multiple=True,
     help="List the messages in this state; those that are unknown, unless given.",
+)
+@click.option("--name", help="The table in PostgreSQL, or the prefix in Redis, unless it is the usual one.")
+@click.option(
+    "--longest-send",
+    metavar="SECONDS",
+    type=float,
+    default=3600,
+    show_default=True,
+    help="What the workers have as longest_send: a claim that is older counts as unknown.",
 )
 @click.option("--arrived", metavar="KEY", multiple=True, help="It arrived: it is never sent again.")
 @click.option("--not-arrived", metavar="KEY", multiple=True, help="It did not arrive: the next run sends it.")
@@ -59,7 +72,9 @@ Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doub
 @click.option("--json", "as_json", is_flag=True, help="Write the listed messages as lines of JSON.")
 def command(  # noqa: PLR0913 -- one for each option
     *,
-    file: Path,
+    place: Path | Secret,
+    name: str | None,
+    longest_send: float,
     states: tuple[str, ...],
     arrived: tuple[str, ...],
     not_arrived: tuple[str, ...],
@@ -67,37 +82,32 @@ def command(  # noqa: PLR0913 -- one for each option
     as_json: bool,
 ) -> int:
     """
-    Show what FILE, the ledger of securesmtp send, knows of each message, and settle what is doubtful.
+    Show what LEDGER knows of each message, and settle what is doubtful.
+
+    LEDGER is the file of securesmtp send, or the URL of a database: postgresql://user@host/database, or redis://host.
+    If it has a password, put it into the variable SECURESMTP_LEDGER.
 
     A KEY is the address that a row of the table has, or the path of a file from the folder of the ledger. With -, the
     keys are read from standard input, one on each line.
     """
     try:
-        ledger = _open(file)
-        is_settled = _settle(ledger, arrived, State.ACCEPTED) & _settle(ledger, not_arrived, State.NOT_SENT)
-        wanted = tuple(map(State, states)) or (State.UNKNOWN,)
-        counts = Counter(entry.state for entry in ledger.entries())
-        if results is not None:
-            write_results(ledger.entries(*(wanted if states else ())), results)
-        if as_json:
-            for line in json_lines(ledger.entries(*wanted)):
-                print_text(line)
-        else:
-            _show(counts, ledger.entries(*wanted))
+        with open_ledger(place, name, longest_send) as ledger:
+            is_settled = _settle(ledger, arrived, State.ACCEPTED) & _settle(ledger, not_arrived, State.NOT_SENT)
+            wanted = tuple(map(State, states)) or (State.UNKNOWN,)
+            counts = Counter(entry.state for entry in ledger.entries())
+            if results is not None:
+                write_results(ledger.entries(*(wanted if states else ())), results)
+            if as_json:
+                for line in json_lines(ledger.entries(*wanted)):
+                    print_text(line)
+            else:
+                _show(counts, ledger.entries(*wanted))
     except SecureSMTPError as error:
         click.echo(f"Error: {error}", err=True)
-        return ExitCode.DATA
+        return ExitCode.TEMPORARY_FAILURE if error.retryable else ExitCode.DATA
     if not is_settled:
         return ExitCode.DATA
     return ExitCode.UNKNOWN if counts[State.UNKNOWN] else ExitCode.OK
-
-
-def _open(file: Path) -> SQLiteLedger:
-    # What a process has claimed that was killed is doubtful now, not after an hour. Only who has the ledger alone knows
-    # that no such process is alive; who may only read it, or does so while a run has it, sees the claims.
-    with suppress(LedgerError):
-        SQLiteLedger(file, exclusive=True).close()
-    return SQLiteLedger(file)
 
 
 def _settle(ledger: Ledger, given: Iterable[str], state: State) -> bool:

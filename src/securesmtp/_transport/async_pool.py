@@ -3,6 +3,8 @@ The queue of tasks for the connections of one mailer, in one event loop.
 
 How it works: as in `pool`, a send releases its slot by `lease.done = True`. All tasks run in one thread, so nothing is
 locked, and QUIT is written without a wait, so clean-up works in a task that is being cancelled, too.
+
+What waits for a connection and what ends the waits are one, so the file is longer than 300 lines.
 """
 
 from __future__ import annotations
@@ -117,10 +119,6 @@ class AsyncPool:
     def take_turn(self) -> bool:
         """Return whether the rate lets one more message go now."""
         return not self.slots.turns.is_limited or (not len(self._queue) and self._claim_turn() is True)
-
-    def give_back_turn(self) -> None:
-        """Give back a turn that no message was there for."""
-        self.slots.turns.give_back()
 
     @property
     def waiting(self) -> int:

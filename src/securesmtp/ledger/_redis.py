@@ -123,7 +123,7 @@ class RedisLedger:
         Raises:
             LedgerError: Nothing was written, unless only the reply of Redis was lost.
         """
-        return self.claim(items, "")
+        return self._advance({}, items, "")
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         """
@@ -132,12 +132,7 @@ class RedisLedger:
         Raises:
             LedgerError: Nothing was claimed, unless only the reply of Redis was lost.
         """
-        keys = [item.key for item in items]
-        arguments = [self._open(), self._longest, token, *self._resend]
-        for item in items:
-            # A mark, because it may be missing.
-            arguments += [item.key, item.digest, "" if item.message_id is None else f"={item.message_id}"]
-        return self._entries(keys, self._call(scripts.CLAIM, keys, arguments))
+        return self._advance({}, items, token)
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         """
@@ -146,12 +141,28 @@ class RedisLedger:
         Raises:
             LedgerError: Nothing was written, or it is not known; the entries may stay claimed.
         """
+        self.advance(ends, (), token)
+
+    def advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]:
+        """
+        Do what `finish` does with *ends*, then what `claim` does with *items*, in one step.
+
+        Raises:
+            LedgerError: Nothing was claimed or written, or it is not known; the entries may stay claimed.
+        """
         with outcomes_unknown():
-            arguments = [self._open(), token]
-            for key, result in ends.items():
-                retryable = "1" if result.retryable else "0"
-                arguments += [key, State(result.outcome.value), result_to_text(result), retryable]
-            self._call(scripts.FINISH, list(ends), arguments)
+            return self._advance(ends, items, token)
+
+    def _advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]:
+        arguments = [self._open(), self._longest, token, *self._resend, str(len(ends))]
+        for key, result in ends.items():
+            retryable = "1" if result.retryable else "0"
+            arguments += [key, State(result.outcome.value), result_to_text(result), retryable]
+        for item in items:
+            # A mark, because it may be missing.
+            arguments += [item.key, item.digest, "" if item.message_id is None else f"={item.message_id}"]
+        keys = [item.key for item in items]
+        return self._entries(keys, self._call(scripts.ADVANCE, [*ends, *keys], arguments))
 
     def look_up(self, key: str) -> Entry | None:
         """
@@ -221,8 +232,8 @@ class RedisLedger:
             doubts.append("it does not write each change to its disk (appendonly is not on)")
         if doubts:
             text = f"Redis at {self._client.place} may forget what was sent, which is then sent again"
-            # At the caller of `claim`, `finish` or `reconcile`.
-            warnings.warn(f"{text}: {' and '.join(doubts)}", RuntimeWarning, stacklevel=4)
+            # At the caller of `prepare` or `claim`, the first calls.
+            warnings.warn(f"{text}: {' and '.join(doubts)}", RuntimeWarning, stacklevel=5)
 
     def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
         """Return what *script* replies about the entries of *keys*."""

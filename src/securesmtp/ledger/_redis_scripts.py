@@ -74,20 +74,37 @@ local found = redis.call('HMGET', KEYS[1], 'id', 'version')
 return {ARGV[1], 'ok', found[1], found[2]}
 """
 
-# Arguments: nonce, identity, longest send, token (empty: prepare only), resend refused, resend unknown; then for each
-# entry its key, digest and Message-ID.
-CLAIM = f"""
+# Arguments: nonce, identity, longest send, token (empty: prepare only), resend refused, resend unknown, how many ends;
+# then for each end its key, state, result, and 1 if it is retryable; then for each item its key, digest and Message-ID.
+ADVANCE = f"""
 {_COMMON}
 {_PREPARE}
-local nonce, id, longest, token, resend_refused, resend_unknown = unpack(ARGV, 1, 6)
+local nonce, id, longest, token, resend_refused, resend_unknown, ends = unpack(ARGV, 1, 7)
 if is_gone(id) then
     return {{nonce, 'gone'}}
 end
-for number = 3, #KEYS do
-    local key = ARGV[3 * number - 2]
-    if is_lost(KEYS[number], key) then
+-- The key that is before the first item, and the argument.
+local last_end, last_argument = 2 + ends, 7 + 4 * ends
+for number = 1, #KEYS - last_end do
+    local key = ARGV[last_argument + 3 * number - 2]
+    if is_lost(KEYS[last_end + number], key) then
         return {{nonce, 'lost', key}}
     end
+end
+
+local lost = nil
+for number = 1, ends do
+    local name, key, state, result, retryable = KEYS[2 + number], unpack(ARGV, 4 + 4 * number, 7 + 4 * number)
+    local found = redis.call('HMGET', name, 'token', 'state')
+    if found[1] == token and (found[2] == 'claimed' or found[2] == 'unknown') then
+        redis.call('HSET', name, 'state', state, 'result', result, 'retryable', retryable, 'changed', exact(now))
+    elseif is_lost(name, key) then
+        lost = key
+    end
+end
+if lost then
+    -- The other ends are written all the same.
+    return {{nonce, 'lost', lost}}
 end
 
 local function may_claim(state, entry)
@@ -102,34 +119,15 @@ local function may_claim(state, entry)
 end
 
 local reply = {{nonce, 'ok'}}
-for number = 3, #KEYS do
-    local name, key, digest, message_id = KEYS[number], unpack(ARGV, 3 * number - 2, 3 * number)
+for number = 1, #KEYS - last_end do
+    local name = KEYS[last_end + number]
+    local key, digest, message_id = unpack(ARGV, last_argument + 3 * number - 2, last_argument + 3 * number)
     prepare(name, key, digest, message_id)
     local entry = redis.call('HMGET', name, 'state', 'changed', 'token', 'retryable', 'digest')
     if token ~= '' and entry[5] == digest and may_claim(state_of(entry[1], entry[2], longest), entry) then
         redis.call('HSET', name, 'state', 'claimed', 'token', token, 'changed', exact(now))
     end
     reply[#reply + 1] = entry_of(name, longest)
-end
-return reply
-"""
-
-# Arguments: nonce, identity, token; then for each entry its key, state, result, and 1 if it is retryable.
-FINISH = f"""
-{_COMMON}
-if is_gone(ARGV[2]) then
-    return {{ARGV[1], 'gone'}}
-end
-local reply = {{ARGV[1], 'ok'}}
-for number = 3, #KEYS do
-    local name, key, state, result, retryable = KEYS[number], unpack(ARGV, 4 * number - 8, 4 * number - 5)
-    local found = redis.call('HMGET', name, 'token', 'state')
-    if found[1] == ARGV[3] and (found[2] == 'claimed' or found[2] == 'unknown') then
-        redis.call('HSET', name, 'state', state, 'result', result, 'retryable', retryable, 'changed', exact(now))
-    elseif is_lost(name, key) then
-        -- The others are written all the same.
-        reply = {{ARGV[1], 'lost', key}}
-    end
 end
 return reply
 """

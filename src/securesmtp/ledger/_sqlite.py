@@ -28,12 +28,11 @@ from securesmtp.ledger._rules import (
     closed,
     not_unknown,
     outcomes_unknown,
-    result_to_text,
     states_before,
     to_entry,
 )
 from securesmtp.ledger._sqlite_errors import GONE, UNREADABLE, failed, translated
-from securesmtp.ledger._sqlite_file import absolute, connect, create, inspect, set_up
+from securesmtp.ledger._sqlite_file import absolute, columns_of, columns_of_ends, connect, create, inspect, set_up
 
 if TYPE_CHECKING:
     import sqlite3
@@ -154,7 +153,7 @@ class SQLiteLedger:
             LedgerError: Nothing was written.
         """
         with self._transaction() as connection:
-            connection.executemany(_PREPARE, map(_columns, items))
+            connection.executemany(_PREPARE, map(columns_of, items))
             return self._find(connection, (item.key for item in items))
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
@@ -165,9 +164,7 @@ class SQLiteLedger:
             LedgerError: Nothing was claimed.
         """
         with self._transaction(claims=True) as connection:
-            connection.executemany(_PREPARE, map(_columns, items))
-            connection.executemany(_CLAIM, [{**self._parameters, "token": token, **_columns(item)} for item in items])
-            return self._find(connection, (item.key for item in items))
+            return self._claim(connection, items, token)
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         """
@@ -176,18 +173,19 @@ class SQLiteLedger:
         Raises:
             LedgerError: Nothing was written; the entries stay claimed.
         """
-        rows = [
-            {
-                "key": key,
-                "token": token,
-                "state": State(result.outcome.value),
-                "result": result_to_text(result),
-                "retryable": result.retryable,
-            }
-            for key, result in ends.items()
-        ]
         with outcomes_unknown(), self._transaction() as connection:
-            connection.executemany(_FINISH, rows)
+            connection.executemany(_FINISH, columns_of_ends(ends, token))
+
+    def advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]:
+        """
+        Do what `finish` does with *ends*, then what `claim` does with *items*, in one transaction.
+
+        Raises:
+            LedgerError: Nothing was written or claimed.
+        """
+        with outcomes_unknown(), self._transaction(claims=True) as connection:
+            connection.executemany(_FINISH, columns_of_ends(ends, token))
+            return self._claim(connection, items, token)
 
     def look_up(self, key: str) -> Entry | None:
         """
@@ -275,6 +273,11 @@ class SQLiteLedger:
         with translated(self.path), connect(self.path) as connection:
             yield connection
 
+    def _claim(self, connection: sqlite3.Connection, items: Sequence[Item], token: str) -> list[Entry]:
+        connection.executemany(_PREPARE, map(columns_of, items))
+        connection.executemany(_CLAIM, [{**self._parameters, "token": token, **columns_of(item)} for item in items])
+        return self._find(connection, (item.key for item in items))
+
     def _find(self, connection: sqlite3.Connection, keys: Iterable[str]) -> list[Entry]:
         parameters = ({**self._parameters, "key": key} for key in keys)
         return [self._entry(row) for each in parameters for row in connection.execute(_FIND, each)]
@@ -285,7 +288,3 @@ class SQLiteLedger:
             return to_entry(key, digest, message_id, state, timedelta(milliseconds=changed), token, result)
         except ValueError as error:
             raise failed(self.path, UNREADABLE) from error
-
-
-def _columns(item: Item) -> dict[str, object]:
-    return {"key": item.key, "digest": item.digest, "message_id": item.message_id}

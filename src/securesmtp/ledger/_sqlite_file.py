@@ -1,4 +1,4 @@
-"""Open a SQLite file as a ledger, make it, and recognise it."""
+"""Open a SQLite file as a ledger, make it, and recognise it; and what its columns hold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 from securesmtp._shown import quote
 from securesmtp.errors import ConfigurationError
+from securesmtp.ledger._protocol import State
+from securesmtp.ledger._rules import result_to_text
 from securesmtp.ledger._sqlite_errors import BUSY_TIMEOUT, FOREIGN, LATER, failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from securesmtp._values import SendResult
+    from securesmtp.ledger._protocol import Item
 
 # "SMTL", in the header of the file (PRAGMA application_id).
 _APPLICATION = 0x534D544C
@@ -100,3 +105,22 @@ def set_up(connection: sqlite3.Connection) -> None:
     """Make the table."""
     for statement in _SCHEMA:
         connection.execute(statement)
+
+
+def columns_of(item: Item) -> dict[str, object]:
+    """Return the columns of an entry that is added or claimed."""
+    return {"key": item.key, "digest": item.digest, "message_id": item.message_id}
+
+
+def columns_of_ends(ends: Mapping[str, SendResult], token: str) -> list[dict[str, object]]:
+    """Return the columns of each entry whose send has ended."""
+    return [
+        {
+            "key": key,
+            "token": token,
+            "state": State(result.outcome.value),
+            "result": result_to_text(result),
+            "retryable": result.retryable,
+        }
+        for key, result in ends.items()
+    ]

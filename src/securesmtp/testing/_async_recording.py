@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from functools import partial as bind
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from anyio.lowlevel import checkpoint
 
 from securesmtp._async_mailer import AsyncSecureMailer, Partial
 from securesmtp._async_results import AsyncResults
-from securesmtp._bulk.run import Run
-from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
+from securesmtp._submissions import check_partial
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._recording import Recorder
 from securesmtp.testing._rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-    from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
     from typing import Unpack
 
     from securesmtp._arguments import AsyncOptions
+    from securesmtp._async_messages import Draft
+    from securesmtp._bulk.run import Run
     from securesmtp._report import ServerReport
+    from securesmtp._sending import Checkout
+    from securesmtp._submissions import Parcel
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
-    from securesmtp.ledger import Ledger
     from securesmtp.testing._faults import FaultName
+
+T = TypeVar("T")
 
 
 class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
@@ -65,57 +68,30 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         Recorder.__init__(self)
         self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
 
-    async def send(
+    async def _submit(
         self,
-        message: Message,
-        *,
-        mail_from: str | Address | None = None,
-        recipients: Iterable[str | Address] | None = None,
-        partial: Partial = "raise",
-        deadline: float | None = None,
+        draft: Draft,
+        partial: Partial,
+        deadline: Deadline | None,  # noqa: ARG002 -- it takes no time
+        checkout: Checkout | None = None,  # noqa: ARG002 -- it has no connection
     ) -> Receipt:
-        """Keep *message* and return a receipt; as `AsyncSecureMailer.send`."""
-        self._core.start_deadline(deadline)
+        """Keep one message, and return its receipt."""
         check_partial(partial)
         await checkpoint()
-        return self._server.send(self._core.build(from_message, message, mail_from, recipients), partial)
+        return self._server.send(await draft.build(), partial)
 
-    async def send_bytes(
-        self,
-        data: bytes | BinaryIO,
-        *,
-        mail_from: str | Address,
-        recipients: Iterable[str | Address],
-        partial: Partial = "raise",
-        deadline: float | None = None,
-    ) -> Receipt:
-        """Keep a message that is bytes already; as `AsyncSecureMailer.send_bytes`."""
-        self._core.start_deadline(deadline)
-        check_partial(partial)
-        await checkpoint()
-        submission = self._core.build(from_octets, data, mail_from, recipients)
-        try:
-            return self._server.send(submission, partial)
-        finally:
-            submission.content.close()
+    async def _build(self, source: object, build: Callable[[], T], deadline: Deadline | None = None) -> T:  # noqa: ARG002
+        """Return what *build* returns, without a thread."""
+        return build()
 
-    def send_many(
+    def _run(
         self,
-        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-        *,
-        partial: Partial = "raise",
-        deadline: float | None = None,
-        ledger: Ledger | None = None,
+        run: Run,
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope | Parcel],
+        deadline: float | None,
     ) -> AsyncResults:
-        """Keep each of *messages*, and yield its result; as `AsyncSecureMailer.send_many`."""
-        check_partial(partial)
-        self._core.start_deadline(deadline)
-        self._core.refuse_if_closed()
-        check_async_messages(messages)
-        if ledger is not None:
-            run = Run(self._core, partial, ledger)
-            return _Results(messages, lambda index, message: self._server.claimed_result(run, index, message, deadline))
-        return _Results(messages, bind(self._server.result, partial=partial))
+        """Keep each of *messages*, and return their results."""
+        return _Results(messages, lambda index, message: self._server.result(run, index, message, deadline))
 
     async def check(self) -> ServerReport:
         """Return what a server without faults offers; as `AsyncSecureMailer.check`."""
@@ -128,8 +104,8 @@ class _Results(AsyncResults):
 
     def __init__(
         self,
-        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-        result: Callable[[int, Message | Envelope], SendResult],
+        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope | Parcel],
+        result: Callable[[int, Message | Envelope | Parcel], SendResult],
     ) -> None:
         """Return the *result* of each of *messages*, with its index."""
         self._messages: Any = aiter(messages) if isinstance(messages, AsyncIterable) else iter(messages)

@@ -17,9 +17,7 @@ from securesmtp._protocol.delivery import deliver
 from securesmtp._protocol.dialogue import authenticate, open_session, pick_mechanism
 from securesmtp._protocol.sasl import Password
 from securesmtp._sending import Sending
-from securesmtp._submissions import from_any
-from securesmtp._tracebacks import drop_frames
-from securesmtp._values import Outcome, Receipt, SendResult, TLSMode
+from securesmtp._values import Receipt, SendResult, TLSMode
 from securesmtp.errors import AuthenticationError, SecureSMTPError
 from securesmtp.testing._faults import FaultName, check_fault
 from securesmtp.testing._peer import ADDRESS, Peer
@@ -27,7 +25,6 @@ from securesmtp.testing._peer import ADDRESS, Peer
 if TYPE_CHECKING:
     from email.message import Message
 
-    from securesmtp._bulk.claims import Claims
     from securesmtp._bulk.run import Run
     from securesmtp._core import Core
     from securesmtp._protocol.delivery import Attempt
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._report import ServerReport
+    from securesmtp._submissions import Parcel
     from securesmtp._transport.connection import Connection
     from securesmtp._values import Envelope
     from securesmtp.testing._rules import Rules
@@ -78,46 +76,37 @@ class MemoryServer:
         core.activity.count(receipt)
         return core.report_receipt(sending, receipt)
 
-    def result(self, index: int, message: Message | Envelope, partial: Partial) -> SendResult:
-        """Return what becomes of one message of a `send_many`."""
-        message_id: str | None = None
-        outcome = Outcome.NOT_SENT
-        try:
-            submission = self._core.build(from_any, message)
-            message_id, outcome = submission.content.message_id, Outcome.UNKNOWN
-            try:
-                receipt = self.send(submission, partial)
-            finally:
-                submission.content.close()
-        except Exception as error:  # noqa: BLE001 -- it is the result
-            drop_frames(error)
-            outcome = error.outcome if isinstance(error, SecureSMTPError) else outcome
-            return SendResult(index, message_id, outcome, error=error)
-        return SendResult(index, message_id, Outcome.ACCEPTED, receipt)
-
-    def claimed_result(self, run: Run, index: int, message: Message | Envelope, deadline: float | None) -> SendResult:
+    def result(self, run: Run, index: int, message: Message | Envelope | Parcel, deadline: float | None) -> SendResult:
         """
-        Return what becomes of one message of a *run* that has a ledger.
+        Return what becomes of one message of a *run*.
 
         Raises:
-            LedgerError: The ledger has failed before.
+            LedgerError: The ledger of the run has failed before.
         """
-        claims = cast("Claims", run.claims)
-        if claims.failures:
+        claims = run.claims
+        if claims is not None and claims.failures:
             raise claims.failures.pop()
         job = run.job(index, message, deadline)
-        if isinstance(job, Job):
+        if isinstance(job, Job) and claims is None:
+            self._send_job(run, job)
+        elif isinstance(job, Job) and claims is not None:
             claims.waiting.append(job)
             for claimed in perform(claims.advance(1, 0)):
-                claimed.begin()
-                with Ending[Receipt]() as ending:
-                    ending.end = self.send(claimed.submission, run.partial)
-                claimed.finish(ending.end)
+                self._send_job(run, claimed)
             perform(claims.flush())
         end = cast("SendResult | BaseException", job.end)
         if isinstance(end, BaseException):
             raise end
         return end
+
+    def _send_job(self, run: Run, job: Job) -> None:
+        if run.fatal_error is not None:
+            run.refuse(job, run.fatal_error)
+            return
+        job.begin()
+        with Ending[Receipt]() as ending:
+            ending.end = self.send(job.submission, run.partial)
+        job.finish(ending.end)
 
     def check(self) -> ServerReport:
         """

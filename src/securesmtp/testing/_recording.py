@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Literal
 
-from securesmtp._bulk.run import Run
 from securesmtp._mailer import Partial, SecureMailer
-from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
+from securesmtp._submissions import check_partial
 from securesmtp.testing._inbox import Inbox
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from email.headerregistry import Address
     from email.message import Message
     from typing import Unpack
 
     from securesmtp._arguments import Options
+    from securesmtp._bulk.run import Run
+    from securesmtp._protocol.message import Submission
     from securesmtp._report import ServerReport
+    from securesmtp._sending import Checkout
+    from securesmtp._submissions import Parcel
+    from securesmtp._transport.deadline import Deadline
     from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
-    from securesmtp.ledger import Ledger
     from securesmtp.testing._faults import FaultName
 
 
@@ -82,56 +84,22 @@ class RecordingMailer(SecureMailer, Recorder):
         Recorder.__init__(self)
         self._server = MemoryServer(self._core, Rules(self._add, frozenset(refuse), fault))
 
-    def send(
+    def _submit(
         self,
-        message: Message,
-        *,
-        mail_from: str | Address | None = None,
-        recipients: Iterable[str | Address] | None = None,
-        partial: Partial = "raise",
-        deadline: float | None = None,
+        submission: Submission,
+        partial: Partial,
+        deadline: Deadline | None,  # noqa: ARG002 -- it takes no time
+        checkout: Checkout | None = None,  # noqa: ARG002 -- it has no connection
     ) -> Receipt:
-        """Keep *message* and return a receipt; as `SecureMailer.send`."""
-        self._core.start_deadline(deadline)
-        submission = self._core.build(from_message, message, mail_from, recipients)
+        """Keep one message, and return its receipt."""
         check_partial(partial)
         return self._server.send(submission, partial)
 
-    def send_bytes(
-        self,
-        data: bytes | BinaryIO,
-        *,
-        mail_from: str | Address,
-        recipients: Iterable[str | Address],
-        partial: Partial = "raise",
-        deadline: float | None = None,
-    ) -> Receipt:
-        """Keep a message that is bytes already; as `SecureMailer.send_bytes`."""
-        self._core.start_deadline(deadline)
-        submission = self._core.build(from_octets, data, mail_from, recipients)
-        try:
-            check_partial(partial)
-            return self._server.send(submission, partial)
-        finally:
-            submission.content.close()
-
-    def send_many(
-        self,
-        messages: Iterable[Message | Envelope],
-        *,
-        partial: Partial = "raise",
-        deadline: float | None = None,
-        ledger: Ledger | None = None,
+    def _run(
+        self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None
     ) -> Iterator[SendResult]:
-        """Keep each of *messages*, and yield its result; as `SecureMailer.send_many`."""
-        check_partial(partial)
-        self._core.start_deadline(deadline)
-        self._core.refuse_if_closed()
-        check_messages(messages)
-        if ledger is not None:
-            run = Run(self._core, partial, ledger)
-            return (self._server.claimed_result(run, *each, deadline) for each in enumerate(messages))
-        return (self._server.result(index, message, partial) for index, message in enumerate(messages))
+        """Keep each of *messages*, and yield its result."""
+        return (self._server.result(run, *each, deadline) for each in enumerate(messages))
 
     def check(self) -> ServerReport:
         """Return what a server without faults offers; as `SecureMailer.check`."""

@@ -118,6 +118,13 @@ def _seconds(retry: Retry) -> float:
     return retry.when
 
 
+class Closable:
+    """A mailer's other method."""
+
+    def close(self, **_: Any) -> None:
+        """It has no connection."""
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
     """Make them; nothing is published but in memory."""
@@ -303,14 +310,25 @@ def test_a_limit_of_a_call_is_checked_before_anything_is_written(world: World, l
     assert (world.published, world.ledger.states()) == ([], {})
 
 
-@pytest.mark.parametrize("limits", [[5, None], [None, 5]])
-def test_a_limit_of_another_caller_is_checked_before_anything_is_sent(world: World, limits: list[float | None]) -> None:
-    """In the worker."""
-    task = world.task()
-    argument = world.publish(task)
-    with pytest.raises(ConfigurationError, match="=5 is not above the deadline"):
-        world.deliver(task, argument, timelimit=limits)
-    assert world.server.messages == []
+@pytest.mark.parametrize(
+    ("limits", "deadline"),
+    [(None, 30), ([50, 40], 30), ([50, 30], 20), ([50, 12], 6), ([4, None], 2), ([None, None], 30), ([35, 31], 30)],
+    ids=repr,
+)
+def test_a_task_that_was_published_with_shorter_limits_has_a_shorter_deadline(
+    world: World, limits: list[float | None] | None, deadline: float
+) -> None:
+    """As before a deployment that has changed them: the send still ends first."""
+    deadlines = list[float]()
+
+    class Mailer(Closable):
+        def send_many(self, messages: Any, *, deadline: float, **_: Any) -> Iterator[SendResult]:
+            deadlines.append(deadline)
+            yield SendResult(0, None, Outcome.ACCEPTED)
+
+    task = world.task(mailer=Mailer)
+    world.deliver(task, world.publish(task), timelimit=limits)
+    assert deadlines == [deadline]
 
 
 def _interrupt() -> None:

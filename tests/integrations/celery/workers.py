@@ -25,7 +25,7 @@ from securesmtp.testing import MailServer
 
 HERE = Path(__file__).parent
 # However busy the machine is.
-PATIENCE = 120.0
+PATIENCE = 100.0
 
 
 class Worker:
@@ -46,8 +46,8 @@ class Worker:
             cwd=HERE,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
@@ -61,8 +61,8 @@ class Worker:
             raise
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
@@ -107,8 +107,8 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def __enter__(self) -> Self:
         return self

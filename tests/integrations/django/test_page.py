@@ -187,6 +187,17 @@ def test_the_pages_task_returns_what_became_of_the_message(serve: Serve, configu
     assert done[2].errors[0].exception_class_path == "securesmtp.errors.RecipientsRefusedError"
 
 
+def test_the_pages_mailing_is_sent_once(
+    serve: Serve, configure: Configure, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the command is run twice."""
+    monkeypatch.chdir(tmp_path)
+    configure(server := serve(honest()))
+    for _ in range(2):
+        load("test_the_pages_mailing_is_sent_once")["send_news"]("2026-11", ["you@example.net", "me@example.net"])
+        assert sorted(path(each.recipients[0]) for each in server.accepted) == ["me@example.net", "you@example.net"]
+
+
 def test_the_pages_async_view_sends(serve: Serve, configure: Configure, style: str) -> None:
     """Several requests at the same time, in threads of their own; a view that is cancelled still sends."""
     inside, go = asyncio.Event(), asyncio.Event()

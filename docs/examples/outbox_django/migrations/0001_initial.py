@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("key", models.CharField(max_length=200, unique=True)),
+                ("written", models.DateTimeField(default=django.utils.timezone.now)),
                 ("message", models.JSONField(null=True)),
                 ("outcome", models.CharField(max_length=20, default="", db_index=True)),
                 ("tries", models.PositiveIntegerField(default=0)),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
+from securesmtp._transport.turns import Turns
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -61,7 +63,9 @@ class Stop:
 
 class Pace:
     """
-    At most so many messages in a time.
+    At most so many messages in a time, by the rule of a mailer's *rate*.
+
+    They are paced before the mailer reads them: what it has read ahead would keep a signal waiting for its turns.
 
     Args:
         interval: Seconds between two messages; None for no limit.
@@ -76,14 +80,10 @@ class Pace:
         wait: Callable[[float], object] = sleep,
     ) -> None:
         """Let the first message go at once."""
-        self._interval, self._clock, self._wait = interval, clock, wait
-        self._due = clock()
+        self._turns, self._clock, self._wait = Turns(None if interval is None else 1 / interval), clock, wait
 
     def wait_for_turn(self, stop: Stop) -> None:
         """Return when the next message may go, or when *stop* is requested."""
-        if self._interval is None:
-            return
-        while not stop.is_requested and (left := self._due - self._clock()) > 0:
+        while not stop.is_requested and (left := self._turns.delay(self._clock())) > 0:
             self._wait(min(left, _NAP))
-        # What a slow server took is not caught up by a burst.
-        self._due = max(self._due, self._clock()) + self._interval
+        self._turns.take(self._clock())

@@ -54,7 +54,8 @@ class Process:
     """The mailer and the ledger of one process."""
 
     def __init__(self, make_mailer: Callable[[], Mailer], make_ledger: Callable[[], Ledger]) -> None:
-        self.mailer, self.ledger = Once(make_mailer), Once(make_ledger)
+        self.mailer: Once[Mailer] = Once(make_mailer)
+        self.ledger: Once[Ledger] = Once(make_ledger)
 
     def close(self, timeout: float) -> None:
         """Close both; wait *timeout* seconds for messages that are being sent, then abort them."""
@@ -70,7 +71,8 @@ class Processes:
     """What each process has: the child of a fork makes its own."""
 
     def __init__(self, make_mailer: Callable[[], Mailer], make_ledger: Callable[[], Ledger], timeout: float) -> None:
-        self._make_mailer, self._make_ledger, self._timeout = make_mailer, make_ledger, timeout
+        self._make_mailer, self._make_ledger = make_mailer, make_ledger
+        self.timeout: float = timeout
         # By process: neither a lock nor a connection is shared with a parent.
         self._of: dict[int, Process] = {}
         # A child of the pool ends without `atexit`. With threads and gevent, only the second signal is sent.
@@ -87,7 +89,7 @@ class Processes:
         """Close what this process has."""
         process = self._of.pop(os.getpid(), None)
         if process is not None:
-            process.close(self._timeout)
+            process.close(self.timeout)
 
     def _on_shutdown(self, **_: object) -> None:
         self.close()

@@ -203,8 +203,6 @@ def check_limits(deadline: float, soft: float | None, hard: float | None) -> Non
 def _deliver(task: MailTask, data: Mapping[str, Any]) -> dict[str, Any]:
     """Send the message unless the ledger says that it must not be sent, and return its result; or try later."""
     request = task.request
-    hard, soft = request.timelimit or (None, None)
-    check_limits(task.rules.deadline, soft, hard)
     queued = QueuedMessage.from_dict(data)
     result, again = _send(task, queued)
     if not again or request.is_eager or request.called_directly:
@@ -229,7 +227,7 @@ def _send(task: MailTask, queued: QueuedMessage) -> tuple[SendResult, bool]:
         _LOGGER.exception("no mailer or no ledger for %s", _name(queued.key, queued.digest))
         return SendResult(0, queued.message_id, Outcome.NOT_SENT, error=error), may_retry
     try:
-        result = queued.send(mailer, ledger, deadline=rules.deadline, partial=rules.partial)
+        result = queued.send(mailer, ledger, deadline=_deadline(task), partial=rules.partial)
         # Then another task sends it, and this one does not end before.
         is_busy = result.outcome is Outcome.UNKNOWN and result.from_ledger and _is_claimed(ledger, queued.key)
     except Exception as error:  # noqa: BLE001 -- Celery's soft limit, or the ledger is down
@@ -237,6 +235,13 @@ def _send(task: MailTask, queued: QueuedMessage) -> tuple[SendResult, bool]:
         result = _end_after(error, ledger, queued)
         return result, may_retry and (result.retryable or result.error is error)
     return result, is_busy or (may_retry and result.retryable)
+
+
+def _deadline(task: MailTask) -> float:
+    """Return the deadline of this try; a task that was published with shorter limits has a shorter one."""
+    deadline = task.rules.deadline
+    limits = [limit for limit in task.request.timelimit or () if limit is not None and limit <= deadline]
+    return min([deadline, *(max(limit - _MARGIN, limit / 2) for limit in limits)])
 
 
 def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendResult:

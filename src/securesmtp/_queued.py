@@ -172,7 +172,7 @@ class QueuedMessage(Envelope):
             mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
             content, message_id = b64decode(data["content"], validate=True), data["message_id"]
             texts = (mail_from, check_key(key), digest, *recipients, *(() if message_id is None else (message_id,)))
-            # The addresses and the content are checked when it is sent; these go into a ledger and a result as they are.
+            # Addresses and content are checked when it is sent; the others go into a ledger and a result as they are.
             is_ours = isinstance(recipients, list) and all(isinstance(text, str) for text in texts)
             if is_ours and _DIGEST.fullmatch(digest) and (message_id is None or _is_shown(message_id)):
                 return cls(mail_from, tuple(recipients), content, key, digest, message_id)

@@ -34,7 +34,7 @@ from scripted import Peer, honest
 from securesmtp import Envelope, Outcome, Secret
 from securesmtp._submissions import entry_digest
 from securesmtp.errors import ConfigurationError, LedgerError
-from securesmtp.ledger import Item, PostgreSQLLedger, State, _postgresql
+from securesmtp.ledger import Item, PostgreSQLLedger, State, _postgresql, _postgresql_connections
 from securesmtp.ledger._postgresql import _escape, _unescape
 from securesmtp.ledger._postgresql_connections import Connections
 
@@ -420,6 +420,25 @@ def test_a_database_that_is_down_is_an_error_until_it_is_back(own_server: Postgr
         assert state(ledger) == "accepted"
 
 
+def test_a_database_that_is_frozen_is_an_error(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its disk or its virtual machine hangs: the kernel answers for it, so nothing is lost, and nothing comes."""
+    assert claim(ledger)
+    (session,) = sessions(world)
+    monkeypatch.setattr(_postgresql_connections, "REPLY_WITHIN", 0.3)
+    os.kill(session, signal.SIGSTOP)
+    try:
+        with pytest.raises(LedgerError, match="the database does not reply") as caught:
+            ledger.finish({"invoice-1": result()}, "other")
+    finally:
+        os.kill(session, signal.SIGCONT)
+    assert (caught.value.outcome, caught.value.retryable) == (Outcome.UNKNOWN, False)
+    monkeypatch.undo()
+    ledger.finish({"invoice-1": result()}, "mine")
+    assert state(ledger) == "accepted"
+
+
 @pytest.fixture(scope="module")
 def bouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
     """Run a pooler with one connection for all, in transaction mode."""
@@ -712,7 +731,7 @@ def test_a_password_in_the_reply_of_the_server_is_not_shown(monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> None:
         raise psycopg.OperationalError(f'the proxy does not know "{PASSWORD}"')
 
-    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(psycopg.Connection, "connect", refuse)
     with pytest.raises(LedgerError) as caught:
         look_up(CONNINFOS["url"])
     assert PASSWORD not in str(caught.value)

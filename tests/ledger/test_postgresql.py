@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
 
 from conftest import AsyncMailer, Mailer, Run, Serve, examples, unmeasured
 from databases import PgBouncer, PostgreSQL, running
@@ -548,6 +549,28 @@ def test_the_table_is_made_once(world: PostgreSQLWorld) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(open_and_claim, range(8))) == 1
+
+
+def test_a_table_that_another_process_has_just_made_is_a_ledger(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld
+) -> None:
+    """Whether it exists is known at once, but its comment as it was when the statement began."""
+    lock = int(uuid4()) % 2**31
+    with (
+        world.open() as faster,
+        closing(psycopg.connect(world.url)) as holder,
+        ThreadPoolExecutor() as pool,
+    ):
+        waiting = SQL(" FROM (SELECT pg_advisory_lock_shared({}) OFFSET 0) AS waiting").format(lock)
+        ledger._statements.inspect += waiting
+        holder.execute("SELECT pg_advisory_lock(%s)", [lock])
+        claimed = pool.submit(claim, ledger)
+        try:
+            wait_for_lock(world)
+            faster.prepare([item()])
+        finally:
+            holder.execute("SELECT pg_advisory_unlock(%s)", [lock])
+        assert claimed.result()
 
 
 def test_a_table_that_was_there_is_not_made_again(ledger: PostgreSQLLedger, world: PostgreSQLWorld) -> None:

@@ -20,6 +20,7 @@ from scripted import Peer, honest
 from securesmtp import (
     AsyncFailover,
     AsyncSecureMailer,
+    ConfigurationError,
     ConnectError,
     Envelope,
     Event,
@@ -334,3 +335,23 @@ def test_a_run_that_was_stopped_gives_back_its_place(
     assert invalid.outcome is NOT_SENT
     assert [result.outcome for result in mine.send_many(mails(1))] == [ACCEPTED]
     assert first.counts[1] == 1
+
+
+@pytest.mark.faces("failover")
+def test_if_all_servers_refuse_a_message_it_has_the_last_refusal(serve: Serve, mailer: Mailer, over: Over) -> None:
+    """The others go on: no server is down. Nothing is sent by a run that is closed at once, or has a wrong deadline."""
+    later = honest(replies={"RCPT": lambda _, line: b"451 4.7.1 no\r\n" if b"later@" in line else b"250 ok\r\n"})
+    first, second = serve(later), serve(later)
+    mine = over(mailer(first), mailer(second), on_refusal="next")
+    with pytest.raises(ConfigurationError, match="deadline"):
+        mine.send_many(mails(1), deadline=-1)
+    closed: Any = mine.send_many(mails(1))
+    closed.close()
+    assert list(closed) == []
+    people = ["later@d.example", "a@d.example"]
+    messages = [Envelope("a@b.example", [each], b"Subject: x\r\n\r\nx\r\n") for each in people]
+    refused, accepted = mine.send_many(messages, deadline=60)
+    assert (refused.outcome, refused.retryable, accepted.outcome) == (REFUSED, True, ACCEPTED)
+    assert isinstance(refused.error, RecipientsRefusedError)
+    assert (refused.error.port, [each.port for each in refused.error.earlier]) == (second.port, [first.port])
+    assert (len(first.accepted), len(second.accepted)) == (1, 0)

@@ -194,9 +194,8 @@ class Relay(Generic[M]):
     def _takes_more(self) -> bool:
         """Whether the server of the current run is still used: one that rests gets one message, and no more."""
         stint, rest = self._stint, self._stint.server.rest
-        if self._has_stopped:
-            return False
-        return self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
+        is_used = self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
+        return is_used and not self._has_stopped
 
     def _give(self, tracked: Tracked[M]) -> Parcel:
         stint = self._stint
@@ -210,8 +209,8 @@ class Relay(Generic[M]):
         result = cast("SendResult", tracked.result)
         tracked.finish(result)
         is_down = self._servers.rules.judge(result.error) is Verdict.REST and all(each.rest for each in self._servers)
-        if is_down and isinstance(result.error, SecureSMTPError):
-            self._outage = result.error
+        if is_down:
+            self._outage = cast("SecureSMTPError", result.error)
 
 
 @dataclass(slots=True, eq=False)

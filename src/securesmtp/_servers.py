@@ -87,6 +87,13 @@ class Server(Generic[M]):
         """Its host and port."""
         return f"{self.core.settings.host}:{self.core.settings.port}"
 
+    @property
+    def rests_since(self) -> float:
+        """When its rest began; 0 if it is in use."""
+        # Read once: another thread may end it.
+        rest = self.rest
+        return 0 if rest is None else rest.began
+
     def note_up(self) -> None:
         """End its rest: it has answered."""
         if self.rest is not None:
@@ -162,15 +169,14 @@ class Servers(Generic[M]):
             rest = each.rest
             if rest is None or rest.admits(token, self.rules.rest):
                 return each
-        return min(left, key=lambda each: each.rest.began if each.rest else 0, default=None)
+        return min(left, key=lambda each: each.rests_since, default=None)
 
     def is_first_choice(self, server: Server[M], token: object) -> bool:
         """Return whether *server* is still the one to which a new message is sent; *token* as for `pick`."""
-        for each in self._servers:
-            rest = each.rest
-            if each is server or rest is None or rest.admits(token, self.rules.rest):
-                return each is server
-        return False
+        period = self.rules.rest
+        usable = (each for each in self._servers if (rest := each.rest) is None or rest.admits(token, period))
+        # If all rest, it is.
+        return next(usable, server) is server
 
     def build(self, function: Callable[P, Submission], *args: P.args, **kwargs: P.kwargs) -> Submission:
         """

@@ -44,7 +44,7 @@ class Parcel:
 
     def __init__(self, message: Message | Envelope) -> None:
         """Build nothing yet."""
-        self.message = message
+        self.message: Message | Envelope = message
         self.submission: Submission | None = None
 
     def build(self, message_id: str | None) -> Submission:

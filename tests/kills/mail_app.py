@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 
 from celery import Celery
 
-from kills.steps import Reporter, WatchedLedger, watch_sends
+from kills.steps import Reporter, watch_ledger, watch_sends
 from kills.worker import WINDOW, open_ledger
 from securesmtp import SecureMailer
 from securesmtp.integrations.celery import mail_task
@@ -57,7 +57,7 @@ def make_ledger() -> Ledger:
     """Open the ledger of a process, whose sends are watched from then on."""
     reporter = Asking(os.environ["KILLS_CONTROL"])
     watch_sends(reporter)
-    return WatchedLedger(open_ledger(os.environ["KILLS_KIND"], os.environ["KILLS_WHERE"]), reporter)
+    return watch_ledger(open_ledger(os.environ["KILLS_KIND"], os.environ["KILLS_WHERE"]), reporter)
 
 
 app = Celery("kills", broker=os.environ["KILLS_BROKER"])

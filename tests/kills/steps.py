@@ -90,18 +90,29 @@ class WatchedLedger:
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         with self._reporter.step("claim"):
-            self._reporter.say("claiming", keys=[item.key for item in items])
+            self._say_claiming(items)
             entries = self._ledger.claim(items, token)
-            claimed = {entry.key: entry.token == token for entry in entries if entry.state is State.CLAIMED}
-            self._reporter.say("claimed", keys=claimed, token=token)
+            self._say_claimed(entries, token)
         return entries
 
     def finish(self, ends: Mapping[str, SendResult], token: str) -> None:
         with self._reporter.step("finish"):
-            outcomes = {key: result.outcome.value for key, result in ends.items()}
-            self._reporter.say("finishing", keys=outcomes, token=token)
+            self._say_finishing(ends, token)
             self._ledger.finish(ends, token)
-            self._reporter.say("finished", keys=outcomes, token=token)
+            self._say_finished(ends, token)
+
+    def _say_claiming(self, items: Sequence[Item]) -> None:
+        self._reporter.say("claiming", keys=[item.key for item in items])
+
+    def _say_claimed(self, entries: Sequence[Entry], token: str) -> None:
+        claimed = {entry.key: entry.token == token for entry in entries if entry.state is State.CLAIMED}
+        self._reporter.say("claimed", keys=claimed, token=token)
+
+    def _say_finishing(self, ends: Mapping[str, SendResult], token: str) -> None:
+        self._reporter.say("finishing", keys={key: end.outcome.value for key, end in ends.items()}, token=token)
+
+    def _say_finished(self, ends: Mapping[str, SendResult], token: str) -> None:
+        self._reporter.say("finished", keys={key: end.outcome.value for key, end in ends.items()}, token=token)
 
     def look_up(self, key: str) -> Entry | None:
         return self._ledger.look_up(key)
@@ -111,6 +122,25 @@ class WatchedLedger:
 
     def reconcile(self, key: str, state: State) -> Entry:
         return self._ledger.reconcile(key, state)
+
+
+class AdvancingLedger(WatchedLedger):
+    """A ledger that finishes and claims in one commit, which is both steps at once."""
+
+    def advance(self, ends: Mapping[str, SendResult], items: Sequence[Item], token: str) -> Sequence[Entry]:
+        advance: Any = self._ledger
+        with self._reporter.step("finish"), self._reporter.step("claim"):
+            self._say_finishing(ends, token)
+            self._say_claiming(items)
+            entries: Sequence[Entry] = advance.advance(ends, items, token)
+            self._say_claimed(entries, token)
+            self._say_finished(ends, token)
+        return entries
+
+
+def watch_ledger(ledger: Ledger, reporter: Reporter) -> WatchedLedger:
+    """Return *ledger* with its calls as steps."""
+    return (AdvancingLedger if hasattr(ledger, "advance") else WatchedLedger)(ledger, reporter)
 
 
 def watch_sends(reporter: Reporter) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from kills import plainly
 from kills.messages import message
-from kills.steps import Aim, Reporter, WatchedLedger, watch_sends
+from kills.steps import Aim, Reporter, watch_ledger, watch_sends
 from securesmtp import SecureMailer, SecureSMTPError, Window
 from securesmtp import ledger as ledgers
 from securesmtp._submissions import entry_digest
@@ -82,7 +82,7 @@ def work(orders: Orders, reporter: Reporter) -> Iterator[tuple[str, str]]:
         close = getattr(ledger, "close", None)
         if close is not None:
             stack.callback(close)
-        watched = WatchedLedger(ledger, reporter)
+        watched = watch_ledger(ledger, reporter)
         watched.prepare([item(key) for key in orders.keys])
         mailer = stack.enter_context(SecureMailer(**orders.mailer, window=WINDOW))
         watch_sends(reporter)

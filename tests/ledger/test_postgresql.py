@@ -648,6 +648,14 @@ def test_a_database_may_have_another_encoding(postgresql: PostgreSQL) -> None:
             claim(ledger, "\N{SNOWMAN}")
 
 
+def test_a_database_may_have_no_encoding(postgresql: PostgreSQL) -> None:
+    """Then texts are bytes, which are read as they were written."""
+    postgresql.execute("CREATE DATABASE bare ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with PostgreSQLLedger(postgresql.url_of("bare")) as ledger:
+        assert claim(ledger, "\N{SNOWMAN}")
+        assert [entry.key for entry in ledger.entries()] == ["\N{SNOWMAN}"]
+
+
 def test_a_key_that_is_no_text_is_an_error(ledger: PostgreSQLLedger) -> None:
     """Half a character."""
     with pytest.raises(LedgerError, match="a key cannot be written"):
@@ -662,9 +670,9 @@ def shown(error: BaseException | None) -> str:
     if error is None:
         return ""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    frames = [f"{name}={value}" for frame in told.stack for name, value in (frame.locals or {}).items()]
     # This file knows the password.
-    frames = [frame for frame in frames if "PASSWORD" not in frame and "conninfo=" not in frame]
+    others = [frame for frame in told.stack if frame.filename != __file__]
+    frames = [f"{name}={value}" for frame in others for name, value in (frame.locals or {}).items()]
     return f"{error!r} {error} {frames} {shown(error.__cause__)} {shown(error.__context__)}"
 
 

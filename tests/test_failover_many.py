@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from conftest import Mailer, Serve
+from memory_ledger import MemoryLedger
 from scripted import Peer, honest
 from securesmtp import (
     AsyncFailover,
@@ -33,6 +34,7 @@ from securesmtp import (
     RecipientsRefusedError,
     SecureMailer,
     SendResult,
+    _queued,
 )
 from securesmtp.events import ServerDown, ServerUp
 from securesmtp.ledger import SQLiteLedger, State
@@ -230,6 +232,26 @@ def test_a_queued_message_goes_over_the_server_that_works(
         again = queued.send(mine, ledger, deadline=30)
     assert (again.outcome, again.from_ledger) == (ACCEPTED, True)
     assert (first.counts[1], len(second.accepted)) == (0, 1)
+
+
+@pytest.mark.parametrize("passed", [29, 31])
+def test_a_queued_message_goes_over_no_further_server_when_its_time_is_up(
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, passed: int
+) -> None:
+    """A task queue would kill the worker while it sends, and the message would be in doubt."""
+    now, ledger, events = [100.0], MemoryLedger(), list[Event]()
+    monkeypatch.setattr(_queued, "monotonic", lambda: now[0])
+
+    def slow(_: Peer, __: bytes) -> bytes:
+        now[0] += passed
+        return b"421 4.3.2 down\r\n"
+
+    first, second = serve(honest(replies={"GREETING": slow})), serve()
+    mine = Failover([mailer(first), mailer(second, on_event=events.append)])
+    result = QueuedMessage.prepare(message, ledger, key="a task").send(mine, ledger, deadline=30)
+    assert result.outcome is (ACCEPTED if passed < 30 else NOT_SENT)
+    assert ledger.states() == {"a task": State(result.outcome.value)}
+    assert (bool(events), len(second.accepted)) == ((True, 1) if passed < 30 else (False, 0))
 
 
 @pytest.mark.faces("failover")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, cast
 
 from securesmtp._bulk.run import Run
+from securesmtp._queued import Bounded
 from securesmtp._route import add_earlier
 from securesmtp._server_rules import Verdict
 from securesmtp._servers import M, Rest, Server, Servers
@@ -171,7 +172,7 @@ class Relay(Generic[M]):
                 server.note_up()
             elif isinstance(error, SecureSMTPError) and verdict.rests:
                 server.note_down(stint.rest, error, self._servers.rules.rest)
-        if verdict.goes_on and self._outage is None and not server.core.is_closed:
+        if verdict.goes_on and self._outage is None and not server.core.is_closed and not self._is_late:
             tracked.result = result
             self._again.append(tracked)
         else:
@@ -196,6 +197,10 @@ class Relay(Generic[M]):
         stint, rest = self._stint, self._stint.server.rest
         is_used = self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
         return is_used and not self._has_stopped
+
+    @property
+    def _is_late(self) -> bool:
+        return isinstance(self._ledger, Bounded) and self._ledger.is_late
 
     def _give(self, tracked: Tracked[M]) -> Parcel:
         stint = self._stint

@@ -635,7 +635,7 @@ def test_wrong_arguments_are_refused(kind: type[Failover]) -> None:
     cases: list[tuple[Any, dict[str, Any], str]] = [
         ([], {}, "there is no mailer"),
         ([mailers[0], mailers[0]], {}, "a mailer is there twice"),
-        (["smtps://mail.example.com"], {}, "a mailer is a str, not a"),
+        (["smtps://mail.example.com"], {}, "a mailer is a str, not a .* from_urls"),
         (mailers, {"rest": 0}, "rest"),
         (mailers, {"on_refusal": "skip"}, 'on_refusal is \'skip\', neither "raise" nor "next"'),
         (mailers, {"on_login_refused": True}, "on_login_refused is True"),

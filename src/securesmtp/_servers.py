@@ -147,7 +147,9 @@ class Servers(Generic[M]):
         wrong = next((each for each in given if not isinstance(each, kind)), None)
         if wrong is not None:
             message = f"a mailer is a {type(wrong).__name__}, not a {kind.__name__}"
-            raise ConfigurationError(message, hint=f"pass [{kind.__name__}(…), {kind.__name__}(…)]")
+            raise ConfigurationError(
+                message, hint=f"pass [{kind.__name__}(…), {kind.__name__}(…)]; for URLs, there is from_urls"
+            )
         if not given:
             raise ConfigurationError("there is no mailer", hint="pass at least one")
         if len({id(each) for each in given}) < len(given):

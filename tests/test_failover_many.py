@@ -36,6 +36,9 @@ from securesmtp import (
     SendResult,
     _queued,
 )
+from securesmtp._relay import Relay
+from securesmtp._server_rules import Rules
+from securesmtp._servers import Servers
 from securesmtp.events import ServerDown, ServerUp
 from securesmtp.ledger import SQLiteLedger, State
 from securesmtp.testing import RecordingMailer
@@ -267,6 +270,20 @@ def test_a_broken_ledger_ends_the_run(serve: Serve, mailer: Mailer, over: Over, 
             done.extend(results)
     assert len(server.accepted) < 30
     assert {result.outcome for result in done} <= {ACCEPTED, NOT_SENT}
+
+
+def test_a_result_that_an_interrupt_has_lost_is_unknown_even_if_the_ledger_fails_then() -> None:
+    """It may be that of a message which has arrived; only the message that was not looked up is certainly not sent."""
+    relay = Relay(Servers([RecordingMailer()], SecureMailer, Rules(60, "raise", "raise")), "raise", MemoryLedger())
+    relay.next_server()
+    for message in mails(2):
+        relay.add(message)
+    relay.fail(LedgerError("the ledger is down"))
+    relay.next_server()
+    first = relay.next_result()
+    relay.last_yielded = 0
+    ends = [each and (each.index, each.outcome) for each in (first, relay.next_result())]
+    assert ends == [(0, UNKNOWN), (1, NOT_SENT)]
 
 
 def test_an_interrupt_loses_no_result(serve: Serve, mailer: Mailer) -> None:

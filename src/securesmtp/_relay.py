@@ -183,9 +183,10 @@ class Relay(Generic[M]):
         """End the call because of an *error* of the ledger, which has ended the current run."""
         self.failures.append(error)
         self.stop()
-        for tracked in self._stint.given.values():
-            # The others have their results.
-            tracked.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
+        # The last one could not be looked up. The others have results, unless an interrupt has struck (`next_server`).
+        last = self._stint.given.get(self._stint.count - 1)
+        if last is not None:
+            last.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
 
     def stop(self) -> None:
         """Send only what is being sent."""

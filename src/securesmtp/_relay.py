@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, cast
 
 from securesmtp._bulk.run import Run
+from securesmtp._queued import Bounded
 from securesmtp._route import add_earlier
 from securesmtp._server_rules import Verdict
 from securesmtp._servers import M, Rest, Server, Servers
@@ -171,7 +172,7 @@ class Relay(Generic[M]):
                 server.note_up()
             elif isinstance(error, SecureSMTPError) and verdict.rests:
                 server.note_down(stint.rest, error, self._servers.rules.rest)
-        if verdict.goes_on and self._outage is None and not server.core.is_closed:
+        if verdict.goes_on and self._outage is None and not server.core.is_closed and not self._is_late:
             tracked.result = result
             self._again.append(tracked)
         else:
@@ -182,9 +183,10 @@ class Relay(Generic[M]):
         """End the call because of an *error* of the ledger, which has ended the current run."""
         self.failures.append(error)
         self.stop()
-        for tracked in self._stint.given.values():
-            # The others have their results.
-            tracked.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
+        # The last one could not be looked up. The others have results, unless an interrupt has struck (`next_server`).
+        last = self._stint.given.get(self._stint.count - 1)
+        if last is not None:
+            last.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
 
     def stop(self) -> None:
         """Send only what is being sent."""
@@ -194,9 +196,12 @@ class Relay(Generic[M]):
     def _takes_more(self) -> bool:
         """Whether the server of the current run is still used: one that rests gets one message, and no more."""
         stint, rest = self._stint, self._stint.server.rest
-        if self._has_stopped:
-            return False
-        return self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
+        is_used = self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
+        return is_used and not self._has_stopped
+
+    @property
+    def _is_late(self) -> bool:
+        return isinstance(self._ledger, Bounded) and self._ledger.is_late
 
     def _give(self, tracked: Tracked[M]) -> Parcel:
         stint = self._stint
@@ -210,8 +215,8 @@ class Relay(Generic[M]):
         result = cast("SendResult", tracked.result)
         tracked.finish(result)
         is_down = self._servers.rules.judge(result.error) is Verdict.REST and all(each.rest for each in self._servers)
-        if is_down and isinstance(result.error, SecureSMTPError):
-            self._outage = result.error
+        if is_down:
+            self._outage = cast("SecureSMTPError", result.error)
 
 
 @dataclass(slots=True, eq=False)

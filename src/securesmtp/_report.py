@@ -94,14 +94,15 @@ class Stats(Portable):
     """
     What a mailer is doing in this process, and what it has done since it was made.
 
-    Of messages that were wrong, or that a ledger kept from being sent, nothing is counted. A message that `send_many`
-    sends a second time counts once.
+    Of messages that were wrong, or that a ledger kept from being sent, nothing is counted. A message that
+    `SecureMailer.send_many` sends a second time counts once.
 
     Attributes:
         open: Open connections, without those of `SecureMailer.check`.
         busy: Connections that a send uses or opens.
         under_way: Sends that have begun and not ended.
-        waiting: Those of them, and workers of `send_many`, that wait for a connection, or for their turn with *rate*.
+        waiting: Those of them, and workers of `SecureMailer.send_many`, that wait for a connection, or with *rate* for
+            their turn.
         accepted: Messages that the server accepted.
         refused: Messages that the server refused.
         not_sent: Messages that were not sent.

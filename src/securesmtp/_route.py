@@ -42,7 +42,7 @@ class Route(Generic[M]):
             deadline: How many seconds all tries together may take.
 
         Raises:
-            ConfigurationError: *deadline* is no number of seconds.
+            ConfigurationError: *deadline* is not a number of seconds.
         """
         self.deadline: Deadline | None = None
         self.checkout = Checkout()

@@ -576,7 +576,7 @@ def test_a_ledger_that_can_be_closed_is(world: World, tmp_path: Path) -> None:
 
 def test_closing_waits_only_so_long(world: World) -> None:
     """Then it ends what is being sent, whose outcome is known (PITFALLS-1, Q19)."""
-    task = world.task(close_timeout=0.05)
+    task = world.task(close_timeout=0.05, deadline=300)
     argument = world.publish(task)
     results = list[SendResult]()
     with world.sending(lambda: results.append(world.deliver(task, argument))) as thread:

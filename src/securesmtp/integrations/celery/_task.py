@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from securesmtp.integrations.celery._process import Mailer
     from securesmtp.ledger import Ledger
 
+# Generic in its stubs only.
+if TYPE_CHECKING:
+    _Task = Task[..., Any]
+else:
+    _Task = Task
 _LOGGER = logging.getLogger("securesmtp")
 # Seconds between the deadline, Celery's soft limit and its hard one: time to write the outcome, and to try later.
 _MARGIN = 10.0
@@ -68,7 +73,7 @@ class Rules:
         return random.uniform(most / 2, most)  # noqa: S311 -- spreads the tries, and hides nothing
 
 
-class MailTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
+class MailTask(_Task):
     """
     A task that sends a message; `mail_task` makes it.
 
@@ -80,9 +85,9 @@ class MailTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
     processes: Processes
     # A task is acknowledged when it has ended, and delivered again if its worker was killed: the ledger decides.
     acks_late = True
-    reject_on_worker_lost = True
+    reject_on_worker_lost: bool | None = True
     # The rules count.
-    max_retries = None
+    max_retries: int | None = None
     serializer = "json"
     resultrepr_maxsize = _MAX_SHOWN
 

@@ -314,6 +314,9 @@ def test_a_program_can_be_tested_with_recording_mailers() -> None:
         assert [result.outcome for result in mine.send_many(mails(3))] == [ACCEPTED] * 3
         mine.send_bytes(io.BytesIO(b"Subject: x\r\n\r\nx\r\n"), mail_from="", recipients=["c@d.example"])
     assert (len(first.messages), len(second.messages)) == (0, 4)
+    # All servers rest: the other messages are not even tried.
+    with Failover([RecordingMailer(fault="too_busy"), RecordingMailer(fault="too_busy")]) as mine:
+        assert [result.outcome for result in mine.send_many(mails(9))] == [NOT_SENT] * 9
 
 
 @pytest.mark.parametrize("is_async", [False, True])

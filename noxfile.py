@@ -32,7 +32,8 @@ TESTED = os.environ.get("SECURESMTP_TESTED")
 # Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
 # What starts servers and programs depends little on the Python, and TESTED has run it. Properties are tried less often.
-ELSEWHERE = ("--hypothesis-profile=few", *(f"--ignore=tests/{name}" for name in ("examples", "servers", "soak")))
+PROGRAMS = ("examples", "kills", "servers", "soak")
+ELSEWHERE = ("--hypothesis-profile=few", *(f"--ignore=tests/{name}" for name in PROGRAMS))
 # Tests also wait, so a small machine has two workers per core.
 PYTEST = ("pytest", "-n", "4")
 

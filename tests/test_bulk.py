@@ -23,7 +23,7 @@ from securesmtp import (
     ServerNotAuthenticError,
     Stage,
 )
-from securesmtp._bulk.jobs import Job
+from securesmtp._bulk.jobs import Job, Repeat
 from securesmtp._bulk.rules import State, Verdict, can_resend, is_connection_limit, is_full, judge, pause
 from securesmtp._bulk.run import Run
 from securesmtp._protocol.address import Mailbox
@@ -257,3 +257,13 @@ def test_frames_are_dropped_from_all_causes() -> None:
     assert first.__traceback__ is second.__traceback__ is None
     (note,) = first.__notes__
     assert "test_bulk.py" in note
+
+
+def test_a_repeat_has_its_end_when_the_first_has_one() -> None:
+    """Its result is that of the first, with its own number."""
+    first = Job(3, Submission(Mailbox.parse("a@b.example"), (), Content.from_bytes(b"")), lambda: None)
+    repeat = Repeat(5, first)
+    assert repeat.end is None
+    first.finish(ConnectError("gone", stage=Stage.CONNECT))
+    assert isinstance(repeat.end, SendResult)
+    assert (repeat.end.index, repeat.end.outcome, repeat.end.from_ledger) == (5, Outcome.NOT_SENT, True)

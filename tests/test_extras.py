@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import securesmtp
+import securesmtp.ledger
 from securesmtp._cli import COMMANDS
 
 
@@ -133,6 +134,15 @@ def test_a_missing_library_names_the_extra_of_its_integration(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=rf"install securesmtp\[{extra}\]"):
         exec(program, {"__name__": package})  # noqa: S102
+
+
+@pytest.mark.parametrize("name", ["PostgreSQLLedger", "RedisLedger", "SQLiteLedger"])
+def test_a_fault_of_a_ledger_is_not_a_missing_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It is shown as it is."""
+    module = name.removesuffix("Ledger").lower()
+    monkeypatch.setitem(sys.modules, f"securesmtp.ledger._{module}", None)
+    with pytest.raises(ModuleNotFoundError, match="halted"):
+        getattr(securesmtp.ledger, name)
 
 
 @pytest.mark.parametrize(

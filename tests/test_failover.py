@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from conftest import Mailer, Serve
+from conftest import Mailer, Serve, examples
 from faces import InLoop
 from scripted import Peer, Script, honest, up_to_content
 from securesmtp import (
@@ -304,6 +305,34 @@ class Switch:
     def counts(self) -> tuple[int, int]:
         """How many connections it had, and how many messages it has accepted."""
         return len(self.server.connections), len(self.server.accepted)
+
+
+def test_threads_that_find_a_server_down_or_up_at_once_emit_one_event() -> None:
+    """An alert is one, too."""
+    interval, seen = sys.getswitchinterval(), list[Event]()
+    server = _servers.Server(SecureMailer("localhost", on_event=seen.append))
+
+    def together(call: Callable[[], None]) -> None:
+        barrier = threading.Barrier(4)
+
+        def wait_and_call() -> None:
+            barrier.wait(60)
+            call()
+
+        threads = [threading.Thread(target=wait_and_call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(examples(100)):
+            together(lambda: server.note_down(None, ConnectError("x"), 60))
+            together(server.note_up)
+    finally:
+        sys.setswitchinterval(interval)
+    assert [type(event) for event in seen] == [ServerDown, ServerUp] * (len(seen) // 2) != []
 
 
 @pytest.mark.faces("failover")
@@ -606,7 +635,7 @@ def test_wrong_arguments_are_refused(kind: type[Failover]) -> None:
     cases: list[tuple[Any, dict[str, Any], str]] = [
         ([], {}, "there is no mailer"),
         ([mailers[0], mailers[0]], {}, "a mailer is there twice"),
-        (["smtps://mail.example.com"], {}, "a mailer is a str, not a"),
+        (["smtps://mail.example.com"], {}, "a mailer is a str, not a .* from_urls"),
         (mailers, {"rest": 0}, "rest"),
         (mailers, {"on_refusal": "skip"}, 'on_refusal is \'skip\', neither "raise" nor "next"'),
         (mailers, {"on_login_refused": True}, "on_login_refused is True"),

@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from conftest import Mailer, Serve
+from memory_ledger import MemoryLedger
 from scripted import Peer, honest
 from securesmtp import (
     AsyncFailover,
@@ -33,7 +34,11 @@ from securesmtp import (
     RecipientsRefusedError,
     SecureMailer,
     SendResult,
+    _queued,
 )
+from securesmtp._relay import Relay
+from securesmtp._server_rules import Rules
+from securesmtp._servers import Servers
 from securesmtp.events import ServerDown, ServerUp
 from securesmtp.ledger import SQLiteLedger, State
 from securesmtp.testing import RecordingMailer
@@ -232,6 +237,26 @@ def test_a_queued_message_goes_over_the_server_that_works(
     assert (first.counts[1], len(second.accepted)) == (0, 1)
 
 
+@pytest.mark.parametrize("passed", [29, 31])
+def test_a_queued_message_goes_over_no_further_server_when_its_time_is_up(
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch, passed: int
+) -> None:
+    """A task queue would kill the worker while it sends, and the message would be in doubt."""
+    now, ledger, events = [100.0], MemoryLedger(), list[Event]()
+    monkeypatch.setattr(_queued, "monotonic", lambda: now[0])
+
+    def slow(_: Peer, __: bytes) -> bytes:
+        now[0] += passed
+        return b"421 4.3.2 down\r\n"
+
+    first, second = serve(honest(replies={"GREETING": slow})), serve()
+    mine = Failover([mailer(first), mailer(second, on_event=events.append)])
+    result = QueuedMessage.prepare(message, ledger, key="a task").send(mine, ledger, deadline=30)
+    assert result.outcome is (ACCEPTED if passed < 30 else NOT_SENT)
+    assert ledger.states() == {"a task": State(result.outcome.value)}
+    assert (bool(events), len(second.accepted)) == ((True, 1) if passed < 30 else (False, 0))
+
+
 @pytest.mark.faces("failover")
 def test_a_broken_ledger_ends_the_run(serve: Serve, mailer: Mailer, over: Over, tmp_path: Path) -> None:
     """After the results; no server gets a message that was not claimed."""
@@ -245,6 +270,20 @@ def test_a_broken_ledger_ends_the_run(serve: Serve, mailer: Mailer, over: Over, 
             done.extend(results)
     assert len(server.accepted) < 30
     assert {result.outcome for result in done} <= {ACCEPTED, NOT_SENT}
+
+
+def test_a_result_that_an_interrupt_has_lost_is_unknown_even_if_the_ledger_fails_then() -> None:
+    """It may be that of a message which has arrived; only the message that was not looked up is certainly not sent."""
+    relay = Relay(Servers([RecordingMailer()], SecureMailer, Rules(60, "raise", "raise")), "raise", MemoryLedger())
+    relay.next_server()
+    for message in mails(2):
+        relay.add(message)
+    relay.fail(LedgerError("the ledger is down"))
+    relay.next_server()
+    first = relay.next_result()
+    relay.last_yielded = 0
+    ends = [each and (each.index, each.outcome) for each in (first, relay.next_result())]
+    assert ends == [(0, UNKNOWN), (1, NOT_SENT)]
 
 
 def test_an_interrupt_loses_no_result(serve: Serve, mailer: Mailer) -> None:
@@ -275,6 +314,9 @@ def test_a_program_can_be_tested_with_recording_mailers() -> None:
         assert [result.outcome for result in mine.send_many(mails(3))] == [ACCEPTED] * 3
         mine.send_bytes(io.BytesIO(b"Subject: x\r\n\r\nx\r\n"), mail_from="", recipients=["c@d.example"])
     assert (len(first.messages), len(second.messages)) == (0, 4)
+    # All servers rest: the other messages are not even tried.
+    with Failover([RecordingMailer(fault="too_busy"), RecordingMailer(fault="too_busy")]) as mine:
+        assert [result.outcome for result in mine.send_many(mails(9))] == [NOT_SENT] * 9
 
 
 @pytest.mark.parametrize("is_async", [False, True])

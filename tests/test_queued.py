@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 
 from memory_ledger import MemoryLedger
-from securesmtp import Envelope, LedgerError, MessageError, Outcome, QueuedMessage, SendResult
+from securesmtp import Envelope, LedgerError, MessageError, Outcome, QueuedMessage, SendResult, _queued
 from securesmtp.errors import ConfigurationError
 from securesmtp.ledger import SQLiteLedger, State
 from securesmtp.testing import MailServer
@@ -158,28 +158,32 @@ def test_what_is_in_progress_is_not_sent(message: EmailMessage) -> None:
     assert ledger.states() == {"invoice-1": State.CLAIMED}
 
 
-def test_the_deadline_bounds_all_tries_together(message: EmailMessage) -> None:
-    """Also those over a new connection; the ledger may allow more."""
-    ledger, deadlines = MemoryLedger(longest_send=3600), list[float]()
+def test_the_deadline_bounds_all_tries_together(message: EmailMessage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a later run, over another server; the ledger may allow more, or less."""
+    ledger, now, deadlines = MemoryLedger(longest_send=3600), [100.0], list[float]()
+    monkeypatch.setattr(_queued, "monotonic", lambda: now[0])
 
     class Mailer:
         def send_many(self, messages: Any, *, ledger: Any = None, **_: Any) -> Iterator[SendResult]:
-            deadlines.append(ledger.longest_send)
+            for seconds in (0, 12, 8):
+                now[0] += seconds
+                deadlines.append(ledger.longest_send)
             yield SendResult(0, None, Outcome.NOT_SENT)
 
     queued = _prepare(message, ledger)
     queued.send(Mailer(), ledger, deadline=20)
     ledger.longest_send = 5
-    queued.send(Mailer(), ledger, deadline=20)
-    assert deadlines == [20, 5]
+    queued.send(Mailer(), ledger, deadline=9)
+    assert deadlines == [20, 8, 0.001, 5, 0.001, 0.001]
 
 
-def test_a_wrong_deadline_is_refused(message: EmailMessage) -> None:
+@pytest.mark.parametrize("deadline", [0, -1, "30", None, True], ids=repr)
+def test_a_wrong_deadline_is_refused(message: EmailMessage, deadline: Any) -> None:
     """Before anything is claimed."""
     ledger = MemoryLedger()
     queued = _prepare(message, ledger)
     with MailServer() as server, server.mailer() as mailer, pytest.raises(ConfigurationError, match="deadline"):
-        queued.send(mailer, ledger, deadline=0)
+        queued.send(mailer, ledger, deadline=deadline)
     assert ledger.states() == {"invoice-1": State.PREPARED}
 
 

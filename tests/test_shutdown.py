@@ -160,7 +160,7 @@ def test_a_run_is_ended_and_has_all_its_results(serve: Serve, mailer: Mailer, pi
 def test_a_wrong_timeout_closes_nothing(serve: Serve, mailer: Mailer, timeout: Any) -> None:
     """The mailer can be used after it."""
     mine = mailer(serve())
-    with pytest.raises(ConfigurationError, match="timeout is"):
+    with pytest.raises(ConfigurationError, match=r"timeout is .* from 0 to .* max\(0, left\)"):
         mine.close(timeout=timeout)
     assert send(mine).reply.code == 250
     assert mine.close(timeout=5) == ()

@@ -188,6 +188,7 @@ IMPLICIT, STARTTLS = "write smtps:// for implicit TLS (port 465)", "write smtp+s
         pytest.param("smtps://me:%ed%a0%80@h", "the password of the URL is not UTF-8", None, id="surrogate"),
         pytest.param("smtps://me:sec ret@h", "contains a blank", "a blank is %20", id="blank"),
         pytest.param("smtps://me:secret@h\n", "contains a blank, a line end", "", id="line end"),
+        pytest.param("smtps://a smtps://b", "contains a blank", "Failover.from_env", id="several URLs"),
         pytest.param("smtps://h?verify=0", "an unknown parameter, 'verify'", "ca_file, pin, timeout", id="parameter"),
         pytest.param("smtps://h?Timeout=1", "an unknown parameter, 'Timeout'", "timeout", id="capital letter"),
         pytest.param("smtps://h?", "an unknown parameter, ''", "timeout", id="empty query"),

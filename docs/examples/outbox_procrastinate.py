@@ -113,9 +113,10 @@ def main() -> None:
     """Make the tables, or send until a signal comes."""
     if sys.argv[1:] == ["setup"]:
         with app.open(), psycopg.connect() as connection:
-            app.schema_manager.apply_schema()
             connection.execute(TABLE)
+            # Leave this out if the database has a ledger already.
             connection.execute(ledger.schema())
+            app.schema_manager.apply_schema()
         return
     with ledger, SecureMailer.from_env() as mailer:
         app.run_worker(

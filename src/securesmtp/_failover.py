@@ -43,7 +43,7 @@ class Failover:
 
     The next server gets a message only if this one certainly has not accepted it. If the outcome is unknown, you get
     the `OutcomeUnknownError`, and no other server gets the message: it could arrive twice. Every server gets the same
-    bytes, with the same Message-ID.
+    message, with the same Message-ID.
 
     A server that cannot be reached, or fails before it has accepted a message, rests: for *rest* seconds, the others
     get all messages. Then one message tries it, and if that succeeds, all do. If all servers rest, a message is tried

@@ -149,8 +149,9 @@ def close_limit(timeout: float | None, *, abort: bool) -> float | None:
         ConfigurationError: *timeout* is neither None nor 0 nor a number of seconds.
     """
     # A program may pass what is left of its own time.
-    if timeout is not None and (timeout != 0 or isinstance(timeout, bool)):
-        seconds("timeout", timeout)
+    if timeout is not None and (type(timeout) not in {int, float} or not 0 <= timeout <= _MOST_SECONDS):
+        message = f"timeout is {quote(timeout)}, not a number of seconds from 0 to {_MOST_SECONDS}"
+        raise ConfigurationError(message, hint="of the time that is left, pass max(0, left)")
     return 0 if abort else timeout
 
 

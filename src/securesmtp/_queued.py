@@ -6,8 +6,10 @@ from base64 import b64decode, b64encode
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
+from securesmtp._options import seconds
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, from_any, given_key
 from securesmtp._submissions import digest as compute_digest
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
     from securesmtp._values import SendResult
     from securesmtp.ledger import Ledger
+
+# Seconds.
+_LEAST = 0.001
 
 
 def other_content(key: str, whose: str) -> MessageError:
@@ -50,7 +55,7 @@ class QueuedMessage(Envelope):
     A message that waits in a task queue: an `Envelope` that can be written as JSON, and is sent once.
 
     `prepare` makes it, `as_dict` returns it for the queue, and `from_dict` makes it again in the worker, where `send`
-    sends it. It can also be one of the messages of `SecureMailer.send_many`. Its repr shows no address and no content.
+    sends it. It can also be one of the messages of `SecureMailer.send_many`. Its repr shows its key alone.
 
     Attributes:
         mail_from: The sender (reverse-path); ``""`` is the null one.
@@ -132,16 +137,16 @@ class QueuedMessage(Envelope):
         cannot be sent any more: the ledger then has its end.
 
         Args:
-            mailer: A `SecureMailer`, or another object with its ``send_many``.
+            mailer: A `SecureMailer`, a `Failover`, or another object with their ``send_many``.
             ledger: The one that the message was entered in.
-            deadline: Seconds for all tries together.
+            deadline: Seconds for all tries together, also at several servers.
             partial: As for `SecureMailer.send`.
 
         Raises:
             ConfigurationError: An argument is wrong.
             LedgerError: The ledger cannot be read; nothing was sent.
         """
-        bounded = cast("Ledger", _Bounded(ledger, deadline))
+        bounded = cast("Ledger", Bounded(ledger, deadline))
         results = mailer.send_many([self], partial=partial, deadline=deadline, ledger=bounded)
         try:
             return next(results)
@@ -173,12 +178,32 @@ class QueuedMessage(Envelope):
         raise ValueError(message)
 
 
-class _Bounded:
-    """A ledger as the run of one message sees it: the run ends after so many seconds, whatever it tries again."""
+class Bounded:
+    """
+    A ledger as the runs of one message see it: they end after so many seconds, whatever is tried again.
+
+    Several runs follow one another if there are several servers; each claims the message once more.
+    """
 
     def __init__(self, ledger: Ledger, deadline: float) -> None:
-        self.longest_send = min(ledger.longest_send, deadline)
-        self._ledger = ledger
+        """
+        Let the time of *deadline* seconds begin.
+
+        Raises:
+            ConfigurationError: *deadline* is no number of seconds.
+        """
+        self._ledger, self._until = ledger, monotonic() + seconds("deadline", deadline)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is up: no other server gets the message."""
+        return monotonic() >= self._until
+
+    @property
+    def longest_send(self) -> float:
+        """How long a send may take that begins now; never 0, which no deadline can be."""
+        return min(self._ledger.longest_send, max(self._until - monotonic(), _LEAST))
 
     def __getattr__(self, name: str) -> object:
+        """Return what else the ledger has."""
         return getattr(self._ledger, name)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, cast
 
 from securesmtp._bulk.run import Run
+from securesmtp._queued import Bounded
 from securesmtp._route import add_earlier
 from securesmtp._server_rules import Verdict
 from securesmtp._servers import M, Rest, Server, Servers
@@ -166,7 +167,7 @@ class Relay(Generic[M]):
         tracked, server = stint.given[result.index], stint.server
         error, verdict = result.error, self._servers.rules.judge(result.error)
         place, result = result.index, replace(result, index=tracked.index)
-        if verdict.goes_on and self._outage is None and not server.core.is_closed:
+        if verdict.goes_on and self._outage is None and not server.core.is_closed and not self._is_late:
             tracked.result = result
             self._again.append(tracked)
         else:
@@ -183,9 +184,10 @@ class Relay(Generic[M]):
         """End the call because of an *error* of the ledger, which has ended the current run."""
         self.failures.append(error)
         self.stop()
-        for tracked in self._stint.given.values():
-            # The others have their results.
-            tracked.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
+        # The last one could not be looked up. The others have results, unless an interrupt has struck (`next_server`).
+        last = self._stint.given.get(self._stint.count - 1)
+        if last is not None:
+            last.finish_with(LedgerError(f"not sent: {error.args[0]}", retryable=True, hint=error.hint))
 
     def stop(self) -> None:
         """Send only what is being sent."""
@@ -197,6 +199,10 @@ class Relay(Generic[M]):
         stint, rest = self._stint, self._stint.server.rest
         is_used = self._outage is not None or rest is None or (rest is stint.rest and stint.count == 0)
         return is_used and not self._has_stopped
+
+    @property
+    def _is_late(self) -> bool:
+        return isinstance(self._ledger, Bounded) and self._ledger.is_late
 
     def _give(self, tracked: Tracked[M]) -> Parcel:
         stint = self._stint

@@ -43,7 +43,7 @@ class Route(Generic[M]):
             deadline: How many seconds all tries together may take.
 
         Raises:
-            ConfigurationError: *deadline* is no number of seconds.
+            ConfigurationError: *deadline* is not a number of seconds.
         """
         self.deadline: Deadline | None = None
         self.checkout = Checkout()

@@ -1,10 +1,10 @@
 """
 Several servers in order: which of them a message is sent to, and which of them rest.
 
-How it works: threads share it, and so may the tasks of a loop. Nothing waits or locks; what changes is changed by one
-assignment. A server that failed has a `Rest`. A send that tries it in spite of that takes a place in the rest's dict,
-which has one place for each period of rest. So one send at a time finds out whether the server is back, and a send that
-was lost (by an interrupt, or a fork) keeps the place for one period only.
+How it works: threads share it, and so may the tasks of a loop. Nothing waits or locks; what changes is changed in one
+step. A server that failed has a `Rest`. A send that tries it in spite of that takes a place in the rest's dict, which
+has one place for each period of rest. So one send at a time finds out whether the server is back, and a send that was
+lost (by an interrupt, or a fork) keeps the place for one period only.
 """
 
 from __future__ import annotations
@@ -70,15 +70,20 @@ class Server(Generic[M]):
     Attributes:
         mailer: Sends to it.
         core: That of the mailer.
-        rest: Its rest; None if it is in use.
     """
 
-    __slots__ = ("core", "mailer", "rest")
+    __slots__ = ("_rests", "core", "mailer")
 
     def __init__(self, mailer: M) -> None:
         """Have *mailer* send to it; it is in use."""
         self.mailer, self.core = mailer, mailer._core  # noqa: SLF001 -- the part of a mailer that both kinds have
-        self.rest: Rest | None = None
+        # One at most. A call of a dict is one step: of several threads, one begins or ends the rest, and says so.
+        self._rests: dict[str, Rest] = {}
+
+    @property
+    def rest(self) -> Rest | None:
+        """Its rest; None if it is in use."""
+        return self._rests.get("rest")
 
     @property
     def name(self) -> str:
@@ -94,8 +99,7 @@ class Server(Generic[M]):
 
     def note_up(self) -> None:
         """End its rest: it has answered."""
-        if self.rest is not None:
-            self.rest = None
+        if self._rests.pop("rest", None) is not None:
             self.core.emit(ServerUp(self.core.settings.host, self.core.settings.port))
 
     def note_down(self, since: Rest | None, error: SecureSMTPError, period: float) -> None:
@@ -103,8 +107,10 @@ class Server(Generic[M]):
         if self.rest is since:
             # Not the error: its frames have the message.
             reason = str(error.args[0]).removeprefix("not sent: ")
-            self.rest = Rest(monotonic(), reason)
-            if since is None:
+            rest = Rest(monotonic(), reason)
+            if since is not None:
+                self._rests["rest"] = rest
+            elif self._rests.setdefault("rest", rest) is rest:
                 self.core.emit(ServerDown(self.core.settings.host, self.core.settings.port, period, reason))
 
     def check_use(self, since: Rest | None) -> None:
@@ -139,7 +145,9 @@ class Servers(Generic[M]):
         wrong = next((each for each in given if not isinstance(each, kind)), None)
         if wrong is not None:
             message = f"a mailer is a {type(wrong).__name__}, not a {kind.__name__}"
-            raise ConfigurationError(message, hint=f"pass [{kind.__name__}(…), {kind.__name__}(…)]")
+            raise ConfigurationError(
+                message, hint=f"pass [{kind.__name__}(…), {kind.__name__}(…)]; for URLs, there is from_urls"
+            )
         if not given:
             raise ConfigurationError("there is no mailer", hint="pass at least one")
         if len({id(each) for each in given}) < len(given):

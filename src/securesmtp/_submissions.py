@@ -1,4 +1,8 @@
-"""Make a `Submission` of what a caller passes: a message object, bytes, a file, or an `Envelope` of one of them."""
+"""
+Make a `Submission` of what a caller passes: a message object, bytes, a file, or an `Envelope` of one of them.
+
+A `Parcel` is made into one too, and makes one, so both are in one file, which is longer than 300 lines.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ _MESSAGE_ID = re.compile(r"<[!-;=?-~]+>")
 
 class Parcel:
     """
-    A message that several servers may get: built once, so that each of them gets the same bytes and Message-ID.
+    A message that several servers may get: built once, so that each of them gets the same one.
 
     Attributes:
         message: The message as the caller passed it.

@@ -36,6 +36,7 @@ _HINTS = {
     "submissions": f"write {_IMPLICIT}",
 }
 _ENCODE = "percent-encode the username and password: @ is %40, / is %2F, ? is %3F, # is %23, % is %25, a blank is %20"
+_SEVERAL = "URLs of several servers are for Failover.from_env and Failover.from_urls; " + _ENCODE
 _END_OF_AUTHORITY = re.compile(r"[/?#]|\Z")
 # Host and port. Each mailer checks its host.
 _PLACE = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([^:]*))?")
@@ -62,7 +63,8 @@ def add_url(given: Given, url: Secret, source: str = "the URL") -> None:
         message = f"{source} {begins}, and the schemes are smtps and smtp+starttls"
         raise ConfigurationError(message, hint=_HINTS.get(known or "", f"write {_IMPLICIT} or {_STARTTLS}"))
     if _BLANK.search(rest):
-        raise ConfigurationError(f"{source} contains a blank, a line end or a control character", hint=_ENCODE)
+        hint = _SEVERAL if "://" in rest else _ENCODE
+        raise ConfigurationError(f"{source} contains a blank, a line end or a control character", hint=hint)
     end = _find(_END_OF_AUTHORITY, rest)
     authority, tail = rest[:end], rest[end:]
     if "@" in tail or authority.count("@") > 1:

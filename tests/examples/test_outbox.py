@@ -326,7 +326,7 @@ def test_the_settings_of_the_page_are_those_of_the_tests() -> None:
     (settings,) = printed("test_the_settings_of_the_page_are_those_of_the_tests")
     project = (Path(__file__).parent / "outbox_django_worker.py").read_text("utf-8")
     for line in settings.splitlines():
-        assert f"    {line.replace(' = ', '=', 1)},\n" in project
+        assert f"    {line.replace(' += ', '=', 1).replace(' = ', '=', 1)},\n" in project
 
 
 def test_the_program_of_the_page_writes_a_message(enter: Enter, outbox: Outbox, engine: Engine) -> None:
@@ -393,7 +393,7 @@ def write_project(folder: Path, port: int, ca_file: Path) -> None:
     (folder / "settings.py").write_text(
         "import os\nSECRET_KEY, USE_TZ = 'x', True\n"
         "DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': os.environ['PGDATABASE']}}\n"
-        f"{settings}",
+        f"INSTALLED_APPS = []\n{settings}",
         "utf-8",
     )
     (folder / "manage.py").write_text(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -11,9 +14,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +38,7 @@ from scripted import Peer, honest
 from securesmtp import Envelope, Outcome, Secret
 from securesmtp._submissions import entry_digest
 from securesmtp.errors import ConfigurationError, LedgerError
-from securesmtp.ledger import Item, PostgreSQLLedger, State, _postgresql
+from securesmtp.ledger import Item, PostgreSQLLedger, State, _postgresql, _postgresql_connections
 from securesmtp.ledger._postgresql import _escape, _unescape
 from securesmtp.ledger._postgresql_connections import Connections
 
@@ -341,6 +345,29 @@ def test_a_time_limit_leaves_no_connection_in_use(
     assert claim(ledger)
 
 
+def test_whatever_error_says_that_another_process_has_made_the_table_it_is_used(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL may also say that its type exists: that once ended the run of a process that was a little slower."""
+    execute, refused = Connections.execute, list[str]()
+
+    def slower(self: Connections, statements: Any, parameters: Any, **options: Any) -> Any:
+        if "CREATE TABLE" in statements.as_string() and not refused:
+            with closing(psycopg.connect(world.url, autocommit=True)) as other:
+                other.execute(f"CREATE DOMAIN {world.table} AS int")
+                with pytest.raises(LedgerError) as raised:
+                    execute(self, statements, parameters, **options)
+                refused.append(raised.value.args[0])
+                other.execute(f"DROP DOMAIN {world.table}")
+            execute(self, statements, parameters, **options)
+            raise raised.value
+        return execute(self, statements, parameters, **options)
+
+    monkeypatch.setattr(Connections, "execute", slower)
+    assert claim(ledger)
+    assert "type" in refused[0]
+
+
 def test_threads_share_four_connections(
     ledger: PostgreSQLLedger, world: PostgreSQLWorld, caller: psycopg.Connection[Any]
 ) -> None:
@@ -353,6 +380,55 @@ def test_threads_share_four_connections(
             assert len(sessions(world)) == 4
         assert all(each.result() for each in claimed)
     assert len(sessions(world)) <= 4
+
+
+@pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
+def test_an_interrupt_at_any_line_leaves_the_connections_usable(world: PostgreSQLWorld) -> None:
+    """A task queue's time limit once took one of the four places for good, and the fifth one waited for ever."""
+    connections, interrupted, usable = Connections(Secret(world.url), world.table), list[int](), list[int]()
+    files = {_postgresql_connections.__file__, threading.__file__, contextlib.__file__}
+
+    def call(at: int) -> None:
+        left = at
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename not in files:
+                return None
+            left -= event == "line"
+            if event == "line" and left == -1:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with connections._lent():
+                pass
+        finally:
+            sys.settrace(before)
+
+    def strike() -> None:
+        with suppress(KeyboardInterrupt):
+            for at in itertools.count():
+                try:
+                    call(at)
+                except KeyboardInterrupt:
+                    interrupted.append(at)
+                else:
+                    break
+        with ExitStack() as stack:
+            for number in range(4):
+                stack.enter_context(connections._lent())
+                usable.append(number)
+
+    # A daemon: if it waits for ever, the test fails.
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    thread.join(60)
+    connections.close()
+    gc.collect()
+    assert (len(interrupted) > 20, usable) == (True, [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("call", ["prepare", "claim", "finish"])

@@ -508,6 +508,9 @@ def test_of_two_threads_that_find_the_cluster_one_has_the_client(tmp_path: Path,
             kept, client._client = client._client, plain
             client._use_cluster()
             assert client._client is kept
+            # One that finds it later has nothing to do.
+            client._use_cluster()
+            assert client._client is kept
             assert len(ledger.prepare([item()])) == 1
 
 

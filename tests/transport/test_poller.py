@@ -172,6 +172,41 @@ def test_an_interrupt_is_thrown_into_each_task() -> None:
     assert not poller.tasks
 
 
+class Struck:
+    """Steps, after one of which an interrupt strikes before anybody has what they want."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps, self._strikes = steps, True
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._steps, name)
+
+    def send(self, value: object) -> object:
+        wanted = self._steps.send(value)
+        if self._strikes:
+            self._strikes = False
+            raise KeyboardInterrupt
+        return wanted
+
+
+def test_an_interrupt_between_two_steps_is_thrown_into_them() -> None:
+    """They are not left where they were, with a connection that nobody else can use."""
+    done = list[str]()
+
+    def sends(_: Task) -> Steps:
+        try:
+            yield PAUSE
+        finally:
+            done.append("released")
+            yield PAUSE
+            done.append("closed")
+
+    run = Run(lambda task: cast("Steps", Struck(sends(task))))
+    (end,) = run.to_its_end()
+    assert isinstance(end, KeyboardInterrupt)
+    assert done == ["released", "closed"]
+
+
 def test_a_result_that_comes_after_an_interrupt_is_dropped() -> None:
     """The task waits for something else by then."""
     ends, got, strikes = threading.Event(), list[object](), [KeyboardInterrupt()]

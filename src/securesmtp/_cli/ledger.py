@@ -87,8 +87,9 @@ def command(  # noqa: PLR0913 -- one for each option
     LEDGER is the file of securesmtp send, or the URL of a database: postgresql://user@host/database, or redis://host.
     If it has a password, put it into the variable SECURESMTP_LEDGER.
 
-    A KEY is the address that a row of the table has, or the path of a file from the folder of the ledger. With -, the
-    keys are read from standard input, one on each line.
+    A KEY is the one that your program gives to the message. For securesmtp send, it is the address that a row of the
+    table has, or the path of a file from the folder of the ledger. With -, the keys are read from standard input, one
+    on each line.
     """
     try:
         with open_ledger(place, name, longest_send) as ledger:

@@ -291,4 +291,4 @@ class Channel:
 
 def aborted_error() -> ConnectError:
     """Return the error for a connection that `abort` has ended."""
-    return ConnectError("the connection was ended by close(abort=True)", retryable=True)
+    return ConnectError("the mailer was closed before the send had ended", retryable=True)

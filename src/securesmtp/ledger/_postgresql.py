@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
-from psycopg import errors
 
 from securesmtp._options import seconds
 from securesmtp._protocol.sasl import as_secret
@@ -228,11 +227,10 @@ class PostgreSQLLedger:
         if not self._has_table():
             try:
                 self._connections.execute(self._statements.schema, {})
-            except LedgerError as error:
-                # Another process may have been faster.
-                if not isinstance(error.__cause__, (errors.DuplicateTable, errors.UniqueViolation)):
+            except LedgerError:
+                # Another process may have been faster: of what it then finds, PostgreSQL has several errors.
+                if not self._has_table():
                     raise
-            self._has_table()
         self._is_ready = True
 
     def _has_table(self) -> bool:

@@ -235,6 +235,9 @@ class PostgreSQLLedger:
 
     def _has_table(self) -> bool:
         ((exists, comment),) = self._connections.execute(self._statements.inspect, {})
+        if exists and comment is None:
+            # Another process may just have made it: the comment is that of the statement's begin. So look again.
+            ((exists, comment),) = self._connections.execute(self._statements.inspect, {})
         version = str(comment).removeprefix(COMMENT)
         if exists and version != str(VERSION):
             raise failed(self._connections.name, LATER if version.isdecimal() else FOREIGN)

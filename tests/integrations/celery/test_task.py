@@ -386,6 +386,26 @@ def test_a_soft_limit_before_the_claim_is_one_try(world: World) -> None:
     assert world.deliver(task, argument, retries=1).outcome is Outcome.ACCEPTED
 
 
+def test_the_receipt_of_another_message_is_not_its_own(world: World) -> None:
+    """The first one was refused, and the key given to another one; then the broker delivers the first one again."""
+    world.server.fault = "refuses_recipients"
+    task = world.task(max_retries=0)
+    first = world.publish(task)
+    assert world.deliver(task, first).outcome is Outcome.REFUSED
+    world.server.fault = None
+    task.send_later(world.message(Subject="Corrected"), key="invoice-1")
+    assert world.deliver(task, world.argument()).outcome is Outcome.ACCEPTED
+    errors = [LedgerError("down")]
+
+    def fail(_: str) -> None:
+        if errors:
+            raise errors.pop()
+
+    world.ledger.before = fail
+    result = world.deliver(task, first)
+    assert (result.outcome, result.receipt) == (Outcome.NOT_SENT, None)
+
+
 def test_an_open_claim_is_waited_for(world: World) -> None:
     """Whatever the number of tries: how the other worker's send ends is the result of this one too (PITFALLS-1, Q6)."""
     task = world.task(max_retries=0)
@@ -489,8 +509,12 @@ def test_neither_logs_nor_events_have_an_address_or_the_body(world: World) -> No
     assert str(caught.value.exc) == "refused: RecipientsRefusedError (rcpt, 451 4.7.1)"
 
 
-@pytest.mark.parametrize("key", ["newsletter to you@example.net", None], ids=["an address", "a Message-ID"])
-def test_a_key_that_may_be_an_address_is_not_shown(world: World, key: str | None) -> None:
+@pytest.mark.parametrize(
+    "key",
+    ["newsletter to you@example.net", None, "1\nCRITICAL forged", "1\x1b[2J"],
+    ids=["an address", "a Message-ID", "a line", "a command of a terminal"],
+)
+def test_a_key_that_a_log_must_not_have_is_not_shown(world: World, key: str | None) -> None:
     """Its digest is, which the ledger has too."""
     task = world.task()
     message = world.message(**{"Message-ID": "<1@example.net>"})

@@ -254,6 +254,9 @@ def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendR
     entry, outcome = None, error.outcome if isinstance(error, SecureSMTPError) else Outcome.UNKNOWN
     with suppress(Exception):
         entry = ledger.look_up(queued.key)
+    if entry is not None and entry.digest != queued.digest:
+        # Another message has its key now: that one's receipt is not its own.
+        entry = None
     if entry is not None and entry.result is not None and entry.state.value == entry.result.outcome.value:
         return entry.result
     if entry is not None and entry.state is State.PREPARED:
@@ -290,8 +293,9 @@ def _describe(error: Exception) -> str:
 
 
 def _name(key: object, digest: object) -> str:
-    """Return what a log may call the message: its key, unless that may be an address."""
-    return f"<{digest!s:.16}>" if "@" in str(key) else f"<{key}>"
+    """Return what a log may call the message: its key, unless that may be an address, or begin a line of its own."""
+    text = str(key)
+    return f"<{text}>" if text.isprintable() and "@" not in text else f"<{digest!s:.16}>"
 
 
 def _shown(data: object = None, *_: object) -> str:

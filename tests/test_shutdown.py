@@ -25,8 +25,8 @@ from securesmtp import (
     SecureMailer,
     SecureSMTPError,
     SendResult,
+    _closing,
 )
-from securesmtp._transport import pool
 from securesmtp.events import Connected, Sent
 from test_limits import Holding, threads, until
 
@@ -191,7 +191,7 @@ def test_a_check_is_ended_too(serve: Serve, mailer: Mailer) -> None:
 
 def test_what_cannot_be_ended_is_not_waited_for(serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look-up of a name that hangs: after a grace, `close` returns; that message is never sent."""
-    monkeypatch.setattr(pool, "ABORT_GRACE", 0.05)
+    monkeypatch.setattr(_closing, "ABORT_GRACE", 0.05)
     release, reached, look_up = threading.Event(), threading.Event(), socket.getaddrinfo
 
     def hangs(*arguments: Any, **options: Any) -> Any:
@@ -219,7 +219,7 @@ def test_an_event_handler_that_hangs_is_not_waited_for(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stands between the connection and the message, which is not sent when it returns."""
-    monkeypatch.setattr(pool, "ABORT_GRACE", 0.05)
+    monkeypatch.setattr(_closing, "ABORT_GRACE", 0.05)
     release, reached = threading.Event(), threading.Event()
 
     def hangs(event: Event) -> None:

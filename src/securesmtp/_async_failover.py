@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 from securesmtp._async_mailer import AsyncSecureMailer, Partial
 from securesmtp._async_messages import Draft
 from securesmtp._async_results import AsyncResults
-from securesmtp._options import seconds
+from securesmtp._closing import close_all_async
+from securesmtp._options import close_limit, seconds
 from securesmtp._relay import Relay
 from securesmtp._route import Route
 from securesmtp._server_rules import Rules
-from securesmtp._servers import Servers, describe, note_check, numbered
+from securesmtp._servers import Servers, describe, note_check
 from securesmtp._submissions import check_async_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames, hide_internal_frames_async
 from securesmtp._urls import arguments_from_env, as_urls
-from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt
+    from securesmtp._values import Envelope, Receipt, SendResult
     from securesmtp.ledger import Ledger
 
 
@@ -273,10 +273,9 @@ class AsyncFailover:
         Raises:
             ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        left, ends = self._servers.begin_close(timeout, abort=abort), list[SendResult]()
-        for each in self._servers:
-            ends += await each.mailer.close(timeout=left())
-        return numbered(ends)
+        limit = close_limit(timeout, abort=abort)
+        self._servers.refuse_sends()
+        return await close_all_async([each.mailer._begin_close() for each in self._servers], limit)
 
 
 class _Results(AsyncResults):
@@ -389,4 +388,4 @@ def _builder(route: Route[AsyncSecureMailer], source: object, build: Callable[[]
 async def _submit(route: Route[AsyncSecureMailer], draft: Draft, partial: Partial) -> Receipt:
     while True:
         with route:
-            return await route.server.mailer._submit(draft, partial, route.deadline, route.checkout)
+            return route.accept(await route.server.mailer._submit(draft, partial, route.deadline, route.checkout))

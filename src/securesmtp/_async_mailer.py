@@ -13,7 +13,6 @@ from functools import partial as bind
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
-from securesmtp._activity import UnderWay
 from securesmtp._arguments import Given
 from securesmtp._async_messages import Draft, Jobs
 from securesmtp._async_results import AsyncResults, in_order
@@ -21,6 +20,7 @@ from securesmtp._bulk.batch import Batch
 from securesmtp._bulk.jobs import Ending
 from securesmtp._bulk.rules import is_connection_limit
 from securesmtp._bulk.run import Run, Step
+from securesmtp._closing import Closing, close_all_async
 from securesmtp._core import Action, Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.delivery import transactions_needed
@@ -420,12 +420,14 @@ class AsyncSecureMailer:
         Raises:
             ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        limit, core, pool = close_limit(timeout, abort=abort), self._core, self._existing_pool()
-        core.is_closed = True
-        under_way = UnderWay(core.activity)
-        if pool is not None:
-            await pool.close(limit, under_way.is_over)
-        return under_way.results(is_aborted=pool is not None and pool.slots.is_aborted)
+        limit = close_limit(timeout, abort=abort)
+        return await close_all_async([self._begin_close()], limit)
+
+    def _begin_close(self) -> Closing[AsyncPool]:
+        """Refuse further sends."""
+        pool = self._existing_pool()
+        self._core.is_closed = True
+        return Closing(self._core, pool)
 
     def _existing_pool(self) -> AsyncPool | None:
         """

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
 
+from securesmtp._closing import close_all
 from securesmtp._mailer import Partial, SecureMailer
-from securesmtp._options import seconds
+from securesmtp._options import close_limit, seconds
 from securesmtp._relay import Relay
 from securesmtp._route import Route
 from securesmtp._server_rules import Rules
-from securesmtp._servers import Servers, describe, note_check, numbered
+from securesmtp._servers import Servers, describe, note_check
 from securesmtp._submissions import check_messages, check_partial, from_message, from_octets
 from securesmtp._tracebacks import hide_internal_frames
 from securesmtp._urls import arguments_from_env, as_urls
-from securesmtp._values import SendResult
 from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt
+    from securesmtp._values import Envelope, Receipt, SendResult
     from securesmtp.ledger import Ledger
 
 
 class Failover:
     """
-    Sends mail over the first of several servers that works. It has the methods of a `SecureMailer`.
+    Sends mail over the first of several servers that works.
+
+    It has the methods of a `SecureMailer`; `check` and `stats` return a tuple, with one value for each server.
 
     The next server gets a message only if this one certainly has not accepted it. If the outcome is unknown, you get
     the `OutcomeUnknownError`, and no other server gets the message: it could arrive twice. Every server gets the same
@@ -274,10 +276,9 @@ class Failover:
         Raises:
             ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        left, ends = self._servers.begin_close(timeout, abort=abort), list[SendResult]()
-        for each in self._servers:
-            ends += each.mailer.close(timeout=left())
-        return numbered(ends)
+        limit = close_limit(timeout, abort=abort)
+        self._servers.refuse_sends()
+        return close_all([each.mailer._begin_close() for each in self._servers], limit)
 
 
 class _Results:
@@ -357,4 +358,4 @@ def _messages(relay: Relay[SecureMailer], new: Iterator[Message | Envelope]) -> 
 def _submit(route: Route[SecureMailer], submission: Submission, partial: Partial) -> Receipt:
     while True:
         with route:
-            return route.server.mailer._submit(submission, partial, route.deadline, route.checkout)
+            return route.accept(route.server.mailer._submit(submission, partial, route.deadline, route.checkout))

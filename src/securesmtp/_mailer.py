@@ -11,9 +11,9 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, TypeVar
 
-from securesmtp._activity import UnderWay
 from securesmtp._arguments import Given
 from securesmtp._bulk.run import Run
+from securesmtp._closing import Closing, close_all
 from securesmtp._core import Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.sasl import as_secret
@@ -414,14 +414,15 @@ class SecureMailer:
         Raises:
             ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        core, limit = self._core, close_limit(timeout, abort=abort)
-        core.is_closed = True
-        # A signal handler may have interrupted a send of this thread, which goes on when this returns.
-        under_way = UnderWay(core.activity, but_in=threading.get_ident())
-        pool = self._pools.get(current_process())
-        if pool is not None:
-            pool.close(limit, under_way.is_over)
-        return under_way.results(is_aborted=pool is not None and pool.slots.is_aborted)
+        limit = close_limit(timeout, abort=abort)
+        return close_all([self._begin_close()], limit)
+
+    def _begin_close(self) -> Closing[Pool]:
+        """Refuse further sends."""
+        # First, so that the pool of each send that goes on is there.
+        self._core.is_closed = True
+        # A signal handler may have interrupted a send of this thread, which goes on when `close` returns.
+        return Closing(self._core, self._pools.get(current_process()), but_in=threading.get_ident())
 
     @property
     def _pool(self) -> Pool:

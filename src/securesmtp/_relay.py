@@ -167,17 +167,18 @@ class Relay(Generic[M]):
         tracked, server = stint.given[result.index], stint.server
         error, verdict = result.error, self._servers.rules.judge(result.error)
         place, result = result.index, replace(result, index=tracked.index)
-        if not result.from_ledger and self._outage is None:
-            if result.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
-                server.note_up()
-            elif isinstance(error, SecureSMTPError) and verdict.rests:
-                server.note_down(stint.rest, error, self._servers.rules.rest)
         if verdict.goes_on and self._outage is None and not server.core.is_closed and not self._is_late:
             tracked.result = result
             self._again.append(tracked)
         else:
             tracked.finish(result)
         del stint.given[place]
+        # Last: the caller's `on_event` may raise an interrupt.
+        if not result.from_ledger and self._outage is None:
+            if result.outcome in {Outcome.ACCEPTED, Outcome.REFUSED}:
+                server.note_up()
+            elif isinstance(error, SecureSMTPError) and verdict.rests:
+                server.note_down(stint.rest, error, self._servers.rules.rest)
 
     def fail(self, error: LedgerError) -> None:
         """End the call because of an *error* of the ledger, which has ended the current run."""

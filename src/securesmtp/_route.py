@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Generic, Self, cast
 
 from securesmtp._options import seconds
-from securesmtp._sending import Checkout
+from securesmtp._sending import Checkout, Sending
 from securesmtp._server_rules import Verdict
 from securesmtp._servers import M
 from securesmtp._tracebacks import drop_frames
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from securesmtp._servers import Rest, Server, Servers
+    from securesmtp._values import Receipt
 
 
 class Route(Generic[M]):
@@ -51,6 +52,7 @@ class Route(Generic[M]):
         self._tried: list[Server[M]] = []
         self._errors: list[SecureSMTPError] = []
         self._rest: Rest | None = None
+        self._receipt: Receipt | None = None
 
     @property
     def server(self) -> Server[M]:
@@ -70,6 +72,29 @@ class Route(Generic[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Return whether the next server gets the message."""
+        try:
+            verdict = self._note_end(error)
+        except BaseException as interrupt:
+            # Raised by the caller's `on_event`, which the event of a server that is down or up has called.
+            self._explain(interrupt, error)
+            raise
+        if not isinstance(error, SecureSMTPError):
+            return False
+        is_last = len(self._tried) == len(self._servers) or self._is_late() or self.server.core.is_closed
+        if is_last or not verdict.goes_on:
+            add_earlier(error, self._errors)
+            return False
+        drop_frames(error)
+        self._errors.append(error)
+        return True
+
+    def accept(self, receipt: Receipt) -> Receipt:
+        """Note that this try has ended with *receipt*, and return it."""
+        self._receipt = receipt
+        return receipt
+
+    def _note_end(self, error: BaseException | None) -> Verdict:
+        """Note what the end of this try says of its server, and return what it means."""
         server, verdict = self.server, self._servers.rules.judge(error)
         if error is None or getattr(error, "outcome", None) is Outcome.REFUSED:
             server.note_up()
@@ -80,15 +105,18 @@ class Route(Generic[M]):
             server.note_down(self._rest, error, self._servers.rules.rest)
         elif self._rest is not None:
             self._rest.readmit(self)
-        if not isinstance(error, SecureSMTPError):
-            return False
-        is_last = len(self._tried) == len(self._servers) or self._is_late() or server.core.is_closed
-        if is_last or not verdict.goes_on:
-            add_earlier(error, self._errors)
-            return False
-        drop_frames(error)
-        self._errors.append(error)
-        return True
+        return verdict
+
+    def _explain(self, interrupt: BaseException, error: BaseException | None) -> None:
+        """Add to *interrupt* what became of the message, as a mailer does, if that was its receipt or *error*."""
+        receipt = self._receipt
+        if receipt is not None:
+            ended = Sending(receipt.message_id, monotonic(), receipt=receipt, is_reported=True)
+        elif isinstance(error, SecureSMTPError):
+            ended = Sending(error.message_id, monotonic(), error=error, is_reported=True)
+        else:
+            return
+        self.server.core.record_interrupt(ended, interrupt)
 
     def check_use(self) -> None:
         """As `Guard`."""

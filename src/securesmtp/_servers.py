@@ -9,11 +9,10 @@ lost (by an interrupt, or a fork) keeps the place for one period only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
 
-from securesmtp._options import close_limit
 from securesmtp._report import ServerReport
 from securesmtp._values import Stage
 from securesmtp.errors import ConfigurationError, ConnectError, SecureSMTPError
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from securesmtp._core import Core
     from securesmtp._protocol.message import Submission
     from securesmtp._server_rules import Rules
-    from securesmtp._values import SendResult
 
 
 class Mailer(Protocol):
@@ -208,22 +206,14 @@ class Servers(Generic[M]):
         for each in self._servers:
             each.core.refuse_if_closed()
 
-    def begin_close(self, timeout: float | None, *, abort: bool) -> Callable[[], float | None]:
+    def refuse_sends(self) -> None:
         """
-        Refuse further sends, at all servers at once; return what says how long to wait for the current ones.
+        Refuse further sends, at all servers at once.
 
         Otherwise the next server would get a message whose send at another one is ended.
-
-        Raises:
-            ConfigurationError: *timeout* is not a number of seconds; nothing was closed.
         """
-        limit = close_limit(timeout, abort=abort)
         for each in self._servers:
             each.core.is_closed = True
-        if limit is None:
-            return lambda: None
-        until = monotonic() + limit
-        return lambda: max(until - monotonic(), 0)
 
     def readmit(self, token: object) -> None:
         """Let another one try the servers that *token* may try."""
@@ -231,11 +221,6 @@ class Servers(Generic[M]):
             rest = each.rest
             if rest is not None:
                 rest.readmit(token)
-
-
-def numbered(ends: Iterable[SendResult]) -> tuple[SendResult, ...]:
-    """Return *ends*, which are those of several mailers, with an index that counts them."""
-    return tuple(replace(each, index=index) for index, each in enumerate(ends))
 
 
 def note_check(server: Server[M], found: object) -> None:

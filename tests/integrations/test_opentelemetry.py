@@ -23,7 +23,7 @@ import trustme
 from anyio.from_thread import BlockingPortal
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -416,3 +416,22 @@ def test_the_page_names_each_attribute_and_each_metric() -> None:
     section = page.partition("(opentelemetry)=")[2].partition("\n(")[0]
     written = {name for text in re.findall(r'"([^"]*)"', source) for name in pattern.findall(text)}
     assert written == {name for text in re.findall(r"`([^`]*)`", section) for name in pattern.findall(text)}
+
+
+class _Broken(SpanProcessor):
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        message = "the exporter's queue is broken"
+        raise RuntimeError(message)
+
+
+def test_a_message_counts_although_the_sdk_makes_no_span_of_it(serve: Serve, mailer: Mailer) -> None:
+    """Otherwise a broken exporter of traces would look like a service that sends nothing."""
+    broken = Telemetry()
+    broken.tracers.add_span_processor(_Broken())
+    mine = mailer(serve(), on_event=broken.bridge())
+    mine.send_bytes(DATA, mail_from=SENDER, recipients=RECIPIENTS)
+    assert [point.value for point in broken.points("smtp.client.messages")] == [1]
+    assert [point.count for point in broken.points("smtp.client.send.duration")] == [1]
+    mine.close()
+    broken.tracers.shutdown()
+    broken.meters.shutdown()

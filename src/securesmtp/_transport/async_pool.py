@@ -24,7 +24,7 @@ from securesmtp._transport.async_link import AsyncLink
 from securesmtp._transport.channel import aborted_error
 from securesmtp._transport.event_loop import current_loop, current_task
 from securesmtp._transport.overlap_support import OverlapSupport
-from securesmtp._transport.pool import ABORT_GRACE, WAITING, WAITING_FOR_TURN, nested_send_error
+from securesmtp._transport.pool import WAITING, WAITING_FOR_TURN, nested_send_error
 from securesmtp._transport.slot import Lease, Slot
 from securesmtp._transport.slots import Slots
 from securesmtp._transport.task_queue import TaskQueue
@@ -183,24 +183,24 @@ class AsyncPool:
             self.slots.check_slots.remove(slot)
         return link, session, refusal
 
-    async def close(self, timeout: float | None, is_over: Callable[[], bool]) -> None:  # noqa: ASYNC109 -- as a mailer
+    def begin_close(self) -> None:
+        """Refuse the sends that wait for a connection, and those that come later."""
+        self.slots.is_closed = True
+        self._queue.notify()
+
+    async def wait_until_closed(self, limit: float | None, is_over: Callable[[], bool]) -> bool:
         """
-        Close each connection when its send is done, and return when *is_over* too; after *timeout* seconds, abort.
+        Close each connection when its send is done; return True when *is_over* too, or False after *limit* seconds.
 
         Called from inside a send, it waits for none: each send closes its connection itself when it is done.
         """
-        self.slots.is_closed = True
-        self._queue.notify()
-        is_inside = self._is_inside_send()
-        if is_inside:
-            if timeout == 0:
-                self._abort()
+        if self._is_inside_send():
             self._close_free()
-        elif timeout == 0 or not await self._wait_until_closed(timeout, is_over):
-            self._abort()
-            await self._wait_until_closed(ABORT_GRACE, is_over)
+            return True
+        return await self._wait_until_closed(limit, is_over)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the connections that are in use, and those that are opened later."""
         self.slots.abort()
         for scope in tuple(self._building):
             scope.cancel()

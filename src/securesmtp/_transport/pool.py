@@ -49,8 +49,6 @@ _POLL_INTERVAL = 0.2
 _ABANDONED_AFTER = 1.0
 # How often `close` checks whether a send is done, in seconds.
 _CLOSE_POLL_INTERVAL = 0.02
-# How long `close` waits for sends that it has aborted, in seconds: one may hang in a look-up of a name.
-ABORT_GRACE = 5.0
 
 
 class Pool:
@@ -183,24 +181,25 @@ class Pool:
             self.slots.check_slots.remove(slot)
         return link, session, refusal
 
-    def close(self, timeout: float | None, is_over: Callable[[], bool]) -> None:
+    def begin_close(self) -> None:
+        """Refuse the sends that wait for a connection, and those that come later."""
+        self.slots.is_closed = True
+        for waiter in tuple(self._waiters):
+            waiter.wake()
+
+    def abort(self) -> None:
+        """End the connections that are in use, and those that are opened later."""
+        self.slots.abort()
+
+    def wait_until_closed(self, limit: float | None, is_over: Callable[[], bool]) -> bool:
         """
-        Close each connection when its send is done, and return when *is_over* too; after *timeout* seconds, abort.
+        Close each connection when its send is done; return True when *is_over* too, or False after *limit* seconds.
 
         Called from inside a send, it waits for none, because two such calls would wait for each other: each send closes
         its connection itself when it is done.
         """
-        self.slots.is_closed = True
-        for waiter in tuple(self._waiters):
-            waiter.wake()
         is_inside = bool(self.slots.leases_of(threading.get_ident()))
-        if is_inside:
-            if timeout == 0:
-                self.slots.abort()
-            self._wait_until_closed(0, is_over)
-        elif timeout == 0 or not self._wait_until_closed(timeout, is_over):
-            self.slots.abort()
-            self._wait_until_closed(ABORT_GRACE, is_over)
+        return self._wait_until_closed(0 if is_inside else limit, is_over) or is_inside
 
     def _wait_until_closed(self, limit: float | None, is_over: Callable[[], bool]) -> bool:
         """Close what no send has, until that is all, or for *limit* seconds; return whether it was all."""

@@ -421,6 +421,24 @@ def test_an_open_claim_is_waited_for(world: World) -> None:
     assert world.server.messages == []
 
 
+def test_a_claim_that_cannot_be_read_again_is_waited_for(world: World) -> None:
+    """The last try would say that the message was not sent, while another worker sends it."""
+    task, looked_up = world.task(max_retries=0), list[str]()
+    argument = world.publish(task)
+    queued = QueuedMessage.from_dict(argument)
+    world.ledger.claim([queued], "another")  # type: ignore[list-item]  # it has what an item has
+
+    def fail(name: str) -> None:
+        looked_up.extend([name] * (name == "look_up"))
+        if len(looked_up) > 1:
+            raise LedgerError("the database is down")
+
+    world.ledger.before = fail
+    with pytest.raises(Retry):
+        world.deliver(task, argument)
+    assert len(looked_up) == 2
+
+
 def test_two_deliveries_at_once_are_one_send(world: World) -> None:
     """The second comes while the first one's content is at the server."""
     task = world.task()

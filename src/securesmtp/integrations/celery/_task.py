@@ -267,8 +267,11 @@ def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendR
 
 
 def _is_claimed(ledger: Ledger, key: str) -> bool:
-    entry = ledger.look_up(key)
-    return entry is not None and entry.state is State.CLAIMED
+    """Return whether another worker may be sending the message: if the ledger cannot be read now, later."""
+    with suppress(Exception):
+        entry = ledger.look_up(key)
+        return entry is not None and entry.state is State.CLAIMED
+    return True
 
 
 def _as_dict(result: SendResult) -> dict[str, Any]:

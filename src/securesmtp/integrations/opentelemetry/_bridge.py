@@ -19,8 +19,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from securesmtp import events
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
     from securesmtp import Event, Receipt, Reply, TLSInfo
 
@@ -97,6 +98,17 @@ class OpenTelemetry:
 
     def _record(self, result: Attributes, elapsed: timedelta, details: Attributes, message_id: str | None) -> None:
         """Make a span with *result* and *details*, and measurements with *result* alone, which has few values."""
+        context: Context | None = None
+        try:
+            span = self._span(result, details, elapsed, message_id)
+            # So that the SDK can link a measurement to its trace.
+            context = trace.set_span_in_context(span)
+        finally:
+            # A processor of the SDK may raise: the message counts nevertheless.
+            self._messages.add(1, result, context)
+            self._duration.record(elapsed.total_seconds(), result, context)
+
+    def _span(self, result: Attributes, details: Attributes, elapsed: timedelta, message_id: str | None) -> Span:
         ended = time_ns()
         if self._has_message_id and message_id is not None:
             details["smtp.message.id"] = message_id
@@ -108,10 +120,7 @@ class OpenTelemetry:
             # No exception is recorded: its text may quote an address.
             span.set_status(StatusCode.ERROR, f"{result['smtp.outcome']} in {details['smtp.stage']}")
         span.end(ended)
-        # So that the SDK can link a measurement to its trace.
-        context = trace.set_span_in_context(span)
-        self._messages.add(1, result, context)
-        self._duration.record(elapsed.total_seconds(), result, context)
+        return span
 
 
 def _of_receipt(receipt: Receipt) -> Attributes:

@@ -142,6 +142,17 @@ def test_the_callers_transaction_goes_on(ledger: PostgreSQLLedger, caller: psyco
     assert caller.execute(show).fetchall() == [{"now": "0"}]
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_callers_connection_may_have_another_encoding(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, encoding: str
+) -> None:
+    """Without one, psycopg returns bytes."""
+    with closing(psycopg.connect(world.url, client_encoding=encoding)) as other:
+        (prepared,) = ledger.prepare([item("é")], connection=other)
+        other.commit()
+    assert prepared == ledger.look_up("é")
+
+
 def test_a_claim_outlives_the_callers_transaction(
     ledger: PostgreSQLLedger, caller: psycopg.Connection[Any], serve: Serve, mailer: Mailer
 ) -> None:

@@ -133,7 +133,8 @@ class PostgreSQLLedger:
         with translated(self._connections.name):
             fetch(own, self._statements.prepare, parameters)
             rows = fetch(own, self._statements.find, parameters)
-        return [self._entry(row) for row in rows]
+        # Text is bytes over a connection without an encoding (SQL_ASCII).
+        return [self._entry(tuple(_decoded(value) for value in row)) for row in rows]
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         """
@@ -270,6 +271,10 @@ def _psycopg_connection(connection: object) -> psycopg.Connection[Any]:
         hint = "pass a psycopg.Connection, or django.db.connection if that is one to PostgreSQL, with psycopg 3"
         raise ConfigurationError(f"connection is a {kind}, not one of psycopg 3", hint=hint)
     return connection
+
+
+def _decoded(value: object) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _columns(items: Sequence[Item]) -> dict[str, object]:

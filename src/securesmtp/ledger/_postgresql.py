@@ -122,7 +122,7 @@ class PostgreSQLLedger:
                 entries are part of your transaction. Commit it before you send: `claim` waits for its end.
 
         Raises:
-            ConfigurationError: *connection* is another object.
+            ConfigurationError: *connection* is another object, or in pipeline mode.
             LedgerError: Nothing was written.
         """
         if connection is None:
@@ -270,6 +270,9 @@ def _psycopg_connection(connection: object) -> psycopg.Connection[Any]:
         kind = type(connection).__name__
         hint = "pass a psycopg.Connection, or django.db.connection if that is one to PostgreSQL, with psycopg 3"
         raise ConfigurationError(f"connection is a {kind}, not one of psycopg 3", hint=hint)
+    if connection.pgconn.pipeline_status is not PipelineStatus.OFF:
+        # Its replies come later.
+        raise ConfigurationError("connection is in pipeline mode", hint="prepare messages before or after the pipeline")
     return connection
 
 

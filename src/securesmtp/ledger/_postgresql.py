@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
+from psycopg.pq import PipelineStatus
 
 from securesmtp._options import seconds
 from securesmtp._protocol.sasl import as_secret
@@ -270,7 +271,7 @@ def _psycopg_connection(connection: object) -> psycopg.Connection[Any]:
         kind = type(connection).__name__
         hint = "pass a psycopg.Connection, or django.db.connection if that is one to PostgreSQL, with psycopg 3"
         raise ConfigurationError(f"connection is a {kind}, not one of psycopg 3", hint=hint)
-    if connection.pgconn.pipeline_status is not PipelineStatus.OFF:
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         # Its replies come later.
         raise ConfigurationError("connection is in pipeline mode", hint="prepare messages before or after the pipeline")
     return connection

@@ -7,6 +7,7 @@ Real databases for tests: each runs in a private directory on a loopback port, u
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -111,9 +112,28 @@ class Database(ABC):
 
     def kill(self) -> None:
         """Kill all its processes (SIGKILL), as a loss of power would, and wait for their end."""
+        # Those of PostgreSQL have sessions of their own, and may serve one more statement when their parent is dead.
+        children = self._children()
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        for child in children:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+            # Readable at its end.
+            select.select([child], [], [])
+            os.close(child)
+
+    def _children(self) -> list[int]:
+        """Return a file for each process that its main process has started."""
+        children = list[int]()
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            # It may have ended meanwhile.
+            with suppress(OSError):
+                parent = int(status.read_text().rpartition(")")[2].split()[1])
+                if parent == self.process.pid:
+                    children.append(os.pidfd_open(int(status.parent.name)))
+        return children
 
     def restart(self) -> None:
         """Kill it and start it again."""

@@ -12,6 +12,7 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import honest
 from securesmtp import Event, Failover, Outcome, OutcomeUnknownError, SecureMailer, SecureSMTPError, _closing
+from securesmtp._server_rules import Rules
 from securesmtp._transport import pool
 from securesmtp.events import Closed, Connected, ServerDown, ServerUp
 from test_failover import Over, Switch, clock, over
@@ -193,3 +194,24 @@ def test_a_refused_message_that_the_server_accepts_goes_to_no_other(
     assert has_content == ("CHUNKING" in extensions)
     assert isinstance(ends[0], OutcomeUnknownError) == has_content
     assert len(second.accepted) == (not has_content)
+
+
+def test_a_second_interrupt_leaves_the_outcome_to_the_first(
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal at a line of the failover, after one inside the mailer, knows nothing of the message."""
+
+    class SecondError(BaseException):
+        """A signal."""
+
+    def interrupted(*_: object) -> None:
+        raise SecondError
+
+    mine = Failover([mailer(serve(), on_event=_interrupted_by(Connected))])
+    monkeypatch.setattr(Rules, "judge", interrupted)
+    with pytest.raises(SecondError) as caught:
+        mine.send(message)
+    first = caught.value.__context__
+    assert caught.value.__cause__ is None
+    assert isinstance(first, KeyboardInterrupt)
+    assert isinstance(first.__cause__, SecureSMTPError)

@@ -142,6 +142,24 @@ def test_the_callers_transaction_goes_on(ledger: PostgreSQLLedger, caller: psyco
     assert caller.execute(show).fetchall() == [{"now": "0"}]
 
 
+def test_a_pipeline_of_the_caller_is_refused(ledger: PostgreSQLLedger, caller: psycopg.Connection[Any]) -> None:
+    """Nobody would know what is in the ledger before its end."""
+    with caller.pipeline(), pytest.raises(ConfigurationError, match="connection is in pipeline mode"):
+        ledger.prepare([item()], connection=caller)
+    assert state(ledger) is None
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_callers_connection_may_have_another_encoding(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, encoding: str
+) -> None:
+    """Without one, psycopg returns bytes."""
+    with closing(psycopg.connect(world.url, client_encoding=encoding)) as other:
+        (prepared,) = ledger.prepare([item("é")], connection=other)
+        other.commit()
+    assert prepared == ledger.look_up("é")
+
+
 def test_a_claim_outlives_the_callers_transaction(
     ledger: PostgreSQLLedger, caller: psycopg.Connection[Any], serve: Serve, mailer: Mailer
 ) -> None:

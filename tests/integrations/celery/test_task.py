@@ -246,15 +246,18 @@ def test_the_pauses_double_up_to_the_longest_and_differ(retries: int) -> None:
     assert max(pauses) - min(pauses) > most / 4
 
 
-def test_no_pause_is_longer_than_half_of_the_visibility_timeout(world: World) -> None:
+@pytest.mark.parametrize(("options", "longest"), [({"visibility_timeout": 10}, 5), ({}, 1800)], ids=["set", "default"])
+def test_no_pause_is_longer_than_half_of_the_visibility_timeout(
+    world: World, options: dict[str, Any], longest: float
+) -> None:
     """Redis would deliver the waiting task a second time, and there would be two of them."""
-    world.app.conf.broker_transport_options = {"visibility_timeout": 10}
+    world.app.conf.broker_transport_options = options
     world.server.fault = "full"
-    task = world.task()
+    task = world.task(retry_backoff_max=86_400.0)
     argument = world.publish(task)
     with pytest.raises(Retry) as caught:
-        world.deliver(task, argument, retries=9)
-    assert 2.5 <= _seconds(caught.value) <= 5
+        world.deliver(task, argument, retries=15)
+    assert longest / 2 <= _seconds(caught.value) <= longest
 
 
 @pytest.mark.parametrize("request_", [{"is_eager": True}, {"called_directly": True}], ids=["eager", "called"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ else:
 _LOGGER = logging.getLogger("securesmtp")
 # Seconds between the deadline, Celery's soft limit and its hard one: time to write the outcome, and to try later.
 _MARGIN = 10.0
+# Redis' own, in seconds. Half of it is also what RabbitMQ waits for a task to be acknowledged.
+_VISIBILITY_TIMEOUT = 3600.0
 # Characters of a result that Celery logs and shows in events: the outcome, and none of the addresses after it.
 _MAX_SHOWN = 22
 
@@ -166,7 +167,8 @@ def mail_task(  # noqa: PLR0913 -- the whole configuration in one place, by keyw
         max_retries: How often it tries again.
         retry_backoff: Seconds before the second try. Each further pause is twice as long, less a random part of up to
             a half.
-        retry_backoff_max: Most seconds between two tries. It is never more than half of Redis' *visibility_timeout*.
+        retry_backoff_max: Most seconds between two tries. It is never more than half of the broker's
+            *visibility_timeout*, which is 3600 if it is not set.
         close_timeout: Seconds that a process waits at its end for messages that are being sent, before it aborts them;
             by default 5 seconds more than *deadline*.
         options: Any other option of ``Celery.task``, such as *queue* or *rate_limit*.
@@ -304,5 +306,5 @@ def _shown(data: object = None, *_: object) -> str:
 
 def _longest_wait(app: Celery) -> float:
     """Return for how many seconds a task may wait before the broker delivers it once more; then there would be two."""
-    timeout = (app.conf.broker_transport_options or {}).get("visibility_timeout")
-    return timeout / 2 if timeout else math.inf
+    timeout: float = (app.conf.broker_transport_options or {}).get("visibility_timeout") or _VISIBILITY_TIMEOUT
+    return timeout / 2

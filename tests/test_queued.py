@@ -258,7 +258,7 @@ def _valid() -> dict[str, Any]:
         "recipients": ["you@example.org"],
         "content": b64encode(b"Subject: 1\r\n\r\n").decode(),
         "key": "1",
-        "digest": "ab",
+        "digest": "ab" * 32,
         "message_id": None,
     }
 
@@ -280,13 +280,23 @@ def test_data_of_a_later_version_can_be_read() -> None:
         {"content": "a"},
         {"content": 5},
         {"key": 5},
+        {"key": ""},
+        {"key": "x" * 999},
+        {"key": "\ud800"},
         {"digest": None},
+        {"digest": "ab"},
+        {"digest": "\0" * 64},
+        {"digest": "ab" * 32 + "\n"},
         {"message_id": 5},
+        {"message_id": ""},
+        {"message_id": "<1@x>\r\nBcc: <2@x>"},
+        {"message_id": "\ud800"},
+        {"message_id": "x" * 999},
     ],
-    ids=repr,
+    ids=lambda wrong: ascii(wrong)[:30],
 )
 def test_other_data_are_refused(wrong: dict[str, Any]) -> None:
-    """Each attribute has one type."""
+    """Each attribute has one type, and a ledger can keep what goes into it: a stranger may have written them."""
     with pytest.raises(ValueError, match="cannot make a QueuedMessage from this data"):
         QueuedMessage.from_dict({**_valid(), **wrong})
 

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 class Failover:
     """
-    Sends mail over the first of several servers that works. It has the methods of a `SecureMailer`.
+    Sends mail over the first of several servers that works.
+
+    It has the methods of a `SecureMailer`; `check` and `stats` return a tuple, with one value for each server.
 
     The next server gets a message only if this one certainly has not accepted it. If the outcome is unknown, you get
     the `OutcomeUnknownError`, and no other server gets the message: it could arrive twice. Every server gets the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections import deque
 from contextlib import suppress
@@ -10,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from securesmtp._options import seconds
+from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, from_any, given_key
 from securesmtp._submissions import digest as compute_digest
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # Seconds.
 _LEAST = 0.001
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def other_content(key: str, whose: str) -> MessageError:
@@ -168,14 +171,20 @@ class QueuedMessage(Envelope):
         Raises:
             ValueError: *data* is not a result of `as_dict`.
         """
-        with suppress(LookupError, TypeError, ValueError):
+        with suppress(LookupError, TypeError, ValueError, MessageError):
             mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
             content, message_id = b64decode(data["content"], validate=True), data["message_id"]
-            texts = (mail_from, key, digest, *recipients, *(() if message_id is None else (message_id,)))
-            if isinstance(recipients, list) and all(isinstance(text, str) for text in texts):
+            texts = (mail_from, check_key(key), digest, *recipients, *(() if message_id is None else (message_id,)))
+            # Addresses and content are checked when it is sent; the others go into a ledger and a result as they are.
+            is_ours = isinstance(recipients, list) and all(isinstance(text, str) for text in texts)
+            if is_ours and _DIGEST.fullmatch(digest) and (message_id is None or _is_shown(message_id)):
                 return cls(mail_from, tuple(recipients), content, key, digest, message_id)
         message = "cannot make a QueuedMessage from this data"
         raise ValueError(message)
+
+
+def _is_shown(message_id: str) -> bool:
+    return 0 < len(message_id) <= MAX_LINE and message_id.isprintable()
 
 
 class Bounded:

@@ -28,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
 
 from conftest import AsyncMailer, Mailer, Run, Serve, examples, unmeasured
 from databases import PgBouncer, PostgreSQL, running
@@ -139,6 +140,24 @@ def test_the_callers_transaction_goes_on(ledger: PostgreSQLLedger, caller: psyco
     ledger.prepare([item()], connection=caller)
     assert caller.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
     assert caller.execute(show).fetchall() == [{"now": "0"}]
+
+
+def test_a_pipeline_of_the_caller_is_refused(ledger: PostgreSQLLedger, caller: psycopg.Connection[Any]) -> None:
+    """Nobody would know what is in the ledger before its end."""
+    with caller.pipeline(), pytest.raises(ConfigurationError, match="connection is in pipeline mode"):
+        ledger.prepare([item()], connection=caller)
+    assert state(ledger) is None
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_callers_connection_may_have_another_encoding(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, encoding: str
+) -> None:
+    """Without one, psycopg returns bytes."""
+    with closing(psycopg.connect(world.url, client_encoding=encoding)) as other:
+        (prepared,) = ledger.prepare([item("é")], connection=other)
+        other.commit()
+    assert prepared == ledger.look_up("é")
 
 
 def test_a_claim_outlives_the_callers_transaction(
@@ -496,6 +515,25 @@ def test_a_database_that_is_down_is_an_error_until_it_is_back(own_server: Postgr
         assert state(ledger) == "accepted"
 
 
+def test_a_database_that_is_frozen_is_an_error(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its disk or its virtual machine hangs: the kernel answers for it, so nothing is lost, and nothing comes."""
+    assert claim(ledger)
+    (session,) = sessions(world)
+    monkeypatch.setattr(_postgresql_connections, "REPLY_WITHIN", 0.3)
+    os.kill(session, signal.SIGSTOP)
+    try:
+        with pytest.raises(LedgerError, match="the database does not reply") as caught:
+            ledger.finish({"invoice-1": result()}, "other")
+    finally:
+        os.kill(session, signal.SIGCONT)
+    assert (caught.value.outcome, caught.value.retryable) == (Outcome.UNKNOWN, False)
+    monkeypatch.undo()
+    ledger.finish({"invoice-1": result()}, "mine")
+    assert state(ledger) == "accepted"
+
+
 @pytest.fixture(scope="module")
 def bouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
     """Run a pooler with one connection for all, in transaction mode."""
@@ -605,6 +643,28 @@ def test_the_table_is_made_once(world: PostgreSQLWorld) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(open_and_claim, range(8))) == 1
+
+
+def test_a_table_that_another_process_has_just_made_is_a_ledger(
+    ledger: PostgreSQLLedger, world: PostgreSQLWorld
+) -> None:
+    """Whether it exists is known at once, but its comment as it was when the statement began."""
+    lock = int(uuid4()) % 2**31
+    with (
+        world.open() as faster,
+        closing(psycopg.connect(world.url)) as holder,
+        ThreadPoolExecutor() as pool,
+    ):
+        waiting = SQL(" FROM (SELECT pg_advisory_lock_shared({}) OFFSET 0) AS waiting").format(lock)
+        ledger._statements.inspect += waiting
+        holder.execute("SELECT pg_advisory_lock(%s)", [lock])
+        claimed = pool.submit(claim, ledger)
+        try:
+            wait_for_lock(world)
+            faster.prepare([item()])
+        finally:
+            holder.execute("SELECT pg_advisory_unlock(%s)", [lock])
+        assert claimed.result()
 
 
 def test_a_table_that_was_there_is_not_made_again(ledger: PostgreSQLLedger, world: PostgreSQLWorld) -> None:
@@ -788,7 +848,7 @@ def test_a_password_in_the_reply_of_the_server_is_not_shown(monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> None:
         raise psycopg.OperationalError(f'the proxy does not know "{PASSWORD}"')
 
-    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(psycopg.Connection, "connect", refuse)
     with pytest.raises(LedgerError) as caught:
         look_up(CONNINFOS["url"])
     assert PASSWORD not in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -211,8 +212,9 @@ def test_all_data_are_gone_and_nothing_is_sent(guarded: GuardedRedis) -> None:
     with RedisLedger(guarded.url, prefix=mine) as ledger, Client.from_url(guarded.url) as client:
         ledger.claim([item()], "mine")
         client.flushall()
-        with pytest.raises(LedgerError, match="has lost its data"):
-            ledger.claim([item("invoice-2")], "mine")
+        for call in CALLS.values():
+            with pytest.raises(LedgerError, match="has lost its data"):
+                call(ledger)
         with RedisLedger(guarded.url, prefix=mine) as later:
             later.claim([item()], "yours")
             # It is another ledger.
@@ -359,6 +361,25 @@ def test_a_closed_ledger_is_an_error(world: RedisWorld, name: str) -> None:
     ledger.close()
     with pytest.raises(LedgerError, match=r"the ledger in Redis at .* is closed"):
         CALLS[name](ledger)
+
+
+def test_a_call_ends_well_although_the_ledger_is_closed(guarded: GuardedRedis) -> None:
+    """Its connection is closed after it: a reply that is lost would be a claim in doubt."""
+    ledger = RedisLedger(guarded.url, prefix=prefix())
+    ledger.prepare([item()])
+    with Client.from_url(guarded.url) as client, ThreadPoolExecutor() as pool:
+        client.client_pause(60_000, all=False)
+        try:
+            claimed = pool.submit(ledger.claim, [item()], "mine")
+            while not any("b" in each["flags"] for each in client.client_list(_type="normal")):
+                assert not claimed.done()
+            ledger.close()
+        finally:
+            client.client_unpause()
+        (entry,) = claimed.result()
+        assert may_send(entry, item(), "mine")
+        # That of this client.
+        assert len(client.client_list(_type="normal")) == 1
 
 
 # ---------------------------------------------------------------------------------------------- URLs, passwords

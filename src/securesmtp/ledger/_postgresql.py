@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
+from psycopg.pq import PipelineStatus
 
 from securesmtp._options import seconds
 from securesmtp._protocol.sasl import as_secret
@@ -122,7 +123,7 @@ class PostgreSQLLedger:
                 entries are part of your transaction. Commit it before you send: `claim` waits for its end.
 
         Raises:
-            ConfigurationError: *connection* is another object.
+            ConfigurationError: *connection* is another object, or in pipeline mode.
             LedgerError: Nothing was written.
         """
         if connection is None:
@@ -133,7 +134,8 @@ class PostgreSQLLedger:
         with translated(self._connections.name):
             fetch(own, self._statements.prepare, parameters)
             rows = fetch(own, self._statements.find, parameters)
-        return [self._entry(row) for row in rows]
+        # Text is bytes over a connection without an encoding (SQL_ASCII).
+        return [self._entry(tuple(_decoded(value) for value in row)) for row in rows]
 
     def claim(self, items: Sequence[Item], token: str) -> Sequence[Entry]:
         """
@@ -235,6 +237,9 @@ class PostgreSQLLedger:
 
     def _has_table(self) -> bool:
         ((exists, comment),) = self._connections.execute(self._statements.inspect, {})
+        if exists and comment is None:
+            # Another process may just have made it: the comment is that of the statement's begin. So look again.
+            ((exists, comment),) = self._connections.execute(self._statements.inspect, {})
         version = str(comment).removeprefix(COMMENT)
         if exists and version != str(VERSION):
             raise failed(self._connections.name, LATER if version.isdecimal() else FOREIGN)
@@ -266,7 +271,14 @@ def _psycopg_connection(connection: object) -> psycopg.Connection[Any]:
         kind = type(connection).__name__
         hint = "pass a psycopg.Connection, or django.db.connection if that is one to PostgreSQL, with psycopg 3"
         raise ConfigurationError(f"connection is a {kind}, not one of psycopg 3", hint=hint)
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        # Its replies come later.
+        raise ConfigurationError("connection is in pipeline mode", hint="prepare messages before or after the pipeline")
     return connection
+
+
+def _decoded(value: object) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _columns(items: Sequence[Item]) -> dict[str, object]:

@@ -9,6 +9,7 @@ How it works:
   semaphore would count it for ever (measured: at 15 of 77 lines).
 - A connection is kept only if the server waits for the next statement. After any exception in between, such as the time
   limit of a task queue, it is closed.
+- A server that is frozen (its disk, or its virtual machine) does not reply, and is not lost either: there is a limit.
 - The child of a fork closes its copies without a word to the server: a farewell would end the parent's session.
 """
 
@@ -16,32 +17,46 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet, ref
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.waiting import wait_selector
 
 from securesmtp._shown import quote
 from securesmtp.errors import ConfigurationError, LedgerError
-from securesmtp.ledger._postgresql_errors import NO_CONNECTION, failed, first_line, translated
+from securesmtp.ledger._postgresql_errors import (
+    NO_CONNECTION,
+    REPLY_WITHIN,
+    NoReplyError,
+    failed,
+    first_line,
+    translated,
+)
 from securesmtp.ledger._rules import closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from psycopg.abc import PQGen
     from psycopg.sql import Composed
 
     from securesmtp._secret import Secret
 
+T = TypeVar("T")
+
 _MOST = 4
 # How often a call that waits looks for its turn by itself, in seconds.
 _POLL_INTERVAL = 0.02
+# Likewise a call that waits for a reply.
+_WAKE_EACH = 0.1
 _SHOWN = ("host", "port", "dbname")
 # A server that has vanished is noticed after 30 s, not after two hours. A standby would not know of the last claims.
 _DEFAULTS = {
@@ -53,6 +68,36 @@ _DEFAULTS = {
     "tcp_user_timeout": 30_000,
     "target_session_attrs": "read-write",
 }
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that does not wait for ever."""
+
+    def wait(self, gen: PQGen[T], *_: object, **__: object) -> T:
+        """Return what *gen* does: it waits for the server."""
+        # psycopg's own choice before 3.2.13, in C, does not wake up *gen* in between.
+        return wait_selector(_limited(gen, time.monotonic() + REPLY_WITHIN), self.pgconn.socket, interval=_WAKE_EACH)
+
+
+def _limited(steps: PQGen[T], end: float) -> PQGen[T]:
+    """
+    Do what *steps* do, until *end*.
+
+    Raises:
+        NoReplyError: There was no reply in time.
+    """
+    try:
+        wanted = next(steps)
+        while True:
+            # Nothing, each time that it was only woken up.
+            ready = yield wanted
+            if not ready and time.monotonic() >= end:
+                text = "no reply"
+                raise NoReplyError(text)
+            wanted = steps.send(ready)
+    except StopIteration as last:
+        result: T = last.value
+        return result
 
 
 class Turn:
@@ -168,7 +213,7 @@ class Connections:
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(
+            return _Connection.connect(
                 self._conninfo.reveal(),
                 autocommit=True,
                 prepare_threshold=None,

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 # Seconds to wait for another transaction that has changed the same entry.
 PATIENCE: Final = 30
+# Seconds to wait for a reply: a server that is frozen still answers the probes of TCP.
+REPLY_WITHIN: Final = 60.0
+
+
+class NoReplyError(psycopg.OperationalError):
+    """The server has not replied for `REPLY_WITHIN` seconds."""
 
 
 class Failure(NamedTuple):
@@ -59,6 +65,11 @@ _FAILURES: dict[type[psycopg.Error], Failure] = {
     ),
     errors.QueryCanceled: Failure(
         "the database has canceled a statement", "statement_timeout may be too short", retryable=True
+    ),
+    NoReplyError: Failure(
+        "the database does not reply",
+        "look at its load and its disk; it may do later what it was asked",
+        retryable=True,
     ),
     errors.DeadlockDetected: _ROLLED_BACK,
     errors.SerializationFailure: _ROLLED_BACK,

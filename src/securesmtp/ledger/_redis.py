@@ -104,9 +104,13 @@ class RedisLedger:
         self._closed = False
 
     def close(self) -> None:
-        """Close the connections. What is claimed stays so; every other method raises `LedgerError` from now on."""
+        """
+        Close the connections; one that is in use, when its call ends.
+
+        What is claimed stays so; every other method raises `LedgerError` from now on.
+        """
         self._closed = True
-        self._client.close()
+        self._client.drop_idle()
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +186,7 @@ class RedisLedger:
         """
         last = "0"
         while True:
-            (found,) = self._call(scripts.LIST, [], [last, str(_PAGE)])
+            (found,) = self._call(scripts.LIST, [], [self._identity or "", last, str(_PAGE)])
             for entry in self._read([_text(key) for key in found[::2]]):
                 if not states or entry.state in states:
                     yield entry
@@ -242,7 +246,11 @@ class RedisLedger:
         names = [f"{self._name}:ledger", f"{self._name}:order", *(f"{self._name}:entry:{key}" for key in keys)]
         for _ in range(2):
             call = token_hex(8)
-            reply = self._client.run(script, names, [call, *arguments])
+            try:
+                reply = self._client.run(script, names, [call, *arguments])
+            finally:
+                if self._closed:
+                    self._client.drop_idle()
             if isinstance(reply, list) and reply and reply[0] == call.encode():
                 return self._judged(_text(reply[1]), reply[2:], keys)
             # The reply to a call that was interrupted. This one was not lost, but it may as well be repeated.
@@ -259,7 +267,7 @@ class RedisLedger:
         return rest
 
     def _read(self, keys: Sequence[str]) -> list[Entry]:
-        return self._entries(keys, self._call(scripts.READ, keys, [self._longest, *keys]))
+        return self._entries(keys, self._call(scripts.READ, keys, [self._identity or "", self._longest, *keys]))
 
     def _entries(self, keys: Sequence[str], rows: Sequence[Any]) -> list[Entry]:
         return [self._entry(key, row) for key, row in zip(keys, rows, strict=True) if row is not None]

@@ -139,14 +139,6 @@ class Client:
         else:
             client.connection_pool.disconnect(inuse_connections=False)
 
-    def close(self) -> None:
-        """Close all connections."""
-        client = self._client
-        if isinstance(client, RedisCluster):
-            client.close()
-        else:
-            client.connection_pool.disconnect()
-
     def failed(self, text: str, hint: str | None, *, retryable: bool = False) -> LedgerError:
         """Return the error for what happened to the ledger."""
         text = f"the ledger in Redis at {self.place}: {text}"

@@ -132,23 +132,30 @@ end
 return reply
 """
 
-# Arguments: nonce, longest send; then the key of each entry.
+# Arguments: nonce, identity (empty: not known yet), longest send; then the key of each entry.
 READ = f"""
 {_COMMON}
+if ARGV[2] ~= '' and is_gone(ARGV[2]) then
+    return {{ARGV[1], 'gone'}}
+end
 local reply = {{ARGV[1], 'ok'}}
 for number = 3, #KEYS do
-    if is_lost(KEYS[number], ARGV[number]) then
-        return {{ARGV[1], 'lost', ARGV[number]}}
+    if is_lost(KEYS[number], ARGV[number + 1]) then
+        return {{ARGV[1], 'lost', ARGV[number + 1]}}
     end
-    reply[#reply + 1] = entry_of(KEYS[number], ARGV[2])
+    reply[#reply + 1] = entry_of(KEYS[number], ARGV[3])
 end
 return reply
 """
 
-# Arguments: nonce, the number of the last entry, how many more.
-LIST = """
-local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
-return {ARGV[1], 'ok', found}
+# Arguments: nonce, identity (as above), the number of the last entry, how many more.
+LIST = f"""
+{_COMMON}
+if ARGV[2] ~= '' and is_gone(ARGV[2]) then
+    return {{ARGV[1], 'gone'}}
+end
+local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[3], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+return {{ARGV[1], 'ok', found}}
 """
 
 # Arguments: nonce, identity, longest send, key, the verdict, the name of this call; then the states that may get it.

@@ -246,15 +246,18 @@ def test_the_pauses_double_up_to_the_longest_and_differ(retries: int) -> None:
     assert max(pauses) - min(pauses) > most / 4
 
 
-def test_no_pause_is_longer_than_half_of_the_visibility_timeout(world: World) -> None:
+@pytest.mark.parametrize(("options", "longest"), [({"visibility_timeout": 10}, 5), ({}, 1800)], ids=["set", "default"])
+def test_no_pause_is_longer_than_half_of_the_visibility_timeout(
+    world: World, options: dict[str, Any], longest: float
+) -> None:
     """Redis would deliver the waiting task a second time, and there would be two of them."""
-    world.app.conf.broker_transport_options = {"visibility_timeout": 10}
+    world.app.conf.broker_transport_options = options
     world.server.fault = "full"
-    task = world.task()
+    task = world.task(retry_backoff_max=86_400.0)
     argument = world.publish(task)
     with pytest.raises(Retry) as caught:
-        world.deliver(task, argument, retries=9)
-    assert 2.5 <= _seconds(caught.value) <= 5
+        world.deliver(task, argument, retries=15)
+    assert longest / 2 <= _seconds(caught.value) <= longest
 
 
 @pytest.mark.parametrize("request_", [{"is_eager": True}, {"called_directly": True}], ids=["eager", "called"])
@@ -386,6 +389,26 @@ def test_a_soft_limit_before_the_claim_is_one_try(world: World) -> None:
     assert world.deliver(task, argument, retries=1).outcome is Outcome.ACCEPTED
 
 
+def test_the_receipt_of_another_message_is_not_its_own(world: World) -> None:
+    """The first one was refused, and the key given to another one; then the broker delivers the first one again."""
+    world.server.fault = "refuses_recipients"
+    task = world.task(max_retries=0)
+    first = world.publish(task)
+    assert world.deliver(task, first).outcome is Outcome.REFUSED
+    world.server.fault = None
+    task.send_later(world.message(Subject="Corrected"), key="invoice-1")
+    assert world.deliver(task, world.argument()).outcome is Outcome.ACCEPTED
+    errors = [LedgerError("down")]
+
+    def fail(_: str) -> None:
+        if errors:
+            raise errors.pop()
+
+    world.ledger.before = fail
+    result = world.deliver(task, first)
+    assert (result.outcome, result.receipt) == (Outcome.NOT_SENT, None)
+
+
 def test_an_open_claim_is_waited_for(world: World) -> None:
     """Whatever the number of tries: how the other worker's send ends is the result of this one too (PITFALLS-1, Q6)."""
     task = world.task(max_retries=0)
@@ -396,6 +419,24 @@ def test_an_open_claim_is_waited_for(world: World) -> None:
         world.deliver(task, argument, retries=100)
     assert str(caught.value.exc) == "unknown: OutcomeUnknownError (unknown)"
     assert world.server.messages == []
+
+
+def test_a_claim_that_cannot_be_read_again_is_waited_for(world: World) -> None:
+    """The last try would say that the message was not sent, while another worker sends it."""
+    task, looked_up = world.task(max_retries=0), list[str]()
+    argument = world.publish(task)
+    queued = QueuedMessage.from_dict(argument)
+    world.ledger.claim([queued], "another")  # type: ignore[list-item]  # it has what an item has
+
+    def fail(name: str) -> None:
+        looked_up.extend([name] * (name == "look_up"))
+        if len(looked_up) > 1:
+            raise LedgerError("the database is down")
+
+    world.ledger.before = fail
+    with pytest.raises(Retry):
+        world.deliver(task, argument)
+    assert len(looked_up) == 2
 
 
 def test_two_deliveries_at_once_are_one_send(world: World) -> None:
@@ -471,8 +512,12 @@ def test_neither_logs_nor_events_have_an_address_or_the_body(world: World) -> No
     assert str(caught.value.exc) == "refused: RecipientsRefusedError (rcpt, 451 4.7.1)"
 
 
-@pytest.mark.parametrize("key", ["newsletter to you@example.net", None], ids=["an address", "a Message-ID"])
-def test_a_key_that_may_be_an_address_is_not_shown(world: World, key: str | None) -> None:
+@pytest.mark.parametrize(
+    "key",
+    ["newsletter to you@example.net", None, "1\nCRITICAL forged", "1\x1b[2J"],
+    ids=["an address", "a Message-ID", "a line", "a command of a terminal"],
+)
+def test_a_key_that_a_log_must_not_have_is_not_shown(world: World, key: str | None) -> None:
     """Its digest is, which the ledger has too."""
     task = world.task()
     message = world.message(**{"Message-ID": "<1@example.net>"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ else:
 _LOGGER = logging.getLogger("securesmtp")
 # Seconds between the deadline, Celery's soft limit and its hard one: time to write the outcome, and to try later.
 _MARGIN = 10.0
+# Redis' own, in seconds. Half of it is also what RabbitMQ waits for a task to be acknowledged.
+_VISIBILITY_TIMEOUT = 3600.0
 # Characters of a result that Celery logs and shows in events: the outcome, and none of the addresses after it.
 _MAX_SHOWN = 22
 
@@ -166,7 +167,8 @@ def mail_task(  # noqa: PLR0913 -- the whole configuration in one place, by keyw
         max_retries: How often it tries again.
         retry_backoff: Seconds before the second try. Each further pause is twice as long, less a random part of up to
             a half.
-        retry_backoff_max: Most seconds between two tries. It is never more than half of Redis' *visibility_timeout*.
+        retry_backoff_max: Most seconds between two tries. It is never more than half of the broker's
+            *visibility_timeout*, which is 3600 if it is not set.
         close_timeout: Seconds that a process waits at its end for messages that are being sent, before it aborts them;
             by default 5 seconds more than *deadline*.
         options: Any other option of ``Celery.task``, such as *queue* or *rate_limit*.
@@ -254,6 +256,9 @@ def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendR
     entry, outcome = None, error.outcome if isinstance(error, SecureSMTPError) else Outcome.UNKNOWN
     with suppress(Exception):
         entry = ledger.look_up(queued.key)
+    if entry is not None and entry.digest != queued.digest:
+        # Another message has its key now: that one's receipt is not its own.
+        entry = None
     if entry is not None and entry.result is not None and entry.state.value == entry.result.outcome.value:
         return entry.result
     if entry is not None and entry.state is State.PREPARED:
@@ -262,8 +267,11 @@ def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendR
 
 
 def _is_claimed(ledger: Ledger, key: str) -> bool:
-    entry = ledger.look_up(key)
-    return entry is not None and entry.state is State.CLAIMED
+    """Return whether another worker may be sending the message: if the ledger cannot be read now, later."""
+    with suppress(Exception):
+        entry = ledger.look_up(key)
+        return entry is not None and entry.state is State.CLAIMED
+    return True
 
 
 def _as_dict(result: SendResult) -> dict[str, Any]:
@@ -287,8 +295,9 @@ def _describe(error: Exception) -> str:
 
 
 def _name(key: object, digest: object) -> str:
-    """Return what a log may call the message: its key, unless that may be an address."""
-    return f"<{digest!s:.16}>" if "@" in str(key) else f"<{key}>"
+    """Return what a log may call the message: its key, unless that may be an address, or begin a line of its own."""
+    text = str(key)
+    return f"<{text}>" if text.isprintable() and "@" not in text else f"<{digest!s:.16}>"
 
 
 def _shown(data: object = None, *_: object) -> str:
@@ -297,5 +306,5 @@ def _shown(data: object = None, *_: object) -> str:
 
 def _longest_wait(app: Celery) -> float:
     """Return for how many seconds a task may wait before the broker delivers it once more; then there would be two."""
-    timeout = (app.conf.broker_transport_options or {}).get("visibility_timeout")
-    return timeout / 2 if timeout else math.inf
+    timeout: float = (app.conf.broker_transport_options or {}).get("visibility_timeout") or _VISIBILITY_TIMEOUT
+    return timeout / 2

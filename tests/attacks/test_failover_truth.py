@@ -12,6 +12,7 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import honest
 from securesmtp import Event, Failover, Outcome, OutcomeUnknownError, SecureMailer, SecureSMTPError, _closing
+from securesmtp._server_rules import Rules
 from securesmtp._transport import pool
 from securesmtp.events import Closed, Connected, ServerDown, ServerUp
 from test_failover import Over, Switch, clock, over
@@ -59,7 +60,7 @@ def test_a_send_that_hangs_keeps_no_other_server_from_being_closed(
     serve: Serve, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All mailers have the same time: the other connections are ended before it is waited for."""
-    monkeypatch.setattr(_closing, "ABORT_GRACE", 60)
+    monkeypatch.setattr(_closing, "ABORT_GRACE", 600)
     release, reached, silent = threading.Event(), threading.Event(), Silent()
 
     def hangs(event: Event) -> None:
@@ -75,9 +76,11 @@ def test_a_send_that_hangs_keeps_no_other_server_from_being_closed(
         assert reached.wait(60)
         assert silent.reached.acquire(timeout=60)
         with threads(lambda: mine.close(timeout=0.05)) as closed:
-            until(lambda: ends)
-            assert not closed
-            release.set()
+            try:
+                until(lambda: ends)
+                assert not closed
+            finally:
+                release.set()
     (error,) = ends
     assert isinstance(error, OutcomeUnknownError)
 
@@ -95,12 +98,14 @@ def test_an_interrupted_close_leaves_no_idle_connection(
 
     with threads(lambda: one.send(message)):
         assert holding.reached.acquire(timeout=60)
-        with monkeypatch.context() as patch:
-            patch.setattr(pool, "sleep", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                Failover([one, two]).close()
-        assert two.stats().open == 0
-        holding.release.set()
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(pool, "sleep", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    Failover([one, two]).close()
+            assert two.stats().open == 0
+        finally:
+            holding.release.set()
 
 
 def _interrupted_by(kind: type[Event]) -> Callable[[Event], None]:
@@ -193,3 +198,24 @@ def test_a_refused_message_that_the_server_accepts_goes_to_no_other(
     assert has_content == ("CHUNKING" in extensions)
     assert isinstance(ends[0], OutcomeUnknownError) == has_content
     assert len(second.accepted) == (not has_content)
+
+
+def test_a_second_interrupt_leaves_the_outcome_to_the_first(
+    serve: Serve, mailer: Mailer, message: EmailMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal at a line of the failover, after one inside the mailer, knows nothing of the message."""
+
+    class SecondError(BaseException):
+        """A signal."""
+
+    def interrupted(*_: object) -> None:
+        raise SecondError
+
+    mine = Failover([mailer(serve(), on_event=_interrupted_by(Connected))])
+    monkeypatch.setattr(Rules, "judge", interrupted)
+    with pytest.raises(SecondError) as caught:
+        mine.send(message)
+    first = caught.value.__context__
+    assert caught.value.__cause__ is None
+    assert isinstance(first, KeyboardInterrupt)
+    assert isinstance(first.__cause__, SecureSMTPError)

@@ -233,7 +233,8 @@ class Receipt(Portable):
         The id under which the server's log has the message, read from the reply; None if that has no known form.
 
         Use it to search a log, and for nothing else: the server chooses it, and may use it again for another message.
-        It is up to 64 ASCII letters, digits, dots, hyphens and underscores. It is that of the last transaction, if there are several.
+        It is up to 64 ASCII letters, digits, dots, hyphens and underscores. It is that of the last transaction, if
+        there are several.
         """
         return find_queue_id(self.reply.text)
 

@@ -46,7 +46,7 @@ def thorough(fast: int, complete: int) -> list[object]:
 
 def examples(complete: int) -> int:
     """Return how many examples a property tries: a third of *complete*; all with `--hypothesis-profile=complete`."""
-    return complete * settings().max_examples // 300
+    return max(1, complete * settings().max_examples // 300)
 
 
 def unmeasured() -> dict[str, str]:

@@ -20,6 +20,7 @@ import socket
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from operator import call
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet, ref
@@ -202,7 +203,8 @@ class Connections:
         mine, turns, bell = ref(turn), self._turns, self._bell
         turns.append(mine)
         try:
-            while mine not in [each for each in tuple(turns) if each() is not None][:_MOST]:
+            # Those that are alive: a call of a dead reference returns None.
+            while mine not in list(filter(call, tuple(turns)))[:_MOST]:
                 bell.acquire(timeout=_POLL_INTERVAL)
             yield
         finally:

@@ -21,6 +21,8 @@ from inspect import isgenerator
 from pathlib import Path
 from typing import Any
 
+from forks import fork_for_each_connection
+
 KILLED = "(killed)"
 
 
@@ -90,21 +92,7 @@ def _serve(connection: socket.socket, module: str) -> None:
 
 def _run(path: str, module: str) -> None:
     importlib.import_module(module)
-    # The kernel takes away what has ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _serve(connection, module)
-                sys.exit(0)
-            connection.close()
+    fork_for_each_connection(path, lambda connection: _serve(connection, module))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from forks import fork_for_each_connection
 from kills import plainly
 from kills.messages import message
 from kills.steps import Aim, Reporter, watch_ledger, watch_sends
@@ -111,23 +111,13 @@ def nursery(path: str) -> None:
         # So that no worker imports its package.
         with suppress(SecureSMTPError):
             getattr(ledgers, name)
-    # The kernel takes away what has ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                # The killer may have gone.
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    run(connection)
-                sys.exit(0)
-            connection.close()
+    fork_for_each_connection(path, _run_for_killer)
+
+
+def _run_for_killer(connection: socket.socket) -> None:
+    # The killer may have gone.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        run(connection)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from forks import fork_for_each_connection
 from ledger.worlds import WORLDS, World, item, may_send, result
 from securesmtp.errors import LedgerError
 from securesmtp.ledger import SQLiteLedger
@@ -178,24 +179,5 @@ def _serve(connection: socket.socket) -> None:
         commands.say(commands.evaluate(line))
 
 
-def _nursery(path: str) -> None:
-    """Fork a process for each connection, until the test session ends."""
-    # The kernel takes away what has ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _serve(connection)
-                sys.exit(0)
-            connection.close()
-
-
 if __name__ == "__main__":
-    _nursery(sys.argv[1])
+    fork_for_each_connection(sys.argv[1], _serve)

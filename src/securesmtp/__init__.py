@@ -58,8 +58,7 @@ if TYPE_CHECKING:
     )
     from securesmtp.events import Event
 
-__all__ = [
-    "DSN",
+__all__ = [  # noqa: RUF022 -- in plain order: DSN is a class, no constant
     "AddressError",
     "AddressWarning",
     "AsyncFailover",
@@ -71,6 +70,7 @@ __all__ = [
     "CertificateReason",
     "ConfigurationError",
     "ConnectError",
+    "DSN",
     "DataRefusedError",
     "DeadlineExceededError",
     "DowngradeError",

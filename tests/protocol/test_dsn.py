@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,16 @@ def test_rcpt_has_what_is_about_the_recipient(asked: dict[str, Any], line: bytes
 def test_mail_has_what_is_about_the_message(asked: dict[str, Any], parameters: bytes) -> None:
     """`+`, `=` and blanks are encoded (PITFALLS-2, X1)."""
     assert _mail(**asked) == b"MAIL FROM:<me@a.example>" + parameters + b"\r\n"
+
+
+def test_the_page_shows_what_is_written() -> None:
+    """The commands of its first example."""
+    page = (Path(__file__).parents[2] / "docs/how-to/delivery-reports.md").read_text("utf-8")
+    mailbox, dsn = Mailbox.parse("me@example.org"), DSN(notify={"success", "failure"}, ret="headers", envid="order-7")
+    mail = mail_command(Submission(mailbox, (), Content.from_bytes(b"\r\n"), dsn=dsn), Capabilities({"DSN": ""}))
+    rcpt = rcpt_command(Mailbox.parse("you@example.org"), dsn)
+    assert 'notify={"success", "failure"}, ret="headers", envid="order-7"' in page
+    assert (mail.data + rcpt.data).decode().replace("\r\n", "\n") in page
 
 
 @pytest.mark.parametrize(

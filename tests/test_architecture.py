@@ -131,6 +131,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),
+    # The server chooses it, so no decision may depend on it.
+    "queue id": (_named("queue_id", "find_queue_id"), {"_values.py"}),
     # What both kinds of mailer share waits for nobody; a lock is held for a few assignments.
     "threads": (
         _waits_for_threads,

@@ -37,9 +37,11 @@ from securesmtp import (
     Stage,
     TLSPolicy,
 )
+from securesmtp._protocol.effects import FetchToken
 from securesmtp._transport import token_threads
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.slot import Lease
+from securesmtp._transport.token_login import fetch_usable_token
 from securesmtp._transport.token_threads import fetch_token
 from securesmtp._transport.tokens import Fetch, Tokens
 from securesmtp.credentials import from_command, from_file
@@ -563,6 +565,24 @@ def test_many_messages_go_on_with_a_new_token(serve: Serve, mailer: Mailer) -> N
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
     assert len(server.accepted) == 20
     assert (source.calls, source.refusals) == (2, 1)
+
+
+@pytest.mark.faces("oauth", threads_only=True)
+def test_a_token_that_another_connection_has_worn_out_is_fetched_again() -> None:
+    """It was right when this connection asked for it. One that had been refused before is not waited for."""
+    source = Source(OLD)
+    tokens = Tokens(login(source))
+    steps = fetch_usable_token(tokens, lambda: Secret("unused"))
+    assert isinstance(next(steps), FetchToken)
+    tokens.refuse(Secret(OLD), AuthenticationError("expired"))
+    assert isinstance(steps.send(Secret(OLD)), FetchToken)
+    with pytest.raises(StopIteration) as stopped:
+        steps.send(Secret(NEW))
+    assert stopped.value.value.reveal() == NEW
+    again = fetch_usable_token(tokens, lambda: Secret("unused"))
+    next(again)
+    with pytest.raises(AuthenticationError, match="has refused: expired"):
+        again.send(Secret(OLD))
 
 
 @pytest.mark.faces("oauth", threads_only=True)

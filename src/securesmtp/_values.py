@@ -1,4 +1,8 @@
-"""The values that this library returns: frozen and without behaviour of their own."""
+"""
+The values that this library returns: frozen and without behaviour of their own.
+
+They contain each other, so they are in one file.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from securesmtp._portable import Portable
+from securesmtp._queue_id import find_queue_id
 from securesmtp._shown import escape
 
 # Refused recipients that the text of a receipt names.
@@ -190,7 +195,7 @@ class Receipt(Portable):
         message_id: The Message-ID that was sent, unprintable characters escaped; None if raw bytes have none.
         mail_from: The envelope's sender (reverse-path); empty for the null one.
         recipients: Every recipient once, in the envelope's order, with the server's reply.
-        reply: The reply to the content; on most servers its text contains the queue id.
+        reply: The reply to the content.
         replies: The replies of all transactions. More than one only if the server accepts fewer recipients at a time.
         tls: How the TLS session that carried the message was verified.
         size: Bytes of the message with CRLF line ends, before dot-stuffing.
@@ -218,6 +223,16 @@ class Receipt(Portable):
             refused[_MAX_NAMED:] = [f"and {len(refused) - _MAX_NAMED} more"]
         line += f"; refused: {', '.join(refused)}" if refused else ""
         return f"{line}; without DSN, which the server does not offer" if self.dsn_left_out else line
+
+    @property
+    def queue_id(self) -> str | None:
+        """
+        The id under which the server's log has the message, read from `reply`; None if the reply has no known form.
+
+        Use it to search a log, and for nothing else: the server chooses it, and may use it again for another message.
+        It is up to 64 ASCII letters, digits, dots, hyphens and underscores. It belongs to the last of `replies`.
+        """
+        return find_queue_id(self.reply.text)
 
     @property
     def accepted(self) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Enough for a busy machine; usually a server starts within a second.
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 5.0
+# What the sink calls each message that it gets over SMTP; Dovecot passes it on.
+NEXT_HOPS_ID = "4FzQbN2tGgz1Sw"
 # Another process may take a free port before the server binds it.
 ATTEMPTS = 3
 
@@ -323,7 +325,10 @@ class _Session(socketserver.StreamRequestHandler):
                 self._say("354 go on")
                 self._take(self._read_content())
                 # LMTP has a reply for each recipient, SMTP has one.
-                self._say(*["250 delivered"] * (len(self._recipients) if self._is_lmtp else 1))
+                if self._is_lmtp:
+                    self._say(*["250 delivered"] * len(self._recipients))
+                else:
+                    self._say(f"250 Ok: queued as {NEXT_HOPS_ID}")
             case "RSET" | "NOOP":
                 self._say("250 ok")
             case "QUIT":

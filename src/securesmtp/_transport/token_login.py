@@ -42,9 +42,7 @@ def log_in(
     refusal, slot.refusal = slot.refusal, None
     is_new_connection = refusal is not None
     if refusal is None:
-        token = yield from fetch_token(source)
-        if (known := tokens.refusal_of(token)) is not None:
-            raise known
+        token = yield from fetch_usable_token(tokens, source)
         refusal = yield from _try(session, login, tokens, name, token)
         if refusal is None:
             return name
@@ -66,6 +64,23 @@ def log_in(
     if second is not None:
         raise second
     return name
+
+
+def fetch_usable_token(tokens: Tokens, source: Callable[[], Secret]) -> Dialogue[Secret]:
+    """
+    Return a token that the server has not refused.
+
+    Raises:
+        AuthenticationError: *source* returns one that the server had refused before.
+    """
+    while True:
+        refused = tokens.refused
+        token = yield from fetch_token(source)
+        if (refusal := tokens.refusal_of(token)) is None:
+            return token
+        # The login of another connection may have been refused meanwhile: then there may be another token.
+        if tokens.is_among(token, refused):
+            raise refusal
 
 
 def _ends_connection(error: SecureSMTPError) -> bool:

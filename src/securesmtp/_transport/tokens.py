@@ -178,6 +178,15 @@ class Tokens:
         return AuthenticationError(message, stage=Stage.AUTH, reply=reply, hint=self.renewal_hint)
 
     @property
+    def refused(self) -> frozenset[bytes]:
+        """The hashes of the tokens that the server has refused."""
+        return frozenset(self._refusals)
+
+    def is_among(self, token: Secret, refused: frozenset[bytes]) -> bool:
+        """Return whether *token* is one of those."""
+        return self._hash(token) in refused
+
+    @property
     def renewal_hint(self) -> str:
         """What to do if there is no other token."""
         if isinstance(self._login.token, Secret):

@@ -1,0 +1,44 @@
+"""`Receipt.queue_id` is what the real server itself calls the message."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Mailer
+from servers.real import ALICE, NEXT_HOPS_ID, RealServer
+
+
+def _wait_for_log(server: RealServer, after: int, awaited: str) -> str:
+    """Wait until what the server logs, in other processes, contains *awaited*; return what came *after*."""
+    end = time.monotonic() + 20
+    while awaited not in server.log()[after:] and time.monotonic() < end:
+        time.sleep(0.02)
+    return server.log()[after:]
+
+
+# With "off", the content goes with DATA. Otherwise Postfix and Exim get it with BDAT, and reply in another form.
+@pytest.mark.parametrize("pipelining", ["off", "message"])
+@pytest.mark.parametrize("name", ["postfix", "exim", "opensmtpd", "dovecot", "dovecot24"])
+def test_the_queue_id_is_in_the_servers_log(
+    request: pytest.FixtureRequest, make_mailer: Mailer, ca_file: Path, name: str, pipelining: str
+) -> None:
+    """It is in the Received field as well, but for Dovecot, which passes on the reply of the next server."""
+    server: RealServer = request.getfixturevalue(name)
+    server.deliver(0)
+    before = len(server.log())
+    login = {"username": ALICE.username, "password": ALICE.password}
+    with make_mailer(
+        server.host, server.implicit_port, tls="implicit", ca_file=ca_file, pipelining=pipelining, **login
+    ) as mailer:
+        receipt = mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=["a@example.test"])
+    (delivered,) = server.deliver(1)
+    assert receipt.queue_id is not None, receipt.reply
+    assert receipt.queue_id in _wait_for_log(server, before, receipt.queue_id)
+    if name.startswith("dovecot"):
+        assert receipt.queue_id == NEXT_HOPS_ID
+    else:
+        assert re.findall(r"\bid (\S+)", delivered.trace) == [receipt.queue_id]

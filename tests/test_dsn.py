@@ -137,9 +137,12 @@ def test_it_is_written_where_it_is_offered_although_it_is_not_required(
     assert "DSN" not in str(receipt)
 
 
-def test_a_message_without_it_is_sent_as_before(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:
-    """Also to a server that offers it."""
-    server = serve(honest(extensions=OFFERED))
+@pytest.mark.parametrize("extensions", [OFFERED, OFFERED[:2]], ids=["offered", "not offered"])
+def test_a_message_without_it_is_sent_as_before(
+    serve: Serve, mailer: Mailer, message: EmailMessage, extensions: tuple[str, ...]
+) -> None:
+    """To a server that offers it, and to one that does not."""
+    server = serve(honest(extensions=extensions))
     receipt = mailer(server).send(message)
     assert b"NOTIFY" not in server.secret
     assert not receipt.dsn_left_out

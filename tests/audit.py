@@ -16,13 +16,21 @@ from scripted import Connection, ScriptedServer, Turn
 _PLAIN = re.compile(rb"EHLO [!-~]+\r\n(STARTTLS\r\n)?")
 # Invariant 6: every command that may be written inside TLS; a caller's string is only ever between < and >, once.
 _PATH = rb'<(?:"(?:[^"\\<>\x00-\x1f\x7f]|\\[^<>\x00-\x1f\x7f])*"|[^\s"<>@\x00-\x1f\x7f]+)@[\[\]A-Za-z0-9.:-]+>'
+# RFC 3461 §4.
+_XTEXT = rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"
 _COMMANDS = {
     b"EHLO": re.compile(rb"EHLO [!-~]+"),
     b"AUTH": re.compile(
         rb"AUTH (?:LOGIN|(?:PLAIN|EXTERNAL|SCRAM-SHA-(?:1|256|512)(?:-PLUS)?|XOAUTH2|OAUTHBEARER)(?: [A-Za-z0-9+/=]+)?)"
     ),
-    b"MAIL": re.compile(rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"),
-    b"RCPT": re.compile(rb"RCPT TO:" + _PATH),
+    b"MAIL": re.compile(
+        rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"
+        rb"(?: RET=(?:FULL|HDRS))?(?: ENVID=" + _XTEXT + rb")?"
+    ),
+    b"RCPT": re.compile(
+        rb"RCPT TO:" + _PATH + rb"(?: NOTIFY=(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:FAILURE|DELAY)){0,2}))?"
+        rb"(?: ORCPT=(?:rfc822|utf-8);" + _XTEXT + rb")?"
+    ),
     b"DATA": re.compile(rb"DATA"),
     b"BDAT": re.compile(rb"BDAT [0-9]+ LAST"),
     b"RSET": re.compile(rb"RSET"),
@@ -195,7 +203,9 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
     if ended:
         assert verb in _COMMANDS, f"not a command of this library: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
-        assert len(line) + 2 <= 512, f"longer than a command may be: {said[:200]!r}"
+        # RFC 3461 §4.1, §4.2: NOTIFY and ORCPT come on top of that.
+        limit = 512 + (29 + 501 if verb == b"RCPT" else 0)
+        assert len(line) + 2 <= limit, f"longer than a command may be: {said[:200]!r}"
         assert not rest or verb in _GROUP or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:
         # A cut line may be the beginning of several commands: "R" of RSET and of RCPT.

@@ -148,7 +148,8 @@ def example_net(
     """Serve the pages' hosts on loopback, with certificates of a "public" CA; make the files that the pages read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("*.example.com", "*.example.net", "*.example.org", "*.corp.example").configure_cert(context)
-    server = serve(honest(auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
+    offered = ("PIPELINING", "8BITMIME", "DSN")
+    server = serve(honest(extensions=offered, auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
     look_up = socket.getaddrinfo
 
     def find(host: str, port: int, *more: Any, **options: Any) -> Any:

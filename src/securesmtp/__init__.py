@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from securesmtp._async_results import AsyncResults
     from securesmtp._compose.addresses import AddressWarning
     from securesmtp._compose.message import compose
+    from securesmtp._envelope import Envelope
     from securesmtp._failover import Failover
     from securesmtp._mailer import SecureMailer
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
+    from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.sasl import External, OAuth2, Password
     from securesmtp._queued import QueuedMessage
     from securesmtp._report import ServerReport, Stats
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from securesmtp._values import (
         Certificate,
         CertificateReason,
-        Envelope,
         Outcome,
         Receipt,
         Recipient,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     )
     from securesmtp.events import Event
 
-__all__ = [
+__all__ = [  # noqa: RUF022 -- in plain order: DSN is a class, no constant
     "AddressError",
     "AddressWarning",
     "AsyncFailover",
@@ -69,6 +70,7 @@ __all__ = [
     "CertificateReason",
     "ConfigurationError",
     "ConnectError",
+    "DSN",
     "DataRefusedError",
     "DeadlineExceededError",
     "DowngradeError",
@@ -146,9 +148,11 @@ def __getattr__(name: str) -> object:
                 "securesmtp._options",
                 "securesmtp._report",
                 "securesmtp._values",
+                "securesmtp._envelope",
                 "securesmtp._secret",
                 "securesmtp.events",
                 "securesmtp._protocol.address",
+                "securesmtp._protocol.dsn",
                 "securesmtp._protocol.sasl",
                 "securesmtp._compose.addresses",
                 "securesmtp._compose.message",

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import AsyncOptions
+    from securesmtp._envelope import Envelope
+    from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.message import Submission
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt, SendResult
+    from securesmtp._values import Receipt, SendResult
     from securesmtp.ledger import Ledger
 
 
@@ -147,7 +149,7 @@ class AsyncFailover:
         return tuple(each.mailer for each in self._servers)
 
     @hide_internal_frames_async
-    async def send(
+    async def send(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         message: Message,
         *,
@@ -155,6 +157,7 @@ class AsyncFailover:
         recipients: Iterable[str | Address] | None = None,
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send *message* over the first server that takes it, and return its receipt.
@@ -165,18 +168,20 @@ class AsyncFailover:
             recipients: The forward-paths.
             partial: What to do if a server refuses some of the recipients.
             deadline: Seconds for this send over all servers; without it, each mailer has its own.
+            dsn: As for `SecureMailer.send`.
 
         Raises:
             SecureSMTPError: As for `Failover.send`.
         """
         route = Route(self._servers, deadline)
         draft = Draft(
-            _builder(route, message, bind(self._servers.build, from_message, message, mail_from, recipients)), message
+            _builder(route, message, bind(self._servers.build, from_message, message, mail_from, recipients, dsn=dsn)),
+            message,
         )
         return await _submit(route, draft, partial)
 
     @hide_internal_frames_async
-    async def send_bytes(
+    async def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         data: bytes | BinaryIO,
         *,
@@ -184,6 +189,7 @@ class AsyncFailover:
         recipients: Iterable[str | Address],
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send a message that is bytes already; otherwise as `send`.
@@ -194,12 +200,15 @@ class AsyncFailover:
             recipients: The forward-paths.
             partial: As for `send`.
             deadline: As for `send`.
+            dsn: As for `send`.
 
         Raises:
             SecureSMTPError: As for `send`.
         """
         route = Route(self._servers, deadline)
-        draft = Draft(_builder(route, data, bind(self._servers.build, from_octets, data, mail_from, recipients)))
+        draft = Draft(
+            _builder(route, data, bind(self._servers.build, from_octets, data, mail_from, recipients, dsn=dsn))
+        )
         del data
         try:
             return await _submit(route, draft, partial)

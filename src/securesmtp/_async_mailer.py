@@ -43,7 +43,7 @@ from securesmtp._transport.async_pool import AsyncPool
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slot import Lease
 from securesmtp._url import add_url
-from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+from securesmtp._values import Receipt, SendResult, TLSMode
 from securesmtp.errors import AuthenticationError, ConfigurationError, SecureSMTPError
 from securesmtp.events import Event
 
@@ -58,7 +58,9 @@ if TYPE_CHECKING:
     from securesmtp._arguments import AsyncOptions
     from securesmtp._async_backlog import AsyncBacklog
     from securesmtp._bulk.jobs import Job
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.dialogue import Session
+    from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
@@ -264,7 +266,7 @@ class AsyncSecureMailer:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @hide_internal_frames_async
-    async def send(
+    async def send(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         message: Message,
         *,
@@ -272,6 +274,7 @@ class AsyncSecureMailer:
         recipients: Iterable[str | Address] | None = None,
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
@@ -285,17 +288,20 @@ class AsyncSecureMailer:
             recipients: The forward-paths.
             partial: What to do if the server refuses some of the recipients.
             deadline: Seconds for this send, instead of the mailer's; the wait for a connection counts.
+            dsn: The delivery status notifications to ask for.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        build = bind(self._build, message, bind(self._core.build, from_message, message, mail_from, recipients), until)
+        build = bind(
+            self._build, message, bind(self._core.build, from_message, message, mail_from, recipients, dsn=dsn), until
+        )
         draft = Draft(build, message)
         return await self._submit(draft, partial, until)
 
     @hide_internal_frames_async
-    async def send_bytes(
+    async def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         data: bytes | BinaryIO,
         *,
@@ -303,6 +309,7 @@ class AsyncSecureMailer:
         recipients: Iterable[str | Address],
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
@@ -313,12 +320,15 @@ class AsyncSecureMailer:
             recipients: The forward-paths.
             partial: As for `send`.
             deadline: As for `send`.
+            dsn: As for `send`.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(bind(self._build, data, bind(self._core.build, from_octets, data, mail_from, recipients), until))
+        draft = Draft(
+            bind(self._build, data, bind(self._core.build, from_octets, data, mail_from, recipients, dsn=dsn), until)
+        )
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.jobs import AnyJob
     from securesmtp._bulk.run import Run
+    from securesmtp._envelope import Envelope
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope
 
 
 class Draft:

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import Options
+    from securesmtp._envelope import Envelope
+    from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.message import Submission
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope, Receipt, SendResult
+    from securesmtp._values import Receipt, SendResult
     from securesmtp.ledger import Ledger
 
 
@@ -155,7 +157,7 @@ class Failover:
         return tuple(each.mailer for each in self._servers)
 
     @hide_internal_frames
-    def send(
+    def send(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         message: Message,
         *,
@@ -163,6 +165,7 @@ class Failover:
         recipients: Iterable[str | Address] | None = None,
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send *message* over the first server that takes it, and return its receipt.
@@ -173,16 +176,17 @@ class Failover:
             recipients: The forward-paths.
             partial: What to do if a server refuses some of the recipients.
             deadline: Seconds for this send over all servers; without it, each mailer has its own.
+            dsn: As for `SecureMailer.send`.
 
         Raises:
             SecureSMTPError: The error of the last server that was tried; its ``earlier`` has those of the others. It is
                 retryable if one of the servers may take the message later.
         """
         route = Route(self._servers, deadline)
-        return _submit(route, self._servers.build(from_message, message, mail_from, recipients), partial)
+        return _submit(route, self._servers.build(from_message, message, mail_from, recipients, dsn=dsn), partial)
 
     @hide_internal_frames
-    def send_bytes(
+    def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         data: bytes | BinaryIO,
         *,
@@ -190,6 +194,7 @@ class Failover:
         recipients: Iterable[str | Address],
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send a message that is bytes already; otherwise as `send`.
@@ -200,12 +205,13 @@ class Failover:
             recipients: The forward-paths.
             partial: As for `send`.
             deadline: As for `send`.
+            dsn: As for `send`.
 
         Raises:
             SecureSMTPError: As for `send`.
         """
         route = Route(self._servers, deadline)
-        submission = self._servers.build(from_octets, data, mail_from, recipients)
+        submission = self._servers.build(from_octets, data, mail_from, recipients, dsn=dsn)
         del data
         try:
             return _submit(route, submission, partial)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from securesmtp._arguments import Options
+    from securesmtp._envelope import Envelope
+    from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.sasl import Auth, PasswordSource
     from securesmtp._report import ServerReport, Stats
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
     from securesmtp._transport.task import Task
-    from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp._values import Receipt, SendResult, TLSMode
     from securesmtp._workers import Workers
     from securesmtp.events import Event
     from securesmtp.ledger import Ledger
@@ -247,7 +249,7 @@ class SecureMailer:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @hide_internal_frames
-    def send(
+    def send(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         message: Message,
         *,
@@ -255,6 +257,7 @@ class SecureMailer:
         recipients: Iterable[str | Address] | None = None,
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
@@ -269,15 +272,17 @@ class SecureMailer:
             partial: If the server refuses some of the recipients, ``"raise"`` sends the message to nobody,
                 ``"allow"`` to the others.
             deadline: Seconds for this send, instead of the mailer's.
+            dsn: The delivery status notifications to ask for (RFC 3461). A server that does not offer them does not get
+                the message, unless `DSN.required` is False.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        return self._submit(self._core.build(from_message, message, mail_from, recipients), partial, until)
+        return self._submit(self._core.build(from_message, message, mail_from, recipients, dsn=dsn), partial, until)
 
     @hide_internal_frames
-    def send_bytes(
+    def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
         self,
         data: bytes | BinaryIO,
         *,
@@ -285,6 +290,7 @@ class SecureMailer:
         recipients: Iterable[str | Address],
         partial: Partial = "raise",
         deadline: float | None = None,
+        dsn: DSN | None = None,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
@@ -295,12 +301,13 @@ class SecureMailer:
             recipients: The forward-paths.
             partial: As for `send`.
             deadline: As for `send`.
+            dsn: As for `send`.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        submission = self._core.build(from_octets, data, mail_from, recipients)
+        submission = self._core.build(from_octets, data, mail_from, recipients, dsn=dsn)
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:

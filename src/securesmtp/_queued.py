@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, fields
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
+from securesmtp._envelope import Envelope
 from securesmtp._options import seconds
+from securesmtp._protocol.dsn import DSN
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, from_any, given_key
 from securesmtp._submissions import digest as compute_digest
 from securesmtp._tracebacks import hide_internal_frames
-from securesmtp._values import Envelope
 from securesmtp.errors import LedgerError, MessageError
 from securesmtp.ledger import Item
 
@@ -67,6 +68,7 @@ class QueuedMessage(Envelope):
         key: Its name in the ledger.
         digest: What the ledger recognises the message by: see `securesmtp.ledger.Item`.
         message_id: Its Message-ID; None if raw bytes have none.
+        dsn: The delivery status notifications to ask for. The digest does not depend on them.
     """
 
     mail_from: str = field(repr=False)
@@ -75,6 +77,7 @@ class QueuedMessage(Envelope):
     key: str
     digest: str = field(repr=False)
     message_id: str | None = field(repr=False)
+    dsn: DSN | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
     @hide_internal_frames
@@ -121,7 +124,8 @@ class QueuedMessage(Envelope):
                 raise MessageError(text, hint="set that one: it cannot be changed in a message that is signed")
             forward = tuple(mailbox.encoded.decode() for mailbox in submission.recipients)
             content = submission.content.whole_chunk()
-            return cls(submission.mail_from.encoded.decode(), forward, content, name, item.digest, entry.message_id)
+            mail_from, dsn = submission.mail_from.encoded.decode(), submission.dsn
+            return cls(mail_from, forward, content, name, item.digest, entry.message_id, dsn=dsn)
         finally:
             submission.content.close()
 
@@ -161,7 +165,8 @@ class QueuedMessage(Envelope):
     def as_dict(self) -> dict[str, Any]:
         """Return every attribute by name, in types that ``json.dumps`` accepts; *content* is in Base64."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**data, "recipients": list(self.recipients), "content": b64encode(self.content).decode("ascii")}
+        dsn, content = self.dsn and self.dsn.as_dict(), b64encode(self.content).decode("ascii")
+        return {**data, "recipients": list(self.recipients), "content": content, "dsn": dsn}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -174,11 +179,13 @@ class QueuedMessage(Envelope):
         with suppress(LookupError, TypeError, ValueError, MessageError):
             mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
             content, message_id = b64decode(data["content"], validate=True), data["message_id"]
+            # An earlier version has not written it.
+            dsn = None if data.get("dsn") is None else DSN.from_dict(data["dsn"])
             texts = (mail_from, check_key(key), digest, *recipients, *(() if message_id is None else (message_id,)))
             # Addresses and content are checked when it is sent; the others go into a ledger and a result as they are.
             is_ours = isinstance(recipients, list) and all(isinstance(text, str) for text in texts)
             if is_ours and _DIGEST.fullmatch(digest) and (message_id is None or _is_shown(message_id)):
-                return cls(mail_from, tuple(recipients), content, key, digest, message_id)
+                return cls(mail_from, tuple(recipients), content, key, digest, message_id, dsn=dsn)
         message = "cannot make a QueuedMessage from this data"
         raise ValueError(message)
 

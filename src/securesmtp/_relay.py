@@ -28,8 +28,8 @@ from securesmtp.errors import LedgerError, OutcomeUnknownError, SecureSMTPError
 if TYPE_CHECKING:
     from email.message import Message
 
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.transaction import Partial
-    from securesmtp._values import Envelope
     from securesmtp.ledger import Ledger
 
 

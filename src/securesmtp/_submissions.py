@@ -16,18 +16,21 @@ from importlib import import_module
 from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from securesmtp._envelope import Envelope
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
+from securesmtp._protocol.dsn import check_dsn
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._protocol.message_bounds import raw_payload
 from securesmtp._protocol.scanner import MAX_LINE
 from securesmtp._shown import escape, quote
-from securesmtp._values import Envelope
-from securesmtp.errors import ConfigurationError, MessageError
+from securesmtp.errors import ConfigurationError, MessageError, SecureSMTPError
 
 if TYPE_CHECKING:
     from email.headerregistry import Address
     from typing import IO
+
+    from securesmtp._protocol.dsn import DSN
 
 # To copy so many bytes takes long enough to be noticed in an event loop; each part counts like some text.
 _LARGE, _PART = 1 << 18, 1 << 10
@@ -127,15 +130,17 @@ def from_message(
     mail_from: str | Address | None,
     recipients: Iterable[str | Address] | None,
     message_id: str | None = None,
+    dsn: DSN | None = None,
 ) -> Submission:
     """
     Return a copy of *message* with its envelope, and with a Date and a Message-ID if they are missing.
 
-    Its Message-ID is *message_id*, if that is given.
+    Its Message-ID is *message_id*, if that is given; *dsn* is asked for.
     """
     from securesmtp._protocol.building import from_message as build
 
-    return build(message, mail_from, recipients, date=_now, token=_token, message_id=message_id)
+    built = build(message, mail_from, recipients, date=_now, token=_token, message_id=message_id)
+    return _with_dsn(built, dsn)
 
 
 def load() -> None:
@@ -143,13 +148,15 @@ def load() -> None:
     import_module("securesmtp._protocol.building")
 
 
-def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address]) -> Submission:
+def from_octets(
+    data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address], dsn: DSN | None = None
+) -> Submission:
     """
-    Return a message that is bytes already, or a file of them, with its envelope.
+    Return a message that is bytes already, or a file of them, with its envelope; *dsn* is asked for.
 
     Raises:
         AddressError: An address is not a mailbox.
-        ConfigurationError: *data* is neither bytes nor a file.
+        ConfigurationError: *data* is neither bytes nor a file, or *dsn* is no `DSN`.
         MessageError: It is empty, or cannot be sent as it is.
     """
     reverse, forward = reverse_path(mail_from), envelope_recipients(recipients)
@@ -164,7 +171,17 @@ def from_octets(data: bytes | BinaryIO, mail_from: str | Address, recipients: It
         content.close()
         message = "the message is empty: it has 0 bytes"
         raise MessageError(message, hint="a file is read from its current position: seek(0) goes to its beginning")
-    return Submission(reverse, forward, content)
+    return _with_dsn(Submission(reverse, forward, content), dsn)
+
+
+def _with_dsn(submission: Submission, dsn: DSN | None) -> Submission:
+    if dsn is None:
+        return submission
+    try:
+        return replace(submission, dsn=check_dsn(dsn, submission.recipients))
+    except SecureSMTPError:
+        submission.content.close()
+        raise
 
 
 def is_file(message: object) -> bool:
@@ -221,8 +238,8 @@ def from_any(message: Message | Envelope | Parcel, message_id: str | None = None
         return from_message(message, None, None, _kept_id(message, message_id))
     if isinstance(message.content, Message):
         kept = _kept_id(message.content, message_id)
-        return from_message(message.content, message.mail_from, message.recipients, kept)
-    return from_octets(message.content, message.mail_from, message.recipients)
+        return from_message(message.content, message.mail_from, message.recipients, kept, message.dsn)
+    return from_octets(message.content, message.mail_from, message.recipients, message.dsn)
 
 
 def _kept_id(message: Message, message_id: str | None) -> str | None:

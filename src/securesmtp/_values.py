@@ -9,17 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from securesmtp._portable import Portable
 from securesmtp._queue_id import find_queue_id
 from securesmtp._shown import escape
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from email.headerregistry import Address
-    from email.message import Message
-    from typing import BinaryIO
 
 # Refused recipients that the text of a receipt names.
 _MAX_NAMED = 3
@@ -207,6 +200,8 @@ class Receipt(Portable):
         tls: How the TLS session that carried the message was verified.
         size: Bytes of the message with CRLF line ends, before dot-stuffing.
         elapsed: Time from the call to the final reply.
+        dsn_left_out: Whether the message had ``DSN(…, required=False)`` and the server does not offer DSN, so that no
+            delivery status notification was asked for.
     """
 
     message_id: str | None
@@ -217,15 +212,17 @@ class Receipt(Portable):
     size: int
     elapsed: timedelta
     replies: tuple[Reply, ...] = ()
+    dsn_left_out: bool = False
 
     def __str__(self) -> str:
-        """Return one line: the message, the number of recipients, the server's reply, and who was refused."""
+        """Return one line: message, number of recipients, the server's reply, who was refused, what was left out."""
         count = f"{len(self.accepted)} of {len(self.recipients)} recipients"
         line = f"accepted {_describe_id(self.message_id)} for {count}: {self.reply}"
         refused = [f"{escape(each.address)} ({each.reply})" for each in self.recipients if not each.accepted]
         if len(refused) > _MAX_NAMED:
             refused[_MAX_NAMED:] = [f"and {len(refused) - _MAX_NAMED} more"]
-        return f"{line}; refused: {', '.join(refused)}" if refused else line
+        line += f"; refused: {', '.join(refused)}" if refused else ""
+        return f"{line}; without DSN, which the server does not offer" if self.dsn_left_out else line
 
     @property
     def queue_id(self) -> str | None:
@@ -247,24 +244,6 @@ class Receipt(Portable):
     def refused(self) -> tuple[str, ...]:
         """The addresses that the server refused; empty unless ``partial="allow"``."""
         return tuple(recipient.address for recipient in self.recipients if not recipient.accepted)
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """
-    One message for `SecureMailer.send_many` with an explicit sender and recipients instead of those in its header.
-
-    Attributes:
-        mail_from: The sender (reverse-path); ``""`` is the null one.
-        recipients: The recipients (forward-paths).
-        content: A message as `SecureMailer.send` accepts it, or bytes or a file as `SecureMailer.send_bytes` does.
-        key: Your name for the message in a ledger, the same in each run; by default its Message-ID.
-    """
-
-    mail_from: str | Address
-    recipients: Iterable[str | Address]
-    content: Message | bytes | BinaryIO = field(repr=False)
-    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

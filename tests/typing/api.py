@@ -13,6 +13,7 @@ from typing import Any, assert_type
 
 import securesmtp
 from securesmtp import (
+    DSN,
     AddressError,
     AddressWarning,
     AsyncSecureMailer,
@@ -161,6 +162,15 @@ with plain as entered:
     assert_type(receipt.tls.chain, tuple[Certificate, ...])
     assert_type(receipt.tls.chain[0].names, tuple[str, ...])
     assert_type(receipt.tls.chain[0].not_after, datetime)
+    assert_type(receipt.dsn_left_out, bool)
+    entered.send(EmailMessage(), dsn=DSN(notify="never", required=False))
+    entered.send_bytes(b"", mail_from="", recipients=[], dsn=DSN(notify={"success", "delay"}, ret="headers", envid="7"))
+    Envelope("", [], b"", dsn=DSN(notify={"c@d.example": "never", "e@f.example": ["failure"]}, orcpt=True))
+    DSN(notify={"always"})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    DSN(notify="success,failure")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    DSN(ret="hdrs")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    entered.send(EmailMessage(), dsn={"notify": "never"})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_type(DSN.from_dict({}), DSN)
     envelope = Envelope("a@b.example", ["c@d.example"], b"")
     for result in entered.send_many([EmailMessage(), envelope], partial="allow", deadline=5):
         assert_type(result, SendResult)

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.calls import Calls
     from securesmtp._bulk.jobs import AnyJob
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.message import Submission
     from securesmtp._submissions import Parcel
-    from securesmtp._values import Envelope
     from securesmtp.ledger import Entry, Ledger
 
 T = TypeVar("T")

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.claims import Claims
     from securesmtp._core import Core
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.transaction import Partial
     from securesmtp._sending import Checkout, Sending
     from securesmtp._submissions import Parcel
     from securesmtp._transport.overlap_support import OverlapSupport
-    from securesmtp._values import Envelope
     from securesmtp.ledger import Ledger
 
 

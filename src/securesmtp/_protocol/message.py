@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._protocol.content import Content
+    from securesmtp._protocol.dsn import DSN
+
+_USE_NO_DSN = "use a server with DSN, or pass DSN(…, required=False): then it is sent without them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,14 @@ class Submission:
         recipients: The forward-paths, each once.
         content: The bytes for a server with 8BITMIME.
         message: The copy of the message that *content* was made from, or None if the caller passed bytes.
+        dsn: The notifications that the server is asked for; None if there are none.
     """
 
     mail_from: Mailbox
     recipients: tuple[Mailbox, ...]
     content: Content
     message: EmailMessage | None = None
+    dsn: DSN | None = None
 
     @property
     def needs_smtputf8(self) -> bool:
@@ -53,6 +58,7 @@ class Submission:
             (content.is_ascii or "8BITMIME" in offered)
             and ("SMTPUTF8" in offered or not self.needs_smtputf8)
             and (limit is None or content.size <= limit)
+            and (self.dsn is None or "DSN" in offered)
         )
 
     def adapt_to(self, capabilities: Capabilities) -> Submission:
@@ -60,7 +66,7 @@ class Submission:
         Return the message in a form that this server accepts.
 
         Raises:
-            MessageError: There is no such form (RFC 1870, RFC 6152, RFC 6531); nothing was written to the server.
+            MessageError: There is no such form (RFC 1870, 3461, 6152, 6531); nothing was written to the server.
         """
         adapted = self
         if self.needs_smtputf8 and "SMTPUTF8" not in capabilities:
@@ -74,6 +80,11 @@ class Submission:
             if not adapted.content.is_ascii:
                 message = "the message has non-ASCII bytes, and the server does not offer 8BITMIME"
                 raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
+        if self.dsn is not None and "DSN" not in capabilities:
+            if self.dsn.required:
+                message = "the message asks for delivery status notifications, and the server does not offer DSN"
+                raise MessageError(message, stage=Stage.MAIL, hint=_USE_NO_DSN)
+            adapted = replace(adapted, dsn=None)
         size, limit = adapted.content.size, capabilities.size
         if limit is not None and size > limit:
             message = f"the message has {size} bytes, and the server accepts at most {limit}"

@@ -116,7 +116,7 @@ class Transaction(Progress):
         """Write the envelope in one group."""
         lines = [_RSET] if self._starts_with_reset else []
         lines.append(mail_command(self._submission, self._session.capabilities))
-        lines += map(rcpt_command, self._submission.recipients)
+        lines += [rcpt_command(mailbox, self._submission.dsn) for mailbox in self._submission.recipients]
         if self._with_envelope:
             lines.append(self._bdat() if self._by_chunk else _DATA)
         self._session.transactions += 1
@@ -271,7 +271,7 @@ def run_lockstep(
         raise keep_session(refusal_error(SenderRefusedError, Stage.MAIL, reply))
     recipients, budget = list[Recipient](), ReplyBudget()
     for mailbox in submission.recipients:
-        reply = yield from send_command(rcpt_command(mailbox), Stage.RCPT)
+        reply = yield from send_command(rcpt_command(mailbox, submission.dsn), Stage.RCPT)
         recipients.append(to_recipient(mailbox, budget.cut(reply)))
     if refusal := recipients_error(recipients, allow_some=partial == "allow"):
         yield from _abort_transaction(refusal)

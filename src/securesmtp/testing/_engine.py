@@ -1,7 +1,8 @@
 """
 One connection of a test server: aiosmtpd's, and what aiosmtpd does not have: BDAT, logins by OAuth 2, and the faults.
 
-aiosmtpd reads one command after the other, so PIPELINING (RFC 2920) only has to be offered.
+aiosmtpd reads one command after the other, so PIPELINING (RFC 2920) only has to be offered. It is one class, so
+the file has a few lines more than 300.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from securesmtp.testing._rules import BUSY, Rules
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
 # How much of the content is read before "drops_in_content" cuts the connection.
 _FIRST_PART = 1024
 # RFC 4954 §4: a token makes a long AUTH line. aiosmtpd allows 512 characters, and keeps the limit in the class.
 _MAX_COMMAND = 12288
+# RFC 3461: allowed, and ignored.
+_DSN = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT"})
 # Bytes of a message, as SIZE says.
 _MAX_SIZE = 1 << 25
 
@@ -143,7 +147,7 @@ class Engine(SMTP):
     ) -> list[str]:
         """Return what the server offers."""
         session.host_name = hostname
-        rules, offered = self._rules, ["250-PIPELINING", "250-CHUNKING"]
+        rules, offered = self._rules, ["250-PIPELINING", "250-CHUNKING", "250-DSN"]
         left_out = set[str]() if rules.login or rules.takes_any_login else {"AUTH"}
         if rules.fault == "starttls_stripped":
             # An attacker who wants the password offers a login instead.
@@ -194,6 +198,10 @@ class Engine(SMTP):
         return f"250 2.0.0 queued as {number}"
 
     # What aiosmtpd does not have
+
+    def _getparams(self, params: Sequence[str]) -> dict[str, str | bool] | None:
+        found = super()._getparams(params)
+        return found and {name: each for name, each in found.items() if name not in _DSN}
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Read the content up to its final dot."""

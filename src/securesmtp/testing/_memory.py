@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from securesmtp._bulk.run import Run
     from securesmtp._core import Core
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.delivery import Attempt
     from securesmtp._protocol.dialogue import Session
     from securesmtp._protocol.effects import Answer, Dialogue
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport
     from securesmtp._submissions import Parcel
     from securesmtp._transport.connection import Connection
-    from securesmtp._values import Envelope
     from securesmtp.testing._rules import Rules
 
 T = TypeVar("T")

@@ -36,6 +36,7 @@ _OFFERED = (
     "SIZE 33554432",
     "8BITMIME",
     "SMTPUTF8",
+    "DSN",
     "AUTH LOGIN PLAIN OAUTHBEARER XOAUTH2 EXTERNAL",
 )
 _REPLIES = {
@@ -151,7 +152,7 @@ class Peer:
 
 def _path(command: bytes) -> str:
     """Return the address of a MAIL or RCPT command."""
-    return command[command.index(b"<") + 1 : command.rindex(b">")].decode()
+    return command[command.index(b"<") + 1 : command.index(b">")].decode()
 
 
 def _reply(text: str) -> RawReply:

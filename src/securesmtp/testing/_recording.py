@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from securesmtp._arguments import Options
     from securesmtp._bulk.run import Run
+    from securesmtp._envelope import Envelope
     from securesmtp._protocol.message import Submission
     from securesmtp._report import ServerReport
     from securesmtp._sending import Checkout
     from securesmtp._submissions import Parcel
     from securesmtp._transport.deadline import Deadline
-    from securesmtp._values import Envelope, Receipt, SendResult, TLSMode
+    from securesmtp._values import Receipt, SendResult, TLSMode
     from securesmtp.testing._faults import FaultName
 
 

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from securesmtp._cli.send.check import Check
     from securesmtp._cli.send.plan import Plan
     from securesmtp._cli.send.sources import Ready
+    from securesmtp._envelope import Envelope
     from securesmtp._mailer import SecureMailer
-    from securesmtp._values import Envelope, SendResult
+    from securesmtp._values import SendResult
 
 __all__ = ["Draft", "run"]
 # Ledgers that a note names.

@@ -19,9 +19,9 @@ from unicodedata import normalize
 from securesmtp._cli.send.message import Message, parse_addresses, read_eml
 from securesmtp._cli.send.rows import Fault, unreadable_error
 from securesmtp._compose.message import compose
+from securesmtp._envelope import Envelope
 from securesmtp._protocol.address import Mailbox, addr_spec
 from securesmtp._shown import escape, quote
-from securesmtp._values import Envelope
 from securesmtp.errors import MessageError, SecureSMTPError
 
 if TYPE_CHECKING:

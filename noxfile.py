@@ -37,8 +37,8 @@ WHOLE = "SECURESMTP_WHOLE" in os.environ
 # What starts servers and programs depends little on the Python, and TESTED has run it. Properties are tried less often.
 PROGRAMS = ("examples", "kills", "servers", "soak")
 ELSEWHERE = ("--hypothesis-profile=few", *(f"--ignore=tests/{name}" for name in PROGRAMS))
-# Tests also wait, so a small machine has two workers per core.
-PYTEST = ("pytest", "-n", "4")
+# Tests also wait, so a small machine has two workers per core. `.ci/run` runs several Pythons side by side.
+PYTEST = ("pytest", "-n", os.environ.get("SECURESMTP_WORKERS", "4"))
 
 
 def group(name: str) -> list[str]:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import trustme
 
-from conftest import Mailer, Serve, examples
+from conftest import Mailer, Serve
 from faces import InLoop
 from scripted import Peer, Script, honest, up_to_content
 from securesmtp import (
@@ -308,31 +309,41 @@ class Switch:
 
 
 def test_threads_that_find_a_server_down_or_up_at_once_emit_one_event() -> None:
-    """An alert is one, too."""
-    interval, seen = sys.getswitchinterval(), list[Event]()
+    """An alert is one, too: whatever step of the first thread the second one comes between."""
+    seen = list[Event]()
     server = _servers.Server(SecureMailer("localhost", on_event=seen.append))
 
-    def together(call: Callable[[], None]) -> None:
-        barrier = threading.Barrier(4)
+    def at_step(number: int, call: Callable[[], None]) -> bool:
+        """Return whether *call* has so many steps; if so, another thread makes the same call before that one."""
+        left = number
 
-        def wait_and_call() -> None:
-            barrier.wait(60)
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            frame.f_trace_opcodes = frame.f_code.co_filename == _servers.__file__
+            left -= event == "opcode"
+            if left == -1:
+                left = -2
+                thread = threading.Thread(target=call)
+                thread.start()
+                thread.join()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
             call()
+        finally:
+            sys.settrace(before)
+        return left < 0
 
-        threads = [threading.Thread(target=wait_and_call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(examples(100)):
-            together(lambda: server.note_down(None, ConnectError("x"), 60))
-            together(server.note_up)
-    finally:
-        sys.setswitchinterval(interval)
-    assert [type(event) for event in seen] == [ServerDown, ServerUp] * (len(seen) // 2) != []
+    steps = 0
+    # Of the two calls, that of a server that is down has more steps.
+    while at_step(steps, lambda: server.note_down(None, ConnectError("x"), 60)):
+        at_step(steps, server.note_up)
+        steps += 1
+    server.note_up()
+    assert steps > 30
+    assert [type(event) for event in seen] == [ServerDown, ServerUp] * (steps + 1)
 
 
 @pytest.mark.faces("failover")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from servers.dovecot import Dovecot, NewDovecot
-from servers.exim import Exim
-from servers.opensmtpd import OpenSMTPD
-from servers.postfix import Postfix
+from servers.dovecot import Dovecot
+from servers.kinds import KINDS, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,34 +17,22 @@ if TYPE_CHECKING:
     from servers.real import RealServer
 
 
-def _running(kind: type[Dovecot | Exim | OpenSMTPD | Postfix], ca: trustme.CA) -> Iterator[RealServer]:
-    reason = kind.missing()
-    if reason is not None:
-        # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
-        if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    # pytest's folders (tmp_path) are closed to other users, and the servers do not run as root.
-    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory), ca) as server:
-        yield server
-
-
 @pytest.fixture(scope="session")
 def postfix(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Postfix."""
-    yield from _running(Postfix, ca)
+    yield from running(KINDS["postfix"], ca)
 
 
 @pytest.fixture(scope="session")
 def exim(ca: trustme.CA) -> Iterator[RealServer]:
     """Run an Exim."""
-    yield from _running(Exim, ca)
+    yield from running(KINDS["exim"], ca)
 
 
 @pytest.fixture(scope="session")
 def dovecot(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Dovecot."""
-    yield from _running(Dovecot, ca)
+    yield from running(KINDS["dovecot"], ca)
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +41,13 @@ def dovecot24(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[RealSe
     if Dovecot.missing() is None and not Dovecot.installed_version().startswith("2.3"):
         yield request.getfixturevalue("dovecot")
     else:
-        yield from _running(NewDovecot, ca)
+        yield from running(KINDS["dovecot24"], ca)
 
 
 @pytest.fixture(scope="session")
 def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     """Run an OpenSMTPD."""
-    yield from _running(OpenSMTPD, ca)
+    yield from running(KINDS["opensmtpd"], ca)
 
 
 @pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Mailer
-from servers.real import ALICE, NEXT_HOPS_ID, RealServer
+from servers.real import ALICE, RealServer
+from servers.sink import NEXT_HOPS_ID
 
 
 def _is_logged(server: RealServer, queue_id: str, before: str) -> bool:

@@ -50,6 +50,12 @@ def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["opensmtpd"], ca)
 
 
+@pytest.fixture(scope="session")
+def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Sendmail."""
+    yield from running(KINDS["sendmail"], ca)
+
+
 @pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""

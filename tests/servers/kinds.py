@@ -14,6 +14,7 @@ from servers.exim import Exim
 from servers.opensmtpd import OpenSMTPD
 from servers.postfix import Postfix
 from servers.real import PATIENCE
+from servers.sendmail import Sendmail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ KINDS: dict[str, type[RealServer]] = {
     "opensmtpd": OpenSMTPD,
     "dovecot": Dovecot,
     "dovecot24": NewDovecot,
+    "sendmail": Sendmail,
 }
 
 

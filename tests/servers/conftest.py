@@ -59,6 +59,30 @@ def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["sendmail"], ca)
 
 
+@pytest.fixture(scope="session")
+def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a chasquid."""
+    yield from running(KINDS["chasquid"], ca)
+
+
+@pytest.fixture(scope="session")
+def haraka(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Haraka."""
+    yield from running(KINDS["haraka"], ca)
+
+
+@pytest.fixture(scope="session")
+def smtp_server(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a smtp-server of nodemailer."""
+    yield from running(KINDS["smtp_server"], ca)
+
+
+@pytest.fixture(scope="session")
+def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run an aiosmtpd."""
+    yield from running(KINDS["aiosmtpd"], ca)
+
+
 @pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail"])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""

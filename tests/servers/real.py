@@ -70,9 +70,11 @@ CAROL = f"carol@{DOMAIN}"
 # Seconds that a server waits for a command; RFC 5321 asks for five minutes.
 PATIENCE = 300
 # What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
-# all recipients of a message in one delivery; a refusal of REFUSED and LATER; a limit of SIZE_LIMIT; a patience that
-# can be set; a start on the ports that it had.
-Ability = Literal["implicit", "starttls", "octets", "trace", "envelope", "refuse", "size", "patience", "restart"]
+# all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
+# patience that can be set; a start on the ports that it had.
+Ability = Literal[
+    "implicit", "starttls", "octets", "trace", "envelope", "refuse", "later", "size", "patience", "restart"
+]
 
 
 class RealServer(ABC):

@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, in_root
+from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, Ability, RealServer, in_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -188,6 +188,7 @@ class Dovecot(RealServer):
     """A private Dovecot, the system's."""
 
     name: ClassVar[str] = "dovecot"
+    cannot: ClassVar[Mapping[Ability, str]] = {"patience": "it waits for ten minutes, which cannot be set"}
     # What runs a program where Dovecot is.
     _enter: ClassVar[tuple[str, ...]] = ()
 

@@ -54,6 +54,7 @@ auth_advertise_hosts = ${{if def:tls_in_cipher {{*}}}}
 smtputf8_advertise_hosts = *
 dsn_advertise_hosts = *
 message_size_limit = {size}
+smtp_receive_timeout = {patience}s
 
 allow_domain_literals = true
 
@@ -224,6 +225,7 @@ class Exim(RealServer):
             refused=REFUSED,
             later=LATER,
             size=SIZE_LIMIT,
+            patience=self.patience,
         )
         path = self._directory / "exim.conf"
         path.write_text(text)

@@ -85,6 +85,7 @@ disable_mime_output_conversion = yes
 # The limits on fast, frequent and failing clients are raised.
 in_flow_delay = 0
 smtpd_error_sleep_time = 0
+smtpd_timeout = {patience}s
 smtpd_soft_error_limit = 10000
 smtpd_hard_error_limit = 10000
 smtpd_junk_command_limit = 10000
@@ -154,6 +155,7 @@ class Postfix(RealServer):
                 refused=REFUSED,
                 later=LATER,
                 size=SIZE_LIMIT,
+                patience=self.patience,
             )
         )
         # Postfix waits before it reads a file that is only a second or two old.

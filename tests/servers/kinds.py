@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servers.aiosmtpd_server import Aiosmtpd
+from servers.chasquid import Chasquid
 from servers.dovecot import Dovecot, NewDovecot
 from servers.exim import Exim
+from servers.haraka import Haraka
 from servers.opensmtpd import OpenSMTPD
 from servers.postfix import Postfix
 from servers.real import PATIENCE
+from servers.sendmail import Sendmail
+from servers.smtp_server import SMTPServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +34,11 @@ KINDS: dict[str, type[RealServer]] = {
     "opensmtpd": OpenSMTPD,
     "dovecot": Dovecot,
     "dovecot24": NewDovecot,
+    "sendmail": Sendmail,
+    "chasquid": Chasquid,
+    "haraka": Haraka,
+    "smtp_server": SMTPServer,
+    "aiosmtpd": Aiosmtpd,
 }
 
 

@@ -70,10 +70,21 @@ CAROL = f"carol@{DOMAIN}"
 # Seconds that a server waits for a command; RFC 5321 asks for five minutes.
 PATIENCE = 300
 # What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
-# all recipients of a message in one delivery; a refusal of REFUSED and LATER; a limit of SIZE_LIMIT; a patience that
-# can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do not wait.
+# all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
+# patience that can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do
+# not wait.
 Ability = Literal[
-    "implicit", "starttls", "octets", "trace", "envelope", "refuse", "size", "patience", "restart", "greeting"
+    "implicit",
+    "starttls",
+    "octets",
+    "trace",
+    "envelope",
+    "refuse",
+    "later",
+    "size",
+    "patience",
+    "restart",
+    "greeting",
 ]
 
 
@@ -234,6 +245,10 @@ class RealServer(ABC):
     def delivered_now(self) -> list[Delivered]:
         """Return what was delivered since the last call, without waiting."""
         return [self._sink.delivered.get() for _ in range(self._sink.delivered.qsize())]
+
+    def expected(self, content: bytes) -> bytes:
+        """Return what the server makes of *content*: the same, but where a kind says how it differs."""
+        return content
 
     def restart(self, *, same_ports: bool = False) -> None:
         """Stop the server, whatever it is doing, and start it again on other ports, or on the same."""

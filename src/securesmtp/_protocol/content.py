@@ -35,6 +35,7 @@ class Content:
         message_id: The Message-ID of the header, in printable form.
         ends_with_crlf: Whether the last line has its CRLF; `blocks` and `chunk` add it if not.
         source: A temporary file, or pieces that follow each other.
+        longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
     """
 
     size: int
@@ -43,6 +44,7 @@ class Content:
     message_id: str | None
     ends_with_crlf: bool
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
+    longest_line: int = 0
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Content:
@@ -94,7 +96,15 @@ class Content:
         """Return what *scanner* has checked; *source* has the bytes that it returned."""
         size, ends_with_crlf = scanner.size, not scanner.column
         size += 0 if ends_with_crlf else 2
-        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source)
+        return cls(
+            size,
+            scanner.is_ascii,
+            scanner.utf8_header,
+            scanner.message_id,
+            ends_with_crlf,
+            source,
+            scanner.longest_line,
+        )
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""

@@ -36,6 +36,7 @@ class Content:
         ends_with_crlf: Whether the last line has its CRLF, or needs none; `blocks` and `chunk` add it if not.
         source: A temporary file, or pieces that follow each other.
         is_binary: Whether the body may have any bytes; then the server must offer BINARYMIME.
+        longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
     """
 
     size: int
@@ -45,6 +46,7 @@ class Content:
     ends_with_crlf: bool
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
     is_binary: bool = False
+    longest_line: int = 0
 
     @classmethod
     def from_bytes(cls, data: bytes, *, is_binary: bool = False) -> Content:
@@ -103,7 +105,16 @@ class Content:
         """Return what *scanner* has checked; *source* has the bytes that it returned."""
         size, ends_with_crlf, is_binary = scanner.size, not scanner.column, isinstance(scanner, BinaryScanner)
         size += 0 if ends_with_crlf else 2
-        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source, is_binary)
+        return cls(
+            size,
+            scanner.is_ascii,
+            scanner.utf8_header,
+            scanner.message_id,
+            ends_with_crlf,
+            source,
+            is_binary,
+            scanner.longest_line,
+        )
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""

@@ -13,6 +13,7 @@ from securesmtp._activity import Activity
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, deliver, round_trips
 from securesmtp._protocol.failures import is_used_up
+from securesmtp._protocol.proxy import proxy_secrets
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport, Stats
@@ -76,7 +77,7 @@ class Core:
         self.on_event = on_event
         self.memory = Memory()
         # Before the first login: the server may know the password from another process.
-        Redactor(self.memory).add(known_secrets(settings.login), b"")
+        Redactor(self.memory).add((*known_secrets(settings.login), *proxy_secrets(settings.proxy)), b"")
         # A wrong file of the caller's is reported now. Loading certifi's roots (24 to 47 ms) can wait for a message.
         self.context = build_context(settings.policy) if settings.policy != TLSPolicy() else None
         self.is_closed = False

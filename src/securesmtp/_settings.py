@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, per_second, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
+from securesmtp._protocol.proxy import Proxy, parse_proxy
 from securesmtp._protocol.sasl import Auth, External, OAuth2, Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
@@ -16,6 +17,7 @@ from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
@@ -57,6 +59,8 @@ class Settings:
         policy: Which servers to trust.
         timeouts: How long each step may take.
         ehlo_name: What EHLO says; None for our address.
+        connect: Opens the connection; None to do so here.
+        proxy: The proxy through which to connect.
     """
 
     host: str
@@ -79,6 +83,8 @@ class Settings:
     pipelining: Pipelining
     window: Window
     source_address: tuple[str, int] | None
+    connect: Callable[[str, int, float], Any] | None
+    given_proxy: InitVar[Secret | None]
     port: int = field(init=False)
     mode: TLSMode = field(init=False)
     server_name: str = field(init=False)
@@ -86,6 +92,7 @@ class Settings:
     policy: TLSPolicy = field(init=False)
     timeouts: Timeouts = field(init=False)
     ehlo_name: bytes | None = field(init=False)
+    proxy: Proxy | None = field(init=False)
 
     def __post_init__(  # noqa: PLR0913, PLR0917 -- one for each `InitVar`
         self,
@@ -98,6 +105,7 @@ class Settings:
         given_policy: TLSPolicy | None,
         timeout: float | Timeouts,
         local_hostname: str | None,
+        given_proxy: Secret | None,
     ) -> None:
         """
         Check each argument, and find what follows from them.
@@ -128,7 +136,9 @@ class Settings:
             "policy": policy,
             "timeouts": timeout if isinstance(timeout, Timeouts) else _uniform(timeout),
             "ehlo_name": None if local_hostname is None else ehlo_name(local_hostname),
+            "proxy": None if given_proxy is None else _proxy(given_proxy),
         }
+        self._check_way(resolved["proxy"])
         if self.deadline is not None:
             seconds("deadline", self.deadline)
         seconds("max_idle", self.max_idle)
@@ -140,15 +150,29 @@ class Settings:
         for attribute, value in resolved.items():
             object.__setattr__(self, attribute, value)
 
+    def _check_way(self, proxy: object) -> None:
+        if self.connect is None:
+            return
+        if not callable(self.connect):
+            message = f"connect is a {type(self.connect).__name__}, which cannot be called"
+            raise ConfigurationError(message)
+        for other, value in (("proxy", proxy), ("source_address", self.source_address)):
+            if value is not None:
+                message = f"pass connect or {other}, not both"
+                raise ConfigurationError(message, hint=f"the function that connects has to see to the {other}")
 
-def refuse_async_functions(login: Auth | None) -> None:
+
+def refuse_async_functions(settings: Settings) -> None:
     """
-    Check that a mailer without an event loop can call the functions of *login*.
+    Check that a mailer without an event loop can call the functions in *settings*.
 
     Raises:
         ConfigurationError: One is a coroutine function.
     """
-    match login:
+    if iscoroutinefunction(settings.connect):
+        message = "connect is a coroutine function"
+        raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that is not async")
+    match settings.login:
         case Password(password=function) if iscoroutinefunction(function):
             what = "password"
         case OAuth2(token=function) if iscoroutinefunction(function):
@@ -178,6 +202,11 @@ def _login(
         message = "pass username and password, or auth, not both"
         raise ConfigurationError(message)
     return Password(username, password)
+
+
+def _proxy(url: Secret) -> Proxy:
+    proxy = parse_proxy(url)
+    return replace(proxy, host=_server_name("the proxy's host", proxy.host))
 
 
 def _policy(ca_file: str | os.PathLike[str] | None, policy: TLSPolicy | None) -> TLSPolicy:

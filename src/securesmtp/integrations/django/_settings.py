@@ -32,6 +32,7 @@ OPTIONS = frozenset(
     {
         "auth",
         "ca_file",
+        "connect",
         "deadline",
         "local_hostname",
         "max_connect_failures",
@@ -43,6 +44,7 @@ OPTIONS = frozenset(
         "partial",
         "pipelining",
         "policy",
+        "proxy",
         "rate",
         "source_address",
         "window",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, Window
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth, PasswordSource
     from securesmtp.events import Event
+    from securesmtp.signing import DKIM
 
 # Digits only: float() and int() also take "1e3", "nan", "1_0" and digits of other scripts.
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -45,6 +46,7 @@ class _Options(TypedDict, total=False):
     window: Window
     local_hostname: str | None
     source_address: tuple[str, int] | None
+    sign: DKIM | None
     on_event: Callable[[Event], None] | None
 
 

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from securesmtp._submissions import Parcel
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -107,6 +108,7 @@ class AsyncSecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -143,6 +145,7 @@ class AsyncSecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            sign: As for `SecureMailer`.
             on_event: Called with each event of `securesmtp.events`, in the thread of the event loop; it must not block.
 
         Raises:
@@ -175,6 +178,7 @@ class AsyncSecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            sign=sign,
         )
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from securesmtp._workers import Workers
     from securesmtp.events import Event
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -91,6 +92,7 @@ class SecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -126,6 +128,7 @@ class SecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            sign: Signs each message as a `securesmtp.signing.DKIM` says. Signed messages are sent in 7-bit form.
             on_event: Called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
@@ -158,6 +161,7 @@ class SecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            sign=sign,
         )
         refuse_async_functions(self._settings.login)
         self._core = Core(self._settings, on_event)

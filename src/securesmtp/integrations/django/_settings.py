@@ -44,6 +44,7 @@ OPTIONS = frozenset(
         "pipelining",
         "policy",
         "rate",
+        "sign",
         "source_address",
         "window",
     }

@@ -82,8 +82,8 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 RULES: dict[str, tuple[Found, set[str]]] = {
     # The header's fields are folded, and the content's lines ended, before `scanner.py` checks them and `content.py`
-    # frames them. A signature covers lines with their ends. A password that comes from a file loses its line end in `output.py`. A text in base64 has its line
-    # ends inside.
+    # frames them. A signature covers lines with their ends. A password that comes from a file loses its line end in
+    # `output.py`. A text in base64 has its line ends inside.
     "crlf": (
         _holds_cr,
         {

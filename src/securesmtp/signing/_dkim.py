@@ -85,7 +85,11 @@ class DKIM:
         domain, selector, ed25519_selector = withhold(domain), withhold(selector), withhold(ed25519_selector)
         # Before any check fails, because a traceback may show this object.
         self._keys: tuple[tuple[str, RSAKey | Ed25519Key], ...] = ()
-        self.domain, self.selector, self.headers = _domain(domain), _selector("selector", selector), _names(headers)
+        self.domain, self.selector, self.headers = (
+            check_domain(domain),
+            check_selector("selector", selector),
+            _names(headers),
+        )
         main = load_key(key, "key")
         if not isinstance(main, RSAKey):
             message = "the key is an Ed25519 key, which large receivers do not verify"
@@ -95,7 +99,7 @@ class DKIM:
             message = "ed25519_selector and ed25519_key belong together, and one of them is None"
             raise ConfigurationError(message)
         if ed25519_selector is not None and ed25519_key is not None:
-            name, second = _selector("ed25519_selector", ed25519_selector), load_key(ed25519_key, "ed25519_key")
+            name, second = check_selector("ed25519_selector", ed25519_selector), load_key(ed25519_key, "ed25519_key")
             if not isinstance(second, Ed25519Key):
                 raise ConfigurationError("the ed25519_key is not an Ed25519 key")
             if name == self.selector:
@@ -164,7 +168,13 @@ def sign_submission(dkim: DKIM, submission: Submission) -> Submission:
         raise
 
 
-def _domain(domain: str) -> str:
+def check_domain(domain: str) -> str:
+    """
+    Return *domain* in ASCII.
+
+    Raises:
+        ConfigurationError: It is not the name of a domain.
+    """
     given: object = domain
     if isinstance(given, str) and "." in given:
         with suppress(ValueError):
@@ -173,7 +183,13 @@ def _domain(domain: str) -> str:
     raise ConfigurationError(message, hint="pass the domain of your addresses, such as example.org")
 
 
-def _selector(what: str, selector: str) -> str:
+def check_selector(what: str, selector: str) -> str:
+    """
+    Return *selector*, if it can be a part of a name in the DNS.
+
+    Raises:
+        ConfigurationError: It cannot; *what* names the argument.
+    """
     given: object = selector
     if isinstance(given, str) and len(given) <= _MOST_SELECTOR and _SELECTOR.fullmatch(given):
         return given

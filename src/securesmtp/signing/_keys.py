@@ -112,6 +112,15 @@ def load_key(source: KeySource, what: str) -> RSAKey | Ed25519Key:
     return _parse(_as_pem(source, what), what)
 
 
+def make_key(bits: int | None) -> bytes:
+    """Return a new private key in PEM (PKCS #8): an RSA key of so many *bits*, or Ed25519 if that is None."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    kind: PrivateKey = ed25519.Ed25519PrivateKey.generate() if bits is None else rsa.generate_private_key(65537, bits)
+    return kind.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def hide_key(source: KeySource) -> Secret | os.PathLike[str] | Callable[[], str | bytes | Secret]:
     """Return *source*; a text as a `Secret`, and also what is of a wrong type."""
     if isinstance(source, Secret | os.PathLike) or callable(source):

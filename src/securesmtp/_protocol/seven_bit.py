@@ -26,6 +26,8 @@ _ENCODING = "content-transfer-encoding"
 _UNENCODED = frozenset({"", "7bit", "8bit", "binary"})
 # A blank at the end of a line, or a soft line break at the end of the part.
 _FRAGILE = re.compile(r"=(?:20|09)\r?(?:\n|\Z)|=[ \t\r\n]*\Z")
+# What programs on the way change in plain text: they drop blanks, and write > before From (RFC 8551 §3.1.3).
+_UNSTABLE = re.compile(r"^From |[ \t]\r?$", re.MULTILINE)
 # RFC 2045 §6.8: a line of base64 has 76 characters.
 _LINE_BYTES = 57
 # Filters take text in base64 for an attempt to hide it, so it is used only where one byte of six is not ASCII.
@@ -45,28 +47,36 @@ def make_seven_bit(submission: Submission) -> Submission:
         return submission
     copied, header = copy_message(message)
     set_fields(copied, header.fields)
-    translate_email_errors(lambda: _encode_parts(copied))
+    translate_email_errors(lambda: encode_parts(copied))
     return replace(submission, content=serialise(copied, utf8=content.utf8_header, cte_type="8bit"))
 
 
-def _encode_parts(part: Message) -> None:
+def encode_parts(part: Message, *, is_strict: bool = False) -> None:
+    """
+    Encode *part*, our copy, and what is in it, as far as that changes no part that is signed or attached.
+
+    Args:
+        part: A message, or a part of one.
+        is_strict: Whether plain text in which blanks matter is encoded, too.
+    """
     if part.is_multipart():
         # Not inside of what is signed, or attached.
         if part.get_content_maintype() == "multipart" and part.get_content_subtype() != "signed":
             for each in subparts(part):
-                _encode_parts(each)
+                encode_parts(each, is_strict=is_strict)
         return
     payload = raw_payload(part)
     if not isinstance(payload, str) or part.get_content_maintype() == "message":
         return
     encoding, is_text = _encoding(part), part.get_content_maintype() == "text"
-    if encoding == "quoted-printable" and _FRAGILE.search(payload):
+    is_unstable = is_strict and bool(_UNSTABLE.search(payload))
+    if encoding == "quoted-printable" and (is_unstable or _FRAGILE.search(payload)):
         decoded = part.get_payload(decode=True)
         _set_base64(part, decoded if isinstance(decoded, bytes) else b"", is_text=is_text)
-    elif encoding in _UNENCODED and not payload.isascii():
+    elif encoding in _UNENCODED and (is_unstable or not payload.isascii()):
         data = payload.encode("utf-8", "surrogateescape")
         printable = _quoted_printable(data) if is_text and _is_mostly_ascii(data) else None
-        if printable is None:
+        if printable is None or (is_strict and _UNSTABLE.search(printable)):
             _set_base64(part, data, is_text=is_text)
         else:
             _set(part, "quoted-printable", printable)
@@ -94,9 +104,13 @@ def _quoted_printable(data: bytes) -> str | None:
 
 def _set_base64(part: Message, data: bytes, *, is_text: bool) -> None:
     # The line ends of a text are CRLF before it is encoded (RFC 2045 §6.8).
-    data = with_crlf(data) if is_text else data
+    _set(part, "base64", base64_lines(with_crlf(data) if is_text else data))
+
+
+def base64_lines(data: bytes) -> str:
+    """Return *data* as base64 in lines, the last of which ends, too."""
     starts = range(0, len(data), _LINE_BYTES)
-    _set(part, "base64", "".join(b2a_base64(data[at : at + _LINE_BYTES]).decode("ascii") for at in starts))
+    return "".join(b2a_base64(data[at : at + _LINE_BYTES]).decode("ascii") for at in starts)
 
 
 def _set(part: Message, encoding: str, payload: str) -> None:

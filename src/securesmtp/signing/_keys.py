@@ -21,8 +21,7 @@ from securesmtp.errors import ConfigurationError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-    PrivateKey: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 # A text in PEM, a file of it, or what returns it.
 KeySource: TypeAlias = str | bytes | Secret | os.PathLike[str] | Callable[[], str | bytes | Secret]
@@ -32,7 +31,7 @@ LEAST_BITS, MOST_BITS = 2048, 4096
 _MOST_BYTES = 64 * 1024
 _BEGIN = "-----BEGIN "
 _EXTRA_HINT = 'install the extra: pip install "securesmtp[sign]"'
-_PEM_HINT = "it has to begin with -----BEGIN PRIVATE KEY-----; securesmtp dkim-key makes one"
+_PEM_HINT = "it has to begin with -----BEGIN PRIVATE KEY-----"
 
 
 class Key(Protocol):
@@ -99,17 +98,39 @@ class Ed25519Key:
 
 def load_key(source: KeySource, what: str) -> RSAKey | Ed25519Key:
     """
-    Return the key of *source*; *what* names the argument.
+    Return the key of *source* for DKIM; *what* names the argument.
 
     Raises:
         ConfigurationError: There is none, or not one that is used for DKIM.
+    """
+    hint = "securesmtp dkim-key makes one"
+    key = read_private_key(source, what, hint)
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    if isinstance(key, RSAPrivateKey):
+        if not LEAST_BITS <= key.key_size <= MOST_BITS:
+            message = f"the {what} is an RSA key of {key.key_size} bits; receivers want {LEAST_BITS} to {MOST_BITS}"
+            raise ConfigurationError(message, hint=f"{hint} of 2048")
+        return RSAKey(key)
+    if isinstance(key, Ed25519PrivateKey):
+        return Ed25519Key(key)
+    raise ConfigurationError(f"the {what} is neither an RSA nor an Ed25519 key", hint=hint)
+
+
+def read_private_key(source: KeySource, what: str, maker: str) -> PrivateKeyTypes:
+    """
+    Return the private key of *source*, whatever its kind; *what* names the argument, and *maker* what makes one.
+
+    Raises:
+        ConfigurationError: It has none that can be read, or the extra ``sign`` is not installed.
     """
     try:
         import cryptography  # noqa: F401 -- whether it is there
     except ModuleNotFoundError:
         message = "signing needs the package cryptography"
         raise ConfigurationError(message, hint=_EXTRA_HINT) from None
-    return _parse(_as_pem(source, what), what)
+    return _parse(_as_pem(source, what), what, f"{_PEM_HINT}; {maker}")
 
 
 def make_key(bits: int | None) -> bytes:
@@ -153,32 +174,21 @@ def _read(path: Path, what: str) -> Secret:
     raise ConfigurationError(f"the file {shown} of the {what} {why}")
 
 
-def _parse(pem: Secret, what: str) -> RSAKey | Ed25519Key:
+def _parse(pem: Secret, what: str, hint: str) -> PrivateKeyTypes:
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     if not _is_pem(pem):
-        hint = "for a file, pass a pathlib.Path" if _is_one_line(pem) else _PEM_HINT
+        hint = "for a file, pass a pathlib.Path" if _is_one_line(pem) else hint
         raise ConfigurationError(f"the {what} is not the text of a private key in PEM", hint=hint)
-    key, message, hint = None, f"the {what} is not a private key that can be read", _PEM_HINT
+    message = f"the {what} is not a private key that can be read"
     try:
-        key = load_pem_private_key(pem.reveal().encode("latin-1", "replace"), password=None)
+        return load_pem_private_key(pem.reveal().encode("latin-1", "replace"), password=None)
     except TypeError:
         message, hint = f"the {what} is encrypted", "decrypt it: openssl pkey -in FILE -out PLAIN"
     except (ValueError, UnsupportedAlgorithm):
         pass
     # Raised outside of the handlers, because the errors of cryptography may quote the key.
-    if isinstance(key, RSAPrivateKey):
-        if not LEAST_BITS <= key.key_size <= MOST_BITS:
-            message = f"the {what} is an RSA key of {key.key_size} bits; receivers want {LEAST_BITS} to {MOST_BITS}"
-            raise ConfigurationError(message, hint="securesmtp dkim-key makes one of 2048")
-        return RSAKey(key)
-    if isinstance(key, Ed25519PrivateKey):
-        return Ed25519Key(key)
-    if key is not None:
-        message, hint = f"the {what} is neither an RSA nor an Ed25519 key", "securesmtp dkim-key makes one"
     raise ConfigurationError(message, hint=hint)
 
 

@@ -41,6 +41,10 @@ _CHALLENGED = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 # What may follow each command, by the first digits of its reply.
 _NEXT = {
     (b"EHLO", b"250"): {b"AUTH", b"MAIL", b"QUIT"},
+    # After the login, a server may refuse another EHLO.
+    (b"EHLO again", b"250"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"EHLO again", b"4"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"EHLO again", b"5"): {b"MAIL", b"RSET", b"QUIT"},
     (b"AUTH", b"334"): {b"challenged"},
     (b"AUTH", b"235"): {b"MAIL", b"QUIT"},
     (b"MAIL", b"250"): {b"RCPT"},
@@ -91,7 +95,7 @@ def _audit_overlapping(log: Connection) -> None:
     said, heard = bytes(log.secret), b"".join(bytes(t.octets) for t in log.turns if t.encrypted and t.who == "server")
     # In implicit TLS the first reply is the greeting, which belongs to no command.
     replies = [b"", *_replies(heard)[0][not log.plain :]]
-    allowed, is_binary = {b"EHLO"}, False
+    allowed, is_binary, ehlos = {b"EHLO"}, False, 0
     while said:
         verb = _kind(said.partition(b"\r\n")[0] + b"\r\n" if b"\r\n" in said else said, allowed)
         command, ended, said = said.partition(b"\r\n")
@@ -110,9 +114,11 @@ def _audit_overlapping(log: Connection) -> None:
                 "a bare CR, a bare LF or a NUL in the chunk"
             )
         verb = b"AUTH" if verb == b"challenged" else verb
+        ehlos += verb == b"EHLO"
+        verb = b"EHLO again" if verb == b"EHLO" and ehlos > 1 else verb
         known = (_NEXT[verb, code[:n]] for n in (3, 2, 1) if (verb, code[:n]) in _NEXT)
         # Without PIPELINING, each command follows the reply to the one before.
-        allowed = _OVERLAPPING.get(verb, set()) | next(known, set())
+        allowed = _OVERLAPPING.get(verb, set()) | _with_ehlo(next(known, set()), log.secret, ehlos)
 
 
 def _begins(plain: bytes) -> bool:
@@ -121,7 +127,7 @@ def _begins(plain: bytes) -> bool:
 
 
 def _audit_session(log: Connection) -> None:
-    logins, allowed, due, is_binary = 0, {b"EHLO"}, 0, False
+    logins, ehlos, allowed, due, is_binary = 0, 0, {b"EHLO"}, 0, False
     # A refused token is replaced by another one, once.
     has_token = re.search(rb"^AUTH (?:XOAUTH2|OAUTHBEARER)\b", log.secret, re.MULTILINE) is not None
     for said, answer in _exchanges(log):
@@ -129,6 +135,7 @@ def _audit_session(log: Connection) -> None:
         is_binary = _BINARY.match(said) is not None if said.startswith((b"MAIL", b"RSET")) else is_binary
         kinds, due = _kinds(said, allowed, due, is_binary=is_binary)
         logins += kinds.count(b"AUTH")
+        ehlos += kinds.count(b"EHLO")
         assert logins <= 1 + has_token, "one login too many on one connection"
         replies, rest = _replies(answer)
         # After more replies than commands, nobody can tell which command a later reply belongs to.
@@ -144,13 +151,21 @@ def _audit_session(log: Connection) -> None:
             b"AUTH" if kinds[-1] == b"challenged" else kinds[-1].replace(b"chunk", b"BDAT"),
             (replies or [b""])[-1],
         )
+        last = b"EHLO again" if last == b"EHLO" and ehlos > 1 else last
         following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
-        allowed = following if whole else set()
+        allowed = _with_ehlo(following, log.secret, ehlos) if whole else set()
         if has_token and whole and last == b"AUTH" and code.startswith(b"5"):
             allowed = {b"AUTH", b"QUIT"}
         if kinds[-1] == b"content" and not said.endswith(b".\r\n"):
             # Refused in the middle: what the client had already written still arrives.
             allowed = {b"rest"}
+
+
+def _with_ehlo(following: set[bytes], secret: bytearray, ehlos: int) -> set[bytes]:
+    """Return *following*, and EHLO if it may come once more: between transactions, after a login."""
+    is_between = b"MAIL" in following or b"RSET" in following
+    is_logged_in = re.search(rb"^AUTH ", secret, re.MULTILINE) is not None and b"AUTH" not in following
+    return following | {b"EHLO"} if is_between and is_logged_in and ehlos == 1 else following
 
 
 def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes]]:

@@ -26,6 +26,7 @@ from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, c
 from securesmtp._protocol.delivery import transactions_needed
 from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.failures import is_used_up
+from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._sending import Checkout, Sending
 from securesmtp._settings import Settings, as_login
@@ -66,8 +67,10 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
+    from securesmtp._transport.async_hook import AsyncConnect
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -108,6 +111,9 @@ class AsyncSecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        connect: AsyncConnect | None = None,
+        proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -144,6 +150,12 @@ class AsyncSecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            connect: Opens the connection in place of this library: an async function that is called with host, port and
+                the seconds that are left, and returns a connected stream socket or an anyio ``ByteStream``. TLS
+                begins on it as on any other connection.
+            proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
+                The proxy looks up *host*; the certificate must still be for it.
+            sign: As for `SecureMailer`.
             on_event: Called with each event of `securesmtp.events`, in the thread of the event loop; it must not block.
 
         Raises:
@@ -151,6 +163,7 @@ class AsyncSecureMailer:
         """
         # First, because an error report shows these variables, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
+        proxy = as_proxy_url(proxy)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
@@ -176,6 +189,9 @@ class AsyncSecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            connect=connect,
+            given_proxy=proxy,
+            sign=sign,
         )
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.

@@ -17,6 +17,7 @@ from securesmtp._closing import Closing, close_all
 from securesmtp._core import Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.extensions import Extensions
+from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._results import in_order
 from securesmtp._send_steps import Sender
@@ -50,11 +51,13 @@ if TYPE_CHECKING:
     from securesmtp._submissions import Parcel
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.hook import Connect
     from securesmtp._transport.task import Task
     from securesmtp._values import Receipt, SendResult, TLSMode
     from securesmtp._workers import Workers
     from securesmtp.events import Event
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -92,6 +95,9 @@ class SecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        connect: Connect | None = None,
+        proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -127,6 +133,11 @@ class SecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            connect: Opens the connection in place of this library: a function that is called with host, port and the
+                seconds that are left, and returns a connected stream socket. TLS begins on it as on any other.
+            proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
+                The proxy looks up *host*; the certificate must still be for it.
+            sign: Signs each message as a `securesmtp.signing.DKIM` says. Signed messages are sent in 7-bit form.
             on_event: Called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
@@ -134,6 +145,7 @@ class SecureMailer:
         """
         # First, because an error report shows these variables, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
+        proxy = as_proxy_url(proxy)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
@@ -159,8 +171,11 @@ class SecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            connect=connect,
+            given_proxy=proxy,
+            sign=sign,
         )
-        refuse_async_functions(self._settings.login)
+        refuse_async_functions(self._settings)
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -36,6 +36,8 @@ class Content:
         ends_with_crlf: Whether the last line has its CRLF, or needs none; `blocks` and `chunk` add it if not.
         source: A temporary file, or pieces that follow each other.
         is_binary: Whether the body may have any bytes; then the server must offer BINARYMIME.
+        longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
+        prefix: Fields before it: the DKIM signatures of the mailer.
     """
 
     size: int
@@ -45,6 +47,8 @@ class Content:
     ends_with_crlf: bool
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
     is_binary: bool = False
+    longest_line: int = 0
+    prefix: bytes = field(default=b"", repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, is_binary: bool = False) -> Content:
@@ -103,7 +107,16 @@ class Content:
         """Return what *scanner* has checked; *source* has the bytes that it returned."""
         size, ends_with_crlf, is_binary = scanner.size, not scanner.column, isinstance(scanner, BinaryScanner)
         size += 0 if ends_with_crlf else 2
-        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source, is_binary)
+        return cls(
+            size,
+            scanner.is_ascii,
+            scanner.utf8_header,
+            scanner.message_id,
+            ends_with_crlf,
+            source,
+            is_binary,
+            scanner.longest_line,
+        )
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""
@@ -111,6 +124,10 @@ class Content:
             # On a full disk, writing the buffered bytes fails only now, when they are no longer needed.
             with SuppressErrors(OSError):
                 self.source.close()
+
+    def with_prefix(self, prefix: bytes) -> Content:
+        """Return it with the fields *prefix* before it; both have the same source."""
+        return replace(self, size=self.size + len(prefix), prefix=prefix)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes to send after a 354, dot-stuffed; the last block ends the content (RFC 5321 §4.1.1.4)."""
@@ -122,18 +139,28 @@ class Content:
         if not self.ends_with_crlf:
             yield b"\r\n"
 
+    def unsigned(self) -> Iterator[bytes]:
+        """Yield what `chunk` does, without `prefix`."""
+        yield from self._read_source()
+        if not self.ends_with_crlf:
+            yield b"\r\n"
+
     def whole_chunk(self) -> bytes:
         """Return all that `chunk` yields."""
-        source = self.source
-        if self.ends_with_crlf and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
+        source, is_whole = self.source, self.ends_with_crlf and not self.prefix
+        if is_whole and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
             return source[0]
         return b"".join(self.chunk())
 
     def _read(self) -> Iterator[bytes]:
-        if isinstance(self.source, tuple):
-            yield from _encode(self.source)
-        else:
-            yield from _blocks_of(self.source)
+        blocks = self._read_source()
+        if self.prefix:
+            # Together with the first block: a small message needs only one write.
+            yield self.prefix + next(blocks, b"")
+        yield from blocks
+
+    def _read_source(self) -> Iterator[bytes]:
+        return _encode(self.source) if isinstance(self.source, tuple) else _blocks_of(self.source)
 
 
 def _blocks_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import pytest
 
 from servers.dovecot import Dovecot
 from servers.kinds import KINDS, running
+from servers.postfix import SevenBitPostfix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 # `test_contract.py` runs with each server; the whole of `test_delivery.py` with these only in `nox -s exhaustive`.
 _OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail",)]
+
+
+@pytest.fixture(scope="session")
+def seven_bit_postfix(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Postfix whose next hop does not offer 8BITMIME."""
+    yield from running(SevenBitPostfix, ca)
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ REFUSALS: dict[str, tuple[str, bytes, str, bool]] = {
     "http: many lines": (
         "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_REPLY_LINES + b"\r\n", "too long", False),
     "http: endless": (
-        "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + (b"a" * 999 + b"\r\n") * (MAX_REPLY // 999), "too long", False),
+        "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + (b"a" * 999 + b"\r\n") * (MAX_REPLY // 999 + 1), "too long", False),
     "http: endless interim": ("http://p.test:1", b"HTTP/1.1 100 \r\n\r\n" * MAX_REPLY_LINES, "too long", False),
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from securesmtp._closing import Closing, close_all_async
 from securesmtp._core import Action, Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.failures import is_used_up
 from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
@@ -287,6 +288,7 @@ class AsyncSecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
@@ -301,15 +303,15 @@ class AsyncSecureMailer:
             partial: What to do if the server refuses some of the recipients.
             deadline: Seconds for this send, instead of the mailer's; the wait for a connection counts.
             dsn: The delivery status notifications to ask for.
+            require_tls: Whether each server on the way has to use verified TLS.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        build = bind(
-            self._build, message, bind(self._core.build, from_message, message, mail_from, recipients, dsn=dsn), until
-        )
-        draft = Draft(build, message)
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        made = bind(self._core.build, from_message, message, mail_from, recipients, extensions=asked)
+        draft = Draft(bind(self._build, message, made, until), message)
         return await self._submit(draft, partial, until)
 
     @hide_internal_frames_async
@@ -322,6 +324,8 @@ class AsyncSecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
@@ -333,16 +337,18 @@ class AsyncSecureMailer:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: As for `SecureMailer.send_bytes`.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(
-            bind(self._build, data, bind(self._core.build, from_octets, data, mail_from, recipients, dsn=dsn), until)
-        )
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        made = bind(self._core.build, from_octets, data, mail_from, recipients, extensions=asked)
+        draft = Draft(bind(self._build, data, made, until))
         # An error report shows local variables: the message is in none but the caller's own.
-        del data
+        del data, made
         try:
             return await self._submit(draft, partial, until)
         finally:

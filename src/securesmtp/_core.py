@@ -25,7 +25,7 @@ from securesmtp._transport.slots import closed_error
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, Sent, emit, is_observed
+from securesmtp.events import Failed, LongLines, Sent, emit, is_observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,8 +176,11 @@ class Core:
         return self._has_lost_login(error) and (session.transactions > 1 or not self.last_login_was_lost)
 
     def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
-        """Return the *receipt* of an accepted message, and emit its event."""
+        """Return the *receipt* of an accepted message, and emit its events."""
         self.last_login_was_lost = False
+        longest = 0 if sending.submission is None else sending.submission.content.longest_line
+        if longest:
+            self.emit(LongLines(self.settings.host, self.settings.port, receipt.message_id, longest))
         if is_observed(self.on_event):
             self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         return receipt

@@ -16,6 +16,7 @@ from securesmtp._bulk.run import Run
 from securesmtp._closing import Closing, close_all
 from securesmtp._core import Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._results import in_order
@@ -269,6 +270,7 @@ class SecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
@@ -285,12 +287,16 @@ class SecureMailer:
             deadline: Seconds for this send, instead of the mailer's.
             dsn: The delivery status notifications to ask for (RFC 3461). A server that does not offer them does not get
                 the message, unless `DSN.required` is False.
+            require_tls: Whether each server on the way may pass the message on over verified TLS only, and to servers
+                that promise the same (RFC 8689). A server that does not offer REQUIRETLS does not get the message.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        return self._submit(self._core.build(from_message, message, mail_from, recipients, dsn=dsn), partial, until)
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        built = self._core.build(from_message, message, mail_from, recipients, extensions=asked)
+        return self._submit(built, partial, until)
 
     @hide_internal_frames
     def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
@@ -302,6 +308,8 @@ class SecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
@@ -313,12 +321,17 @@ class SecureMailer:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: Whether the body may have any bytes, also NUL, bare CR and LF, and long lines (RFC 3030). Then not
+                even a bare LF is changed, and the header must have CRLF. A server that does not offer BINARYMIME and
+                CHUNKING does not get the message.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        submission = self._core.build(from_octets, data, mail_from, recipients, dsn=dsn)
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        submission = self._core.build(from_octets, data, mail_from, recipients, extensions=asked)
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:

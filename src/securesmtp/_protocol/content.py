@@ -8,7 +8,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
-from securesmtp._protocol.scanner import Scanner, with_crlf
+from securesmtp._protocol.scanner import BinaryScanner, Scanner, with_crlf
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ class Content:
         is_ascii: Whether all bytes are ASCII; if not, the server must offer 8BITMIME.
         utf8_header: Whether the header has non-ASCII text; then the server must offer SMTPUTF8.
         message_id: The Message-ID of the header, in printable form.
-        ends_with_crlf: Whether the last line has its CRLF; `blocks` and `chunk` add it if not.
+        ends_with_crlf: Whether the last line has its CRLF, or needs none; `blocks` and `chunk` add it if not.
         source: A temporary file, or pieces that follow each other.
+        is_binary: Whether the body may have any bytes; then the server must offer BINARYMIME.
+        longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
     """
 
     size: int
@@ -43,16 +45,23 @@ class Content:
     message_id: str | None
     ends_with_crlf: bool
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
+    is_binary: bool = False
+    longest_line: int = 0
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Content:
+    def from_bytes(cls, data: bytes, *, is_binary: bool = False) -> Content:
         """
-        Check *data* and convert its line ends to CRLF.
+        Check *data* and convert its line ends to CRLF; if it *is_binary*, check its header, and change nothing.
 
         Raises:
             MessageError: It cannot be sent as it is.
         """
-        return cls.from_pieces((data,))
+        if not is_binary:
+            return cls.from_pieces((data,))
+        scanner = BinaryScanner()
+        scanner.feed(data)
+        scanner.finish()
+        return cls._of(scanner, (data,))
 
     @classmethod
     def from_pieces(cls, pieces: tuple[bytes | str, ...]) -> Content:
@@ -69,9 +78,11 @@ class Content:
         return cls._of(scanner, (with_crlf(b"".join(_encode(pieces))),) if scanner.changed else pieces)
 
     @classmethod
-    def from_file(cls, file: BinaryIO) -> Content:
+    def from_file(cls, file: BinaryIO, *, is_binary: bool = False) -> Content:
         """
         Read *file* to its end into a private copy: what is checked is what is sent, and memory use stays bounded.
+
+        It is checked and changed as by `from_bytes`.
 
         Raises:
             MessageError: It cannot be sent as it is, or *file* is not open in binary mode.
@@ -81,7 +92,7 @@ class Content:
 
         with ExitStack() as on_error:
             copy = on_error.enter_context(tempfile.SpooledTemporaryFile(max_size=_MAX_MEMORY))
-            scanner = Scanner(lambda: _count_lines(_blocks_of(copy)))
+            scanner = BinaryScanner() if is_binary else Scanner(lambda: _count_lines(_blocks_of(copy)))
             while block := _read_block(file):
                 copy.write(scanner.feed(block))
             scanner.finish()
@@ -92,9 +103,18 @@ class Content:
     @classmethod
     def _of(cls, scanner: Scanner, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
         """Return what *scanner* has checked; *source* has the bytes that it returned."""
-        size, ends_with_crlf = scanner.size, not scanner.column
+        size, ends_with_crlf, is_binary = scanner.size, not scanner.column, isinstance(scanner, BinaryScanner)
         size += 0 if ends_with_crlf else 2
-        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source)
+        return cls(
+            size,
+            scanner.is_ascii,
+            scanner.utf8_header,
+            scanner.message_id,
+            ends_with_crlf,
+            source,
+            is_binary,
+            scanner.longest_line,
+        )
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""

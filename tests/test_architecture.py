@@ -82,18 +82,20 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 RULES: dict[str, tuple[Found, set[str]]] = {
     # The header's fields are folded, and the content's lines ended, before `scanner.py` checks them and `content.py`
-    # frames them. A password that comes from a file loses its line end in `output.py`. A text in base64 has its line
-    # ends inside. The answer of an HTTP proxy ends with an empty line.
+    # frames them. A signature covers lines with their ends. A password that comes from a file loses its line end in
+    # `output.py`. A text in base64 has its line ends inside. The answer of an HTTP proxy ends with an empty line.
     "crlf": (
         _holds_cr,
         {
             "_protocol/wire.py",
             "_protocol/content.py",
+            "_protocol/dkim.py",
             "_protocol/folding.py",
             "_protocol/generator.py",
             "_protocol/parts.py",
             "_protocol/proxy/http_connect.py",
             "_protocol/scanner.py",
+            "_protocol/seven_bit.py",
             "_protocol/serialising.py",
             "_sources/output.py",
             "_compose/calendar.py",
@@ -137,6 +139,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",
             *(f"_protocol/proxy/{name}.py" for name in ("address", "http_connect", "socks5")),
+            "signing/_keys.py",
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),

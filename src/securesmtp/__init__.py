@@ -135,7 +135,7 @@ def __getattr__(name: str) -> object:
 
     ``import securesmtp`` alone loads only this file, so it costs little in a program that sends nothing.
     """
-    if name in {"credentials", "errors", "events"}:
+    if name in {"credentials", "errors", "events", "signing"}:
         return import_module(f"securesmtp.{name}")
     if name in _ASYNC:
         globals()[name] = found = getattr(_load_async(name), name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.async_hook import AsyncConnect
     from securesmtp._transport.hook import Connect
     from securesmtp.events import Event
+    from securesmtp.signing import DKIM
 
 # Digits only: float() and int() also take "1e3", "nan", "1_0" and digits of other scripts.
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -50,6 +51,7 @@ class _Options(TypedDict, total=False):
     local_hostname: str | None
     source_address: tuple[str, int] | None
     proxy: str | Secret | None
+    sign: DKIM | None
     on_event: Callable[[Event], None] | None
 
 

@@ -27,7 +27,7 @@ from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
@@ -400,7 +400,20 @@ def _builder(route: Route[AsyncSecureMailer], source: object, build: Callable[[]
     return call
 
 
+def _signer(route: Route[AsyncSecureMailer]) -> Callable[[Submission], Awaitable[Submission]]:
+    """Return what signs a message for the server that is tried."""
+
+    async def sign(submission: Submission) -> Submission:
+        mailer, core = route.server.mailer, route.server.core
+        if core.settings.sign is None:
+            return submission
+        return await mailer._build(submission, bind(core.sign, submission), route.deadline)
+
+    return sign
+
+
 async def _submit(route: Route[AsyncSecureMailer], draft: Draft, partial: Partial) -> Receipt:
+    draft.sign = _signer(route)
     while True:
         with route:
             return route.accept(await route.server.mailer._submit(draft, partial, route.deadline, route.checkout))

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from securesmtp._transport.async_hook import AsyncConnect
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -112,6 +113,7 @@ class AsyncSecureMailer:
         source_address: tuple[str, int] | None = None,
         connect: AsyncConnect | None = None,
         proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -153,6 +155,7 @@ class AsyncSecureMailer:
                 begins on it as on any other connection.
             proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
                 The proxy looks up *host*; the certificate must still be for it.
+            sign: As for `SecureMailer`.
             on_event: Called with each event of `securesmtp.events`, in the thread of the event loop; it must not block.
 
         Raises:
@@ -188,6 +191,7 @@ class AsyncSecureMailer:
             source_address=source_address,
             connect=connect,
             given_proxy=proxy,
+            sign=sign,
         )
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.

@@ -374,4 +374,6 @@ def _messages(relay: Relay[SecureMailer], new: Iterator[Message | Envelope]) -> 
 def _submit(route: Route[SecureMailer], submission: Submission, partial: Partial) -> Receipt:
     while True:
         with route:
-            return route.accept(route.server.mailer._submit(submission, partial, route.deadline, route.checkout))
+            server = route.server
+            signed = server.core.sign(submission)
+            return route.accept(server.mailer._submit(signed, partial, route.deadline, route.checkout))

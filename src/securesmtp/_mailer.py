@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from securesmtp._workers import Workers
     from securesmtp.events import Event
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -96,6 +97,7 @@ class SecureMailer:
         source_address: tuple[str, int] | None = None,
         connect: Connect | None = None,
         proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -135,6 +137,7 @@ class SecureMailer:
                 seconds that are left, and returns a connected stream socket. TLS begins on it as on any other.
             proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
                 The proxy looks up *host*; the certificate must still be for it.
+            sign: Signs each message as a `securesmtp.signing.DKIM` says. Signed messages are sent in 7-bit form.
             on_event: Called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
@@ -170,6 +173,7 @@ class SecureMailer:
             source_address=source_address,
             connect=connect,
             given_proxy=proxy,
+            sign=sign,
         )
         refuse_async_functions(self._settings)
         self._core = Core(self._settings, on_event)

@@ -14,6 +14,7 @@ from securesmtp._envelope import Envelope, extensions_of
 from securesmtp._options import seconds
 from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.seven_bit import make_seven_bit
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, from_any, given_key
 from securesmtp._submissions import digest as compute_digest
@@ -121,7 +122,8 @@ class QueuedMessage(Envelope):
             SecureSMTPError: As for `SecureMailer.send`, for a message that cannot be sent.
         """
         name = given_key(message) if key is None else check_key(key)
-        submission = from_any(message)
+        # In 7-bit form: the worker's mailer may sign it, and the server of the worker is not known here.
+        submission = make_seven_bit(from_any(message))
         try:
             name = check_key(submission.content.message_id) if name is None else name
             item = Item(name, compute_digest(submission), submission.content.message_id)
@@ -131,7 +133,7 @@ class QueuedMessage(Envelope):
             if entry.message_id != item.message_id:
                 # It was prepared before, or by two programs at the same time: all tries have one Message-ID.
                 submission.content.close()
-                submission = from_any(message, entry.message_id)
+                submission = make_seven_bit(from_any(message, entry.message_id))
             if entry.message_id != submission.content.message_id:
                 text = f"an earlier try has given it the Message-ID {quote(entry.message_id, allow_at=True)}"
                 raise MessageError(text, hint="set that one: it cannot be changed in a message that is signed")

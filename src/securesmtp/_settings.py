@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
+    from securesmtp.signing import DKIM
 
 # RFC 8314 §7.3, RFC 6409 §3.1.
 PORT_IMPLICIT, PORT_STARTTLS = 465, 587
@@ -58,6 +59,7 @@ class Settings:
         login: How to log in; None for not at all.
         policy: Which servers to trust.
         timeouts: How long each step may take.
+        sign: Signs the messages; None for no signature.
         ehlo_name: What EHLO says; None for our address.
         connect: Opens the connection; None to do so here.
         proxy: The proxy through which to connect.
@@ -85,6 +87,7 @@ class Settings:
     source_address: tuple[str, int] | None
     connect: Callable[[str, int, float], Any] | None
     given_proxy: InitVar[Secret | None]
+    sign: DKIM | None = None
     port: int = field(init=False)
     mode: TLSMode = field(init=False)
     server_name: str = field(init=False)
@@ -123,6 +126,7 @@ class Settings:
         if not _is_a(Window, self.window):
             message = f"window is a {type(self.window).__name__}, not a Window"
             raise ConfigurationError(message)
+        _check_signer(self.sign)
         name, other_name = _server_name("host", self.host), policy.server_hostname
         if self.source_address is not None and not _is_source(self.source_address):
             message = f"source_address is {quote(self.source_address)}, not an address and a port"
@@ -273,6 +277,17 @@ def _not_a_name(what: str, host: object) -> ConfigurationError:
 def _uniform(value: float) -> Timeouts:
     each = seconds("timeout", value)
     return Timeouts(connect=each, handshake=each, command=each, data=each, block=each)
+
+
+def _check_signer(sign: object) -> None:
+    if sign is None:
+        return
+    # Few programs sign.
+    from securesmtp.signing import DKIM
+
+    if not isinstance(sign, DKIM):
+        message = f"sign is a {type(sign).__name__}, not a DKIM"
+        raise ConfigurationError(message, hint="pass DKIM(domain, selector, key), from securesmtp.signing")
 
 
 def _is_a(kind: type, argument: object) -> bool:

@@ -86,7 +86,7 @@ def test_this_machines_file_has_roots() -> None:
 def test_a_system_without_the_file_is_refused_when_the_mailer_is_made(tmp_path: Path, bundles: Any) -> None:
     """Without roots, every server would be refused later, for a reason that misleads."""
     bundles(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(ConfigurationError, match="finds no file.*ca-certificates"):
+    with pytest.raises(ConfigurationError, match=r"finds no file.*ca-certificates"):
         SecureMailer("mail.example", policy=SYSTEM)
     (tmp_path / "empty.pem").touch()
     bundles(tmp_path / "empty.pem")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -37,6 +37,7 @@ class Content:
         source: A temporary file, or pieces that follow each other.
         is_binary: Whether the body may have any bytes; then the server must offer BINARYMIME.
         longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
+        prefix: Fields before it: the DKIM signatures of the mailer.
     """
 
     size: int
@@ -47,6 +48,7 @@ class Content:
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
     is_binary: bool = False
     longest_line: int = 0
+    prefix: bytes = field(default=b"", repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, is_binary: bool = False) -> Content:
@@ -123,6 +125,10 @@ class Content:
             with SuppressErrors(OSError):
                 self.source.close()
 
+    def with_prefix(self, prefix: bytes) -> Content:
+        """Return it with the fields *prefix* before it; both have the same source."""
+        return replace(self, size=self.size + len(prefix), prefix=prefix)
+
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes to send after a 354, dot-stuffed; the last block ends the content (RFC 5321 §4.1.1.4)."""
         return dot_stuff(self._read())
@@ -133,18 +139,28 @@ class Content:
         if not self.ends_with_crlf:
             yield b"\r\n"
 
+    def unsigned(self) -> Iterator[bytes]:
+        """Yield what `chunk` does, without `prefix`."""
+        yield from self._read_source()
+        if not self.ends_with_crlf:
+            yield b"\r\n"
+
     def whole_chunk(self) -> bytes:
         """Return all that `chunk` yields."""
-        source = self.source
-        if self.ends_with_crlf and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
+        source, is_whole = self.source, self.ends_with_crlf and not self.prefix
+        if is_whole and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
             return source[0]
         return b"".join(self.chunk())
 
     def _read(self) -> Iterator[bytes]:
-        if isinstance(self.source, tuple):
-            yield from _encode(self.source)
-        else:
-            yield from _blocks_of(self.source)
+        blocks = self._read_source()
+        if self.prefix:
+            # Together with the first block: a small message needs only one write.
+            yield self.prefix + next(blocks, b"")
+        yield from blocks
+
+    def _read_source(self) -> Iterator[bytes]:
+        return _encode(self.source) if isinstance(self.source, tuple) else _blocks_of(self.source)
 
 
 def _blocks_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -72,7 +72,7 @@ class Submission:
             message = "the message has a non-ASCII address or header, and the server does not offer SMTPUTF8"
             raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
         if not (self.content.is_ascii or self.content.is_binary) and "8BITMIME" not in capabilities:
-            if self.message is not None:
+            if self.message is not None and not self.content.prefix:
                 from securesmtp._protocol.serialising import serialise
 
                 adapted = replace(self, content=serialise(self.message, utf8=False, cte_type="7bit"))

@@ -46,6 +46,7 @@ OPTIONS = frozenset(
         "policy",
         "proxy",
         "rate",
+        "sign",
         "source_address",
         "window",
     }

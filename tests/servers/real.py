@@ -161,7 +161,7 @@ class RealServer(ABC):
             self.implicit_port, self.starttls_port = ports or _free_ports()
             with ExitStack() as attempt:
                 process = self._run()
-                attempt.callback(_stop, process)
+                attempt.callback(stop, process)
                 if self._is_ready(process, context):
                     self._running, self._process = attempt.pop_all(), process
                     return
@@ -316,7 +316,8 @@ def _free_ports() -> tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End *process* and its children."""
     # The whole group: busy children outlive the server, and keep its ports.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

@@ -162,6 +162,36 @@ class Scanner:
         return _line_error(self._count_lines() + before.count(b"\n") + 1, what, hint)
 
 
+class BinaryScanner(Scanner):
+    """Check the header of a message whose body may have any bytes (RFC 3030 §3), and convert nothing."""
+
+    def __init__(self) -> None:
+        """Start at the first line."""
+        super().__init__(lambda: 0)
+
+    def feed(self, block: bytes) -> bytes:
+        """
+        Return *block* as it is.
+
+        Raises:
+            MessageError: The header ends in it, and cannot be sent as it is.
+        """
+        self.size += len(block)
+        self.is_ascii = self.is_ascii and block.isascii()
+        if self._header is not None:
+            self._collect_header(self._header, block)
+        return block
+
+    def _check_header(self, header: bytes) -> None:
+        lines = Scanner(lambda: 0)
+        lines.feed(header)
+        lines.finish()
+        if lines.changed:
+            message = "the header of a binary message has a line end that is not CRLF"
+            raise MessageError(message, hint="end each line of the header, and of each text part, with CRLF")
+        self.utf8_header, self.message_id = lines.utf8_header, lines.message_id
+
+
 def _check_lines(header: bytes) -> None:
     for line, text in enumerate(header.removesuffix(b"\r\n").split(b"\r\n"), 1):
         if text[:1] in {b" ", b"\t"} and line > 1:

@@ -279,8 +279,8 @@ class SecureMailer:
         """
         Send *message* and return the server's receipt.
 
-        Bcc is never transmitted. Date and Message-ID are filled in if they are missing, and parts with lines of more than
-        900 bytes are encoded, because some servers break such lines; *message* is not changed.
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing. Parts with lines of more than
+        900 bytes are encoded, because some servers break such lines. *message* is not changed.
 
         Args:
             message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.

@@ -67,6 +67,12 @@ def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
+def courier(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Courier."""
+    yield from running(KINDS["courier"], ca)
+
+
+@pytest.fixture(scope="session")
 def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a chasquid."""
     yield from running(KINDS["chasquid"], ca)

@@ -112,8 +112,8 @@ def is_end_of_messages(stage: Stage, reply: Reply) -> bool:
     """
     Return whether the server may refuse a message because its connection has carried enough of them.
 
-    OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). chasquid closes at the third error of
-    a connection, which is a refused recipient (measured). The first message of a connection is not refused for that.
+    OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). chasquid closes at the third error,
+    which may be a refused recipient (measured). The first message of a connection is not refused for that.
     """
     is_end = reply.code in _END_OF_MESSAGES.get(stage, ())
     return is_end and not is_too_many_connections(reply)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from servers.real import RealServer
 
+# `test_contract.py` runs with each server; the whole of `test_delivery.py` with these only in `nox -s exhaustive`.
+_OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail",)]
+
 
 @pytest.fixture(scope="session")
 def postfix(ca: trustme.CA) -> Iterator[RealServer]:
@@ -51,6 +54,12 @@ def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
+def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Sendmail."""
+    yield from running(KINDS["sendmail"], ca)
+
+
+@pytest.fixture(scope="session")
 def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a chasquid."""
     yield from running(KINDS["chasquid"], ca)
@@ -74,14 +83,14 @@ def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["aiosmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail"])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim"])
+@pytest.fixture(scope="session", params=["postfix", "exim", *_OTHERS])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)

@@ -17,6 +17,7 @@ from servers.haraka import Haraka
 from servers.opensmtpd import OpenSMTPD
 from servers.postfix import Postfix
 from servers.real import PATIENCE
+from servers.sendmail import Sendmail
 from servers.smtp_server import SMTPServer
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ KINDS: dict[str, type[RealServer]] = {
     "opensmtpd": OpenSMTPD,
     "dovecot": Dovecot,
     "dovecot24": NewDovecot,
+    "sendmail": Sendmail,
     "chasquid": Chasquid,
     "haraka": Haraka,
     "smtp_server": SMTPServer,

@@ -234,6 +234,10 @@ class RealServer(ABC):
         """Return what was delivered since the last call, without waiting."""
         return [self._sink.delivered.get() for _ in range(self._sink.delivered.qsize())]
 
+    def expected(self, content: bytes) -> bytes:
+        """Return what the server makes of *content*: the same, but where a kind says how it differs."""
+        return content
+
     def restart(self, *, same_ports: bool = False) -> None:
         """Stop the server, whatever it is doing, and start it again on other ports, or on the same."""
         self._running.close()

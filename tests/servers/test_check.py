@@ -14,16 +14,17 @@ from securesmtp._cli.check.result import CheckResult, Request
 from servers.real import ALICE, RealServer
 
 # The warnings about each server, as it is set up for the tests, in both modes and with STARTTLS alone; and the round
-# trips of a message. Dovecot offers logins before TLS to its own machine, whatever it is told.
+# trips of a message. Before TLS, Dovecot offers logins to its own machine, whatever it is told, and Sendmail SCRAM.
 EXPECTED: dict[str, tuple[set[str], set[str], int]] = {
     "postfix": (set(), set(), 1),
     "exim": (set(), set(), 1),
     "dovecot": (set(), {"auth-before-tls"}, 1),
     "opensmtpd": ({"no-pipelining"}, set(), 4),
+    "sendmail": (set(), {"auth-before-tls"}, 2),
 }
 
 
-@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd"])
+@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail"])
 def server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     started: RealServer = request.getfixturevalue(request.param)
@@ -59,8 +60,8 @@ def test_each_fault_is_found(server: RealServer, mode: Mode, ca_file: Path, tmp_
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
     key = "sha256/" + "A" * 43 + "="
-    # Dovecot sends the root, too.
-    untrusted = f"certificateerror-{'self-signed' if server.name == 'dovecot' else 'untrusted'}"
+    # These two send the root, too.
+    untrusted = f"certificateerror-{'self-signed' if server.name in {'dovecot', 'sendmail'} else 'untrusted'}"
     cases: list[tuple[dict[str, Any], str]] = [
         ({"ca_file": stranger}, untrusted),
         ({"ca_file": None}, untrusted),

@@ -25,7 +25,7 @@ def _is_logged(server: RealServer, queue_id: str, before: str) -> bool:
 
 # With "off", the content goes with DATA. Otherwise Postfix and Exim get it with BDAT, and reply in another form.
 @pytest.mark.parametrize("pipelining", ["off", "message"])
-@pytest.mark.parametrize("name", ["postfix", "exim", "opensmtpd", "dovecot", "dovecot24"])
+@pytest.mark.parametrize("name", ["postfix", "exim", "opensmtpd", "dovecot", "dovecot24", "sendmail"])
 def test_the_queue_id_is_in_the_servers_log(
     request: pytest.FixtureRequest, make_mailer: Mailer, ca_file: Path, name: str, pipelining: str
 ) -> None:

@@ -61,7 +61,10 @@ class OpenSMTPD(RealServer):
 
     name: ClassVar[str] = "opensmtpd"
     accounts: ClassVar[tuple[Account, ...]] = tuple(HASHES)
-    cannot: ClassVar[Mapping[Ability, str]] = {"patience": "it waits for five minutes, which cannot be set"}
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        "patience": "it waits for five minutes, which cannot be set",
+        "greeting": "it greets at once, which cannot be set",
+    }
 
     @classmethod
     def missing(cls) -> str | None:

@@ -97,8 +97,8 @@ queue_run_delay = 1s
 
 MASTER = """\
 127.0.0.1:{implicit} inet n - n - - smtpd
-    -o smtpd_tls_wrappermode=yes
-127.0.0.1:{starttls} inet n - n - - smtpd
+    -o smtpd_tls_wrappermode=yes{options}
+127.0.0.1:{starttls} inet n - n - - smtpd{options}
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
@@ -113,6 +113,12 @@ scache    unix  - - n - 1 scache
 anvil     unix  - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 """
+
+# Without smtpd_delay_reject, what there is for the client is done before the greeting.
+DELAY = """
+    -o smtpd_delay_reject=no
+    -o {{ smtpd_client_restrictions = sleep {delay} }}
+    -o smtpd_forbid_unauth_pipelining=yes"""
 
 SASL = """\
 pwcheck_method: auxprop
@@ -171,8 +177,9 @@ class Postfix(RealServer):
         )
 
     def _command(self) -> list[str]:
-        ports = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port)
-        (self._directory / "master.cf").write_text(ports)
+        options = DELAY.format(delay=self.greeting_delay) if self.greeting_delay else ""
+        master = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port, options=options)
+        (self._directory / "master.cf").write_text(master)
         # -d: do not leave the process group.
         return [str(Path(_default("daemon_directory")) / "master"), "-c", str(self._directory), "-d"]
 

@@ -52,5 +52,5 @@ def test_gpg_verifies_what_arrived(
     signature = second.partition(b"\r\n\r\n")[2].rpartition(f"\r\n--{boundary}--".encode())[0]
     assert "GOODSIG" in _verify(signed, signature, tmp_path)
     assert "BADSIG" in _verify(signed.replace(b"R3L", b"r3L"), signature, tmp_path)
-    (text,) = message_from_bytes(received.content).get_payload()[:1]
-    assert text.get_payload(decode=True).decode() == "Grüße \r\nFrom here\r\n"
+    text = next(received.message.iter_parts())
+    assert text.get_payload(decode=True) == "Grüße \r\nFrom here\r\n".encode()

@@ -12,8 +12,6 @@ import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 from servers.real import (
-    ALICE,
-    BOB,
     HASHES,
     INSTALL,
     LATER,

@@ -12,6 +12,7 @@ import anyio.lowlevel  # noqa: F401
 import psycopg  # noqa: F401
 import redis  # noqa: F401
 import trustme  # noqa: F401
+from anyio.abc import ByteStream  # noqa: F401
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # autodoc needs the types in the signatures, which are imported for type checkers only. Importing them is safe: the lint

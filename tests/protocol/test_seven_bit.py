@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email import message_from_bytes, policy
-from email.message import EmailMessage, MIMEPart
+from email.message import EmailMessage
 from email.mime.text import MIMEText
 
 import pytest
@@ -80,7 +80,7 @@ def test_text_in_base64_has_crlf_inside() -> None:
     """RFC 2045 §6.8; other parts are kept as they are."""
     made = make_seven_bit(built(mail("漢字\n漢字\n", "8bit")))
     assert sent(made).get_payload(decode=True) == "漢字\r\n漢字\r\n".encode()
-    part = MIMEPart()
+    part = EmailMessage()
     part["Content-Type"], part["Content-Transfer-Encoding"] = "application/json", "8bit"
     part.set_payload(b'"\xc3\xa4"\n'.decode("ascii", "surrogateescape"))
     message = mail("x", "7bit")
@@ -117,6 +117,27 @@ def test_what_is_signed_or_attached_is_not_changed() -> None:
     theirs["DKIM-Signature"] = "v=1; h=from; c=relaxed/relaxed"
     submission = built(theirs)
     assert make_seven_bit(submission) is submission
+
+
+def test_a_part_that_is_ascii_does_not_say_eight_bit() -> None:
+    """C18: Python writes the word for an attached message, and Postfix changes it on the way."""
+    inner, forwarded = mail("x", "8bit"), mail("y", "8bit")
+    forwarded["DKIM-Signature"] = "v=1; h=content-transfer-encoding; c=relaxed/relaxed"
+    message = mail("x", "8bit")
+    message.add_attachment(inner)
+    message.add_attachment(forwarded)
+    signed = mail("z", "8bit")
+    signed.make_mixed()
+    signed.replace_header("Content-Type", "multipart/signed")
+    message.attach(signed)
+    made = make_seven_bit(built(message))
+    text, first, second, third = sent(made).iter_parts()
+    words = [each["Content-Transfer-Encoding"] for each in (text, first, first.get_payload(0), second)]  # type: ignore[index]
+    assert words == ["7bit"] * 4
+    # Another signature covers these.
+    assert second.get_payload(0)["Content-Transfer-Encoding"] == "8bit"  # type: ignore[index]
+    assert third.get_payload(0)["Content-Transfer-Encoding"] == "8bit"  # type: ignore[index]
+    assert digest(made) == digest(built(message))
 
 
 def test_what_a_ledger_recognises_stays() -> None:

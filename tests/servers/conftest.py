@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from servers.real import RealServer
 
 # `test_contract.py` runs with each server; the whole of `test_delivery.py` with these only in `nox -s exhaustive`.
-_OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail",)]
+_OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail", "courier")]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["aiosmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail"])
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", "courier"])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)

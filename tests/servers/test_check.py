@@ -21,10 +21,11 @@ EXPECTED: dict[str, tuple[set[str], set[str], int]] = {
     "dovecot": (set(), {"auth-before-tls"}, 1),
     "opensmtpd": ({"no-pipelining"}, set(), 4),
     "sendmail": (set(), {"auth-before-tls"}, 2),
+    "courier": (set(), set(), 2),
 }
 
 
-@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail"])
+@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail", "courier"])
 def server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     started: RealServer = request.getfixturevalue(request.param)

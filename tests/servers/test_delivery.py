@@ -1,4 +1,4 @@
-"""Messages through a real Postfix and a real Exim, in both TLS modes."""
+"""Messages through real servers of several kinds, in both TLS modes."""
 
 from __future__ import annotations
 
@@ -54,10 +54,16 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
     with connect() as mailer:
-        mailer.send(mail)
-    (delivered,) = real_server.deliver(1)
-    assert "bcc@xn--bcher-kva.example.test" in delivered.recipients
-    assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+        receipt = mailer.send(mail)
+    arrived: list[str] = []
+    # Courier delivers once for each domain.
+    while len(arrived) < len(receipt.accepted):
+        (delivered,) = real_server.deliver(1)
+        arrived += delivered.recipients
+        assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+    # Courier makes a U-label of it again, for a next hop with SMTPUTF8.
+    domain = "bücher" if real_server.name == "courier" else "xn--bcher-kva"
+    assert f"bcc@{domain}.example.test" in arrived
 
 
 def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> None:
@@ -82,7 +88,8 @@ def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> Non
 def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) -> None:
     """Many in flight, with refused recipients: each message arrives once, at its accepted recipients (BDAT-01)."""
     real_server.deliver(0)
-    to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
+    later = LATER if real_server.can("later") else REFUSED
+    to = ["a@example.test", REFUSED, "b@example.test", later, "c@example.test"]
     mails = [
         Envelope(ALICE.username, to[number % 4 : number % 4 + 2], b"Subject: %d\r\n\r\n.\r\n" % number)
         for number in range(60)
@@ -91,7 +98,8 @@ def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) ->
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
-    assert mailer._pool.overlap_support.supported is True
+    # Courier discards what comes with the end of a message; after one connection, the library knows.
+    assert mailer._pool.overlap_support.supported is (real_server.name != "courier")
     arrived = {
         (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
     }
@@ -121,15 +129,16 @@ def test_a_non_ascii_password_logs_in(real_server: RealServer, connect: Mailer) 
 
 def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, connect: Mailer) -> None:
     """With "raise" nobody gets the message, with "allow" the other recipients do."""
-    to = ["a@example.test", REFUSED, LATER]
+    refused = [REFUSED, LATER][: 1 + real_server.can("later")]
+    to = ["a@example.test", *refused]
     real_server.deliver(0)
     with connect() as mailer:
         with pytest.raises(RecipientsRefusedError) as caught:
             mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=to)
         receipt = mailer.send_bytes(b"Subject: y\n\n", mail_from=ALICE.username, recipients=to, partial="allow")
     assert caught.value.outcome is Outcome.REFUSED
-    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4]
-    assert receipt.refused == (REFUSED, LATER)
+    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4][: len(to)]
+    assert receipt.refused == tuple(refused)
     (delivered,) = real_server.deliver(1)
     assert delivered.recipients == ("a@example.test",)
 

@@ -18,8 +18,10 @@ from scripted import Mode, Peer, Script, honest
 USER, PASSWORD = "me@example.org", "app password"
 
 # learn.microsoft.com/exchange/troubleshoot/send-emails/smtp-submission-improvements: three connections for a mailbox.
-# Seen as the reply to MAIL and to the content.
+# Seen as the reply to the content.
 CONNECTIONS = b"432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending\r\n"
+# As several hosters say before the content.
+CONNECTIONS_421 = b"421 4.7.0 Too many concurrent SMTP connections; please try again later\r\n"
 # docs.kumomta.com, max_messages_per_connection: each further MAIL of the connection is refused for now. OpenSMTPD does
 # the same after 100.
 MESSAGES = b"452 4.5.3 Too many messages sent\r\n"
@@ -45,6 +47,8 @@ class Provider:
 
     connections: int | None = None
     """Connections of the account at a time."""
+    over_connections: tuple[str, bytes] = ("CONTENT", CONNECTIONS)
+    """The stage and the reply to a message over one connection more."""
     messages: int | None = None
     """Messages over one connection."""
     recipients: int | None = None
@@ -121,13 +125,9 @@ class Provider:
     def _mail(self, peer: Peer, _line: bytes) -> bytes:
         with self._lock:
             self._named[peer] = 0
-            if self.connections is not None and len(self._holders - {peer}) >= self.connections:
-                self.turned_away += 1
-                return CONNECTIONS
-            self._holders.add(peer)
             if self.messages is not None and self._sent[peer] >= self.messages:
                 return MESSAGES
-            return self._over("MAIL") or b"250 2.1.0 OK\r\n"
+            return self._crowded(peer, "MAIL") or self._over("MAIL") or b"250 2.1.0 OK\r\n"
 
     def _recipient(self, peer: Peer, line: bytes) -> bytes:
         with self._lock:
@@ -144,12 +144,22 @@ class Provider:
         with self._lock:
             if self.size is not None and len(content) > self.size:
                 return TOO_LARGE
-            refusal = self._over("CONTENT")
+            refusal = self._crowded(peer, "CONTENT") or self._over("CONTENT")
             if refusal is None:
                 self.accepted += 1
                 self._since += 1
                 self._sent[peer] += 1
             return refusal or b"250 2.0.0 OK 1764270000 d2e1a72fcca58-7b0000000 - gsmtp\r\n"
+
+    def _crowded(self, peer: Peer, stage: str) -> bytes | None:
+        where, reply = self.over_connections
+        if self.connections is None or where != stage:
+            return None
+        if peer not in self._holders and len(self._holders) >= self.connections:
+            self.turned_away += 1
+            return reply
+        self._holders.add(peer)
+        return None
 
     def _over(self, stage: str) -> bytes | None:
         for limit, used, (where, reply) in (

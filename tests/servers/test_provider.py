@@ -10,7 +10,19 @@ import pytest
 from conftest import Mailer, Serve
 from scripted import Mode, ScriptedServer
 from securesmtp import AuthenticationError, Envelope, MessageError, Outcome, RecipientsRefusedError, RefusedError, Stage
-from servers.provider import BUSY, DAY_GMAIL, DAY_POLICY, DAY_SES, PASSWORD, RATE_SES, RECIPIENT_RATE, USER, Provider
+from servers.provider import (
+    BUSY,
+    CONNECTIONS,
+    CONNECTIONS_421,
+    DAY_GMAIL,
+    DAY_POLICY,
+    DAY_SES,
+    PASSWORD,
+    RATE_SES,
+    RECIPIENT_RATE,
+    USER,
+    Provider,
+)
 
 pytestmark = pytest.mark.faces("limits of providers", sample=(5, 1))
 
@@ -50,13 +62,24 @@ def test_more_messages_than_a_connection_takes(serve: Serve, mailer: Mailer, pip
     assert [len(connection.accepted) for connection in server.connections] == [3, 3, 3, 1]
 
 
-def test_more_connections_than_the_account_has(serve: Serve, mailer: Mailer) -> None:
-    """The run goes on over fewer, and no message is lost."""
-    provider = Provider(connections=3)
+@pytest.mark.parametrize(
+    ("stage", "reply"),
+    [("CONTENT", CONNECTIONS), ("MAIL", CONNECTIONS), ("MAIL", CONNECTIONS_421)],
+    ids=["432 to the content", "432 to MAIL", "421 to MAIL"],
+)
+def test_more_connections_than_the_account_has(serve: Serve, mailer: Mailer, stage: str, reply: bytes) -> None:
+    """The run goes on over fewer; each connection too many costs one message at most, which may be sent again."""
+    provider = Provider(connections=3, over_connections=(stage, reply))
     server = start(serve, provider)
     with mailer(server, max_connections=8, **LOGIN) as sender:
         results = list(sender.send_many(envelopes(60)))
-    assert {result.outcome for result in results} == {Outcome.ACCEPTED}, results
+        refused = [result for result in results if result.outcome is not Outcome.ACCEPTED]
+        assert {(result.outcome, result.retryable) for result in refused} <= {(Outcome.REFUSED, True)}
+        # After 421 to MAIL, the message goes over a connection that works.
+        assert len(refused) == (0 if reply == CONNECTIONS_421 else provider.turned_away)
+        for result in refused:
+            content = b"X-Number: %d\r\n%b" % (result.index, RAW)
+            sender.send_bytes(content, mail_from=USER, recipients=["you@example.org"])
     assert arrived(server) == each_once(60)
     assert 0 < provider.turned_away <= 5
 

@@ -44,7 +44,9 @@ KINDS: dict[str, type[RealServer]] = {
 }
 
 
-def running(kind: type[RealServer], ca: trustme.CA, patience: int = PATIENCE) -> Iterator[RealServer]:
+def running(
+    kind: type[RealServer], ca: trustme.CA, patience: int = PATIENCE, greeting_delay: int = 0
+) -> Iterator[RealServer]:
     """Run a server until it is no longer needed; skip the test if it cannot be started here."""
     reason = kind.missing()
     if reason is not None:
@@ -53,5 +55,8 @@ def running(kind: type[RealServer], ca: trustme.CA, patience: int = PATIENCE) ->
             pytest.fail(reason)
         pytest.skip(reason)
     # pytest's folders (tmp_path) are closed to other users, and the servers do not run as root.
-    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory), ca, patience) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="securesmtp-") as directory,
+        kind(Path(directory), ca, patience, greeting_delay) as server,
+    ):
         yield server

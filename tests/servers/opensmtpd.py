@@ -12,8 +12,6 @@ import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 from servers.real import (
-    ALICE,
-    BOB,
     HASHES,
     INSTALL,
     LATER,
@@ -55,8 +53,11 @@ class OpenSMTPD(RealServer):
     """A private OpenSMTPD."""
 
     name: ClassVar[str] = "opensmtpd"
-    accounts: ClassVar[tuple[Account, ...]] = (ALICE, BOB)
-    cannot: ClassVar[Mapping[Ability, str]] = {"patience": "it waits for five minutes, which cannot be set"}
+    accounts: ClassVar[tuple[Account, ...]] = tuple(HASHES)
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        "patience": "it waits for five minutes, which cannot be set",
+        "greeting": "it greets at once, which cannot be set",
+    }
 
     @classmethod
     def missing(cls) -> str | None:

@@ -17,7 +17,7 @@ import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 from servers.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import trustme
 
@@ -78,9 +78,20 @@ CAROL = f"carol@{DOMAIN}"
 PATIENCE = 300
 # What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
 # all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
-# patience that can be set; a start on the ports that it had.
+# patience that can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do
+# not wait.
 Ability = Literal[
-    "implicit", "starttls", "octets", "trace", "envelope", "refuse", "later", "size", "patience", "restart"
+    "implicit",
+    "starttls",
+    "octets",
+    "trace",
+    "envelope",
+    "refuse",
+    "later",
+    "size",
+    "patience",
+    "restart",
+    "greeting",
 ]
 
 
@@ -97,16 +108,17 @@ class RealServer(ABC):
     starttls_port: int
     version: str
 
-    def __init__(self, directory: Path, ca: trustme.CA, patience: int = PATIENCE) -> None:
+    def __init__(self, directory: Path, ca: trustme.CA, patience: int = PATIENCE, greeting_delay: int = 0) -> None:
         """
         Start the server; return when it greets on both ports, over TLS with a certificate of `ca`.
 
-        It waits *patience* seconds for a command, if it `can("patience")`.
+        It waits *patience* seconds for a command, if it `can("patience")`; and *greeting_delay* seconds with its
+        greeting, in which it watches for clients that do not wait, if it `can("greeting")`.
         """
         reason = self.missing()
         if reason is not None:
             raise RuntimeError(reason)
-        self.patience = patience
+        self.patience, self.greeting_delay = patience, greeting_delay
         _open_to_all(directory)
         self._directory = directory
         self._certificate, self._ca_file = directory / "certificate.pem", directory / "ca.pem"
@@ -156,9 +168,9 @@ class RealServer(ABC):
             self.implicit_port, self.starttls_port = ports or _free_ports()
             with ExitStack() as attempt:
                 process = self._run()
-                attempt.callback(_stop, process)
+                attempt.callback(stop, process)
                 if self._is_ready(process, context):
-                    self._running = attempt.pop_all()
+                    self._running, self._process = attempt.pop_all(), process
                     return
         raise RuntimeError(f"{self.name} does not start:\n{self.log()}")
 
@@ -250,6 +262,15 @@ class RealServer(ABC):
         self._running.close()
         self._start((self.implicit_port, self.starttls_port) if same_ports else None)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server's processes inside the block. The kernel still accepts connections to its ports."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def log(self) -> str:
         """Return the server's logs."""
         paths = sorted(self._directory.glob("*.log"))
@@ -319,7 +340,8 @@ def _free_ports() -> tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End *process* and its children."""
     # The whole group: busy children outlive the server, and keep its ports.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

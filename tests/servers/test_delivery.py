@@ -17,6 +17,15 @@ from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 from servers.received import RECEIVED
 
+# Whether the next message may come before the reply to the last, as found out: not with Haraka and chasquid 1.11, but
+# with chasquid 1.15; aiosmtpd has no PIPELINING.
+OVERLAPS: dict[str, set[bool | None]] = {
+    "courier": {False},
+    "haraka": {False},
+    "chasquid": {False, True},
+    "aiosmtpd": {None},
+}
+
 pytestmark = pytest.mark.faces("real servers", sample=(11, 3))
 
 
@@ -49,7 +58,7 @@ def test_a_message_arrives_as_it_was(real_server: RealServer, connect: Mailer, n
 
 
 def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer) -> None:
-    """Its domain is internationalised, and is sent as its A-label."""
+    """Its domain is internationalised, and is sent as its A-label, which some servers decode."""
     mail = MAILS["names"]()
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
@@ -61,8 +70,8 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer
         (delivered,) = real_server.deliver(1)
         arrived += delivered.recipients
         assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
-    # Courier makes a U-label of it again, for a next hop with SMTPUTF8.
-    domain = "bücher" if real_server.name == "courier" else "xn--bcher-kva"
+    # These make a U-label of it again, for a next hop with SMTPUTF8.
+    domain = "bücher" if real_server.name in {"courier", "chasquid", "smtp-server"} else "xn--bcher-kva"
     assert f"bcc@{domain}.example.test" in arrived
 
 
@@ -98,8 +107,7 @@ def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) ->
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
-    # Courier discards what comes with the end of a message; after one connection, the library knows.
-    assert mailer._pool.overlap_support.supported is (real_server.name != "courier")
+    assert mailer._pool.overlap_support.supported in OVERLAPS.get(real_server.name, {True})
     arrived = {
         (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
     }
@@ -129,8 +137,8 @@ def test_a_non_ascii_password_logs_in(real_server: RealServer, connect: Mailer) 
 
 def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, connect: Mailer) -> None:
     """With "raise" nobody gets the message, with "allow" the other recipients do."""
-    refused = [REFUSED, LATER][: 1 + real_server.can("later")]
-    to = ["a@example.test", *refused]
+    bad = [REFUSED, LATER] if real_server.can("later") else [REFUSED]
+    to = ["a@example.test", *bad]
     real_server.deliver(0)
     with connect() as mailer:
         with pytest.raises(RecipientsRefusedError) as caught:
@@ -138,7 +146,7 @@ def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServ
         receipt = mailer.send_bytes(b"Subject: y\n\n", mail_from=ALICE.username, recipients=to, partial="allow")
     assert caught.value.outcome is Outcome.REFUSED
     assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4][: len(to)]
-    assert receipt.refused == tuple(refused)
+    assert list(receipt.refused) == bad
     (delivered,) = real_server.deliver(1)
     assert delivered.recipients == ("a@example.test",)
 

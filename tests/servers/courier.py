@@ -107,6 +107,7 @@ class Courier(RealServer):
     name: ClassVar[str] = "courier"
     cannot: ClassVar[Mapping[Ability, str]] = {
         "later": "no setting refuses a recipient for a while",
+        "greeting": "it greets at once, which cannot be set",
         "patience": "no setting says how long it waits for a command",
     }
 

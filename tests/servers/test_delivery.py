@@ -67,12 +67,10 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer
     arrived: list[str] = []
     # Courier delivers once for each domain.
     while len(arrived) < len(receipt.accepted):
-        (delivered,) = real_server.deliver(1)
-        arrived += delivered.recipients
-        assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
-    # Courier makes a U-label of it again, for a next hop with SMTPUTF8.
-    domain = "bücher" if real_server.name == "courier" else "xn--bcher-kva"
-    assert f"bcc@{domain}.example.test" in arrived
+        for delivered in real_server.deliver(1):
+            arrived += delivered.recipients
+            assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+    assert "bcc@xn--bcher-kva.example.test" in arrived
 
 
 def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> None:

@@ -98,6 +98,8 @@ def idle(run: Run) -> Iterator[Callable[[], list[Cell]]]:
 def restarted(run: Run) -> Iterator[Cell]:
     """Send, restart the server, and send again."""
     first = run.at_once(lambda: _letters(RESTARTED, 1))
+    # What a server has accepted and not delivered may wait in its queue for hours after a restart.
+    run.tally.wait_for([letter for _, letters, results in first for letter in accepted(letters, results)])
     run.senders[0].server.restart(same_ports=True)
     second = run.at_once(lambda: _letters(RESTARTED, 1))
     yield from run.judge(RESTARTED, _together(first, second))

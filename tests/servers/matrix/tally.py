@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from securesmtp import Outcome
 from servers.matrix.cells import Cell
-from servers.matrix.letters import BAD_RAISE, LONG_LINE, OVER_SIZE, reported_tokens, token_of
+from servers.matrix.letters import BAD_RAISE, LONG_LINE, OVER_SIZE, in_ascii, reported_tokens, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Seconds until an accepted message must have arrived; OpenSMTPD takes one.
 WITHIN = 60.0
+# Haraka's, which another run would change.
+_ID = r" \([-\w.]+\)$"
 
 
 class Tally:
@@ -51,10 +54,13 @@ class Tally:
 
     def _is_complete(self, letter: Letter) -> bool:
         has_arrived = not Counter(letter.arrives_at) - self._recipients(letter.token)
-        return has_arrived and (letter.dsn is None or letter.token in self.reported)
+        return has_arrived and not self._lacks_report(letter)
+
+    def _lacks_report(self, letter: Letter) -> bool:
+        return letter.dsn is not None and self.server.can("report") and letter.token not in self.reported
 
     def _recipients(self, token: str) -> Counter[str]:
-        return Counter(address for each in self.arrived[token] for address in each.recipients)
+        return Counter(in_ascii(address) for each in self.arrived[token] for address in each.recipients)
 
     def judge(self, letter: Letter, result: Result, combination: Combination, offers: set[str]) -> Cell:
         """Compare what the library says with what arrived."""
@@ -75,14 +81,13 @@ class Tally:
             return cell("wrong", told)
         if self._recipients(letter.token) != Counter(letter.arrives_at):
             return cell("wrong", f"accepted for {letter.arrives_at}, arrived at {self._recipients(letter.token)}")
-        if letter.dsn is not None and letter.token not in self.reported:
+        if self._lacks_report(letter):
             return cell("wrong", f"no report of success within {WITHIN:.0f} s")
-        rewrites = not self.server.can("octets")
-        differences = {letter.difference(each.content, rewrites=rewrites) for each in copies} - {""}
+        differences = {letter.difference(each.content, self.server) for each in copies} - {""}
         if not differences:
             return cell("right", result.reply)
         if letter.row == LONG_LINE and all(_is_broken(letter, each) for each in copies):
-            return cell("cannot", f"replies {result.reply}, and breaks the lines")
+            return cell("cannot", f"breaks the lines: {re.sub(_ID, '', result.reply)}")
         return cell("wrong", "; ".join(differences))
 
     def doubles(self) -> list[str]:

@@ -135,4 +135,4 @@ def test_the_page_has_every_cell() -> None:
 def test_a_table_without_a_cell_is_not_written() -> None:
     """Rather than with a gap that looks like a success."""
     with pytest.raises(ValueError, match="no cells"):
-        entries([], ["postfix"], {})
+        entries([], ["postfix"])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
 
 from servers.node import SCRIPTS, NodeServer
 from servers.real import SIZE_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from servers.real import Ability
 
 # One process.
 SMTP = """\
@@ -62,6 +68,9 @@ class Haraka(NodeServer):
 
     name: ClassVar[str] = "haraka"
     package: ClassVar[str] = "Haraka"
+    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType(
+        {"greeting": "its check for early talkers is a plugin that does not come with it"}
+    )
 
     def _command(self) -> list[str]:
         config = self._directory / "config"

@@ -84,6 +84,8 @@ def on_event(event: Event) -> None:
             assert_type((number, text), tuple[int, str])
         case events.ChunkingRefused(reply=reply):
             assert_type(reply, Reply)
+        case events.LongLines(message_id=message_id, longest=number):
+            assert_type((message_id, number), tuple[str | None, int])
         case events.Connecting(host=host):
             assert_type(host, str)
         case _:

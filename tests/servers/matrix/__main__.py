@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -91,6 +92,8 @@ def main() -> int:
         _say(f"{name} is left out: {reason}")
     if missing and os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
         return 1
+    # Otherwise the servers would go on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = [name for name in arguments.servers or KINDS if name not in missing]
     with ExitStack() as stack:
         matrix, found = Matrix(stack), dict[str, list[Cell]]()

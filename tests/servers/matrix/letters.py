@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from securesmtp import DSN, Envelope
 from servers.real import ALICE, DOMAIN, LATER, REFUSED, SIZE_LIMIT
@@ -41,6 +41,7 @@ class Letter:
         arrives_at: Those who must get it; none if it must be refused.
         needs: The extension without which a server cannot take it.
         dsn: The reports to ask for.
+        require_tls: Whether each further server has to use TLS.
         token: Its name.
     """
 
@@ -50,6 +51,7 @@ class Letter:
     arrives_at: tuple[str, ...] = (TO,)
     needs: str = ""
     dsn: DSN | None = None
+    require_tls: bool = False
     token: str = field(default_factory=lambda: f"{next(_TOKENS)}.matrix@{DOMAIN}")
 
     @property
@@ -68,12 +70,13 @@ class Letter:
     def envelope(self) -> Envelope:
         """The message and its envelope."""
         if isinstance(self.body, bytes):
-            return Envelope(ALICE.username, self.recipients, self.octets, dsn=self.dsn)
+            options: Any = {"dsn": self.dsn, "require_tls": self.require_tls}
+            return Envelope(ALICE.username, self.recipients, self.octets, **options)
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = ALICE.username, TO, "Grüße"
         message["Message-ID"] = f"<{self.token}>"
         message.set_content(self.body)
-        return Envelope(ALICE.username, self.recipients, message, dsn=self.dsn)
+        return Envelope(ALICE.username, self.recipients, message)
 
     def difference(self, arrived: bytes, server: RealServer) -> str:
         """Return how the content that arrived differs, or nothing; of the text alone, if the server rewrites it."""
@@ -164,6 +167,7 @@ LETTERS: dict[str, Callable[[], Letter]] = {
         lambda: Letter(
             REPORTS, b"Hello\r\n", needs="DSN", dsn=DSN(notify={"success"}, ret="headers", envid=ENVID, orcpt=True)
         ),
+        lambda: Letter("REQUIRETLS", b"Hello\r\n", needs="REQUIRETLS", require_tls=True),
     )
 }
 # Too much for a run of the tests.

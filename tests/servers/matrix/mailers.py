@@ -89,7 +89,8 @@ class Sender:
 
     def _send(self, letter: Letter, options: dict[str, Any]) -> Result:
         envelope = letter.envelope
-        arguments = {"mail_from": envelope.mail_from, "recipients": envelope.recipients, "dsn": envelope.dsn, **options}
+        names = ("mail_from", "recipients", "dsn", "require_tls")
+        arguments = {**{name: getattr(envelope, name) for name in names}, **options}
         send: Any = self.mailer.send_bytes if isinstance(envelope.content, bytes) else self.mailer.send
         try:
             receipt = send(envelope.content, **arguments)

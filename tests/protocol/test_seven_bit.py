@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email import message_from_bytes, policy
-from email.message import EmailMessage, MIMEPart
+from email.message import EmailMessage
 from email.mime.text import MIMEText
 
 import pytest
@@ -80,7 +80,7 @@ def test_text_in_base64_has_crlf_inside() -> None:
     """RFC 2045 §6.8; other parts are kept as they are."""
     made = make_seven_bit(built(mail("漢字\n漢字\n", "8bit")))
     assert sent(made).get_payload(decode=True) == "漢字\r\n漢字\r\n".encode()
-    part = MIMEPart()
+    part = EmailMessage()
     part["Content-Type"], part["Content-Transfer-Encoding"] = "application/json", "8bit"
     part.set_payload(b'"\xc3\xa4"\n'.decode("ascii", "surrogateescape"))
     message = mail("x", "7bit")

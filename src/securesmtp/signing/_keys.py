@@ -138,7 +138,9 @@ def make_key(bits: int | None) -> bytes:
     from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    kind: PrivateKey = ed25519.Ed25519PrivateKey.generate() if bits is None else rsa.generate_private_key(65537, bits)
+    kind: PrivateKeyTypes = (
+        ed25519.Ed25519PrivateKey.generate() if bits is None else rsa.generate_private_key(65537, bits)
+    )
     return kind.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -19,7 +20,7 @@ from servers.matrix.cells import Cell, Combination
 from servers.matrix.letters import HEAVY, LETTERS
 from servers.matrix.pages import entries
 from servers.matrix.run import Column, combinations
-from servers.matrix.specials import EARLY, IDLE, LATE, RESTARTED, early, late, restarted
+from servers.matrix.specials import EARLY, IDLE, IN_FLIGHT, LATE, RESTARTED, early, late, restarted
 from servers.real import RealServer
 
 TABLE = Path(__file__).parents[3] / "docs" / "explanation" / "servers" / "matrix.json"
@@ -52,7 +53,16 @@ def column(request: pytest.FixtureRequest, name: str, stride: int, faces: Faces,
 
 
 def _ways(server: RealServer, name: str, stride: int) -> list[Combination]:
-    return combinations(server)[list(KINDS).index(name) % stride :: stride]
+    ways = combinations(server)
+    if stride > 1 and _table()["rows"][IN_FLIGHT][name][0] == "cannot":
+        # Some of these servers have to be waited for until it is clear that they reply nothing.
+        ways = [each for each in ways if each.way != "session"]
+    return ways[list(KINDS).index(name) % stride :: stride]
+
+
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(TABLE.read_text("utf-8"))
+    return table
 
 
 def _check(name: str, cells: Sequence[Cell], row: str | None = None) -> None:
@@ -60,11 +70,8 @@ def _check(name: str, cells: Sequence[Cell], row: str | None = None) -> None:
     assert cells
     assert [cell for cell in cells if cell.verdict == "wrong"] == []
     assert row is None or {cell.row for cell in cells} == {row}
-    table = json.loads(TABLE.read_text("utf-8"))
     for cell in cells:
-        shown = table["rows"][cell.row].get(name)
-        if shown is not None:
-            assert shown[0] != ("right" if cell.verdict == "cannot" else "cannot"), cell
+        assert _table()["rows"][cell.row][name][0] != ("right" if cell.verdict == "cannot" else "cannot"), cell
 
 
 def test_each_message_arrives_or_is_refused_with_the_truth(name: str, column: Column) -> None:
@@ -124,7 +131,7 @@ def test_a_server_that_refuses_early_talkers_hears_none(
 
 def test_the_page_has_every_cell() -> None:
     """None of them is wrong."""
-    table = json.loads(TABLE.read_text("utf-8"))
+    table = _table()
     assert {len(servers) for servers in table["rows"].values()} == {len(table["servers"])}
     assert set(table["servers"]) == set(KINDS)
     assert [

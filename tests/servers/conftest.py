@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
     from servers.real import RealServer
 
-# `test_contract.py` runs with each server; the whole of `test_delivery.py` with these only in `nox -s exhaustive`.
-_OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail",)]
+
+def _exhaustive(*names: str) -> list[object]:
+    """Return parameters that only `nox -s exhaustive` runs."""
+    return [pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
+
+
+# `test_contract.py` runs with each server.
+_NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
 
 
 @pytest.fixture(scope="session")
@@ -83,14 +89,14 @@ def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["aiosmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail"])
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", *_NEW])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", *_OTHERS])
+@pytest.fixture(scope="session", params=["postfix", "exim", *_exhaustive("sendmail"), *_NEW])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)

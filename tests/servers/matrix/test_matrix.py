@@ -21,12 +21,17 @@ from servers.matrix.letters import HEAVY, LETTERS
 from servers.matrix.pages import entries
 from servers.matrix.run import Column, combinations
 from servers.matrix.specials import EARLY, IDLE, IN_FLIGHT, LATE, RESTARTED, early, late, restarted
-from servers.real import RealServer
+from servers.real import Ability, RealServer
 
 TABLE = Path(__file__).parents[3] / "docs" / "explanation" / "servers" / "matrix.json"
 LIGHT = [row for row in LETTERS if row not in HEAVY]
 # Between them, they have each mode, face and way; servers take turns with the others.
 STRIDE = 5
+
+
+def who_can(ability: Ability) -> list[str]:
+    """Return the names of the servers with which a row can be tried."""
+    return [name for name, kind in KINDS.items() if kind.can(ability)]
 
 
 @pytest.fixture(
@@ -88,10 +93,9 @@ def test_a_greeting_that_comes_late_is_waited_for(name: str, column: Column) -> 
     _check(name, list(column.connections(lambda run: late(run, 0.2))), LATE)
 
 
+@pytest.mark.parametrize("name", who_can("restart"), indirect=True)
 def test_a_restart_between_two_sends_loses_nothing(name: str, column: Column) -> None:
     """The connection of the first message is gone, and the second opens another one."""
-    if not column.server.can("restart"):
-        pytest.skip(column.server.cannot["restart"])
     _check(name, list(column.connections(restarted)), RESTARTED)
     assert column.tally.doubles() == []
 
@@ -99,19 +103,16 @@ def test_a_restart_between_two_sends_loses_nothing(name: str, column: Column) ->
 @pytest.fixture
 def impatient(name: str, ca: trustme.CA) -> Iterator[RealServer]:
     """Run a server that waits a second for a command."""
-    if not KINDS[name].can("patience"):
-        pytest.skip(KINDS[name].cannot["patience"])
     yield from running(KINDS[name], ca, patience=1)
 
 
 @pytest.fixture
 def watchful(name: str, ca: trustme.CA) -> Iterator[RealServer]:
     """Run a server that greets after a second, and refuses clients that do not wait."""
-    if not KINDS[name].can("greeting"):
-        pytest.skip(KINDS[name].cannot["greeting"])
     yield from running(KINDS[name], ca, greeting_delay=1)
 
 
+@pytest.mark.parametrize("name", who_can("patience"), indirect=True)
 def test_a_send_after_the_servers_patience_opens_another_connection(
     name: str, impatient: RealServer, stride: int, faces: Faces, ca_file: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_send_after_the_servers_patience_opens_another_connection(
     assert column.tally.doubles() == []
 
 
+@pytest.mark.parametrize("name", who_can("greeting"), indirect=True)
 def test_a_server_that_refuses_early_talkers_hears_none(
     name: str, watchful: RealServer, stride: int, faces: Faces, ca_file: Path
 ) -> None:

@@ -146,7 +146,7 @@ class Relay:
             with server:
                 server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 client.sendall(answer)
-                _copy(client, server)
+                copy_until_closed(client, server)
             self._open.discard(server)
         self._open.discard(client)
 
@@ -193,7 +193,7 @@ class _Reader:
     read_exactly = exactly
 
 
-def _copy(client: socket.socket, server: socket.socket) -> None:
+def copy_until_closed(client: socket.socket, server: socket.socket) -> None:
     """Copy in both directions; each end is passed on as what it was, FIN or RST."""
     other = {client: server, server: client}
     with selectors.DefaultSelector() as selector:

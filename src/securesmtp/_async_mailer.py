@@ -232,8 +232,8 @@ class AsyncSecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
-        arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_PROXY``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and
+        ``SMTP_MAX_RECIPIENTS``, which are the arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -333,6 +333,8 @@ class AsyncSecureMailer:
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
 
         Args:
             data: As for `SecureMailer.send_bytes`, and so are the others; a file is read in a thread.

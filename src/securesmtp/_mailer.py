@@ -215,8 +215,8 @@ class SecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
-        arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_PROXY``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and
+        ``SMTP_MAX_RECIPIENTS``, which are the arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -279,7 +279,8 @@ class SecureMailer:
         """
         Send *message* and return the server's receipt.
 
-        Bcc is never transmitted. Date and Message-ID are filled in if they are missing; *message* is not changed.
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing. Parts with lines of more than
+        900 bytes are encoded, because some servers break such lines. *message* is not changed.
 
         Args:
             message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.
@@ -317,6 +318,8 @@ class SecureMailer:
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
 
         Args:
             data: The message, or a file in binary mode, which is read from its current position to its end.

@@ -183,6 +183,7 @@ REFUSALS: dict[str, tuple[str, bytes, str, bool]] = {
     "http: 403": ("http://p.test:1", b"HTTP/1.1 403 Forbidden\r\n", r"\(403\).*port 443 alone", False),
     "http: 407": ("http://p.test:1", b"HTTP/1.1 407 \r\n", r"requires a login \(407\).*Basic", False),
     "http: 407 again": ("http://u:p@p.test:1", b"HTTP/1.0 407\r\n", r"refused the login \(407\)", False),
+    "http: 401": ("http://u:p@p.test:1", b"HTTP/1.0 401 Unauthorized\r\n", r"refused the login \(401\)", False),
     "http: 400": ("http://p.test:1", b"HTTP/1.1 400 Bad\r\n", "replied 400 .*allow CONNECT", False),
     "http: 302": ("http://p.test:1", b"HTTP/1.1 302 Found\r\n", "replied 302", False),
     "http: 101": ("http://p.test:1", b"HTTP/1.1 101 Switch\r\n", "replied 101", False),
@@ -199,7 +200,7 @@ REFUSALS: dict[str, tuple[str, bytes, str, bool]] = {
     "http: many lines": (
         "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_REPLY_LINES + b"\r\n", "too long", False),
     "http: endless": (
-        "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + (b"a" * 999 + b"\r\n") * (MAX_REPLY // 999), "too long", False),
+        "http://p.test:1", b"HTTP/1.1 200 OK\r\n" + (b"a" * 999 + b"\r\n") * (MAX_REPLY // 999 + 1), "too long", False),
     "http: endless interim": ("http://p.test:1", b"HTTP/1.1 100 \r\n\r\n" * MAX_REPLY_LINES, "too long", False),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ class Aiosmtpd(ProgrammedServer):
 
     name: ClassVar[str] = "aiosmtpd"
     cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType(
-        {"trace": "it writes no Received field", "greeting": "it greets at once, which is not a setting"}
+        {"trace": "it writes no Received field", "greeting": "it greets at once, which cannot be set"}
     )
 
     @classmethod

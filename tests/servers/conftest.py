@@ -8,6 +8,7 @@ import pytest
 
 from servers.dovecot import Dovecot
 from servers.kinds import KINDS, running
+from servers.postfix import SevenBitPostfix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,12 @@ def _exhaustive(*names: str) -> list[object]:
 
 # `test_contract.py` runs with each server.
 _NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
+
+
+@pytest.fixture(scope="session")
+def seven_bit_postfix(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Postfix whose next hop does not offer 8BITMIME."""
+    yield from running(SevenBitPostfix, ca)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +70,12 @@ def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
 def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Sendmail."""
     yield from running(KINDS["sendmail"], ca)
+
+
+@pytest.fixture(scope="session")
+def courier(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Courier."""
+    yield from running(KINDS["courier"], ca)
 
 
 @pytest.fixture(scope="session")

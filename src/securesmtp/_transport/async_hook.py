@@ -20,7 +20,7 @@ from anyio.abc import ByteStream
 from securesmtp._transport.event_loop import current_loop
 from securesmtp._transport.hook import hook_error
 from securesmtp._values import Stage
-from securesmtp.errors import ConfigurationError
+from securesmtp.errors import ConfigurationError, SecureSMTPError
 
 # What is called with the host, the port and the seconds that are left.
 AsyncConnect: TypeAlias = Callable[[str, int, float], Awaitable[socket.socket | ByteStream]]
@@ -38,6 +38,8 @@ async def await_hook(connect: AsyncConnect, host: str, port: int, seconds: float
     try:
         awaitable: object = connect(host, port, seconds)
         found: object = (await awaitable) if isawaitable(awaitable) else None
+    except SecureSMTPError:
+        raise
     except Exception as error:
         raise hook_error(error) from error
     if found is None:

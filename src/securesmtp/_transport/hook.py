@@ -26,15 +26,15 @@ def call_hook(connect: Connect, host: str, port: int, seconds: float) -> socket.
     """
     try:
         return connect(host, port, seconds)
+    except SecureSMTPError:
+        raise
     except Exception as error:
         raise hook_error(error) from error
 
 
-def hook_error(error: Exception) -> SecureSMTPError:
+def hook_error(error: Exception) -> ConnectError:
     """Return the error for *error*, which the caller's function raised; an interrupt is raised again."""
     raise_if_interrupt(error)
-    if isinstance(error, SecureSMTPError):
-        return error
     # Its text may have a secret of the caller's.
     message = f"connect raised {type(error).__name__}"
     return ConnectError(message, stage=Stage.CONNECT, retryable=True, hint="the cause of this error says why")

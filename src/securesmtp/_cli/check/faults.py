@@ -31,6 +31,7 @@ _FIXES = {
     "downgradeerror": "run the check from another network: if STARTTLS works there, something in between removes it",
     "nousablemechanismerror": "use the submission port (465 or 587), and a login that the server offers",
     "protocolerror": "look at what the server sends: is it SMTP at all, and is a proxy in between?",
+    "proxyerror": "ask who runs the proxy, or try without it from another network",
     "refusederror": "read the server's reply: 4xx is temporary, 5xx is not",
     "servernotauthenticerror": "ask who runs the server; do not turn SCRAM off to get rid of this",
     "tlserror": "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20",

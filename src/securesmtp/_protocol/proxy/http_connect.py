@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from securesmtp._protocol.proxy.effects import Read, Tunnel
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?", re.DOTALL)
-_FORBIDDEN, _LOGIN_REQUIRED, _SWITCHING = 403, 407, 101
+_FORBIDDEN, _SWITCHING = 403, 101
+# Some proxies (tinyproxy 1.11) reply 401 to a wrong login.
+_LOGIN_REFUSED = frozenset({401, 407})
 # Those after which a later try may succeed: the proxy is busy, or cannot reach the server now.
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -86,9 +88,9 @@ def _refusal(proxy: Proxy, target: str, code: int) -> ProxyError:
     if code == _FORBIDDEN:
         message = f"the proxy {proxy.place} does not allow a connection to {target} (403)"
         hint = "many proxies allow port 443 alone: its rules must allow this host and port"
-    elif code == _LOGIN_REQUIRED:
+    elif code in _LOGIN_REFUSED:
         what = "requires a login" if proxy.username is None else "refused the login"
-        message = f"the proxy {proxy.place} {what} (407)"
+        message = f"the proxy {proxy.place} {what} ({code})"
         hint = "check http://user:password@host:port; the login is Basic (RFC 7617), and no other is supported"
     else:
         message = f"the proxy {proxy.place} replied {code} to CONNECT {target}"

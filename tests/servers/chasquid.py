@@ -89,7 +89,6 @@ class Chasquid(RealServer):
             "later": "it refuses a recipient for good or not at all",
             "greeting": "it greets at once, which cannot be set",
             "patience": "it waits for a minute, which is not a setting",
-            "greeting": "it greets at once, which is not a setting",
         }
     )
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from servers.node import SCRIPTS, NodeServer
 from servers.real import SIZE_LIMIT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from servers.real import Ability
 
 # With its CRLF: Haraka's default.
 LINE_LIMIT = 992
@@ -71,9 +65,6 @@ class Haraka(NodeServer):
 
     name: ClassVar[str] = "haraka"
     package: ClassVar[str] = "Haraka"
-    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType(
-        {"greeting": "its check for early talkers is a plugin that does not come with it"}
-    )
 
     def expected(self, content: bytes) -> bytes:
         """Return *content* with lines of more than 990 octets broken, as Haraka does without a word."""

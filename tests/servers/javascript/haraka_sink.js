@@ -1,4 +1,4 @@
-// Haraka's way to the sink. A plugin of its own, because the other one has a time limit of a second.
+// What may take Haraka longer than the time limit of the other plugin: its greeting, and the way to the sink.
 "use strict"
 
 const path = require("node:path")
@@ -6,6 +6,15 @@ const { relay } = require(path.join(process.env.SECURESMTP_NODE, "relay"))
 
 exports.register = function () {
     this.settings = this.config.get("securesmtp.json")
+}
+
+// As haraka-plugin-early_talker, which leaves out clients of this machine.
+exports.hook_connect = function (next, connection) {
+    if (!this.settings.greeting_delay) return next()
+    setTimeout(
+        () => (connection.early_talker ? next(DENYDISCONNECT, "You talk too soon") : next()),
+        this.settings.greeting_delay * 1000,
+    )
 }
 
 // In place of Haraka's own queue, which splits a message by domain and adds Date and Message-ID.

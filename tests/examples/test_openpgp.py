@@ -53,4 +53,4 @@ def test_gpg_verifies_what_arrived(
     assert "GOODSIG" in _verify(signed, signature, tmp_path)
     assert "BADSIG" in _verify(signed.replace(b"R3L", b"r3L"), signature, tmp_path)
     text = next(received.message.iter_parts())
-    assert text.get_payload(decode=True) == "Grüße \nFrom here\n".encode()
+    assert text.get_payload(decode=True) == "Grüße \r\nFrom here\r\n".encode()

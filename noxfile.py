@@ -31,6 +31,9 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 TESTED = os.environ.get("SECURESMTP_TESTED")
 # Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
+# The others divide the suite: each test runs on one of them; with `.ci/run --whole`, for a release, on all.
+OTHERS = [version for version in PRESENT if version != TESTED]
+WHOLE = "SECURESMTP_WHOLE" in os.environ
 # What starts servers and programs depends little on the Python, and TESTED has run it. Properties are tried less often.
 PROGRAMS = ("examples", "kills", "servers", "soak")
 ELSEWHERE = ("--hypothesis-profile=few", *(f"--ignore=tests/{name}" for name in PROGRAMS))
@@ -78,7 +81,9 @@ def tests(session: nox.Session) -> None:
     if not measured:
         # The oldest that the extra allows; the others have the newest.
         session.install("anyio==4.10.0")
-    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *(ELSEWHERE if TESTED else ()), *session.posargs)
+    share = f"--share={OTHERS.index(str(session.python)) + 1}/{len(OTHERS)}"
+    select = (*ELSEWHERE, *[share] * (not WHOLE)) if TESTED else ()
+    session.run(*["coverage", "run", "-m"] * measured, *PYTEST, *select, *session.posargs)
 
 
 @nox.session

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from email.message import EmailMessage
+from hashlib import blake2s
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,19 @@ def unmeasured() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
+def in_share(nodeid: str, share: str) -> bool:
+    """Return whether this test is in the *share* "K/N": a test is in one of N, and in the same on every machine."""
+    number, shares = map(int, share.split("/"))
+    # Not a checksum: those put all even numbers into the same share.
+    digest = blake2s(nodeid.encode()).digest()
+    return int.from_bytes(digest) % shares == number - 1
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add an option, for `nox -s faces`."""
+    """Add options for `nox -s faces`, for `.ci/run` and for tests through a proxy."""
     parser.addoption("--through", choices=SCHEMES, help="the fixture `mailer` makes mailers that go through a proxy")
     parser.addoption("--all-faces", action="store_true", help="every test marked `faces` with each of them")
+    parser.addoption("--share", metavar="K/N", help="the tests of run K (1 to N), when N runs divide them")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,12 +81,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # First, because the next ones select by marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to `-m exhaustive` and to `--all-faces` what a default run does not try with the async mailers."""
+    """Leave to `-m exhaustive` and to `--all-faces` what a default run does not try, and to other shares theirs."""
     left_out = set[pytest.Item]()
     for item, is_never_tried in sample(items, everything=config.getoption("all_faces")):
         item.add_marker(pytest.mark.exhaustive)
         if is_never_tried:
             left_out.add(item)
+    if config.option.share is not None:
+        left_out.update(item for item in items if not in_share(item.nodeid, config.option.share))
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -100,6 +100,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_sources/output.py",
             "_compose/calendar.py",
             "_compose/parts.py",
+            "signing/_smime.py",
         },
     ),
     "context": (_makes_context, {"_transport/tls.py"}),

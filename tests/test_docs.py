@@ -148,7 +148,7 @@ def example_net(
     """Serve the pages' hosts on loopback, with certificates of a "public" CA; make the files that the pages read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("*.example.com", "*.example.net", "*.example.org", "*.corp.example").configure_cert(context)
-    offered = ("PIPELINING", "8BITMIME", "DSN")
+    offered = ("PIPELINING", "8BITMIME", "DSN", "REQUIRETLS", "BINARYMIME", "CHUNKING", "DELIVERBY", "MT-PRIORITY")
     server = serve(honest(extensions=offered, auth=("me", "secret"), replies={"RCPT": _refuse_nobody}), tls=context)
     look_up = socket.getaddrinfo
 

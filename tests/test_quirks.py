@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.mime.text import MIMEText
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from conftest import Mailer, Serve
-from scripted import Accepted, Peer, Script, honest, up_to_content
+from scripted import Accepted, Mode, Peer, Script, honest, up_to_content
 from securesmtp import (
     ConnectError,
     Envelope,
@@ -126,20 +128,27 @@ def farewell(peer: Peer, text: bytes) -> None:
     peer.cut()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [b"421 mx.test: SMTP command timeout - closing connection\r\n", b"451 Connection timed out - closing.\r\n"],
-    ids=["Exim", "qpsmtpd"],
-)
-def test_a_farewell_in_the_clear_ends_an_idle_connection(serve: Serve, mailer: Mailer, text: bytes) -> None:
-    """It is a dead connection: the next message goes over a new one, and nothing is logged as a failure."""
+ENDS: dict[str, Callable[[Peer], object]] = {
+    "Exim": lambda peer: farewell(peer, b"421 mx.test: SMTP command timeout - closing connection\r\n"),
+    "qpsmtpd": lambda peer: farewell(peer, b"451 Connection timed out - closing.\r\n"),
+    "421": lambda peer: peer.send(b"421 4.4.2 mx.test Error: timeout exceeded\r\n"),
+    "421 and close": lambda peer: [each() for each in (partial(peer.send, b"421 timeout\r\n"), peer.close)],
+    "close_notify": Peer.close,
+    "FIN": Peer.cut,
+    "RST": Peer.reset,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_whatever_ends_an_idle_connection_is_no_failure(serve: Serve, mailer: Mailer, end: str) -> None:
+    """It is a dead connection: the next message goes over a new one, and no event says that anything has failed."""
     gone = threading.Event()
 
     def leaves(peer: Peer) -> None:
         up_to_content(peer)
         peer.log.accepted.append(Accepted(b"", (), peer.read_data(), b""))
         peer.send(b"250 ok\r\n")
-        farewell(peer, text)
+        ENDS[end](peer)
         gone.set()
 
     seen: list[Event] = []
@@ -283,3 +292,92 @@ def test_a_server_of_100_messages_a_connection_without_pipelining(
     assert [result.outcome for result in results] == [Outcome.ACCEPTED] * (OPENSMTPD_LIMIT + 5)
     assert [each.content for each in server.accepted] == [raw(number) for number in range(OPENSMTPD_LIMIT + 5)]
     assert [len(log.accepted) for log in server.connections] == [OPENSMTPD_LIMIT, 5]
+
+
+# Early talkers.
+
+
+def punctual(mode: Mode) -> Script:
+    """Punish who talks before the greeting, or behind EHLO, STARTTLS or AUTH in the same write."""
+
+    def waits(default: bytes) -> Callable[[Peer, bytes], bytes]:
+        def reply(peer: Peer, _: bytes) -> bytes:
+            # Until the client has shown that it waits, too.
+            peer.expect_silence(0.05)
+            return default
+
+        return reply
+
+    offer = b"250-mx.test\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n"
+    replies = {"GREETING": waits(b"220 mx.test\r\n"), "EHLO": waits(offer), "AUTH": waits(b"235 ok\r\n")}
+    return honest(mode, auth=("me", "secret"), replies=replies)
+
+
+def test_a_server_that_punishes_early_talkers_meets_none(serve: Serve, mailer: Mailer, mode: Mode) -> None:
+    """Neither before a late greeting, nor behind a command whose reply changes the session."""
+    server = serve(punctual(mode))
+    send(mailer(server, tls=mode, **LOGIN))
+    assert len(server.accepted) == 1
+
+
+# The page.
+
+
+def rows() -> list[dict[str, str]]:
+    """Return the rows of the page, by the names of their columns."""
+    lines = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
+    names, *cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(names, row, strict=True)) for row in cells if row != names and set(row) != {"---"}]
+
+
+def named(cell: str) -> list[str]:
+    """Return what *cell* has in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=f"{n}") for n, row in enumerate(rows(), 1)])
+def test_each_quirk_on_the_page_has_its_test_and_its_code(row: dict[str, str]) -> None:
+    """The names on the page are those of tests and files that exist."""
+    tests = named(row["Test"])
+    assert tests
+    for name in tests:
+        path, _, function = name.partition("::")
+        assert f"\ndef {function}(" in (ROOT / path).read_text("utf-8"), name
+    assert all((ROOT / "src" / "securesmtp" / path).is_file() for path in named(row["Code"]))
+
+
+def test_each_test_of_this_file_is_on_the_page() -> None:
+    """All but those of the page itself."""
+    found = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text("utf-8"), re.MULTILINE))
+    on_page = {name.partition("::")[2] for row in rows() for name in named(row["Test"])}
+    assert {name for name in found if not name.endswith("_page") and "_on_the_page_" not in name} <= on_page
+
+
+SERVERS = (
+    "aiosmtpd|chasquid|Courier|Dovecot|Exim|Gmail|Google|Haraka|Microsoft|OpenSMTPD|Postfix|qpsmtpd|Sendmail|"
+    "slimta|smtp-server|Twisted|Amazon|Yahoo|Stalwart|Zimbra"
+)
+# Modules that name a server although nothing in the dialogue depends on it.
+NO_QUIRK = {
+    "_async_mailer.py": "which servers support an argument",
+    "_mailer.py": "which servers support an argument",
+    "_protocol/message_bounds.py": "a limit of ours",
+    "_protocol/sasl/registry.py": "the order of mechanisms",
+    "_transport/channel.py": "speed",
+    "_protocol/exchange.py": "speed",
+}
+# What speaks to no server, or is not about servers of mail.
+ELSEWHERE = ("_cli/", "integrations/", "ledger/", "testing/", "_sources/", "_compose/")
+
+
+def test_code_that_names_a_server_has_a_row_on_the_page() -> None:
+    """Nothing is done for one kind of server without a row and a test."""
+    code = {path for row in rows() for path in named(row["Code"])} | NO_QUIRK.keys()
+    source = ROOT / "src" / "securesmtp"
+    found = {
+        path.relative_to(source).as_posix(): sorted(set(re.findall(rf"\b(?:{SERVERS})\b", path.read_text("utf-8"))))
+        for path in source.rglob("*.py")
+        if not path.relative_to(source).as_posix().startswith(ELSEWHERE)
+    }
+    assert {path: names for path, names in found.items() if names and path not in code} == {}
+    assert [path for path in NO_QUIRK if not found[path]] == []

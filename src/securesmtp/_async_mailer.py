@@ -334,6 +334,8 @@ class AsyncSecureMailer:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
 
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
+
         Args:
             data: As for `SecureMailer.send_bytes`, and so are the others; a file is read in a thread.
             mail_from: The reverse-path.

@@ -279,7 +279,8 @@ class SecureMailer:
         """
         Send *message* and return the server's receipt.
 
-        Bcc is never transmitted. Date and Message-ID are filled in if they are missing; *message* is not changed.
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing. Parts with lines of more than
+        900 bytes are encoded, because some servers break such lines. *message* is not changed.
 
         Args:
             message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.
@@ -317,6 +318,8 @@ class SecureMailer:
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
 
         Args:
             data: The message, or a file in binary mode, which is read from its current position to its end.

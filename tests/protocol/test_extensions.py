@@ -281,7 +281,7 @@ def test_data_without_a_time_of_delivery_are_refused(data: Any) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 40))
-@settings(max_examples=examples(1000))
+@settings(max_examples=examples(300))
 def test_a_binary_body_is_sent_as_it_is(body: bytes, size: int) -> None:
     """Whatever its bytes are, and however they are read."""
     data = b"Subject: x\r\nMessage-ID: <1@a.example>\r\n\r\n" + body
@@ -332,7 +332,7 @@ def test_a_binary_message_needs_neither_8bitmime_nor_ascii() -> None:
 
 
 @given(st.text(max_size=40), st.integers(-12, 12), st.integers(-5, 10**10), st.booleans())
-@settings(max_examples=examples(500))
+@settings(max_examples=examples(200))
 def test_no_value_adds_a_command(sender: str, priority: int, seconds: int, tls: bool) -> None:  # noqa: FBT001
     """Whatever is asked for, MAIL is one line with parameters of the RFCs, or it is refused."""
     try:

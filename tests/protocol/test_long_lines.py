@@ -144,6 +144,7 @@ KEPT = {
     "attached-text": f"{MIME}Content-Type: message/external-body; access-type=x\n\n{LONG}\n\nx\n",
     "DKIM": f"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; h=From; bh=x; b=x\n{HEAD}\n{LONG}\n",
     "uuencode": part("text/plain", LONG, "x-uuencode"),
+    "multipart": part('multipart/signed; micalg="sha-256"; protocol="application/x"', LONG),
     "preamble": f'{MIME}Content-Type: multipart/mixed; boundary="s"\n\n{LONG}\n--s\n\nx\n--s--\n',
     "field": f"{HEAD}X-Word: {LONG}\n\nx\n",
 }

@@ -119,6 +119,27 @@ def test_what_is_signed_or_attached_is_not_changed() -> None:
     assert make_seven_bit(submission) is submission
 
 
+def test_a_part_that_is_ascii_does_not_say_eight_bit() -> None:
+    """C18: Python writes the word for an attached message, and Postfix changes it on the way."""
+    inner, forwarded = mail("x", "8bit"), mail("y", "8bit")
+    forwarded["DKIM-Signature"] = "v=1; h=content-transfer-encoding; c=relaxed/relaxed"
+    message = mail("x", "8bit")
+    message.add_attachment(inner)
+    message.add_attachment(forwarded)
+    signed = mail("z", "8bit")
+    signed.make_mixed()
+    signed.replace_header("Content-Type", "multipart/signed")
+    message.attach(signed)
+    made = make_seven_bit(built(message))
+    text, first, second, third = sent(made).iter_parts()
+    words = [each["Content-Transfer-Encoding"] for each in (text, first, first.get_payload(0), second)]  # type: ignore[index]
+    assert words == ["7bit"] * 4
+    # Another signature covers these.
+    assert second.get_payload(0)["Content-Transfer-Encoding"] == "8bit"  # type: ignore[index]
+    assert third.get_payload(0)["Content-Transfer-Encoding"] == "8bit"  # type: ignore[index]
+    assert digest(made) == digest(built(message))
+
+
 def test_what_a_ledger_recognises_stays() -> None:
     """The digest of a message that is signed is that of one that is not."""
     submission = built(mail("Grüße \n", "8bit"))

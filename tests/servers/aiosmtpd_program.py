@@ -41,7 +41,10 @@ class Handler:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- aiosmtpd's name
         """Reply to a message's content when the sink has it."""
         assert isinstance(envelope.content, bytes)
-        commands = [f"MAIL FROM:<{envelope.mail_from}>", *(f"RCPT TO:<{address}>" for address in envelope.rcpt_tos)]
+        commands = [
+            f"MAIL FROM:<{envelope.mail_from or ''}>",
+            *(f"RCPT TO:<{address}>" for address in envelope.rcpt_tos),
+        ]
         head = "\r\n".join(["EHLO localhost", *commands, "DATA", ""])
         reader, writer = await asyncio.open_connection("127.0.0.1", self._settings["sink"])
         writer.write(head.encode() + re.sub(rb"^\.", b"..", envelope.content, flags=re.MULTILINE) + b".\r\nQUIT\r\n")

@@ -22,7 +22,9 @@ class Aiosmtpd(ProgrammedServer):
     """A private aiosmtpd, whose messages a program of ours hands to the sink."""
 
     name: ClassVar[str] = "aiosmtpd"
-    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType({"trace": "it writes no Received field"})
+    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType(
+        {"trace": "it writes no Received field", "greeting": "it greets at once, which cannot be set"}
+    )
 
     @classmethod
     def missing(cls) -> str | None:

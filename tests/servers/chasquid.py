@@ -85,6 +85,7 @@ class Chasquid(RealServer):
         {
             "size": "it counts its limit in MiB",
             "later": "it refuses a recipient for good or not at all",
+            "greeting": "it greets at once, which cannot be set",
             "patience": "it waits for a minute, which is not a setting",
         }
     )

@@ -8,6 +8,7 @@ import pytest
 
 from servers.dovecot import Dovecot
 from servers.kinds import KINDS, running
+from servers.postfix import SevenBitPostfix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +17,20 @@ if TYPE_CHECKING:
 
     from servers.real import RealServer
 
-# `test_contract.py` runs with each server; the whole of `test_delivery.py` with these only in `nox -s exhaustive`.
-_OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("sendmail",)]
+
+def _exhaustive(*names: str) -> list[object]:
+    """Return parameters that only `nox -s exhaustive` runs."""
+    return [pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
+
+
+# `test_contract.py` runs with each server.
+_NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
+
+
+@pytest.fixture(scope="session")
+def seven_bit_postfix(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Postfix whose next hop does not offer 8BITMIME."""
+    yield from running(SevenBitPostfix, ca)
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +73,12 @@ def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
+def courier(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Courier."""
+    yield from running(KINDS["courier"], ca)
+
+
+@pytest.fixture(scope="session")
 def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a chasquid."""
     yield from running(KINDS["chasquid"], ca)
@@ -83,14 +102,14 @@ def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["aiosmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail"])
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", *_NEW])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", *_OTHERS])
+@pytest.fixture(scope="session", params=["postfix", "exim", *_exhaustive("sendmail"), *_NEW])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)

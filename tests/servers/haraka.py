@@ -7,6 +7,9 @@ from typing import ClassVar
 from servers.node import SCRIPTS, NodeServer
 from servers.real import SIZE_LIMIT
 
+# With its CRLF: Haraka's default.
+LINE_LIMIT = 992
+
 # One process.
 SMTP = """\
 listen=127.0.0.1:{implicit},127.0.0.1:{starttls}
@@ -28,7 +31,7 @@ max_received=100
 bytes={size}
 mime_parts=1000
 line_length=512
-data_line_length=992
+data_line_length={line_limit}
 
 [message]
 helo=Haraka is at your service.
@@ -63,6 +66,17 @@ class Haraka(NodeServer):
     name: ClassVar[str] = "haraka"
     package: ClassVar[str] = "Haraka"
 
+    def expected(self, content: bytes) -> bytes:
+        """Return *content* with lines of more than 990 octets broken, as Haraka does without a word."""
+        lines = list[bytes]()
+        for line in content.split(b"\r\n"):
+            rest = line
+            while len(rest) > LINE_LIMIT - len(b"\r\n"):
+                lines.append(rest[: LINE_LIMIT - len(b"\r\n")])
+                rest = b" " + rest[LINE_LIMIT - len(b"\r\n") :]
+            lines.append(rest)
+        return b"\r\n".join(lines)
+
     def _command(self) -> list[str]:
         config = self._directory / "config"
         for folder in ("config", "plugins", "queue"):
@@ -87,6 +101,7 @@ class Haraka(NodeServer):
                     certificate=self._certificate,
                     patience=self.patience,
                     size=SIZE_LIMIT,
+                    line_limit=LINE_LIMIT,
                 )
             )
         self._write_settings(config / "securesmtp.json")

@@ -11,6 +11,7 @@ import pytest
 
 from servers.aiosmtpd_server import Aiosmtpd
 from servers.chasquid import Chasquid
+from servers.courier import Courier
 from servers.dovecot import Dovecot, NewDovecot
 from servers.exim import Exim
 from servers.haraka import Haraka
@@ -35,6 +36,7 @@ KINDS: dict[str, type[RealServer]] = {
     "dovecot": Dovecot,
     "dovecot24": NewDovecot,
     "sendmail": Sendmail,
+    "courier": Courier,
     "chasquid": Chasquid,
     "haraka": Haraka,
     "smtp_server": SMTPServer,

@@ -12,8 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 from servers.real import (
-    ALICE,
-    BOB,
+    HASHES,
     INSTALL,
     LATER,
     REFUSED,
@@ -49,12 +48,6 @@ action "sink" relay host lmtp://127.0.0.1:{sink} helo localhost
 match auth from any for any action "sink"
 """
 
-# crypt(3) with SHA-256: OpenSMTPD's own `encrypt` makes hashes that take a tenth of a second of CPU at each login.
-HASHES = {
-    ALICE: "$5$rounds=1000$securesmtp$7datk2Vdz8nDduYkXBDs2woZ9W10Giqk0rUGGq6eHo5",
-    BOB: "$5$rounds=1000$securesmtp$xIug5gUW1.fB3kbmiP5ea2HovQ4zbbklr8xOo.QDTJB",
-}
-
 
 class OpenSMTPD(RealServer):
     """A private OpenSMTPD."""
@@ -80,7 +73,7 @@ class OpenSMTPD(RealServer):
         for folder in ("run", "spool"):
             # OpenSMTPD insists on this mode for its queue.
             (self._directory / folder).mkdir(mode=0o711)
-        lines = (f"{account.username} {hashed}\n" for account, hashed in HASHES.items())
+        lines = (f"{account.username} {HASHES[account]}\n" for account in self.accounts)
         (self._directory / "passwords").write_text("".join(lines))
         # Behind "version:" and "OpenSMTPD".
         return _print_usage().split()[2]

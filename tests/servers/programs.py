@@ -20,6 +20,7 @@ class ProgrammedServer(RealServer):
         settings = {
             "accounts": dict(self.accounts),
             "certificate": str(self._certificate),
+            "greeting_delay": self.greeting_delay,
             "implicit": self.implicit_port,
             "patience": self.patience,
             "refusals": REFUSALS,

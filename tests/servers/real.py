@@ -63,6 +63,13 @@ ODD = Account(f"zoë, a=b c@{DOMAIN}", "p=2C ass,w=örd €")
 # As SASLprep (RFC 4013) leaves a password that its user types with ligatures, a hard space and a soft hyphen.
 PREPARED = Account(f"dora@{DOMAIN}", "a IX fi\N{GRINNING FACE}")
 ACCOUNTS = (ALICE, BOB, ODD, PREPARED)
+# crypt(3) with SHA-256, and with few rounds, so that a login costs no tenth of a second: `openssl passwd -5`.
+HASHES = {
+    ALICE: "$5$rounds=1000$securesmtp$7datk2Vdz8nDduYkXBDs2woZ9W10Giqk0rUGGq6eHo5",
+    BOB: "$5$rounds=1000$securesmtp$xIug5gUW1.fB3kbmiP5ea2HovQ4zbbklr8xOo.QDTJB",
+    ODD: "$5$rounds=1000$securesmtp$6Rv7mHY6/lxc6j/jslzn0JKZ6Nlo4URIXIsazcP2kp9",
+    PREPARED: "$5$rounds=1000$securesmtp$SwzyMmMHFEw.COgsDA3GsJc1tUwzaFmkkj01GwzqcYC",
+}
 # Who has a client certificate, and no password.
 CAROL = f"carol@{DOMAIN}"
 
@@ -295,12 +302,29 @@ def in_root(name: str, folders: Mapping[str, str]) -> tuple[str, ...]:
 
     *folders* are the other folders of the machine that it sees, and where. No other process sees them there.
     """
+    return ("unshare", "--mount", *_enter('mount --rbind /dev "$root/dev"', name, folders))
+
+
+def contained(name: str, folders: Mapping[str, str], log: Path) -> tuple[str, ...]:
+    """
+    Return the same for a command that writes to the syslog, here the socket *log*, and leaves its process group.
+
+    All its processes end when the first does, for they are in a namespace of their own.
+    """
+    devices = (
+        'mount -t tmpfs none "$root/dev"; for node in null zero random urandom; do : > "$root/dev/$node"; '
+        f'mount --bind "/dev/$node" "$root/dev/$node"; done; : > "$root/dev/log"; mount --bind "{log}" "$root/dev/log"'
+    )
+    return ("unshare", "--mount", "--pid", "--fork", "--kill-child", *_enter(devices, name, folders))
+
+
+def _enter(devices: str, name: str, folders: Mapping[str, str]) -> tuple[str, ...]:
     script = (
-        'root=$1; shift; mount --rbind /dev "$root/dev"; while [ "$1" != : ]; do '
+        f'root=$1; shift; {devices}; while [ "$1" != : ]; do '
         'mkdir -p "$root$2"; mount --bind "$1" "$root$2"; shift 2; done; shift; exec chroot "$root" "$@"'
     )
     pairs = [path for pair in folders.items() for path in pair]
-    return ("unshare", "--mount", "sh", "-euc", script, "-", str(servers_cache() / name), *pairs, ":")
+    return ("sh", "-euc", script, "-", str(servers_cache() / name), *pairs, ":")
 
 
 def _open_to_all(directory: Path) -> None:

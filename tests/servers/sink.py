@@ -42,6 +42,9 @@ class Sink(socketserver.ThreadingTCPServer):
 
     # With the default of 5, a burst of connections would wait for a second.
     request_queue_size = 128
+    # 8BITMIME and SMTPUTF8, so that no conversion is needed. No DSN, so the mail server itself reports to a sender that
+    # asks for delivery reports.
+    extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8")
     delivered: queue.SimpleQueue[Delivered]
 
     def __init__(self, refusals: Mapping[str, str], *, traced: bool) -> None:
@@ -86,9 +89,7 @@ class _Session(socketserver.StreamRequestHandler):
         match line.upper().split(" ", 1)[0].split(":", 1)[0]:
             case "LHLO" | "EHLO" as greeting:
                 self._is_lmtp = greeting == "LHLO"
-                # 8BITMIME and SMTPUTF8, so that no conversion is needed. No DSN, so the mail server itself reports
-                # to a sender that asks for delivery reports.
-                self._say("250-localhost", "250-PIPELINING", "250-8BITMIME", "250 SMTPUTF8")
+                self._say("250-localhost", *(f"250-{each}" for each in self.server.extensions), "250 PIPELINING")
             case "MAIL":
                 self._mail_from, self._recipients = _path(line), list[str]()
                 self._say("250 ok")

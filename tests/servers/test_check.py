@@ -14,17 +14,26 @@ from securesmtp._cli.check.result import CheckResult, Request
 from servers.real import ALICE, RealServer
 
 # The warnings about each server, as it is set up for the tests, in both modes and with STARTTLS alone; and the round
-# trips of a message. Before TLS, Dovecot offers logins to its own machine, whatever it is told, and Sendmail SCRAM.
+# trips of a message. Before TLS, Dovecot offers logins to its own machine, whatever it is told; Sendmail offers SCRAM,
+# and smtp-server all, of which it accepts none.
 EXPECTED: dict[str, tuple[set[str], set[str], int]] = {
     "postfix": (set(), set(), 1),
     "exim": (set(), set(), 1),
     "dovecot": (set(), {"auth-before-tls"}, 1),
     "opensmtpd": ({"no-pipelining"}, set(), 4),
     "sendmail": (set(), {"auth-before-tls"}, 2),
+    "chasquid": (set(), set(), 2),
+    "haraka": (set(), set(), 2),
+    "smtp-server": (set(), {"auth-before-tls"}, 2),
+    "aiosmtpd": ({"no-pipelining"}, set(), 4),
 }
 
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.exhaustive) for name in ("chasquid", "haraka", "smtp_server", "aiosmtpd")
+]
 
-@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail"])
+
+@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail", *OTHERS])
 def server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     started: RealServer = request.getfixturevalue(request.param)

@@ -17,6 +17,10 @@ from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 from servers.received import RECEIVED
 
+# Whether the next message may come before the reply to the last, as found out: not with Haraka and chasquid 1.11, but
+# with chasquid 1.15; aiosmtpd has no PIPELINING.
+OVERLAPS: dict[str, set[bool | None]] = {"haraka": {False}, "chasquid": {False, True}, "aiosmtpd": {None}}
+
 pytestmark = pytest.mark.faces("real servers", sample=(11, 3))
 
 
@@ -49,14 +53,15 @@ def test_a_message_arrives_as_it_was(real_server: RealServer, connect: Mailer, n
 
 
 def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer) -> None:
-    """Its domain is internationalised, and is sent as its A-label."""
+    """Its domain is internationalised, and is sent as its A-label, which some servers decode."""
     mail = MAILS["names"]()
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
     with connect() as mailer:
         mailer.send(mail)
     (delivered,) = real_server.deliver(1)
-    assert "bcc@xn--bcher-kva.example.test" in delivered.recipients
+    domain = "bücher" if real_server.name in {"chasquid", "smtp-server"} else "xn--bcher-kva"
+    assert f"bcc@{domain}.example.test" in delivered.recipients
     assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
 
 
@@ -82,7 +87,8 @@ def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> Non
 def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) -> None:
     """Many in flight, with refused recipients: each message arrives once, at its accepted recipients (BDAT-01)."""
     real_server.deliver(0)
-    to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
+    later = LATER if real_server.can("later") else REFUSED
+    to = ["a@example.test", REFUSED, "b@example.test", later, "c@example.test"]
     mails = [
         Envelope(ALICE.username, to[number % 4 : number % 4 + 2], b"Subject: %d\r\n\r\n.\r\n" % number)
         for number in range(60)
@@ -91,7 +97,7 @@ def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) ->
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
-    assert mailer._pool.overlap_support.supported is True
+    assert mailer._pool.overlap_support.supported in OVERLAPS.get(real_server.name, {True})
     arrived = {
         (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
     }
@@ -121,15 +127,16 @@ def test_a_non_ascii_password_logs_in(real_server: RealServer, connect: Mailer) 
 
 def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, connect: Mailer) -> None:
     """With "raise" nobody gets the message, with "allow" the other recipients do."""
-    to = ["a@example.test", REFUSED, LATER]
+    bad = [REFUSED, LATER] if real_server.can("later") else [REFUSED]
+    to = ["a@example.test", *bad]
     real_server.deliver(0)
     with connect() as mailer:
         with pytest.raises(RecipientsRefusedError) as caught:
             mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=to)
         receipt = mailer.send_bytes(b"Subject: y\n\n", mail_from=ALICE.username, recipients=to, partial="allow")
     assert caught.value.outcome is Outcome.REFUSED
-    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4]
-    assert receipt.refused == (REFUSED, LATER)
+    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4][: len(to)]
+    assert list(receipt.refused) == bad
     (delivered,) = real_server.deliver(1)
     assert delivered.recipients == ("a@example.test",)
 

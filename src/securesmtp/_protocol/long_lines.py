@@ -45,7 +45,9 @@ def _encode_parts(message: Message) -> bool:
         is_closed = message.get_content_maintype() != "multipart" or message.get_content_subtype() == "signed"
         return not is_closed and sum(map(_encode_parts, subparts(message))) > 0
     payload = raw_payload(message)
-    if not isinstance(payload, str) or message.get_content_maintype() == "message" or not _has_long_line(payload):
+    # A multipart that is a text is signed already.
+    is_kept = message.get_content_maintype() in {"message", "multipart"}
+    if not isinstance(payload, str) or is_kept or not _has_long_line(payload):
         return False
     encoding = str(message.get(_ENCODING, "")).strip().lower()
     if encoding in _UNENCODED:

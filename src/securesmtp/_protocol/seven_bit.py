@@ -2,7 +2,8 @@
 Give a message a form that no server on its way rewrites: 7-bit, and without blanks at the ends of encoded lines.
 
 A server whose next hop does not offer 8BITMIME converts 8-bit parts (RFC 6152 §3), and some write quoted-printable
-anew. Both void a DKIM signature, so the message is converted before it is signed (RFC 6376 §5.3).
+anew. Both void a DKIM signature, so the message is converted before it is signed (RFC 6376 §5.3). Postfix changes the
+word 8bit into 7bit, too, where Python has left it on a part that is ASCII (`add_attachment` of a message does).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from securesmtp._protocol.message import Submission
 
 _ENCODING = "content-transfer-encoding"
-_UNENCODED = frozenset({"", "7bit", "8bit", "binary"})
+_EIGHT_BIT = frozenset({"8bit", "binary"})
+_UNENCODED = _EIGHT_BIT | {"", "7bit"}
 # A blank at the end of a line, or a soft line break at the end of the part.
 _FRAGILE = re.compile(r"=(?:20|09)\r?(?:\n|\Z)|=[ \t\r\n]*\Z")
 # What programs on the way change in plain text: they drop blanks, and write > before From (RFC 8551 §3.1.3).
@@ -48,6 +50,7 @@ def make_seven_bit(submission: Submission) -> Submission:
     copied, header = copy_message(message)
     set_fields(copied, header.fields)
     translate_email_errors(lambda: encode_parts(copied))
+    translate_email_errors(lambda: _correct_labels(copied))
     return replace(submission, content=serialise(copied, utf8=content.utf8_header, cte_type="8bit"))
 
 
@@ -82,9 +85,26 @@ def encode_parts(part: Message, *, is_strict: bool = False) -> None:
             _set(part, "quoted-printable", printable)
 
 
+def _correct_labels(part: Message, *, is_signed: bool = False) -> bool:
+    """Say 7bit of what is ASCII in *part* and is not signed; return whether all of it is."""
+    payload, encoding = raw_payload(part), _encoding(part)
+    if isinstance(payload, list):
+        signs = is_signed or part.get_content_type() == "multipart/signed"
+        # A list: each part is to be corrected.
+        found = [_correct_labels(each, is_signed=signs or "DKIM-Signature" in each) for each in payload]
+        is_ascii = all(found)
+    else:
+        is_ascii = not isinstance(payload, str) or payload.isascii()
+    if is_ascii and encoding in _EIGHT_BIT and not is_signed:
+        _set_encoding(part, "7bit")
+    return is_ascii
+
+
 def _is_fragile(part: Message) -> bool:
-    payload = raw_payload(part)
-    return isinstance(payload, str) and _encoding(part) == "quoted-printable" and bool(_FRAGILE.search(payload))
+    payload, encoding = raw_payload(part), _encoding(part)
+    if isinstance(payload, str) and encoding == "quoted-printable":
+        return bool(_FRAGILE.search(payload))
+    return encoding in _EIGHT_BIT
 
 
 def _encoding(part: Message) -> str:
@@ -114,6 +134,10 @@ def base64_lines(data: bytes) -> str:
 
 
 def _set(part: Message, encoding: str, payload: str) -> None:
+    _set_encoding(part, encoding)
+    part.set_payload(payload)
+
+
+def _set_encoding(part: Message, encoding: str) -> None:
     fields = [(name, value) for name, value in part.raw_items() if name.lower() != _ENCODING]
     set_fields(part, [*fields, ("Content-Transfer-Encoding", encoding)])
-    part.set_payload(payload)

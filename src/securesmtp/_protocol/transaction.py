@@ -19,6 +19,7 @@ from securesmtp._protocol.dialogue import Session, check_reply, reset, send_comm
 from securesmtp._protocol.effects import CommandGroup, Receive, receive_some
 from securesmtp._protocol.failures import (
     end_session,
+    is_session_usable,
     keep_session,
     outcome_unknown_error,
     recipients_error,
@@ -297,11 +298,11 @@ def run_lockstep(
     try:
         return progress.require_accepted(tuple(recipients), reply)
     except DataRefusedError as error:
-        # A server that does not know BDAT reads the chunk as commands, and replies to each line of it.
         if content.is_binary and is_command_unsupported(reply.code):
+            # A server that does not know BDAT reads the chunk as commands, and replies to each line of it.
             session.chunking_refused = reply
             end_session(error)
-        elif content.is_binary:
+        elif content.is_binary and is_session_usable(error):
             # RFC 3030 §2: after a refused chunk, RSET comes before any other command.
             yield from _abort_transaction(error)
         raise

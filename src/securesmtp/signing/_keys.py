@@ -138,10 +138,10 @@ def make_key(bits: int | None) -> bytes:
     from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    kind: PrivateKeyTypes = (
+    key: PrivateKeyTypes = (
         ed25519.Ed25519PrivateKey.generate() if bits is None else rsa.generate_private_key(65537, bits)
     )
-    return kind.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def hide_key(source: KeySource) -> Secret | os.PathLike[str] | Callable[[], str | bytes | Secret]:

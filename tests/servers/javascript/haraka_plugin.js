@@ -13,6 +13,15 @@ exports.get_plain_passwd = function (user, connection, callback) {
     callback(this.settings.accounts[user] ?? null)
 }
 
+// As haraka-plugin-early_talker, which leaves out clients of this machine.
+exports.hook_connect_init = function (next, connection) {
+    if (!this.settings.greeting_delay) return next()
+    setTimeout(
+        () => (connection.early_talker ? next(DENYDISCONNECT, "You talk too soon") : next()),
+        this.settings.greeting_delay * 1000,
+    )
+}
+
 // Otherwise, it asks the resolver for the client's name.
 exports.hook_lookup_rdns = (next) => next(OK, "localhost")
 

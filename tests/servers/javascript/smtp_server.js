@@ -22,6 +22,11 @@ function userOf(token) {
     return exp > Date.now() / 1000 ? email : undefined
 }
 
+// smtp-server itself refuses who speaks before its greeting.
+function onConnect(session, callback) {
+    setTimeout(callback, settings.greeting_delay * 1000)
+}
+
 function onAuth(auth, session, callback) {
     if (auth.method === "XOAUTH2") {
         if (userOf(auth.accessToken) === auth.username) return callback(null, { user: auth.username })
@@ -68,6 +73,7 @@ for (const [port, secure] of [
         disableReverseLookup: true,
         socketTimeout: settings.patience * 1000,
         logger: true,
+        onConnect,
         onAuth,
         onRcptTo,
         onData,

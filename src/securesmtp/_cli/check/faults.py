@@ -238,7 +238,8 @@ def _auth_before_tls(before: Capabilities) -> Fault | None:
 def _different(before: Capabilities | None, after: Capabilities) -> Fault | None:
     if before is None:
         return None
-    old, new = set(before.keywords) - {"STARTTLS"}, set(after.keywords)
+    # REQUIRETLS has a meaning inside TLS only (RFC 8689 §4.2.1).
+    old, new = set(before.keywords) - {"STARTTLS"}, set(after.keywords) - {"REQUIRETLS"}
     differences = [f"only before TLS: {' '.join(sorted(old - new))}"] * bool(old - new)
     differences += [f"only inside TLS: {' '.join(sorted(new - old))}"] * bool(new - old)
     if not differences:

@@ -66,13 +66,14 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# Names of Django, Celery and OpenTelemetry, which are not linked.
+# Names of Django, Celery, OpenTelemetry and anyio, which are not linked.
 nitpick_ignore = [
     ("py:exc", "ImproperlyConfigured"),
     ("py:class", "EmailMessage"),
     ("py:class", "Celery"),
     ("py:class", "AsyncResult"),
     ("py:class", "Message"),
+    ("py:class", "anyio.abc.ByteStream"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
     # What both need of a mailer.

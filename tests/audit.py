@@ -24,8 +24,9 @@ _COMMANDS = {
         rb"AUTH (?:LOGIN|(?:PLAIN|EXTERNAL|SCRAM-SHA-(?:1|256|512)(?:-PLUS)?|XOAUTH2|OAUTHBEARER)(?: [A-Za-z0-9+/=]+)?)"
     ),
     b"MAIL": re.compile(
-        rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?"
-        rb"(?: RET=(?:FULL|HDRS))?(?: ENVID=" + _XTEXT + rb")?"
+        rb"MAIL FROM:(?:<>|" + _PATH + rb")(?: SIZE=[0-9]+)?(?: BODY=(?:8BITMIME|BINARYMIME))?(?: SMTPUTF8)?"
+        rb"(?: RET=(?:FULL|HDRS))?(?: ENVID=" + _XTEXT + rb")?(?: REQUIRETLS)?(?: BY=[1-9][0-9]{0,8};[NR]T?)?"
+        rb"(?: MT-PRIORITY=(?:-?[1-9]|0))?(?: HOLDFOR=[1-9][0-9]{0,8}| HOLDUNTIL=[0-9]{4}-[0-9T:-]{14}Z)?"
     ),
     b"RCPT": re.compile(
         rb"RCPT TO:" + _PATH + rb"(?: NOTIFY=(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:FAILURE|DELAY)){0,2}))?"
@@ -40,6 +41,10 @@ _CHALLENGED = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 # What may follow each command, by the first digits of its reply.
 _NEXT = {
     (b"EHLO", b"250"): {b"AUTH", b"MAIL", b"QUIT"},
+    # After the login, a server may refuse another EHLO.
+    (b"EHLO again", b"250"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"EHLO again", b"4"): {b"MAIL", b"RSET", b"QUIT"},
+    (b"EHLO again", b"5"): {b"MAIL", b"RSET", b"QUIT"},
     (b"AUTH", b"334"): {b"challenged"},
     (b"AUTH", b"235"): {b"MAIL", b"QUIT"},
     (b"MAIL", b"250"): {b"RCPT"},
@@ -72,6 +77,7 @@ _OVERLAPPING = {
 # What may follow a command in the same group (RFC 2920 §3.1, RFC 3030 §4.2).
 _GROUP = {b"RSET": {b"MAIL"}, b"MAIL": {b"RCPT"}, b"RCPT": {b"RCPT", b"DATA", b"BDAT"}}
 _REPLY = re.compile(rb"(?:([2-5][0-9][0-9])-[^\r\n]*\r\n(?:\1-[^\r\n]*\r\n)*\1|([2-5][0-9][0-9]))(?: [^\r\n]*)?\r\n")
+_BINARY = re.compile(rb"(?:RSET\r\n)?MAIL FROM:[^\r]* BODY=BINARYMIME\b")
 _SMUGGLED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
 
@@ -89,7 +95,7 @@ def _audit_overlapping(log: Connection) -> None:
     said, heard = bytes(log.secret), b"".join(bytes(t.octets) for t in log.turns if t.encrypted and t.who == "server")
     # In implicit TLS the first reply is the greeting, which belongs to no command.
     replies = [b"", *_replies(heard)[0][not log.plain :]]
-    allowed = {b"EHLO"}
+    allowed, is_binary, ehlos = {b"EHLO"}, False, 0
     while said:
         verb = _kind(said.partition(b"\r\n")[0] + b"\r\n" if b"\r\n" in said else said, allowed)
         command, ended, said = said.partition(b"\r\n")
@@ -100,14 +106,19 @@ def _audit_overlapping(log: Connection) -> None:
             content, _, said = (b"\r\n" + said).partition(b"\r\n.\r\n")
             assert not _SMUGGLED.search(content.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the content"
             verb, code = b"content", (replies := replies[1:] or [b""])[0]
+        is_binary = b" BODY=BINARYMIME" in command if verb == b"MAIL" else is_binary
         if verb == b"BDAT":
             size = int(command.split(b" ")[1])
             chunk, said = said[:size], said[size:]
-            assert not _SMUGGLED.search(chunk.removesuffix(b"\r")), "a bare CR, a bare LF or a NUL in the chunk"
+            assert is_binary or not _SMUGGLED.search(chunk.removesuffix(b"\r")), (
+                "a bare CR, a bare LF or a NUL in the chunk"
+            )
         verb = b"AUTH" if verb == b"challenged" else verb
+        ehlos += verb == b"EHLO"
+        verb = b"EHLO again" if verb == b"EHLO" and ehlos > 1 else verb
         known = (_NEXT[verb, code[:n]] for n in (3, 2, 1) if (verb, code[:n]) in _NEXT)
         # Without PIPELINING, each command follows the reply to the one before.
-        allowed = _OVERLAPPING.get(verb, set()) | next(known, set())
+        allowed = _OVERLAPPING.get(verb, set()) | _with_ehlo(next(known, set()), log.secret, ehlos)
 
 
 def _begins(plain: bytes) -> bool:
@@ -116,12 +127,15 @@ def _begins(plain: bytes) -> bool:
 
 
 def _audit_session(log: Connection) -> None:
-    logins, allowed, due = 0, {b"EHLO"}, 0
+    logins, ehlos, allowed, due, is_binary = 0, 0, {b"EHLO"}, 0, False
     # A refused token is replaced by another one, once.
     has_token = re.search(rb"^AUTH (?:XOAUTH2|OAUTHBEARER)\b", log.secret, re.MULTILINE) is not None
     for said, answer in _exchanges(log):
-        kinds, due = _kinds(said, allowed, due)
+        # RFC 3030 §3: only a body that was announced as binary may have any bytes.
+        is_binary = _BINARY.match(said) is not None if said.startswith((b"MAIL", b"RSET")) else is_binary
+        kinds, due = _kinds(said, allowed, due, is_binary=is_binary)
         logins += kinds.count(b"AUTH")
+        ehlos += kinds.count(b"EHLO")
         assert logins <= 1 + has_token, "one login too many on one connection"
         replies, rest = _replies(answer)
         # After more replies than commands, nobody can tell which command a later reply belongs to.
@@ -137,13 +151,21 @@ def _audit_session(log: Connection) -> None:
             b"AUTH" if kinds[-1] == b"challenged" else kinds[-1].replace(b"chunk", b"BDAT"),
             (replies or [b""])[-1],
         )
+        last = b"EHLO again" if last == b"EHLO" and ehlos > 1 else last
         following = next((_NEXT[last, code[:n]] for n in (3, 2, 1) if (last, code[:n]) in _NEXT), set())
-        allowed = following if whole else set()
+        allowed = _with_ehlo(following, log.secret, ehlos) if whole else set()
         if has_token and whole and last == b"AUTH" and code.startswith(b"5"):
             allowed = {b"AUTH", b"QUIT"}
         if kinds[-1] == b"content" and not said.endswith(b".\r\n"):
             # Refused in the middle: what the client had already written still arrives.
             allowed = {b"rest"}
+
+
+def _with_ehlo(following: set[bytes], secret: bytearray, ehlos: int) -> set[bytes]:
+    """Return *following*, and EHLO if it may come once more: between transactions, after a login."""
+    is_between = b"MAIL" in following or b"RSET" in following
+    is_logged_in = re.search(rb"^AUTH ", secret, re.MULTILINE) is not None and b"AUTH" not in following
+    return following | {b"EHLO"} if is_between and is_logged_in and ehlos == 1 else following
 
 
 def _exchanges(log: Connection) -> Iterator[tuple[bytes, bytes]]:
@@ -164,11 +186,12 @@ def _replies(answer: bytes) -> tuple[list[bytes], bytes]:
     return codes, answer[start:]
 
 
-def _kinds(said: bytes, allowed: set[bytes], due: int) -> tuple[list[bytes], int]:
+def _kinds(said: bytes, allowed: set[bytes], due: int, *, is_binary: bool) -> tuple[list[bytes], int]:
     """Return what a client's turn consists of, and how many octets of a chunk are still missing."""
     if allowed == {b"chunk"}:
         assert len(said) <= due, f"octets after the chunk: {said[due:][:200]!r}"
-        assert not _SMUGGLED.search(said.removesuffix(b"\r").removeprefix(b"\n")), "a bare CR, LF or a NUL in the chunk"
+        text = b"" if is_binary else said.removesuffix(b"\r").removeprefix(b"\n")
+        assert not _SMUGGLED.search(text), "a bare CR, LF or a NUL in the chunk"
         return [b"chunk"], due - len(said)
     kinds = [_kind(said, allowed)]
     while kinds[-1] in _GROUP and b"\r\n" in said:
@@ -203,8 +226,8 @@ def _kind(said: bytes, allowed: set[bytes]) -> bytes:
     if ended:
         assert verb in _COMMANDS, f"not a command of this library: {said[:200]!r}"
         assert _COMMANDS[verb].fullmatch(line), f"malformed: {said[:200]!r}"
-        # RFC 3461 §4.1, §4.2: NOTIFY and ORCPT come on top of that.
-        limit = 512 + (29 + 501 if verb == b"RCPT" else 0)
+        # RFC 3461 §5.4: NOTIFY and ORCPT come on top of that; RFC 8689, 2852, 6710 and 4865: REQUIRETLS and so on.
+        limit = 512 + {b"RCPT": 29 + 501, b"MAIL": 11 + 17 + 15 + 34}.get(verb, 0)
         assert len(line) + 2 <= limit, f"longer than a command may be: {said[:200]!r}"
         assert not rest or verb in _GROUP or verb == b"BDAT", f"more than one line at a time: {said[:200]!r}"
     else:

@@ -23,6 +23,7 @@ from audit import audit
 from databases import PostgreSQL, RabbitMQ, Redis, running
 from faces import BACKENDS, Backend, Face, Faces, faces_of, sample
 from leaks import Watch
+from proxies import SCHEMES, Relay
 from scripted import Mode, Script, ScriptedServer, honest
 from securesmtp import AsyncSecureMailer, SecureMailer
 
@@ -64,7 +65,8 @@ def in_share(nodeid: str, share: str) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add an option for `nox -s faces`, and one for `.ci/run`."""
+    """Add options for `nox -s faces`, for `.ci/run` and for tests through a proxy."""
+    parser.addoption("--through", choices=SCHEMES, help="the fixture `mailer` makes mailers that go through a proxy")
     parser.addoption("--all-faces", action="store_true", help="every test marked `faces` with each of them")
     parser.addoption("--share", metavar="K/N", help="the tests of run K (1 to N), when N runs divide them")
 
@@ -188,8 +190,18 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def proxy_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Run the proxy of `--through`, and return its URL."""
+    scheme = request.config.getoption("--through")
+    with ExitStack() as stack:
+        yield None if scheme is None else stack.enter_context(Relay(scheme)).url
+
+
 @pytest.fixture
-def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Mailer]:
+def mailer(
+    make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture, proxy_url: str | None
+) -> Iterator[Mailer]:
     """Make mailers for scripted servers; fail if anything they raise, return or log has a password."""
     caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:
@@ -198,6 +210,8 @@ def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture)
             if "policy" not in options:
                 options.setdefault("ca_file", ca_file)
             options.setdefault("timeout", 5)
+            if proxy_url is not None and "connect" not in options:
+                options.setdefault("proxy", proxy_url)
             watch = Watch(options)
             made = make_mailer("localhost", server.port, **options)
             if isinstance(made, SecureMailer):

@@ -91,21 +91,25 @@ def _waits_for_threads(node: ast.AST) -> bool:
 
 RULES: dict[str, tuple[Found, set[str]]] = {
     # The header's fields are folded, and the content's lines ended, before `scanner.py` checks them and `content.py`
-    # frames them. A password that comes from a file loses its line end in `output.py`. A text in base64 has its line
-    # ends inside.
+    # frames them. A signature covers lines with their ends. A password that comes from a file loses its line end in
+    # `output.py`. A text in base64 has its line ends inside. The answer of an HTTP proxy ends with an empty line.
     "crlf": (
         _holds_cr,
         {
             "_protocol/wire.py",
             "_protocol/content.py",
+            "_protocol/dkim.py",
             "_protocol/folding.py",
             "_protocol/generator.py",
             "_protocol/parts.py",
+            "_protocol/proxy/http_connect.py",
             "_protocol/scanner.py",
+            "_protocol/seven_bit.py",
             "_protocol/serialising.py",
             "_sources/output.py",
             "_compose/calendar.py",
             "_compose/parts.py",
+            "signing/_smime.py",
         },
     ),
     "context": (_makes_context, {"_transport/tls.py"}),
@@ -114,12 +118,19 @@ RULES: dict[str, tuple[Found, set[str]]] = {
     # The poller's bytes go to itself: they wake its thread.
     "read": (
         _named("recv", "recv_into", "recvfrom", "recvmsg"),
-        {"_transport/channel.py", "_transport/poller.py", "_transport/tls_records.py"},
+        {
+            "_transport/async_hook.py",
+            "_transport/channel.py",
+            "_transport/poller.py",
+            "_transport/tls_records.py",
+        },
     ),
     # Django's backend calls the mailer's, and Celery's task that of a `QueuedMessage`.
     "send": (
         _sends,
         {
+            # A stream that is no socket gets a copy of what was written to one.
+            "_transport/async_hook.py",
             "_transport/channel.py",
             "_transport/poller.py",
             "_transport/tls_records.py",
@@ -137,6 +148,8 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_url.py",
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",
+            *(f"_protocol/proxy/{name}.py" for name in ("address", "http_connect", "socks5")),
+            "signing/_keys.py",
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),
@@ -164,6 +177,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "_async_backlog.py",
             "_async_results.py",
             "_async_workers.py",
+            "_transport/async_hook.py",
             "_transport/async_link.py",
             "_transport/async_pool.py",
             "_transport/event_loop.py",

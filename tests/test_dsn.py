@@ -222,7 +222,8 @@ def test_a_queued_message_keeps_it(serve: Serve, mailer: Mailer, message: EmailM
     assert queued.dsn == ALL
     assert repr(queued) == "QueuedMessage(key='1')"
     assert queued.send(mailer(server), ledger, deadline=20).outcome is Outcome.ACCEPTED
-    assert _envelope(server) == ASKED
+    # A queued message is 7-bit, because it may be signed later.
+    assert _envelope(server) == [line.replace(b" BODY=8BITMIME", b"") for line in ASKED]
 
 
 def test_its_entry_in_a_ledger_does_not_depend_on_it(message: EmailMessage) -> None:

@@ -59,7 +59,7 @@ def test_the_other_variables_are_arguments(
 ) -> None:
     """With a URL too, for what the URL leaves out."""
     _set(monkeypatch, {**LOGIN, "SMTP_CA_FILE": str(ca_file), "SMTP_TIMEOUT": "7", "SMTP_DEADLINE": "2.5"})
-    _set(monkeypatch, {"SMTP_RATE": "0.5", "SMTP_MAX_RECIPIENTS": "9"})
+    _set(monkeypatch, {"SMTP_RATE": "0.5", "SMTP_MAX_RECIPIENTS": "9", "SMTP_PROXY": "http://me:pw@[::1]:8080"})
     monkeypatch.delenv("SMTP_HOST")
     _set(monkeypatch, where)
     got = SecureMailer.from_env(max_connections=2)._settings
@@ -69,6 +69,8 @@ def test_the_other_variables_are_arguments(
     assert (got.policy, got.deadline) == (TLSPolicy(ca_file=str(ca_file)), 2.5)
     assert got.timeouts == Timeouts(connect=7, handshake=7, command=7, data=7, block=7)
     assert (got.max_connections, got.rate, got.max_recipients) == (2, 0.5, 9)
+    assert got.proxy is not None
+    assert (got.proxy.scheme, got.proxy.place) == ("http", "[::1]:8080")
 
 
 @pytest.mark.parametrize("source", ["PASSWORD", "PASSWORD_FILE", "PASSWORD_COMMAND", "URL"])

@@ -252,6 +252,16 @@ def test_an_interrupt_is_raised_when_the_ledger_has_the_end(message: EmailMessag
     assert len(server.messages) == 1
 
 
+_ASKED_NOTHING = {
+    "dsn": None,
+    "require_tls": False,
+    "binary": False,
+    "deliver_by": None,
+    "priority": None,
+    "hold": None,
+}
+
+
 def _valid() -> dict[str, Any]:
     return {
         "mail_from": "me@example.org",
@@ -260,7 +270,7 @@ def _valid() -> dict[str, Any]:
         "key": "1",
         "digest": "ab" * 32,
         "message_id": None,
-        "dsn": None,
+        **_ASKED_NOTHING,
     }
 
 
@@ -270,9 +280,8 @@ def test_data_of_a_later_version_can_be_read() -> None:
 
 
 def test_data_of_an_earlier_version_can_be_read() -> None:
-    """It has no DSN."""
-    data = _valid()
-    del data["dsn"]
+    """It asks for nothing."""
+    data = {name: value for name, value in _valid().items() if name not in _ASKED_NOTHING}
     assert QueuedMessage.from_dict(data).as_dict() == _valid()
 
 
@@ -281,6 +290,21 @@ def test_data_of_an_earlier_version_can_be_read() -> None:
     [
         {"dsn": {"notify": "sometimes"}},
         {"dsn": "never"},
+        {"require_tls": 1},
+        {"require_tls": None},
+        {"binary": "yes"},
+        {"deliver_by": 3600},
+        {"deliver_by": {"within": 3600}},
+        {"deliver_by": {"within": 3600.5, "if_late": "return", "trace": False}},
+        {"deliver_by": {"within": -(10**30), "if_late": "return", "trace": False}},
+        {"deliver_by": {"within": 3600, "if_late": "R", "trace": False}},
+        {"priority": 10},
+        {"priority": 1.0},
+        {"hold": 0},
+        {"hold": True},
+        {"hold": 10**30},
+        {"hold": "tomorrow"},
+        {"hold": "2026-12-01T00:00:00Z\r\nDATA"},
         {"mail_from": None},
         {"recipients": "you@example.org"},
         {"recipients": [1]},
@@ -303,7 +327,7 @@ def test_data_of_an_earlier_version_can_be_read() -> None:
         {"message_id": "\ud800"},
         {"message_id": "x" * 999},
     ],
-    ids=lambda wrong: ascii(wrong)[:30],
+    ids=lambda wrong: ascii(wrong)[:50],
 )
 def test_other_data_are_refused(wrong: dict[str, Any]) -> None:
     """Each attribute has one type, and a ledger can keep what goes into it: a stranger may have written them."""
@@ -311,7 +335,7 @@ def test_other_data_are_refused(wrong: dict[str, Any]) -> None:
         QueuedMessage.from_dict({**_valid(), **wrong})
 
 
-@pytest.mark.parametrize("name", sorted(_valid().keys() - {"dsn"}))
+@pytest.mark.parametrize("name", sorted(_valid().keys() - _ASKED_NOTHING.keys()))
 def test_data_that_miss_a_part_are_refused(name: str) -> None:
     """Nothing is made up."""
     data = _valid()

@@ -214,21 +214,31 @@ def test_a_short_outage_costs_no_message(serve: Serve, mailer: Mailer) -> None:
     assert len(server.connections) == 4
 
 
-def _limited(code: bytes, most: int) -> Callable[[Peer], None]:
-    """Take so many messages over each connection, and refuse the next at MAIL."""
+def _limited(code: bytes, most: int, verb: str = "MAIL") -> Callable[[Peer], None]:
+    """Take so many messages over each connection, and refuse the next at MAIL or RCPT."""
 
     def script(peer: Peer) -> None:
         count = itertools.count(1)
-        honest(replies={"MAIL": lambda *_: b"250 ok\r\n" if next(count) <= most else code})(peer)
+        honest(replies={verb: lambda *_: b"250 ok\r\n" if next(count) <= most else code})(peer)
 
     return script
 
 
-@pytest.mark.parametrize("code", [b"452 4.5.3 Too many messages sent\r\n", b"421 4.3.2 enough\r\n"], ids=["452", "421"])
+@pytest.mark.parametrize(
+    ("verb", "code"),
+    [
+        ("MAIL", b"452 4.5.3 Too many messages sent\r\n"),
+        ("MAIL", b"421 4.3.2 enough\r\n"),
+        ("RCPT", b"421 4.5.0 Too many errors, bye\r\n"),
+    ],
+    ids=["452 to MAIL", "421 to MAIL", "421 to RCPT"],
+)
 @pytest.mark.parametrize("how", ["send", "message", "session"])
-def test_a_message_too_many_goes_over_a_new_connection(serve: Serve, mailer: Mailer, code: bytes, how: str) -> None:
-    """By default, no limit of ours comes first; OpenSMTPD says 452 after 100 messages."""
-    server = serve(_limited(code, 3), connections=10, overlaps=how == "session")
+def test_a_message_too_many_goes_over_a_new_connection(
+    serve: Serve, mailer: Mailer, verb: str, code: bytes, how: str
+) -> None:
+    """By default, no limit of ours comes first; OpenSMTPD says 452 after 100 messages, chasquid 421 after 3 errors."""
+    server = serve(_limited(code, 3, verb), connections=10, overlaps=how == "session")
     mine = mailer(server, max_connections=1, pipelining="session" if how == "session" else "message")
     if how == "send":
         for number in range(8):

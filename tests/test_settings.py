@@ -107,8 +107,8 @@ def test_a_wrong_argument_is_refused(options: dict[str, object]) -> None:
 
 
 def test_each_argument_of_a_mailer_is_an_argument_of_its_settings() -> None:
-    """A mailer checks none itself, and forgets none; two have another name there."""
-    renamed = {"port": "given_port", "policy": "given_policy"}
+    """A mailer checks none itself, and forgets none; three have another name there."""
+    renamed = {"port": "given_port", "policy": "given_policy", "proxy": "given_proxy"}
     arguments = [renamed.get(name, name) for name in signature(SecureMailer).parameters if name != "on_event"]
     assert sorted(arguments) == sorted(signature(Settings).parameters)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from securesmtp._options import Timeouts, TLSPolicy, Window
     from securesmtp._protocol.address import validate_address
     from securesmtp._protocol.dsn import DSN
+    from securesmtp._protocol.extensions import DeliverBy
     from securesmtp._protocol.sasl import External, OAuth2, Password
     from securesmtp._queued import QueuedMessage
     from securesmtp._report import ServerReport, Stats
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         NoUsableMechanismError,
         OutcomeUnknownError,
         ProtocolError,
+        ProxyError,
         RecipientsRefusedError,
         RefusedError,
         SecureSMTPError,
@@ -73,6 +75,7 @@ __all__ = [  # noqa: RUF022 -- in plain order: DSN is a class, no constant
     "DSN",
     "DataRefusedError",
     "DeadlineExceededError",
+    "DeliverBy",
     "DowngradeError",
     "Envelope",
     "Event",
@@ -86,6 +89,7 @@ __all__ = [  # noqa: RUF022 -- in plain order: DSN is a class, no constant
     "OutcomeUnknownError",
     "Password",
     "ProtocolError",
+    "ProxyError",
     "QueuedMessage",
     "Receipt",
     "Recipient",
@@ -131,7 +135,7 @@ def __getattr__(name: str) -> object:
 
     ``import securesmtp`` alone loads only this file, so it costs little in a program that sends nothing.
     """
-    if name in {"credentials", "errors", "events"}:
+    if name in {"credentials", "errors", "events", "signing"}:
         return import_module(f"securesmtp.{name}")
     if name in _ASYNC:
         globals()[name] = found = getattr(_load_async(name), name)
@@ -153,6 +157,7 @@ def __getattr__(name: str) -> object:
                 "securesmtp.events",
                 "securesmtp._protocol.address",
                 "securesmtp._protocol.dsn",
+                "securesmtp._protocol.extensions",
                 "securesmtp._protocol.sasl",
                 "securesmtp._compose.addresses",
                 "securesmtp._compose.message",

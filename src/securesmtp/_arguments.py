@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from securesmtp._options import TLSPolicy
+from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import Password, as_secret
 from securesmtp._settings import PORT_IMPLICIT, PORT_STARTTLS
 from securesmtp._values import TLSMode
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
     from securesmtp._options import Timeouts, Window
     from securesmtp._protocol.sasl import AsyncPasswordSource, Auth, PasswordSource
+    from securesmtp._secret import Secret
+    from securesmtp._transport.async_hook import AsyncConnect
+    from securesmtp._transport.hook import Connect
     from securesmtp.events import Event
+    from securesmtp.signing import DKIM
 
 # Digits only: float() and int() also take "1e3", "nan", "1_0" and digits of other scripts.
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -45,6 +50,8 @@ class _Options(TypedDict, total=False):
     window: Window
     local_hostname: str | None
     source_address: tuple[str, int] | None
+    proxy: str | Secret | None
+    sign: DKIM | None
     on_event: Callable[[Event], None] | None
 
 
@@ -52,12 +59,14 @@ class Options(_Options, total=False):
     """The arguments of a `SecureMailer`, without host, port and tls."""
 
     password: PasswordSource | None
+    connect: Connect | None
 
 
 class AsyncOptions(_Options, total=False):
     """The arguments of an `AsyncSecureMailer`, without host, port and tls."""
 
     password: AsyncPasswordSource | None
+    connect: AsyncConnect | None
 
 
 class Given:
@@ -73,6 +82,8 @@ class Given:
                 self._sources[name] = f"the argument {name}"
         if "password" in self._values:
             self._values["password"] = as_secret(self._values["password"])
+        if "proxy" in self._values:
+            self._values["proxy"] = as_proxy_url(self._values["proxy"])
 
     def add(self, name: str, value: object, source: str) -> None:
         """

@@ -15,6 +15,7 @@ from securesmtp._async_messages import Draft
 from securesmtp._async_results import AsyncResults
 from securesmtp._closing import close_all_async
 from securesmtp._options import close_limit, seconds
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._relay import Relay
 from securesmtp._route import Route
 from securesmtp._server_rules import Rules
@@ -26,7 +27,7 @@ from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
@@ -158,6 +159,7 @@ class AsyncFailover:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* over the first server that takes it, and return its receipt.
@@ -169,15 +171,15 @@ class AsyncFailover:
             partial: What to do if a server refuses some of the recipients.
             deadline: Seconds for this send over all servers; without it, each mailer has its own.
             dsn: As for `SecureMailer.send`.
+            require_tls: As for `SecureMailer.send`.
 
         Raises:
             SecureSMTPError: As for `Failover.send`.
         """
         route = Route(self._servers, deadline)
-        draft = Draft(
-            _builder(route, message, bind(self._servers.build, from_message, message, mail_from, recipients, dsn=dsn)),
-            message,
-        )
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        made = bind(self._servers.build, from_message, message, mail_from, recipients, extensions=asked)
+        draft = Draft(_builder(route, message, made), message)
         return await _submit(route, draft, partial)
 
     @hide_internal_frames_async
@@ -190,6 +192,8 @@ class AsyncFailover:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already; otherwise as `send`.
@@ -201,15 +205,17 @@ class AsyncFailover:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: As for `SecureMailer.send_bytes`.
 
         Raises:
             SecureSMTPError: As for `send`.
         """
         route = Route(self._servers, deadline)
-        draft = Draft(
-            _builder(route, data, bind(self._servers.build, from_octets, data, mail_from, recipients, dsn=dsn))
-        )
-        del data
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        made = bind(self._servers.build, from_octets, data, mail_from, recipients, extensions=asked)
+        draft = Draft(_builder(route, data, made))
+        del data, made
         try:
             return await _submit(route, draft, partial)
         finally:
@@ -394,7 +400,20 @@ def _builder(route: Route[AsyncSecureMailer], source: object, build: Callable[[]
     return call
 
 
+def _signer(route: Route[AsyncSecureMailer]) -> Callable[[Submission], Awaitable[Submission]]:
+    """Return what signs a message for the server that is tried."""
+
+    async def sign(submission: Submission) -> Submission:
+        mailer, core = route.server.mailer, route.server.core
+        if core.settings.sign is None:
+            return submission
+        return await mailer._build(submission, bind(core.sign, submission), route.deadline)
+
+    return sign
+
+
 async def _submit(route: Route[AsyncSecureMailer], draft: Draft, partial: Partial) -> Receipt:
+    draft.sign = _signer(route)
     while True:
         with route:
             return route.accept(await route.server.mailer._submit(draft, partial, route.deadline, route.checkout))

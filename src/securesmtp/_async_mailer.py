@@ -24,7 +24,9 @@ from securesmtp._closing import Closing, close_all_async
 from securesmtp._core import Action, Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
 from securesmtp._protocol.delivery import transactions_needed
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.failures import is_used_up
+from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._sending import Checkout, Sending
 from securesmtp._settings import Settings, as_login
@@ -65,8 +67,10 @@ if TYPE_CHECKING:
     from securesmtp._report import ServerReport, Stats
     from securesmtp._secret import Secret
     from securesmtp._submissions import Parcel
+    from securesmtp._transport.async_hook import AsyncConnect
     from securesmtp._transport.deadline import Deadline
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -107,6 +111,9 @@ class AsyncSecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        connect: AsyncConnect | None = None,
+        proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -143,6 +150,12 @@ class AsyncSecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            connect: Opens the connection in place of this library: an async function that is called with host, port and
+                the seconds that are left, and returns a connected stream socket or an anyio ``ByteStream``. TLS
+                begins on it as on any other connection.
+            proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
+                The proxy looks up *host*; the certificate must still be for it.
+            sign: As for `SecureMailer`.
             on_event: Called with each event of `securesmtp.events`, in the thread of the event loop; it must not block.
 
         Raises:
@@ -150,6 +163,7 @@ class AsyncSecureMailer:
         """
         # First, because an error report shows these variables, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
+        proxy = as_proxy_url(proxy)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
@@ -175,6 +189,9 @@ class AsyncSecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            connect=connect,
+            given_proxy=proxy,
+            sign=sign,
         )
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
@@ -215,8 +232,8 @@ class AsyncSecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
-        arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_PROXY``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and
+        ``SMTP_MAX_RECIPIENTS``, which are the arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -275,6 +292,7 @@ class AsyncSecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
@@ -289,15 +307,15 @@ class AsyncSecureMailer:
             partial: What to do if the server refuses some of the recipients.
             deadline: Seconds for this send, instead of the mailer's; the wait for a connection counts.
             dsn: The delivery status notifications to ask for.
+            require_tls: Whether each server on the way has to use verified TLS.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        build = bind(
-            self._build, message, bind(self._core.build, from_message, message, mail_from, recipients, dsn=dsn), until
-        )
-        draft = Draft(build, message)
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        made = bind(self._core.build, from_message, message, mail_from, recipients, extensions=asked)
+        draft = Draft(bind(self._build, message, made, until), message)
         return await self._submit(draft, partial, until)
 
     @hide_internal_frames_async
@@ -310,9 +328,13 @@ class AsyncSecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
 
         Args:
             data: As for `SecureMailer.send_bytes`, and so are the others; a file is read in a thread.
@@ -321,16 +343,18 @@ class AsyncSecureMailer:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: As for `SecureMailer.send_bytes`.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        draft = Draft(
-            bind(self._build, data, bind(self._core.build, from_octets, data, mail_from, recipients, dsn=dsn), until)
-        )
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        made = bind(self._core.build, from_octets, data, mail_from, recipients, extensions=asked)
+        draft = Draft(bind(self._build, data, made, until))
         # An error report shows local variables: the message is in none but the caller's own.
-        del data
+        del data, made
         try:
             return await self._submit(draft, partial, until)
         finally:

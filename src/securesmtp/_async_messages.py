@@ -27,7 +27,7 @@ class Draft:
     A thousand sends that begin together so cost the loop one message for each connection, not a thousand.
     """
 
-    __slots__ = ("_message", "_source", "is_invalid")
+    __slots__ = ("_message", "_source", "is_invalid", "sign")
 
     def __init__(
         self, source: Submission | Callable[[], Awaitable[Submission]], message: Message | None = None
@@ -36,6 +36,8 @@ class Draft:
         self._source = source
         self._message = message
         self.is_invalid = False
+        # Signs it for the server that is tried; None if what builds it does that.
+        self.sign: Callable[[Submission], Awaitable[Submission]] | None = None
 
     @property
     def message_id(self) -> str | None:
@@ -46,15 +48,15 @@ class Draft:
     async def build(self) -> Submission:
         """Return the message; *is_invalid* is set if that fails, unless its time was up or the mailer was closed."""
         source = self._source
-        if not isinstance(source, Submission):
-            try:
+        try:
+            if not isinstance(source, Submission):
                 source = self._source = await source()
-            except (ConnectError, DeadlineExceededError):
-                raise
-            except Exception:
-                self.is_invalid = True
-                raise
-        return source
+            return source if self.sign is None else await self.sign(source)
+        except (ConnectError, DeadlineExceededError):
+            raise
+        except Exception:
+            self.is_invalid = True
+            raise
 
     def close(self) -> None:
         """Delete its temporary file, if it has one."""

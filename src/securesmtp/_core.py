@@ -13,6 +13,7 @@ from securesmtp._activity import Activity
 from securesmtp._options import TLSPolicy, seconds
 from securesmtp._protocol.delivery import Attempt, deliver, round_trips
 from securesmtp._protocol.failures import is_used_up
+from securesmtp._protocol.proxy import proxy_secrets
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport, Stats
@@ -24,7 +25,7 @@ from securesmtp._transport.slots import closed_error
 from securesmtp._transport.tls import build_context
 from securesmtp._values import Receipt, Stage
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
-from securesmtp.events import Failed, Sent, emit, is_observed
+from securesmtp.events import Failed, LongLines, Sent, emit, is_observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class Core:
         self.on_event = on_event
         self.memory = Memory()
         # Before the first login: the server may know the password from another process.
-        Redactor(self.memory).add(known_secrets(settings.login), b"")
+        Redactor(self.memory).add((*known_secrets(settings.login), *proxy_secrets(settings.proxy)), b"")
         # A wrong file of the caller's is reported now. Loading certifi's roots (24 to 47 ms) can wait for a message.
         self.context = build_context(settings.policy) if settings.policy != TLSPolicy() else None
         self.is_closed = False
@@ -118,18 +119,42 @@ class Core:
 
     def build(self, function: Callable[P, Submission], *args: P.args, **kwargs: P.kwargs) -> Submission:
         """
-        Return the message that *function* makes.
+        Return the message that *function* makes, signed if the mailer signs.
 
         Raises:
-            MessageError: It has more recipients than the caller allows.
+            MessageError: It has more recipients than the caller allows, or cannot be signed.
         """
         submission = function(*args, **kwargs)
+        self.check_recipients(submission)
+        return self.sign(submission)
+
+    def check_recipients(self, submission: Submission) -> None:
+        """
+        Check how many recipients *submission* has.
+
+        Raises:
+            MessageError: More than the caller allows; its content is closed.
+        """
         most, found = self.settings.max_recipients, len(submission.recipients)
         if most is not None and found > most:
             submission.content.close()
             message = f"the message has {found} recipients, and the mailer allows {most} (max_recipients)"
             raise MessageError(message, hint="send it to fewer at a time, or make a mailer that allows more")
-        return submission
+
+    def sign(self, submission: Submission) -> Submission:
+        """
+        Return *submission* with the mailer's signature, unless it has that already, or the mailer does not sign.
+
+        Raises:
+            MessageError: It cannot be signed; its content is closed.
+        """
+        signer = self.settings.sign
+        if signer is None or submission.content.prefix:
+            return submission
+        # Loaded with the signer.
+        from securesmtp.signing._dkim import sign_submission
+
+        return sign_submission(signer, submission)
 
     def start_deadline(self, deadline: float | None) -> Deadline | None:
         """Return the deadline of a send that begins now, in *deadline* seconds if given, else in the mailer's."""
@@ -175,8 +200,11 @@ class Core:
         return self._has_lost_login(error) and (session.transactions > 1 or not self.last_login_was_lost)
 
     def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
-        """Return the *receipt* of an accepted message, and emit its event."""
+        """Return the *receipt* of an accepted message, and emit its events."""
         self.last_login_was_lost = False
+        longest = 0 if sending.submission is None else sending.submission.content.longest_line
+        if longest:
+            self.emit(LongLines(self.settings.host, self.settings.port, receipt.message_id, longest))
         if is_observed(self.on_event):
             self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         return receipt

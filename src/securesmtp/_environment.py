@@ -149,6 +149,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "PASSWORD_FILE": ("password", _file),
     "PASSWORD_COMMAND": ("password", command_source),
     "CA_FILE": ("ca_file", _unchanged),
+    "PROXY": ("proxy", _secret),
     "TIMEOUT": ("timeout", as_seconds),
     "DEADLINE": ("deadline", as_seconds),
     "RATE": ("rate", as_rate),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
 from securesmtp._closing import close_all
 from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._options import close_limit, seconds
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._relay import Relay
 from securesmtp._route import Route
 from securesmtp._server_rules import Rules
@@ -166,6 +167,7 @@ class Failover:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* over the first server that takes it, and return its receipt.
@@ -177,13 +179,16 @@ class Failover:
             partial: What to do if a server refuses some of the recipients.
             deadline: Seconds for this send over all servers; without it, each mailer has its own.
             dsn: As for `SecureMailer.send`.
+            require_tls: As for `SecureMailer.send`.
 
         Raises:
             SecureSMTPError: The error of the last server that was tried; its ``earlier`` has those of the others. It is
                 retryable if one of the servers may take the message later.
         """
         route = Route(self._servers, deadline)
-        return _submit(route, self._servers.build(from_message, message, mail_from, recipients, dsn=dsn), partial)
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        built = self._servers.build(from_message, message, mail_from, recipients, extensions=asked)
+        return _submit(route, built, partial)
 
     @hide_internal_frames
     def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
@@ -195,6 +200,8 @@ class Failover:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already; otherwise as `send`.
@@ -206,12 +213,15 @@ class Failover:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: As for `SecureMailer.send_bytes`.
 
         Raises:
             SecureSMTPError: As for `send`.
         """
         route = Route(self._servers, deadline)
-        submission = self._servers.build(from_octets, data, mail_from, recipients, dsn=dsn)
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        submission = self._servers.build(from_octets, data, mail_from, recipients, extensions=asked)
         del data
         try:
             return _submit(route, submission, partial)
@@ -364,4 +374,6 @@ def _messages(relay: Relay[SecureMailer], new: Iterator[Message | Envelope]) -> 
 def _submit(route: Route[SecureMailer], submission: Submission, partial: Partial) -> Receipt:
     while True:
         with route:
-            return route.accept(route.server.mailer._submit(submission, partial, route.deadline, route.checkout))
+            server = route.server
+            signed = server.core.sign(submission)
+            return route.accept(server.mailer._submit(signed, partial, route.deadline, route.checkout))

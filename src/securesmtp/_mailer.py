@@ -16,6 +16,8 @@ from securesmtp._bulk.run import Run
 from securesmtp._closing import Closing, close_all
 from securesmtp._core import Core
 from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, close_limit
+from securesmtp._protocol.extensions import Extensions
+from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
 from securesmtp._results import in_order
 from securesmtp._send_steps import Sender
@@ -49,11 +51,13 @@ if TYPE_CHECKING:
     from securesmtp._submissions import Parcel
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.deadline import Deadline
+    from securesmtp._transport.hook import Connect
     from securesmtp._transport.task import Task
     from securesmtp._values import Receipt, SendResult, TLSMode
     from securesmtp._workers import Workers
     from securesmtp.events import Event
     from securesmtp.ledger import Ledger
+    from securesmtp.signing import DKIM
 
 Partial = Literal["raise", "allow"]
 T = TypeVar("T")
@@ -91,6 +95,9 @@ class SecureMailer:
         window: Window = WINDOW,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        connect: Connect | None = None,
+        proxy: str | Secret | None = None,
+        sign: DKIM | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """
@@ -126,6 +133,11 @@ class SecureMailer:
             window: How much `send_many` may write ahead of the replies over one connection with ``"session"``.
             local_hostname: The name that EHLO says, which is never looked up; by default our IP address.
             source_address: Local address and port to connect from.
+            connect: Opens the connection in place of this library: a function that is called with host, port and the
+                seconds that are left, and returns a connected stream socket. TLS begins on it as on any other.
+            proxy: URL of the proxy through which to connect: ``socks5h://[user:password@]host:port`` or ``http://…``.
+                The proxy looks up *host*; the certificate must still be for it.
+            sign: Signs each message as a `securesmtp.signing.DKIM` says. Signed messages are sent in 7-bit form.
             on_event: Called with each event of `securesmtp.events`, in the thread that causes it.
 
         Raises:
@@ -133,6 +145,7 @@ class SecureMailer:
         """
         # First, because an error report shows these variables, and a secret may be in any of them.
         password = None if password is None else as_secret(password)
+        proxy = as_proxy_url(proxy)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
         local_hostname, source_address = withhold(local_hostname), withhold(source_address)
         login = as_login(auth)
@@ -158,8 +171,11 @@ class SecureMailer:
             window=window,
             local_hostname=local_hostname,
             source_address=source_address,
+            connect=connect,
+            given_proxy=proxy,
+            sign=sign,
         )
-        refuse_async_functions(self._settings.login)
+        refuse_async_functions(self._settings)
         self._core = Core(self._settings, on_event)
         # By process: a child of a fork never uses its parent's connections.
         self._pools: dict[tuple[int, int], Pool] = {}
@@ -199,8 +215,8 @@ class SecureMailer:
         they are the usual ones; or all of it is in ``SMTP_URL``, as for `from_url`. The login is in ``SMTP_USERNAME``
         and one of ``SMTP_PASSWORD``, ``SMTP_PASSWORD_FILE`` (see `credentials.from_file`) and
         ``SMTP_PASSWORD_COMMAND`` (see `credentials.from_command`; quoted as in a shell). There may also be
-        ``SMTP_CA_FILE``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and ``SMTP_MAX_RECIPIENTS``, which are the
-        arguments of those names.
+        ``SMTP_CA_FILE``, ``SMTP_PROXY``, ``SMTP_TIMEOUT``, ``SMTP_DEADLINE``, ``SMTP_RATE`` and
+        ``SMTP_MAX_RECIPIENTS``, which are the arguments of those names.
 
         The variables are read once, now. A file or a command is read at each login.
 
@@ -258,11 +274,13 @@ class SecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
     ) -> Receipt:
         """
         Send *message* and return the server's receipt.
 
-        Bcc is never transmitted. Date and Message-ID are filled in if they are missing; *message* is not changed.
+        Bcc is never transmitted. Date and Message-ID are filled in if they are missing. Parts with lines of more than
+        900 bytes are encoded, because some servers break such lines. *message* is not changed.
 
         Args:
             message: An EmailMessage, or any other `email.message.Message`, such as ``MIMEMultipart``.
@@ -274,12 +292,16 @@ class SecureMailer:
             deadline: Seconds for this send, instead of the mailer's.
             dsn: The delivery status notifications to ask for (RFC 3461). A server that does not offer them does not get
                 the message, unless `DSN.required` is False.
+            require_tls: Whether each server on the way may pass the message on over verified TLS only, and to servers
+                that promise the same (RFC 8689). A server that does not offer REQUIRETLS does not get the message.
 
         Raises:
             SecureSMTPError: One of `securesmtp.errors`; its ``outcome`` says what became of the message.
         """
         until = self._core.start_deadline(deadline)
-        return self._submit(self._core.build(from_message, message, mail_from, recipients, dsn=dsn), partial, until)
+        asked = Extensions(dsn=dsn, require_tls=require_tls)
+        built = self._core.build(from_message, message, mail_from, recipients, extensions=asked)
+        return self._submit(built, partial, until)
 
     @hide_internal_frames
     def send_bytes(  # noqa: PLR0913 -- all about one message, most by keyword
@@ -291,9 +313,13 @@ class SecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         dsn: DSN | None = None,
+        require_tls: bool = False,
+        binary: bool = False,
     ) -> Receipt:
         """
         Send a message that is bytes already. Nothing in it is changed, except that a bare LF becomes CRLF.
+
+        Some servers break lines of more than 900 bytes: `events.LongLines` reports them.
 
         Args:
             data: The message, or a file in binary mode, which is read from its current position to its end.
@@ -302,12 +328,17 @@ class SecureMailer:
             partial: As for `send`.
             deadline: As for `send`.
             dsn: As for `send`.
+            require_tls: As for `send`.
+            binary: Whether the body may have any bytes, also NUL, bare CR and LF, and long lines (RFC 3030). Then not
+                even a bare LF is changed, and the header must have CRLF. A server that does not offer BINARYMIME and
+                CHUNKING does not get the message.
 
         Raises:
             SecureSMTPError: As for `send`; `MessageError` names the line that cannot be sent.
         """
         until = self._core.start_deadline(deadline)
-        submission = self._core.build(from_octets, data, mail_from, recipients, dsn=dsn)
+        asked = Extensions(dsn=dsn, require_tls=require_tls, binary=binary)
+        submission = self._core.build(from_octets, data, mail_from, recipients, extensions=asked)
         # An error report shows local variables: the message is in none but the caller's own.
         del data
         try:

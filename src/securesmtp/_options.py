@@ -75,6 +75,8 @@ class TLSPolicy:
         server_hostname: The name that the certificate must have, if it is not the host.
         minimum_version: ``"TLSv1.2"`` or ``"TLSv1.3"``.
         allow_legacy_ca: Accept a private CA that lacks what RFC 5280 requires (key identifiers, key usage).
+        trust: ``"system"`` for the roots in the file of the Linux distribution *instead* of certifi's; not together
+            with *ca_file* or *ca_data*.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -86,6 +88,7 @@ class TLSPolicy:
     server_hostname: str | None = None
     minimum_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2"
     allow_legacy_ca: bool = False
+    trust: Literal["system"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse contradictions and malformed pins."""
@@ -95,6 +98,12 @@ class TLSPolicy:
         if self.ca_file is not None and self.ca_data is not None:
             message = "pass ca_file or ca_data, not both"
             raise ConfigurationError(message, hint="extra_ca_file adds to either")
+        if self.trust not in (None, "system"):
+            message = 'trust is neither None nor "system"'
+            raise ConfigurationError(message, hint="a file of roots is ca_file")
+        if self.trust is not None and (self.ca_file is not None or self.ca_data is not None):
+            message = 'pass trust="system" or the roots to trust, not both'
+            raise ConfigurationError(message, hint="extra_ca_file adds to the system's")
         if self.client_key is not None and self.client_cert is None:
             message = "client_key without client_cert"
             raise ConfigurationError(message)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
-from securesmtp._envelope import Envelope
+from securesmtp._envelope import Envelope, extensions_of
 from securesmtp._options import seconds
-from securesmtp._protocol.dsn import DSN
+from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.seven_bit import make_seven_bit
 from securesmtp._shown import quote
 from securesmtp._submissions import check_key, from_any, given_key
 from securesmtp._submissions import digest as compute_digest
@@ -23,8 +24,11 @@ from securesmtp.ledger import Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
     from email.message import Message
 
+    from securesmtp._protocol.dsn import DSN
+    from securesmtp._protocol.extensions import DeliverBy
     from securesmtp._values import SendResult
     from securesmtp.ledger import Ledger
 
@@ -68,7 +72,12 @@ class QueuedMessage(Envelope):
         key: Its name in the ledger.
         digest: What the ledger recognises the message by: see `securesmtp.ledger.Item`.
         message_id: Its Message-ID; None if raw bytes have none.
-        dsn: The delivery status notifications to ask for. The digest does not depend on them.
+        dsn: The delivery status notifications to ask for. The digest depends neither on them nor on what follows.
+        require_tls: As for `SecureMailer.send`.
+        binary: As for `SecureMailer.send_bytes`.
+        deliver_by: As for `Envelope`; it counts from when the message is sent.
+        priority: As for `Envelope`.
+        hold: As for `Envelope`; a `datetime.timedelta` counts from when the message is sent.
     """
 
     mail_from: str = field(repr=False)
@@ -78,6 +87,11 @@ class QueuedMessage(Envelope):
     digest: str = field(repr=False)
     message_id: str | None = field(repr=False)
     dsn: DSN | None = field(default=None, repr=False, kw_only=True)
+    require_tls: bool = field(default=False, repr=False, kw_only=True)
+    binary: bool = field(default=False, repr=False, kw_only=True)
+    deliver_by: DeliverBy | None = field(default=None, repr=False, kw_only=True)
+    priority: int | None = field(default=None, repr=False, kw_only=True)
+    hold: timedelta | datetime | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
     @hide_internal_frames
@@ -108,7 +122,8 @@ class QueuedMessage(Envelope):
             SecureSMTPError: As for `SecureMailer.send`, for a message that cannot be sent.
         """
         name = given_key(message) if key is None else check_key(key)
-        submission = from_any(message)
+        # In 7-bit form: the worker's mailer may sign it, and the server of the worker is not known here.
+        submission = make_seven_bit(from_any(message))
         try:
             name = check_key(submission.content.message_id) if name is None else name
             item = Item(name, compute_digest(submission), submission.content.message_id)
@@ -118,14 +133,14 @@ class QueuedMessage(Envelope):
             if entry.message_id != item.message_id:
                 # It was prepared before, or by two programs at the same time: all tries have one Message-ID.
                 submission.content.close()
-                submission = from_any(message, entry.message_id)
+                submission = make_seven_bit(from_any(message, entry.message_id))
             if entry.message_id != submission.content.message_id:
                 text = f"an earlier try has given it the Message-ID {quote(entry.message_id, allow_at=True)}"
                 raise MessageError(text, hint="set that one: it cannot be changed in a message that is signed")
             forward = tuple(mailbox.encoded.decode() for mailbox in submission.recipients)
             content = submission.content.whole_chunk()
-            mail_from, dsn = submission.mail_from.encoded.decode(), submission.dsn
-            return cls(mail_from, forward, content, name, item.digest, entry.message_id, dsn=dsn)
+            mail_from, asked = submission.mail_from.encoded.decode(), _attributes(submission.extensions)
+            return cls(mail_from, forward, content, name, item.digest, entry.message_id, **asked)
         finally:
             submission.content.close()
 
@@ -165,8 +180,8 @@ class QueuedMessage(Envelope):
     def as_dict(self) -> dict[str, Any]:
         """Return every attribute by name, in types that ``json.dumps`` accepts; *content* is in Base64."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        dsn, content = self.dsn and self.dsn.as_dict(), b64encode(self.content).decode("ascii")
-        return {**data, "recipients": list(self.recipients), "content": content, "dsn": dsn}
+        content, asked = b64encode(self.content).decode("ascii"), extensions_of(self).as_dict()
+        return {**data, "recipients": list(self.recipients), "content": content, **asked}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -180,14 +195,18 @@ class QueuedMessage(Envelope):
             mail_from, key, digest, recipients = (data[name] for name in ("mail_from", "key", "digest", "recipients"))
             content, message_id = b64decode(data["content"], validate=True), data["message_id"]
             # An earlier version has not written it.
-            dsn = None if data.get("dsn") is None else DSN.from_dict(data["dsn"])
+            asked = _attributes(Extensions.from_dict(data))
             texts = (mail_from, check_key(key), digest, *recipients, *(() if message_id is None else (message_id,)))
             # Addresses and content are checked when it is sent; the others go into a ledger and a result as they are.
             is_ours = isinstance(recipients, list) and all(isinstance(text, str) for text in texts)
             if is_ours and _DIGEST.fullmatch(digest) and (message_id is None or _is_shown(message_id)):
-                return cls(mail_from, tuple(recipients), content, key, digest, message_id, dsn=dsn)
+                return cls(mail_from, tuple(recipients), content, key, digest, message_id, **asked)
         message = "cannot make a QueuedMessage from this data"
         raise ValueError(message)
+
+
+def _attributes(extensions: Extensions) -> dict[str, Any]:
+    return {each.name: getattr(extensions, each.name) for each in fields(extensions)}
 
 
 def _is_shown(message_id: str) -> bool:

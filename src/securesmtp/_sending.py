@@ -57,7 +57,7 @@ class Sending:
             delivery.size,
             timedelta(seconds=monotonic() - self.started),
             delivery.replies,
-            dsn_left_out=submission.dsn is not None and "DSN" not in session.capabilities,
+            dsn_left_out=submission.extensions.dsn is not None and "DSN" not in session.capabilities,
         )
         return self.receipt
 

@@ -186,14 +186,14 @@ class Servers(Generic[M]):
 
     def build(self, function: Callable[P, Submission], *args: P.args, **kwargs: P.kwargs) -> Submission:
         """
-        Return the message that *function* makes.
+        Return the message that *function* makes; each mailer signs it when it sends it.
 
         Raises:
             MessageError: It has more recipients than one of the mailers allows.
         """
         submission = function(*args, **kwargs)
         for each in self._servers:
-            each.core.build(lambda: submission)
+            each.core.check_recipients(submission)
         return submission
 
     def check_closed(self) -> None:

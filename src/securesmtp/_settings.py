@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from securesmtp._options import Timeouts, TLSPolicy, Window, count, per_second, seconds
 from securesmtp._protocol.address import ehlo_name, host_name
+from securesmtp._protocol.proxy import Proxy, parse_proxy
 from securesmtp._protocol.sasl import Auth, External, OAuth2, Password, PasswordFunction
 from securesmtp._shown import Withheld, quote
 from securesmtp._values import TLSMode
@@ -16,9 +17,11 @@ from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from securesmtp._protocol.delivery import Pipelining
     from securesmtp._secret import Secret
+    from securesmtp.signing import DKIM
 
 # RFC 8314 §7.3, RFC 6409 §3.1.
 PORT_IMPLICIT, PORT_STARTTLS = 465, 587
@@ -56,7 +59,10 @@ class Settings:
         login: How to log in; None for not at all.
         policy: Which servers to trust.
         timeouts: How long each step may take.
+        sign: Signs the messages; None for no signature.
         ehlo_name: What EHLO says; None for our address.
+        connect: Opens the connection; None to do so here.
+        proxy: The proxy through which to connect.
     """
 
     host: str
@@ -79,6 +85,9 @@ class Settings:
     pipelining: Pipelining
     window: Window
     source_address: tuple[str, int] | None
+    connect: Callable[[str, int, float], Any] | None
+    given_proxy: InitVar[Secret | None]
+    sign: DKIM | None = None
     port: int = field(init=False)
     mode: TLSMode = field(init=False)
     server_name: str = field(init=False)
@@ -86,6 +95,7 @@ class Settings:
     policy: TLSPolicy = field(init=False)
     timeouts: Timeouts = field(init=False)
     ehlo_name: bytes | None = field(init=False)
+    proxy: Proxy | None = field(init=False)
 
     def __post_init__(  # noqa: PLR0913, PLR0917 -- one for each `InitVar`
         self,
@@ -98,6 +108,7 @@ class Settings:
         given_policy: TLSPolicy | None,
         timeout: float | Timeouts,
         local_hostname: str | None,
+        given_proxy: Secret | None,
     ) -> None:
         """
         Check each argument, and find what follows from them.
@@ -115,6 +126,7 @@ class Settings:
         if not _is_a(Window, self.window):
             message = f"window is a {type(self.window).__name__}, not a Window"
             raise ConfigurationError(message)
+        _check_signer(self.sign)
         name, other_name = _server_name("host", self.host), policy.server_hostname
         if self.source_address is not None and not _is_source(self.source_address):
             message = f"source_address is {quote(self.source_address)}, not an address and a port"
@@ -128,7 +140,9 @@ class Settings:
             "policy": policy,
             "timeouts": timeout if isinstance(timeout, Timeouts) else _uniform(timeout),
             "ehlo_name": None if local_hostname is None else ehlo_name(local_hostname),
+            "proxy": None if given_proxy is None else _proxy(given_proxy),
         }
+        self._check_way(resolved["proxy"])
         if self.deadline is not None:
             seconds("deadline", self.deadline)
         seconds("max_idle", self.max_idle)
@@ -140,15 +154,29 @@ class Settings:
         for attribute, value in resolved.items():
             object.__setattr__(self, attribute, value)
 
+    def _check_way(self, proxy: object) -> None:
+        if self.connect is None:
+            return
+        if not callable(self.connect):
+            message = f"connect is a {type(self.connect).__name__}, which cannot be called"
+            raise ConfigurationError(message)
+        for other, value in (("proxy", proxy), ("source_address", self.source_address)):
+            if value is not None:
+                message = f"pass connect or {other}, not both"
+                raise ConfigurationError(message, hint=f"the function that connects has to see to the {other}")
 
-def refuse_async_functions(login: Auth | None) -> None:
+
+def refuse_async_functions(settings: Settings) -> None:
     """
-    Check that a mailer without an event loop can call the functions of *login*.
+    Check that a mailer without an event loop can call the functions in *settings*.
 
     Raises:
         ConfigurationError: One is a coroutine function.
     """
-    match login:
+    if iscoroutinefunction(settings.connect):
+        message = "connect is a coroutine function"
+        raise ConfigurationError(message, hint="use AsyncSecureMailer, or a function that is not async")
+    match settings.login:
         case Password(password=function) if iscoroutinefunction(function):
             what = "password"
         case OAuth2(token=function) if iscoroutinefunction(function):
@@ -178,6 +206,11 @@ def _login(
         message = "pass username and password, or auth, not both"
         raise ConfigurationError(message)
     return Password(username, password)
+
+
+def _proxy(url: Secret) -> Proxy:
+    proxy = parse_proxy(url)
+    return replace(proxy, host=_server_name("the proxy's host", proxy.host))
 
 
 def _policy(ca_file: str | os.PathLike[str] | None, policy: TLSPolicy | None) -> TLSPolicy:
@@ -244,6 +277,17 @@ def _not_a_name(what: str, host: object) -> ConfigurationError:
 def _uniform(value: float) -> Timeouts:
     each = seconds("timeout", value)
     return Timeouts(connect=each, handshake=each, command=each, data=each, block=each)
+
+
+def _check_signer(sign: object) -> None:
+    if sign is None:
+        return
+    # Few programs sign.
+    from securesmtp.signing import DKIM
+
+    if not isinstance(sign, DKIM):
+        message = f"sign is a {type(sign).__name__}, not a DKIM"
+        raise ConfigurationError(message, hint="pass DKIM(domain, selector, key), from securesmtp.signing")
 
 
 def _is_a(kind: type, argument: object) -> bool:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from email.message import Message
 from email.utils import format_datetime
 from importlib import import_module
 from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from securesmtp._envelope import Envelope
+from securesmtp._envelope import Envelope, extensions_of
 from securesmtp._protocol.address import reverse_path
 from securesmtp._protocol.content import Content
 from securesmtp._protocol.dsn import check_dsn
+from securesmtp._protocol.extensions import NO_EXTENSIONS, Extensions
 from securesmtp._protocol.message import Submission, envelope_recipients
 from securesmtp._protocol.message_bounds import raw_payload
 from securesmtp._protocol.scanner import MAX_LINE
@@ -29,8 +30,6 @@ from securesmtp.errors import ConfigurationError, MessageError, SecureSMTPError
 if TYPE_CHECKING:
     from email.headerregistry import Address
     from typing import IO
-
-    from securesmtp._protocol.dsn import DSN
 
 # To copy so many bytes takes long enough to be noticed in an event loop; each part counts like some text.
 _LARGE, _PART = 1 << 18, 1 << 10
@@ -130,17 +129,20 @@ def from_message(
     mail_from: str | Address | None,
     recipients: Iterable[str | Address] | None,
     message_id: str | None = None,
-    dsn: DSN | None = None,
+    extensions: Extensions = NO_EXTENSIONS,
 ) -> Submission:
     """
     Return a copy of *message* with its envelope, and with a Date and a Message-ID if they are missing.
 
-    Its Message-ID is *message_id*, if that is given; *dsn* is asked for.
+    Its Message-ID is *message_id*, if that is given; *extensions* are asked for.
     """
     from securesmtp._protocol.building import from_message as build
 
+    if extensions.binary:
+        text = "binary=True is for a message that is bytes, and this one is an object"
+        raise ConfigurationError(text, hint="leave it out: the parts are encoded")
     built = build(message, mail_from, recipients, date=_now, token=_token, message_id=message_id)
-    return _with_dsn(built, dsn)
+    return _asking(built, extensions)
 
 
 def load() -> None:
@@ -149,21 +151,24 @@ def load() -> None:
 
 
 def from_octets(
-    data: bytes | BinaryIO, mail_from: str | Address, recipients: Iterable[str | Address], dsn: DSN | None = None
+    data: bytes | BinaryIO,
+    mail_from: str | Address,
+    recipients: Iterable[str | Address],
+    extensions: Extensions = NO_EXTENSIONS,
 ) -> Submission:
     """
-    Return a message that is bytes already, or a file of them, with its envelope; *dsn* is asked for.
+    Return a message that is bytes already, or a file of them, with its envelope; *extensions* are asked for.
 
     Raises:
         AddressError: An address is not a mailbox.
-        ConfigurationError: *data* is neither bytes nor a file, or *dsn* is no `DSN`.
+        ConfigurationError: *data* is neither bytes nor a file, or the *extensions* contradict each other.
         MessageError: It is empty, or cannot be sent as it is.
     """
     reverse, forward = reverse_path(mail_from), envelope_recipients(recipients)
     if isinstance(data, bytes | bytearray | memoryview):
-        content = Content.from_bytes(bytes(data))
+        content = Content.from_bytes(bytes(data), is_binary=extensions.binary)
     elif callable(getattr(data, "read", None)):
-        content = Content.from_file(data)
+        content = Content.from_file(data, is_binary=extensions.binary)
     else:
         message = f"data is a {type(data).__name__}, neither bytes nor a file"
         raise ConfigurationError(message, hint="encode a str, or use send() with an EmailMessage")
@@ -171,14 +176,17 @@ def from_octets(
         content.close()
         message = "the message is empty: it has 0 bytes"
         raise MessageError(message, hint="a file is read from its current position: seek(0) goes to its beginning")
-    return _with_dsn(Submission(reverse, forward, content), dsn)
+    return _asking(Submission(reverse, forward, content), extensions)
 
 
-def _with_dsn(submission: Submission, dsn: DSN | None) -> Submission:
-    if dsn is None:
+def _asking(submission: Submission, extensions: Extensions) -> Submission:
+    if extensions == NO_EXTENSIONS:
         return submission
     try:
-        return replace(submission, dsn=check_dsn(dsn, submission.recipients))
+        if extensions.dsn is not None:
+            check_dsn(extensions.dsn, submission.recipients)
+        asked = extensions.at(datetime.now(UTC), is_bounce=not submission.mail_from.encoded)
+        return replace(submission, extensions=asked)
     except SecureSMTPError:
         submission.content.close()
         raise
@@ -238,8 +246,8 @@ def from_any(message: Message | Envelope | Parcel, message_id: str | None = None
         return from_message(message, None, None, _kept_id(message, message_id))
     if isinstance(message.content, Message):
         kept = _kept_id(message.content, message_id)
-        return from_message(message.content, message.mail_from, message.recipients, kept, message.dsn)
-    return from_octets(message.content, message.mail_from, message.recipients, message.dsn)
+        return from_message(message.content, message.mail_from, message.recipients, kept, extensions_of(message))
+    return from_octets(message.content, message.mail_from, message.recipients, extensions_of(message))
 
 
 def _kept_id(message: Message, message_id: str | None) -> str | None:

@@ -168,7 +168,8 @@ class TLSInfo(Portable):
         version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
         cipher: The cipher suite, as OpenSSL names it.
         server_name: The host name or IP address that the certificate was checked against.
-        trust: The root certificates that were trusted: ``"certifi …"``, ``"ca_file …"`` or ``"ca_data"``.
+        trust: The root certificates that were trusted: ``"certifi …"``, ``"ca_file …"``, ``"ca_data"``
+            or ``"system …"``.
         peer_sha256: SHA-256 of the server's certificate, 64 hexadecimal digits.
         peer_spki_sha256: SHA-256 of its public key, in the form of ``TLSPolicy.pins``.
         not_after: End of the certificate's validity (UTC).

@@ -9,6 +9,7 @@ The errors that this library raises.
     │   └─ MessageError                   the message cannot be sent as it is
     ├─ LedgerError                        a ledger cannot be read or written
     ├─ ConnectError (ConnectionError)     no connection: DNS, refused, reset, closed, bad greeting
+    │   └─ ProxyError                     the proxy refused, failed, or is no proxy
     ├─ TLSError (ConnectionError)         no verified TLS session
     │   ├─ CertificateError               the certificate was refused; .reason says why
     │   ├─ DowngradeError                 STARTTLS is missing, refused or tampered with
@@ -57,6 +58,7 @@ __all__ = [
     "NoUsableMechanismError",
     "OutcomeUnknownError",
     "ProtocolError",
+    "ProxyError",
     "RecipientsRefusedError",
     "RefusedError",
     "SecureSMTPError",
@@ -217,6 +219,10 @@ class ConnectError(SecureSMTPError, ConnectionError):
 
     outcome = Outcome.NOT_SENT
     interrupted: bool = False
+
+
+class ProxyError(ConnectError):
+    """The proxy cannot be reached, refused the connection or the login, or did not answer like a proxy."""
 
 
 class TLSError(SecureSMTPError, ConnectionError):

@@ -2,8 +2,8 @@
 Events: what a mailer reports while it works, to ``on_event`` and as one line each to the logger ``securesmtp``.
 
 An event is a frozen value that holds neither a secret nor the message's content. Its `str` is the line that is logged:
-at WARNING if TLS or the login failed, if a server of a `Failover` is down or up again, or if the mailer must do without
-a setting or an extension; otherwise at DEBUG.
+at WARNING if TLS or the login failed, if a server of a `Failover` is down or up again, if the mailer must do without a
+setting or an extension, or if a message has long lines; otherwise at DEBUG.
 """
 
 # More than half of the lines are docstrings of public classes, so the file is longer than 300.
@@ -35,6 +35,7 @@ __all__ = [
     "Failed",
     "FellBack",
     "FewerConnections",
+    "LongLines",
     "Sent",
     "ServerDown",
     "ServerUp",
@@ -235,6 +236,26 @@ class ChunkingRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LongLines(Event):
+    """
+    The server accepted a message with lines of more than 900 bytes, which some servers break without a word.
+
+    Haraka breaks them at 990. `SecureMailer.send` encodes the parts of a message with such lines; bytes, signed parts
+    and attached messages are sent as they are.
+
+    Attributes:
+        message_id: The Message-ID of the message; None if it has none.
+        longest: Bytes of its longest line, without the line end.
+    """
+
+    message_id: str | None
+    longest: int
+
+    def _describe(self) -> str:
+        return f"accepted {_id(self.message_id)} with lines of up to {self.longest} bytes: some servers break them"
+
+
+@dataclass(frozen=True, slots=True)
 class Closed(Event):
     """
     A connection was closed.
@@ -251,6 +272,9 @@ class Closed(Event):
         return f"closed: {self.reason}"
 
 
+_WARNINGS = FellBack | FewerConnections | ChunkingRefused | LongLines | ServerDown | ServerUp
+
+
 def _id(message_id: str | None) -> str:
     return escape(str(message_id), _MAX_ID)
 
@@ -263,7 +287,7 @@ def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:
     mail. An interrupt that arrives while *on_event* runs (Ctrl-C, a task's time limit) is raised.
     """
     is_warning = isinstance(event, Failed) and isinstance(event.error, TLSError | AuthenticationError)
-    is_warning = is_warning or isinstance(event, FellBack | FewerConnections | ChunkingRefused | ServerDown | ServerUp)
+    is_warning = is_warning or isinstance(event, _WARNINGS)
     level = logging.WARNING if is_warning else logging.DEBUG
     if (on_event is None and not _LOGGER.isEnabledFor(level)) or _is_emitting():
         return

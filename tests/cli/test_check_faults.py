@@ -201,6 +201,10 @@ ODD: dict[str, tuple[list[Fault], list[str]]] = {
         warn(_facts(), Capabilities({"X": "", **PLAIN.keywords}), GOOD, "TLSv1.3"),
         ["different-capabilities"],
     ),
+    "REQUIRETLS inside TLS": (
+        warn(_facts(), PLAIN, Capabilities({"REQUIRETLS": "", **GOOD.keywords}), "TLSv1.3"),
+        [],
+    ),
     "more inside TLS": (
         warn(_facts(), PLAIN, Capabilities({"X": "", **GOOD.keywords}), "TLSv1.3"),
         ["different-capabilities"],

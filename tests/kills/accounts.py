@@ -10,7 +10,7 @@ from typing import Any
 
 from kills.messages import message
 from securesmtp.ledger import State
-from servers.real import Delivered
+from servers.sink import Delivered
 
 # What is certain of a message by what its workers said; the last two are settled by the ledger.
 IDLE, CLAIMED, MAYBE_CLAIMED, MAYBE_FINISHED = "idle", "claimed", "maybe claimed", "maybe finished"

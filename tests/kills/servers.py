@@ -12,7 +12,8 @@ from typing import Protocol
 
 from databases import PostgreSQL, Redis
 from servers.postfix import Postfix
-from servers.real import ALICE, READY_WITHIN, Delivered
+from servers.real import ALICE, READY_WITHIN
+from servers.sink import Delivered
 
 _BACK_WITHIN, _DELIVERED_WITHIN = 60.0, 120.0
 

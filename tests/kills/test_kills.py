@@ -27,7 +27,7 @@ from kills.servers import MortalPostfix, Victim
 from kills.steps import Aim
 from kills.workers import TESTS, Nursery, nursery
 from securesmtp.ledger import State
-from servers.real import Delivered
+from servers.sink import Delivered
 
 PAGES = TESTS.parent / "docs" / "explanation" / "kills"
 LEDGER_CASES = [case.split("/") for case in CASES if "broker" not in case and "smtplib" not in case]

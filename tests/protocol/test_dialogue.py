@@ -71,7 +71,7 @@ def test_implicit_tls_needs_one_ehlo() -> None:
     """Inside TLS from the start there is no STARTTLS, offered or not."""
     played = play(open_session(TLSMode.IMPLICIT, None), opened(tls=TLS), b"250-mx\n250-STARTTLS\n250 SIZE 5")
     assert played.commands == [b"EHLO [127.0.0.1]"]
-    assert played.value == Session(TLS, Capabilities({"STARTTLS": "", "SIZE": "5"}))
+    assert played.value == Session(TLS, Capabilities({"STARTTLS": "", "SIZE": "5"}), name=b"[127.0.0.1]")
     assert isinstance(played.effects[0], Connect)
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from servers.dovecot import Dovecot, NewDovecot
-from servers.exim import Exim
-from servers.opensmtpd import OpenSMTPD
-from servers.postfix import Postfix
+from servers.dovecot import Dovecot
+from servers.kinds import KINDS, running
+from servers.postfix import SevenBitPostfix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,34 +18,37 @@ if TYPE_CHECKING:
     from servers.real import RealServer
 
 
-def _running(kind: type[Dovecot | Exim | OpenSMTPD | Postfix], ca: trustme.CA) -> Iterator[RealServer]:
-    reason = kind.missing()
-    if reason is not None:
-        # If servers are required, as in .ci/run, a skip would hide that nothing was tested.
-        if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    # pytest's folders (tmp_path) are closed to other users, and the servers do not run as root.
-    with tempfile.TemporaryDirectory(prefix="securesmtp-") as directory, kind(Path(directory), ca) as server:
-        yield server
+def _exhaustive(*names: str) -> list[object]:
+    """Return parameters that only `nox -s exhaustive` runs."""
+    return [pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
+
+
+# `test_contract.py` runs with each server; these have the whole of the others only in `nox -s exhaustive`.
+_NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
+
+
+@pytest.fixture(scope="session")
+def seven_bit_postfix(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Postfix whose next hop does not offer 8BITMIME."""
+    yield from running(SevenBitPostfix, ca)
 
 
 @pytest.fixture(scope="session")
 def postfix(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Postfix."""
-    yield from _running(Postfix, ca)
+    yield from running(KINDS["postfix"], ca)
 
 
 @pytest.fixture(scope="session")
 def exim(ca: trustme.CA) -> Iterator[RealServer]:
     """Run an Exim."""
-    yield from _running(Exim, ca)
+    yield from running(KINDS["exim"], ca)
 
 
 @pytest.fixture(scope="session")
 def dovecot(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Dovecot."""
-    yield from _running(Dovecot, ca)
+    yield from running(KINDS["dovecot"], ca)
 
 
 @pytest.fixture(scope="session")
@@ -58,23 +57,59 @@ def dovecot24(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[RealSe
     if Dovecot.missing() is None and not Dovecot.installed_version().startswith("2.3"):
         yield request.getfixturevalue("dovecot")
     else:
-        yield from _running(NewDovecot, ca)
+        yield from running(KINDS["dovecot24"], ca)
 
 
 @pytest.fixture(scope="session")
 def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     """Run an OpenSMTPD."""
-    yield from _running(OpenSMTPD, ca)
+    yield from running(KINDS["opensmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24"])
+@pytest.fixture(scope="session")
+def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Sendmail."""
+    yield from running(KINDS["sendmail"], ca)
+
+
+@pytest.fixture(scope="session")
+def courier(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Courier."""
+    yield from running(KINDS["courier"], ca)
+
+
+@pytest.fixture(scope="session")
+def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a chasquid."""
+    yield from running(KINDS["chasquid"], ca)
+
+
+@pytest.fixture(scope="session")
+def haraka(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a Haraka."""
+    yield from running(KINDS["haraka"], ca)
+
+
+@pytest.fixture(scope="session")
+def smtp_server(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run a smtp-server of nodemailer."""
+    yield from running(KINDS["smtp_server"], ca)
+
+
+@pytest.fixture(scope="session")
+def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
+    """Run an aiosmtpd."""
+    yield from running(KINDS["aiosmtpd"], ca)
+
+
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", "courier", *_NEW])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim"])
+@pytest.fixture(scope="session", params=["postfix", "exim", *_exhaustive("sendmail", "courier"), *_NEW])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)

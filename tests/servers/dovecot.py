@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, in_root
+from servers.real import ACCOUNTS, CAROL, INSTALL, SEARCH_PATH, SIZE_LIMIT, Ability, RealServer, in_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,8 @@ base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/dovecot.log
 auth_verbose = yes
+# By default, the eleventh connection of a user is refused.
+mail_max_userip_connections = 0
 protocols = submission
 listen = 127.0.0.1
 hostname = localhost
@@ -101,6 +103,8 @@ base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/dovecot.log
 auth_verbose = yes
+# By default, the eleventh connection of a user is refused.
+mail_max_userip_connections = 0
 protocols = submission
 listen = 127.0.0.1
 hostname = localhost
@@ -188,6 +192,10 @@ class Dovecot(RealServer):
     """A private Dovecot, the system's."""
 
     name: ClassVar[str] = "dovecot"
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        "patience": "it waits for ten minutes, which cannot be set",
+        "greeting": "it greets at once, which cannot be set",
+    }
     # What runs a program where Dovecot is.
     _enter: ClassVar[tuple[str, ...]] = ()
 

@@ -54,6 +54,9 @@ auth_advertise_hosts = ${{if def:tls_in_cipher {{*}}}}
 smtputf8_advertise_hosts = *
 dsn_advertise_hosts = *
 message_size_limit = {size}
+smtp_receive_timeout = {patience}s
+# Otherwise no client is too early: all may use the server's PIPECONNECT.
+pipelining_connect_advertise_hosts =
 
 allow_domain_literals = true
 
@@ -77,11 +80,16 @@ recipients_max = 0
 check_spool_space = 0
 check_spool_inodes = 0
 
+acl_smtp_connect = connect
 acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
 
 begin acl
+
+connect:
+  # In the delay, a client that does not wait for the greeting is found (smtp_enforce_sync, which is the default).
+  accept delay = {delay}s
 
 mail:
   deny !authenticated = *
@@ -224,6 +232,8 @@ class Exim(RealServer):
             refused=REFUSED,
             later=LATER,
             size=SIZE_LIMIT,
+            patience=self.patience,
+            delay=self.greeting_delay,
         )
         path = self._directory / "exim.conf"
         path.write_text(text)

@@ -9,9 +9,25 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from servers.real import ALICE, BOB, INSTALL, SEARCH_PATH, SIZE_LIMIT, RealServer, in_root
+from servers.real import (
+    ALICE,
+    BOB,
+    HASHES,
+    INSTALL,
+    LATER,
+    REFUSED,
+    SEARCH_PATH,
+    SIZE_LIMIT,
+    Ability,
+    Account,
+    RealServer,
+    in_root,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = "opensmtpd"
 PROGRAM = "/usr/sbin/smtpd"
@@ -22,8 +38,11 @@ pki localhost key "{certificate}"
 table passwords file:{directory}/passwords
 smtp max-message-size "{size}"
 
-listen on 127.0.0.1 port {implicit} smtps pki localhost auth <passwords> hostname localhost
-listen on 127.0.0.1 port {starttls} tls-require pki localhost auth <passwords> hostname localhost
+filter refused phase rcpt-to match rcpt-to {{ "{refused}" }} reject "550 5.1.1 no such user here"
+filter later phase rcpt-to match rcpt-to {{ "{later}" }} reject "450 4.2.1 the mailbox is busy, come again"
+filter refusals chain {{ refused, later }}
+listen on 127.0.0.1 port {implicit} smtps pki localhost auth <passwords> hostname localhost filter refusals
+listen on 127.0.0.1 port {starttls} tls-require pki localhost auth <passwords> hostname localhost filter refusals
 
 # By default, it opens a new connection to the sink after 100 messages or 10 seconds, and only after a pause.
 mta limit session-mail-max 100000 session-keepalive 100000
@@ -31,17 +50,16 @@ action "sink" relay host lmtp://127.0.0.1:{sink} helo localhost
 match auth from any for any action "sink"
 """
 
-# crypt(3) with SHA-256: OpenSMTPD's own `encrypt` makes hashes that take a tenth of a second of CPU at each login.
-HASHES = {
-    ALICE: "$5$rounds=1000$securesmtp$7datk2Vdz8nDduYkXBDs2woZ9W10Giqk0rUGGq6eHo5",
-    BOB: "$5$rounds=1000$securesmtp$xIug5gUW1.fB3kbmiP5ea2HovQ4zbbklr8xOo.QDTJB",
-}
-
 
 class OpenSMTPD(RealServer):
     """A private OpenSMTPD."""
 
     name: ClassVar[str] = "opensmtpd"
+    accounts: ClassVar[tuple[Account, ...]] = (ALICE, BOB)
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        "patience": "it waits for five minutes, which cannot be set",
+        "greeting": "it greets at once, which cannot be set",
+    }
 
     @classmethod
     def missing(cls) -> str | None:
@@ -57,7 +75,7 @@ class OpenSMTPD(RealServer):
         for folder in ("run", "spool"):
             # OpenSMTPD insists on this mode for its queue.
             (self._directory / folder).mkdir(mode=0o711)
-        lines = (f"{account.username} {hashed}\n" for account, hashed in HASHES.items())
+        lines = (f"{account.username} {HASHES[account]}\n" for account in self.accounts)
         (self._directory / "passwords").write_text("".join(lines))
         # Behind "version:" and "OpenSMTPD".
         return _print_usage().split()[2]
@@ -70,6 +88,8 @@ class OpenSMTPD(RealServer):
             starttls=self.starttls_port,
             sink=self._sink.port,
             size=SIZE_LIMIT,
+            refused=REFUSED,
+            later=LATER,
         )
         path = self._directory / "smtpd.conf"
         path.write_text(text)

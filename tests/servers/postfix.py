@@ -85,6 +85,7 @@ disable_mime_output_conversion = yes
 # The limits on fast, frequent and failing clients are raised.
 in_flow_delay = 0
 smtpd_error_sleep_time = 0
+smtpd_timeout = {patience}s
 smtpd_soft_error_limit = 10000
 smtpd_hard_error_limit = 10000
 smtpd_junk_command_limit = 10000
@@ -96,8 +97,8 @@ queue_run_delay = 1s
 
 MASTER = """\
 127.0.0.1:{implicit} inet n - n - - smtpd
-    -o smtpd_tls_wrappermode=yes
-127.0.0.1:{starttls} inet n - n - - smtpd
+    -o smtpd_tls_wrappermode=yes{options}
+127.0.0.1:{starttls} inet n - n - - smtpd{options}
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
@@ -112,6 +113,12 @@ scache    unix  - - n - 1 scache
 anvil     unix  - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 """
+
+# Without smtpd_delay_reject, what there is for the client is done before the greeting.
+DELAY = """
+    -o smtpd_delay_reject=no
+    -o {{ smtpd_client_restrictions = sleep {delay} }}
+    -o smtpd_forbid_unauth_pipelining=yes"""
 
 SASL = """\
 pwcheck_method: auxprop
@@ -154,6 +161,7 @@ class Postfix(RealServer):
                 refused=REFUSED,
                 later=LATER,
                 size=SIZE_LIMIT,
+                patience=self.patience,
             )
         )
         # Postfix waits before it reads a file that is only a second or two old.
@@ -169,10 +177,22 @@ class Postfix(RealServer):
         )
 
     def _command(self) -> list[str]:
-        ports = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port)
-        (self._directory / "master.cf").write_text(ports)
+        options = DELAY.format(delay=self.greeting_delay) if self.greeting_delay else ""
+        master = MASTER.format(implicit=self.implicit_port, starttls=self.starttls_port, options=options)
+        (self._directory / "master.cf").write_text(master)
         # -d: do not leave the process group.
         return [str(Path(_default("daemon_directory")) / "master"), "-c", str(self._directory), "-d"]
+
+
+class SevenBitPostfix(Postfix):
+    """A private Postfix whose next hop does not offer 8BITMIME: it encodes what is 8-bit (RFC 6152 §3)."""
+
+    def _prepare(self) -> str:
+        self._sink.extensions = ()
+        version, main = super()._prepare(), self._directory / "main.cf"
+        main.write_text(main.read_text().replace("disable_mime_output_conversion = yes\n", ""))
+        os.utime(main, (0, 0))
+        return version
 
 
 def _default(name: str) -> str:

@@ -1,38 +1,41 @@
 """
-What the real servers of the tests have in common: accounts, start, stop, and where their mail ends.
+What the real servers of the tests have in common: accounts, start, stop, and what each of them cannot do.
 
-A server delivers over LMTP into the test's own process. That gives the envelope and the octets as the server holds
-them; a mailbox would lose the envelope, and an mbox would quote "From " lines.
+All of them listen on loopback only, ask no name server, require TLS before a login and a login before a message, take
+messages of up to SIZE_LIMIT octets for any address but REFUSED and LATER, and deliver them to the test: see `Sink`.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import re
 import shutil
 import signal
 import smtplib
 import socket
-import socketserver
 import ssl
 import subprocess
-import threading
 import time
 from abc import ABC, abstractmethod
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+
+from servers.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import trustme
+
+    from scripted import Mode
+    from servers.sink import Delivered
 
 DOMAIN = "example.test"
 REFUSED = f"refused@{DOMAIN}"
 LATER = f"later@{DOMAIN}"
+REFUSALS = {REFUSED: "550 5.1.1 no such user here", LATER: "450 4.2.1 the mailbox is busy, come again"}
 SIZE_LIMIT = 30_000_000
 
 INSTALL = "run tests/servers/install as root"
@@ -42,8 +45,6 @@ SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Enough for a busy machine; usually a server starts within a second.
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 5.0
-# What the sink calls each message that it gets over SMTP; Dovecot passes it on.
-NEXT_HOPS_ID = "4FzQbN2tGgz1Sw"
 # Another process may take a free port before the server binds it.
 ATTEMPTS = 3
 
@@ -62,47 +63,76 @@ ODD = Account(f"zoë, a=b c@{DOMAIN}", "p=2C ass,w=örd €")
 # As SASLprep (RFC 4013) leaves a password that its user types with ligatures, a hard space and a soft hyphen.
 PREPARED = Account(f"dora@{DOMAIN}", "a IX fi\N{GRINNING FACE}")
 ACCOUNTS = (ALICE, BOB, ODD, PREPARED)
+# crypt(3) with SHA-256, and with few rounds, so that a login costs no tenth of a second: `openssl passwd -5`.
+HASHES = {
+    ALICE: "$5$rounds=1000$securesmtp$7datk2Vdz8nDduYkXBDs2woZ9W10Giqk0rUGGq6eHo5",
+    BOB: "$5$rounds=1000$securesmtp$xIug5gUW1.fB3kbmiP5ea2HovQ4zbbklr8xOo.QDTJB",
+    ODD: "$5$rounds=1000$securesmtp$6Rv7mHY6/lxc6j/jslzn0JKZ6Nlo4URIXIsazcP2kp9",
+    PREPARED: "$5$rounds=1000$securesmtp$SwzyMmMHFEw.COgsDA3GsJc1tUwzaFmkkj01GwzqcYC",
+}
 # Who has a client certificate, and no password.
 CAROL = f"carol@{DOMAIN}"
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """One message as the server delivered it; the Received field that the server added is separate."""
-
-    mail_from: str
-    recipients: tuple[str, ...]
-    content: bytes
-    trace: str = ""
+# Seconds that a server waits for a command; RFC 5321 asks for five minutes.
+PATIENCE = 300
+# What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
+# all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
+# patience that can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do
+# not wait; the reports of DSN.
+Ability = Literal[
+    "implicit",
+    "starttls",
+    "octets",
+    "trace",
+    "envelope",
+    "refuse",
+    "later",
+    "size",
+    "patience",
+    "restart",
+    "greeting",
+    "report",
+]
 
 
 class RealServer(ABC):
     """A mail server that runs in a private directory, on loopback, until it is closed."""
 
     name: ClassVar[str]
+    # Who can log in.
+    accounts: ClassVar[tuple[Account, ...]] = ACCOUNTS
+    # What it lacks, and why.
+    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType({})
     host: str = "localhost"
     implicit_port: int
     starttls_port: int
     version: str
 
-    def __init__(self, directory: Path, ca: trustme.CA) -> None:
-        """Start the server; return when it greets on both ports, over TLS with a certificate of `ca`."""
+    def __init__(self, directory: Path, ca: trustme.CA, patience: int = PATIENCE, greeting_delay: int = 0) -> None:
+        """
+        Start the server; return when it greets on both ports, over TLS with a certificate of `ca`.
+
+        It waits *patience* seconds for a command, if it `can("patience")`; and *greeting_delay* seconds with its
+        greeting, in which it watches for clients that do not wait, if it `can("greeting")`.
+        """
         reason = self.missing()
         if reason is not None:
             raise RuntimeError(reason)
+        self.patience, self.greeting_delay = patience, greeting_delay
         _open_to_all(directory)
         self._directory = directory
         self._certificate, self._ca_file = directory / "certificate.pem", directory / "ca.pem"
         self._stack, self._running = ExitStack(), ExitStack()
         self._ca = ca
         try:
-            self._sink = _Sink()
+            self._sink = Sink(REFUSALS, traced=self.can("trace"))
             self._stack.callback(self._sink.close)
             ca.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(self._certificate)
             self._certificate.chmod(0o600)
             ca.cert_pem.write_to_path(self._ca_file)
             self.version = self._prepare()
-            self._start(ca)
+            self._start()
         except BaseException:
             self.close()
             raise
@@ -132,16 +162,16 @@ class RealServer(ABC):
             subprocess.run(command, input=account.password.encode(), env=self._environment(), check=True)
         shutil.chown(path, owner)
 
-    def _start(self, ca: trustme.CA) -> None:
+    def _start(self, ports: tuple[int, int] | None = None) -> None:
         context = ssl.create_default_context()
-        ca.configure_trust(context)
+        self._ca.configure_trust(context)
         for _ in range(ATTEMPTS):
-            self.implicit_port, self.starttls_port = _free_ports()
+            self.implicit_port, self.starttls_port = ports or _free_ports()
             with ExitStack() as attempt:
                 process = self._run()
-                attempt.callback(_stop, process)
+                attempt.callback(stop, process)
                 if self._is_ready(process, context):
-                    self._running = attempt.pop_all()
+                    self._running, self._process = attempt.pop_all(), process
                     return
         raise RuntimeError(f"{self.name} does not start:\n{self.log()}")
 
@@ -169,12 +199,45 @@ class RealServer(ABC):
         return False
 
     def _greet(self, context: ssl.SSLContext) -> None:
+        for mode in self.modes:
+            with self._connect(mode, context):
+                pass
+
+    def _connect(self, mode: Mode, context: ssl.SSLContext) -> smtplib.SMTP:
         # Without this name, smtplib would ask the resolver.
         me = "localhost"
-        with smtplib.SMTP_SSL(self.host, self.implicit_port, me, context=context, timeout=5):
-            pass
-        with smtplib.SMTP(self.host, self.starttls_port, me, timeout=5) as client:
+        if mode == "implicit":
+            return smtplib.SMTP_SSL(self.host, self.implicit_port, me, context=context, timeout=5)
+        client = smtplib.SMTP(self.host, self.starttls_port, me, timeout=5)
+        try:
             client.starttls(context=context)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    @classmethod
+    def can(cls, ability: Ability) -> bool:
+        """Return whether nothing is known to prevent it."""
+        return ability not in cls.cannot
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of TLS that the server has."""
+        modes: tuple[Mode, ...] = ("implicit", "starttls")
+        return tuple(mode for mode in modes if self.can(mode))
+
+    def port(self, mode: Mode) -> int:
+        """Return the port for *mode*."""
+        return self.implicit_port if mode == "implicit" else self.starttls_port
+
+    def extensions(self, mode: Mode) -> dict[str, str]:
+        """Return what the server offers after TLS and before a login: the parameters of each keyword."""
+        context = ssl.create_default_context()
+        self._ca.configure_trust(context)
+        with self._connect(mode, context) as client:
+            client.ehlo()
+            return {keyword.upper(): str(parameters) for keyword, parameters in client.esmtp_features.items()}
 
     def deliver(self, count: int = 1, timeout: float = 20.0) -> list[Delivered]:
         """Wait until `count` or more messages were delivered since the last call; return them."""
@@ -191,10 +254,30 @@ class RealServer(ABC):
         """Return what was delivered since the last call, without waiting."""
         return [self._sink.delivered.get() for _ in range(self._sink.delivered.qsize())]
 
-    def restart(self) -> None:
-        """Stop the server, whatever it is doing, and start it again on other ports."""
+    def expected(self, content: bytes) -> bytes:
+        """Return what the server makes of *content*: the same, but where a kind says how it differs."""
+        return content
+
+    def restart(self, *, same_ports: bool = False) -> None:
+        """Stop the server, whatever it is doing, and start it again on other ports, or on the same."""
         self._running.close()
-        self._start(self._ca)
+        self._start((self.implicit_port, self.starttls_port) if same_ports else None)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server's processes inside the block. The kernel still accepts connections to its ports."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The session, for Courier's listeners leave the process group.
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+            with suppress(ProcessLookupError):
+                if os.getsid(pid) == self._process.pid:
+                    os.kill(pid, number)
 
     def log(self) -> str:
         """Return the server's logs."""
@@ -227,12 +310,29 @@ def in_root(name: str, folders: Mapping[str, str]) -> tuple[str, ...]:
 
     *folders* are the other folders of the machine that it sees, and where. No other process sees them there.
     """
+    return ("unshare", "--mount", *_enter('mount --rbind /dev "$root/dev"', name, folders))
+
+
+def contained(name: str, folders: Mapping[str, str], log: Path) -> tuple[str, ...]:
+    """
+    Return the same for a command that writes to the syslog, here the socket *log*, and leaves its process group.
+
+    All its processes end when the first does, for they are in a namespace of their own.
+    """
+    devices = (
+        'mount -t tmpfs none "$root/dev"; for node in null zero random urandom; do : > "$root/dev/$node"; '
+        f'mount --bind "/dev/$node" "$root/dev/$node"; done; : > "$root/dev/log"; mount --bind "{log}" "$root/dev/log"'
+    )
+    return ("unshare", "--mount", "--pid", "--fork", "--kill-child", *_enter(devices, name, folders))
+
+
+def _enter(devices: str, name: str, folders: Mapping[str, str]) -> tuple[str, ...]:
     script = (
-        'root=$1; shift; mount --rbind /dev "$root/dev"; while [ "$1" != : ]; do '
+        f'root=$1; shift; {devices}; while [ "$1" != : ]; do '
         'mkdir -p "$root$2"; mount --bind "$1" "$root$2"; shift 2; done; shift; exec chroot "$root" "$@"'
     )
     pairs = [path for pair in folders.items() for path in pair]
-    return ("unshare", "--mount", "sh", "-euc", script, "-", str(servers_cache() / name), *pairs, ":")
+    return ("sh", "-euc", script, "-", str(servers_cache() / name), *pairs, ":")
 
 
 def _open_to_all(directory: Path) -> None:
@@ -248,7 +348,8 @@ def _free_ports() -> tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End *process* and its children."""
     # The whole group: busy children outlive the server, and keep its ports.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -264,103 +365,3 @@ def _has_ended(pid: int) -> bool:
     with suppress(ChildProcessError):
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     return True
-
-
-class _Sink(socketserver.ThreadingTCPServer):
-    """
-    An LMTP server (RFC 2033) that accepts everything, and makes one Delivered of each message.
-
-    It speaks SMTP with a client that begins with EHLO.
-    """
-
-    # With the default of 5, a burst of connections would wait for a second.
-    request_queue_size = 128
-    delivered: queue.SimpleQueue[Delivered]
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Session)
-        self.delivered = queue.SimpleQueue()
-        self.port: int = self.socket.getsockname()[1]
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="lmtp-sink")
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening, and wait for the sessions, which end when the mail server does."""
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Session(socketserver.StreamRequestHandler):
-    server: _Sink
-    # Otherwise replies to pipelined commands would wait 40 ms for each other.
-    disable_nagle_algorithm = True
-    # So that close() cannot wait forever.
-    timeout = 60
-
-    def handle(self) -> None:
-        with suppress(OSError):
-            self._say("220 localhost LMTP sink")
-            while line := self.rfile.readline():
-                if not self._obey(line.decode().rstrip("\r\n")):
-                    return
-
-    def _say(self, *lines: str) -> None:
-        self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
-
-    def _obey(self, line: str) -> bool:
-        match line.upper().split(" ", 1)[0].split(":", 1)[0]:
-            case "LHLO" | "EHLO" as greeting:
-                self._is_lmtp = greeting == "LHLO"
-                # 8BITMIME and SMTPUTF8, so that no conversion is needed. No DSN, so the mail server itself reports
-                # to a sender that asks for delivery reports.
-                self._say("250-localhost", "250-PIPELINING", "250-8BITMIME", "250 SMTPUTF8")
-            case "MAIL":
-                self._mail_from, self._recipients = _path(line), list[str]()
-                self._say("250 ok")
-            case "RCPT":
-                self._recipients.append(_path(line))
-                self._say("250 ok")
-            case "DATA":
-                self._say("354 go on")
-                self._take(self._read_content())
-                # LMTP has a reply for each recipient, SMTP has one.
-                if self._is_lmtp:
-                    self._say(*["250 delivered"] * len(self._recipients))
-                else:
-                    self._say(f"250 Ok: queued as {NEXT_HOPS_ID}")
-            case "RSET" | "NOOP":
-                self._say("250 ok")
-            case "QUIT":
-                self._say("221 bye")
-                return False
-            case _:
-                self._say("500 what?")
-        return True
-
-    def _read_content(self) -> bytes:
-        lines: list[bytes] = []
-        while (line := self.rfile.readline()) != b".\r\n":
-            if not lines:
-                # OpenSMTPD writes the last dot when the rest is acknowledged (Nagle), usually 40 ms later.
-                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            if not line:
-                raise ConnectionError("the server went away inside a message")
-            lines.append(line.removeprefix(b"."))
-        return b"".join(lines)
-
-    def _take(self, raw: bytes) -> None:
-        # Both servers are configured to add exactly one field, at the top.
-        trace = re.match(rb"Received:.*\r\n(?:[ \t].*\r\n)*", raw)
-        if trace is None:
-            raise ValueError(f"no Received field of the server on top of {raw[:200]!r}")
-        recipients = tuple(self._recipients)
-        self.server.delivered.put(Delivered(self._mail_from, recipients, raw[trace.end() :], trace.group().decode()))
-
-
-def _path(command: str) -> str:
-    """Return the address of a MAIL or RCPT command, whose local part may be a quoted string."""
-    match = re.fullmatch(r"[^:]*:\s*<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>.*", command)
-    if match is None:
-        raise ValueError(command)
-    return match.group(1)

@@ -14,16 +14,27 @@ from securesmtp._cli.check.result import CheckResult, Request
 from servers.real import ALICE, RealServer
 
 # The warnings about each server, as it is set up for the tests, in both modes and with STARTTLS alone; and the round
-# trips of a message. Dovecot offers logins before TLS to its own machine, whatever it is told.
+# trips of a message. Before TLS, Dovecot offers logins to its own machine, whatever it is told; Sendmail offers SCRAM,
+# and smtp-server all, of which it accepts none.
 EXPECTED: dict[str, tuple[set[str], set[str], int]] = {
     "postfix": (set(), set(), 1),
     "exim": (set(), set(), 1),
     "dovecot": (set(), {"auth-before-tls"}, 1),
     "opensmtpd": ({"no-pipelining"}, set(), 4),
+    "sendmail": (set(), {"auth-before-tls"}, 2),
+    "courier": (set(), set(), 2),
+    "chasquid": (set(), set(), 2),
+    "haraka": (set(), set(), 2),
+    "smtp-server": (set(), {"auth-before-tls"}, 2),
+    "aiosmtpd": ({"no-pipelining"}, set(), 4),
 }
 
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.exhaustive) for name in ("chasquid", "haraka", "smtp_server", "aiosmtpd")
+]
 
-@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd"])
+
+@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail", "courier", *OTHERS])
 def server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     started: RealServer = request.getfixturevalue(request.param)
@@ -59,8 +70,8 @@ def test_each_fault_is_found(server: RealServer, mode: Mode, ca_file: Path, tmp_
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
     key = "sha256/" + "A" * 43 + "="
-    # Dovecot sends the root, too.
-    untrusted = f"certificateerror-{'self-signed' if server.name == 'dovecot' else 'untrusted'}"
+    # These two send the root, too.
+    untrusted = f"certificateerror-{'self-signed' if server.name in {'dovecot', 'sendmail'} else 'untrusted'}"
     cases: list[tuple[dict[str, Any], str]] = [
         ({"ca_file": stranger}, untrusted),
         ({"ca_file": None}, untrusted),

@@ -1,4 +1,4 @@
-"""Messages through a real Postfix and a real Exim, in both TLS modes."""
+"""Messages through real servers of several kinds, in both TLS modes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from securesmtp import Envelope, MessageError, Outcome, RecipientsRefusedError, 
 from servers.messages import MAILS, UNSENDABLE, raw_messages
 from servers.real import ALICE, BOB, LATER, REFUSED, RealServer
 from servers.received import RECEIVED
+
+# Whether the next message may come before the reply to the last, as found out: not with Haraka and chasquid 1.11, but
+# with chasquid 1.15; aiosmtpd has no PIPELINING.
+OVERLAPS: dict[str, set[bool | None]] = {
+    "courier": {False},
+    "haraka": {False},
+    "chasquid": {False, True},
+    "aiosmtpd": {None},
+}
 
 pytestmark = pytest.mark.faces("real servers", sample=(11, 3))
 
@@ -54,32 +63,40 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
     with connect() as mailer:
-        mailer.send(mail)
-    (delivered,) = real_server.deliver(1)
-    assert "bcc@xn--bcher-kva.example.test" in delivered.recipients
-    assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+        receipt = mailer.send(mail)
+    arrived: list[str] = []
+    # Courier delivers once for each domain.
+    while len(arrived) < len(receipt.accepted):
+        for delivered in real_server.deliver(1):
+            arrived += delivered.recipients
+            assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+    assert "bcc@xn--bcher-kva.example.test" in arrived
 
 
 def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> None:
-    """Apart from LF, which becomes CRLF; from bytes and from a file."""
+    """Apart from LF, which becomes CRLF, and from what the server changes; from bytes and from a file."""
     real_server.deliver(0)
+    unsendable = (
+        r"line \d+ " if "SMTPUTF8" in real_server.extensions("implicit") else r"line \d+ |the message has a non-ASCII"
+    )
     with connect() as mailer:
         for raw in [*raw_messages(), *RECEIVED.values()]:
             for data in (raw, io.BytesIO(raw)):
                 try:
                     mailer.send_bytes(data, mail_from=ALICE.username, recipients=["a@example.test"])
                 except MessageError as error:
-                    assert re.match(r"line \d+ ", error.args[0])  # noqa: PT017 -- each of these messages may be sent or refused
+                    assert re.match(unsendable, error.args[0])  # noqa: PT017 -- each of these messages may be sent or refused
                     continue
                 (delivered,) = real_server.deliver(1)
-                wanted = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+                wanted = real_server.expected(raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
                 assert delivered.content.removesuffix(b"\r\n") == wanted.removesuffix(b"\r\n")
 
 
 def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) -> None:
     """Many in flight, with refused recipients: each message arrives once, at its accepted recipients (BDAT-01)."""
     real_server.deliver(0)
-    to = ["a@example.test", REFUSED, "b@example.test", LATER, "c@example.test"]
+    later = LATER if real_server.can("later") else REFUSED
+    to = ["a@example.test", REFUSED, "b@example.test", later, "c@example.test"]
     mails = [
         Envelope(ALICE.username, to[number % 4 : number % 4 + 2], b"Subject: %d\r\n\r\n.\r\n" % number)
         for number in range(60)
@@ -88,7 +105,7 @@ def test_what_overlaps_arrives_once(real_server: RealServer, connect: Mailer) ->
         results = list(mailer.send_many(mails, partial="allow"))
     # Each has one good and one bad recipient.
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
-    assert mailer._pool.overlap_support.supported is True
+    assert mailer._pool.overlap_support.supported in OVERLAPS.get(real_server.name, {True})
     arrived = {
         (delivered.content.split(b"\r\n")[0], tuple(delivered.recipients)) for delivered in real_server.deliver(60)
     }
@@ -118,15 +135,16 @@ def test_a_non_ascii_password_logs_in(real_server: RealServer, connect: Mailer) 
 
 def test_the_policy_decides_what_a_refused_recipient_means(real_server: RealServer, connect: Mailer) -> None:
     """With "raise" nobody gets the message, with "allow" the other recipients do."""
-    to = ["a@example.test", REFUSED, LATER]
+    bad = [REFUSED, LATER] if real_server.can("later") else [REFUSED]
+    to = ["a@example.test", *bad]
     real_server.deliver(0)
     with connect() as mailer:
         with pytest.raises(RecipientsRefusedError) as caught:
             mailer.send_bytes(b"Subject: x\n\n", mail_from=ALICE.username, recipients=to)
         receipt = mailer.send_bytes(b"Subject: y\n\n", mail_from=ALICE.username, recipients=to, partial="allow")
     assert caught.value.outcome is Outcome.REFUSED
-    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4]
-    assert receipt.refused == (REFUSED, LATER)
+    assert [r.reply.code // 100 for r in caught.value.recipients] == [2, 5, 4][: len(to)]
+    assert list(receipt.refused) == bad
     (delivered,) = real_server.deliver(1)
     assert delivered.recipients == ("a@example.test",)
 
@@ -145,7 +163,7 @@ def test_received_messages_arrive_or_are_refused(real_server: RealServer, connec
                 continue
             (delivered,) = real_server.deliver(1)
             got = message_from_bytes(delivered.content, policy=policy.default)
-            _assert_equal(mail, got, name)
+            _assert_equal(message_from_bytes(real_server.expected(raw), policy=policy.default), got, name)
             arrived += 1
     assert arrived > len(RECEIVED) * 3 // 4
 

@@ -71,9 +71,9 @@ def _broken(**fields: str) -> EmailMessage:
     return made
 
 
-def _too_long() -> EmailMessage:
+def _with_nul() -> EmailMessage:
     made = _broken()
-    made.set_payload("x" * 1000)
+    made.set_payload("a\0b")
     return made
 
 
@@ -82,7 +82,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "no_sender": lambda mailer: mailer.send(_broken(From="")),
     "address": lambda mailer: mailer.send(_broken(), recipients=["you@example.org@"]),
     "one_str": lambda mailer: mailer.send(_broken(), recipients="you@example.org"),
-    "line": lambda mailer: mailer.send(_too_long()),
+    "nul": lambda mailer: mailer.send(_with_nul()),
     "no_message": lambda mailer: mailer.send("Subject: x\n\nx"),
     "partial": lambda mailer: mailer.send(_broken(), partial="some"),
     "deadline": lambda mailer: mailer.send(_broken(), deadline=-1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage, Message
 from email.mime.multipart import MIMEMultipart
@@ -21,6 +21,7 @@ from securesmtp import (
     CertificateError,
     CertificateReason,
     DeadlineExceededError,
+    DeliverBy,
     Envelope,
     Event,
     External,
@@ -84,6 +85,8 @@ def on_event(event: Event) -> None:
             assert_type((number, text), tuple[int, str])
         case events.ChunkingRefused(reply=reply):
             assert_type(reply, Reply)
+        case events.LongLines(message_id=message_id, longest=number):
+            assert_type((message_id, number), tuple[str | None, int])
         case events.Connecting(host=host):
             assert_type(host, str)
         case _:
@@ -171,6 +174,15 @@ with plain as entered:
     DSN(ret="hdrs")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     entered.send(EmailMessage(), dsn={"notify": "never"})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(DSN.from_dict({}), DSN)
+    entered.send(EmailMessage(), require_tls=True)
+    entered.send_bytes(b"", mail_from="", recipients=[], require_tls=True, binary=True)
+    Envelope("", [], b"", require_tls=True, binary=True, priority=3, hold=timedelta(hours=1))
+    Envelope("", [], b"", hold=datetime.now(UTC), deliver_by=DeliverBy(timedelta(1), if_late="return", trace=True))
+    assert_type(DeliverBy.from_dict({}), DeliverBy)
+    entered.send(EmailMessage(), require_tls="yes")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Envelope("", [], b"", hold=60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    DeliverBy(60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    DeliverBy(timedelta(1), if_late="R")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     envelope = Envelope("a@b.example", ["c@d.example"], b"")
     for result in entered.send_many([EmailMessage(), envelope], partial="allow", deadline=5):
         assert_type(result, SendResult)

@@ -29,6 +29,7 @@ COMMANDS: Final = {
         "cli",
         "Show what the ledger of many messages knows; settle what is doubtful.",
     ),
+    "dkim-key": ("securesmtp._cli.dkim_key", "sign", "Make a key for DKIM, and the record of it for the DNS."),
     "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
     "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
     "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),

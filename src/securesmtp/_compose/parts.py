@@ -155,7 +155,7 @@ def _is_written_as(part: EmailMessage, data: bytes) -> bool:
         content = serialise(part, utf8=False, cte_type="7bit")
     except MessageError:
         return False
-    return content.is_ascii and b"".join(content.chunk()).partition(b"\r\n\r\n")[2] == data
+    return content.is_ascii and not content.longest_line and b"".join(content.chunk()).partition(b"\r\n\r\n")[2] == data
 
 
 def _file_name(name: str) -> str:

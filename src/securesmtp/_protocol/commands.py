@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.dsn import mail_parameters, rcpt_parameters
+from securesmtp._protocol.dsn import rcpt_parameters
+from securesmtp._protocol.extensions import MAIL_OCTETS
 from securesmtp._protocol.wire import MAX_COMMAND, Line, line
 
 if TYPE_CHECKING:
@@ -13,20 +14,22 @@ if TYPE_CHECKING:
     from securesmtp._protocol.dsn import DSN
     from securesmtp._protocol.message import Submission
 
-# RFC 3461: " NOTIFY=SUCCESS,FAILURE,DELAY" (§4.1), a blank and an ORCPT of 500 octets (§4.2). MAIL needs no more room
-# than it has: with the longest path and all parameters, it has under 450 octets.
+# RFC 3461 §5.4: NOTIFY and ORCPT come on top. RET and ENVID do not: with them and the longest path, MAIL has under 450.
 _MAX_RCPT_DSN = MAX_COMMAND + 530
+_MAX_MAIL = MAX_COMMAND + MAIL_OCTETS
 
 
 def mail_command(submission: Submission, capabilities: Capabilities) -> Line:
-    """Return MAIL with the parameters that the server supports and the message needs (RFC 1870, 3461, 6152, 6531)."""
+    """Return MAIL with the parameters that the server supports and the message needs (RFC 1870, 3030, 6152, 6531)."""
     # Without it, a message that needs it was refused already.
-    utf8 = "SMTPUTF8" in capabilities.keywords and submission.needs_smtputf8
-    parameters = [b"SIZE=%d" % submission.content.size] if "SIZE" in capabilities.keywords else []
-    parameters += [b"BODY=8BITMIME"] if not submission.content.is_ascii else []
+    utf8, content = "SMTPUTF8" in capabilities.keywords and submission.needs_smtputf8, submission.content
+    parameters = [b"SIZE=%d" % content.size] if "SIZE" in capabilities.keywords else []
+    if content.is_binary or not content.is_ascii:
+        parameters += [b"BODY=BINARYMIME" if content.is_binary else b"BODY=8BITMIME"]
     parameters += [b"SMTPUTF8"] if utf8 else []
-    parameters += [] if submission.dsn is None else mail_parameters(submission.dsn)
-    return line(b"MAIL", b"FROM:<" + submission.mail_from.encoded + b">", *parameters, utf8=utf8)
+    parameters += submission.extensions.mail_parameters()
+    path = b"FROM:<" + submission.mail_from.encoded + b">"
+    return line(b"MAIL", path, *parameters, utf8=utf8, limit=_MAX_MAIL if parameters else MAX_COMMAND)
 
 
 def rcpt_command(mailbox: Mailbox, dsn: DSN | None = None) -> Line:

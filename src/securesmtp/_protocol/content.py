@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
-from securesmtp._protocol.scanner import Scanner, with_crlf
+from securesmtp._protocol.scanner import BinaryScanner, Scanner, with_crlf
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ class Content:
         is_ascii: Whether all bytes are ASCII; if not, the server must offer 8BITMIME.
         utf8_header: Whether the header has non-ASCII text; then the server must offer SMTPUTF8.
         message_id: The Message-ID of the header, in printable form.
-        ends_with_crlf: Whether the last line has its CRLF; `blocks` and `chunk` add it if not.
+        ends_with_crlf: Whether the last line has its CRLF, or needs none; `blocks` and `chunk` add it if not.
         source: A temporary file, or pieces that follow each other.
+        is_binary: Whether the body may have any bytes; then the server must offer BINARYMIME.
+        longest_line: The octets of the longest line, if they are more than 900; otherwise 0.
+        prefix: Fields before it: the DKIM signatures of the mailer.
     """
 
     size: int
@@ -43,16 +46,24 @@ class Content:
     message_id: str | None
     ends_with_crlf: bool
     source: IO[bytes] | tuple[bytes | str, ...] = field(repr=False)
+    is_binary: bool = False
+    longest_line: int = 0
+    prefix: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Content:
+    def from_bytes(cls, data: bytes, *, is_binary: bool = False) -> Content:
         """
-        Check *data* and convert its line ends to CRLF.
+        Check *data* and convert its line ends to CRLF; if it *is_binary*, check its header, and change nothing.
 
         Raises:
             MessageError: It cannot be sent as it is.
         """
-        return cls.from_pieces((data,))
+        if not is_binary:
+            return cls.from_pieces((data,))
+        scanner = BinaryScanner()
+        scanner.feed(data)
+        scanner.finish()
+        return cls._of(scanner, (data,))
 
     @classmethod
     def from_pieces(cls, pieces: tuple[bytes | str, ...]) -> Content:
@@ -69,9 +80,11 @@ class Content:
         return cls._of(scanner, (with_crlf(b"".join(_encode(pieces))),) if scanner.changed else pieces)
 
     @classmethod
-    def from_file(cls, file: BinaryIO) -> Content:
+    def from_file(cls, file: BinaryIO, *, is_binary: bool = False) -> Content:
         """
         Read *file* to its end into a private copy: what is checked is what is sent, and memory use stays bounded.
+
+        It is checked and changed as by `from_bytes`.
 
         Raises:
             MessageError: It cannot be sent as it is, or *file* is not open in binary mode.
@@ -81,7 +94,7 @@ class Content:
 
         with ExitStack() as on_error:
             copy = on_error.enter_context(tempfile.SpooledTemporaryFile(max_size=_MAX_MEMORY))
-            scanner = Scanner(lambda: _count_lines(_blocks_of(copy)))
+            scanner = BinaryScanner() if is_binary else Scanner(lambda: _count_lines(_blocks_of(copy)))
             while block := _read_block(file):
                 copy.write(scanner.feed(block))
             scanner.finish()
@@ -92,9 +105,18 @@ class Content:
     @classmethod
     def _of(cls, scanner: Scanner, source: IO[bytes] | tuple[bytes | str, ...]) -> Content:
         """Return what *scanner* has checked; *source* has the bytes that it returned."""
-        size, ends_with_crlf = scanner.size, not scanner.column
+        size, ends_with_crlf, is_binary = scanner.size, not scanner.column, isinstance(scanner, BinaryScanner)
         size += 0 if ends_with_crlf else 2
-        return cls(size, scanner.is_ascii, scanner.utf8_header, scanner.message_id, ends_with_crlf, source)
+        return cls(
+            size,
+            scanner.is_ascii,
+            scanner.utf8_header,
+            scanner.message_id,
+            ends_with_crlf,
+            source,
+            is_binary,
+            scanner.longest_line,
+        )
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""
@@ -102,6 +124,10 @@ class Content:
             # On a full disk, writing the buffered bytes fails only now, when they are no longer needed.
             with SuppressErrors(OSError):
                 self.source.close()
+
+    def with_prefix(self, prefix: bytes) -> Content:
+        """Return it with the fields *prefix* before it; both have the same source."""
+        return replace(self, size=self.size + len(prefix), prefix=prefix)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes to send after a 354, dot-stuffed; the last block ends the content (RFC 5321 §4.1.1.4)."""
@@ -113,18 +139,28 @@ class Content:
         if not self.ends_with_crlf:
             yield b"\r\n"
 
+    def unsigned(self) -> Iterator[bytes]:
+        """Yield what `chunk` does, without `prefix`."""
+        yield from self._read_source()
+        if not self.ends_with_crlf:
+            yield b"\r\n"
+
     def whole_chunk(self) -> bytes:
         """Return all that `chunk` yields."""
-        source = self.source
-        if self.ends_with_crlf and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
+        source, is_whole = self.source, self.ends_with_crlf and not self.prefix
+        if is_whole and isinstance(source, tuple) and len(source) == 1 and isinstance(source[0], bytes):
             return source[0]
         return b"".join(self.chunk())
 
     def _read(self) -> Iterator[bytes]:
-        if isinstance(self.source, tuple):
-            yield from _encode(self.source)
-        else:
-            yield from _blocks_of(self.source)
+        blocks = self._read_source()
+        if self.prefix:
+            # Together with the first block: a small message needs only one write.
+            yield self.prefix + next(blocks, b"")
+        yield from blocks
+
+    def _read_source(self) -> Iterator[bytes]:
+        return _encode(self.source) if isinstance(self.source, tuple) else _blocks_of(self.source)
 
 
 def _blocks_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from securesmtp._protocol.effects import adapt
+from securesmtp._protocol.capabilities import parse_capabilities
+from securesmtp._protocol.dialogue import check_reply
+from securesmtp._protocol.effects import Send, adapt, receive
 from securesmtp._protocol.failures import is_session_usable
 from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult
-from securesmtp._protocol.replies import is_too_many_recipients
+from securesmtp._protocol.replies import is_positive, is_too_many_recipients
 from securesmtp._protocol.transaction import Partial, Transaction, run_lockstep, run_pipelined
+from securesmtp._protocol.wire import line
 from securesmtp._values import Recipient, Reply, Stage
 from securesmtp.errors import (
     ConnectError,
@@ -143,7 +146,7 @@ def deliver(
 def _deliver(
     session: Session, submission: Submission, partial: Partial, pipelining: Pipelining, attempt: Attempt
 ) -> Dialogue[Delivery]:
-    attempt.adapted = adapted = yield from adapt(submission, session.capabilities)
+    attempt.adapted = adapted = yield from _adapt(session, submission)
     max_recipients = session.capabilities.limits.get("RCPTMAX", len(adapted.recipients))
     if len(adapted.recipients) > max_recipients and partial == "raise":
         message = f"the message has {len(adapted.recipients)} recipients; the server takes {max_recipients} at a time"
@@ -174,6 +177,32 @@ def _deliver(
             # Their result is a temporary refusal.
             break
     return attempt.to_delivery(adapted)
+
+
+def _adapt(session: Session, submission: Submission) -> Dialogue[Submission]:
+    try:
+        return (yield from adapt(submission, session.capabilities))
+    except MessageError:
+        # Asked again only now, because some servers refuse to be asked.
+        if not session.can_ask_again:
+            raise
+    yield from _ask_again(session)
+    return (yield from adapt(submission, session.capabilities))
+
+
+def _ask_again(session: Session) -> Dialogue[None]:
+    """
+    Ask for the capabilities again, after the login; if the server refuses, those that it has listed before stay.
+
+    Dovecot 2.4 offers SMTPUTF8 only then; OpenSMTPD and qpsmtpd refuse with 503 (measured).
+    """
+    session.can_ask_again = False
+    yield Send(line(b"EHLO", session.name), Stage.EHLO)
+    raw = yield from receive(Stage.EHLO)
+    if is_positive(Stage.EHLO, raw.code):
+        session.capabilities = parse_capabilities(raw.lines)
+    else:
+        check_reply(raw, Stage.EHLO)
 
 
 def _run_transaction(

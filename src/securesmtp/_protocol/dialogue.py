@@ -61,6 +61,8 @@ class Session:
         transactions: How many transactions were started.
         choice: Which mechanism the login uses, as soon as one was chosen.
         chunking_refused: How the server refused BDAT although it offers CHUNKING. From then on DATA is used.
+        name: Our name in EHLO.
+        can_ask_again: Whether a login came after the last EHLO, so that another EHLO may show more.
     """
 
     tls: TLSInfo
@@ -70,6 +72,8 @@ class Session:
     transactions: int = 0
     choice: Choice | None = None
     chunking_refused: Reply | None = None
+    name: bytes = b""
+    can_ask_again: bool = False
 
     @property
     def transactions_left(self) -> int:
@@ -94,7 +98,7 @@ def open_session(mode: TLSMode, name: bytes | None) -> Dialogue[Session]:
     if mode is TLSMode.STARTTLS or tls is None:
         plaintext_capabilities = capabilities
         tls, capabilities = yield from starttls(name or opened.literal, plaintext_capabilities)
-    return Session(tls, capabilities, plaintext_capabilities)
+    return Session(tls, capabilities, plaintext_capabilities, name=name or opened.literal)
 
 
 def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:

@@ -38,7 +38,7 @@ def digest(submission: Submission) -> str:
     if submission.message is None:
         found.add(b"bytes")
         # Only the last: it needs no length before it.
-        for block in submission.content.chunk():
+        for block in submission.content.unsigned():
             found.hash.update(block)
     else:
         found.add(b"message")

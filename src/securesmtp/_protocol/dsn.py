@@ -22,8 +22,8 @@ Notify: TypeAlias = Condition | Literal["never"] | AbstractSet[Condition] | Sequ
 _CONDITIONS = ("success", "failure", "delay")
 _NEVER = "never"
 _RET = {"full": b"RET=FULL", "headers": b"RET=HDRS"}
-# RFC 3461 §4.4 and §4.2; ENVID is measured after its encoding, which is longer.
-_MAX_ENVID = 100
+# RFC 3461 §5.4: what each server has to accept, with the name and "="; ENVID's value is measured after its encoding.
+_MAX_ENVID = 100 - len("ENVID=")
 _MAX_ORCPT = 500
 # RFC 3461 §4: xchar. Everything else, "+" and "=" included, becomes "+" and two hexadecimal digits.
 _NO_XCHAR = re.compile(rb"[^!-*,-<>-~]")
@@ -46,8 +46,8 @@ class DSN:
         notify: When to send one: any of ``"success"``, ``"failure"`` and ``"delay"``, or ``"never"`` alone; None leaves
             it to the servers, which usually report failures. A mapping has one of these for each of its recipients.
         ret: What a report of a failure has of the message: all of it (``"full"``) or its ``"headers"``.
-        envid: Your name for this sending, which the notifications contain: at most 100 printable ASCII characters;
-            a blank, ``+`` and ``=`` count as three.
+        envid: Your name for this sending, which the notifications contain: at most 94 printable ASCII characters,
+            better not more than 32; a blank, ``+`` and ``=`` count as three.
         orcpt: Whether to send each recipient's address a second time, as the one that the notifications name: the
             first can be rewritten on its way, by an alias or a forwarder.
         required: Whether a server that does not offer DSN refuses the message. If not, nothing is asked for there, and
@@ -112,17 +112,13 @@ class DSN:
             raise ValueError(message) from None
 
 
-def check_dsn(dsn: object, recipients: Iterable[Mailbox]) -> DSN:
+def check_dsn(dsn: DSN, recipients: Iterable[Mailbox]) -> DSN:
     """
     Return *dsn*, which is asked for with a message to *recipients*.
 
     Raises:
-        ConfigurationError: It is no `DSN`.
         MessageError: It does not fit the recipients.
     """
-    if not isinstance(dsn, DSN):
-        message = f"dsn is a {type(dsn).__name__}, not a DSN"
-        raise ConfigurationError(message, hint='pass DSN(notify={"failure"}), for example')
     left = set(dsn.notify) if isinstance(dsn.notify, Mapping) else set[str]()
     for mailbox in recipients:
         left.discard(mailbox.encoded.decode())
@@ -188,5 +184,5 @@ def _check_envid(envid: object) -> None:
         message = f"envid is not printable ASCII text: {quote(envid)} (RFC 3461 §4.4)"
         raise ConfigurationError(message, hint="use a number, or a name of ASCII letters")
     if len(xtext(envid.encode("ascii"))) > _MAX_ENVID:
-        message = f"envid has more than {_MAX_ENVID} characters, where a blank, + and = count as three (RFC 3461 §4.4)"
+        message = f"envid has more than {_MAX_ENVID} characters, where a blank, + and = count as three (RFC 3461 §5.4)"
         raise ConfigurationError(message, hint="use a shorter one")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.scanner import MAX_LINE, SAFE_LINE
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # RFC 5322 §2.1.1.
 PREFERRED_LINE = 78
-# A longer word is encoded if its field allows that, because no line may have more than 998 octets.
-MAX_UNBROKEN = 900
+# A longer word is encoded if its field allows that.
+MAX_UNBROKEN = SAFE_LINE
 _MAX_PARAMETER_NAME = 60
 
 # White space and a word; a quoted string counts as part of the word, spaces included. All patterns here take linear

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.address import Mailbox
+from securesmtp._protocol.extensions import NO_EXTENSIONS, Extensions
 from securesmtp._protocol.message_bounds import raw_payload
 from securesmtp._protocol.serialising import describe_part
 from securesmtp._values import Stage
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from securesmtp._protocol.capabilities import Capabilities
     from securesmtp._protocol.content import Content
-    from securesmtp._protocol.dsn import DSN
-
-_USE_NO_DSN = "use a server with DSN, or pass DSN(…, required=False): then it is sent without them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,14 @@ class Submission:
         recipients: The forward-paths, each once.
         content: The bytes for a server with 8BITMIME.
         message: The copy of the message that *content* was made from, or None if the caller passed bytes.
-        dsn: The notifications that the server is asked for; None if there are none.
+        extensions: What else the server is asked for.
     """
 
     mail_from: Mailbox
     recipients: tuple[Mailbox, ...]
     content: Content
     message: EmailMessage | None = None
-    dsn: DSN | None = None
+    extensions: Extensions = NO_EXTENSIONS
 
     @property
     def needs_smtputf8(self) -> bool:
@@ -55,10 +53,10 @@ class Submission:
         """Return whether this server accepts the message as it is."""
         offered, limit, content = capabilities.keywords, capabilities.size, self.content
         return (
-            (content.is_ascii or "8BITMIME" in offered)
+            (content.is_ascii or content.is_binary or "8BITMIME" in offered)
             and ("SMTPUTF8" in offered or not self.needs_smtputf8)
             and (limit is None or content.size <= limit)
-            and (self.dsn is None or "DSN" in offered)
+            and (self.extensions is NO_EXTENSIONS or self._is_offered(capabilities))
         )
 
     def adapt_to(self, capabilities: Capabilities) -> Submission:
@@ -66,30 +64,34 @@ class Submission:
         Return the message in a form that this server accepts.
 
         Raises:
-            MessageError: There is no such form (RFC 1870, 3461, 6152, 6531); nothing was written to the server.
+            MessageError: There is no such form (RFC 1870, 6152, 6531), or the server does not offer what the message
+                asks for; nothing was written to the server.
         """
         adapted = self
         if self.needs_smtputf8 and "SMTPUTF8" not in capabilities:
             message = "the message has a non-ASCII address or header, and the server does not offer SMTPUTF8"
             raise MessageError(message, stage=Stage.MAIL, hint="use an ASCII local part, or a server with SMTPUTF8")
-        if not self.content.is_ascii and "8BITMIME" not in capabilities:
-            if self.message is not None:
+        if not (self.content.is_ascii or self.content.is_binary) and "8BITMIME" not in capabilities:
+            if self.message is not None and not self.content.prefix:
                 from securesmtp._protocol.serialising import serialise
 
                 adapted = replace(self, content=serialise(self.message, utf8=False, cte_type="7bit"))
             if not adapted.content.is_ascii:
                 message = "the message has non-ASCII bytes, and the server does not offer 8BITMIME"
                 raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64 or quoted-printable")
-        if self.dsn is not None and "DSN" not in capabilities:
-            if self.dsn.required:
-                message = "the message asks for delivery status notifications, and the server does not offer DSN"
-                raise MessageError(message, stage=Stage.MAIL, hint=_USE_NO_DSN)
-            adapted = replace(adapted, dsn=None)
+        if (missing := self.extensions.missing(capabilities)) is not None:
+            raise missing
+        if self.extensions.dsn is not None and "DSN" not in capabilities:
+            adapted = replace(adapted, extensions=replace(self.extensions, dsn=None))
         size, limit = adapted.content.size, capabilities.size
         if limit is not None and size > limit:
             message = f"the message has {size} bytes, and the server accepts at most {limit}"
             raise MessageError(message, stage=Stage.MAIL, hint=_size_hint(adapted.message))
         return adapted
+
+    def _is_offered(self, capabilities: Capabilities) -> bool:
+        asked = self.extensions
+        return asked.missing(capabilities) is None and (asked.dsn is None or "DSN" in capabilities)
 
 
 def _size_hint(message: EmailMessage | None) -> str:

@@ -27,6 +27,7 @@ from securesmtp._values import Stage
 from securesmtp.errors import (
     ConnectError,
     DeadlineExceededError,
+    MessageError,
     OutcomeUnknownError,
     SecureSMTPError,
     SenderRefusedError,
@@ -181,7 +182,14 @@ class OverlappingSender(Generic[J]):
 
     def _start(self, job: J) -> Dialogue[None]:
         capabilities = self.session.capabilities
-        adapted = yield from adapt(job.submission, capabilities)
+        try:
+            adapted = yield from adapt(job.submission, capabilities)
+        except MessageError:
+            if not self.session.can_ask_again:
+                raise
+            # EHLO may show more, but not with messages in flight: it aborts a transaction (RFC 5321 §4.1.4).
+            self._sequential.append((job, None))
+            return
         follows = bool(self._in_flight)
         is_trial = follows and self.support.supported is None
         # A large message is not used for the trial: writing it may outlast the trial, and it would be written twice.

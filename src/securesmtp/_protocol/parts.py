@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Pieces = list[bytes | str]
 # The email package writes the payload of such a part as it is.
-_TEXT_TYPES = frozenset({"text", "application", "image", "audio", "video", "font"})
+_TEXT_TYPES = frozenset({"text", "application", "image", "audio", "video", "font", "multipart"})
 _SUBTYPE = re.compile(r"[A-Za-z0-9.+_-]+")
 
 
@@ -74,7 +74,7 @@ class PartWriter:
         boundary = part.get_boundary()
         inside = [self._write(each, (*enclosing, boundary) if boundary else enclosing) for each in subparts(part)]
         if not boundary:
-            boundary = _new_boundary(inside)
+            boundary = new_boundary(inside)
             self._set_boundary(part, boundary)
         delimiter = f"--{boundary}".encode("ascii", "surrogateescape")
         pieces: Pieces = [self._header(part)]
@@ -146,7 +146,7 @@ def _joined(pieces: Iterable[bytes | str]) -> Iterator[bytes | str]:
     yield b"".join(data)
 
 
-def _new_boundary(parts: Iterable[Pieces]) -> str:
+def new_boundary(parts: Iterable[Pieces]) -> str:
     """Return a boundary that is in none of *parts*, of the form that the email package gives it."""
     while True:
         boundary = f"{'=' * 15}{randbelow(sys.maxsize):019}=="

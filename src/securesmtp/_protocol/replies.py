@@ -58,6 +58,10 @@ _POSITIVE: dict[Stage, frozenset[int]] = {
     Stage.DATA: frozenset({START_MAIL_INPUT}),
     Stage.CONTENT: frozenset({250}),
 }
+_END_OF_MESSAGES: dict[Stage, frozenset[int]] = {
+    Stage.MAIL: frozenset({SERVICE_CLOSING, INSUFFICIENT_STORAGE}),
+    Stage.RCPT: frozenset({SERVICE_CLOSING}),
+}
 # "432 4.3.2 Concurrent connections limit exceeded", "421 4.7.0 Too many concurrent SMTP connections", and the like.
 _TOO_MANY = re.compile(r"\b(?:concurrent|simultaneous|too many|maximum)\b.*\b(?:connections|sessions)\b", re.IGNORECASE)
 # RFC 5321 §4.2.1.
@@ -108,10 +112,10 @@ def is_end_of_messages(stage: Stage, reply: Reply) -> bool:
     """
     Return whether the server may refuse a message because its connection has carried enough of them.
 
-    OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). The first message of a connection is
-    not refused for that.
+    OpenSMTPD says 452 after 100 messages (measured), others close (RFC 5321 §3.8). chasquid closes at the third error,
+    which may be a refused recipient (measured). The first message of a connection is not refused for that.
     """
-    is_end = stage is Stage.MAIL and reply.code in {SERVICE_CLOSING, INSUFFICIENT_STORAGE}
+    is_end = reply.code in _END_OF_MESSAGES.get(stage, ())
     return is_end and not is_too_many_connections(reply)
 
 

@@ -14,9 +14,10 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.folding import PREFERRED_LINE
 from securesmtp._protocol.generator import generate, is_parsed
 from securesmtp._protocol.header_fields import CheckedPolicy, signature_error
+from securesmtp._protocol.long_lines import encode_long_parts
 from securesmtp._protocol.message_bounds import is_header_object, raw_payload
 from securesmtp._protocol.parts import PartWriter, refuse_boundaries
-from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.scanner import MAX_LINE, SAFE_LINE
 from securesmtp._shown import escape
 from securesmtp.errors import MessageError, SecureSMTPError
 
@@ -126,11 +127,20 @@ def serialise(message: EmailMessage, *, utf8: bool, cte_type: str) -> Content:
             return generate(message, make_policy())
         return PartWriter(make_policy, theirs=cast("EmailPolicy", message.policy), cte_type=cte_type).write(message)
 
+    def encode() -> bool:
+        return not signed and translate_email_errors(lambda: encode_long_parts(message))
+
     pieces = translate_email_errors(write)
+    # Long lines are looked for only now, because nearly all messages have none.
     try:
-        return Content.from_pieces(pieces)
+        content = Content.from_pieces(pieces)
     except MessageError as error:
-        raise _name_part(message, error) from None
+        if not encode():
+            raise _name_part(message, error) from None
+    else:
+        if not content.longest_line or not encode():
+            return content
+    return serialise(message, utf8=utf8, cte_type=cte_type)
 
 
 def _policy(message: EmailMessage, signed: frozenset[str], *, utf8: bool, cte_type: str) -> CheckedPolicy:
@@ -139,8 +149,7 @@ def _policy(message: EmailMessage, signed: frozenset[str], *, utf8: bool, cte_ty
         linesep="\r\n",
         utf8=utf8,
         cte_type=cte_type,
-        # RFC 5321 §4.5.3.1.6: a server may refuse longer lines.
-        max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or MAX_LINE, MAX_LINE)),
+        max_line_length=max(PREFERRED_LINE, min(theirs.max_line_length or SAFE_LINE, SAFE_LINE)),
         refold_source="none" if signed else theirs.refold_source,
         header_factory=theirs.header_factory,
     )

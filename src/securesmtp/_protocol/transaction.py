@@ -19,6 +19,7 @@ from securesmtp._protocol.dialogue import Session, check_reply, reset, send_comm
 from securesmtp._protocol.effects import CommandGroup, Receive, receive_some
 from securesmtp._protocol.failures import (
     end_session,
+    is_session_usable,
     keep_session,
     outcome_unknown_error,
     recipients_error,
@@ -40,6 +41,7 @@ from securesmtp.errors import (
     AuthenticationError,
     ConnectError,
     DataRefusedError,
+    MessageError,
     ProtocolError,
     RefusedError,
     SecureSMTPError,
@@ -47,6 +49,7 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
+    from securesmtp._protocol.content import Content
     from securesmtp._protocol.effects import Dialogue, Limit
     from securesmtp._protocol.message import Submission
     from securesmtp._protocol.wire import RawReply
@@ -94,7 +97,11 @@ class Transaction(Progress):
             submission: The message, adapted to the server.
             partial: Whether a refused recipient forbids the content.
             overlap: How it overlaps with other transactions.
+
+        Raises:
+            MessageError: It is binary, and the server has refused BDAT.
         """
+        _check_chunking(session, submission.content)
         self.content = submission.content
         self._session, self._submission, self._partial = session, submission, partial
         self._coalesce = overlap.coalesce
@@ -116,9 +123,10 @@ class Transaction(Progress):
         """Write the envelope in one group."""
         lines = [_RSET] if self._starts_with_reset else []
         lines.append(mail_command(self._submission, self._session.capabilities))
-        lines += [rcpt_command(mailbox, self._submission.dsn) for mailbox in self._submission.recipients]
+        dsn = self._submission.extensions.dsn
+        lines += [rcpt_command(mailbox, dsn) for mailbox in self._submission.recipients]
         if self._with_envelope:
-            lines.append(self._bdat() if self._by_chunk else _DATA)
+            lines.append(_bdat(self.content) if self._by_chunk else _DATA)
         self._session.transactions += 1
         self._session.needs_reset = False
         self._replies_left = len(lines)
@@ -147,7 +155,7 @@ class Transaction(Progress):
             if not is_content_expected:
                 raise keep_session(self._refusal)
         if self._by_chunk:
-            yield CommandGroup((self._bdat(),), Stage.CONTENT)
+            yield CommandGroup((_bdat(self.content),), Stage.CONTENT)
             yield from self.write_content(self.content.chunk(), coalesce=self._coalesce)
         else:
             # After 354 the server waits for content. A content that no recipient may get is empty (RFC 2920 §3.1).
@@ -200,7 +208,8 @@ class Transaction(Progress):
         except DataRefusedError as error:
             if self._by_chunk and is_command_unsupported(reply.code):
                 self._session.chunking_refused = reply
-                error.retryable, error.hint = True, _BDAT_REFUSED
+                if not self.content.is_binary:
+                    error.retryable, error.hint = True, _BDAT_REFUSED
                 # A server that does not know BDAT reads the chunk as commands, and replies to each line of it. With
                 # others in flight, the session goes on: only its replies say what became of them.
                 if not self._coalesce and not is_bad_sequence(reply.code):
@@ -213,9 +222,6 @@ class Transaction(Progress):
         # the message itself, and a server that refused the envelope may still accept it.
         is_empty = self.is_fully_sent and not self._by_chunk
         return self._refusal if is_empty and self._refusal else super().error_after(error)
-
-    def _bdat(self) -> Line:
-        return line(b"BDAT", b"%d" % self.content.size, b"LAST")
 
     def _read_envelope_replies(self) -> Dialogue[None]:
         """Read the replies up to the last recipient's, and keep what forbids the content."""
@@ -265,25 +271,53 @@ def run_lockstep(
     session: Session, submission: Submission, partial: Partial, progress: Progress
 ) -> Dialogue[TransactionResult]:
     """Send one message and wait for the reply to each command before the next one."""
+    _check_chunking(session, submission.content)
     session.transactions += 1
     reply = yield from send_command(mail_command(submission, session.capabilities), Stage.MAIL)
     if not is_positive(Stage.MAIL, reply.code):
         raise keep_session(refusal_error(SenderRefusedError, Stage.MAIL, reply))
     recipients, budget = list[Recipient](), ReplyBudget()
     for mailbox in submission.recipients:
-        reply = yield from send_command(rcpt_command(mailbox, submission.dsn), Stage.RCPT)
+        reply = yield from send_command(rcpt_command(mailbox, submission.extensions.dsn), Stage.RCPT)
         recipients.append(to_recipient(mailbox, budget.cut(reply)))
     if refusal := recipients_error(recipients, allow_some=partial == "allow"):
         yield from _abort_transaction(refusal)
-    reply = yield from send_command(_DATA, Stage.DATA, "data")
-    if not is_positive(Stage.DATA, reply.code):
-        yield from _abort_transaction(refusal_error(DataRefusedError, Stage.DATA, reply))
-    yield from progress.write_content(submission.content.blocks())
+    content = submission.content
+    if content.is_binary:
+        yield CommandGroup((_bdat(content),), Stage.CONTENT)
+        yield from progress.write_content(content.chunk())
+    else:
+        reply = yield from send_command(_DATA, Stage.DATA, "data")
+        if not is_positive(Stage.DATA, reply.code):
+            yield from _abort_transaction(refusal_error(DataRefusedError, Stage.DATA, reply))
+        yield from progress.write_content(content.blocks())
     try:
         reply = yield from read_final_reply()
     except SecureSMTPError as error:
         raise outcome_unknown_error(error) from error
-    return progress.require_accepted(tuple(recipients), reply)
+    try:
+        return progress.require_accepted(tuple(recipients), reply)
+    except DataRefusedError as error:
+        if content.is_binary and is_session_usable(error):
+            end_session(error)
+            if is_command_unsupported(reply.code):
+                # A server that does not know BDAT reads the chunk as commands, and replies to each line of it.
+                session.chunking_refused = reply
+            else:
+                # RFC 3030 §2: after a refused chunk, RSET comes before any other command.
+                yield from _abort_transaction(error)
+        raise
+
+
+def _bdat(content: Content) -> Line:
+    return line(b"BDAT", b"%d" % content.size, b"LAST")
+
+
+def _check_chunking(session: Session, content: Content) -> None:
+    # RFC 3030 §3: a binary content is sent by BDAT only.
+    if content.is_binary and not session.can_chunk:
+        message = "the message is binary, and the server has refused BDAT although it offers CHUNKING"
+        raise MessageError(message, stage=Stage.MAIL, hint="encode the parts as base64, and leave out binary")
 
 
 def _abort_transaction(refusal: RefusedError) -> Dialogue[None]:

@@ -10,6 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
+from securesmtp._transport.async_hook import await_hook
 from securesmtp._transport.channel import PAUSE, READ, WRITE, WaitForAny, aborted_error
 from securesmtp._transport.connection import Connection, Opening
 from securesmtp._transport.read_wait import new_read_wait
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from securesmtp._secret import Secret
     from securesmtp._settings import Settings
     from securesmtp._transport.addresses import AddressInfo
+    from securesmtp._transport.async_hook import AsyncConnect
     from securesmtp._transport.channel import Steps
     from securesmtp._transport.threads import Threads
 
@@ -143,11 +145,20 @@ class AsyncLink:
 
     async def _open(self) -> RawReply:
         connection = self.connection
-        await self._drive(connection.connect(await self._look_up()))
+        if self._settings.connect is not None:
+            await self._drive(connection.adopt(await self._call_hook(self._settings.connect)))
+        else:
+            await self._drive(connection.connect(await self._look_up()))
         return await self._drive(connection.greet())
 
+    async def _call_hook(self, connect: AsyncConnect) -> object:
+        host, port, patience = self._settings.host, self._settings.port, self.connection.patience
+        hook = bind(within, patience, bind(await_hook, connect, host, port, patience()))
+        return await self._until_aborted(hook)
+
     async def _look_up(self) -> Sequence[AddressInfo]:
-        host, port = self._settings.host, self._settings.port
+        place = self._settings.proxy or self._settings
+        host, port = place.host, place.port
 
         def look_up(flags: int = 0) -> Sequence[AddressInfo]:
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._interrupts import SuppressErrors, raise_if_interrupt
-from securesmtp._protocol.content import BLOCK
 from securesmtp._transport.addresses import AddressInfo, AttemptSchedule, order_addresses
 from securesmtp._transport.certificate import SentCertificate, sent_certificates
 from securesmtp._transport.connect_errors import Attempts, answers, unreachable_error
+from securesmtp._transport.hook import set_options
 from securesmtp._transport.process import current_process
 from securesmtp._transport.tls import channel_binding, handshake_error, verify_session, wrap
 from securesmtp.errors import ConnectError, DeadlineExceededError
@@ -39,7 +39,6 @@ READ, WRITE = 1, 2
 # What they yield between two blocks: an event loop lets other tasks run, and a thread goes on.
 PAUSE = 0
 _CHUNK = 16384
-_NOT_EVERY_SYSTEM_HAS_IT = SuppressErrors(OSError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Channel:
         address: The one that it is connected to.
         attempts: Each address that was tried, with its error; None if it did not answer, or is the one connected to.
         is_aborted: Whether `abort` was called.
+        peer: Whom an error names that has closed the connection.
     """
 
     def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
@@ -74,7 +74,7 @@ class Channel:
         self._settings, self._context = settings, context
         self._records: RecordLayer | None = None
         self._process = current_process()
-        self.is_aborted = False
+        self.is_aborted, self.peer = False, "server"
         # The sockets that are connecting, for `abort`.
         self._connecting: list[socket.socket] = []
 
@@ -134,14 +134,19 @@ class Channel:
             # Two attempts may be under way from the one port that the caller chose.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, source[1] != 0)
             sock.bind(source)
-        # A group and its content are two writes: the second must not wait for the first's acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Writable as soon as a block fits, not when a third of a large buffer is free: the limit is per block.
-        with _NOT_EVERY_SYSTEM_HAS_IT:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK)
+        set_options(sock)
         with suppress(BlockingIOError):  # under way
             sock.connect(address)
         return sock
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Use *sock*, which is connected already."""
+        self.sock, peer = sock, sock.getpeername()
+        sock.settimeout(0)
+        if isinstance(peer, tuple):
+            set_options(sock)
+            self.address = str(peer[0])
+        self.refuse_if_aborted()
 
     def begin_tls(self) -> Steps[TLSInfo]:
         """Begin TLS, here and nowhere else, and return how it was verified."""
@@ -179,9 +184,9 @@ class Channel:
         """Whether TLS holds bytes that were read already, where `poll` does not see them."""
         return self._records is not None and self._records.pending() > 0
 
-    def read(self) -> bytes | None:
+    def read(self, size: int = _CHUNK) -> bytes | None:
         """
-        Return what has come, at most 16 KiB; None if nothing has.
+        Return what has come, at most *size* bytes; None if nothing has.
 
         Raises:
             ConnectError: The server has closed the connection, or there is none.
@@ -189,12 +194,12 @@ class Channel:
         """
         wire = self._wire()
         try:
-            data = wire.recv(_CHUNK)
+            data = wire.recv(size)
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
         if not data:
             self.refuse_if_aborted()
-            message = "the server closed the connection"
+            message = f"the {self.peer} closed the connection"
             raise ConnectError(message, retryable=True)
         return data
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from securesmtp._transport.addresses import AddressInfo
 from securesmtp._values import Stage
-from securesmtp.errors import ConnectError
+from securesmtp.errors import ConnectError, DeadlineExceededError, ProxyError, SecureSMTPError
+
+if TYPE_CHECKING:
+    from securesmtp._protocol.proxy import Proxy
 
 # Each address that was tried, with its error; None as long as it has not answered.
 Attempts: TypeAlias = dict[AddressInfo, OSError | None]
@@ -33,6 +36,18 @@ def unreachable_error(attempts: Attempts) -> ConnectError:
     hint = HINTS[ConnectionRefusedError] if ConnectionRefusedError in map(type, errors) else None
     ours = ConnectError(f"the connection failed: {what}", stage=Stage.CONNECT, retryable=True, hint=hint)
     ours.__cause__ = errors[-1] if errors else None
+    return ours
+
+
+def with_proxy(error: SecureSMTPError, proxy: Proxy) -> SecureSMTPError:
+    """Return *error*, which came before the connection to the server was there, as one that names *proxy*."""
+    if isinstance(error, DeadlineExceededError):
+        error.hint = f"the connection goes through the proxy {proxy.place}: does it run, and can it reach the server?"
+    if type(error) is not ConnectError:
+        return error
+    ours = ProxyError(f"the proxy {proxy.place}: {error.args[0]}", stage=Stage.CONNECT, retryable=error.retryable)
+    ours.hint = "are the host and port of the proxy right, and does it run?"
+    ours.__cause__ = error.__cause__
     return ours
 
 

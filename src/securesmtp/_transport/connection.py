@@ -34,9 +34,13 @@ from securesmtp._protocol.effects import (
 )
 from securesmtp._protocol.exchange import Exchange
 from securesmtp._protocol.failures import interrupt_error, is_session_usable
+from securesmtp._protocol.proxy import open_tunnel
 from securesmtp._transport.channel import Channel, Steps
+from securesmtp._transport.connect_errors import with_proxy
 from securesmtp._transport.deadline import Deadline, StepLimit
+from securesmtp._transport.hook import connected_stream
 from securesmtp._transport.transfer import Transfer
+from securesmtp._transport.tunnel import pass_tunnel
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import DowngradeError, SecureSMTPError
 
@@ -77,7 +81,7 @@ class Connection:
         self.exchange, self.channel = Exchange(memory), Channel(settings, context)
         self.limit = StepLimit(settings.timeouts)
         self.transfer = Transfer(self.exchange, self.channel, self.limit)
-        self._mode = settings.mode
+        self._settings, self._mode = settings, settings.mode
         # Stays False unless a dialogue ends cleanly, so an interrupt anywhere leaves the connection unusable.
         self._ended_cleanly = False
         # Replies that were read and that the dialogue does not have yet.
@@ -161,6 +165,8 @@ class Connection:
         if not isinstance(raised, OSError):
             raise raised
         error = self.transfer.translate(raised)
+        if self._settings.proxy is not None and self.limit.stage is Stage.CONNECT and not self.channel.is_aborted:
+            error = with_proxy(error, self._settings.proxy)
         self.transfer.fail(error)
         return error
 
@@ -174,8 +180,19 @@ class Connection:
                 dialogue.throw(interrupt_error(error, self.limit.stage))
 
     def connect(self, addresses: Iterable[AddressInfo]) -> Steps[None]:
-        """Connect to one of *addresses*, with TLS at once in implicit mode."""
+        """Connect to one of *addresses*, of the server or of its proxy, with TLS at once in implicit mode."""
         yield from self.channel.connect(addresses)
+        settings = self._settings
+        if settings.proxy is not None:
+            yield from pass_tunnel(self.channel, open_tunnel(settings.proxy, settings.host, settings.port))
+        yield from self._begin()
+
+    def adopt(self, sock: object) -> Steps[None]:
+        """Use *sock*, which the caller's function has connected, with TLS at once in implicit mode."""
+        self.channel.adopt(connected_stream(sock))
+        yield from self._begin()
+
+    def _begin(self) -> Steps[None]:
         if self._mode is TLSMode.IMPLICIT:
             yield from self._begin_tls()
 
@@ -257,9 +274,15 @@ class Connection:
     def _open(self) -> Steps[Opened]:
         self.transfer.begin(Stage.CONNECT, "connect")
         greeting: RawReply = yield OPENING
+        return Opened(greeting, self.exchange.tls, self._literal())
+
+    def _literal(self) -> bytes:
+        # Our address on the way to a proxy is none that the server sees, and nobody else's business.
+        if self._settings.proxy is not None or self._settings.connect is not None:
+            return b"[127.0.0.1]"
         address = str(self.transfer.connected_socket().getsockname()[0])
         literal = f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]"
-        return Opened(greeting, self.exchange.tls, literal.encode("ascii"))
+        return literal.encode("ascii")
 
     def _begin_tls(self) -> Steps[TLSInfo]:
         """Begin TLS; bytes that came before it are an attack (RFC 3207 §6)."""

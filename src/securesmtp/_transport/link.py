@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 from securesmtp._protocol.effects import Adapt, FetchPassword, FetchToken, Respond
 from securesmtp._transport.channel import PAUSE, WaitForAny
 from securesmtp._transport.connection import Connection, Opening
+from securesmtp._transport.hook import call_hook
 from securesmtp._transport.steps import drive
 
 if TYPE_CHECKING:
@@ -101,8 +102,13 @@ class Link(smtplib.SMTP):
         raise NotImplementedError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 -- smtplib's signature
-        self._drive(self.connection.connect(self.look_up(host, port)))
-        return self.connection.channel.connected_socket()
+        settings, connection = self._settings, self.connection
+        if settings.connect is not None:
+            self._drive(connection.adopt(call_hook(settings.connect, host, port, connection.patience())))
+        else:
+            place = settings.proxy or settings
+            self._drive(connection.connect(self.look_up(place.host, place.port)))
+        return connection.channel.connected_socket()
 
     def getreply(self) -> tuple[int, bytes]:
         """Read the greeting for `smtplib.SMTP.connect`; all other replies are read as effects."""

@@ -267,6 +267,7 @@ class Slots(Generic[L]):
             if ignore_pause:
                 self._pause.end()
             self.logins += 1
+            session.can_ask_again = True
             self._emit(Authenticated(*self.endpoint, mechanism, timedelta(seconds=monotonic() - began)))
 
     def _authenticate(self, slot: Slot[L], session: Session, login: Auth) -> Dialogue[str]:

@@ -13,6 +13,7 @@ from securesmtp._interrupts import raise_if_interrupt
 from securesmtp._protocol.sasl import ChannelBinding
 from securesmtp._shown import escape, quote
 from securesmtp._transport.certificate import extract_public_key, parse_time, refused_certificate, verified_chain
+from securesmtp._transport.system_trust import system_bundle
 from securesmtp._transport.tls_records import RecordLayer
 from securesmtp._values import CertificateReason, Stage, TLSInfo
 from securesmtp.errors import CertificateError, ConfigurationError, DowngradeError, TLSError, WrongTLSModeError
@@ -67,7 +68,9 @@ def build_context(policy: TLSPolicy) -> ssl.SSLContext:
 def describe_trust(policy: TLSPolicy) -> str:
     """Return which root certificates *policy* trusts, for the receipt."""
     base = f"ca_file {escape(str(policy.ca_file))}" if policy.ca_file is not None else "ca_data"
-    if policy.ca_file is None and policy.ca_data is None:
+    if policy.trust is not None:
+        base = f"system {system_bundle()}"
+    elif policy.ca_file is None and policy.ca_data is None:
         import certifi
 
         base = f"certifi {certifi.__version__}"
@@ -172,12 +175,13 @@ def _load_trust(context: ssl.SSLContext, policy: TLSPolicy) -> None:
     # Imported here because it takes 3 ms, most of them to find one file.
     import certifi
 
-    source = "ca_data" if policy.ca_data is not None else _name_file("ca_file", policy.ca_file)
+    ca_file = policy.ca_file if policy.trust is None else system_bundle()
+    source = "ca_data" if policy.ca_data is not None else _name_file("ca_file", ca_file)
     with _reading(source):
         if policy.ca_data is not None:
             context.load_verify_locations(cadata=policy.ca_data)
         else:
-            context.load_verify_locations(cafile=policy.ca_file if policy.ca_file is not None else certifi.where())
+            context.load_verify_locations(cafile=certifi.where() if ca_file is None else ca_file)
     if not context.cert_store_stats()["x509"]:
         message = f"{source} contains no certificate"
         raise ConfigurationError(message, hint="pass the certificate of the CA that signed the server's certificate")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, cast
 from aiosmtpd import smtp
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, syntax
 
-from securesmtp.testing._received import Received
-from securesmtp.testing._rules import BUSY, Rules
+from securesmtp.testing._received import Received, read_parameters
+from securesmtp.testing._rules import BUSY, EXTENSIONS, Rules
 
 if TYPE_CHECKING:
     import ssl
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _FIRST_PART = 1024
 # RFC 4954 §4: a token makes a long AUTH line. aiosmtpd allows 512 characters, and keeps the limit in the class.
 _MAX_COMMAND = 12288
-# RFC 3461: allowed, and ignored.
-_DSN = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT"})
+# What aiosmtpd does not know of DSN and `EXTENSIONS`.
+_PARAMETERS = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS", "BY", "MT-PRIORITY", "HOLDFOR", "HOLDUNTIL"})
 # Bytes of a message, as SIZE says.
 _MAX_SIZE = 1 << 25
 
@@ -77,6 +77,10 @@ class Engine(SMTP):
         self._rules, self._chunks = rules, bytearray()
         # Whether a recipient was refused: most clients send no content then, and leave the transaction open.
         self._is_refused = False
+        # The parameters of the last MAIL or RCPT, of this transaction's MAIL, and of each of its recipients.
+        self._parameters: dict[str, str] = {}
+        self._mail_parameters: dict[str, str] = {}
+        self._recipients: dict[str, dict[str, str]] = {}
         super().__init__(
             self,
             data_size_limit=_MAX_SIZE,
@@ -153,6 +157,8 @@ class Engine(SMTP):
             # An attacker who wants the password offers a login instead.
             left_out.add("STARTTLS")
             offered.append("250-AUTH PLAIN LOGIN")
+        if self._writer.get_extra_info("ssl_object") is not None:
+            offered += [f"250-{each}" for each in EXTENSIONS]
         kept = [each for each in lines[1:] if each[4:].partition(" ")[0] not in left_out]
         return [lines[0], *offered, *kept]
 
@@ -165,6 +171,7 @@ class Engine(SMTP):
         reply = self._rules.reply_to_mail()
         if reply.startswith("250"):
             envelope.mail_from, envelope.mail_options, self._is_refused = address, options, False
+            self._mail_parameters, self._recipients = self._parameters, {}
         return reply
 
     async def handle_RCPT(  # noqa: N802
@@ -174,6 +181,7 @@ class Engine(SMTP):
         reply = self._rules.reply_to_recipient(str(envelope.mail_from), address)
         if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
+            self._recipients[address] = self._parameters
         else:
             self._is_refused = True
         return reply
@@ -187,9 +195,8 @@ class Engine(SMTP):
         tls, content = self._writer.get_extra_info("ssl_object"), envelope.original_content or b""
         about = f"{tls.version()} {tls.cipher()[0]}"
         try:
-            number = self._rules.accept(
-                Received(mail_from, tuple(envelope.rcpt_tos), content, session.auth_data, about)
-            )
+            recipients, asked = tuple(envelope.rcpt_tos), (self._mail_parameters, self._recipients)
+            number = self._rules.accept(Received(mail_from, recipients, content, session.auth_data, about, *asked))
         except Exception as error:  # noqa: BLE001 -- the server keeps it, and raises it where the test ends
             return f"451 4.3.0 the message was not kept: {type(error).__name__}"
         if self._rules.fault == "drops_after_content":
@@ -199,15 +206,21 @@ class Engine(SMTP):
 
     # What aiosmtpd does not have
 
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        found = super()._getaddr(arg)
+        # aiosmtpd passes them on in upper case, which an ENVID does not survive.
+        self._parameters = read_parameters(found[1] or "")
+        return found
+
     def _getparams(self, params: Sequence[str]) -> dict[str, str | bool] | None:
-        found = super()._getparams(params)
-        return found and {name: each for name, each in found.items() if name not in _DSN}
+        known = (each.partition("=")[0] in _PARAMETERS or each == "BODY=BINARYMIME" for each in params)
+        return super()._getparams([each for each, is_known in zip(params, known, strict=True) if not is_known])
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Read the content up to its final dot."""
         self._is_refused = self._is_refused and not self._open_envelope.rcpt_tos
-        if self._chunks:
-            await self.push("503 5.5.1 BDAT has begun")
+        if self._chunks or self._mail_parameters.get("BODY", "").upper() == "BINARYMIME":
+            await self.push("503 5.5.1 Use BDAT")
         elif self._rules.fault == "drops_in_content" and self._open_envelope.rcpt_tos:
             await self.push("354 Go on")
             await self._reader.read(_FIRST_PART)

@@ -17,8 +17,8 @@ from securesmtp._protocol.wire import RawReply
 from securesmtp._values import Stage, TLSInfo, TLSMode
 from securesmtp.errors import CertificateError, ConnectError, DeadlineExceededError
 from securesmtp.testing._faults import FAULTS
-from securesmtp.testing._received import Received
-from securesmtp.testing._rules import BUSY
+from securesmtp.testing._received import Received, read_parameters
+from securesmtp.testing._rules import BUSY, EXTENSIONS
 
 if TYPE_CHECKING:
     from securesmtp._protocol.effects import Answer, Effect
@@ -37,6 +37,7 @@ _OFFERED = (
     "8BITMIME",
     "SMTPUTF8",
     "DSN",
+    *EXTENSIONS,
     "AUTH LOGIN PLAIN OAUTHBEARER XOAUTH2 EXTERNAL",
 )
 _REPLIES = {
@@ -61,7 +62,9 @@ class Peer:
         self._rules, self._settings = rules, settings
         self._replies = deque[RawReply]()
         self._is_encrypted = False
-        self._mail_from, self._recipients = "", list[str]()
+        self._mail_from, self._mail_parameters = "", dict[str, str]()
+        # With their parameters.
+        self._recipients = dict[str, dict[str, str]]()
         self.attempt = Attempt()
 
     def answer(self, effect: Effect) -> Answer:
@@ -130,12 +133,13 @@ class Peer:
                 kept = (each for each in offered if (each, fault) != ("STARTTLS", "starttls_stripped"))
                 return "\n".join(f"250 {each}" for each in kept)
             case b"MAIL":
-                self._mail_from = _path(command)
+                self._mail_from, self._mail_parameters = _parse(command)
                 return self._rules.reply_to_mail()
             case b"RCPT":
-                address = _path(command)
+                address, parameters = _parse(command)
                 reply = self._rules.reply_to_recipient(self._mail_from, address)
-                self._recipients += [address] if reply.startswith("250") else []
+                if reply.startswith("250"):
+                    self._recipients[address] = parameters
                 return reply
         return _REPLIES.get(verb, "250 2.1.0 OK")
 
@@ -144,15 +148,17 @@ class Peer:
         content = b"".join(cast("Submission", self.attempt.adapted).content.chunk())
         login = self._settings.login
         username = None if login is None else identity(login)
-        number = self._rules.accept(Received(self._mail_from, tuple(self._recipients), content, username, _TLS))
+        recipients, asked = tuple(self._recipients), (self._mail_parameters, self._recipients)
+        number = self._rules.accept(Received(self._mail_from, recipients, content, username, _TLS, *asked))
         if self._rules.fault == "drops_after_content":
             raise ConnectError("the connection was cut", stage=Stage.CONTENT, retryable=True)
         return _reply(f"250 2.0.0 queued as {number}")
 
 
-def _path(command: bytes) -> str:
-    """Return the address of a MAIL or RCPT command."""
-    return command[command.index(b"<") + 1 : command.index(b">")].decode()
+def _parse(command: bytes) -> tuple[str, dict[str, str]]:
+    """Return the address of a MAIL or RCPT command, and its parameters."""
+    address, _, parameters = command.decode().partition("<")[2].partition(">")
+    return address, read_parameters(parameters)
 
 
 def _reply(text: str) -> RawReply:

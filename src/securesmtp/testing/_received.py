@@ -7,6 +7,10 @@ from email import message_from_bytes
 from email.message import EmailMessage, MIMEPart
 from email.policy import default
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Received:
         content: The message's bytes without dot-stuffing; each line ends in CRLF.
         username: Who had logged in; None without a login.
         tls: Version and cipher of the TLS session that it came over, such as ``"TLSv1.3 TLS_AES_256_GCM_SHA384"``.
+        mail_parameters: The parameters of MAIL by their names in upper case, each value as it was sent; empty for one
+            without a value. So a test can look at ``received.mail_parameters["ENVID"]``.
+        recipient_parameters: The same of RCPT, for each recipient that was accepted.
     """
 
     mail_from: str
@@ -43,6 +50,8 @@ class Received:
     content: bytes = field(repr=False)
     username: str | None = None
     tls: str = ""
+    mail_parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recipient_parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
     @cached_property
     def message(self) -> EmailMessage:
@@ -75,6 +84,12 @@ class Received:
     def __str__(self) -> str:
         """Return one line: who, to whom, and the subject."""
         return f"{self.mail_from or '<>'} → {', '.join(self.recipients)}: {self.subject!r}"
+
+
+def read_parameters(text: str) -> dict[str, str]:
+    """Return the parameters after the address of a MAIL or RCPT command."""
+    found = (each.partition("=") for each in text.split())
+    return {name.upper(): value for name, _, value in found}
 
 
 def _text_of(part: MIMEPart | None) -> str | None:

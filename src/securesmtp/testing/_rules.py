@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from securesmtp.testing._faults import FaultName
     from securesmtp.testing._received import Received
 
+# RFC 8689, 3030 §3, 2852, 6710, 4865: offered inside TLS; what is asked for is kept with the message, and not done.
+EXTENSIONS = (
+    "REQUIRETLS",
+    "BINARYMIME",
+    "DELIVERBY",
+    "MT-PRIORITY",
+    "FUTURERELEASE 999999999 9998-12-31T00:00:00Z",
+)
 BUSY = "421 4.3.2 Too many connections, try again later"
 
 

@@ -39,7 +39,9 @@ class MailServer(Inbox):
     """
     An SMTP server with real TLS on a free port of 127.0.0.1; a new CA signs its certificate.
 
-    Use it in a ``with`` block. It offers PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8 and SIZE.
+    Use it in a ``with`` block. It offers PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE and DSN, and inside TLS also
+    REQUIRETLS, BINARYMIME, DELIVERBY, MT-PRIORITY and FUTURERELEASE: a message has what it asks for in
+    `Received.mail_parameters` and `Received.recipient_parameters`, and nothing is done about it.
 
     Args:
         mode: ``"implicit"`` or ``"starttls"``. By default implicit, except for the fault ``starttls_stripped``.

@@ -122,6 +122,17 @@ def test_a_message_that_does_not_determine_it_is_refused(header: bytes, said: st
         from_any(read_eml(header + b"\nx\n"))
 
 
+@pytest.mark.parametrize(("length", "is_kept"), [(900, True), (901, False)])
+def test_a_line_that_some_servers_break_is_encoded_or_folded(length: int, *, is_kept: bool) -> None:
+    """Haraka breaks lines of more than 990 octets."""
+    head = HEAD + b"Date: x\nMessage-ID: y\n"
+    body, field = b"x" * length + b"\n", b"X: " + b"words " * 149 + b"x" * (length - 897) + b"\n"
+    for data in (head + b"\n" + body, head + field + b"\nx\n"):
+        content = _content(read_eml(data))
+        assert (content == data.replace(b"\n", b"\r\n")) is is_kept
+        assert max(map(len, content.split(b"\r\n"))) <= 900
+
+
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"From x\n"])
 def test_an_empty_message_is_refused(data: bytes) -> None:
     """A program that failed has written nothing."""

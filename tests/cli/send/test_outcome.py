@@ -38,6 +38,7 @@ CODES = {
     "NoUsableMechanismError": 77,
     "OutcomeUnknownError": 3,
     "ProtocolError": 76,
+    "ProxyError": 69,
     "RecipientsRefusedError": 67,
     "RefusedError": 69,
     "SecureSMTPError": 3,

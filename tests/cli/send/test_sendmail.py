@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.send.conftest import Run
+from conftest import Serve
+from scripted import honest
 from securesmtp.testing import MailServer
 
 MESSAGE = b"From: me@example.org\nTo: to@example.org\nSubject: hello\n\nhello\n"
@@ -176,6 +178,65 @@ def test_mutt_is_served(server: MailServer, run: Run) -> None:
     assert run("sendmail", *options, "a@example.org", "b@example.org", data=MESSAGE) == (0, "", "")
     (received,) = server.messages
     assert (received.mail_from, received.recipients) == ("bounce@example.org", ("a@example.org", "b@example.org"))
+
+
+@pytest.mark.parametrize(
+    ("options", "mail", "rcpt"),
+    [
+        (["-N", "failure"], {}, {"NOTIFY": "FAILURE"}),
+        (["-Nsuccess,delay"], {}, {"NOTIFY": "SUCCESS,DELAY"}),
+        (["-N", "NEVER", "-R", "HDRS"], {"RET": "HDRS"}, {"NOTIFY": "NEVER"}),
+        (
+            ["-N", "delay, failure", "-Rfull", "-Va 7+"],
+            {"RET": "FULL", "ENVID": "a+207+2B"},
+            {"NOTIFY": "FAILURE,DELAY"},
+        ),
+        (["-V", "7", "-N", "never", "-Nsuccess"], {"ENVID": "7"}, {"NOTIFY": "SUCCESS"}),
+        ([], {}, {}),
+    ],
+    ids=str,
+)
+def test_reports_are_asked_for(
+    server: MailServer, run: Run, options: list[str], mail: dict[str, str], rcpt: dict[str, str]
+) -> None:
+    """As by Postfix's sendmail: joined or separate, in upper or lower case, and the last one counts."""
+    assert run("sendmail", *options, "to@example.org", data=MESSAGE) == (0, "", "")
+    (received,) = server.messages
+    assert {name: each for name, each in received.mail_parameters.items() if name in {"RET", "ENVID"}} == mail
+    assert received.recipient_parameters == {"to@example.org": rcpt}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["-N", "always"], "notify has 'always', which is no condition"),
+        (["-N", "never,failure"], 'notify has "never" together with other conditions'),
+        (["-N", ""], "notify has no condition"),
+        (["-R", "all"], "ret is 'all'"),
+        (["-V", "x" * 95], "envid has more than 94 characters"),
+        (["-V", "a\nb"], "envid is not printable ASCII text"),
+        (["-V", ""], "envid is not printable ASCII text"),
+    ],
+    ids=str,
+)
+def test_wrong_reports_are_refused(server: MailServer, run: Run, options: list[str], error: str) -> None:
+    """With 64, as by Postfix, before the message is read."""
+    done = run("sendmail", *options, "to@example.org", data=MESSAGE)
+    assert done.code == 64
+    assert error in " ".join(done.err.split())
+    assert not server.messages
+
+
+def test_a_server_without_dsn_gets_the_message(
+    run: Run, serve: Serve, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked for, and -v says so."""
+    plain = serve(honest())
+    monkeypatch.setenv("SMTP_URL", f"smtps://localhost:{plain.port}?ca_file={ca_file}")
+    done = run("sendmail", "-v", "-N", "success", "to@example.org", data=MESSAGE)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("; without DSN, which the server does not offer\n")
+    assert b"NOTIFY" not in plain.secret
 
 
 def test_bcc_is_removed_without_t_too(server: MailServer, run: Run) -> None:

@@ -113,7 +113,7 @@ def _send(*, silent: bool) -> int:
     ("further", "said"),
     [
         ({"ca_fil": "x"}, "unknown key 'ca_fil'. Did you mean 'ca_file'?"),
-        ({"zebra": 1}, "unknown key 'zebra'. It can have auth, ca_file, deadline"),
+        ({"zebra": 1}, "unknown key 'zebra'. It can have auth, ca_file, connect, deadline"),
         ({"username": "me"}, "unknown key 'username'. That is Django's own setting EMAIL_HOST_USER"),
         (["ca_file"], "SECURESMTP is a list, not a dictionary"),
     ],

@@ -31,6 +31,7 @@ _FIXES = {
     "downgradeerror": "run the check from another network: if STARTTLS works there, something in between removes it",
     "nousablemechanismerror": "use the submission port (465 or 587), and a login that the server offers",
     "protocolerror": "look at what the server sends: is it SMTP at all, and is a proxy in between?",
+    "proxyerror": "ask who runs the proxy, or try without it from another network",
     "refusederror": "read the server's reply: 4xx is temporary, 5xx is not",
     "servernotauthenticerror": "ask who runs the server; do not turn SCRAM off to get rid of this",
     "tlserror": "the server must offer TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20",
@@ -237,7 +238,8 @@ def _auth_before_tls(before: Capabilities) -> Fault | None:
 def _different(before: Capabilities | None, after: Capabilities) -> Fault | None:
     if before is None:
         return None
-    old, new = set(before.keywords) - {"STARTTLS"}, set(after.keywords)
+    # REQUIRETLS has a meaning inside TLS only (RFC 8689 §4.2.1).
+    old, new = set(before.keywords) - {"STARTTLS"}, set(after.keywords) - {"REQUIRETLS"}
     differences = [f"only before TLS: {' '.join(sorted(old - new))}"] * bool(old - new)
     differences += [f"only inside TLS: {' '.join(sorted(new - old))}"] * bool(new - old)
     if not differences:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from securesmtp.testing import Received
-
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from securesmtp.testing import Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class Kept:
 
     def read(self) -> Received:
         """Return the message with its content; raise OSError if the file is not there any more."""
-        about = self.envelope
-        return Received(about.mail_from, about.recipients, self.path.read_bytes(), about.username, about.tls)
+        return replace(self.envelope, content=self.path.read_bytes())
 
 
 class Store:
@@ -57,8 +56,7 @@ class Store:
             path = self.folder / f"{now:%Y%m%d-%H%M%S-%f}-{number}.eml"
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(received.content)
-            about = Received(received.mail_from, received.recipients, b"", received.username, received.tls)
-            kept = Kept(number, now, path, about, subject_of(received))
+            kept = Kept(number, now, path, replace(received, content=b""), subject_of(received))
             self._kept.append(kept)
         return kept
 

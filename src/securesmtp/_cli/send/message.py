@@ -5,7 +5,7 @@ How it works: the header is split into its fields, each kept as its bytes. Only 
 changed, so that all else arrives as it was written: line ends become CRLF (a CR CR LF, which terminals write, too); a
 byte order mark and mbox's line "From " are left out; Bcc is removed; Date and Message-ID are added if they are missing,
 and MIME-Version if there is a Content field; fields that are not ASCII or longer than a line are encoded; a text with a
-NUL, a CR alone or a line of more than 998 bytes is encoded as quoted-printable.
+NUL, a CR alone or a line of more than 900 bytes is encoded as quoted-printable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from securesmtp._cli.send.names import bare_name
 from securesmtp._protocol.address import Mailbox, addr_spec
 from securesmtp._protocol.address_fields import format_address_field, read_addresses
 from securesmtp._protocol.header_fields import ADDRESS_FIELDS, RESENT, CheckedPolicy
-from securesmtp._protocol.scanner import MAX_LINE
+from securesmtp._protocol.scanner import SAFE_LINE
 from securesmtp._shown import quote
 from securesmtp.errors import AddressError, MessageError
 
@@ -41,7 +41,7 @@ _BLIND = frozenset({"bcc", "resent-bcc"})
 _WITH_ADDRESSES = frozenset(name.lower() for name in (*ADDRESS_FIELDS, *RESENT, "Bcc"))
 # What a program may have signed is not encoded.
 _SIGNED = frozenset({"dkim-signature", "arc-message-signature"})
-_POLICY = CheckedPolicy(linesep="\r\n", max_line_length=MAX_LINE, refold_source="long", cte_type="8bit")
+_POLICY = CheckedPolicy(linesep="\r\n", max_line_length=SAFE_LINE, refold_source="long", cte_type="8bit")
 _HINT = "write user@example.org, and commas between several addresses"
 
 
@@ -144,7 +144,7 @@ class Message:
         """Return the message with *address* as its From."""
         (found,) = parse_addresses(address, "From")
         author = Address(name or "", found.username, found.domain)
-        field = format_address_field("From", [Group(None, (author,))], limit=MAX_LINE, utf8=False)
+        field = format_address_field("From", [Group(None, (author,))], limit=SAFE_LINE, utf8=False)
         return replace(self, fields=(*self.fields, field.encode()))
 
     def map_addresses(self, change: Callable[[str], str]) -> Message:
@@ -182,7 +182,7 @@ class Message:
         if not _SIGNED.isdisjoint(names):
             return message
         message = replace(message, fields=tuple(map(_as_sendable, message.fields)))
-        is_sendable = not _BINARY.search(message.body) and _longest_line(message.body) <= MAX_LINE
+        is_sendable = not _BINARY.search(message.body) and _longest_line(message.body) <= SAFE_LINE
         return message if is_sendable else _with_sendable_body(message)
 
     def to_bytes(self) -> bytes:
@@ -255,8 +255,8 @@ def _value(field: bytes) -> str:
 
 
 def _as_sendable(field: bytes) -> bytes:
-    """Return *field* unchanged, unless it is not ASCII or has a line of more than 998 bytes."""
-    if field.isascii() and _longest_line(field) <= MAX_LINE:
+    """Return *field* unchanged, unless it is not ASCII or has a line of more than 900 bytes."""
+    if field.isascii() and _longest_line(field) <= SAFE_LINE:
         return field
     name, _, value = field.decode("utf-8", "surrogateescape").removesuffix("\r\n").partition(":")
     try:

@@ -31,7 +31,7 @@ from securesmtp.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from securesmtp import Envelope, Receipt, Recipient, SecureMailer
+    from securesmtp import DSN, Envelope, Receipt, Recipient, SecureMailer
 
 # Each code with what it says of the message; the help and the page show them.
 MEANINGS = {
@@ -90,6 +90,7 @@ class Manner:
         dry_run: Whether the envelope and the message are only printed.
         quiet: Whether nothing is printed but errors.
         as_json: Whether the result is printed as JSON.
+        dsn: As for `SecureMailer.send`.
     """
 
     partial: Literal["raise", "allow"] = "raise"
@@ -97,6 +98,7 @@ class Manner:
     dry_run: bool = False
     quiet: bool = False
     as_json: bool = False
+    dsn: DSN | None = None
 
 
 def exit_code(error: BaseException) -> ExitCode:
@@ -174,7 +176,12 @@ def _send(mailer: SecureMailer, envelope: Envelope, manner: Manner) -> Receipt:
     content, to = envelope.content, envelope.recipients
     if isinstance(content, bytes):
         return mailer.send_bytes(
-            content, mail_from=envelope.mail_from, recipients=to, partial=manner.partial, deadline=manner.deadline
+            content,
+            mail_from=envelope.mail_from,
+            recipients=to,
+            partial=manner.partial,
+            deadline=manner.deadline,
+            dsn=manner.dsn,
         )
     return mailer.send(
         content,  # type: ignore[arg-type] # a command makes bytes or a message, no file
@@ -182,6 +189,7 @@ def _send(mailer: SecureMailer, envelope: Envelope, manner: Manner) -> Receipt:
         recipients=to,
         partial=manner.partial,
         deadline=manner.deadline,
+        dsn=manner.dsn,
     )
 
 

@@ -9,11 +9,11 @@ the others, where the script that has the settings writes them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from securesmtp import SecureMailer
+from securesmtp import DSN, SecureMailer
 from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.call import Call
 from securesmtp._cli.send.names import Names, bare_name
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from securesmtp import Envelope
 
+T = TypeVar("T")
 _MODES = {
     "d": "it is no server",
     "D": "it is no server",
@@ -36,7 +37,7 @@ _MODES = {
     "v": "there is no verification of addresses",
 }
 # Accepted, as programs use them, and without effect: see the top of this file.
-_IGNORED_WITH_VALUE = ("-A", "-C", "-L", "-N", "-O", "-R", "-V", "-X", "-e", "-h", "-o", "-p")
+_IGNORED_WITH_VALUE = ("-A", "-C", "-L", "-O", "-X", "-e", "-h", "-o", "-p")
 _IGNORED_FLAGS = ("-G", "-U", "-c", "-m", "-n", "-x")
 _BARE_HINT = "--domain example.org adds the domain, --map root=ops@example.org replaces the name"
 _HELP = """
@@ -48,6 +49,8 @@ if all went well. Standard input is read to its end, whatever -i says. Bcc is al
 
 The server and the login come from the variables SMTP_HOST, SMTP_USERNAME, SMTP_PASSWORD_FILE and so on, never from
 options. The long options come before those of sendmail. A script of three lines has all of it in one place.
+
+With -N, -R and -V, a server that offers no DSN gets the message all the same, and sends no reports.
 
 All other options of Postfix's sendmail(1) are accepted and ignored; none of them opens a file.
 """
@@ -77,6 +80,35 @@ def _check_mode(_: click.Context, __: click.Parameter, mode: str | None) -> None
             raise click.UsageError(message)
 
 
+def _read_notify(_: click.Context, __: click.Parameter, value: str | None) -> frozenset[str] | None:
+    conditions = None if value is None else frozenset(value.lower().replace(",", " ").split())
+    return _checked("notify", conditions)
+
+
+def _read_ret(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    # Postfix's word for the headers is that of RFC 3461.
+    return _checked("ret", None if value is None else {"hdrs": "headers"}.get(value.lower(), value.lower()))
+
+
+def _read_envid(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return _checked("envid", value)
+
+
+def _checked(name: str, value: T) -> T:
+    if value is not None:
+        try:
+            DSN(**{name: value})  # type: ignore[arg-type] # it is checked here
+        except ConfigurationError as error:
+            raise click.BadParameter(error.args[0]) from error
+    return value
+
+
+def _dsn(values: dict[str, Any]) -> DSN | None:
+    asked = {name: values[name] for name in ("notify", "ret", "envid") if values[name] is not None}
+    # The program that calls wants its message to be sent first of all.
+    return DSN(**asked, required=False) if asked else None
+
+
 def _refuse_queue(_: click.Context, __: click.Parameter, value: str | None) -> None:
     if value is not None:
         raise click.UsageError("-q is not possible: there is no queue to run. Hint: send the message again")
@@ -96,6 +128,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         deadline=values["deadline"],
         dry_run=values["dry_run"],
         quiet=not values["verbose"],
+        dsn=_dsn(values),
     )
     code = deliver(lambda: _envelope(call), _open_mailer, manner)
     return int(values["tempfail_exit"]) if code == ExitCode.TEMPORARY_FAILURE else code
@@ -138,6 +171,14 @@ _SENDMAIL = [
     click.Option(
         ["-i"], is_flag=True, expose_value=False, help="A line with only a dot does not end the message. Always so."
     ),
+    click.Option(
+        ["-N", "notify"],
+        metavar="LIST",
+        callback=_read_notify,
+        help="Report to the sender on success, failure, delay (with commas between them), or never.",
+    ),
+    click.Option(["-R", "ret"], metavar="full|hdrs", callback=_read_ret, help="What a report has of the message."),
+    click.Option(["-V", "envid"], metavar="ID", callback=_read_envid, help="What reports call the message."),
     click.Option(["-b", "mode"], callback=_check_mode, expose_value=False, hidden=True),
     click.Option(
         ["-q", "queue"], is_flag=False, flag_value="", callback=_refuse_queue, expose_value=False, hidden=True

@@ -32,6 +32,7 @@ OPTIONS = frozenset(
     {
         "auth",
         "ca_file",
+        "connect",
         "deadline",
         "local_hostname",
         "max_connect_failures",
@@ -43,7 +44,9 @@ OPTIONS = frozenset(
         "partial",
         "pipelining",
         "policy",
+        "proxy",
         "rate",
+        "sign",
         "source_address",
         "window",
     }

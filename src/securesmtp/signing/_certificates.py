@@ -1,0 +1,138 @@
+"""Read the certificates of people (RFC 8550), and check each for its use before anything is done with it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from securesmtp._shown import escape, quote
+from securesmtp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryptography.x509 import Certificate, ExtensionType
+
+E = TypeVar("E", bound="ExtensionType")
+# In PEM or DER; a text or file in PEM may have several.
+CertificateSource: TypeAlias = "str | bytes | os.PathLike[str] | Certificate"
+# Far more than any chain has.
+_MOST_BYTES = 1 << 20
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_LEAST_RSA_BITS = 2048
+
+
+def load_certificates(source: CertificateSource, what: str) -> list[Certificate]:
+    """
+    Return the certificates of *source*, at least one; *what* names the argument.
+
+    Raises:
+        ConfigurationError: It has none that can be read, or the extra ``sign`` is not installed.
+    """
+    try:
+        from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificates
+    except ModuleNotFoundError:
+        message = "S/MIME needs the package cryptography"
+        raise ConfigurationError(message, hint='install the extra: pip install "securesmtp[sign]"') from None
+    if isinstance(source, Certificate):
+        return [source]
+    data = _read(source, what)
+    try:
+        return load_pem_x509_certificates(data) if _BEGIN in data else [load_der_x509_certificate(data)]
+    except ValueError:
+        message = f"the {what} is not a certificate in PEM or DER"
+        hint = "for a file, pass a pathlib.Path; a .p12 or .pfx file: see the page on S/MIME"
+        raise ConfigurationError(message, hint=hint) from None
+
+
+def _read(source: object, what: str) -> bytes:
+    if isinstance(source, str):
+        return source.encode("utf-8", "replace")
+    if isinstance(source, bytes):
+        return source
+    if not isinstance(source, os.PathLike):
+        message = f"the {what} is a {type(source).__name__}, not a certificate"
+        raise ConfigurationError(message, hint="pass its text in PEM, its bytes, or a pathlib.Path of its file")
+    try:
+        with Path(source).open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        text = f"the file {quote(os.fspath(source), allow_at=True)} of the {what} cannot be read: {error.strerror}"
+        raise ConfigurationError(text) from None
+
+
+def check_use(certificate: Certificate, what: str, usages: Iterable[str]) -> None:
+    """
+    Check that *certificate* is valid now, and for mail.
+
+    Args:
+        certificate: The certificate.
+        what: What names it in an error.
+        usages: The key usages of which it needs one, if it has any (RFC 8550 §4.4.2).
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    name = f"{what} ({describe(certificate)})"
+    now = datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        raise ConfigurationError(f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    if now < certificate.not_valid_before_utc:
+        raise ConfigurationError(f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")
+    key = certificate.public_key()
+    if isinstance(key, RSAPublicKey) and key.key_size < _LEAST_RSA_BITS:
+        raise ConfigurationError(f"{name} has an RSA key of {key.key_size} bits; {_LEAST_RSA_BITS} is the least")
+    if not _has_usage(certificate, usages):
+        raise ConfigurationError(f"{name} is not for this use: its key usage lacks {' and '.join(usages)}")
+    if not _is_for_mail(certificate):
+        raise ConfigurationError(f"{name} is not for mail: its extended key usage lacks emailProtection")
+
+
+def _has_usage(certificate: Certificate, usages: Iterable[str]) -> bool:
+    from cryptography.x509 import KeyUsage
+
+    usage = _extension(certificate, KeyUsage)
+    return usage is None or any(getattr(usage, each) for each in usages)
+
+
+def _is_for_mail(certificate: Certificate) -> bool:
+    from cryptography.x509 import ExtendedKeyUsage
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    usage = _extension(certificate, ExtendedKeyUsage)
+    allowed = ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+    return usage is None or any(each in usage for each in allowed)
+
+
+def addresses(certificate: Certificate) -> list[str]:
+    """
+    Return the addresses of *certificate*, without those in its subject's name, which is for old programs.
+
+    Raises:
+        ConfigurationError: Its extensions cannot be read.
+    """
+    from cryptography.x509 import RFC822Name, SubjectAlternativeName
+
+    names = _extension(certificate, SubjectAlternativeName)
+    return [] if names is None else list(names.get_values_for_type(RFC822Name))
+
+
+def _extension(certificate: Certificate, kind: type[E]) -> E | None:
+    from cryptography.x509 import DuplicateExtension, ExtensionNotFound, UnsupportedGeneralNameType
+
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except ExtensionNotFound:
+        return None
+    except (ValueError, DuplicateExtension, UnsupportedGeneralNameType):
+        message = f"the certificate with the number {certificate.serial_number:x} has extensions that cannot be read"
+        raise ConfigurationError(message) from None
+
+
+def describe(certificate: Certificate) -> str:
+    """Return whose certificate it is, in printable form."""
+    return escape(", ".join(addresses(certificate)) or certificate.subject.rfc4514_string() or "without a name", 80)

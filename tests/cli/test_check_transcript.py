@@ -114,7 +114,9 @@ def test_of_a_login_the_mechanism_alone_is_shown(
     responses = [each for each in shown if each.startswith("~>") and "EHLO" not in each and "QUIT" not in each]
     first = f"~> AUTH {mechanism}" + " (not shown)" * (mechanism != "LOGIN")
     assert set(responses) == {first, "~> (not shown)"} - ({"~> (not shown)"} if mechanism == "PLAIN" else set())
-    assert [each for each in shown if "334" in each] == ["<~ 334 (not shown)"] * shown.count("<~ 334 (not shown)")
+    # As a code: a random fingerprint may have the three digits.
+    challenges = [each for each in shown if each.split()[1] == "334"]
+    assert challenges == ["<~ 334 (not shown)"] * shown.count("<~ 334 (not shown)")
 
 
 def test_a_secret_is_not_shown_at_any_stage() -> None:

@@ -167,7 +167,8 @@ def test_recipients_of_the_header_are_added_to_those_of_the_arguments(server: Ma
     assert run("sendmail", "-ti", "b@example.org", "f@example.org", data=data).code == 0
     (received,) = server.messages
     assert received.recipients == tuple(f"{name}@example.org" for name in ("b", "f", "a", "c", "hidden", "e"))
-    assert b"bcc" not in received.content.lower()
+    # With the colon: a random Message-ID may have the three digits.
+    assert b"bcc:" not in received.content.lower()
     # Never a short name of hexadecimal digits: the random Message-ID may end in it.
     assert b"hidden" not in received.content
 

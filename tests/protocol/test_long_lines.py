@@ -8,6 +8,7 @@ import email.policy
 import re
 from email.message import EmailMessage
 from email.mime.text import MIMEText
+from email.parser import HeaderParser
 from itertools import starmap
 from typing import cast
 
@@ -157,6 +158,20 @@ def test_what_must_not_be_encoded_is_sent_as_it_is(kind: str) -> None:
     assert longest(wire(submission)) == submission.content.longest_line >= len(LONG)
     with pytest.raises(MessageError, match="998 bytes"):
         prepare(parse(KEPT[kind].replace(LONG, LONG * 2)))
+
+
+def test_a_message_inside_that_is_a_text_is_not_encoded() -> None:
+    """As HeaderParser leaves it: base64 is not allowed for it (RFC 2046 §5.2.1)."""
+    message = HeaderParser(policy=email.policy.default).parsestr(KEPT["attached"])
+    submission = prepare(message)
+    assert f"\r\n{LONG}\r\n".encode() in wire(submission)
+
+
+def test_text_in_base64_has_the_line_ends_of_the_wire() -> None:
+    """RFC 2045 §6.8."""
+    text = "日本語" * 200 + "\n日本\n"
+    message = parse(part("text/plain; charset=utf-8", text, "8bit"))
+    assert parse(wire(prepare(message))).get_payload(decode=True) == f"{text}\n".replace("\n", "\r\n").encode()
 
 
 def test_a_signed_part_is_not_encoded() -> None:

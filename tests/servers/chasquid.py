@@ -61,8 +61,7 @@ RELAY = r"""#!/bin/bash
 exec 3<> /dev/tcp/127.0.0.1/{sink}
 {{
     printf 'EHLO localhost\r\nMAIL FROM:<%s>\r\n' "${{MAIL_FROM#<>}}"
-    # chasquid decodes the labels of a domain.
-    printf 'RCPT TO:<%s>\r\n' ${{RCPT_TO//@bücher./@xn--bcher-kva.}}
+    printf 'RCPT TO:<%s>\r\n' $RCPT_TO
     printf 'DATA\r\n'
     # chasquid keeps lines without their CR.
     LC_ALL=C sed -e 's/\r$//' -e 's/^\./../' -e 's/$/\r/'

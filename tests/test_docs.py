@@ -27,6 +27,7 @@ from markdown_it import MarkdownIt
 
 from conftest import Serve
 from databases import PostgreSQL
+from dkim_verifiers import rsa_pem
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
@@ -167,6 +168,7 @@ def example_net(
     Path("report.pdf").write_bytes(b"%PDF-1.7")
     with Path("video.mp4").open("wb") as video:
         video.truncate(30_000_000)
+    Path("mail2027.example.org.pem").write_text(rsa_pem(), "ascii")
     Path("logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")
     with SecureMailer("smtp.example.com", username="me", password="secret") as mailer:

@@ -465,7 +465,7 @@ def test_a_test_server_takes_a_binary_body_by_bdat_only() -> None:
     """As RFC 3030 §3 has it: 503 to DATA."""
     with MailServer(login=None) as server, ExitStack() as stack:
         context = ssl.create_default_context(cadata=server.ca_pem)
-        client = stack.enter_context(smtplib.SMTP_SSL(server.host, server.port, context=context))
+        client = stack.enter_context(smtplib.SMTP_SSL(server.host, server.port, timeout=10, context=context))
         client.ehlo()
         assert client.mail(ME, ["body=binarymime"])[0] == client.rcpt(TO[0])[0] == 250
         assert client.docmd("DATA")[0] == 503

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import sys
 import time
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -400,6 +401,14 @@ def test_a_file_that_every_user_can_write_is_refused(tmp_path: Path) -> None:
     path.chmod(0o602)
     with pytest.raises(ConfigurationError, match="can be written by every user"):
         DKIM("example.org", "m", path)
+
+
+def test_without_its_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the key is read."""
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigurationError, match="needs the package cryptography") as caught:
+        DKIM("example.org", "m", "-----BEGIN ")
+    assert "securesmtp[sign]" in str(caught.value.hint)
 
 
 def test_it_shows_no_key_and_cannot_be_copied() -> None:

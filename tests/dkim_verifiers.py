@@ -37,8 +37,10 @@ def ed25519_pem() -> str:
     return make_key(None).decode()
 
 
+@cache
 def signer(domain: str = "example.org", *, ed25519: bool = False, **options: Any) -> DKIM:
     """Return what signs for *domain*; with two signatures if *ed25519* is set."""
+    # The same each time: to read a key takes a tenth of a second.
     if ed25519:
         options |= {"ed25519_selector": "ed2027", "ed25519_key": ed25519_pem()}
     return DKIM(domain, "mail2027", rsa_pem(), **options)

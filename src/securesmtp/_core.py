@@ -143,13 +143,13 @@ class Core:
 
     def sign(self, submission: Submission) -> Submission:
         """
-        Return *submission* with the mailer's signature, unless it has that already, or the mailer does not sign.
+        Return *submission* with the mailer's signature, if the mailer signs.
 
         Raises:
             MessageError: It cannot be signed; its content is closed.
         """
         signer = self.settings.sign
-        if signer is None or submission.content.prefix:
+        if signer is None:
             return submission
         # Loaded with the signer.
         from securesmtp.signing._dkim import sign_submission

@@ -61,11 +61,6 @@ class RSAKey:
 
         self._key, self._arguments = key, (PKCS1v15(), SHA256())
 
-    @property
-    def bits(self) -> int:
-        """Its length."""
-        return self._key.key_size
-
     def sign(self, data: bytes) -> bytes:
         """Return the signature of *data*."""
         return self._key.sign(data, *self._arguments)

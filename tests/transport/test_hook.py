@@ -240,7 +240,7 @@ def test_a_plain_function_is_refused_by_an_async_mailer(run: Run, async_mailer: 
     run(main)
 
 
-@pytest.mark.faces("hooks", sample=(4, 1))
+@pytest.mark.faces("hooks")
 def test_the_limit_holds_for_the_function(serve: Serve, mailer: Mailer, face: Face) -> None:
     """A plain function sees to it itself, and what it returns too late is closed; an async one is cancelled."""
     server = serve(lambda peer: peer.sleep_until_peer_closes())

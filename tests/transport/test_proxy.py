@@ -253,6 +253,20 @@ def test_a_close_ends_the_wait_for_a_proxy(mailer: Mailer) -> None:
         assert "mailer was closed" in str(errors[0])
 
 
+def test_a_proxy_that_closes_is_named(mailer: Mailer, scheme: Scheme) -> None:
+    """In the middle of its answer; the server is not to blame."""
+
+    def closes(peer: Peer) -> None:
+        peer.read_some()
+        peer.send(ANSWERS[scheme][0][:1])
+
+    with ScriptedServer(closes) as server:
+        mine = mailer(server, proxy=url(scheme, server.port))
+        with pytest.raises(ProxyError, match=f"the proxy 127.0.0.1:{server.port}: the proxy closed the connection"):
+            mine.send_bytes(RAW, **ENVELOPE)
+        mine.close()
+
+
 def test_a_cancelled_task_leaves_no_connection_to_the_proxy(run: Run, async_mailer: AsyncMailer) -> None:
     """In the middle of the proxy's answer."""
 

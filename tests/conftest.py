@@ -191,7 +191,7 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def way(request: pytest.FixtureRequest) -> Iterator[str | None]:
+def proxy_of_all(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """Run the proxy of `--through`, and return its URL."""
     scheme = request.config.getoption("--through")
     with ExitStack() as stack:
@@ -208,8 +208,8 @@ def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture,
             if "policy" not in options:
                 options.setdefault("ca_file", ca_file)
             options.setdefault("timeout", 5)
-            if way is not None and "connect" not in options:
-                options.setdefault("proxy", way)
+            if proxy_of_all is not None and "connect" not in options:
+                options.setdefault("proxy", proxy_of_all)
             watch = Watch(options)
             made = make_mailer("localhost", server.port, **options)
             if isinstance(made, SecureMailer):

@@ -199,7 +199,9 @@ def proxy_of_all(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.fixture
-def mailer(make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture, way: str | None) -> Iterator[Mailer]:
+def mailer(
+    make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture, proxy_of_all: str | None
+) -> Iterator[Mailer]:
     """Make mailers for scripted servers; fail if anything they raise, return or log has a password."""
     caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:

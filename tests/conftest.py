@@ -191,7 +191,7 @@ def serve(server_tls: ssl.SSLContext) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def proxy_of_all(request: pytest.FixtureRequest) -> Iterator[str | None]:
+def proxy_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """Run the proxy of `--through`, and return its URL."""
     scheme = request.config.getoption("--through")
     with ExitStack() as stack:
@@ -200,7 +200,7 @@ def proxy_of_all(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 @pytest.fixture
 def mailer(
-    make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture, proxy_of_all: str | None
+    make_mailer: Mailer, ca_file: Path, caplog: pytest.LogCaptureFixture, proxy_url: str | None
 ) -> Iterator[Mailer]:
     """Make mailers for scripted servers; fail if anything they raise, return or log has a password."""
     caplog.set_level(logging.DEBUG)
@@ -210,8 +210,8 @@ def mailer(
             if "policy" not in options:
                 options.setdefault("ca_file", ca_file)
             options.setdefault("timeout", 5)
-            if proxy_of_all is not None and "connect" not in options:
-                options.setdefault("proxy", proxy_of_all)
+            if proxy_url is not None and "connect" not in options:
+                options.setdefault("proxy", proxy_url)
             watch = Watch(options)
             made = make_mailer("localhost", server.port, **options)
             if isinstance(made, SecureMailer):

@@ -96,7 +96,7 @@ def test_each_way_to_send_signs(serve: Serve, mailer: Mailer, message: EmailMess
     assert accepted.content.count(b"DKIM-Signature:") == 2
     assert b"\r\nDate: " in accepted.content
     assert b"\r\nMessage-ID: " in accepted.content
-    assert b"Bcc" not in accepted.content
+    assert b"\nBcc:" not in accepted.content
     assert verify_with_dkimpy(accepted.content, records(dkim)) == [True, True]
     assert b"BODY=8BITMIME" not in server.secret
     if extensions == "7-bit":
@@ -221,7 +221,7 @@ def test_a_header_in_utf8_is_signed_as_it_is(serve: Serve, mailer: Mailer) -> No
     """RFC 8616 §5: with SMTPUTF8, and a body that is ASCII."""
     message = EmailMessage()
     message["From"], message["To"] = "me@example.org", "jürgen@example.org"
-    message.set_content("Grüße an alle, die das lesen", cte="8bit")
+    message.set_content("Grüße, und noch ein Satz", cte="8bit")
     server, dkim = serve(honest(extensions=("8BITMIME", "SMTPUTF8"))), signer()
     mailer(server, sign=dkim).send(message)
     content = server.accepted[0].content
@@ -245,7 +245,7 @@ def test_fields_that_a_provider_replaces_can_be_left_out() -> None:
     message = b"From: a@example.org\r\nDate: now\r\nMessage-ID: <a@b>\r\nX-Mine: 1\r\n\r\nx\r\n"
     signed = dkim.sign(message) + message
     assert _is_valid(signed, dkim)
-    assert _is_valid(signed.replace(b"<a@b>", b"<c@d>").replace(b"now", b"later"), dkim)
+    assert _is_valid(signed.replace(b"<a@b>", b"<c@d>").replace(b"Date: now", b"Date: later"), dkim)
     assert not _is_valid(signed.replace(b"X-Mine: 1", b"X-Mine: 2"), dkim)
 
 

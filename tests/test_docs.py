@@ -27,6 +27,7 @@ from markdown_it import MarkdownIt
 
 from conftest import Serve
 from databases import PostgreSQL
+from dkim_verifiers import rsa_pem
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
@@ -167,6 +168,7 @@ def example_net(
     Path("report.pdf").write_bytes(b"%PDF-1.7")
     with Path("video.mp4").open("wb") as video:
         video.truncate(30_000_000)
+    Path("mail2027.example.org.pem").write_text(rsa_pem(), "ascii")
     Path("logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     Path("message.eml").write_bytes(b"Subject: Hello\n\nHello\n")
     with SecureMailer("smtp.example.com", username="me", password="secret") as mailer:
@@ -396,6 +398,18 @@ def test_each_promise_names_tests_that_exist() -> None:
     assert promises
     assert [promise for promise in promises if "\n*Tests:* `test_" not in promise] == []
     assert "MTA-STS" in rest
+
+
+def test_each_standard_names_tests_that_exist() -> None:
+    """In each row of the table; and each RFC that the source cites is on the page."""
+    page = (ROOT / "docs/reference/standards.md").read_text("utf-8")
+    table = page.partition("\n| --- | --- | --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    assert len(table) > 40
+    assert [row for row in table if len(row.split(" | ")) != 5 or "`test_" not in row.split(" | ")[4]] == []
+    assert set(re.findall(r"`(test_\w+)`", page)) - TESTS == set()
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    cited = set(re.findall(r"\bRFCs? (\d+)", source)) - {"5737"}
+    assert cited - set(re.findall(r"\b(\d{3,4})\b", page)) == set()
 
 
 def test_the_numbers_of_enumerated_cases_are_as_printed() -> None:

@@ -58,6 +58,7 @@ def test_all_names_can_be_imported_without_an_extra(bare: Path) -> None:
         ("import securesmtp.integrations.celery", "securesmtp[celery]"),
         ("import securesmtp.integrations.django", "securesmtp[django]"),
         ("import securesmtp.integrations.opentelemetry", "securesmtp[otel]"),
+        ("from securesmtp.signing import DKIM; DKIM('example.org', 'm', '-----BEGIN ')", "securesmtp[sign]"),
         ("from securesmtp.ledger import PostgreSQLLedger", "securesmtp[postgresql]"),
         ("from securesmtp.ledger import RedisLedger", "securesmtp[redis]"),
     ],

@@ -47,8 +47,8 @@ def text_of(message: EmailMessage) -> str:
     [
         ("Grüße aus Bremen, und noch ein Satz.\n", "quoted-printable"),
         ("漢字かな交じり文\n", "base64"),
-        ("Grüße, am Ende ein Leerzeichen, und noch ein Satz \nEnde\n", "base64"),
-        ("Grüße, am Ende ein Tabulator, und noch ein Satz\t\n", "base64"),
+        ("Grüße, hinten ein Leerzeichen, und noch ein Satz \nSchluss\n", "base64"),
+        ("Grüße, hinten ein Tabulator, und noch ein Satz\t\n", "base64"),
         ("Grüße und ein letztes, langes Wort " + "x" * 200, "quoted-printable"),
     ],
     ids=["German", "Japanese", "blank", "tab", "long"],

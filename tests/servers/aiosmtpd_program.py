@@ -7,6 +7,7 @@ Runs aiosmtpd as its documentation sets it up, and hands each message to the sin
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
 import json
 import re
 import ssl
@@ -83,6 +84,8 @@ async def serve(settings: Mapping[str, Any]) -> None:
             auth_require_tls=tls is not None,
         )
 
+    # Seconds for which a connection that aiosmtpd closes waits for the other side; the default is 30.
+    asyncio.constants.SSL_SHUTDOWN_TIMEOUT = 1
     loop = asyncio.get_running_loop()
     await loop.create_server(lambda: make(tls=None), "127.0.0.1", settings["implicit"], ssl=context)
     await loop.create_server(lambda: make(tls=context), "127.0.0.1", settings["starttls"])

@@ -17,6 +17,7 @@ from servers.real import (
     BOB,
     DOMAIN,
     INSTALL,
+    LATER,
     PREPARED,
     REFUSED,
     SEARCH_PATH,
@@ -51,7 +52,7 @@ drop_characters: ""
 ALIASES = """\
 #!/bin/sh
 case $1 in
-{refused} | \\**) ;;
+{refused} | {later} | \\**) ;;
 *) echo '| /bin/true' ;;
 esac
 """
@@ -60,7 +61,8 @@ RELAY = r"""#!/bin/bash
 exec 3<> /dev/tcp/127.0.0.1/{sink}
 {{
     printf 'EHLO localhost\r\nMAIL FROM:<%s>\r\n' "${{MAIL_FROM#<>}}"
-    printf 'RCPT TO:<%s>\r\n' $RCPT_TO
+    # chasquid decodes the labels of a domain.
+    printf 'RCPT TO:<%s>\r\n' ${{RCPT_TO//@bücher./@xn--bcher-kva.}}
     printf 'DATA\r\n'
     # chasquid keeps lines without their CR.
     LC_ALL=C sed -e 's/\r$//' -e 's/^\./../' -e 's/$/\r/'
@@ -69,7 +71,7 @@ exec 3<> /dev/tcp/127.0.0.1/{sink}
 replies=$'\n'$(tr -d '\r' <&3)
 # 354, and 221 for QUIT: the sink has replied to everything.
 if [[ $replies == *$'\n'[45]* || $replies != *$'\n'354*$'\n'221* ]]; then
-    echo "the sink replied $replies"
+    echo "the sink replied ${{replies//$'\n'/ }}"
     exit 1
 fi
 """
@@ -116,7 +118,7 @@ class Chasquid(RealServer):
         (self._directory / "domains" / DOMAIN / "users").write_text(users, "utf-8")
         hooks = self._directory / "hooks"
         hooks.mkdir()
-        _write_script(hooks / "alias-resolve", ALIASES.format(refused=REFUSED))
+        _write_script(hooks / "alias-resolve", ALIASES.format(refused=REFUSED, later=LATER))
         _write_script(hooks / "post-data", RELAY.format(sink=self._sink.port))
         return _version()
 

@@ -79,7 +79,7 @@ PATIENCE = 300
 # What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
 # all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
 # patience that can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do
-# not wait.
+# not wait; the reports of DSN.
 Ability = Literal[
     "implicit",
     "starttls",
@@ -92,6 +92,7 @@ Ability = Literal[
     "patience",
     "restart",
     "greeting",
+    "report",
 ]
 
 
@@ -265,11 +266,18 @@ class RealServer(ABC):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the server's processes inside the block. The kernel still accepts connections to its ports."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            os.killpg(self._process.pid, signal.SIGCONT)
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The session, for Courier's listeners leave the process group.
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+            with suppress(ProcessLookupError):
+                if os.getsid(pid) == self._process.pid:
+                    os.kill(pid, number)
 
     def log(self) -> str:
         """Return the server's logs."""

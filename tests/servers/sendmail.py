@@ -45,6 +45,8 @@ define(`confDONT_PROBE_INTERFACES', `True')dnl
 FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`accept_unqualified_senders')dnl
+# Milliseconds before the greeting, in which a client that does not wait is refused.
+FEATURE(`greet_pause', `{delay}000')dnl
 
 define(`confSERVER_CERT', `{own}/certificate.pem')dnl
 define(`confSERVER_KEY', `{own}/certificate.pem')dnl
@@ -132,6 +134,7 @@ class Sendmail(RealServer):
             sink=self._sink.port,
             size=SIZE_LIMIT,
             patience=self.patience,
+            delay=self.greeting_delay,
         )
         (self._directory / "sendmail.mc").write_text(text)
         made = _print(

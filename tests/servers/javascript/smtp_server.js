@@ -3,6 +3,7 @@
 
 const crypto = require("node:crypto")
 const fs = require("node:fs")
+const { domainToASCII } = require("node:url")
 const { SMTPServer } = require("smtp-server")
 const { relay } = require("./relay")
 
@@ -43,13 +44,19 @@ function onRcptTo(address, session, callback) {
     callback(refusal && reply(parseInt(refusal), refusal.slice(4)))
 }
 
+// smtp-server decodes the labels of a domain.
+function toWire(address) {
+    const at = address.lastIndexOf("@") + 1
+    return address.slice(0, at) + (domainToASCII(address.slice(at)) || address.slice(at))
+}
+
 function onData(stream, session, callback) {
     const chunks = []
     stream.on("data", (chunk) => chunks.push(chunk))
     stream.on("end", () => {
         if (stream.sizeExceeded) return callback(reply(552, "5.3.4 message too big"))
         const { mailFrom, rcptTo } = session.envelope
-        const to = rcptTo.map((recipient) => recipient.address)
+        const to = rcptTo.map((recipient) => toWire(recipient.address))
         relay(settings.sink, mailFrom.address, to, Buffer.concat(chunks), (error) =>
             callback(error && reply(451, error.message)),
         )
@@ -68,7 +75,6 @@ for (const [port, secure] of [
         size: settings.size,
         authMethods: ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"],
         hideENHANCEDSTATUSCODES: false,
-        hideDSN: false,
         hideREQUIRETLS: false,
         disableReverseLookup: true,
         socketTimeout: settings.patience * 1000,

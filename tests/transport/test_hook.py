@@ -212,6 +212,22 @@ def test_an_async_function_needs_an_async_mailer() -> None:
         SecureMailer("mail.example", connect=connect)  # type: ignore[arg-type]
 
 
+def test_an_error_of_this_library_is_raised_as_it_is(run: Run, async_mailer: AsyncMailer, serve: Serve) -> None:
+    """Not as the cause of another, or of itself."""
+    server = serve()
+
+    async def connect(*_: object) -> socket.socket:
+        raise ConfigurationError("no tunnel")
+
+    async def main() -> None:
+        async with async_mailer(server, connect=connect) as mine:
+            with pytest.raises(ConfigurationError, match="no tunnel") as caught:
+                await mine.send_bytes(RAW, **ENVELOPE)
+            assert caught.value.__cause__ is None
+
+    run(main)
+
+
 def test_a_plain_function_is_refused_by_an_async_mailer(run: Run, async_mailer: AsyncMailer, serve: Serve) -> None:
     """It would block the loop."""
     server = serve()
@@ -224,7 +240,7 @@ def test_a_plain_function_is_refused_by_an_async_mailer(run: Run, async_mailer: 
     run(main)
 
 
-@pytest.mark.faces("hooks", sample=(4, 1))
+@pytest.mark.faces("hooks")
 def test_the_limit_holds_for_the_function(serve: Serve, mailer: Mailer, face: Face) -> None:
     """A plain function sees to it itself, and what it returns too late is closed; an async one is cancelled."""
     server = serve(lambda peer: peer.sleep_until_peer_closes())

@@ -31,6 +31,10 @@ from securesmtp import (
     TLSPolicy,
     WrongTLSModeError,
 )
+from securesmtp._protocol.proxy import Tunnel, Write
+from securesmtp._protocol.proxy.effects import write
+from securesmtp._transport.channel import WRITE
+from securesmtp._transport.tunnel import pass_tunnel
 
 RAW = b"Subject: x\r\n\r\nhello\r\n"
 ENVELOPE: dict[str, Any] = {"mail_from": "a@b.example", "recipients": ["c@d.example"]}
@@ -249,6 +253,20 @@ def test_a_close_ends_the_wait_for_a_proxy(mailer: Mailer) -> None:
         assert "mailer was closed" in str(errors[0])
 
 
+def test_a_proxy_that_closes_is_named(mailer: Mailer, scheme: Scheme) -> None:
+    """In the middle of its answer; the server is not to blame."""
+
+    def closes(peer: Peer) -> None:
+        peer.read_some()
+        peer.send(ANSWERS[scheme][0][:1])
+
+    with ScriptedServer(closes) as server:
+        mine = mailer(server, proxy=url(scheme, server.port))
+        with pytest.raises(ProxyError, match=f"the proxy 127.0.0.1:{server.port}: the proxy closed the connection"):
+            mine.send_bytes(RAW, **ENVELOPE)
+        mine.close()
+
+
 def test_a_cancelled_task_leaves_no_connection_to_the_proxy(run: Run, async_mailer: AsyncMailer) -> None:
     """In the middle of the proxy's answer."""
 
@@ -384,3 +402,28 @@ def test_a_wrong_argument_is_found_before_the_network(make_mailer: Mailer, case:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make_mailer("mail.example", **options)
     assert PASSWORD not in shown(caught.value)
+
+
+class SlowChannel:
+    """A channel that takes one byte at a time, and has no room before each."""
+
+    def __init__(self) -> None:
+        self.peer, self.written, self.has_room = "server", bytearray(), False
+
+    def write(self, data: memoryview) -> int:
+        self.has_room = not self.has_room
+        if self.has_room:
+            return 0
+        self.written += data[:1]
+        return 1
+
+
+def test_a_request_is_written_whole_when_there_is_no_room() -> None:
+    """It is far smaller than any buffer of a kernel, so that this is tried without one."""
+    channel = SlowChannel()
+
+    def dialogue() -> Tunnel:
+        yield from write(Write(b"CONNECT"))
+
+    assert list(pass_tunnel(channel, dialogue())) == [WRITE] * 7  # type: ignore[arg-type] # what it needs of one
+    assert (bytes(channel.written), channel.peer) == (b"CONNECT", "server")

@@ -288,6 +288,26 @@ def kills(session: nox.Session) -> None:
 
 
 @nox.session
+def servers(session: nox.Session) -> None:
+    """
+    Run all tests with real mail servers, and send every kind of message to each in every way; as root, for an hour.
+
+    `nox -s servers -- postfix exim` sends to these alone; `--pages` updates the tables in docs/ with what was sent.
+    It fails if an outcome was not true, or if what arrived is not what was sent.
+    """
+    install_wheel(session, "demo", "test")
+    names = [argument for argument in session.posargs if argument != "--pages"]
+    columns = Path(session.create_tmp()).resolve() / "columns"
+    env = {"PYTHONPATH": str(HERE / "tests")}
+    if not names:
+        shutil.rmtree(columns, ignore_errors=True)
+        session.run(*PYTEST, "-m", "", "tests/servers")
+    session.run("python", "-m", "servers.matrix", "--out", str(columns), *names, env=env)
+    target = HERE / "docs/explanation/servers" if "--pages" in session.posargs else columns.parent / "tables"
+    session.run("python", "-m", "servers.matrix.pages", str(columns), str(target), env=env)
+
+
+@nox.session
 def million(session: nox.Session) -> None:
     """
     Send a million messages over TLS to a server 100 ms away, from one process and from two; as root, on Linux.

@@ -34,7 +34,13 @@ release = version = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]
 # The tables in these folders are included by a page.
-exclude_patterns = ["_build", "examples", "explanation/kills/*.md", "explanation/speed/*.md"]
+exclude_patterns = [
+    "_build",
+    "examples",
+    "explanation/kills/*.md",
+    "explanation/servers/*.md",
+    "explanation/speed/*.md",
+]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

@@ -81,17 +81,20 @@ class Haraka(NodeServer):
         config = self._directory / "config"
         for folder in ("config", "plugins", "queue"):
             (self._directory / folder).mkdir(exist_ok=True)
-        (self._directory / "plugins" / "securesmtp.js").write_bytes((SCRIPTS / "haraka_plugin.js").read_bytes())
+        for name, script in {"securesmtp": "haraka_plugin", "securesmtp_sink": "haraka_sink"}.items():
+            (self._directory / "plugins" / f"{name}.js").write_bytes((SCRIPTS / f"{script}.js").read_bytes())
         files = {
             "smtp.ini": SMTP,
             "connection.ini": CONNECTION,
             "tls.ini": TLS,
-            "plugins": "tls\nsecuresmtp\n",
+            "plugins": "tls\nsecuresmtp\nsecuresmtp_sink\n",
             "dhparams.pem": DH_PARAMETERS,
             "log.ini": "level=info\nformat=default\n",
             "me": "localhost\n",
             # Otherwise, each wrong password is refused after one second, two seconds, and so on.
             "securesmtp.timeout": "1\n",
+            # None: on a busy machine, 20 MB may take long.
+            "securesmtp_sink.timeout": "0\n",
         }
         for name, text in files.items():
             (config / name).write_text(

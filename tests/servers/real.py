@@ -79,7 +79,7 @@ PATIENCE = 300
 # What a server may lack, or its set-up: a mode of TLS; the octets of the content, which it changes; a Received field;
 # all recipients of a message in one delivery; a refusal of REFUSED, or of LATER alone; a limit of SIZE_LIMIT; a
 # patience that can be set; a start on the ports that it had; a delay of the greeting, with a check for clients that do
-# not wait.
+# not wait; the reports of DSN.
 Ability = Literal[
     "implicit",
     "starttls",
@@ -92,6 +92,7 @@ Ability = Literal[
     "patience",
     "restart",
     "greeting",
+    "report",
 ]
 
 

@@ -18,7 +18,9 @@ class SMTPServer(NodeServer):
 
     name: ClassVar[str] = "smtp-server"
     package: ClassVar[str] = "smtp-server"
-    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType({"trace": "it writes no Received field"})
+    cannot: ClassVar[Mapping[Ability, str]] = MappingProxyType(
+        {"trace": "it writes no Received field", "report": "it leaves reports to its application"}
+    )
 
     def _command(self) -> list[str]:
         path = self._directory / "settings.json"

@@ -1,14 +1,16 @@
 """
-The message matrix: every kind of message, to every real server, in every way: `python -m servers.matrix --out FILE`.
+The message matrix: every kind of message, to every real server, in every way: `python -m servers.matrix --out FOLDER`.
 
 As root, on Linux, for about half an hour; `nox -s servers` runs it. Names of servers select some. It fails if a cell is
-wrong. The servers that end idle connections only after five or ten minutes are waited for while the others are tried.
+wrong. The servers that end idle connections only after minutes are waited for while the others are tried. Each server's
+column is a file in the folder, and `python -m servers.matrix.pages` makes the tables of all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -23,16 +25,13 @@ from faces import Faces
 from servers.kinds import KINDS
 from servers.matrix.cells import Cell, Combination
 from servers.matrix.letters import LETTERS
-from servers.matrix.pages import entries, write
+from servers.matrix.pages import save
 from servers.matrix.run import Column, combinations
-from servers.matrix.specials import EARLY, RESTARTED, early, late, over_one_connection, restarted
-from servers.real import Ability, RealServer
+from servers.matrix.specials import early, late, over_one_connection, restarted
+from servers.real import RealServer
 
 # Seconds: of a server that can be told how long it waits for a command, and when it greets.
 IMPATIENT, DELAY = 3, 2
-
-# Rows that need an ability of the server.
-NEEDED: dict[str, Ability] = {RESTARTED: "restart", EARLY: "greeting"}
 
 Finish = Callable[[], list[Cell]]
 
@@ -86,31 +85,30 @@ def main() -> int:
     """Run the matrix."""
     parser = argparse.ArgumentParser(prog="python -m servers.matrix", description=__doc__)
     parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"default: all of {', '.join(KINDS)}")
-    parser.add_argument("--out", type=Path, required=True, help="the folder for the tables")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the columns")
     arguments = parser.parse_args()
     missing = {name: reason for name, kind in KINDS.items() if (reason := kind.missing()) is not None}
     for name, reason in missing.items():
         _say(f"{name} is left out: {reason}")
     if missing and os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
         return 1
+    # Otherwise the servers would go on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = [name for name in arguments.servers or KINDS if name not in missing]
     with ExitStack() as stack:
-        matrix, found = Matrix(stack), list[Cell]()
+        matrix, found = Matrix(stack), dict[str, list[Cell]]()
         waiting = {name: matrix.wait_for_patient(name) for name in names}
         for name in names:
             before = time.monotonic()
-            found += _reported(replace(cell, server=name) for cell in matrix.cells(name, waiting[name]))
+            found[name] = list(_reported(replace(cell, server=name) for cell in matrix.cells(name, waiting[name])))
+            if waiting[name] is None:
+                save(arguments.out, name, matrix.versions[name], found[name])
             _say(f"{name}: {time.monotonic() - before:.0f} s")
         for name, finish in waiting.items():
-            found += _reported(replace(cell, server=name) for cell in (finish() if finish else ()))
-    untried = {
-        (row, name): KINDS[name].cannot[ability]
-        for row, ability in NEEDED.items()
-        for name in names
-        if not KINDS[name].can(ability)
-    }
-    write(arguments.out, {name: matrix.versions[name] for name in names}, entries(found, names, untried))
-    return int(any(cell.verdict == "wrong" for cell in found))
+            if finish is not None:
+                found[name] += _reported(replace(cell, server=name) for cell in finish())
+                save(arguments.out, name, matrix.versions[name], found[name])
+    return int(any(cell.verdict == "wrong" for cells in found.values() for cell in cells))
 
 
 def _reported(cells: Iterable[Cell]) -> Iterator[Cell]:

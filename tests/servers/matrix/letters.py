@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from securesmtp import DSN, Envelope
 from servers.real import ALICE, DOMAIN, LATER, REFUSED, SIZE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from servers.real import RealServer
 
 TO = f"to@{DOMAIN}"
 # Its blank, "+" and "=" are written in xtext, as +20, +2B and +3D.
@@ -39,6 +41,7 @@ class Letter:
         arrives_at: Those who must get it; none if it must be refused.
         needs: The extension without which a server cannot take it.
         dsn: The reports to ask for.
+        require_tls: Whether each further server has to use TLS.
         token: Its name.
     """
 
@@ -48,6 +51,7 @@ class Letter:
     arrives_at: tuple[str, ...] = (TO,)
     needs: str = ""
     dsn: DSN | None = None
+    require_tls: bool = False
     token: str = field(default_factory=lambda: f"{next(_TOKENS)}.matrix@{DOMAIN}")
 
     @property
@@ -66,21 +70,22 @@ class Letter:
     def envelope(self) -> Envelope:
         """The message and its envelope."""
         if isinstance(self.body, bytes):
-            return Envelope(ALICE.username, self.recipients, self.octets, dsn=self.dsn)
+            options: Any = {"dsn": self.dsn, "require_tls": self.require_tls}
+            return Envelope(ALICE.username, self.recipients, self.octets, **options)
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = ALICE.username, TO, "Grüße"
         message["Message-ID"] = f"<{self.token}>"
         message.set_content(self.body)
-        return Envelope(ALICE.username, self.recipients, message, dsn=self.dsn)
+        return Envelope(ALICE.username, self.recipients, message)
 
-    def difference(self, arrived: bytes, *, rewrites: bool) -> str:
-        """Return how the content that arrived differs, or nothing; only that of the text, if the server rewrites."""
+    def difference(self, arrived: bytes, server: RealServer) -> str:
+        """Return how the content that arrived differs, or nothing; of the text alone, if the server rewrites it."""
         if isinstance(self.body, bytes):
             # What DATA ends with needs a line end before it.
-            wanted = self.octets if self.octets.endswith(b"\r\n") else self.octets + b"\r\n"
+            wanted = server.expected(self.octets if self.octets.endswith(b"\r\n") else self.octets + b"\r\n")
             if arrived == wanted:
                 return ""
-            if not rewrites:
+            if server.can("octets"):
                 return _first_difference(wanted, arrived)
         text = self.body.decode() if isinstance(self.body, bytes) else self.body
         parsed = message_from_bytes(arrived, policy=policy.default)
@@ -93,6 +98,12 @@ def token_of(content: bytes) -> str | None:
     """Return the token of a message that arrived."""
     found = re.search(rb"^Message-ID: <([^>]*)>", content.partition(b"\r\n\r\n")[0], re.MULTILINE | re.IGNORECASE)
     return found and found.group(1).decode()
+
+
+def in_ascii(address: str) -> str:
+    """Return an address with its domain in A-labels; chasquid and smtp-server pass on the U-labels."""
+    local, at, domain = address.rpartition("@")
+    return local + at + domain.encode("idna").decode()
 
 
 def reported_tokens(report: bytes) -> set[str]:
@@ -116,6 +127,10 @@ def _first_difference(wanted: bytes, arrived: bytes) -> str:
         (i for i, (a, b) in enumerate(zip(wanted, arrived, strict=False)) if a != b), min(len(wanted), len(arrived))
     )
     return f"at octet {at} {arrived[at : at + 20]!r} in place of {wanted[at : at + 20]!r}"
+
+
+def _lines_of(octets: int) -> bytes:
+    return (b"z" * 76 + b"\r\n") * (octets // 78 + 1)
 
 
 def _plain(row: str, body: bytes | str) -> Callable[[], Letter]:
@@ -143,21 +158,30 @@ LETTERS: dict[str, Callable[[], Letter]] = {
         lambda: Letter("100 recipients", b"Hello\r\n", _HUNDRED, _HUNDRED),
         lambda: Letter(BAD_RAISE, b"Hello\r\n", _PARTIAL, ()),
         lambda: Letter(BAD_ALLOW, b"Hello\r\n", _PARTIAL, (_PARTIAL[0], _PARTIAL[3])),
-        lambda: Letter(TWENTY_MB, (b"z" * 76 + b"\r\n") * (LARGE // 78)),
+        lambda: Letter(TWENTY_MB, _lines_of(LARGE)),
         lambda: Letter(
             "SMTPUTF8 local part", b"Hello\r\n", (f"jürgen@{DOMAIN}",), (f"jürgen@{DOMAIN}",), needs="SMTPUTF8"
         ),
         lambda: Letter("IDN domain", b"Hello\r\n", (f"a@bücher.{DOMAIN}",), (f"a@xn--bcher-kva.{DOMAIN}",)),
-        lambda: Letter(OVER_SIZE, b"z" * 76 + b"\r\n" + (b"z" * 76 + b"\r\n") * (SIZE_LIMIT // 78), arrives_at=()),
+        lambda: Letter(OVER_SIZE, b"", arrives_at=()),
         lambda: Letter(
             REPORTS, b"Hello\r\n", needs="DSN", dsn=DSN(notify={"success"}, ret="headers", envid=ENVID, orcpt=True)
         ),
+        lambda: Letter("REQUIRETLS", b"Hello\r\n", needs="REQUIRETLS", require_tls=True),
     )
 }
 # Too much for a run of the tests.
 HEAVY = (TWENTY_MB, OVER_SIZE)
 
 
-def write(rows: Iterable[str]) -> list[Letter]:
-    """Return a new letter for each of *rows* that is one."""
-    return [LETTERS[row]() for row in rows if row in LETTERS]
+def write(rows: Iterable[str], server: RealServer, size: int) -> list[Letter]:
+    """Return a new letter for each of *rows*: over *size* octets where that is the row, to whom *server* can refuse."""
+    unrefused = {REFUSED: "refuse", LATER: "later"}
+    accepted = {address for address, ability in unrefused.items() if ability in server.cannot}
+    letters = [LETTERS[row]() for row in rows]
+    for number, letter in enumerate(letters):
+        recipients = tuple(address for address in letter.recipients if address not in accepted)
+        letters[number] = replace(letter, recipients=recipients)
+        if letter.row == OVER_SIZE:
+            letters[number] = replace(letter, body=_lines_of(max(size, SIZE_LIMIT)))
+    return letters

@@ -15,7 +15,7 @@ from securesmtp.events import Connected, Event, FellBack
 from servers.real import ALICE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from faces import Faces
     from scripted import Mode
@@ -89,7 +89,8 @@ class Sender:
 
     def _send(self, letter: Letter, options: dict[str, Any]) -> Result:
         envelope = letter.envelope
-        arguments = {"mail_from": envelope.mail_from, "recipients": envelope.recipients, "dsn": envelope.dsn, **options}
+        names = ("mail_from", "recipients", "dsn", "require_tls")
+        arguments = {**{name: getattr(envelope, name) for name in names}, **options}
         send: Any = self.mailer.send_bytes if isinstance(envelope.content, bytes) else self.mailer.send
         try:
             receipt = send(envelope.content, **arguments)
@@ -128,16 +129,17 @@ def offered(server: RealServer, mode: Mode, ca_file: Path) -> set[str]:
     return keywords
 
 
-def established(port: int) -> int:
-    """Return how many connections to this port of the machine have been ended by neither side."""
+def silent(port: int) -> int:
+    """Return how many connections to this port of the machine are open, and hold nothing that was not read."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(line[2].endswith(f":{port:04X}") and line[3] == _ESTABLISHED for line in lines)
+    own = [line for line in lines if line[2].endswith(f":{port:04X}") and line[3] == _ESTABLISHED]
+    return sum(int(line[4].partition(":")[2], 16) == 0 for line in own)
 
 
-def wait_for_connections(ports: Sequence[int], least: int, most: int, within: float) -> None:
-    """Wait until as many connections are established to *ports* together."""
+def wait_for_silent(ports: Iterable[int], count: int, within: float) -> None:
+    """Wait until *count* connections to *ports* together are open and silent."""
     end = time.monotonic() + within
-    while not least <= (now := sum(established(port) for port in ports)) <= most:
+    while (now := sum(silent(port) for port in ports)) != count:
         if time.monotonic() > end:
-            raise TimeoutError(f"{now} connections after {within} s")
+            raise TimeoutError(f"{now} connections in place of {count} after {within} s")
         time.sleep(0.02)

@@ -1,18 +1,23 @@
-"""Write the tables of docs/explanation/servers.md from the cells of a run."""
+"""Write the tables of docs/explanation/servers.md: `python -m servers.matrix.pages COLUMNS FOLDER`."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers.matrix.cells import Cell, Verdict
+from servers.kinds import KINDS
+from servers.matrix.cells import Cell, Combination, Verdict
 from servers.matrix.letters import LETTERS
 from servers.matrix.specials import EARLY, IDLE, IN_FLIGHT, LATE, OVER_ONE, RESTARTED
+from servers.real import Ability
 
 ROWS = (*LETTERS, OVER_ONE, IN_FLIGHT, IDLE, RESTARTED, LATE, EARLY)
+# Rows that need an ability of the server.
+NEEDED: dict[str, Ability] = {RESTARTED: "restart", EARLY: "greeting"}
 MODES = {"implicit": "implicit TLS", "starttls": "STARTTLS"}
 
 
@@ -38,6 +43,27 @@ class Entry:
         return f"{self.verdict}, with {self.only}" if self.only else self.verdict
 
 
+def save(folder: Path, name: str, version: str, cells: Sequence[Cell]) -> None:
+    """Write the column of one server."""
+    folder.mkdir(exist_ok=True, parents=True)
+    values = {"version": version, "cells": [[each.row, *each.combination, each.verdict, each.detail] for each in cells]}
+    (folder / f"{name}.json").write_text(json.dumps(values, indent=1, ensure_ascii=False), "utf-8")
+
+
+def load(folder: Path) -> tuple[dict[str, str], list[Cell]]:
+    """Return the versions of the servers, and the cells of all of them."""
+    versions, cells = dict[str, str](), list[Cell]()
+    for name in KINDS:
+        if (path := folder / f"{name}.json").exists():
+            column = json.loads(path.read_text("utf-8"))
+            versions[name] = column["version"]
+            cells += [
+                Cell(row, name, Combination(mode, face, way), verdict, detail)
+                for row, mode, face, way, verdict, detail in column["cells"]
+            ]
+    return versions, cells
+
+
 def summarise(cells: Sequence[Cell]) -> Entry:
     """Return what all *cells* of a row and a server come to."""
     verdicts = {cell.verdict for cell in cells}
@@ -51,15 +77,16 @@ def summarise(cells: Sequence[Cell]) -> Entry:
     return Entry(cells[0].verdict, len(cells), detail="".join(details[:1]))
 
 
-def entries(
-    cells: Sequence[Cell], servers: Sequence[str], untried: Mapping[tuple[str, str], str]
-) -> dict[tuple[str, str], Entry]:
-    """Return the entry of each row and server; *untried* has reasons for those without a cell."""
+def entries(cells: Sequence[Cell], servers: Iterable[str]) -> dict[tuple[str, str], Entry]:
+    """Return the entry of each row and server, also of what is not tried, because the server is known to lack it."""
     together: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         together.setdefault((cell.row, cell.server), []).append(cell)
     found = {key: summarise(each) for key, each in together.items()}
-    found |= {key: Entry("cannot", 0, detail=reason) for key, reason in untried.items() if key not in found}
+    for row, ability in NEEDED.items():
+        for server in servers:
+            if not KINDS[server].can(ability):
+                found.setdefault((row, server), Entry("cannot", 0, detail=KINDS[server].cannot[ability]))
     missing = [(row, server) for row in ROWS for server in servers if (row, server) not in found]
     if missing:
         raise ValueError(f"no cells: {missing}")
@@ -95,6 +122,17 @@ def write(folder: Path, versions: Mapping[str, str], found: Mapping[tuple[str, s
     (folder / "versions.md").write_text(_table(lines), "utf-8")
 
 
+def main() -> None:
+    """Write the tables of all columns."""
+    columns, folder = (Path(argument) for argument in sys.argv[1:])
+    versions, cells = load(columns)
+    write(folder, versions, entries(cells, versions))
+
+
 def _table(lines: Sequence[Sequence[str]]) -> str:
     head, *rest = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rest])
+
+
+if __name__ == "__main__":
+    main()

@@ -59,8 +59,9 @@ class Column:
                 yield from self._messages(sender, rows)
 
     def _messages(self, sender: Sender, rows: Sequence[str]) -> Iterator[Cell]:
-        letters = write([row for row in rows if row != BAD_ALLOW])
-        partial = write([row for row in rows if row == BAD_ALLOW])
+        size = int(self.server.extensions(sender.combination.mode).get("SIZE") or 0)
+        letters = write([row for row in rows if row != BAD_ALLOW], self.server, size)
+        partial = write([row for row in rows if row == BAD_ALLOW], self.server, size)
         results = sender.send(letters) + (sender.send(partial, partial="allow") if partial else [])
         letters += partial
         self.tally.wait_for(accepted(letters, results))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -19,13 +20,18 @@ from servers.matrix.cells import Cell, Combination
 from servers.matrix.letters import HEAVY, LETTERS
 from servers.matrix.pages import entries
 from servers.matrix.run import Column, combinations
-from servers.matrix.specials import EARLY, IDLE, LATE, RESTARTED, early, late, restarted
-from servers.real import RealServer
+from servers.matrix.specials import EARLY, IDLE, IN_FLIGHT, LATE, RESTARTED, early, late, restarted
+from servers.real import Ability, RealServer
 
 TABLE = Path(__file__).parents[3] / "docs" / "explanation" / "servers" / "matrix.json"
 LIGHT = [row for row in LETTERS if row not in HEAVY]
 # Between them, they have each mode, face and way; servers take turns with the others.
 STRIDE = 5
+
+
+def who_can(ability: Ability) -> list[str]:
+    """Return the names of the servers with which a row can be tried."""
+    return [name for name, kind in KINDS.items() if kind.can(ability)]
 
 
 @pytest.fixture(
@@ -52,7 +58,16 @@ def column(request: pytest.FixtureRequest, name: str, stride: int, faces: Faces,
 
 
 def _ways(server: RealServer, name: str, stride: int) -> list[Combination]:
-    return combinations(server)[list(KINDS).index(name) % stride :: stride]
+    ways = combinations(server)
+    if stride > 1 and _table()["rows"][IN_FLIGHT].get(name, ["cannot"])[0] == "cannot":
+        # Some of these servers have to be waited for until it is clear that they reply nothing.
+        ways = [each for each in ways if each.way != "session"]
+    return ways[list(KINDS).index(name) % stride :: stride]
+
+
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(TABLE.read_text("utf-8"))
+    return table
 
 
 def _check(name: str, cells: Sequence[Cell], row: str | None = None) -> None:
@@ -60,11 +75,9 @@ def _check(name: str, cells: Sequence[Cell], row: str | None = None) -> None:
     assert cells
     assert [cell for cell in cells if cell.verdict == "wrong"] == []
     assert row is None or {cell.row for cell in cells} == {row}
-    table = json.loads(TABLE.read_text("utf-8"))
     for cell in cells:
-        shown = table["rows"][cell.row].get(name)
-        if shown is not None:
-            assert shown[0] != ("right" if cell.verdict == "cannot" else "cannot"), cell
+        shown = _table()["rows"][cell.row].get(name, [cell.verdict])
+        assert shown[0] != ("right" if cell.verdict == "cannot" else "cannot"), cell
 
 
 def test_each_message_arrives_or_is_refused_with_the_truth(name: str, column: Column) -> None:
@@ -80,10 +93,9 @@ def test_a_greeting_that_comes_late_is_waited_for(name: str, column: Column) -> 
     _check(name, list(column.connections(lambda run: late(run, 0.2))), LATE)
 
 
+@pytest.mark.parametrize("name", who_can("restart"), indirect=True)
 def test_a_restart_between_two_sends_loses_nothing(name: str, column: Column) -> None:
     """The connection of the first message is gone, and the second opens another one."""
-    if not column.server.can("restart"):
-        pytest.skip(column.server.cannot["restart"])
     _check(name, list(column.connections(restarted)), RESTARTED)
     assert column.tally.doubles() == []
 
@@ -91,19 +103,16 @@ def test_a_restart_between_two_sends_loses_nothing(name: str, column: Column) ->
 @pytest.fixture
 def impatient(name: str, ca: trustme.CA) -> Iterator[RealServer]:
     """Run a server that waits a second for a command."""
-    if not KINDS[name].can("patience"):
-        pytest.skip(KINDS[name].cannot["patience"])
     yield from running(KINDS[name], ca, patience=1)
 
 
 @pytest.fixture
 def watchful(name: str, ca: trustme.CA) -> Iterator[RealServer]:
     """Run a server that greets after a second, and refuses clients that do not wait."""
-    if not KINDS[name].can("greeting"):
-        pytest.skip(KINDS[name].cannot["greeting"])
     yield from running(KINDS[name], ca, greeting_delay=1)
 
 
+@pytest.mark.parametrize("name", who_can("patience"), indirect=True)
 def test_a_send_after_the_servers_patience_opens_another_connection(
     name: str, impatient: RealServer, stride: int, faces: Faces, ca_file: Path
 ) -> None:
@@ -114,6 +123,7 @@ def test_a_send_after_the_servers_patience_opens_another_connection(
     assert column.tally.doubles() == []
 
 
+@pytest.mark.parametrize("name", who_can("greeting"), indirect=True)
 def test_a_server_that_refuses_early_talkers_hears_none(
     name: str, watchful: RealServer, stride: int, faces: Faces, ca_file: Path
 ) -> None:
@@ -124,9 +134,9 @@ def test_a_server_that_refuses_early_talkers_hears_none(
 
 def test_the_page_has_every_cell() -> None:
     """None of them is wrong."""
-    table = json.loads(TABLE.read_text("utf-8"))
+    table = _table()
     assert {len(servers) for servers in table["rows"].values()} == {len(table["servers"])}
-    assert set(table["servers"]) == set(KINDS)
+    assert set(table["servers"]) <= set(KINDS)
     assert [
         (row, shown) for row, servers in table["rows"].items() for shown in servers.values() if shown[0] == "wrong"
     ] == []
@@ -135,4 +145,4 @@ def test_the_page_has_every_cell() -> None:
 def test_a_table_without_a_cell_is_not_written() -> None:
     """Rather than with a gap that looks like a success."""
     with pytest.raises(ValueError, match="no cells"):
-        entries([], ["postfix"], {})
+        entries([], ["postfix"])

@@ -20,7 +20,7 @@ USER, PASSWORD = "me@example.org", "app password"
 # learn.microsoft.com/exchange/troubleshoot/send-emails/smtp-submission-improvements: three connections for a mailbox.
 # Seen as the reply to the content.
 CONNECTIONS = b"432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending\r\n"
-# As several hosters say before the content.
+# The same before the content: a wording that `_protocol/replies.py` recognises.
 CONNECTIONS_421 = b"421 4.7.0 Too many concurrent SMTP connections; please try again later\r\n"
 # docs.kumomta.com, max_messages_per_connection: each further MAIL of the connection is refused for now. OpenSMTPD does
 # the same after 100.
@@ -35,7 +35,7 @@ LOGIN = b"454 4.7.0 Cannot authenticate due to temporary system problem. Try aga
 # docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas-errors.html: to the content, and the message is dropped.
 RATE_SES = b"454 Throttling failure: Maximum sending rate exceeded.\r\n"
 DAY_SES = b"454 Throttling failure: Daily message quota exceeded.\r\n"
-# As of Exchange and of many hosters: no code of its own for the day's quota, but that of a policy (RFC 3463 §3.8).
+# Of none of these: the day's quota as a refusal by policy (RFC 3463 §3.8), whose code says nothing of a day.
 DAY_POLICY = b"550 5.7.1 Daily message quota exceeded\r\n"
 # RFC 6647 §5 (greylisting): a temporary refusal of the first try, for a combination that was not seen before.
 GREYLISTED = b"451 4.7.1 Greylisted, please try again later\r\n"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from conftest import Mailer, Serve
-from scripted import Mode, ScriptedServer
+from scripted import Mode, ScriptedServer, Unexpected
 from securesmtp import AuthenticationError, Envelope, MessageError, Outcome, RecipientsRefusedError, RefusedError, Stage
 from servers.provider import (
     BUSY,
@@ -154,6 +157,22 @@ def test_a_greeting_that_comes_late_is_waited_for(serve: Serve, mailer: Mailer, 
         sender.send_bytes(RAW, mail_from=USER, recipients=["you@example.org"])
     server.check()
     assert len(server.accepted) == 1
+
+
+def test_the_provider_finds_a_client_that_does_not_wait(server_tls: ssl.SSLContext) -> None:
+    """What the test above relies on."""
+    server = ScriptedServer(Provider(silent_for=20.0).script("starttls"), tls=server_tls)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"EHLO me.example.org\r\n")
+            # The server ends the connection without a greeting.
+            with suppress(ConnectionResetError):
+                assert client.recv(1000) == b""
+        server.joined()
+        with pytest.raises(Unexpected, match="expected silence"):
+            server.check()
+    finally:
+        server.stop()
 
 
 def test_greylisting_is_a_refusal_for_now(serve: Serve, mailer: Mailer) -> None:

@@ -12,6 +12,7 @@ import anyio.lowlevel  # noqa: F401
 import psycopg  # noqa: F401
 import redis  # noqa: F401
 import trustme  # noqa: F401
+from anyio.abc import ByteStream  # noqa: F401
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # autodoc needs the types in the signatures, which are imported for type checkers only. Importing them is safe: the lint
@@ -65,13 +66,14 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
-# Names of Django, Celery and OpenTelemetry, which are not linked.
+# Names of Django, Celery, OpenTelemetry and anyio, which are not linked.
 nitpick_ignore = [
     ("py:exc", "ImproperlyConfigured"),
     ("py:class", "EmailMessage"),
     ("py:class", "Celery"),
     ("py:class", "AsyncResult"),
     ("py:class", "Message"),
+    ("py:class", "anyio.abc.ByteStream"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
     # What both need of a mailer.

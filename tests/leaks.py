@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,15 +25,26 @@ def shown(error: BaseException) -> str:
     """Return text, arguments, attributes and causes of *error*, and the locals of every frame but the tests' own."""
     found, link = [str(error), repr(error), repr(error.args), repr(vars(error))], error.__traceback__
     while link is not None:
-        file = Path(link.tb_frame.f_code.co_filename)
-        if _LIBRARY in file.parents or _TESTS not in file.parents:
+        if _is_searched(link.tb_frame.f_code.co_filename):
             for value in link.tb_frame.f_locals.values():
                 try:
                     found.append(repr(value))
                 except AttributeError:  # The object's __init__ has not finished.
                     continue
         link = link.tb_next
-    return "\n".join([*found, *(shown(inner) for inner in (error.__cause__, error.__context__) if inner is not None)])
+    return "\n".join([*found, *map(shown, inner(error))])
+
+
+@cache
+def _is_searched(name: str) -> bool:
+    file = Path(name)
+    return _LIBRARY in file.parents or _TESTS not in file.parents
+
+
+def inner(error: BaseException) -> list[BaseException]:
+    """Return the cause and the context of *error*: usually they are one, which is searched once."""
+    context = [] if error.__context__ is error.__cause__ else [error.__context__]
+    return [each for each in (error.__cause__, *context) if each is not None]
 
 
 def raw_replies(receipt: Receipt) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,24 @@ import securesmtp
 from conftest import unmeasured
 
 PACKAGE = Path(securesmtp.__file__).parent
-MODULES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
-CORE = {name: tree for name, tree in MODULES.items() if not name.startswith(("_cli", "testing"))}
+
+
+# Not when the tests are collected, which each worker does.
+@cache
+def _modules() -> dict[str, ast.Module]:
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
 
 
 _RESUMED = {"calls", "dialogue", "steps"}
 Found = Callable[[ast.AST], bool]
 
 
+def _is_core(name: str) -> bool:
+    return not name.startswith(("_cli", "testing"))
+
+
 def _modules_with(found: Found) -> set[str]:
-    return {name for name, tree in CORE.items() if any(found(node) for node in ast.walk(tree))}
+    return {name for name, tree in _modules().items() if _is_core(name) and any(map(found, ast.walk(tree)))}
 
 
 def _named(*names: str) -> Found:
@@ -190,7 +199,7 @@ def test_a_lease_is_released_first_and_by_one_assignment() -> None:
     """An interrupt strikes after a call: with one before the assignment, the slot might never become free."""
     first = [
         ast.unparse(node.finalbody[0])
-        for tree in MODULES.values()
+        for tree in _modules().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Try) and any("lease.done" in ast.unparse(each) for each in node.finalbody)
     ]
@@ -244,7 +253,7 @@ def test_a_second_path_would_be_found(rule: str, planted: str) -> None:
 
 def test_no_pattern_is_possessive() -> None:
     """`re.fullmatch` gets possessive quantifiers and atomic groups wrong on early 3.11, which Debian 12 has."""
-    literals = {n.value for tree in MODULES.values() for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    literals = {n.value for tree in _modules().values() for n in ast.walk(tree) if isinstance(n, ast.Constant)}
     texts = {str(v, "latin-1") if isinstance(v, bytes) else v for v in literals if isinstance(v, str | bytes)}
     assert not [text for text in texts if re.search(r"(?<!\\)[*+?}]\+|\(\?>", text)]
 
@@ -262,7 +271,7 @@ def test_integrations_import_public_modules_only() -> None:
     """What an integration needs, any program can have. import-linter's contract lists the private modules of today."""
     imported = {
         name
-        for module, tree in MODULES.items()
+        for module, tree in _modules().items()
         if module.startswith("integrations")
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)

@@ -400,6 +400,18 @@ def test_each_promise_names_tests_that_exist() -> None:
     assert "MTA-STS" in rest
 
 
+def test_each_standard_names_tests_that_exist() -> None:
+    """In each row of the table; and each RFC that the source cites is on the page."""
+    page = (ROOT / "docs/reference/standards.md").read_text("utf-8")
+    table = page.partition("\n| --- | --- | --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    assert len(table) > 40
+    assert [row for row in table if len(row.split(" | ")) != 5 or "`test_" not in row.split(" | ")[4]] == []
+    assert set(re.findall(r"`(test_\w+)`", page)) - TESTS == set()
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    cited = set(re.findall(r"\bRFCs? (\d+)", source)) - {"5737"}
+    assert cited - set(re.findall(r"\b(\d{3,4})\b", page)) == set()
+
+
 def test_the_numbers_of_enumerated_cases_are_as_printed() -> None:
     """The security model has the sums for a normal run and an exhaustive one, and the number of reversed rules."""
     page = " ".join((ROOT / "docs/explanation/security-model.md").read_text("utf-8").split())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import smtplib
+import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,6 +18,7 @@ import anyio
 import pytest
 
 from conftest import Mailer, Positions, Serve
+from dkim_verifiers import signer
 from faces import InLoop
 from memory_ledger import MemoryLedger
 from scripted import Mode, Peer, ScriptedServer, honest
@@ -227,6 +231,15 @@ def test_a_server_without_it_gets_no_binary_body(serve: Serve, mailer: Mailer, w
     assert _mail(server) == []
 
 
+@pytest.mark.parametrize("way", BINARY_WAYS)
+def test_a_binary_message_is_not_signed(serve: Serve, mailer: Mailer, way: Send) -> None:
+    """PITFALLS-2, X4: the next server may have to encode it, and with that void the signature."""
+    server = serve(honest(extensions=OFFERED))
+    with pytest.raises(MessageError, match="a binary message cannot be signed"):
+        way(mailer(server, sign=signer()), b"From: me@example.org\r\n\r\n\0")
+    assert _mail(server) == []
+
+
 def test_bytes_are_not_binary_unless_they_are_said_to_be(serve: Serve, mailer: Mailer) -> None:
     """MSG-01: a server that offers BINARYMIME changes nothing."""
     server = serve(honest(extensions=OFFERED))
@@ -251,6 +264,25 @@ def test_a_refused_chunk_is_followed_by_a_reset(serve: Serve, mailer: Mailer, ex
     assert [each.content for each in server.accepted] == [BINARY]
     assert len(server.connections) == 1
     assert server.secret.count(b"RSET\r\n") == 1
+
+
+@pytest.mark.parametrize(
+    "reset", [b"421 4.3.2 bye\r\n", b"500 5.5.1 no\r\n", b"oops\r\n"], ids=["421", "500", "malformed"]
+)
+def test_a_reset_that_fails_ends_the_connection(serve: Serve, mailer: Mailer, reset: bytes) -> None:
+    """RPL-05: the message was refused all the same, and the next one goes over a new connection."""
+    refusals = [b"554 5.6.0 no\r\n"]
+    replies: dict[str, Any] = {
+        "CONTENT": lambda *_: refusals.pop() if refusals else b"250 2.0.0 queued\r\n",
+        "RSET": reset,
+    }
+    server = serve(honest(extensions=LOCKSTEP, replies=replies))
+    mine = mailer(server, max_connections=1)
+    with pytest.raises(DataRefusedError, match="no") as caught:
+        _binary(mine)
+    assert caught.value.outcome is Outcome.REFUSED
+    _binary(mine)
+    assert [len(each.accepted) for each in server.connections] == [0, 1]
 
 
 @pytest.mark.parametrize("extensions", [OFFERED, LOCKSTEP], ids=["pipelining", "lockstep"])
@@ -427,6 +459,19 @@ def test_a_test_server_with_tls_keeps_what_was_asked_for(message: EmailMessage, 
     assert {"REQUIRETLS", "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"} <= report.after_tls.keys()
     assert "REQUIRETLS" not in (report.before_tls or {})
     assert "REQUIRETLS" in str(report)
+
+
+def test_a_test_server_takes_a_binary_body_by_bdat_only() -> None:
+    """As RFC 3030 §3 has it: 503 to DATA."""
+    with MailServer(login=None) as server, ExitStack() as stack:
+        context = ssl.create_default_context(cadata=server.ca_pem)
+        client = stack.enter_context(smtplib.SMTP_SSL(server.host, server.port, context=context))
+        client.ehlo()
+        assert client.mail(ME, ["body=binarymime"])[0] == client.rcpt(TO[0])[0] == 250
+        assert client.docmd("DATA")[0] == 503
+        assert client.docmd("BDAT 0 LAST")[0] == 250
+        assert client.mail(ME)[0] == client.rcpt(TO[0])[0] == 250
+        assert client.data(b"Subject: x\r\n\r\n")[0] == 250
 
 
 def test_the_page_shows_what_is_written(mailer: Mailer, serve: Serve, message: EmailMessage) -> None:

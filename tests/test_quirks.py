@@ -222,7 +222,7 @@ def test_what_is_offered_after_the_login_only_is_found(serve: Serve, mailer: Mai
 def test_a_server_that_refuses_ehlo_after_the_login_is_asked_once(
     serve: Serve, mailer: Mailer, pipelining: str, code: bytes
 ) -> None:
-    """The message has no form that it accepts; the connection goes on."""
+    """The message has no form that it accepts; the next one is sent."""
     server = serve(dovecot(code), overlaps=pipelining == "session")
     mine = mailer(server, pipelining=pipelining, **LOGIN)
     to = [BOB, "jörg@b.example", "jürgen@b.example", BOB]
@@ -233,6 +233,16 @@ def test_a_server_that_refuses_ehlo_after_the_login_is_asked_once(
     assert {type(result.error) for result in results[1:3]} == {MessageError}
     assert all("SMTPUTF8" in str(result.error) for result in results[1:3])
     assert all(log.secret.count(b"EHLO") <= 2 for log in server.connections)
+
+
+def test_what_is_not_offered_after_the_login_either_is_not_asked_for_again(serve: Serve, mailer: Mailer) -> None:
+    """The second message needs something else."""
+    server = serve(dovecot(MORE.replace(b"8BITMIME", b"SIZE 100")))
+    mine = mailer(server, **LOGIN)
+    send(mine, recipient="jörg@b.example")
+    with pytest.raises(MessageError, match="at most 100"):
+        send(mine, raw() + b"x\r\n" * 50)
+    assert [log.secret.count(b"EHLO") for log in server.connections] == [2]
 
 
 def test_without_a_login_ehlo_is_not_asked_again(serve: Serve, mailer: Mailer) -> None:

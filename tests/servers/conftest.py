@@ -23,7 +23,7 @@ def _exhaustive(*names: str) -> list[object]:
     return [pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
 
 
-# `test_contract.py` runs with each server.
+# `test_contract.py` runs with each server; these have the whole of the others only in `nox -s exhaustive`.
 _NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
 
 
@@ -102,14 +102,14 @@ def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
     yield from running(KINDS["aiosmtpd"], ca)
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", *_NEW])
+@pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", "courier", *_NEW])
 def login_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the servers that have accounts in turn."""
     server: RealServer = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture(scope="session", params=["postfix", "exim", *_exhaustive("sendmail"), *_NEW])
+@pytest.fixture(scope="session", params=["postfix", "exim", *_exhaustive("sendmail", "courier"), *_NEW])
 def real_server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     server: RealServer = request.getfixturevalue(request.param)

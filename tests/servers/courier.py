@@ -8,6 +8,7 @@ accounts.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -106,6 +107,7 @@ class Courier(RealServer):
     name: ClassVar[str] = "courier"
     cannot: ClassVar[Mapping[Ability, str]] = {
         "later": "no setting refuses a recipient for a while",
+        "greeting": "it greets at once, which cannot be set",
         "patience": "no setting says how long it waits for a command",
     }
 
@@ -159,8 +161,11 @@ class Courier(RealServer):
         return _version().split()[1]
 
     def expected(self, content: bytes) -> bytes:
-        """Return *content* as Courier leaves it: with To, if it names nobody."""
+        """Return *content* as Courier leaves it: with domains, with To, and with another name for Return-Path."""
         head, end, body = content.partition(b"\r\n\r\n")
+        head = re.sub(rb"(?im)^(?=Return-Path:)", b"Old-", head)
+        head = re.sub(rb"(?im)^((?:From|To): \w+)(?=\r|\Z)", rb"\1@localhost", head)
+        head = re.sub(rb"(?im)^(To: \w+):;", rb"\1: ;", head)
         names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")}
         if not names & {b"to", b"cc"}:
             head += b"\r\nTo: undisclosed-recipients: ;"

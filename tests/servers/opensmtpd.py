@@ -12,6 +12,8 @@ import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 from servers.real import (
+    ALICE,
+    BOB,
     HASHES,
     INSTALL,
     LATER,
@@ -53,7 +55,7 @@ class OpenSMTPD(RealServer):
     """A private OpenSMTPD."""
 
     name: ClassVar[str] = "opensmtpd"
-    accounts: ClassVar[tuple[Account, ...]] = tuple(HASHES)
+    accounts: ClassVar[tuple[Account, ...]] = (ALICE, BOB)
     cannot: ClassVar[Mapping[Ability, str]] = {
         "patience": "it waits for five minutes, which cannot be set",
         "greeting": "it greets at once, which cannot be set",

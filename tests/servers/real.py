@@ -266,11 +266,18 @@ class RealServer(ABC):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the server's processes inside the block. The kernel still accepts connections to its ports."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            os.killpg(self._process.pid, signal.SIGCONT)
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The session, for Courier's listeners leave the process group.
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+            with suppress(ProcessLookupError):
+                if os.getsid(pid) == self._process.pid:
+                    os.kill(pid, number)
 
     def log(self) -> str:
         """Return the server's logs."""

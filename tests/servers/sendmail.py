@@ -45,7 +45,8 @@ define(`confDONT_PROBE_INTERFACES', `True')dnl
 FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`accept_unqualified_senders')dnl
-{greet_pause}
+# Milliseconds before the greeting, in which a client that does not wait is refused.
+FEATURE(`greet_pause', `{delay}000')dnl
 
 define(`confSERVER_CERT', `{own}/certificate.pem')dnl
 define(`confSERVER_KEY', `{own}/certificate.pem')dnl
@@ -133,7 +134,7 @@ class Sendmail(RealServer):
             sink=self._sink.port,
             size=SIZE_LIMIT,
             patience=self.patience,
-            greet_pause=f"FEATURE(`greet_pause', `{self.greeting_delay * 1000}')dnl" if self.greeting_delay else "dnl",
+            delay=self.greeting_delay,
         )
         (self._directory / "sendmail.mc").write_text(text)
         made = _print(

@@ -137,8 +137,13 @@ class _Session(socketserver.StreamRequestHandler):
 
 
 def _path(command: str) -> str:
-    """Return the address of a MAIL or RCPT command, whose local part may be a quoted string."""
+    """
+    Return the address of a MAIL or RCPT command, whose local part may be a quoted string.
+
+    The domain is in A-labels: Courier decodes those that it gets, for a next hop with SMTPUTF8.
+    """
     match = re.fullmatch(r"[^:]*:\s*<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>.*", command)
     if match is None:
         raise ValueError(command)
-    return match.group(1)
+    local, at, domain = match.group(1).rpartition("@")
+    return local + at + domain.encode("idna").decode()

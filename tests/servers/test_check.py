@@ -22,6 +22,7 @@ EXPECTED: dict[str, tuple[set[str], set[str], int]] = {
     "dovecot": (set(), {"auth-before-tls"}, 1),
     "opensmtpd": ({"no-pipelining"}, set(), 4),
     "sendmail": (set(), {"auth-before-tls"}, 2),
+    "courier": (set(), set(), 2),
     "chasquid": (set(), set(), 2),
     "haraka": (set(), set(), 2),
     "smtp-server": (set(), {"auth-before-tls"}, 2),
@@ -33,7 +34,7 @@ OTHERS = [
 ]
 
 
-@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail", *OTHERS])
+@pytest.fixture(params=["postfix", "exim", "dovecot", "dovecot24", "opensmtpd", "sendmail", "courier", *OTHERS])
 def server(request: pytest.FixtureRequest) -> RealServer:
     """Return each of the real servers in turn."""
     started: RealServer = request.getfixturevalue(request.param)

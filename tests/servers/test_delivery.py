@@ -1,4 +1,4 @@
-"""Messages through a real Postfix and a real Exim, in both TLS modes."""
+"""Messages through real servers of several kinds, in both TLS modes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from servers.received import RECEIVED
 
 # Whether the next message may come before the reply to the last, as found out: not with Haraka and chasquid 1.11, but
 # with chasquid 1.15; aiosmtpd has no PIPELINING.
-OVERLAPS: dict[str, set[bool | None]] = {"haraka": {False}, "chasquid": {False, True}, "aiosmtpd": {None}}
+OVERLAPS: dict[str, set[bool | None]] = {
+    "courier": {False},
+    "haraka": {False},
+    "chasquid": {False, True},
+    "aiosmtpd": {None},
+}
 
 pytestmark = pytest.mark.faces("real servers", sample=(11, 3))
 
@@ -58,10 +63,14 @@ def test_bcc_is_delivered_and_not_shown(real_server: RealServer, connect: Mailer
     mail["Bcc"] = "bcc@bücher.example.test"
     real_server.deliver(0)
     with connect() as mailer:
-        mailer.send(mail)
-    (delivered,) = real_server.deliver(1)
-    assert "bcc@xn--bcher-kva.example.test" in delivered.recipients
-    assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+        receipt = mailer.send(mail)
+    arrived: list[str] = []
+    # Courier delivers once for each domain.
+    while len(arrived) < len(receipt.accepted):
+        for delivered in real_server.deliver(1):
+            arrived += delivered.recipients
+            assert message_from_bytes(delivered.content, policy=policy.default)["Bcc"] is None
+    assert "bcc@xn--bcher-kva.example.test" in arrived
 
 
 def test_bytes_arrive_unchanged(real_server: RealServer, connect: Mailer) -> None:

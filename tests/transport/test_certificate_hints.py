@@ -15,6 +15,7 @@ from certificates import EXPIRED_AT, GOOD, TABLE, VALID_FROM, ServerCertificate
 from conftest import Serve
 from scripted import Mode, honest
 from securesmtp import CertificateError, CertificateReason, SecureMailer, TLSPolicy
+from securesmtp._transport import system_trust
 
 NOW = datetime.now(UTC)
 LONG = (datetime(2000, 1, 1, tzinfo=UTC), NOW + timedelta(days=3650))
@@ -96,7 +97,7 @@ def test_an_expired_or_not_yet_valid_certificate_is_named(
 
 @pytest.mark.parametrize("sends", ["leaf", "intermediate", "root"])
 def test_an_intermediate_alone_is_not_trusted_and_the_error_says_so(
-    serve: Serve, mode: Mode, tmp_path: Path, sends: str
+    serve: Serve, mode: Mode, tmp_path: Path, sends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the server sends, the chain must end in a trusted root (RFC 5280 §6.1)."""
     root, intermediate, leaf = _chain(LONG, LONG, LONG)
@@ -112,6 +113,9 @@ def test_an_intermediate_alone_is_not_trusted_and_the_error_says_so(
     # As extra_ca_file it is not a root either. Together with its root it is trusted.
     error = _refusal(serve, _certificate(leaf, *above), TLSPolicy(extra_ca_file=file), mode)
     assert error.args[0].startswith("extra_ca_file has the intermediate certificate")
+    monkeypatch.setattr(system_trust, "BUNDLES", (str(file),))
+    error = _refusal(serve, _certificate(leaf, *above), TLSPolicy(trust="system"), mode)
+    assert error.args[0].startswith("the system's file has the intermediate certificate")
     file.write_bytes(intermediate.pem + root.pem)
     server = serve(honest(mode), tls=_certificate(leaf, *above).context())
     with SecureMailer("localhost", server.port, tls=mode, policy=TLSPolicy(ca_file=file), timeout=5) as mailer:

@@ -298,13 +298,14 @@ def run_lockstep(
     try:
         return progress.require_accepted(tuple(recipients), reply)
     except DataRefusedError as error:
-        if content.is_binary and is_command_unsupported(reply.code):
-            # A server that does not know BDAT reads the chunk as commands, and replies to each line of it.
-            session.chunking_refused = reply
+        if content.is_binary and is_session_usable(error):
             end_session(error)
-        elif content.is_binary and is_session_usable(error):
-            # RFC 3030 §2: after a refused chunk, RSET comes before any other command.
-            yield from _abort_transaction(error)
+            if is_command_unsupported(reply.code):
+                # A server that does not know BDAT reads the chunk as commands, and replies to each line of it.
+                session.chunking_refused = reply
+            else:
+                # RFC 3030 §2: after a refused chunk, RSET comes before any other command.
+                yield from _abort_transaction(error)
         raise
 
 

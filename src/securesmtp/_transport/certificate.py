@@ -171,9 +171,8 @@ def _explain_missing_root(above: list[_Fields], trusted: list[_Fields], policy: 
     """Name the intermediate certificate that is trusted without its root; None if there is none."""
     for each in above:
         if each in trusted and each["subject"] != each["issuer"]:
-            given = [
-                name for name in ("trust", "ca_file", "ca_data", "extra_ca_file") if getattr(policy, name) is not None
-            ]
+            names = ("trust", "ca_file", "ca_data", "extra_ca_file")
+            given = [name for name in names if getattr(policy, name) is not None]
             arguments = ["the system's file" if name == "trust" else name for name in given]
             source, name, issuer = " and ".join(arguments), _quote_name(each, "subject"), _quote_name(each, "issuer")
             text = f"{source} has the intermediate certificate {name} but not the certificate of its issuer {issuer}"

@@ -201,6 +201,11 @@ class Connections:
     def _in_turn(self) -> Iterator[None]:
         turn = Turn()
         mine, turns, bell = ref(turn), self._turns, self._bell
+        # Those of interrupted calls, or the list would grow with each.
+        for dead in [each for each in tuple(turns) if each() is None]:
+            # Another thread may have removed it.
+            with suppress(ValueError):
+                turns.remove(dead)
         turns.append(mine)
         try:
             # Those that are alive: a call of a dead reference returns None.

@@ -14,7 +14,7 @@ from securesmtp._protocol.content import Content
 from securesmtp._protocol.dkim import ALWAYS_SIGNED, DKIM_HEADERS, Signable, Tags
 from securesmtp._protocol.seven_bit import make_seven_bit
 from securesmtp._shown import quote, withhold
-from securesmtp.errors import ConfigurationError
+from securesmtp.errors import ConfigurationError, MessageError
 from securesmtp.signing._keys import Ed25519Key, RSAKey, hide_key, load_key
 from securesmtp.signing._record import record
 
@@ -157,8 +157,13 @@ def sign_submission(dkim: DKIM, submission: Submission) -> Submission:
     Return *submission* with the signatures of *dkim*, in the form in which it is sent.
 
     Raises:
-        MessageError: It has no 7-bit form, or no From; its content is closed.
+        MessageError: It has no 7-bit form, or no From, or is binary; its content is closed.
     """
+    if submission.content.is_binary:
+        # RFC 6376 §5.3: a server without BINARYMIME would have to encode it, which voids the signature.
+        submission.content.close()
+        message = "a binary message cannot be signed"
+        raise MessageError(message, hint="encode the parts as base64, and leave out binary")
     try:
         submission = make_seven_bit(submission)
         content = submission.content

@@ -72,8 +72,9 @@ class _Session(socketserver.StreamRequestHandler):
     server: Sink
     # Otherwise replies to pipelined commands would wait 40 ms for each other.
     disable_nagle_algorithm = True
-    # So that close() cannot wait forever.
-    timeout = 60
+    # So that close() cannot wait forever. A server may keep a connection for as long as its own clients are idle:
+    # OpenSMTPD does not see that one was closed, and puts the next message off for minutes.
+    timeout = 900
 
     def handle(self) -> None:
         with suppress(OSError):

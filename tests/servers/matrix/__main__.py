@@ -27,7 +27,7 @@ from servers.matrix.cells import Cell, Combination
 from servers.matrix.letters import LETTERS
 from servers.matrix.pages import save
 from servers.matrix.run import Column, combinations
-from servers.matrix.specials import early, late, over_one_connection, restarted
+from servers.matrix.specials import OVER_ONE, early, late, over_one_connection, restarted
 from servers.real import RealServer
 
 # Seconds: of a server that can be told how long it waits for a command, and when it greets.
@@ -71,7 +71,7 @@ class Matrix:
                 yield from column.connections(restarted)
             tolerated, doubles = column.tolerated, column.tally.doubles()
         if doubles:
-            raise SystemExit(f"{name}: arrived twice: {doubles}")
+            yield Cell(OVER_ONE, name, tolerated[0], "wrong", f"arrived twice: {doubles}")
         if KINDS[name].can("greeting"):
             with ExitStack() as stack:
                 yield from self.column(stack, name, tolerated, greeting_delay=DELAY).connections(early)

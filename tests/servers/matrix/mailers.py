@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securesmtp import Outcome, SecureSMTPError
-from securesmtp.events import Connected, Event, FellBack
+from securesmtp.events import Connected, Event, FellBack, LongLines
 from servers.real import ALICE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Result:
 
 @dataclass
 class Sender:
-    """A mailer with one connection, for one combination; it notes how often it connected, and why it fell back."""
+    """A mailer with one connection, for one combination; it notes what the events say."""
 
     server: RealServer
     combination: Combination
@@ -54,6 +54,7 @@ class Sender:
     ca_file: Path
     connections: int = 0
     fell_back: list[str] = field(default_factory=list)
+    warnings: set[str | None] = field(default_factory=set)
     mailer: SecureMailer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +80,8 @@ class Sender:
             self.connections += 1
         elif isinstance(event, FellBack):
             self.fell_back.append(event.reason)
+        elif isinstance(event, LongLines):
+            self.warnings.add(event.message_id)
 
     def send(self, letters: Sequence[Letter], **options: Any) -> list[Result]:
         """Send them, and return what came of each."""

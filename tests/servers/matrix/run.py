@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securesmtp import Outcome
 from servers.matrix.cells import MATRIX_FACES, WAYS, Cell, Combination
-from servers.matrix.letters import BAD_ALLOW, Letter, write
+from servers.matrix.letters import BAD_ALLOW, LONG_LINE, Letter, write
 from servers.matrix.mailers import Result, Sender, offered
 from servers.matrix.specials import IN_FLIGHT, Run, accepted, idle
 from servers.matrix.tally import Tally
@@ -66,7 +67,9 @@ class Column:
         letters += partial
         self.tally.wait_for(accepted(letters, results))
         for letter, result in zip(letters, results, strict=True):
-            yield self.tally.judge(letter, result, sender.combination, self.offers[sender.combination.mode])
+            cell = self.tally.judge(letter, result, sender.combination, self.offers[sender.combination.mode])
+            is_told = letter.row != LONG_LINE or f"<{letter.token}>" in sender.warnings
+            yield cell if is_told else replace(cell, verdict="wrong", detail="no event says that the lines are long")
 
     def in_flight(self, sender: Sender) -> Cell:
         """Send a few messages for which the library tries whether the server takes them overlapping."""

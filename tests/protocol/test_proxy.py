@@ -99,6 +99,8 @@ BAD: dict[str, tuple[object, str]] = {
     "a line end": (f"http://me:{PASSWORD}@proxy.test:1080\r\nHost: x", "percent-encode"),
     "a line end in the login": (f"http://me:{PASSWORD}%0D%0AHost:%20x@proxy.test:1080", "percent-encode"),
     "half an escape": (f"http://me:{PASSWORD}%4@proxy.test:1080", "percent-encode"),
+    "a byte of the environment that is not UTF-8": (f"socks5h://me:{PASSWORD}\udce9@proxy.test:1080", "UTF-8"),
+    "the same in the username": (f"http://m\udce9e:{PASSWORD}@proxy.test:1080", "UTF-8"),
     "not UTF-8": (f"http://me:{PASSWORD}%FF@proxy.test:1080", "UTF-8"),
     "an empty username": (f"http://:{PASSWORD}@proxy.test:1080", "empty"),
     "an empty password": ("http://me:@proxy.test:1080", "empty"),

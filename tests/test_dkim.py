@@ -353,6 +353,7 @@ _WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "Ed25519 alone": ({"key": ed25519_pem}, "is an Ed25519 key", "ed25519_key"),
     "a callable of a callable": ({"key": lambda: rsa_pem}, "returned another callable", ""),
     "a coroutine function": ({"key": _fetch_later}, "is a coroutine function", "pass the key"),
+    "a NUL in the name of a file": ({"key": Path("a\0b")}, "cannot be read: there is a NUL in its name", ""),
     "a file that is not there": ({"key": Path("nothing-here.pem")}, "cannot be read: No such file", ""),
     "no domain": ({"domain": "localhost"}, "domain is 'localhost'", "example.org"),
     "an address": ({"domain": "me@example.org"}, "domain is", "example.org"),

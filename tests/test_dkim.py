@@ -445,7 +445,7 @@ def _from_url(_: Mailer, **options: Any) -> SecureMailer:
 
 
 def _of_arguments(make_mailer: Mailer, **options: Any) -> SecureMailer:
-    return cast("SecureMailer", make_mailer("localhost", **options))
+    return make_mailer("localhost", **options)
 
 
 @pytest.mark.parametrize("make", [_of_arguments, _from_url])

@@ -70,6 +70,7 @@ def smime_sign(
     key = _hide(key)
     _check_message(message)
     own, *others = load_certificates(certificate, "certificate")
+    _check_list(chain, "chain")
     for number, source in enumerate(chain):
         others += load_certificates(source, f"certificate {number} of the chain")
     check_use(own, "the certificate", _SIGNATURE_USAGES)
@@ -113,9 +114,7 @@ def smime_encrypt(message: EmailMessage, certificates: Iterable[CertificateSourc
             cannot be written in 7-bit form.
     """
     _check_message(message)
-    sources: object = certificates
-    if isinstance(sources, str | bytes) or not hasattr(sources, "__iter__"):
-        raise ConfigurationError("certificates is not a list", hint="pass [certificate], also for one")
+    _check_list(certificates, "certificates")
     loaded: list[Certificate] = []
     for number, source in enumerate(certificates):
         for each in load_certificates(source, f"certificate {number}"):
@@ -124,15 +123,21 @@ def smime_encrypt(message: EmailMessage, certificates: Iterable[CertificateSourc
     if not loaded:
         raise ConfigurationError("certificates is empty", hint="pass one for each recipient")
     if message["Bcc"] is not None:
-        text = "the message has Bcc, and an encrypted message shows to all for whom it is"
+        text = "the message has Bcc, and each recipient of an encrypted message sees who else can read it"
         raise MessageError(text, hint="remove Bcc; encrypt a copy for each of these recipients, and send it alone")
     outer, content = _split(message)
     return _enveloped(outer, "enveloped-data", _encrypted(content, loaded))
 
 
+def _check_list(sources: object, what: str) -> None:
+    if isinstance(sources, str | bytes) or not hasattr(sources, "__iter__"):
+        raise ConfigurationError(f"{what} is not a list", hint="pass [certificate], also for one")
+
+
 def _check_message(message: object) -> None:
     if not isinstance(message, Message):
-        raise MessageError(f"message is a {type(message).__name__}, not an EmailMessage")
+        text = f"message is a {type(message).__name__}, not an EmailMessage"
+        raise MessageError(text, hint="build it with compose(), or parse bytes with email.message_from_bytes()")
     if find_signed_fields(message):
         text = "the message has a DKIM-Signature, which another content would void"
         raise MessageError(text, hint="let DKIM sign last: SecureMailer(sign=…)")
@@ -153,7 +158,8 @@ def _signing_key(key: KeySource | SigningKey, own: Certificate) -> tuple[Signing
         message = "the key is neither an RSA key nor one on an elliptic curve of NIST"
         raise ConfigurationError(message, hint="mail programs verify signatures of these keys alone")
     if private.public_key() != own.public_key():
-        raise ConfigurationError(f"the key is not that of the certificate ({describe(own)})")
+        text = f"the key is not that of the certificate ({describe(own)})"
+        raise ConfigurationError(text, hint="pass the private key that was made for this certificate")
     if isinstance(private, RSAPrivateKey):
         return private, SHA256()
     digests: dict[str, SHA256 | SHA384 | SHA512] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
@@ -170,7 +176,8 @@ def _check_sender(message: Message, own: Certificate) -> None:
     writers = [address for _, address in getaddresses(fields) if address]
     if certified and writers and not any(address.lower() in certified for address in writers):
         text = f"the certificate is for {describe(own)}, not for {quote(writers[0], allow_at=True)}"
-        raise ConfigurationError(text, hint="readers' programs would call the signature invalid")
+        hint = "mail programs would show it as invalid: pass the certificate of the address in From or Sender"
+        raise ConfigurationError(text, hint=hint)
 
 
 def _check_recipient(certificate: Certificate, number: int) -> None:

@@ -221,7 +221,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "not yet valid": ({"days": (2, 3)}, "is not valid before"),
     "short key": ({"kind": "rsa1024"}, "RSA key of 1024 bits; 2048 is the least"),
     "key usage": ({"usages": ["crl_sign"]}, "its key usage lacks "),
-    "for servers": ({"purposes": PURPOSES}, "its extended key usage lacks emailProtection"),
+    "for servers": ({"purposes": PURPOSES}, "its extended key usage lacks emailProtection. Hint: .* S/MIME"),
 }
 each_wrong = pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=list(WRONG))
 
@@ -390,6 +390,13 @@ def test_a_hostile_certificate_is_refused(issuer: Issuer, ada: Person, case: str
         smime_encrypt(text(), [broken])
     with pytest.raises(ConfigurationError, match=said):
         smime_sign(text(), broken, ada.key_pem)
+
+
+@pytest.mark.parametrize("chain", ["ada.pem", b"x", Path("ada.pem")], ids=repr)
+def test_a_chain_is_a_list(ada: Person, chain: Any) -> None:
+    """One certificate is not."""
+    with pytest.raises(ConfigurationError, match=r"chain is not a list. Hint: pass \[certificate\]"):
+        smime_sign(text(), ada.pem, ada.key_pem, chain=chain)
 
 
 def test_there_is_a_reader() -> None:

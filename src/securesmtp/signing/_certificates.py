@@ -24,6 +24,7 @@ CertificateSource: TypeAlias = "str | bytes | Secret | os.PathLike[str] | Certif
 _MOST_BYTES = 1 << 20
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _LEAST_RSA_BITS = 2048
+_FOR_MAIL = "use a certificate that was issued for S/MIME (email protection); one of a server is not"
 
 
 def hide(source: CertificateSource) -> CertificateSource:
@@ -107,16 +108,20 @@ def check_use(certificate: Certificate, what: str, usages: Iterable[str]) -> Non
     name = f"{what} ({describe(certificate)})"
     now = datetime.now(UTC)
     if now > certificate.not_valid_after_utc:
-        raise ConfigurationError(f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+        message = f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        raise ConfigurationError(message, hint="renew it, or check this machine's clock")
     if now < certificate.not_valid_before_utc:
-        raise ConfigurationError(f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")
+        message = f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
+        raise ConfigurationError(message, hint="wait until then, or check this machine's clock")
     key = public_key(certificate, name)
     if isinstance(key, RSAPublicKey) and key.key_size < _LEAST_RSA_BITS:
         raise ConfigurationError(f"{name} has an RSA key of {key.key_size} bits; {_LEAST_RSA_BITS} is the least")
     if not _has_usage(certificate, usages):
-        raise ConfigurationError(f"{name} is not for this use: its key usage lacks {' and '.join(usages)}")
+        message = f"{name} is not for this use: its key usage lacks {' and '.join(usages)}"
+        raise ConfigurationError(message, hint=_FOR_MAIL)
     if not _is_for_mail(certificate):
-        raise ConfigurationError(f"{name} is not for mail: its extended key usage lacks emailProtection")
+        message = f"{name} is not for mail: its extended key usage lacks emailProtection"
+        raise ConfigurationError(message, hint=_FOR_MAIL)
 
 
 def public_key(certificate: Certificate, what: str) -> CertificatePublicKeyTypes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast, final
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.content import Content
@@ -135,11 +135,14 @@ class DKIM:
             ConfigurationError: *data* is neither bytes nor a file.
             MessageError: It cannot be sent as it is, has no From, or its body is not ASCII.
         """
-        whole = isinstance(data, bytes | bytearray | memoryview)
-        if not whole and not callable(getattr(data, "read", None)):
+        if isinstance(data, bytes | bytearray | memoryview):
+            content = Content.from_bytes(bytes(data))
+        elif callable(getattr(data, "read", None)):
+            content = Content.from_file(data)
+        else:
             message = f"data is a {type(data).__name__}, neither bytes nor a file"
-            raise ConfigurationError(message, hint="encode a str; SecureMailer(sign=…) signs an EmailMessage")
-        content = Content.from_bytes(bytes(cast("bytes", data))) if whole else Content.from_file(cast("BinaryIO", data))
+            hint = "encode a str; for an EmailMessage, use SecureMailer(sign=...), which signs what it sends"
+            raise ConfigurationError(message, hint=hint)
         try:
             return self._fields(content)
         finally:

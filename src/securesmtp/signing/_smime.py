@@ -135,7 +135,7 @@ def smime_encrypt(message: EmailMessage, certificates: Iterable[CertificateSourc
         raise ConfigurationError("certificates is empty", hint="pass one for each recipient")
     for field in ("Bcc", "Resent-Bcc"):
         if message[field] is not None:
-            text = f"the message has {field}, and an encrypted message shows to all for whom it is"
+            text = f"the message has {field}, and each recipient of an encrypted message sees who else can read it"
             hint = f"remove {field}; encrypt a copy for each of these recipients, and send it alone"
             raise MessageError(text, hint=hint)
     outer, content = _split(message)
@@ -150,7 +150,8 @@ def _as_list(sources: list[CertificateSource] | None, what: str) -> list[Certifi
 
 def _check_message(message: object) -> None:
     if not isinstance(message, Message):
-        raise MessageError(f"message is a {type(message).__name__}, not an EmailMessage")
+        text = f"message is a {type(message).__name__}, not an EmailMessage"
+        raise MessageError(text, hint="build it with compose(), or parse bytes with email.message_from_bytes()")
     if find_signed_fields(message):
         text = "the message has a DKIM-Signature, which another content would void"
         raise MessageError(text, hint="let DKIM sign last: SecureMailer(sign=…)")
@@ -171,7 +172,8 @@ def _signing_key(key: KeySource | SigningKey, own: Certificate) -> tuple[Signing
         message = "the key is neither an RSA key nor one on an elliptic curve of NIST"
         raise ConfigurationError(message, hint="mail programs verify signatures of these keys alone")
     if private.public_key() != public_key(own, "the certificate"):
-        raise ConfigurationError(f"the key is not that of the certificate ({describe(own)})")
+        text = f"the key is not that of the certificate ({describe(own)})"
+        raise ConfigurationError(text, hint="pass the private key that was made for this certificate")
     if isinstance(private, RSAPrivateKey):
         return private, SHA256()
     digests: dict[str, SHA256 | SHA384 | SHA512] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
@@ -188,7 +190,8 @@ def _check_sender(message: Message, own: Certificate) -> None:
     writers = [address for _, address in getaddresses(fields) if address]
     if certified and writers and not any(_comparable(address) in certified for address in writers):
         text = f"the certificate is for {describe(own)}, not for {quote(writers[0], allow_at=True)}"
-        raise ConfigurationError(text, hint="readers' programs would call the signature invalid")
+        hint = "mail programs would show it as invalid: pass the certificate of the address in From or Sender"
+        raise ConfigurationError(text, hint=hint)
 
 
 def _comparable(address: str) -> str:

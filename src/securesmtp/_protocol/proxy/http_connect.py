@@ -31,7 +31,7 @@ def http_connect(proxy: Proxy, host: str, port: int) -> Tunnel:
     Ask *proxy* for a connection to *host* and *port*; its text is shown nowhere, only its status code.
 
     Raises:
-        ProxyError: It refuses, or its answer is not one of HTTP.
+        ProxyError: It refuses, or its reply is not HTTP.
     """
     target = authority(host, port)
     yield from write(_request(proxy, target))
@@ -39,7 +39,7 @@ def http_connect(proxy: Proxy, host: str, port: int) -> Tunnel:
     while True:
         code = _status((yield from lines.read()))
         if code is None:
-            message = f"the answer of the proxy {proxy.place} is not one of HTTP"
+            message = f"the reply of the proxy {proxy.place} is not HTTP"
             raise ProxyError(message, stage=Stage.CONNECT, hint="if it is a SOCKS 5 proxy, write socks5h://")
         if code >= 300 or code == _SWITCHING:  # noqa: PLR2004 -- RFC 9110 §15: 1xx is interim, 2xx is success
             raise _refusal(proxy, target, code)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast, final
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.content import Content
@@ -83,6 +83,7 @@ class DKIM:
         key = hide_key(key)
         ed25519_key = None if ed25519_key is None else hide_key(ed25519_key)
         domain, selector, ed25519_selector = withhold(domain), withhold(selector), withhold(ed25519_selector)
+        headers = withhold(headers)
         # Before any check fails, because a traceback may show this object.
         self._keys: tuple[tuple[str, RSAKey | Ed25519Key], ...] = ()
         self.domain, self.selector, self.headers = (
@@ -134,14 +135,11 @@ class DKIM:
             ConfigurationError: *data* is neither bytes nor a file.
             MessageError: It cannot be sent as it is, has no From, or its body is not ASCII.
         """
-        if isinstance(data, bytes | bytearray | memoryview):
-            content = Content.from_bytes(bytes(data))
-        elif callable(getattr(data, "read", None)):
-            content = Content.from_file(data)
-        else:
+        whole = isinstance(data, bytes | bytearray | memoryview)
+        if not whole and not callable(getattr(data, "read", None)):
             message = f"data is a {type(data).__name__}, neither bytes nor a file"
-            hint = "encode a str; for an EmailMessage, use SecureMailer(sign=...), which signs what it sends"
-            raise ConfigurationError(message, hint=hint)
+            raise ConfigurationError(message, hint="encode a str; SecureMailer(sign=…) signs an EmailMessage")
+        content = Content.from_bytes(bytes(cast("bytes", data))) if whole else Content.from_file(cast("BinaryIO", data))
         try:
             return self._fields(content)
         finally:

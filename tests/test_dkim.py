@@ -259,13 +259,6 @@ def test_bytes_are_signed_as_they_are_sent() -> None:
         dkim.sign(b"From: a\n\n\0")
 
 
-@pytest.mark.parametrize("data", ["From: a\n\n", EmailMessage(), None], ids=["str", "EmailMessage", "None"])
-def test_what_is_neither_bytes_nor_a_file_is_not_signed(data: Any) -> None:
-    """The hint names the way for an `EmailMessage`."""
-    with pytest.raises(ConfigurationError, match=r"neither bytes nor a file\. Hint: .* SecureMailer\(sign"):
-        signer().sign(data)
-
-
 def test_the_time_is_that_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     """X10: also where the clock of the machine shows another time; and there is no x=."""
     message, before = b"From: a@example.org\r\n\r\n", int(time.time())

@@ -392,13 +392,6 @@ def test_a_hostile_certificate_is_refused(issuer: Issuer, ada: Person, case: str
         smime_sign(text(), broken, ada.key_pem)
 
 
-@pytest.mark.parametrize("chain", ["ada.pem", b"x", Path("ada.pem")], ids=repr)
-def test_a_chain_is_a_list(ada: Person, chain: Any) -> None:
-    """One certificate is not."""
-    with pytest.raises(ConfigurationError, match=r"chain is not a list. Hint: pass \[certificate\]"):
-        smime_sign(text(), ada.pem, ada.key_pem, chain=chain)
-
-
 def test_there_is_a_reader() -> None:
     """Nobody could read it."""
     with pytest.raises(ConfigurationError, match="certificates is empty"):

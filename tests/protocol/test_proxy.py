@@ -99,6 +99,8 @@ BAD: dict[str, tuple[object, str]] = {
     "a line end": (f"http://me:{PASSWORD}@proxy.test:1080\r\nHost: x", "percent-encode"),
     "a line end in the login": (f"http://me:{PASSWORD}%0D%0AHost:%20x@proxy.test:1080", "percent-encode"),
     "half an escape": (f"http://me:{PASSWORD}%4@proxy.test:1080", "percent-encode"),
+    "a byte of the environment that is not UTF-8": (f"socks5h://me:{PASSWORD}\udce9@proxy.test:1080", "UTF-8"),
+    "the same in the username": (f"http://m\udce9e:{PASSWORD}@proxy.test:1080", "UTF-8"),
     "not UTF-8": (f"http://me:{PASSWORD}%FF@proxy.test:1080", "UTF-8"),
     "an empty username": (f"http://:{PASSWORD}@proxy.test:1080", "empty"),
     "an empty password": ("http://me:@proxy.test:1080", "empty"),
@@ -253,6 +255,27 @@ def test_the_tunnel_begins_after_the_empty_line(head: bytes) -> None:
     for cut in range(len(head)):
         with pytest.raises(Starved):
             play(url_of("http"), head[:cut])
+
+
+REPEATED = {
+    "in a reason": b"HTTP/1.1 407 %s\r\n",
+    "in another": b"HTTP/1.1 403 %s\r\n",
+    "in no status line": b"%s\r\n",
+    "in a line with LF": b"HTTP/1.1 200 OK\r\nX: %s\n",
+    "in a line too long": b"HTTP/1.1 200 OK\r\n%s" + b"x" * MAX_REPLY_LINE,
+    "in too many lines": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * (MAX_REPLY_LINES - 1) + b"%s\r\n",
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+@pytest.mark.parametrize(
+    "form", [PASSWORD.encode(), base64.b64encode(f"me:{PASSWORD}".encode())], ids=["plain", "Basic"]
+)
+def test_a_login_that_a_proxy_repeats_is_in_no_frame(case: str, form: bytes) -> None:
+    """Proxies quote the request in their errors."""
+    with pytest.raises(ProxyError) as caught:
+        play(url_of("http", f"me:{PASSWORD}@"), REPEATED[case] % form)
+    assert form.decode()[-12:] not in shown(caught.value)
 
 
 @pytest.mark.parametrize("host", ["mail.example\r\nX: y", "a\0b", "a\tb"])

@@ -83,6 +83,7 @@ class DKIM:
         key = hide_key(key)
         ed25519_key = None if ed25519_key is None else hide_key(ed25519_key)
         domain, selector, ed25519_selector = withhold(domain), withhold(selector), withhold(ed25519_selector)
+        headers = withhold(headers)
         # Before any check fails, because a traceback may show this object.
         self._keys: tuple[tuple[str, RSAKey | Ed25519Key], ...] = ()
         self.domain, self.selector, self.headers = (
@@ -131,9 +132,13 @@ class DKIM:
             data: The message, or a file in binary mode, which is read from its current position to its end.
 
         Raises:
+            ConfigurationError: *data* is neither bytes nor a file.
             MessageError: It cannot be sent as it is, has no From, or its body is not ASCII.
         """
         whole = isinstance(data, bytes | bytearray | memoryview)
+        if not whole and not callable(getattr(data, "read", None)):
+            message = f"data is a {type(data).__name__}, neither bytes nor a file"
+            raise ConfigurationError(message, hint="encode a str; SecureMailer(sign=…) signs an EmailMessage")
         content = Content.from_bytes(bytes(cast("bytes", data))) if whole else Content.from_file(cast("BinaryIO", data))
         try:
             return self._fields(content)

@@ -205,8 +205,7 @@ class Core:
         if is_observed(self.on_event):
             self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
         # Last: after an interrupt in it, the message has its event.
-        longest = 0 if sending.submission is None else sending.submission.content.longest_line
-        if longest:
+        if sending.submission is not None and (longest := sending.submission.content.longest_line):
             self.emit(LongLines(self.settings.host, self.settings.port, receipt.message_id, longest))
         return receipt
 

@@ -120,6 +120,11 @@ def test_the_longest_mail_is_within_its_limit() -> None:
         ({"hold": datetime.max.replace(tzinfo=UTC)}, "not between the years 1970 and 9998"),
         ({"hold": datetime.min.replace(tzinfo=timezone(HOUR))}, "not between the years"),
         ({"hold": HOUR, "deliver_by": DeliverBy(HOUR)}, "delivered before the server stops holding it back"),
+        # The server gets both in seconds: the same number.
+        (
+            {"hold": HOUR + timedelta(microseconds=1), "deliver_by": DeliverBy(HOUR + timedelta(milliseconds=5))},
+            "delivered before the server stops holding it back",
+        ),
     ],
     ids=str,
 )

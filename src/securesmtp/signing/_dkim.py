@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast, final
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.content import Content

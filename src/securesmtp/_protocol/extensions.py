@@ -105,10 +105,8 @@ class Extensions:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        if (
-            self.require_tls is self.binary is False
-            and self.dsn is self.deliver_by is self.priority is self.hold is None
-        ):
+        given: tuple[object, ...] = (self.dsn, self.deliver_by, self.priority, self.hold)
+        if self.require_tls is self.binary is False and given == (None,) * 4:
             # As for most messages: each call here would be one for each message.
             return
         if self.dsn is not None and not isinstance(self.dsn, DSN):

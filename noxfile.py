@@ -193,6 +193,7 @@ def site(session: nox.Session) -> None:
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
     install_wheel(session, "demo", "site")
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/reader.py", "docs/_build/html")
     session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 
 

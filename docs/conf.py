@@ -224,6 +224,8 @@ def describe_page(_: Sphinx, page: str, __: str, context: dict[str, Any], doctre
     }
     if html_baseurl:
         tags["og:url"] = context["pageurl"]
+        # `nox -s pictures` draws it.
+        tags["og:image"] = f"{html_baseurl}_static/card.png"
     context["metatags"] += f'<meta name="description" content="{escape(tags["og:description"])}">\n'
     context["metatags"] += "".join(
         f'<meta property="{name}" content="{escape(text)}">\n' for name, text in tags.items()

@@ -12,7 +12,6 @@ import itertools
 import os
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 import nox
@@ -407,11 +406,51 @@ def wheel_session(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *archives)
     built = keep_wheel(HERE / "dist")
     session.run("check-wheel-contents", str(built))
-    names = zipfile.ZipFile(built).namelist()
-    if "securesmtp/py.typed" not in names:
-        session.error("securesmtp/py.typed is not in the wheel")
-    if unexpected := [name for name in names if not name.startswith("securesmtp")]:
-        session.error(f"unexpected files in the wheel: {unexpected}")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """
+    Build into dist/ what a release publishes, twice, and compare; write its SBOM into sbom/, and try the wheel alone.
+
+    The second build is made by another Python, in a clone elsewhere, with another umask and time zone. With
+    `-- --final`, it fails while an address or the changelog is not ready; without, it says what is left to do.
+    """
+    wheel_session(session)
+    (built,) = (HERE / "dist").glob("*.whl")
+    folder = Path(session.create_tmp()).resolve()
+    # An older environment may have other requirements.
+    shutil.rmtree(folder)
+    for version in PRESENT:
+        session.run(f"python{version}", "-m", "venv", str(folder / version), external=True)
+        python = str(folder / version / "bin/python")
+        session.run(python, "-m", "pip", "install", "--quiet", f"{built}[demo]", external=True)
+        # -P: nothing of this folder is found.
+        session.run(python, "-P", "-m", "securesmtp", "demo", silent=True, external=True)
+    other = str(folder / PRESENT[-1] / "bin/python")
+    session.run(other, "-m", "pip", "install", "--quiet", "build>=1.3", external=True)
+    session.run("git", "clone", "--quiet", str(HERE), str(folder / "clone"), external=True)
+    before = os.umask(0o077)
+    with session.chdir(folder / "clone"):
+        build = (other, "-m", "build", "--outdir", str(folder / "again"))
+        session.run(*build, env={"TZ": "Asia/Tokyo"}, silent=True, external=True)
+    os.umask(before)
+    session.run("python", "tests/release/archives.py", "dist", str(folder / "again"))
+
+    session.install("pip", *group("sbom"))
+    session.run("python", "-m", "venv", "--without-pip", str(folder / "everything"))
+    python = str(folder / "everything/bin/python")
+    everything = f"{built}[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
+    session.run("python", "-m", "pip", "--python", python, "install", "--quiet", everything)
+    (HERE / "sbom").mkdir(exist_ok=True)
+    sbom = f"sbom/{built.name.partition('-py3')[0]}.cdx.json"
+    session.run(
+        *("cyclonedx-py", "environment", "--pyproject", "pyproject.toml", "--mc-type", "library"),
+        *("--output-reproducible", "--output-format", "JSON", "--output-file", sbom, python),
+    )
+    session.run("python", "tests/release/sbom.py", sbom)
+    final = ("python", "tests/release/final.py")
+    session.run(*final, success_codes=[0] if "--final" in session.posargs else [0, 1])
 
 
 @nox.session(venv_backend="none")

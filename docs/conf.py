@@ -71,6 +71,7 @@ SEARCH_WORDS = {
     "how-to/watch-it": ("logging", "prometheus", "opentelemetry"),
     "how-to/web-frameworks": ("flask", "fastapi", "starlette", "litestar"),
     "reference/api/mailer": ("securemailer",),
+    "troubleshooting": ("certificate", "certificate verify failed", "error"),
 }
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]

@@ -23,6 +23,8 @@ SEARCHED = {
     "oauth": "how-to/oauth-microsoft.html",
     "self-signed": "how-to/own-ca.html",
     "gmail": "how-to/oauth-google.html",
+    "certificate": "troubleshooting.html",
+    "celery": "how-to/celery.html",
     "retry": "how-to/errors-and-retries.html",
 }
 FIRST = 3

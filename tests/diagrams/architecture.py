@@ -37,9 +37,11 @@ DIALOGUE = Part(
     ("dialogue.py", "transaction.py", "exchange.py", "replies.py"),
     "blue",
 )
-CONNECTION = Part("transport", "bytes, TLS, time limits", "_transport", ("connection.py", "channel.py"), "green")
+CONNECTION = Part(
+    "transport: connection", "bytes, TLS, time limits", "_transport", ("connection.py", "channel.py"), "green"
+)
 LINK = Part(
-    "link",
+    "transport: link",
     "waits for the socket: a thread by poll, a task by await",
     "_transport",
     ("link.py", "async_link.py"),

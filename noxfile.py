@@ -224,7 +224,11 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make the pictures of the pages on the command line: real commands at a terminal, on servers with real faults."""
+    """
+    Make the pictures of the pages: real commands at a terminal, on servers with real faults, and the diagrams.
+
+    `nox -s pictures -- pictures_diagrams` makes the diagrams only; arguments are modules of tests/site.
+    """
     install_wheel(session, "demo", "site", "test")
     session.run("python", "tests/site/terminal.py", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 

@@ -126,10 +126,6 @@ nitpick_ignore = [
     ("py:class", "anyio.abc.ByteStream"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
-    # The docstrings of S/MIME say what these are.
-    ("py:class", "CertificateSource"),
-    ("py:class", "KeySource"),
-    ("py:class", "SigningKey"),
     # What both need of a mailer.
     ("py:class", "Mailer"),
     ("py:class", "securesmtp._queued.Sender"),

@@ -100,6 +100,7 @@ if REPOSITORY and urlsplit(REPOSITORY).hostname != "example.com":
         "source_branch": "main",
         "source_directory": "docs/",
         "top_of_page_buttons": ["edit"],
+        "footer_icons": [{"name": "Source code", "url": REPOSITORY, "html": "Source code", "class": ""}],
     }
 templates_path = ["_templates"]
 html_show_sourcelink = False

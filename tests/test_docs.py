@@ -34,7 +34,7 @@ from dkim_verifiers import rsa_pem
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
-from securesmtp import Event, Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy
+from securesmtp import Event, Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy, errors
 from securesmtp._protocol import sasl
 from securesmtp._submissions import entry_digest
 from securesmtp.errors import CertificateError
@@ -234,6 +234,13 @@ def test_the_readme_leads_to_each_page() -> None:
     linked = set(re.findall(r"\]\((docs/[\w/-]+\.md)", readme.partition("\n## Where to go\n")[2].partition("\n## ")[0]))
     assert len(pages) > 40
     assert pages - linked == set()
+
+
+def test_the_readme_has_a_row_for_each_error() -> None:
+    """For each one that is raised itself."""
+    table = (ROOT / "README.md").read_text("utf-8").partition("| error | what happened |")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    assert sorted([*named, "RefusedError", "SecureSMTPError"]) == sorted(errors.__all__)
 
 
 def test_the_readme_names_each_extra() -> None:

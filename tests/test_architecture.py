@@ -149,7 +149,7 @@ RULES: dict[str, tuple[Found, set[str]]] = {
             "ledger/_postgresql_connections.py",
             "ledger/_redis_client.py",
             *(f"_protocol/proxy/{name}.py" for name in ("address", "http_connect", "socks5")),
-            "signing/_keys.py",
+            *(f"signing/{name}.py" for name in ("_certificates", "_keys")),
             *(f"_protocol/sasl/{name}.py" for name in ("logins", "oauth", "scram", "simple", "sources")),
         },
     ),

@@ -353,6 +353,9 @@ _WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "Ed25519 alone": ({"key": ed25519_pem}, "is an Ed25519 key", "ed25519_key"),
     "a callable of a callable": ({"key": lambda: rsa_pem}, "returned another callable", ""),
     "a coroutine function": ({"key": _fetch_later}, "is a coroutine function", "pass the key"),
+    "a key as the headers": ({"headers": rsa_pem()}, "headers is not a list", ""),
+    "a key among the headers": ({"headers": [rsa_pem()]}, "headers is not a list", ""),
+    "a NUL in the name of a file": ({"key": Path("a\0b")}, "cannot be read: there is a NUL in its name", ""),
     "a file that is not there": ({"key": Path("nothing-here.pem")}, "cannot be read: No such file", ""),
     "no domain": ({"domain": "localhost"}, "domain is 'localhost'", "example.org"),
     "an address": ({"domain": "me@example.org"}, "domain is", "example.org"),
@@ -435,3 +438,29 @@ def test_only_a_dkim_signs(make_mailer: Mailer, sign: object) -> None:
     """Every mailer says so."""
     with pytest.raises(ConfigurationError, match=r"sign is a .*, not a DKIM"):
         make_mailer("localhost", sign=sign)
+
+
+def _from_url(_: Mailer, **options: Any) -> SecureMailer:
+    return SecureMailer.from_url("smtps://localhost", **options)
+
+
+def _of_arguments(make_mailer: Mailer, **options: Any) -> SecureMailer:
+    return make_mailer("localhost", **options)
+
+
+@pytest.mark.parametrize("make", [_of_arguments, _from_url])
+@pytest.mark.parametrize("form", [str, str.encode], ids=["str", "bytes"])
+def test_a_key_in_the_place_of_what_signs_is_not_shown(
+    make_mailer: Mailer, make: Callable[..., SecureMailer], form: Callable[[str], object]
+) -> None:
+    """``sign=key`` is a likely mistake."""
+    with pytest.raises(ConfigurationError, match=r"sign is \(not shown: it may be a key\), not a DKIM") as caught:
+        make(make_mailer, sign=form(rsa_pem()))
+    _assert_no_key(shown(caught.value), rsa_pem())
+
+
+@pytest.mark.parametrize("data", ["From: a@example.org", EmailMessage(), None], ids=["str", "EmailMessage", "None"])
+def test_only_bytes_are_signed(data: Any) -> None:
+    """As for `send_bytes`."""
+    with pytest.raises(ConfigurationError, match=r"data is a \w+, neither bytes nor a file"):
+        signer().sign(data)

@@ -225,3 +225,36 @@ def test_an_exception_outside_the_class_exception_is_an_interrupt(error: BaseExc
     """Ctrl-C and the like; an ordinary error that no signal handler raised is not one."""
     assert is_interrupt(error)
     assert not is_interrupt(ValueError())
+
+
+@pytest.mark.parametrize("is_many", [False, True], ids=["send_bytes", "send_many"])
+@pytest.mark.parametrize("kind", [events.Sent, events.LongLines])
+def test_an_interrupt_in_the_event_of_an_accepted_message_has_the_receipt(
+    serve: Serve, mailer: Mailer, kind: type[Event], *, is_many: bool
+) -> None:
+    """Also if each further event would raise another one: on_event is not called again for the message."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, kind) or raised:
+            raised.append(event)
+            raise KeyboardInterrupt
+
+    raised: list[Event] = []
+    data = b"Message-ID: <1@a.example>\r\n\r\n" + b"y" * 950 + b"\r\n"
+    mine = mailer(serve(honest()), on_event=interrupt)
+    to = ["b@b.example"]
+
+    def send() -> object:
+        if is_many:
+            return list(mine.send_many([Envelope("a@a.example", to, data)]))
+        return mine.send_bytes(data, mail_from="a@a.example", recipients=to)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        send()
+    first = raised[0]
+    # The mailer is closed without one.
+    raised.clear()
+    error = caught.value.__cause__
+    assert isinstance(error, SecureSMTPError)
+    assert (error.outcome, error.receipt is not None) == (Outcome.ACCEPTED, True)
+    assert isinstance(first, kind)

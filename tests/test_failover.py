@@ -662,3 +662,20 @@ def test_wrong_arguments_are_refused(kind: type[Failover]) -> None:
     assert [each._core.settings.host for each in kind.from_urls(["smtps://a.example"], timeout=5).mailers] == [
         "a.example"
     ]
+
+
+def test_an_ehlo_that_ends_the_session_lets_no_server_rest(serve: Serve, mailer: Mailer, over: Over) -> None:
+    """It is asked after the login for one message; an address from a stranger must not take the server out."""
+
+    def offers(peer: Peer, _: bytes) -> bytes:
+        is_first = b"AUTH" not in peer.log.secret
+        return b"250-mx.test\r\n250 AUTH PLAIN\r\n" if is_first else b"421 4.3.2 bye\r\n"
+
+    first, second = serve(_replies(EHLO=offers)), serve(honest(auth=LOGIN))
+    login = {"username": LOGIN[0], "password": LOGIN[1]}
+    failover = over(mailer(first, **login), mailer(second, **login))
+    data = b"Subject: x\r\n\r\nx\r\n"
+    with pytest.raises(MessageError, match="SMTPUTF8"):
+        failover.send_bytes(data, mail_from="alice@a.example", recipients=["jörg@b.example"])
+    failover.send_bytes(data, mail_from="alice@a.example", recipients=["bob@b.example"])
+    assert (len(first.accepted), len(second.connections)) == (1, 0)

@@ -253,14 +253,73 @@ def test_without_a_login_ehlo_is_not_asked_again(serve: Serve, mailer: Mailer) -
     assert server.secret.count(b"EHLO") == 1
 
 
-@pytest.mark.parametrize("code", [b"421 4.3.2 bye\r\n", b"220 what\r\n"])
-def test_a_server_that_ends_the_session_at_that_ehlo_has_no_message(serve: Serve, mailer: Mailer, code: bytes) -> None:
-    """Nothing was sent."""
-    server = serve(dovecot(code))
-    with pytest.raises(SecureSMTPError, match=code.decode().strip()) as caught:
-        send(mailer(server, **LOGIN), recipient="jörg@b.example")
-    assert caught.value.outcome is Outcome.NOT_SENT
-    assert b"MAIL" not in server.secret
+ENDS_OF_EHLO: dict[str, Callable[[Peer], object]] = {
+    "421": lambda peer: peer.send(b"421 4.3.2 bye\r\n"),
+    "220": lambda peer: peer.send(b"220 what\r\n"),
+    "no reply": lambda peer: peer.send(b"\xff\r\n"),
+    "close": Peer.close,
+    "reset": Peer.reset,
+}
+
+
+def ends_at_that_ehlo(end: str) -> Script:
+    """Take messages, and end the session in this way at an EHLO after AUTH."""
+
+    def script(peer: Peer) -> None:
+        def offers(peer: Peer, line: bytes) -> bytes:
+            count.append(line)
+            if len(count) > 1:
+                ENDS_OF_EHLO[end](peer)
+                peer.cut()
+            return b"250-mx.test\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n"
+
+        count: list[bytes] = []
+        honest(auth=("me", "secret"), extensions=("PIPELINING",), replies={"EHLO": offers})(peer)
+
+    return script
+
+
+@pytest.mark.parametrize("end", ENDS_OF_EHLO)
+def test_a_server_that_ends_the_session_at_that_ehlo_refuses_only_the_message(
+    serve: Serve, mailer: Mailer, end: str
+) -> None:
+    """A used connection may have ended for another reason, so a new one is tried; its end says it is the EHLO."""
+    server = serve(ends_at_that_ehlo(end))
+    mine = mailer(server, **LOGIN)
+    send(mine)
+    with pytest.raises(MessageError, match="SMTPUTF8") as caught:
+        send(mine, recipient="jörg@b.example")
+    assert (caught.value.outcome, caught.value.retryable) == (Outcome.NOT_SENT, False)
+    assert isinstance(caught.value.__cause__, SecureSMTPError)
+    send(mine, raw(1))
+    assert [log.secret.count(b"EHLO") for log in server.connections] == [2, 2, 1]
+    assert [each.content for each in server.accepted] == [raw(), raw(1)]
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+@pytest.mark.parametrize("end", ENDS_OF_EHLO)
+def test_such_a_message_is_sent_over_a_new_connection_if_that_takes_it(
+    serve: Serve, mailer: Mailer, end: str, pipelining: str
+) -> None:
+    """A connection that dies while it is asked has nothing to do with the message."""
+    server = serve(ends_at_that_ehlo(end), dovecot(MORE), overlaps=pipelining == "session")
+    mine = mailer(server, pipelining=pipelining, **LOGIN)
+    to = [BOB, "jörg@b.example", BOB]
+    results = list(mine.send_many(Envelope(ALICE, [each], raw(number)) for number, each in enumerate(to)))
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 3
+    assert sorted(each.content for each in server.accepted) == [raw(0), raw(1), raw(2)]
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "session"])
+def test_messages_that_the_server_cannot_take_cost_no_login(serve: Serve, mailer: Mailer, pipelining: str) -> None:
+    """Nothing of them was written, so the connection carries the next message."""
+    server = serve(dovecot(b"503 5.5.1 no\r\n"), overlaps=pipelining == "session")
+    mine = mailer(server, pipelining=pipelining, **LOGIN)
+    to = [BOB, *["jörg@b.example"] * 5, BOB]
+    results = list(mine.send_many(Envelope(ALICE, [each], raw(number)) for number, each in enumerate(to)))
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED, *[Outcome.NOT_SENT] * 5, Outcome.ACCEPTED]
+    (log,) = server.connections
+    assert (log.secret.count(b"EHLO"), log.secret.count(b"AUTH")) == (2, 1)
 
 
 # OpenSMTPD.

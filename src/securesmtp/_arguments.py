@@ -9,6 +9,7 @@ from securesmtp._options import TLSPolicy
 from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import Password, as_secret
 from securesmtp._settings import PORT_IMPLICIT, PORT_STARTTLS
+from securesmtp._shown import withhold
 from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
 
@@ -84,6 +85,8 @@ class Given:
             self._values["password"] = as_secret(self._values["password"])
         if "proxy" in self._values:
             self._values["proxy"] = as_proxy_url(self._values["proxy"])
+        if "sign" in self._values:
+            self._values["sign"] = withhold(self._values["sign"])
 
     def add(self, name: str, value: object, source: str) -> None:
         """

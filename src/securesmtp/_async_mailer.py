@@ -165,7 +165,7 @@ class AsyncSecureMailer:
         password = None if password is None else as_secret(password)
         proxy = as_proxy_url(proxy)
         host, port, tls, ca_file = withhold(host), withhold(port), withhold(tls), withhold(ca_file, allow_at=True)
-        local_hostname, source_address = withhold(local_hostname), withhold(source_address)
+        local_hostname, source_address, sign = withhold(local_hostname), withhold(source_address), withhold(sign)
         login = as_login(auth)
         del auth
         self._settings = Settings(

@@ -202,11 +202,11 @@ class Core:
     def report_receipt(self, sending: Sending, receipt: Receipt) -> Receipt:
         """Return the *receipt* of an accepted message, and emit its events."""
         self.last_login_was_lost = False
-        longest = 0 if sending.submission is None else sending.submission.content.longest_line
-        if longest:
-            self.emit(LongLines(self.settings.host, self.settings.port, receipt.message_id, longest))
         if is_observed(self.on_event):
             self._emit_once(sending, Sent(self.settings.host, self.settings.port, receipt))
+        # Last: after an interrupt in it, the message has its event.
+        if sending.submission is not None and (longest := sending.submission.content.longest_line):
+            self.emit(LongLines(self.settings.host, self.settings.port, receipt.message_id, longest))
         return receipt
 
     def conclude(self, sending: Sending, end: Receipt | BaseException) -> None:

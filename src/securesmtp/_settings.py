@@ -286,7 +286,8 @@ def _check_signer(sign: object) -> None:
     from securesmtp.signing import DKIM
 
     if not isinstance(sign, DKIM):
-        message = f"sign is a {type(sign).__name__}, not a DKIM"
+        what = "(not shown: it may be a key)" if isinstance(sign, Withheld) else f"a {type(sign).__name__}"
+        message = f"sign is {what}, not a DKIM"
         raise ConfigurationError(message, hint="pass DKIM(domain, selector, key), from securesmtp.signing")
 
 

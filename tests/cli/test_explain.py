@@ -88,6 +88,7 @@ def test_without_a_name_all_errors_are_listed(capsys: pytest.CaptureFixture[str]
     for name in errors.__all__:
         assert name in shown or name == CertificateError.__name__
     assert "certificateerror-expired The certificate, or one above it, has expired." in shown
+    assert "ProxyError The proxy cannot be reached" in shown
 
 
 @pytest.mark.parametrize(

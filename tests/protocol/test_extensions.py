@@ -120,6 +120,11 @@ def test_the_longest_mail_is_within_its_limit() -> None:
         ({"hold": datetime.max.replace(tzinfo=UTC)}, "not between the years 1970 and 9998"),
         ({"hold": datetime.min.replace(tzinfo=timezone(HOUR))}, "not between the years"),
         ({"hold": HOUR, "deliver_by": DeliverBy(HOUR)}, "delivered before the server stops holding it back"),
+        # The server gets both in seconds: the same number.
+        (
+            {"hold": HOUR + timedelta(microseconds=1), "deliver_by": DeliverBy(HOUR + timedelta(milliseconds=5))},
+            "delivered before the server stops holding it back",
+        ),
     ],
     ids=str,
 )
@@ -302,6 +307,7 @@ def test_a_binary_body_is_sent_as_it_is(body: bytes, size: int) -> None:
     [
         (b"Subject: x\nTo: y\n\nbody", "has a line end that is not CRLF"),
         (b"Subject: x\nTo: y\r\n\r\nbody", "has a line end that is not CRLF"),
+        (b"Subject: x\nTo: y\n\n\0body\r", "has a line end that is not CRLF"),
         (b"Subject: x\rTo: y\r\n\r\nbody", "line 1 has a CR without LF"),
         (b"Subject: x\r\nTo: \0\r\n\r\nbody", "line 2 has a NUL"),
         (b"Subject: x\r\nBcc: y@z\r\n\r\nbody", "line 2 is a Bcc field"),
@@ -311,7 +317,19 @@ def test_a_binary_body_is_sent_as_it_is(body: bytes, size: int) -> None:
         (b"Subject: \xff\r\n\r\n\0", "line 1 of the header is not UTF-8"),
         (b"X: y\r\n" * 200_000, "the header is longer than"),
     ],
-    ids=["LF", "one LF", "CR", "NUL", "Bcc", "no body", "no field", "long", "not UTF-8", "endless"],
+    ids=[
+        "LF",
+        "one LF",
+        "LF and a binary body",
+        "CR",
+        "NUL",
+        "Bcc",
+        "no body",
+        "no field",
+        "long",
+        "not UTF-8",
+        "endless",
+    ],
 )
 def test_the_header_of_a_binary_message_is_checked(data: bytes, error: str) -> None:
     """As that of any other."""

@@ -21,7 +21,14 @@ from securesmtp._protocol.failures import (
 )
 from securesmtp._protocol.message import Submission
 from securesmtp._values import Stage
-from securesmtp.errors import ConnectError, DataRefusedError, ProtocolError, RefusedError, SecureSMTPError
+from securesmtp.errors import (
+    ConnectError,
+    DataRefusedError,
+    MessageError,
+    ProtocolError,
+    RefusedError,
+    SecureSMTPError,
+)
 
 GONE = ConnectError("the server closed the connection")
 LOCKSTEP, DATA, CHUNK = {"X": ""}, {"PIPELINING": ""}, {"PIPELINING": "", "CHUNKING": ""}
@@ -96,6 +103,8 @@ def test_the_session_is_usable_after_exactly_these_errors(
         (keep_session(refusal_error(DataRefusedError, Stage.CONTENT, raw(NO).reply())), True),
         (keep_session(refusal_error(DataRefusedError, Stage.CONTENT, raw(BYE).reply())), False),
         (keep_session(RefusedError("no reply")), False),
+        (keep_session(MessageError("nothing was written")), True),
+        (MessageError("nothing was written"), False),
         (keep_session(ConnectError("no refusal", reply=raw(NO).reply())), False),
         (keep_session(ProtocolError("no refusal", reply=raw(NO).reply())), False),
         (play(ehlo(b"me.example", TLS), NO).error, False),

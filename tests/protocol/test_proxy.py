@@ -99,6 +99,8 @@ BAD: dict[str, tuple[object, str]] = {
     "a line end": (f"http://me:{PASSWORD}@proxy.test:1080\r\nHost: x", "percent-encode"),
     "a line end in the login": (f"http://me:{PASSWORD}%0D%0AHost:%20x@proxy.test:1080", "percent-encode"),
     "half an escape": (f"http://me:{PASSWORD}%4@proxy.test:1080", "percent-encode"),
+    "a byte of the environment that is not UTF-8": (f"socks5h://me:{PASSWORD}\udce9@proxy.test:1080", "UTF-8"),
+    "the same in the username": (f"http://m\udce9e:{PASSWORD}@proxy.test:1080", "UTF-8"),
     "not UTF-8": (f"http://me:{PASSWORD}%FF@proxy.test:1080", "UTF-8"),
     "an empty username": (f"http://:{PASSWORD}@proxy.test:1080", "empty"),
     "an empty password": ("http://me:@proxy.test:1080", "empty"),
@@ -163,14 +165,14 @@ def test_socks_5_reads_an_address_in_binary(kind: bytes) -> None:
 REFUSALS: dict[str, tuple[str, bytes, str, bool]] = {
     "socks: a login": ("socks5h://p.test:1", b"\5\xff", "requires a login.*user:password", False),
     "socks: no login": ("socks5h://u:p@p.test:1", b"\5\xff", "takes no login", False),
-    "socks: not asked": ("socks5h://p.test:1", b"\5\2", "not one of SOCKS 5", False),
-    "socks: GSSAPI": ("socks5h://u:p@p.test:1", b"\5\1", "not one of SOCKS 5", False),
-    "socks: version 4": ("socks5h://p.test:1", b"\0\x5a", "not one of SOCKS 5", False),
+    "socks: not asked": ("socks5h://p.test:1", b"\5\2", "is not SOCKS 5", False),
+    "socks: GSSAPI": ("socks5h://u:p@p.test:1", b"\5\1", "is not SOCKS 5", False),
+    "socks: version 4": ("socks5h://p.test:1", b"\0\x5a", "is not SOCKS 5", False),
     "socks: HTTP": ("socks5h://p.test:1", b"HTTP/1.1 400 Bad Request\r\n", "write http://", False),
     "socks: wrong login": ("socks5h://u:p@p.test:1", b"\5\2\1\1", "refused the login", False),
-    "socks: login version": ("socks5h://u:p@p.test:1", b"\5\2\5\0", "not one of SOCKS 5", False),
-    "socks: version later": ("socks5h://p.test:1", b"\5\0\4\0\0\1", "not one of SOCKS 5", False),
-    "socks: address type": ("socks5h://p.test:1", b"\5\0\5\0\0\2", "not one of SOCKS 5", False),
+    "socks: login version": ("socks5h://u:p@p.test:1", b"\5\2\5\0", "is not SOCKS 5", False),
+    "socks: version later": ("socks5h://p.test:1", b"\5\0\4\0\0\1", "is not SOCKS 5", False),
+    "socks: address type": ("socks5h://p.test:1", b"\5\0\5\0\0\2", "is not SOCKS 5", False),
     "socks: 1": ("socks5h://p.test:1", b"\5\0\5\1\0\1", "mail.example:587: general failure", True),
     "socks: 2": ("socks5h://p.test:1", b"\5\0\5\2\0\1", "rules do not allow it.*rules of the proxy must", False),
     "socks: 3": ("socks5h://p.test:1", b"\5\0\5\3\0\1", "network is unreachable", True),
@@ -190,10 +192,10 @@ REFUSALS: dict[str, tuple[str, bytes, str, bool]] = {
     "http: 502": ("http://p.test:1", b"HTTP/1.1 502 Bad Gateway\r\n", "replied 502 .*reach the server", True),
     "http: 503": ("http://p.test:1", b"HTTP/1.1 503 x\r\n", "replied 503", True),
     "http: 504": ("http://p.test:1", b"HTTP/1.1 504 x\r\n", "replied 504", True),
-    "http: SMTP": ("http://p.test:1", b"220 mx.test ESMTP\r\n", "not one of HTTP", False),
+    "http: SMTP": ("http://p.test:1", b"220 mx.test ESMTP\r\n", "is not HTTP", False),
     "http: SOCKS": ("http://p.test:1", b"\5\0\n", "CR LF", False),
-    "http: version 2": ("http://p.test:1", b"HTTP/2 200\r\n", "not one of HTTP", False),
-    "http: 2000": ("http://p.test:1", b"HTTP/1.1 2000 OK\r\n", "not one of HTTP", False),
+    "http: version 2": ("http://p.test:1", b"HTTP/2 200\r\n", "is not HTTP", False),
+    "http: 2000": ("http://p.test:1", b"HTTP/1.1 2000 OK\r\n", "is not HTTP", False),
     "http: bare LF": ("http://p.test:1", b"HTTP/1.1 200 OK\n\n", "CR LF", False),
     "http: bare LF later": ("http://p.test:1", b"HTTP/1.1 200 OK\r\nVia: x\n\r\n", "CR LF", False),
     "http: a long line": ("http://p.test:1", b"HTTP/1.1 200 " + b"x" * MAX_REPLY_LINE + b"\r\n\r\n", "too long", False),
@@ -253,6 +255,27 @@ def test_the_tunnel_begins_after_the_empty_line(head: bytes) -> None:
     for cut in range(len(head)):
         with pytest.raises(Starved):
             play(url_of("http"), head[:cut])
+
+
+REPEATED = {
+    "in a reason": b"HTTP/1.1 407 %s\r\n",
+    "in another": b"HTTP/1.1 403 %s\r\n",
+    "in no status line": b"%s\r\n",
+    "in a line with LF": b"HTTP/1.1 200 OK\r\nX: %s\n",
+    "in a line too long": b"HTTP/1.1 200 OK\r\n%s" + b"x" * MAX_REPLY_LINE,
+    "in too many lines": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * (MAX_REPLY_LINES - 1) + b"%s\r\n",
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+@pytest.mark.parametrize(
+    "form", [PASSWORD.encode(), base64.b64encode(f"me:{PASSWORD}".encode())], ids=["plain", "Basic"]
+)
+def test_a_login_that_a_proxy_repeats_is_in_no_frame(case: str, form: bytes) -> None:
+    """Proxies quote the request in their errors."""
+    with pytest.raises(ProxyError) as caught:
+        play(url_of("http", f"me:{PASSWORD}@"), REPEATED[case] % form)
+    assert form.decode()[-12:] not in shown(caught.value)
 
 
 @pytest.mark.parametrize("host", ["mail.example\r\nX: y", "a\0b", "a\tb"])

@@ -89,6 +89,11 @@ MESSAGES = {
     "From in quoted-printable": text("From me ü\n", cte="quoted-printable"),
     "dots": text(".\n..\n.x\n"),
     "parts": attached(),
+    "text around the parts": message_from_bytes(
+        b"From: ada@example.org\nTo: bob@example.org\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n"
+        b"From me \n--x\n\nHello\n--x--\nFrom me \n",
+        policy=default,
+    ),
 }
 MESSAGES["of the old API"]["From"] = "ada@example.org"
 MESSAGES["of the old API"]["To"] = "bob@example.org"
@@ -216,7 +221,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "not yet valid": ({"days": (2, 3)}, "is not valid before"),
     "short key": ({"kind": "rsa1024"}, "RSA key of 1024 bits; 2048 is the least"),
     "key usage": ({"usages": ["crl_sign"]}, "its key usage lacks "),
-    "for servers": ({"purposes": PURPOSES}, "its extended key usage lacks emailProtection"),
+    "for servers": ({"purposes": PURPOSES}, "its extended key usage lacks emailProtection. Hint: .* S/MIME"),
 }
 each_wrong = pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=list(WRONG))
 
@@ -281,6 +286,14 @@ def test_the_certificate_is_the_writers(issuer: Issuer, ada: Person, field: str)
     assert smime_sign(message, ada.pem, ada.key_pem)["From"]
 
 
+def test_a_certificate_has_the_domain_in_a_labels(issuer: Issuer) -> None:
+    """RFC 8398 §3; From has it as people write it."""
+    person = issuer.person("ada@xn--exmple-cua.org")
+    message = text()
+    message.replace_header("From", "Ada <ada@ex\N{LATIN SMALL LETTER A WITH DIAERESIS}mple.org>")
+    assert smime_sign(message, person.pem, person.key_pem)["From"]
+
+
 def test_the_key_is_that_of_the_certificate(issuer: Issuer, ada: Person) -> None:
     """An exchanged file is noticed here, not by readers."""
     with pytest.raises(ConfigurationError, match=r"not that of the certificate \(ada@example.org\)"):
@@ -308,6 +321,7 @@ SOURCES: dict[str, tuple[Any, str]] = {
     "a key": ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "is not a certificate"),
     "no bytes": (b"", "is not a certificate"),
     "None": (None, "the certificate is a NoneType, not a certificate"),
+    "a NUL": (Path("a\0b"), r"'a\\x00b' of the certificate cannot be read: there is a NUL"),
     "no file": (Path("missing.pem"), "the file 'missing.pem' of the certificate cannot be read: No such file"),
 }
 
@@ -319,11 +333,63 @@ def test_what_is_no_certificate_is_refused(ada: Person, source: Any, said: str) 
         smime_sign(text(), source, ada.key_pem)
 
 
-@pytest.mark.parametrize("certificates", ["ada.pem", b"x", 3], ids=repr)
-def test_certificates_are_a_list(certificates: Any) -> None:
+@pytest.mark.parametrize("certificates", ["ada.pem", b"x", 3, None, Path("ada.pem")], ids=repr)
+def test_certificates_are_a_list(ada: Person, certificates: Any) -> None:
     """One is not."""
     with pytest.raises(ConfigurationError, match="certificates is not a list"):
         smime_encrypt(text(), certificates)
+    with pytest.raises(ConfigurationError, match="chain is not a list"):
+        smime_sign(text(), ada.pem, ada.key_pem, chain=certificates)
+
+
+MISPLACED: dict[str, Callable[[str, Any], object]] = {
+    "exchanged": lambda pem, key: smime_sign(text(), key, pem),
+    "in the chain": lambda pem, key: smime_sign(text(), pem, "", chain=[key]),
+    "as the chain": lambda pem, key: smime_sign(text(), pem, "", chain=key),
+    "a reader's": lambda _, key: smime_encrypt(text(), [key]),
+    "all readers": lambda _, key: smime_encrypt(text(), key),
+}
+
+
+@pytest.mark.parametrize("form", ["text", "bytes", "file", "beside a broken certificate"])
+@pytest.mark.parametrize("case", MISPLACED)
+def test_a_key_in_the_place_of_a_certificate_is_not_shown(ada: Person, tmp_path: Path, case: str, form: str) -> None:
+    """Files in PEM often have both."""
+    path = tmp_path / "key.pem"
+    path.write_text(ada.key_pem)
+    broken = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    forms = {"text": ada.key_pem, "bytes": ada.key_pem.encode(), "file": path}
+    with pytest.raises(ConfigurationError) as caught:
+        MISPLACED[case](ada.pem, forms.get(form, ada.key_pem + broken))
+    assert ada.key_pem.splitlines()[3] not in shown(caught.value)
+
+
+OF_RSA, OF_NOTHING = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d01017f")
+HOSTILE: dict[str, tuple[bytes, bytes, str]] = {
+    "a key of an unknown kind": (OF_RSA, OF_NOTHING, "a public key that cannot be read"),
+    "a key that is none": (
+        b"\x03\x82\x01\x0f\x00\x30",
+        b"\x03\x82\x01\x0f\x00\x31",
+        "a public key that cannot be read",
+    ),
+    "a version that is none": (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", "is not a certificate in PEM or DER"),
+    "a name that is not UTF-8": (b"\x0c\x06Nobody", b"\x0c\x06\xffobody", r"\(with the number [0-9a-f]+\) expired"),
+    "a name that is a bit string": (b"\x0c\x06Nobody", b"\x03\x06Nobody", r"\(with the number [0-9a-f]+\) expired"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_certificate_is_refused(issuer: Issuer, ada: Person, case: str) -> None:
+    """Whatever it breaks: readers' certificates come from strangers."""
+    before, after, said = HOSTILE[case]
+    days = (-5, -2) if "name" in case else (-1, 30)
+    good = issuer.person(days=days).certificate.public_bytes(Encoding.DER)
+    assert before in good
+    broken = good.replace(before, after)
+    with pytest.raises(ConfigurationError, match=said):
+        smime_encrypt(text(), [broken])
+    with pytest.raises(ConfigurationError, match=said):
+        smime_sign(text(), broken, ada.key_pem)
 
 
 def test_there_is_a_reader() -> None:
@@ -332,11 +398,12 @@ def test_there_is_a_reader() -> None:
         smime_encrypt(text(), [])
 
 
-def test_bcc_is_not_encrypted(ada: Person) -> None:
+@pytest.mark.parametrize("field", ["Bcc", "Resent-Bcc"])
+def test_bcc_is_not_encrypted(ada: Person, field: str) -> None:
     """The others would see that there are more readers."""
     message = text()
-    message["Bcc"] = "eve@example.org"
-    with pytest.raises(MessageError, match="the message has Bcc"):
+    message[field] = "eve@example.org"
+    with pytest.raises(MessageError, match=f"the message has {field}"):
         smime_encrypt(message, [ada.pem])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import threading
@@ -108,6 +110,32 @@ def test_mail_goes_over_a_unix_socket(  # noqa: PLR0913, PLR0917 -- fixtures and
     assert [each[:2] for each in seen] == [("localhost", server.port)]
     assert 0 < seen[0][2] <= 5
     assert (server.plain + server.secret).startswith(b"EHLO [127.0.0.1]\r\n")
+
+
+class OfAMachine(socket.socket):
+    """Names its peer as an AF_VSOCK socket does; a system without virtual machines has no other."""
+
+    def getpeername(self) -> tuple[int, int]:
+        """Return a number of a machine, and a port."""
+        return 2, 1024
+
+
+@pytest.mark.faces("hooks", sample=(4, 1))
+def test_mail_goes_over_a_socket_that_is_not_tcp(
+    serve: Serve, mailer: Mailer, hook: Callable[[Hook], Hook], through_unix: Callable[[int], str]
+) -> None:
+    """Also if its peer has two parts, as that of TCP."""
+    server = serve(honest())
+
+    def connect(_: str, port: int, __: float) -> socket.socket:
+        sock = OfAMachine(socket.AF_UNIX)
+        sock.connect(through_unix(port))
+        return sock
+
+    mine = mailer(server, connect=hook(connect))
+    mine.send_bytes(RAW, **ENVELOPE)
+    mine.close()
+    assert [accepted.content for accepted in server.accepted] == [RAW]
 
 
 @pytest.mark.faces("hooks", sample=(4, 1))
@@ -236,6 +264,48 @@ def test_a_plain_function_is_refused_by_an_async_mailer(run: Run, async_mailer: 
         async with async_mailer(server, connect=lambda *_: 5) as mine:
             with pytest.raises(ConfigurationError, match="a int, which cannot be awaited"):
                 await mine.send_bytes(RAW, **ENVELOPE)
+
+    run(main)
+
+
+def test_the_socket_of_a_plain_function_is_closed(run: Run, async_mailer: AsyncMailer, serve: Serve) -> None:
+    """Nobody else has it."""
+    server, made = serve(), list[socket.socket]()
+
+    def connect(_: str, port: int, __: float) -> socket.socket:
+        made.append(socket.create_connection(("127.0.0.1", port)))
+        return made[-1]
+
+    async def main() -> None:
+        async with async_mailer(server, connect=connect) as mine:
+            with pytest.raises(ConfigurationError, match="a socket, which cannot be awaited"):
+                await mine.send_bytes(RAW, **ENVELOPE)
+
+    run(main)
+    assert [each.fileno() for each in made] == [-1]
+
+
+def test_a_stream_is_closed_if_too_many_files_are_open(
+    run: Run, async_mailer: AsyncMailer, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there are no two sockets to join it to."""
+    server, made = serve(), list[anyio.abc.ByteStream]()
+
+    def no_more_files() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def connect(_: str, port: int, __: float) -> anyio.abc.ByteStream:
+        made.append(await anyio.connect_tcp("127.0.0.1", port))
+        monkeypatch.setattr(socket, "socketpair", no_more_files)
+        return made[-1]
+
+    async def main() -> None:
+        async with async_mailer(server, connect=connect) as mine:
+            with pytest.raises(ConnectError, match=os.strerror(errno.EMFILE)):
+                await mine.send_bytes(RAW, **ENVELOPE)
+            monkeypatch.undo()
+            with pytest.raises(anyio.ClosedResourceError):
+                await made[0].send(b"x")
 
     run(main)
 

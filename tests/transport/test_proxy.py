@@ -262,8 +262,12 @@ def test_a_proxy_that_closes_is_named(mailer: Mailer, scheme: Scheme) -> None:
 
     with ScriptedServer(closes) as server:
         mine = mailer(server, proxy=url(scheme, server.port))
-        with pytest.raises(ProxyError, match=f"the proxy 127.0.0.1:{server.port}: the proxy closed the connection"):
+        with pytest.raises(
+            ProxyError, match=f"the proxy 127.0.0.1:{server.port}: the proxy closed the connection"
+        ) as caught:
             mine.send_bytes(RAW, **ENVELOPE)
+        # A proxy of the other kind does so, too.
+        assert {"http": "is it an HTTP one?", "socks5h": "is it a SOCKS 5 one?"}[scheme] in str(caught.value)
         mine.close()
 
 

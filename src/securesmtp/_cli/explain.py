@@ -44,6 +44,7 @@ class Section(NamedTuple):
     def meaning(self) -> str:
         """Its first sentence."""
         first = self.text.strip().partition("\n\n")[0].removeprefix("**What it means.** ")
+        first = _LINK.sub(r"\1", first)
         return re.split(r"(?<=[.!?])\s", " ".join(first.split()), maxsplit=1)[0].replace("`", "")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from securesmtp._protocol.capabilities import parse_capabilities
 from securesmtp._protocol.dialogue import check_reply
 from securesmtp._protocol.effects import Send, adapt, receive
-from securesmtp._protocol.failures import is_session_usable
+from securesmtp._protocol.failures import is_end_of_session, is_session_usable, keep_session
 from securesmtp._protocol.progress import Progress, ReplyBudget, TransactionResult
 from securesmtp._protocol.replies import is_positive, is_too_many_recipients
 from securesmtp._protocol.transaction import Partial, Transaction, run_lockstep, run_pipelined
@@ -180,14 +180,26 @@ def _deliver(
 
 
 def _adapt(session: Session, submission: Submission) -> Dialogue[Submission]:
+    """Return *submission* in a form that the server accepts; if there is none, nothing was written of it."""
     try:
         return (yield from adapt(submission, session.capabilities))
-    except MessageError:
+    except MessageError as error:
         # Asked again only now, because some servers refuse to be asked.
         if not session.can_ask_again:
+            raise keep_session(error)  # noqa: B904 -- it is the same
+        unfit = error
+    try:
+        yield from _ask_again(session)
+    except SecureSMTPError as error:
+        # A new connection ends because it was asked. If it was not asked, the message would be refused, too; and the
+        # end says nothing about the server, which other messages use.
+        if session.transactions or not is_end_of_session(error):
             raise
-    yield from _ask_again(session)
-    return (yield from adapt(submission, session.capabilities))
+        raise unfit from error
+    try:
+        return (yield from adapt(submission, session.capabilities))
+    except MessageError as error:
+        raise keep_session(error)  # noqa: B904 -- it is the same
 
 
 def _ask_again(session: Session) -> Dialogue[None]:

@@ -217,8 +217,8 @@ class Extensions:
             yield "FUTURERELEASE", "is to be held back", "send it later, or use a server with FUTURERELEASE"
 
     def _check_order(self, hold: timedelta) -> None:
-        # RFC 4865 §5.2.1.
-        if self.deliver_by is not None and self.deliver_by.within <= hold:
+        # RFC 4865 §5.2.1. In seconds, as the server gets them.
+        if self.deliver_by is not None and _seconds(self.deliver_by.within) <= _seconds(hold):
             message = "the message has to be delivered before the server stops holding it back (RFC 4865 §5.2.1)"
             raise ConfigurationError(message, hint="deliver_by counts from now: make it longer than hold")
 

@@ -6,11 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from securesmtp._protocol.hints import refusal_hint
-from securesmtp._protocol.replies import is_closing, is_end_of_messages, is_refusal, is_temporary
+from securesmtp._protocol.replies import (
+    is_closing,
+    is_end_of_messages,
+    is_refusal,
+    is_temporary,
+    is_too_many_connections,
+)
 from securesmtp._values import Outcome, Stage
 from securesmtp.errors import (
     ConnectError,
     DataRefusedError,
+    MessageError,
     OutcomeUnknownError,
     ProtocolError,
     RecipientsRefusedError,
@@ -34,11 +41,11 @@ def keep_session(error: E) -> E:
     """
     Mark *error* as one that leaves the session usable, and return it.
 
-    Call this only if every reply that was due has been read and belongs to its command. It has no effect on errors that
-    are not refusals, and on 421, after which the server closes (RFC 5321 §3.8).
+    Call this only if every reply that was due has been read and belongs to its command. It has no effect on 421, after
+    which the server closes (RFC 5321 §3.8), and on errors that are neither refusals nor about the message itself.
     """
     usable = isinstance(error, RefusedError) and error.reply is not None and not is_closing(error.reply.code)
-    setattr(error, _SESSION_USABLE, usable)
+    setattr(error, _SESSION_USABLE, usable or isinstance(error, MessageError))
     return error
 
 
@@ -124,11 +131,20 @@ def find_interrupt(error: BaseException) -> ConnectError | None:
 
 
 def is_used_up(transactions: int, error: object) -> bool:
-    """Return whether *error* refuses the last of so many *transactions* because their connection has carried enough."""
-    return (
-        isinstance(error, SecureSMTPError)
-        and error.reply is not None
-        and transactions > 1
-        and error.outcome is not Outcome.UNKNOWN
-        and is_end_of_messages(error.stage, error.reply)
-    )
+    """
+    Return whether a connection has carried enough, so that *error* says nothing about the message.
+
+    It is about the last of so many *transactions*, or came when EHLO was asked again after them.
+    """
+    if not isinstance(error, SecureSMTPError) or error.outcome is Outcome.UNKNOWN:
+        return False
+    if error.stage is Stage.EHLO:
+        # With an open session, only `delivery` asks for it.
+        return transactions > 0 and is_end_of_session(error)
+    return error.reply is not None and transactions > 1 and is_end_of_messages(error.stage, error.reply)
+
+
+def is_end_of_session(error: SecureSMTPError) -> bool:
+    """Return whether the server has ended the session with *error*, and not because of too many connections."""
+    is_limit = error.reply is not None and is_too_many_connections(error.reply)
+    return isinstance(error, ConnectError | ProtocolError) and find_interrupt(error) is None and not is_limit

@@ -27,6 +27,7 @@ MAX_HEADER = 1 << 20
 _RE_ENCODE = "encode that part as quoted-printable or base64"
 
 _BARE_CR = re.compile(rb"\r(?!\n)")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 # RFC 5322 §2.2: printable ASCII except the colon. No space before the colon: parsers disagree on what it means.
 _FIELD = re.compile(rb"([!-9;-~]+):")
 # Matches a header in which nothing is to be refused, in linear time because there is only one way to match. Possessive
@@ -144,7 +145,7 @@ class Scanner:
             self._check_header(bytes(header[2 : end + 2]))
         elif len(header) > MAX_HEADER:
             message = f"the header is longer than {MAX_HEADER} bytes"
-            raise MessageError(message)
+            raise MessageError(message, hint="an empty line has to end it, with CRLF if binary=True")
 
     def _check_header(self, header: bytes) -> None:
         if not _PLAIN_HEADER.fullmatch(header):
@@ -183,12 +184,13 @@ class BinaryScanner(Scanner):
         return block
 
     def _check_header(self, header: bytes) -> None:
+        # First: without CRLF, the header does not end where its author sees the end, and has bytes of the body.
+        if _BARE_LF.search(header):
+            message = "the header of a binary message has a line end that is not CRLF"
+            raise MessageError(message, hint="end each line of the header, and of each text part, with CRLF")
         lines = Scanner(lambda: 0)
         lines.feed(header)
         lines.finish()
-        if lines.changed:
-            message = "the header of a binary message has a line end that is not CRLF"
-            raise MessageError(message, hint="end each line of the header, and of each text part, with CRLF")
         self.utf8_header, self.message_id = lines.utf8_header, lines.message_id
 
 

@@ -67,6 +67,8 @@ def encode_parts(part: Message, *, is_strict: bool = False) -> None:
         if part.get_content_maintype() == "multipart" and part.get_content_subtype() != "signed":
             for each in subparts(part):
                 encode_parts(each, is_strict=is_strict)
+            if is_strict:
+                _drop_unstable_rest(part)
         return
     payload = raw_payload(part)
     if not isinstance(payload, str) or part.get_content_maintype() == "message":
@@ -83,6 +85,14 @@ def encode_parts(part: Message, *, is_strict: bool = False) -> None:
             _set_base64(part, data, is_text=is_text)
         else:
             _set(part, "quoted-printable", printable)
+
+
+def _drop_unstable_rest(part: Message) -> None:
+    """Drop the text before and after the parts of *part*, which no reader shows and nothing can encode."""
+    if part.preamble is not None and _UNSTABLE.search(part.preamble):
+        part.preamble = None
+    if part.epilogue is not None and _UNSTABLE.search(part.epilogue):
+        part.epilogue = None
 
 
 def _correct_labels(part: Message, *, is_signed: bool = False) -> bool:

@@ -43,14 +43,20 @@ async def await_hook(connect: AsyncConnect, host: str, port: int, seconds: float
     except Exception as error:
         raise hook_error(error) from error
     if found is None:
+        if isinstance(awaitable, socket.socket):
+            awaitable.close()
         message = f"connect returned a {type(awaitable).__name__}, which cannot be awaited, or None"
         raise ConfigurationError(message, stage=Stage.CONNECT, hint="write async def, and return a connected socket")
-    return _join(found) if isinstance(found, ByteStream) else found
+    return await _join(found) if isinstance(found, ByteStream) else found
 
 
-def _join(stream: ByteStream) -> socket.socket:
+async def _join(stream: ByteStream) -> socket.socket:
     """Return a socket that reads and writes what *stream* does."""
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError:  # too many files are open
+        await anyio.aclose_forcefully(stream)
+        raise
     theirs.settimeout(0)
     # Closed even if the task is cancelled before it has begun.
     current_loop().spawn(bind(_copy, stream, theirs), "securesmtp: copy a stream", theirs.close)

@@ -143,7 +143,8 @@ class Channel:
         """Use *sock*, which is connected already."""
         self.sock, peer = sock, sock.getpeername()
         sock.settimeout(0)
-        if isinstance(peer, tuple):
+        # Other kinds of sockets have tuples, too (AF_VSOCK), and no options of TCP.
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
             set_options(sock)
             self.address = str(peer[0])
         self.refuse_if_aborted()

@@ -19,6 +19,8 @@ HINTS: dict[type[OSError], str] = {
     ConnectionRefusedError: "is the port right (implicit TLS: 465, STARTTLS: 587)? does a firewall let it pass?",
     socket.gaierror: "is the host's name right?",
 }
+# A proxy of the other kind waits for more, or closes the connection.
+_KINDS = {"socks5h": "a SOCKS 5", "http": "an HTTP"}
 
 
 def describe(error: OSError) -> str:
@@ -42,11 +44,12 @@ def unreachable_error(attempts: Attempts) -> ConnectError:
 def with_proxy(error: SecureSMTPError, proxy: Proxy) -> SecureSMTPError:
     """Return *error*, which came before the connection to the server was there, as one that names *proxy*."""
     if isinstance(error, DeadlineExceededError):
-        error.hint = f"the connection goes through the proxy {proxy.place}: does it run, and can it reach the server?"
+        way = f"the connection goes through the proxy {proxy.place}"
+        error.hint = f"{way}: does it run, is it {_KINDS[proxy.scheme]} proxy, and can it reach the server?"
     if type(error) is not ConnectError:
         return error
     ours = ProxyError(f"the proxy {proxy.place}: {error.args[0]}", stage=Stage.CONNECT, retryable=error.retryable)
-    ours.hint = "are the host and port of the proxy right, and does it run?"
+    ours.hint = f"are the host and port of the proxy right, does it run, and is it {_KINDS[proxy.scheme]} one?"
     ours.__cause__ = error.__cause__
     return ours
 

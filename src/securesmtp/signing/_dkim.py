@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast, final
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.content import Content
@@ -83,6 +83,7 @@ class DKIM:
         key = hide_key(key)
         ed25519_key = None if ed25519_key is None else hide_key(ed25519_key)
         domain, selector, ed25519_selector = withhold(domain), withhold(selector), withhold(ed25519_selector)
+        headers = withhold(headers)
         # Before any check fails, because a traceback may show this object.
         self._keys: tuple[tuple[str, RSAKey | Ed25519Key], ...] = ()
         self.domain, self.selector, self.headers = (
@@ -131,10 +132,17 @@ class DKIM:
             data: The message, or a file in binary mode, which is read from its current position to its end.
 
         Raises:
+            ConfigurationError: *data* is neither bytes nor a file.
             MessageError: It cannot be sent as it is, has no From, or its body is not ASCII.
         """
-        whole = isinstance(data, bytes | bytearray | memoryview)
-        content = Content.from_bytes(bytes(cast("bytes", data))) if whole else Content.from_file(cast("BinaryIO", data))
+        if isinstance(data, bytes | bytearray | memoryview):
+            content = Content.from_bytes(bytes(data))
+        elif callable(getattr(data, "read", None)):
+            content = Content.from_file(data)
+        else:
+            message = f"data is a {type(data).__name__}, neither bytes nor a file"
+            hint = "encode a str; for an EmailMessage, use SecureMailer(sign=...), which signs what it sends"
+            raise ConfigurationError(message, hint=hint)
         try:
             return self._fields(content)
         finally:

@@ -152,7 +152,7 @@ def _as_pem(source: KeySource, what: str) -> Secret:
         raise ConfigurationError(f"the {what} callable is a coroutine function", hint="pass the key that it returns")
     source = hide_key(source() if callable(source) else source)
     if isinstance(source, os.PathLike):
-        source = _read(Path(source), what)
+        source = _read(Path(os.fsdecode(source)), what)
     if not isinstance(source, Secret):
         message = f"the {what} callable returned another callable, not the text of a private key in PEM"
         raise ConfigurationError(message)
@@ -168,6 +168,8 @@ def _read(path: Path, what: str) -> Secret:
         why = "can be written by every user (correct it with chmod o-w)"
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
+    except ValueError:
+        why = "cannot be read: there is a NUL in its name"
     raise ConfigurationError(f"the file {shown} of the {what} {why}")
 
 

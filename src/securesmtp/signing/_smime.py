@@ -6,17 +6,27 @@ The signed part is serialised once, and from then on it is text: whoever sends t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from email.message import EmailMessage, Message
 from email.utils import getaddresses
 from typing import TYPE_CHECKING, TypeAlias
 
+from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.message_copy import copy_message, set_fields
 from securesmtp._protocol.parts import new_boundary
 from securesmtp._protocol.serialising import find_signed_fields, serialise, translate_email_errors
 from securesmtp._protocol.seven_bit import base64_lines, encode_parts
 from securesmtp._shown import quote
 from securesmtp.errors import ConfigurationError, MessageError
-from securesmtp.signing._certificates import addresses, check_use, describe, load_certificates
+from securesmtp.signing._certificates import (
+    addresses,
+    check_use,
+    describe,
+    hide,
+    hide_all,
+    load_certificates,
+    public_key,
+)
 from securesmtp.signing._keys import hide_key, read_private_key
 
 if TYPE_CHECKING:
@@ -67,10 +77,11 @@ def smime_sign(
         MessageError: The message has a DKIM signature, or cannot be written in 7-bit form.
     """
     # First of all, so that no frame of a traceback holds the text.
-    key = _hide(key)
+    key, certificate, hidden = _hide(key), hide(certificate), hide_all(chain)
+    chain = ()
     _check_message(message)
     own, *others = load_certificates(certificate, "certificate")
-    for number, source in enumerate(chain):
+    for number, source in enumerate(_as_list(hidden, "chain")):
         others += load_certificates(source, f"certificate {number} of the chain")
     check_use(own, "the certificate", _SIGNATURE_USAGES)
     private, digest = _signing_key(key, own)
@@ -109,30 +120,38 @@ def smime_encrypt(message: EmailMessage, certificates: Iterable[CertificateSourc
     Raises:
         ConfigurationError: A certificate is wrong, or not for this use: the error names it. There is none. Or the extra
             ``sign`` is not installed.
-        MessageError: The message has Bcc, whose recipients all others would see in it; it has a DKIM signature; or it
-            cannot be written in 7-bit form.
+        MessageError: The message has Bcc or Resent-Bcc, whose recipients all others would see in it; it has a DKIM
+            signature; or it cannot be written in 7-bit form.
     """
+    # As in `smime_sign`.
+    hidden, certificates = hide_all(certificates), ()
     _check_message(message)
-    sources: object = certificates
-    if isinstance(sources, str | bytes) or not hasattr(sources, "__iter__"):
-        raise ConfigurationError("certificates is not a list", hint="pass [certificate], also for one")
     loaded: list[Certificate] = []
-    for number, source in enumerate(certificates):
+    for number, source in enumerate(_as_list(hidden, "certificates")):
         for each in load_certificates(source, f"certificate {number}"):
             _check_recipient(each, number)
             loaded.append(each)
     if not loaded:
         raise ConfigurationError("certificates is empty", hint="pass one for each recipient")
-    if message["Bcc"] is not None:
-        text = "the message has Bcc, and an encrypted message shows to all for whom it is"
-        raise MessageError(text, hint="remove Bcc; encrypt a copy for each of these recipients, and send it alone")
+    for field in ("Bcc", "Resent-Bcc"):
+        if message[field] is not None:
+            text = f"the message has {field}, and each recipient of an encrypted message sees who else can read it"
+            hint = f"remove {field}; encrypt a copy for each of these recipients, and send it alone"
+            raise MessageError(text, hint=hint)
     outer, content = _split(message)
     return _enveloped(outer, "enveloped-data", _encrypted(content, loaded))
 
 
+def _as_list(sources: list[CertificateSource] | None, what: str) -> list[CertificateSource]:
+    if sources is None:
+        raise ConfigurationError(f"{what} is not a list", hint="pass [certificate], also for one")
+    return sources
+
+
 def _check_message(message: object) -> None:
     if not isinstance(message, Message):
-        raise MessageError(f"message is a {type(message).__name__}, not an EmailMessage")
+        text = f"message is a {type(message).__name__}, not an EmailMessage"
+        raise MessageError(text, hint="build it with compose(), or parse bytes with email.message_from_bytes()")
     if find_signed_fields(message):
         text = "the message has a DKIM-Signature, which another content would void"
         raise MessageError(text, hint="let DKIM sign last: SecureMailer(sign=…)")
@@ -152,8 +171,9 @@ def _signing_key(key: KeySource | SigningKey, own: Certificate) -> tuple[Signing
     if not isinstance(private, RSAPrivateKey | EllipticCurvePrivateKey):
         message = "the key is neither an RSA key nor one on an elliptic curve of NIST"
         raise ConfigurationError(message, hint="mail programs verify signatures of these keys alone")
-    if private.public_key() != own.public_key():
-        raise ConfigurationError(f"the key is not that of the certificate ({describe(own)})")
+    if private.public_key() != public_key(own, "the certificate"):
+        text = f"the key is not that of the certificate ({describe(own)})"
+        raise ConfigurationError(text, hint="pass the private key that was made for this certificate")
     if isinstance(private, RSAPrivateKey):
         return private, SHA256()
     digests: dict[str, SHA256 | SHA384 | SHA512] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
@@ -165,20 +185,29 @@ def _signing_key(key: KeySource | SigningKey, own: Certificate) -> tuple[Signing
 
 def _check_sender(message: Message, own: Certificate) -> None:
     """Check that *own* is a certificate of the author or of the sender: readers have to (RFC 8550 §3)."""
-    certified = {address.lower() for address in addresses(own)}
+    certified = {_comparable(address) for address in addresses(own)}
     fields = [str(value) for name in ("From", "Sender") for value in message.get_all(name, [])]
     writers = [address for _, address in getaddresses(fields) if address]
-    if certified and writers and not any(address.lower() in certified for address in writers):
+    if certified and writers and not any(_comparable(address) in certified for address in writers):
         text = f"the certificate is for {describe(own)}, not for {quote(writers[0], allow_at=True)}"
-        raise ConfigurationError(text, hint="readers' programs would call the signature invalid")
+        hint = "mail programs would show it as invalid: pass the certificate of the address in From or Sender"
+        raise ConfigurationError(text, hint=hint)
+
+
+def _comparable(address: str) -> str:
+    """Return *address* in lower case, with the domain in A-labels, as certificates have it (RFC 8398 §3)."""
+    local, _, domain = address.rpartition("@")
+    with suppress(ValueError):
+        domain = ascii_domain(domain)
+    return f"{local}@{domain}".lower()
 
 
 def _check_recipient(certificate: Certificate, number: int) -> None:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     check_use(certificate, f"certificate {number}", _ENCRYPTION_USAGES)
-    if not isinstance(certificate.public_key(), RSAPublicKey):
-        name = f"certificate {number} ({describe(certificate)})"
+    name = f"certificate {number} ({describe(certificate)})"
+    if not isinstance(public_key(certificate, name), RSAPublicKey):
         raise ConfigurationError(f"{name} has no RSA key", hint="messages can be encrypted for RSA keys alone")
 
 

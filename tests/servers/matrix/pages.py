@@ -18,6 +18,18 @@ from servers.real import Ability
 ROWS = (*LETTERS, OVER_ONE, IN_FLIGHT, IDLE, RESTARTED, LATE, EARLY)
 # Rows that need an ability of the server.
 NEEDED: dict[str, Ability] = {RESTARTED: "restart", EARLY: "greeting"}
+# As people write the names of the servers.
+NAMES = {
+    "postfix": "Postfix",
+    "exim": "Exim",
+    "opensmtpd": "OpenSMTPD",
+    "dovecot": "Dovecot 2.3",
+    "dovecot24": "Dovecot 2.4",
+    "sendmail": "Sendmail",
+    "courier": "Courier",
+    "haraka": "Haraka",
+    "smtp_server": "smtp-server",
+}
 MODES = {"implicit": "implicit TLS", "starttls": "STARTTLS"}
 
 
@@ -109,16 +121,20 @@ def write(folder: Path, versions: Mapping[str, str], found: Mapping[tuple[str, s
         },
     }
     (folder / "matrix.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    lines = [["message", *versions], *([row, *(str(found[row, server]) for server in versions)] for row in ROWS)]
+    names = [NAMES.get(server, server) for server in versions]
+    lines = [["message", *names], *([row, *(str(found[row, server]) for server in versions)] for row in ROWS)]
     (folder / "matrix.md").write_text(_table(lines), "utf-8")
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in ROWS:
         for server in versions:
             if detail := found[row, server].detail:
-                reasons.setdefault((row, detail), []).append(server)
-    lines = [["message", "server", "why not"], *([row, ", ".join(names), why] for (row, why), names in reasons.items())]
+                reasons.setdefault((row, detail), []).append(NAMES.get(server, server))
+    lines = [
+        ["message", "server", "why not"],
+        *([row, ", ".join(cannot), why] for (row, why), cannot in reasons.items()),
+    ]
     (folder / "cannot.md").write_text(_table(lines), "utf-8")
-    lines = [["server", "version"], *([name, version] for name, version in versions.items())]
+    lines = [["server", "version"], *([NAMES.get(server, server), version] for server, version in versions.items())]
     (folder / "versions.md").write_text(_table(lines), "utf-8")
 
 

@@ -122,9 +122,11 @@ def _parse(url: Secret) -> Proxy | _Fault:
 
 
 def _decode(text: str, scheme: str) -> str | None:
+    # First: `unquote_to_bytes` raises an error that has the text, if a character of it has no UTF-8 (a surrogate).
+    if not _ENCODED.fullmatch(text):
+        return None
     data = unquote_to_bytes(text)
-    allowed = _ENCODED.fullmatch(text) and 0 < len(data) <= _MOST_CREDENTIAL[scheme]
-    if not allowed or (scheme == "http" and _NOT_IN_BASIC.search(data)):
+    if not 0 < len(data) <= _MOST_CREDENTIAL[scheme] or (scheme == "http" and _NOT_IN_BASIC.search(data)):
         return None
     decoded = data.decode("utf-8", "replace")
     return decoded if decoded.encode() == data else None

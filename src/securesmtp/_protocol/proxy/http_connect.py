@@ -31,17 +31,16 @@ def http_connect(proxy: Proxy, host: str, port: int) -> Tunnel:
     Ask *proxy* for a connection to *host* and *port*; its text is shown nowhere, only its status code.
 
     Raises:
-        ProxyError: It refuses, or its answer is not one of HTTP.
+        ProxyError: It refuses, or its reply is not HTTP.
     """
     target = authority(host, port)
     yield from write(_request(proxy, target))
     lines = _Lines(proxy)
     while True:
-        found = _STATUS_LINE.fullmatch((yield from lines.read()))
-        if found is None:
-            message = f"the answer of the proxy {proxy.place} is not one of HTTP"
+        code = _status((yield from lines.read()))
+        if code is None:
+            message = f"the reply of the proxy {proxy.place} is not HTTP"
             raise ProxyError(message, stage=Stage.CONNECT, hint="if it is a SOCKS 5 proxy, write socks5h://")
-        code = int(found[1])
         if code >= 300 or code == _SWITCHING:  # noqa: PLR2004 -- RFC 9110 §15: 1xx is interim, 2xx is success
             raise _refusal(proxy, target, code)
         # RFC 9110 §9.3.6: the tunnel begins after the empty line, whatever the fields say of a content.
@@ -51,8 +50,14 @@ def http_connect(proxy: Proxy, host: str, port: int) -> Tunnel:
             return
 
 
+def _status(text: bytes) -> int | None:
+    # A frame of its own, which raises nothing: a proxy may repeat the login in its reason.
+    found = _STATUS_LINE.fullmatch(text)
+    return None if found is None else int(found[1])
+
+
 class _Lines:
-    """The lines of the answer of *proxy*, within the bounds of a reply of SMTP."""
+    """The lines of the answer of *proxy*, within the bounds of a reply of SMTP; no error shows them."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -66,10 +71,13 @@ class _Lines:
             found += yield from read(1)
             self._octets += 1
             if len(found) > MAX_REPLY_LINE or self._octets > MAX_REPLY or self._lines >= MAX_REPLY_LINES:
+                # A proxy may repeat the login, and a traceback has this frame.
+                found.clear()
                 message = f"the answer of the proxy {self._proxy.place} is too long"
                 raise ProxyError(message, stage=Stage.CONNECT)
         self._lines += 1
         if not found.endswith(b"\r\n"):
+            found.clear()
             message = f"the answer of the proxy {self._proxy.place} has a line that does not end with CR LF"
             raise ProxyError(message, stage=Stage.CONNECT)
         return bytes(found[:-2])

@@ -39,7 +39,7 @@ def socks5(proxy: Proxy, host: str, port: int) -> Tunnel:
     Ask *proxy* for a connection to *host* and *port*. A name is sent as it is: the proxy looks it up.
 
     Raises:
-        ProxyError: It refuses, or its answer is not one of SOCKS 5.
+        ProxyError: It refuses, or its reply is not SOCKS 5.
     """
     has_login = proxy.username is not None
     methods = bytes((_NO_LOGIN, _LOGIN) if has_login else (_NO_LOGIN,))
@@ -92,5 +92,5 @@ def _hint(reply: int) -> str | None:
 
 def _check(proxy: Proxy, *, is_right: bool) -> None:
     if not is_right:
-        message = f"the answer of the proxy {proxy.place} is not one of SOCKS 5"
+        message = f"the reply of the proxy {proxy.place} is not SOCKS 5"
         raise ProxyError(message, stage=Stage.CONNECT, hint="if it is an HTTP proxy, write http://")

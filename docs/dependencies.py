@@ -50,9 +50,9 @@ def requirements(tables: dict[str, list[Any]], own: str = "") -> dict[str, tuple
     return found
 
 
-def _bound(requirement: Requirement) -> str:
-    bounds = sorted(str(each) for each in requirement.specifier)
-    return ", ".join(f"{each.rstrip('.0123456789')} {each.lstrip('<>=~!')}" for each in reversed(bounds))
+def _shown(requirement: Requirement) -> str:
+    bounds = sorted(map(str, requirement.specifier), reverse=True)
+    return f"`{requirement.name}{','.join(bounds)}`"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -83,9 +83,9 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
         "Without extras, you get these packages, and they need no others.",
         "",
         *_table(
-            ("package", "version", "licence", "why it is there", "without it"),
+            ("requirement", "licence", "why it is there", "without it"),
             (
-                (f"`{name}`", _bound(requirement), about[name]["licence"], about[name]["why"], about[name]["without"])
+                (_shown(requirement), about[name]["licence"], about[name]["why"], about[name]["without"])
                 for name, (requirement, _) in sorted(always.items())
             ),
         ),
@@ -95,11 +95,10 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
         "Each of these may bring packages of its own; the SBOM of a release lists all of them.",
         "",
         *_table(
-            ("package", "version", "extra", "licence", "why it is there", "without it"),
+            ("requirement", "extra", "licence", "why it is there", "without it"),
             (
                 (
-                    f"`{name}`",
-                    _bound(requirement),
+                    _shown(requirement),
                     ", ".join(f"`{each}`" for each in keys),
                     about[name]["licence"],
                     about[name]["why"],
@@ -123,9 +122,9 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
         "Nothing that you install needs these. Without one of them, the tests, pages or measurements that use it go.",
         "",
         *_table(
-            ("package", "version", "group", "licence", "what for"),
+            ("requirement", "group", "licence", "what for"),
             (
-                (f"`{name}`", _bound(requirement), ", ".join(f"`{each}`" for each in keys), *tools[name])
+                (_shown(requirement), ", ".join(f"`{each}`" for each in keys), *tools[name])
                 for name, (requirement, keys) in sorted(development.items())
                 if name not in about
             ),

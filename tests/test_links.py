@@ -52,3 +52,10 @@ def test_a_file_without_the_address_that_is_replaced_is_an_error(tmp_path: Path)
     (tmp_path / "src/securesmtp/errors.py").touch()
     with pytest.raises(ValueError, match=r"errors\.py: no address matches"):
         LINKS["changes"](URLS, tmp_path)
+
+
+def test_the_contact_for_vulnerabilities_is_in_one_file() -> None:
+    """The owner of the project fills it in there."""
+    found = re.search(r"privately to \*\*(\S+@\S+)\*\*", (ROOT / "SECURITY.md").read_text("utf-8"))
+    assert found is not None
+    assert [path.name for path in LINKS["files"]() if found[1] in path.read_text("utf-8")] == ["SECURITY.md"]

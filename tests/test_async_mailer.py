@@ -43,7 +43,7 @@ CHUNK = ("PIPELINING", "8BITMIME", "CHUNKING")
 CONSTRUCTORS = ("__init__", "from_url", "from_env")
 METHODS = (*CONSTRUCTORS, "send", "send_bytes", "send_many", "check", "stats", "close")
 # What an async mailer takes more of: coroutine functions and asynchronous iterables.
-WIDER = {"password", "auth", "messages", "options"}
+WIDER = {"password", "auth", "connect", "messages", "options"}
 
 
 async def send(mailer: AsyncSecureMailer, raw: bytes = RAW, deadline: float | None = None) -> Receipt:

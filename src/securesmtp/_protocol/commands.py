@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.dsn import rcpt_parameters
-from securesmtp._protocol.extensions import MAIL_OCTETS
+from securesmtp._protocol.extensions import MAIL_OCTETS, NO_EXTENSIONS
 from securesmtp._protocol.wire import MAX_COMMAND, Line, line
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def mail_command(submission: Submission, capabilities: Capabilities) -> Line:
     if content.is_binary or not content.is_ascii:
         parameters += [b"BODY=BINARYMIME" if content.is_binary else b"BODY=8BITMIME"]
     parameters += [b"SMTPUTF8"] if utf8 else []
-    parameters += submission.extensions.mail_parameters()
+    if submission.extensions is not NO_EXTENSIONS:
+        parameters += submission.extensions.mail_parameters()
     path = b"FROM:<" + submission.mail_from.encoded + b">"
     return line(b"MAIL", path, *parameters, utf8=utf8, limit=_MAX_MAIL if parameters else MAX_COMMAND)
 

@@ -105,6 +105,10 @@ class Extensions:
         Raises:
             ConfigurationError: A value is wrong.
         """
+        given: tuple[object, ...] = (self.dsn, self.deliver_by, self.priority, self.hold)
+        if self.require_tls is self.binary is False and given == (None,) * 4:
+            # As for most messages: each call here would be one for each message.
+            return
         if self.dsn is not None and not isinstance(self.dsn, DSN):
             message = f"dsn is a {type(self.dsn).__name__}, not a DSN"
             raise ConfigurationError(message, hint='pass DSN(notify={"failure"}), for example')

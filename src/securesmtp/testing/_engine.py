@@ -157,8 +157,9 @@ class Engine(SMTP):
             # An attacker who wants the password offers a login instead.
             left_out.add("STARTTLS")
             offered.append("250-AUTH PLAIN LOGIN")
-        if self._writer.get_extra_info("ssl_object") is not None:
-            offered += [f"250-{each}" for each in EXTENSIONS]
+        # RFC 8689 §2: REQUIRETLS is offered inside TLS alone.
+        is_encrypted = self._writer.get_extra_info("ssl_object") is not None
+        offered += [f"250-{each}" for each in EXTENSIONS if is_encrypted or each != "REQUIRETLS"]
         kept = [each for each in lines[1:] if each[4:].partition(" ")[0] not in left_out]
         return [lines[0], *offered, *kept]
 

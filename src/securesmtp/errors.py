@@ -68,7 +68,7 @@ __all__ = [
     "WrongTLSModeError",
 ]
 E = TypeVar("E", bound="SecureSMTPError")
-# The page with a section on each error. The address must be registered before the first release.
+# The page with a section on each error. `python docs/links.py` writes the address, from pyproject.toml.
 _TROUBLESHOOTING = "https://securesmtp.readthedocs.io/en/stable/troubleshooting.html"
 # Characters of an error's text: a whole reply and the words around it.
 _MAX_TEXT = 1500

@@ -142,10 +142,34 @@ def test_the_picture_shows_what_is_printed_today(capsys: pytest.CaptureFixture[s
     """Otherwise, `nox -s pictures` draws it again. Where lines end, numbers and the pin differ."""
     arguments = ["check", "mail.example.com", "--login", "me"]
     assert main(arguments) == 0
-    picture = (PAGE_PATH.parent / "pictures/check-fine-light.svg").read_text("utf-8")
-    shown = html.unescape("".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture)))
-    printed = f"$ securesmtp {' '.join(arguments)} {capsys.readouterr().out}"
-    assert _words(shown) == _words(printed)
+    assert _words(_shown("check-fine")) == _words(f"$ securesmtp {' '.join(arguments)} {capsys.readouterr().out}")
+
+
+def test_the_picture_of_a_fault_shows_what_is_printed_today(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As above, with a server whose certificate is from a private CA."""
+    ca = trustme.CA(organization_name="Corp CA", organization_unit_name="R1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    end = datetime.now(UTC) + timedelta(days=300, hours=1)
+    ca.issue_cert("mail.corp.example", common_name="mail.corp.example", not_after=end).configure_cert(context)
+    port, look_up = serve(tls=context).port, socket.getaddrinfo
+
+    def find(host: str, *more: Any, **options: Any) -> Any:
+        here = host in {"mail.corp.example", "127.0.0.1"}
+        return look_up("127.0.0.1", port, *more[1:], **options) if here else look_up(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["check", "mail.corp.example"]) != 0
+    assert _words(_shown("check-fault")) == _words(f"$ securesmtp check mail.corp.example {capsys.readouterr().out}")
+
+
+def _shown(name: str) -> str:
+    """Return the text of a picture."""
+    picture = (PAGE_PATH.parent / f"pictures/{name}-light.svg").read_text("utf-8")
+    return html.unescape("".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture)))
 
 
 def _words(text: str) -> str:
@@ -156,15 +180,19 @@ def test_the_pictures_show_nothing_of_the_machine_and_load_nothing() -> None:
     """Each is there in light and dark, and is shown by a page."""
     folder = PAGE_PATH.parent / "pictures"
     # The diagram is no picture of a terminal, and is for either ground.
-    pictures = sorted(set(folder.glob("*.svg")) - {folder / "metrics.svg"})
+    pictures = sorted({*folder.iterdir()} - {folder / "metrics.svg"})
     pages = "".join(page.read_text("utf-8") for page in PAGE_PATH.parent.glob("*.md"))
     assert pictures
     assert {each.stem.rpartition("-")[2] for each in pictures} == {"light", "dark"}
     for each in pictures:
+        assert f"pictures/{each.name}" in pages
+        # The others are of a browser, and hold no text.
+        if each.suffix != ".svg":
+            assert each.read_bytes().startswith(b"\x89PNG")
+            continue
         text = each.read_text("utf-8")
         # What is printed may have an address in it, which loads nothing.
         drawn = re.sub(r"(<text[^>]*>)[^<]*", r"\1", text)
         assert re.findall(r"https?://[^\s\"]+", drawn) == ["http://www.w3.org/2000/svg"]
         assert not re.search(r"href|url\((?!#)|@font-face|@import|<script", drawn)
         assert not re.search("/tmp|/root|/home", text)
-        assert f"pictures/{each.name}" in pages

@@ -67,9 +67,10 @@ def test_a_section_is_shown_with_its_addresses(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "CertificateError: untrusted" in shown
     assert "see your own CA [1]" in " ".join(shown.split())
-    assert shown.splitlines()[-2:] == [
+    assert shown.splitlines()[-3:] == [
         f"[0] {SITE}troubleshooting.html#certificateerror-untrusted",
         f"[1] {SITE}how-to/own-ca.html",
+        f"[2] {SITE}how-to/own-ca.html#trust-what-the-system-trusts",
     ]
     assert "<!--" not in shown
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,40 @@ def call(tmp_path: Path) -> Call:
         )
 
     return run
+
+
+def test_the_picture_of_a_send_shows_what_is_printed_today(tmp_path: Path) -> None:
+    """Otherwise, `nox -s pictures` draws it again. Numbers, the Message-ID and where lines end differ."""
+    (tmp_path / "report.txt").write_text("62 % used\n")
+    picture = (ROOT / "docs/how-to/pictures/send-light.svg").read_text("utf-8")
+    shown = html.unescape(" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture))).replace("\\", "")
+    first, second = re.findall(r"\$\s+securesmtp\s+(send[^$]*?)\s+(?=accepted|securesmtp:)", shown)
+    with MailServer(refuse=["nobody@example.org"], login=None) as server:
+        env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "xterm-256color"} | server.env()
+        printed = [
+            _at_a_terminal([sys.executable, "-m", "securesmtp", *each.split()], tmp_path, env)
+            for each in (first, second)
+        ]
+    parts = ["$ securesmtp", first, printed[0], "$ securesmtp", second, printed[1], "$ echo $? 67"]
+    assert _words(shown) == _words("".join(parts))
+
+
+def _at_a_terminal(command: list[str], folder: Path, env: dict[str, str]) -> str:
+    """Run *command* at a terminal, and return what it shows."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        shown = b""
+        # Linux reports the end of the other side as an error.
+        with suppress(OSError):
+            while data := os.read(ours, 65536):
+                shown += data
+    os.close(ours)
+    return shown.decode()
+
+
+def _words(text: str) -> str:
+    return re.sub(r"\d+", "_", re.sub(r"\x1b\[[\d;]*m|\s|<[\da-f]{32}", "", text))
 
 
 def test_the_pages_commands_send(shared_server: MailServer, call: Call, tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_the_other_variables_are_arguments(
     assert (got.max_connections, got.rate, got.max_recipients) == (2, 0.5, 9)
     assert got.proxy is not None
     assert (got.proxy.scheme, got.proxy.place) == ("http", "[::1]:8080")
+    monkeypatch.delenv("SMTP_PROXY")
+    got = SecureMailer.from_env(proxy="socks5h://[::1]:1080")._settings
+    assert (got.proxy and got.proxy.scheme, got.proxy and got.proxy.place) == ("socks5h", "[::1]:1080")
 
 
 @pytest.mark.parametrize("source", ["PASSWORD", "PASSWORD_FILE", "PASSWORD_COMMAND", "URL"])

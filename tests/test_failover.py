@@ -348,6 +348,21 @@ def test_threads_that_find_a_server_down_or_up_at_once_emit_one_event() -> None:
     assert [type(event) for event in seen] == [ServerDown, ServerUp] * (steps + 1)
 
 
+def test_a_thread_that_comes_second_emits_nothing() -> None:
+    """As above, for one step: another thread has noted the rest between the look and the entry."""
+    seen = list[Event]()
+    server = _servers.Server(SecureMailer("localhost", on_event=seen.append))
+
+    class Contended(dict[Any, Any]):
+        def setdefault(self, key: Any, value: Any = None) -> Any:
+            self[key] = _servers.Rest(value.began, "of the other thread")
+            return self[key]
+
+    server._rests = Contended()
+    server.note_down(None, ConnectError("x"), 60)
+    assert (seen, server.rest and server.rest.reason) == ([], "of the other thread")
+
+
 @pytest.mark.faces("failover")
 def test_a_server_that_failed_rests_and_one_message_tries_it_then(
     serve: Serve, mailer: Mailer, over: Over, message: EmailMessage, clock: Callable[[float], None]

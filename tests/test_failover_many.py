@@ -286,6 +286,15 @@ def test_a_result_that_an_interrupt_has_lost_is_unknown_even_if_the_ledger_fails
     assert ends == [(0, UNKNOWN), (1, NOT_SENT)]
 
 
+def test_a_ledger_that_fails_before_any_message_ends_the_run_alone() -> None:
+    """An interrupt may leave a run without messages."""
+    relay = Relay(Servers([RecordingMailer()], SecureMailer, Rules(60, "raise", "raise")), "raise", MemoryLedger())
+    relay.next_server()
+    relay.fail(LedgerError("the ledger is down"))
+    assert relay.next_result() is None
+    assert [str(each) for each in relay.failures] == [str(LedgerError("the ledger is down"))]
+
+
 def test_an_interrupt_loses_no_result(serve: Serve, mailer: Mailer) -> None:
     """One that strikes when a run has given its result, and before that is noted: it is unknown."""
     results: Any = Failover([mailer(serve()), mailer(serve())]).send_many(mails(5))

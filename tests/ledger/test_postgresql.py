@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 from uuid import uuid4
+from weakref import ref
 
 import psycopg
 import pytest
@@ -452,6 +453,19 @@ def test_an_interrupt_at_any_line_leaves_the_connections_usable(world: PostgreSQ
     connections.close()
     gc.collect()
     assert (len(interrupted) > 20, usable, connections._turns) == (True, [0, 1, 2, 3], [])
+
+
+def test_the_next_call_forgets_interrupted_ones(world: PostgreSQLWorld) -> None:
+    """Each would keep some bytes for good; nobody but an interrupted call leaves a dead reference."""
+    connections = Connections(Secret(world.url), world.table)
+
+    class Call:
+        pass
+
+    connections._turns += [ref(Call()), ref(Call())]  # type: ignore[arg-type]
+    with connections._lent():
+        assert None not in [each() for each in connections._turns]
+    connections.close()
 
 
 @pytest.mark.parametrize("call", ["prepare", "claim", "finish"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -331,6 +332,14 @@ def test_what_is_no_certificate_is_refused(ada: Person, source: Any, said: str) 
     """With what to pass."""
     with pytest.raises(ConfigurationError, match=said):
         smime_sign(text(), source, ada.key_pem)
+
+
+def test_without_its_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, ada: Person) -> None:
+    """Before anything is read."""
+    monkeypatch.setitem(sys.modules, "cryptography.x509", None)
+    with pytest.raises(ConfigurationError, match="needs the package cryptography") as caught:
+        smime_encrypt(text(), [ada.pem])
+    assert "securesmtp[sign]" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("certificates", ["ada.pem", b"x", 3, None, Path("ada.pem")], ids=repr)

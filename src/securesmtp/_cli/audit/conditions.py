@@ -180,8 +180,8 @@ class Conditions(Expressions):
                 return value
             case Object(key=key, qual="sequence"):
                 items = [value for name, value in path.fields(key).items() if name != "length"]
-                if all(isinstance(item, Const) for item in items):
-                    return Const(tuple(item.value for item in items if isinstance(item, Const)))
+                known = [item.value for item in items if isinstance(item, Const)]
+                return Const(tuple(known)) if len(known) == len(items) else None
         return None
 
     def _known_member(self, one: Value, other: Value, path: Path) -> bool | None:

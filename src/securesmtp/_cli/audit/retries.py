@@ -209,12 +209,12 @@ class _Search:
                     return True
                 match node.func:
                     case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
-                        is_own = function is not None and name == function.name
-                        is_task = name == "retry" and isinstance(node.func, ast.Attribute)
-                        if is_own or is_task:
-                            return True
-                    case _:
                         pass
+                    case _:
+                        continue
+                is_own = function is not None and name == function.name
+                if is_own or (name == "retry" and isinstance(node.func, ast.Attribute)):
+                    return True
         return False
 
     # --------------------------------------------------------------------------------------------------- decorators

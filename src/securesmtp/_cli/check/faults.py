@@ -93,8 +93,8 @@ def _fix(error: SecureSMTPError, name: str, facts: Facts) -> str:
         case DeadlineExceededError(hint=None):
             if _may_be_starttls(error, facts):
                 fix = f'if the port is for STARTTLS (usually 587), use tls="starttls"; otherwise {fix}'
-            if facts.request.timeout < facts.timeout:
-                fix += f" (this check waited {facts.request.timeout:g} s; a program waits {facts.timeout:g} s)"
+            waited = f" (this check waited {facts.request.timeout:g} s; a program waits {facts.timeout:g} s)"
+            fix += waited if facts.request.timeout < facts.timeout else ""
     return fix
 
 

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from kills.servers import MortalPostfix, Victim
 from kills.steps import Aim
 from kills.workers import TESTS, Nursery, nursery
 from securesmtp.ledger import State
+from servers import kinds
 from servers.sink import Delivered
 
 PAGES = TESTS.parent / "docs" / "explanation" / "kills"
@@ -36,17 +36,7 @@ LEDGER_CASES = [case.split("/") for case in CASES if "broker" not in case and "s
 @pytest.fixture(scope="module")
 def mortal(ca: trustme.CA) -> Iterator[MortalPostfix]:
     """Run a Postfix that may be killed."""
-    reason = MortalPostfix.missing()
-    if reason is not None:
-        if os.environ.get("SECURESMTP_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    # pytest's folders are closed to other users, and Postfix does not run as root alone.
-    with (
-        tempfile.TemporaryDirectory(prefix="securesmtp-") as directory,
-        MortalPostfix(Path(directory), ca) as server,
-    ):
-        yield server
+    yield from kinds.running(MortalPostfix, ca)
 
 
 @pytest.fixture

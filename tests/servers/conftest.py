@@ -11,7 +11,7 @@ from servers.kinds import KINDS, running
 from servers.postfix import SevenBitPostfix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import trustme
 
@@ -27,28 +27,25 @@ def _exhaustive(*names: str) -> list[object]:
 _NEW = _exhaustive("chasquid", "haraka", "smtp_server", "aiosmtpd")
 
 
+def _fixture(name: str) -> Callable[..., Iterator[RealServer]]:
+    """Return the fixture that runs the server *name*."""
+
+    @pytest.fixture(scope="session", name=name)
+    def run(ca: trustme.CA) -> Iterator[RealServer]:
+        yield from running(KINDS[name], ca)
+
+    return run
+
+
+postfix, exim, dovecot, opensmtpd = map(_fixture, ("postfix", "exim", "dovecot", "opensmtpd"))
+sendmail, courier, chasquid = map(_fixture, ("sendmail", "courier", "chasquid"))
+haraka, smtp_server, aiosmtpd = map(_fixture, ("haraka", "smtp_server", "aiosmtpd"))
+
+
 @pytest.fixture(scope="session")
 def seven_bit_postfix(ca: trustme.CA) -> Iterator[RealServer]:
     """Run a Postfix whose next hop does not offer 8BITMIME."""
     yield from running(SevenBitPostfix, ca)
-
-
-@pytest.fixture(scope="session")
-def postfix(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a Postfix."""
-    yield from running(KINDS["postfix"], ca)
-
-
-@pytest.fixture(scope="session")
-def exim(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run an Exim."""
-    yield from running(KINDS["exim"], ca)
-
-
-@pytest.fixture(scope="session")
-def dovecot(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a Dovecot."""
-    yield from running(KINDS["dovecot"], ca)
 
 
 @pytest.fixture(scope="session")
@@ -58,48 +55,6 @@ def dovecot24(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[RealSe
         yield request.getfixturevalue("dovecot")
     else:
         yield from running(KINDS["dovecot24"], ca)
-
-
-@pytest.fixture(scope="session")
-def opensmtpd(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run an OpenSMTPD."""
-    yield from running(KINDS["opensmtpd"], ca)
-
-
-@pytest.fixture(scope="session")
-def sendmail(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a Sendmail."""
-    yield from running(KINDS["sendmail"], ca)
-
-
-@pytest.fixture(scope="session")
-def courier(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a Courier."""
-    yield from running(KINDS["courier"], ca)
-
-
-@pytest.fixture(scope="session")
-def chasquid(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a chasquid."""
-    yield from running(KINDS["chasquid"], ca)
-
-
-@pytest.fixture(scope="session")
-def haraka(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a Haraka."""
-    yield from running(KINDS["haraka"], ca)
-
-
-@pytest.fixture(scope="session")
-def smtp_server(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run a smtp-server of nodemailer."""
-    yield from running(KINDS["smtp_server"], ca)
-
-
-@pytest.fixture(scope="session")
-def aiosmtpd(ca: trustme.CA) -> Iterator[RealServer]:
-    """Run an aiosmtpd."""
-    yield from running(KINDS["aiosmtpd"], ca)
 
 
 @pytest.fixture(scope="session", params=["postfix", "exim", "dovecot", "dovecot24", "sendmail", "courier", *_NEW])

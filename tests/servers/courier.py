@@ -7,7 +7,6 @@ accounts.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 from servers.real import (
     ACCOUNTS,
     HASHES,
-    INSTALL,
     REFUSED,
     SEARCH_PATH,
     SIZE_LIMIT,
     RealServer,
     contained,
     in_root,
+    missing_root_server,
     servers_cache,
 )
 
@@ -114,12 +113,7 @@ class Courier(RealServer):
     @classmethod
     def missing(cls) -> str | None:
         """Return why Courier cannot be started here and what to do about it, or None."""
-        if os.geteuid() != 0:
-            return "Courier starts as root only: run the tests as root"
-        printed = _version()
-        if "Courier" not in printed:
-            return f"Courier does not run here ({printed.strip()}): {INSTALL}"
-        return None
+        return missing_root_server("Courier", "Courier", _version)
 
     def _prepare(self) -> str:
         self._log = _Log(self._directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -17,7 +17,7 @@ from servers.exim import Exim
 from servers.haraka import Haraka
 from servers.opensmtpd import OpenSMTPD
 from servers.postfix import Postfix
-from servers.real import PATIENCE
+from servers.real import PATIENCE, RealServer
 from servers.sendmail import Sendmail
 from servers.smtp_server import SMTPServer
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-    from servers.real import RealServer
-
+S = TypeVar("S", bound=RealServer)
 # By the name of the fixture that starts it, once per session.
 KINDS: dict[str, type[RealServer]] = {
     "postfix": Postfix,
@@ -44,9 +43,7 @@ KINDS: dict[str, type[RealServer]] = {
 }
 
 
-def running(
-    kind: type[RealServer], ca: trustme.CA, patience: int = PATIENCE, greeting_delay: int = 0
-) -> Iterator[RealServer]:
+def running(kind: type[S], ca: trustme.CA, patience: int = PATIENCE, greeting_delay: int = 0) -> Iterator[S]:
     """Run a server until it is no longer needed; skip the test if it cannot be started here."""
     reason = kind.missing()
     if reason is not None:

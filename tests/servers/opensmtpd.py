@@ -6,7 +6,6 @@ It accepts 100 messages over one connection, and closes one where a command does
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, ClassVar
@@ -15,7 +14,6 @@ from servers.real import (
     ALICE,
     BOB,
     HASHES,
-    INSTALL,
     LATER,
     REFUSED,
     SEARCH_PATH,
@@ -24,6 +22,7 @@ from servers.real import (
     Account,
     RealServer,
     in_root,
+    missing_root_server,
 )
 
 if TYPE_CHECKING:
@@ -64,12 +63,7 @@ class OpenSMTPD(RealServer):
     @classmethod
     def missing(cls) -> str | None:
         """Return why OpenSMTPD cannot be started here and what to do about it, or None."""
-        if os.geteuid() != 0:
-            return "OpenSMTPD starts as root only: run the tests as root"
-        printed = _print_usage()
-        if "OpenSMTPD" not in printed:
-            return f"OpenSMTPD does not run here ({printed.strip()}): {INSTALL}"
-        return None
+        return missing_root_server("OpenSMTPD", "OpenSMTPD", _print_usage)
 
     def _prepare(self) -> str:
         for folder in ("run", "spool"):

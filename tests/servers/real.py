@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 from servers.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import trustme
 
@@ -302,6 +302,14 @@ def servers_cache() -> Path:
     """Return the folder into which tests/servers/install unpacks servers."""
     default = Path.home() / ".cache" / "securesmtp-servers"
     return Path(os.environ.get("SECURESMTP_SERVERS") or default)
+
+
+def missing_root_server(name: str, sign: str, version: Callable[[], str]) -> str | None:
+    """Return why the server *name*, whose *version* has *sign*, cannot be started here and what to do, or None."""
+    if os.geteuid() != 0:
+        return f"{name} starts as root only: run the tests as root"
+    printed = version()
+    return None if sign in printed else f"{name} does not run here ({printed.strip()}): {INSTALL}"
 
 
 def in_root(name: str, folders: Mapping[str, str]) -> tuple[str, ...]:

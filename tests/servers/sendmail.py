@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from servers.real import (
     DOMAIN,
-    INSTALL,
     LATER,
     REFUSED,
     SEARCH_PATH,
     SIZE_LIMIT,
     RealServer,
     in_root,
+    missing_root_server,
 )
 
 if TYPE_CHECKING:
@@ -111,12 +111,7 @@ class Sendmail(RealServer):
     @classmethod
     def missing(cls) -> str | None:
         """Return why Sendmail cannot be started here and what to do about it, or None."""
-        if os.geteuid() != 0:
-            return "Sendmail starts as root only: run the tests as root"
-        printed = _print([PROGRAM, "-d0.1", "-bt", "-C", os.devnull])
-        if "Version 8" not in printed:
-            return f"Sendmail does not run here ({printed.strip()}): {INSTALL}"
-        return None
+        return missing_root_server("Sendmail", "Version 8", _version)
 
     def _prepare(self) -> str:
         for folder in ("queue", "sasl"):
@@ -140,7 +135,7 @@ class Sendmail(RealServer):
             ["m4", "-D_NO_MAKEINFO_", "-D_CF_DIR_=/usr/share/sendmail/cf/", f"{OWN}/sendmail.mc"], self._folders()
         )
         (self._directory / "sendmail.cf").write_text(made)
-        return _print([PROGRAM, "-d0.1", "-bt", "-C", os.devnull]).split()[1]
+        return _version().split()[1]
 
     def expected(self, content: bytes) -> bytes:
         """Return *content* as Sendmail leaves it: without Return-Path, which is the last server's; and with domains."""
@@ -174,3 +169,7 @@ def _print(command: list[str], folders: Mapping[str, str] | None = None) -> str:
         check=False,
     )
     return done.stdout
+
+
+def _version() -> str:
+    return _print([PROGRAM, "-d0.1", "-bt", "-C", os.devnull])

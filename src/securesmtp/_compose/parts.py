@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-from binascii import b2a_base64, b2a_qp
+from binascii import b2a_qp
 from email import message_from_bytes
 from email.message import EmailMessage, Message
 from email.policy import default
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING
 from securesmtp._compose.files import File, unreadable_error
 from securesmtp._compose.media_types import UNKNOWN
 from securesmtp._protocol.serialising import serialise
+from securesmtp._protocol.transfer_encoding import BASE64_LINE_BYTES, base64_lines, is_mostly_ascii
 from securesmtp.errors import MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import BinaryIO
 
 # The fields that most messages have, parsed once: that halves the time for a short message.
@@ -29,9 +29,7 @@ _TYPES |= {
     f"multipart/{name}": _parse("Content-Type", f"multipart/{name}{parameter}")
     for name, parameter in {"mixed": "", "alternative": "", "related": '; type="text/html"'}.items()
 }
-# RFC 2045 §6.8: a line of base64 has 76 characters, for 57 bytes.
-_LINE, _LINE_BYTES = 76, 57
-_BLOCK = 1024 * _LINE_BYTES
+_BLOCK = 1024 * BASE64_LINE_BYTES
 # What may be sent as it is: printable ASCII in lines that no server breaks.
 _PLAIN = re.compile(r"(?:[\t -~]{0,78}\n)*")
 _LINE_ENDS = re.compile(r"\r\n|\r")
@@ -62,12 +60,11 @@ def text_part(text: object, subtype: str) -> EmailMessage:
     except UnicodeEncodeError as error:
         message = f"{name} has half of a surrogate pair at index {error.start}, which UTF-8 does not have"
         raise MessageError(message, hint="read it with the right encoding") from None
-    # Filters take text in base64 for an attempt to hide it, so it is used only where the text is mostly not ASCII.
-    if 6 * len(re.findall(rb"[\x80-\xff]", data)) < len(data):
+    if is_mostly_ascii(data):
         _set_payload(part, "quoted-printable", b2a_qp(data).decode("ascii"))
     else:
         # Encoded, it has the line ends of a text on the wire (RFC 2045 §6.8).
-        _set_payload(part, "base64", _encode_base64(_blocks(io.BytesIO(data.replace(b"\n", b"\r\n")))))
+        _set_payload(part, "base64", base64_lines(data.replace(b"\n", b"\r\n")))
     return part
 
 
@@ -113,13 +110,13 @@ def invitation_part(method: str, data: bytes) -> EmailMessage:
     """
     part = EmailMessage()
     part["Content-Type"] = f'text/calendar; charset="utf-8"; method={method}'
-    _set_payload(part, "base64", _encode_base64([data]))
+    _set_payload(part, "base64", base64_lines(data))
     return part
 
 
 def encoded_size(size: int) -> int:
     """Return how many bytes a file of *size* bytes has once it is encoded, with its line ends."""
-    return (size + 2) // 3 * 4 + 2 * ((size + _LINE_BYTES - 1) // _LINE_BYTES)
+    return (size + 2) // 3 * 4 + 2 * ((size + BASE64_LINE_BYTES - 1) // BASE64_LINE_BYTES)
 
 
 def _file_part(file: File, disposition: str, media_type: str) -> EmailMessage:
@@ -129,7 +126,7 @@ def _file_part(file: File, disposition: str, media_type: str) -> EmailMessage:
     # As base64 even if it is text: that alone keeps the bytes as they are.
     try:
         with file.open() as opened:
-            _set_payload(part, "base64", _encode_base64(_blocks(opened)))
+            _set_payload(part, "base64", "".join(map(base64_lines, _blocks(opened))))
     except OSError as error:
         raise unreadable_error(file, error) from error
     return part
@@ -176,13 +173,3 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
     # A block at a time, so that the file is never in memory beside its encoded form.
     while block := file.read(_BLOCK):
         yield block
-
-
-def _encode_base64(blocks: Iterable[bytes]) -> str:
-    """Return *blocks*, each but the last of whole lines, as lines of base64."""
-    lines: list[str] = []
-    for block in blocks:
-        encoded = b2a_base64(block, newline=False).decode("ascii")
-        lines.append("\n".join([encoded[start : start + _LINE] for start in range(0, len(encoded), _LINE)]))
-    lines.append("")
-    return "\n".join(lines)

@@ -8,20 +8,24 @@ parts and attached messages are left as they are: encoding would change them.
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64, b2a_qp
 from typing import TYPE_CHECKING
 
 from securesmtp._protocol.message_bounds import raw_payload, subparts
 from securesmtp._protocol.message_copy import set_fields
 from securesmtp._protocol.scanner import SAFE_LINE, with_crlf
+from securesmtp._protocol.transfer_encoding import (
+    UNENCODED,
+    base64_lines,
+    break_base64,
+    encoding_of,
+    is_mostly_ascii,
+    quoted_printable,
+    set_encoding,
+)
 
 if TYPE_CHECKING:
     from email.message import Message
 
-_ENCODING = "content-transfer-encoding"
-_UNENCODED = frozenset({"", "7bit", "8bit", "binary"})
-# RFC 2045 §6.8: a line of base64 has 76 characters, for 57 bytes.
-_LINE, _LINE_BYTES = 76, 57
 # Room for the "=" of a soft line break (RFC 2045 §6.7), which must not stand in a code such as "=3D".
 _SHORT = re.compile(r".{1,75}(?:(?<!=)(?<!=.)|\Z)")
 _LINE_ENDS = re.compile(r"\r\n?")
@@ -49,14 +53,13 @@ def _encode_parts(message: Message) -> bool:
     is_kept = message.get_content_maintype() in {"message", "multipart"}
     if not isinstance(payload, str) or is_kept or not _has_long_line(payload):
         return False
-    encoding = str(message.get(_ENCODING, "")).strip().lower()
-    if encoding in _UNENCODED:
+    encoding = encoding_of(message)
+    if encoding in UNENCODED:
         encoding, payload = _encode(payload, is_text=message.get_content_maintype() == "text")
-        _set_encoding(message, encoding)
+        set_encoding(message, encoding)
     elif encoding == "base64":
         # Broken anew, not decoded: Python and the reader may disagree on what is wrong in it.
-        text = "".join(payload.split())
-        payload = "".join(f"{text[start : start + _LINE]}\n" for start in range(0, len(text), _LINE))
+        payload = break_base64("".join(payload.split()))
     elif encoding == "quoted-printable":
         lines = [_SHORT.findall(line) for line in _lines(payload)]
         if "\n".join(map("".join, lines)) != "\n".join(_lines(payload)):
@@ -77,24 +80,14 @@ def _has_long_line(payload: str) -> bool:
 def _encode(payload: str, *, is_text: bool) -> tuple[str, str]:
     """Return the name of the encoding of *payload*, and the encoded text."""
     if not is_text:
-        return "base64", _base64(payload.encode("ascii", "surrogateescape"))
+        return "base64", base64_lines(payload.encode("ascii", "surrogateescape"))
     data = "\n".join(_lines(payload)).encode("ascii", "surrogateescape")
-    # Filters take text in base64 for an attempt to hide it, so it is used only where the text is mostly not ASCII.
-    if 6 * len(re.findall(rb"[\x80-\xff]", data)) >= len(data):
-        # Encoded, it has the line ends of a text on the wire (RFC 2045 §6.8).
-        return "base64", _base64(with_crlf(data))
-    return "quoted-printable", "\n".join(b2a_qp(line, istext=False).decode("ascii") for line in data.split(b"\n"))
-
-
-def _base64(data: bytes) -> str:
-    return "".join(b2a_base64(data[at : at + _LINE_BYTES]).decode("ascii") for at in range(0, len(data), _LINE_BYTES))
+    if is_mostly_ascii(data):
+        return "quoted-printable", quoted_printable(data)
+    # Encoded, it has the line ends of a text on the wire (RFC 2045 §6.8).
+    return "base64", base64_lines(with_crlf(data))
 
 
 def _lines(text: str) -> list[str]:
     """Return the lines of *text*, as they are sent: CR, LF and CRLF end one."""
     return _LINE_ENDS.sub("\n", text).split("\n")
-
-
-def _set_encoding(part: Message, encoding: str) -> None:
-    fields = [(name, value) for name, value in part.raw_items() if name.lower() != _ENCODING]
-    set_fields(part, [*fields, ("Content-Transfer-Encoding", encoding)])

@@ -9,7 +9,6 @@ word 8bit into 7bit, too, where Python has left it on a part that is ASCII (`add
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64, b2a_qp
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,23 +16,25 @@ from securesmtp._protocol.message_bounds import raw_payload, subparts
 from securesmtp._protocol.message_copy import copy_message, set_fields
 from securesmtp._protocol.scanner import with_crlf
 from securesmtp._protocol.serialising import find_signed_fields, serialise, translate_email_errors
+from securesmtp._protocol.transfer_encoding import (
+    EIGHT_BIT,
+    UNENCODED,
+    base64_lines,
+    encoding_of,
+    is_mostly_ascii,
+    quoted_printable,
+    set_encoding,
+)
 
 if TYPE_CHECKING:
     from email.message import Message
 
     from securesmtp._protocol.message import Submission
 
-_ENCODING = "content-transfer-encoding"
-_EIGHT_BIT = frozenset({"8bit", "binary"})
-_UNENCODED = _EIGHT_BIT | {"", "7bit"}
 # A blank at the end of a line, or a soft line break at the end of the part.
 _FRAGILE = re.compile(r"=(?:20|09)\r?(?:\n|\Z)|=[ \t\r\n]*\Z")
 # What programs on the way change in plain text: they drop blanks, and write > before From (RFC 8551 §3.1.3).
 _UNSTABLE = re.compile(r"^From |[ \t]\r?$", re.MULTILINE)
-# RFC 2045 §6.8: a line of base64 has 76 characters.
-_LINE_BYTES = 57
-# Filters take text in base64 for an attempt to hide it, so it is used only where one byte of six is not ASCII.
-_MOSTLY_ASCII = 6
 
 
 def make_seven_bit(submission: Submission) -> Submission:
@@ -73,15 +74,15 @@ def encode_parts(part: Message, *, is_strict: bool = False) -> None:
     payload = raw_payload(part)
     if not isinstance(payload, str) or part.get_content_maintype() == "message":
         return
-    encoding, is_text = _encoding(part), part.get_content_maintype() == "text"
+    encoding, is_text = encoding_of(part), part.get_content_maintype() == "text"
     is_unstable = is_strict and bool(_UNSTABLE.search(payload))
     if encoding == "quoted-printable" and (is_unstable or _FRAGILE.search(payload)):
         decoded = part.get_payload(decode=True)
         _set_base64(part, decoded if isinstance(decoded, bytes) else b"", is_text=is_text)
-    elif encoding in _UNENCODED and (is_unstable or not payload.isascii()):
+    elif encoding in UNENCODED and (is_unstable or not payload.isascii()):
         data = payload.encode("utf-8", "surrogateescape")
-        printable = _quoted_printable(data) if is_text and _is_mostly_ascii(data) else None
-        if printable is None or (is_strict and _UNSTABLE.search(printable)):
+        printable = quoted_printable(data) if is_text and is_mostly_ascii(data) else None
+        if printable is None or _FRAGILE.search(printable) or (is_strict and _UNSTABLE.search(printable)):
             _set_base64(part, data, is_text=is_text)
         else:
             _set(part, "quoted-printable", printable)
@@ -97,7 +98,7 @@ def _drop_unstable_rest(part: Message) -> None:
 
 def _correct_labels(part: Message, *, is_signed: bool = False) -> bool:
     """Say 7bit of what is ASCII in *part* and is not signed; return whether all of it is."""
-    payload, encoding = raw_payload(part), _encoding(part)
+    payload, encoding = raw_payload(part), encoding_of(part)
     if isinstance(payload, list):
         signs = is_signed or part.get_content_type() == "multipart/signed"
         # A list: each part is to be corrected.
@@ -105,31 +106,16 @@ def _correct_labels(part: Message, *, is_signed: bool = False) -> bool:
         is_ascii = all(found)
     else:
         is_ascii = not isinstance(payload, str) or payload.isascii()
-    if is_ascii and encoding in _EIGHT_BIT and not is_signed:
-        _set_encoding(part, "7bit")
+    if is_ascii and encoding in EIGHT_BIT and not is_signed:
+        set_encoding(part, "7bit")
     return is_ascii
 
 
 def _is_fragile(part: Message) -> bool:
-    payload, encoding = raw_payload(part), _encoding(part)
+    payload, encoding = raw_payload(part), encoding_of(part)
     if isinstance(payload, str) and encoding == "quoted-printable":
         return bool(_FRAGILE.search(payload))
-    return encoding in _EIGHT_BIT
-
-
-def _encoding(part: Message) -> str:
-    return next((str(value).strip().lower() for name, value in part.raw_items() if name.lower() == _ENCODING), "")
-
-
-def _is_mostly_ascii(data: bytes) -> bool:
-    return _MOSTLY_ASCII * len(data.translate(None, bytes(range(128)))) < len(data)
-
-
-def _quoted_printable(data: bytes) -> str | None:
-    """Return *data* as quoted-printable; None if a server may write that anew."""
-    lines = with_crlf(data).split(b"\r\n")
-    printable = "\n".join(b2a_qp(line, istext=False).decode("ascii") for line in lines)
-    return None if _FRAGILE.search(printable) else printable
+    return encoding in EIGHT_BIT
 
 
 def _set_base64(part: Message, data: bytes, *, is_text: bool) -> None:
@@ -137,17 +123,6 @@ def _set_base64(part: Message, data: bytes, *, is_text: bool) -> None:
     _set(part, "base64", base64_lines(with_crlf(data) if is_text else data))
 
 
-def base64_lines(data: bytes) -> str:
-    """Return *data* as base64 in lines, the last of which ends, too."""
-    starts = range(0, len(data), _LINE_BYTES)
-    return "".join(b2a_base64(data[at : at + _LINE_BYTES]).decode("ascii") for at in starts)
-
-
 def _set(part: Message, encoding: str, payload: str) -> None:
-    _set_encoding(part, encoding)
+    set_encoding(part, encoding)
     part.set_payload(payload)
-
-
-def _set_encoding(part: Message, encoding: str) -> None:
-    fields = [(name, value) for name, value in part.raw_items() if name.lower() != _ENCODING]
-    set_fields(part, [*fields, ("Content-Transfer-Encoding", encoding)])

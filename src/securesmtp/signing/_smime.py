@@ -15,7 +15,8 @@ from securesmtp._protocol.address import ascii_domain
 from securesmtp._protocol.message_copy import copy_message, set_fields
 from securesmtp._protocol.parts import new_boundary
 from securesmtp._protocol.serialising import find_signed_fields, serialise, translate_email_errors
-from securesmtp._protocol.seven_bit import base64_lines, encode_parts
+from securesmtp._protocol.seven_bit import encode_parts
+from securesmtp._protocol.transfer_encoding import base64_lines
 from securesmtp._shown import quote
 from securesmtp.errors import ConfigurationError, MessageError
 from securesmtp.signing._certificates import (

@@ -73,12 +73,12 @@ class _Lines:
             if len(found) > MAX_REPLY_LINE or self._octets > MAX_REPLY or self._lines >= MAX_REPLY_LINES:
                 # A proxy may repeat the login, and a traceback has this frame.
                 found.clear()
-                message = f"the answer of the proxy {self._proxy.place} is too long"
+                message = f"the reply of the proxy {self._proxy.place} is too long"
                 raise ProxyError(message, stage=Stage.CONNECT)
         self._lines += 1
         if not found.endswith(b"\r\n"):
             found.clear()
-            message = f"the answer of the proxy {self._proxy.place} has a line that does not end with CR LF"
+            message = f"the reply of the proxy {self._proxy.place} has a line that does not end with CR LF"
             raise ProxyError(message, stage=Stage.CONNECT)
         return bytes(found[:-2])
 

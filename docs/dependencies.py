@@ -67,7 +67,7 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
     about, tools = notes["installed"], notes["tools"]
     always = requirements({"": project["dependencies"]})
     extras = requirements(project["optional-dependencies"], project["name"])
-    development = requirements(groups)
+    development = requirements({**groups, "build-system": pyproject["build-system"]["requires"]})
     by_licence: dict[str, list[str]] = defaultdict(list)
     for name in sorted({**always, **extras}):
         by_licence[about[name]["licence"]].append(name)
@@ -119,7 +119,7 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
         "",
         "## For work on the library",
         "",
-        "Nothing that you install needs these. Without one of them, the tests, pages or measurements that use it go.",
+        "What you install needs none of these; `build-system` makes it. Without another one, what uses it goes.",
         "",
         *_table(
             ("requirement", "group", "licence", "what for"),

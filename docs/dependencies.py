@@ -20,8 +20,8 @@ DOCS: Final = Path(__file__).parent
 PAGE: Final = DOCS / "project/dependencies.md"
 _BOUNDS: Final = (
     "A lower bound names the oldest version that is safe and has what the library uses; where it is not obvious, a "
-    "comment in `pyproject.toml` says why. There are no upper bounds: you get the fixes of others without a release of "
-    "ours. The tests use the newest versions, and of anyio the oldest as well."
+    "comment in `pyproject.toml` says why. What you install has no upper bounds: you get the fixes of others without a "
+    "release of ours. The tests use the newest versions, and of anyio the oldest as well."
 )
 _AUDIT: Final = (
     "`nox -s audit` asks the package index whether a vulnerability is known in what the library and its extras install "

@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import ExitStack
 from email.message import EmailMessage
 from hashlib import blake2s
@@ -80,6 +80,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("faces")
     if "face" in metafunc.fixturenames and mark is not None:
         metafunc.parametrize("face", faces_of(mark), indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector, which then leaves alone what was made: it took a tenth of the CPU."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        # First, so that what nobody closed is still reported.
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 # First, because the next ones select by marks.

@@ -218,12 +218,16 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Open every page in Debian's Chromium: check links, console and accessibility, attack the inbox, take pictures."""
+    """
+    Open every page in Debian's Chromium: check links, console and accessibility, and attack the inbox.
+
+    `nox -s site -- docs/_build/pictures` takes a picture of each page as well.
+    """
     if shutil.which("chromium") is None:
         missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
     install_wheel(session, "demo", "site")
-    session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/browse.py", "docs/_build/html", *session.posargs)
     session.run("python", "tests/site/reader.py", "docs/_build/html")
     session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 

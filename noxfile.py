@@ -31,7 +31,7 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 TESTED = os.environ.get("SECURESMTP_TESTED")
 # Debian stable lacks the newest Pythons; `nox -s pythons` runs the suite on those.
 PRESENT = [version for version in PYTHONS if shutil.which(f"python{version}")] or PYTHONS
-# The others divide the suite: each test runs on one of them; with `.ci/run --whole`, for a release, on all.
+# The others run half of the suite between them; with `.ci/run --whole`, for a release, each of them runs all of it.
 OTHERS = [version for version in PRESENT if version != TESTED]
 WHOLE = "SECURESMTP_WHOLE" in os.environ
 # What starts servers and programs depends little on the Python, and TESTED has run it. Properties are tried less often.
@@ -89,9 +89,15 @@ def tests(session: nox.Session) -> None:
         measured = ["coverage", "run", "-m"] * (session.python in {PRESENT[0], PRESENT[-1]})
         session.run(*measured, *PYTEST, *session.posargs)
         return
-    share = [f"--share={OTHERS.index(str(session.python)) + 1}/{len(OTHERS)}"] * (not WHOLE)
-    session.run("coverage", "run", "-m", *PYTEST, *share, *NEWER, *session.posargs)
-    session.run(*PYTEST, *share, *ELSEWHERE, *session.posargs)
+    if WHOLE or session.python == OTHERS[-1]:
+        session.run("coverage", "run", "-m", *PYTEST, *NEWER, *session.posargs)
+    session.run(*PYTEST, *ELSEWHERE, *([] if WHOLE else [share(session)]), *session.posargs)
+
+
+def share(session: nox.Session) -> str:
+    """Return the option for the tests of this Python: of half of the suite, another half at each commit."""
+    commit = str(session.run("git", "rev-parse", "HEAD", external=True, silent=True)).strip()
+    return f"--share={OTHERS.index(str(session.python)) + 1}/{2 * len(OTHERS)}/{commit}"
 
 
 @nox.session
@@ -212,12 +218,16 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Open every page in Debian's Chromium: check links, console and accessibility, attack the inbox, take pictures."""
+    """
+    Open every page in Debian's Chromium: check links, console and accessibility, and attack the inbox.
+
+    `nox -s site -- docs/_build/pictures` takes a picture of each page as well.
+    """
     if shutil.which("chromium") is None:
         missing = "chromium is not installed; tests/site/install installs it on Debian"
         session.error(missing) if "SECURESMTP_REQUIRE_BROWSER" in os.environ else session.skip(missing)
     install_wheel(session, "demo", "site")
-    session.run("python", "tests/site/browse.py", "docs/_build/html", "docs/_build/pictures")
+    session.run("python", "tests/site/browse.py", "docs/_build/html", *session.posargs)
     session.run("python", "tests/site/reader.py", "docs/_build/html")
     session.run("python", "tests/site/inbox.py", "docs/_build/pictures")
 

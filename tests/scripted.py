@@ -382,6 +382,8 @@ class Peer:
 
     def play(self, script: Script) -> None:
         """Run the script on this connection, record how it ended, and read what still arrives."""
+        # Nothing of the library runs in this thread, and coverage would halve its speed.
+        sys.settrace(None)
         try:
             script(self)
             self.log.finished = True

@@ -32,8 +32,14 @@ def _is_core(name: str) -> bool:
     return not name.startswith(("_cli", "testing"))
 
 
+# Each rule looks at every node, and to find the nodes is most of the work.
+@cache
+def _nodes() -> dict[str, list[ast.AST]]:
+    return {name: list(ast.walk(tree)) for name, tree in _modules().items() if _is_core(name)}
+
+
 def _modules_with(found: Found) -> set[str]:
-    return {name for name, tree in _modules().items() if _is_core(name) and any(map(found, ast.walk(tree)))}
+    return {name for name, nodes in _nodes().items() if any(map(found, nodes))}
 
 
 def _named(*names: str) -> Found:

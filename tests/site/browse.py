@@ -2,8 +2,8 @@
 Look at the built site in a real browser, at the width of a phone and of a desktop, in light and dark.
 
 `nox -s site` runs this. On every page, each internal link must have its target, the console must have no error, nothing
-may be fetched from another host, nothing may be wider than the phone, and axe-core must find no violation. The pictures
-are for people to look at; they are left in the folder of the second argument.
+may be fetched from another host, nothing may be wider than the phone, and axe-core must find no violation. If the
+second argument names a folder, pictures are left there, for people to look at.
 """
 
 from __future__ import annotations
@@ -61,58 +61,64 @@ class Site:
     """What was seen: the anchors and links of each page, and all faults."""
 
     address: str
-    pictures: Path
+    pictures: Path | None = None
     anchors: dict[str, set[str]] = field(default_factory=dict)
     links: dict[str, set[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
-    async def look(self, browser: Browser, name: str, size: str) -> None:
-        """Open one page at one width, check it, and take its picture in both themes."""
-        width, height = SIZES[size]
-        context = await browser.new_context(viewport={"width": width, "height": height})
+    async def look_at_all(self, browser: Browser, names: Iterator[str]) -> None:
+        """Open the pages one after the other at each width."""
+        # One context for all pages: a new one begins with an empty cache.
+        context = await browser.new_context()
         # In milliseconds: in CI, the tests run meanwhile.
         context.set_default_timeout(120_000)
         page = await context.new_page()
-        self._listen(page, f"{name} ({size})")
-        for theme in THEMES:
-            await page.emulate_media(color_scheme=theme)
-            if theme == THEMES[0]:
-                await page.goto(self.address + name, wait_until="load")
-                await page.evaluate(AXE_SCRIPT)
-            await self._check_page(page, name, size, theme)
-            picture = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
-            await page.screenshot(path=self.pictures / picture, full_page=True)
-        self.anchors[name] = set(await page.evaluate(ANCHORS))
-        self.links[name] = set(await page.evaluate(LINKS))
+        self._listen(page)
+        for name in names:
+            for size, (width, height) in SIZES.items():
+                await page.set_viewport_size({"width": width, "height": height})
+                await self._look(page, name, size)
         await context.close()
 
-    async def _check_page(self, page: Page, name: str, size: str, theme: str) -> None:
-        where = f"{name} ({size}, {theme})"
-        self.faults += [f"{where}: wider than the window: {html!r}" for html in await page.evaluate(WIDER)]
-        if (size, theme) not in RULES:
-            return
-        for violation in await page.evaluate(AXE, RULES[size, theme]):
+    async def _look(self, page: Page, name: str, size: str) -> None:
+        await page.emulate_media(color_scheme=THEMES[0])
+        await page.goto(self.address + name, wait_until="load")
+        await page.evaluate(AXE_SCRIPT)
+        for theme in THEMES:
+            await page.emulate_media(color_scheme=theme)
+            where = f"{name} ({size}, {theme})"
+            self.faults += [f"{where}: wider than the window: {html!r}" for html in await page.evaluate(WIDER)]
+            if (size, theme) in RULES:
+                await self._check_rules(page, where, RULES[size, theme])
+            if self.pictures is not None:
+                picture = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
+                await page.screenshot(path=self.pictures / picture, full_page=True)
+        self.anchors[name] = set(await page.evaluate(ANCHORS))
+        self.links[name] = set(await page.evaluate(LINKS))
+
+    async def _check_rules(self, page: Page, where: str, rules: dict[str, Any]) -> None:
+        for violation in await page.evaluate(AXE, rules):
             self.faults += [
                 f"{where}: axe {violation['id']} ({violation['impact']}): {node['html'][:200]!r}: "
                 f"{' '.join(node['failureSummary'].split())}"
                 for node in violation["nodes"]
             ]
 
-    def _listen(self, page: Page, where: str) -> None:
+    def _listen(self, page: Page) -> None:
         def console(message: Any) -> None:
             if message.type in {"error", "warning"}:
-                self.faults.append(f"{where}: console: {message.text}")
+                self.faults.append(f"{page.url}: console: {message.text}")
 
         def request(sent: Any) -> None:
             if not sent.url.startswith((self.address, "data:")):
-                self.faults.append(f"{where}: requests {sent.url}")
+                self.faults.append(f"{page.url}: requests {sent.url}")
 
         def response(received: Any) -> None:
             if received.status >= 400:
-                self.faults.append(f"{where}: {received.status} for {received.url}")
+                self.faults.append(f"{page.url}: {received.status} for {received.url}")
 
         page.on("console", console)
-        page.on("pageerror", lambda error: self.faults.append(f"{where}: script: {error}"))
+        page.on("pageerror", lambda error: self.faults.append(f"{page.url}: script: {error}"))
         page.on("request", request)
         page.on("response", response)
 
@@ -156,23 +162,19 @@ def served(folder: Path) -> Iterator[str]:
 
 async def browse(site: Site, names: list[str]) -> None:
     """Look at every page at every width."""
-    places = asyncio.Semaphore(AT_A_TIME)
-
-    async def one(browser: Browser, name: str, size: str) -> None:
-        async with places:
-            await site.look(browser, name, size)
-
+    left = iter(names)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        await asyncio.gather(*(one(browser, name, size) for name in names for size in SIZES))
+        await asyncio.gather(*(site.look_at_all(browser, left) for _ in range(AT_A_TIME)))
         await browser.close()
 
 
 def main() -> int:
-    """Read the two folders, site and pictures, from the command line; print all faults, and return the exit code."""
-    folder, pictures = map(Path, sys.argv[1:])
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
+    """Read the folders, site and pictures, from the command line; print all faults, and return the exit code."""
+    folder, pictures = Path(sys.argv[1]), next(map(Path, sys.argv[2:]), None)
+    if pictures is not None:
+        shutil.rmtree(pictures, ignore_errors=True)
+        pictures.mkdir(parents=True)
     # What is downloaded, such as a template of a message, is no page.
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html") if not NO_PAGES & set(path.parts))
     with served(folder) as address:
@@ -180,7 +182,7 @@ def main() -> int:
         asyncio.run(browse(site, names))
     followed = site.follow(folder)
     sys.stdout.write("".join(f"{fault}\n" for fault in sorted(site.faults)))
-    sys.stdout.write(f"{len(names)} pages, {followed} links, {len(site.faults)} faults; pictures: {pictures}\n")
+    sys.stdout.write(f"{len(names)} pages, {followed} links, {len(site.faults)} faults\n")
     return bool(site.faults) or not names
 
 

@@ -299,6 +299,16 @@ def test_each_fault_has_its_code(server: MailServer, run: Run, fault: str, code:
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["send", "-t"], ["sendmail", "-t", "-i"]], ids=["send", "sendmail"])
+def test_an_unknown_outcome_names_the_message(server: MailServer, run: Run, command: list[str]) -> None:
+    """By the Message-ID that this command has made, so that somebody can look for it."""
+    server.fault = "drops_after_content"
+    done = run(*command, data=b"From: me@example.org\nTo: you@example.org\n\nx\n")
+    assert done.code == 3
+    (received,) = server.messages
+    assert f". Message-ID: {received.message['Message-ID']}. Hint: before you send it again, look " in done.err
+
+
 def test_the_wrong_mode_names_the_option(server: MailServer, run: Run) -> None:
     """A hint for a shell, not for a program."""
     with MailServer("starttls", login=None) as other:

@@ -246,6 +246,8 @@ def _print(error: SecureSMTPError) -> None:
         return
     where = f"{error.host}:{error.port}: " if error.host else ""
     print_error(f"{where}{error.args[0]}", error.outcome)
+    if error.message_id and error.outcome is Outcome.UNKNOWN:
+        console.print(Text.assemble(("Message-ID: ", "bold"), escape(error.message_id)), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("Hint: ", "bold"), escape(error.hint, _MAX_TEXT)))
     # On a line of its own, so that it can be copied.

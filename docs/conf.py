@@ -51,6 +51,7 @@ html_baseurl = ADDRESSES.get("Documentation", "")
 SEARCH_WORDS = {
     "how-to/asyncio": ("asyncio", "trio", "async"),
     "how-to/celery": ("celery", "task"),
+    "how-to/cron-script": ("cron job", "nightly", "exit status"),
     "how-to/delivery-reports": ("bounce", "dsn"),
     "how-to/development-inbox": ("mailhog", "mailpit"),
     "how-to/django": ("django",),

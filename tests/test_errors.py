@@ -12,6 +12,7 @@ import pytest
 from securesmtp import CertificateReason, Outcome, Timeouts, credentials, errors
 from securesmtp.errors import (
     CertificateError,
+    ConnectError,
     DataRefusedError,
     DowngradeError,
     OutcomeUnknownError,
@@ -93,6 +94,20 @@ def test_the_text_is_one_line_that_ends_with_the_address(hint: str | None, text:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
     assert str(again) == str(error) == text.format(error.url)
     assert again.url == error.url
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OutcomeUnknownError("lost", hint="look for it"), "lost. Message-ID: <1@example.org>. Hint: look for it ({})"),
+        (ConnectError("lost"), "lost. See {}"),
+    ],
+    ids=["unknown", "not sent"],
+)
+def test_the_text_has_the_message_id_if_somebody_must_look_for_it(error: SecureSMTPError, text: str) -> None:
+    """The library may have made it, so that nobody else knows it."""
+    error.message_id = "<1@example.org>"
+    assert str(error) == text.format(error.url)
 
 
 def test_the_address_of_a_certificate_error_names_its_reason() -> None:

@@ -77,8 +77,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     Base class of all errors of this library. It is an ``smtplib.SMTPException``, so existing handlers still work.
 
     Its text is one line that is safe to log: text from the server is escaped and cut, and there is never a secret or a
-    part of the message in it. It can be pickled, and `as_dict` returns it for JSON. If another exception led to it,
-    that is its ``__cause__``.
+    part of the message in it, but for the Message-ID if the outcome is unknown. It can be pickled, and `as_dict`
+    returns it for JSON. If another exception led to it, that is its ``__cause__``.
 
     An error that was rebuilt from ``args`` alone, as some task queues do, has lost its attributes: it is not retryable,
     its stage is unknown, and its outcome is that of its class.
@@ -167,7 +167,10 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         """Return one line: the server, what happened, what to do next, and the address of the documentation."""
         where = f"{self.host}:{self.port}: " if self.host else ""
         more = f"Hint: {escape(self.hint)} ({self.url})" if self.hint else f"See {self.url}"
-        return f"{where}{escape(str(self.args[0]), _MAX_TEXT)}. {more}"
+        # Somebody has to look for it, and only the library may know it.
+        is_searched = self.message_id is not None and self.outcome is Outcome.UNKNOWN
+        message_id = f"Message-ID: {escape(str(self.message_id))}. " if is_searched else ""
+        return f"{where}{escape(str(self.args[0]), _MAX_TEXT)}. {message_id}{more}"
 
 
 class ConfigurationError(SecureSMTPError, ValueError):

@@ -130,6 +130,13 @@ def test_a_message_is_kept_shown_and_printed(open_one: Open, message: EmailMessa
     assert "any password" not in f"{inbox.terminal.getvalue()}{shown}{path.read_bytes()!r}"
 
 
+def test_the_queue_id_is_the_number_of_the_page(inbox: Inbox, message: EmailMessage) -> None:
+    """So a program's log names the page."""
+    for _ in range(2):
+        receipt = inbox.mailer.send(message)
+        assert inbox.terminal.getvalue().split()[-1] == f"{inbox.address}messages/{receipt.queue_id}"
+
+
 def test_a_message_without_html_has_no_frame(inbox: Inbox) -> None:
     """An HTML part alone has no text; a message without a subject is in the list all the same."""
     first = inbox.send(b"From: me@example.org\r\n\r\nHello\r\n")

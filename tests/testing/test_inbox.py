@@ -267,6 +267,17 @@ def test_a_recording_mailer_in_threads_keeps_each_message() -> None:
     assert re.search(r"queued as 81$", receipt.reply.text)
 
 
+def test_each_message_has_its_own_queue_id() -> None:
+    """Over all connections, and also after the messages were forgotten."""
+    with MailServer() as server:
+        found = []
+        for _ in range(2):
+            with server.mailer() as mailer:
+                found += [mailer.send(_message()).queue_id for _ in range(2)]
+            server.clear()
+    assert found == ["1", "2", "3", "4"]
+
+
 def test_the_public_names_are_what_is_there() -> None:
     """Each is imported when it is used; a mistyped one is an error."""
     assert dir(testing) == sorted(testing.__all__)

@@ -14,6 +14,7 @@ from test_docs import BLOCKS, Block
 
 NAME = "docs/how-to/test-your-program.md"
 OURS = [block for name, block in BLOCKS.items() if name.startswith(f"{NAME}-")]
+MINE = {"SMTP_URL": "smtps://me:secret@smtp.example.com", "SMTP_PASSWORD_FILE": "smtp-password", "SMTP_RATE": "1"}
 
 
 def _files(mark: str) -> dict[str, str]:
@@ -41,7 +42,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "pytest", "-v", "-s", "--tb=short", *plugins],
         cwd=folder,
-        env=environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        # As in the shell of somebody who sends by himself.
+        env=environment | MINE | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=200,

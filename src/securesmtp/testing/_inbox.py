@@ -41,6 +41,7 @@ class Inbox:
     def __init__(self) -> None:
         """Start empty."""
         self.messages = []
+        self._last_number = 0
         self._arrival = threading.Condition()
 
     def clear(self) -> None:
@@ -127,11 +128,12 @@ class Inbox:
             )
 
     def _add(self, message: Received) -> int:
-        """Keep *message*, and return how many there are."""
+        """Keep *message*, and return its number: also after `clear`, another one for each."""
         with self._arrival:
             self.messages.append(message)
+            self._last_number += 1
             self._arrival.notify_all()
-            return len(self.messages)
+            return self._last_number
 
     def _is_receiving(self) -> bool:
         return False

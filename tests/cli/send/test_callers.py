@@ -110,7 +110,13 @@ def test_the_pages_commands_send(shared_server: MailServer, call: Call, tmp_path
         (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
         (tmp_path / name).chmod(0o755)
     message = "From: me@example.org\nTo: you@example.org\nSubject: exists\n\nx\n"
-    files = {"smtp-password": password, "report.txt": "text", "report.html": "<p>", "report.pdf": "%PDF"}
+    files = {
+        "smtp-password": password,
+        "report.txt": "text",
+        "report.html": '<img src="cid:chart">',
+        "report.pdf": "%PDF",
+    }
+    files["chart.png"] = "PNG"
     for name, text in {**files, "message.eml": message}.items():
         (tmp_path / name).write_text(text)
     shared_server.clear()
@@ -121,6 +127,7 @@ def test_the_pages_commands_send(shared_server: MailServer, call: Call, tmp_path
     ]  # fmt: skip
     _, report, _, failed = shared_server.messages
     assert report.recipients == ("ada@example.org", "archive@example.org")
+    assert [part.get_filename() for part in report.message.walk()][-2:] == ["chart.png", "report.pdf"]
     assert failed.text == "disk full\n"
     assert re.fullmatch(
         r"(accepted <.*> for . of . recipients: 250 .*\n){3}Not sent: --dry-run\n(?s:.*)\nx\n(accepted .*\n)",

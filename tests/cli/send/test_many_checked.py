@@ -106,6 +106,11 @@ FAULTS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
             "people.csv, line 4: the file 'invoices/2.pdf' cannot be read",
         ],
     ),
+    "an image outside of the folder": (
+        "email,name,file\nada@example.org,Ada,../secret.txt\nbob@example.org,Bob,\n",
+        ("--subject", "Hello", "--html", "mail.html", "--inline", "chart=invoices/$file"),
+        ["people.csv, line 2: the image 'invoices/../secret.txt' is not in the folder 'invoices'"],
+    ),
     "several of all kinds": (
         "email,name\nno address,Ada\n\nada@example.org\nada@example.org,Ada,1,2\ntwo@example.org two@example.org,x\n",
         ("--subject", "Hello"),
@@ -148,6 +153,12 @@ WRONG = {
     "no such column": (("--subject", "$namex"), 65, "--subject, line 1: there is no column 'namex'"),
     "a header twice": (("--subject", "x", "--header", "X: a", "--header", "x: b"), 64, "--header x is given twice"),
     "a header without colon": (("--subject", "x", "--header", "X"), 64, "has no colon"),
+    "no such column for an image": (
+        ("--subject", "x", "--inline", "a=$b"),
+        65,
+        "--inline a, line 1: there is no column",
+    ),
+    "an image without name": (("--subject", "x", "--inline", "$name"), 64, "--inline is not NAME=PATH"),
     "no such address column": (("--subject", "x", "--to-column", "To"), 64, "there is no column 'To'"),
     "no such name column": (("--subject", "x", "--name-column", "Name"), 64, "there is no column 'Name'"),
     "no subject": ((), 64, "--csv needs --from, --subject"),
@@ -258,6 +269,11 @@ def test_files_are_read_before_the_first_is_sent(run: Any, server: MailServer) -
 
 FILES = {
     "a template for files": (("invoices", "--template", "mail.txt"), 64, "--template cannot change messages"),
+    "an image for files": (
+        ("invoices", "--inline", "a=b.png"),
+        64,
+        "--inline cannot change messages that are in files",
+    ),
     "a subject for files": (("invoices", "--subject", "x"), 64, "--subject cannot change messages that are in files"),
     "a folder without": (("invoices",), 65, "invoices has no .eml file"),
     "several folders": (("a/1.eml", "b/1.eml"), 64, "say with --ledger FILE where to keep"),

@@ -348,6 +348,24 @@ def test_each_row_has_its_own_files(run: Any, server: MailServer) -> None:
     }
 
 
+def test_each_row_has_its_own_image(run: Any, server: MailServer) -> None:
+    """The ledger recognises the message in the second run, though each time it has a new Content-ID."""
+    write_table(["ada", "bob"])
+    Path("charts").mkdir()
+    for name in ("ada", "bob"):
+        Path(f"charts/{name}.png").write_text(name)
+    Path("mail.html").write_text('<img src="cid:chart">')
+    for _ in range(2):
+        done = run("send", *OPTIONS, "--html", "mail.html", "--inline", "chart=charts/$name.png")
+        assert done.code == 0
+    parts = {each.recipients[0]: list(each.message.walk()) for each in server.messages}
+    images = {
+        to: [part.get_payload(decode=True) for part in all_ if "Content-ID" in part] for to, all_ in parts.items()
+    }
+    assert images == {"ada@example.org": [b"ada"], "bob@example.org": [b"bob"]}
+    assert len(server.messages) == 2
+
+
 def test_who_was_refused_beside_others_is_listed(run: Any, server: MailServer) -> None:
     """With --partial, the others have the message; the next run still says who has not."""
     Path("outbox").mkdir()

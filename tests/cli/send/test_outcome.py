@@ -156,7 +156,22 @@ def test_at_a_terminal_an_error_has_lines(monkeypatch: pytest.MonkeyPatch, hint:
     """Wrapped between words; the address of the page is whole."""
     error = ConnectError("it failed", hint=hint)
     error.host, error.port = "mail.example.org", 465
+    shown = _shown_at_a_terminal(monkeypatch, error, "not sent")
+    assert shown[0] == "securesmtp: not sent: mail.example.org:465: it failed"
+    assert shown[-1] == f"See {error.url}"
+    assert " ".join(" ".join(shown[1:-1]).split()) == ("" if hint is None else f"Hint: {hint.strip()}")
+    assert all(len(line) <= 60 for line in shown[:-1])
 
+
+def test_at_a_terminal_the_message_to_look_for_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an unknown outcome; not wrapped, so that it can be copied."""
+    error = OutcomeUnknownError("it failed", hint="look for it")
+    error.message_id = f"<{'1' * 80}@example.org>"
+    shown = _shown_at_a_terminal(monkeypatch, error, "unknown")
+    assert shown[1:] == [f"Message-ID: {error.message_id}", "Hint: look for it", f"See {error.url}"]
+
+
+def _shown_at_a_terminal(monkeypatch: pytest.MonkeyPatch, error: SecureSMTPError, outcome: str) -> list[str]:
     def fail() -> Envelope:
         raise error
 
@@ -166,19 +181,15 @@ def test_at_a_terminal_an_error_has_lines(monkeypatch: pytest.MonkeyPatch, hint:
     monkeypatch.delenv("NO_COLOR", raising=False)
     with os.fdopen(theirs, "w", encoding="utf-8") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
-        assert deliver(fail, lambda: pytest.fail("it was opened"), Manner()) == ExitCode.UNAVAILABLE
+        assert deliver(fail, lambda: pytest.fail("it was opened"), Manner()) == exit_code(error)
         stderr.flush()
         written = ""
         # The system passes on what was written a part at a time.
         while not written.endswith(f"{error.url}\n"):
             written += os.read(ours, 10_000).decode().replace("\r", "")
     os.close(ours)
-    assert "\x1b[1;31mnot sent" in written
-    shown = re.sub(r"\x1b\[[\d;]*m", "", written).splitlines()
-    assert shown[0] == "securesmtp: not sent: mail.example.org:465: it failed"
-    assert shown[-1] == f"See {error.url}"
-    assert " ".join(" ".join(shown[1:-1]).split()) == ("" if hint is None else f"Hint: {hint.strip()}")
-    assert all(len(line) <= 60 for line in shown[:-1])
+    assert f"\x1b[1;31m{outcome}" in written
+    return re.sub(r"\x1b\[[\d;]*m", "", written).splitlines()
 
 
 def test_another_interrupt_is_left_to_the_caller() -> None:

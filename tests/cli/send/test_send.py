@@ -48,6 +48,43 @@ def test_a_message_of_options_arrives(server: MailServer, run: Run, tmp_path: Pa
     ]
 
 
+def test_an_image_in_the_html_arrives(server: MailServer, run: Run, tmp_path: Path) -> None:
+    """The HTML refers to the part that has it, under the Content-ID that it has in the message."""
+    (tmp_path / "report.html").write_text('<img src="cid:chart">')
+    (tmp_path / "a=b.png").write_bytes(b"PNG")
+    html = ("--html", str(tmp_path / "report.html"))
+    done = run("send", *BRIEF, "--text", "-", *html, "--inline", f"chart={tmp_path / 'a=b.png'}", data=b"text\n")
+    assert (done.code, done.err) == (0, "")
+    (received,) = server.messages
+    (image,) = (part for part in received.message.walk() if part.get_content_type() == "image/png")
+    assert (image.get_content_disposition(), image.get_filename()) == ("inline", "a=b.png")
+    assert image.get_payload(decode=True) == b"PNG"
+    assert received.html == f'<img src="cid:{image["Content-ID"][1:-1]}">\n'
+
+
+@pytest.mark.parametrize(
+    ("html", "names", "hint"),
+    [
+        ('<img src="cid:chart">', [], "use --inline chart=PATH; a reader would see an empty box"),
+        ("<p>", ["chart"], 'write <img src="cid:chart" alt="…">, or use --attach: readers'),
+        (None, ["chart"], "use --html, or --attach for the images"),
+    ],
+    ids=["missing", "unused", "no HTML"],
+)
+def test_hints_on_images_name_options(run: Run, tmp_path: Path, html: str | None, names: list[str], hint: str) -> None:
+    """Not arguments of Python."""
+    given = []
+    if html is not None:
+        (tmp_path / "report.html").write_text(html)
+        given += ["--html", str(tmp_path / "report.html")]
+    for name in names:
+        (tmp_path / "logo.png").write_bytes(b"PNG")
+        given += ["--inline", f"{name}={tmp_path / 'logo.png'}"]
+    done = run("send", *BRIEF, "--text", "-", *given, data=b"text")
+    assert done.code == 65
+    assert f"Hint: {hint}" in done.err
+
+
 def test_the_text_can_be_standard_input(server: MailServer, run: Run) -> None:
     """So that a program's output is sent."""
     assert run("send", *BRIEF, "--text", "-", data=b"one\n.\ntwo\n").code == 0
@@ -93,6 +130,9 @@ def test_options_replace_the_envelope_of_a_message_that_exists(server: MailServe
         ([*BRIEF, "--text", "."], ".: Is a directory"),
         ([*BRIEF, "--text", "-", "--header", "X-Job"], '--header is not "Name: value"'),
         ([*BRIEF, "--text", "-", "--header", "X: 1", "--header", "X: 2"], "--header gives X twice"),
+        ([*BRIEF, "--html", "-", "--inline", "a.png"], "--inline is not NAME=PATH"),
+        ([*BRIEF, "--html", "-", "--inline", "a=1", "--inline", "a=2"], "--inline gives a twice"),
+        (["-", "--inline", "a=a.png"], "--inline is for a message that is written by options"),
         (["you@example.org"], "Hint: the recipient is --to you@example.org"),
         (["missing.eml"], "no such file. Hint: - is standard input"),
         ([__file__], "is not an .eml file. Hint: use --text or --attach"),
@@ -257,6 +297,16 @@ def test_each_fault_has_its_code(server: MailServer, run: Run, fault: str, code:
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["send", "-t"], ["sendmail", "-t", "-i"]], ids=["send", "sendmail"])
+def test_an_unknown_outcome_names_the_message(server: MailServer, run: Run, command: list[str]) -> None:
+    """By the Message-ID that this command has made, so that somebody can look for it."""
+    server.fault = "drops_after_content"
+    done = run(*command, data=b"From: me@example.org\nTo: you@example.org\n\nx\n")
+    assert done.code == 3
+    (received,) = server.messages
+    assert f". Message-ID: {received.message['Message-ID']}. Hint: before you send it again, look " in done.err
 
 
 def test_the_wrong_mode_names_the_option(server: MailServer, run: Run) -> None:

@@ -40,15 +40,16 @@ _EXAMPLES = """
   export SMTP_URL='smtps://me:secret@smtp.example.com'
   df -h | securesmtp send --from me@example.org --to you@example.org --subject disks --text -
   securesmtp send --from me@example.org --to "Ada <ada@example.org>" --subject Report \\
-      --text report.txt --html report.html --attach report.pdf
+      --text report.txt --html report.html --inline chart=chart.png --attach report.pdf
   securesmtp send --host smtp.example.com --username me --password-command "pass show smtp" message.eml
   securesmtp send -t -i -f me@example.org < message.eml
   securesmtp send --from me@example.org --subject 'Hello $name' --csv people.csv --template mail.html
 """
-_WRITTEN = ("sender", "to", "cc", "bcc", "reply_to", "subject", "text", "html", "attach", "headers")
+_WRITTEN = ("sender", "to", "cc", "bcc", "reply_to", "subject", "text", "html", "inline", "attach", "headers")
 # With a message that exists, these say nothing.
 _ONLY_WRITTEN = {"cc": "--cc", "bcc": "--bcc", "reply_to": "--reply-to", "subject": "--subject", "text": "--text",
-                 "html": "--html", "attach": "--attach", "headers": "--header"}  # fmt: skip
+                 "html": "--html", "inline": "--inline", "attach": "--attach",
+                 "headers": "--header"}  # fmt: skip
 _MESSAGE = [
     click.Option(["-f", "--from", "sender"], metavar="ADDRESS", help="Who sends it. Of a PATH, the envelope's sender."),
     click.Option(["--to"], multiple=True, metavar="ADDRESS", help="Who gets it. Of a PATH, the envelope's recipients."),
@@ -58,6 +59,12 @@ _MESSAGE = [
     click.Option(["--subject"], metavar="TEXT", help="The subject."),
     click.Option(["--text"], metavar="FILE", help="The text, in UTF-8; - for standard input."),
     click.Option(["--html"], metavar="FILE", help="The same in HTML."),
+    click.Option(
+        ["--inline"],
+        multiple=True,
+        metavar="NAME=PATH",
+        help='An image that the HTML shows by <img src="cid:NAME">. Can be repeated.',
+    ),
     click.Option(["--attach"], multiple=True, metavar="PATH", help="A file to attach. Can be repeated."),
     click.Option(["--header", "headers"], multiple=True, metavar='"NAME: VALUE"', help="A further header field."),
     click.Option(
@@ -122,7 +129,7 @@ def _refuse_many_options() -> None:
 def _draft(written: dict[str, Any], files: list[Path], manner: Manner) -> Draft:
     if written["to"]:
         raise click.UsageError("--to is for one message. Hint: many have their recipients in themselves")
-    others = ("sender", "subject", "cc", "bcc", "reply_to", "attach", "headers")
+    others = ("sender", "subject", "cc", "bcc", "reply_to", "inline", "attach", "headers")
     # As above.
     from securesmtp._cli.send.plan import Draft
 

@@ -30,6 +30,7 @@ class Written:
     subject: str | None
     text: str | None
     html: str | None
+    inline: tuple[str, ...]
     attach: tuple[str, ...]
     headers: tuple[str, ...]
 
@@ -66,6 +67,7 @@ class Written:
                 subject=self.subject,
                 text=_read(self.text),
                 html=_read(self.html),
+                inline=read_inline(self.inline),
                 attachments=[*self.attach],
                 headers=_headers(self.headers),
             )
@@ -93,6 +95,24 @@ def _read(path: str | None) -> str | None:
     except UnicodeDecodeError as error:
         text = f"{'standard input' if path == '-' else path} is not in UTF-8: byte {error.start + 1}"
     raise MessageError(text, hint="convert it with iconv, or attach it as a file")
+
+
+def read_inline(given: tuple[str, ...]) -> dict[str, str]:
+    """
+    Return the paths of the images by the names that the HTML has for them.
+
+    Raises:
+        click.UsageError: One is not NAME=PATH, or a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, path = each.partition("=")
+        if not path:
+            raise click.UsageError('--inline is not NAME=PATH, such as logo=logo.png for <img src="cid:logo">')
+        if name in found:
+            raise click.UsageError(f"--inline gives {name} twice")
+        found[name] = path
+    return found
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

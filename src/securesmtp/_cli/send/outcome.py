@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -66,8 +67,12 @@ _IN_A_SHELL = {
     'partial="allow"': "--partial",
     "auth=OAuth2(…)": "--oauth",
     "or pass mail_from": "or use --from",
+    "pass html=…, or pass the images in attachments": "use --html, or --attach for the images",
+    "or pass it in attachments": "or use --attach",
     "a str is a path; pass content as (name, bytes)": "check the path and its permissions",
 }
+# The same, with the name of the image.
+_INLINE = re.compile(r"pass inline=\{'([^']*)': …\}")
 # Characters of an error.
 _MAX_TEXT = 4000
 # Recipients that an error names.
@@ -117,6 +122,7 @@ def translate(error: SecureSMTPError) -> None:
     hint = error.hint or ""
     for argument, option in _IN_A_SHELL.items():
         hint = hint.replace(argument, option)
+    hint = _INLINE.sub(r"use --inline \1=PATH", hint)
     if isinstance(error, RecipientsRefusedError):
         refused = [each for each in error.recipients if each.reply.code >= _FIRST_REFUSAL]
         error.args = (f"{len(refused)} of {len(error.recipients)} recipients refused: {_listed(refused)}",)
@@ -240,6 +246,8 @@ def _print(error: SecureSMTPError) -> None:
         return
     where = f"{error.host}:{error.port}: " if error.host else ""
     print_error(f"{where}{error.args[0]}", error.outcome)
+    if error.message_id and error.outcome is Outcome.UNKNOWN:
+        console.print(Text.assemble(("Message-ID: ", "bold"), escape(error.message_id)), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("Hint: ", "bold"), escape(error.hint, _MAX_TEXT)))
     # On a line of its own, so that it can be copied.

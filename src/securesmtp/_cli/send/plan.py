@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from securesmtp._cli.send.draft import read_inline
 from securesmtp._cli.send.rows import Table
 from securesmtp._cli.send.sources import Files, Letter, Rows, find_files, read_people
 from securesmtp._cli.send.templates import Templates, is_html, is_jinja
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from securesmtp._cli.send.templates import Filler
 
 _TO_COLUMNS: Final = ("email", "e-mail", "mail", "address", "to")
-# What a path of --attach has before the first cell.
+# What a path of --attach or --inline has before the first cell.
 _PLACEHOLDERS: Final = ("$", "{{", "{%")
 
 
@@ -33,7 +34,7 @@ class Draft:
     """
     The options that mean the same for one message and for many, as they were given.
 
-    With ``--csv``, *subject*, *text*, *html*, *attach* and *headers* are templates.
+    With ``--csv``, *subject*, *text*, *html*, the paths of *inline*, *attach* and *headers* are templates.
     """
 
     paths: tuple[Path, ...] = ()
@@ -44,6 +45,7 @@ class Draft:
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
     reply_to: tuple[str, ...] = ()
+    inline: tuple[str, ...] = ()
     attach: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     partial: Literal["raise", "allow"] = "raise"
@@ -114,6 +116,7 @@ def _files(draft: Draft, options: ManyOptions) -> tuple[Files, Path]:
         "--cc": draft.cc,
         "--bcc": draft.bcc,
         "--reply-to": draft.reply_to,
+        "--inline": draft.inline,
         "--attach": draft.attach,
         "--header": draft.headers,
     }
@@ -178,6 +181,10 @@ def _letter(draft: Draft, options: ManyOptions, table: Table) -> Letter:
         reply_to=read_people(draft.reply_to, "--reply-to"),
         headers=dict(_headers(draft.headers, templates)),
         unsubscribe=[templates.load(each, "--unsubscribe") for each in options.unsubscribe],
+        images={
+            name: (templates.load(path, f"--inline {name}"), _folder(path))
+            for name, path in read_inline(draft.inline).items()
+        },
         attachments=[(templates.load(each, "--attach"), _folder(each)) for each in draft.attach],
     )
 
@@ -226,7 +233,7 @@ def _headers(lines: Sequence[str], templates: Templates) -> Iterator[tuple[str, 
 
 
 def _folder(template: str) -> Path | None:
-    """Return the folder in which the files of --attach must be; None for any if no cell says which file it is."""
+    """Return the folder in which the files of *template* must be; None for any if no cell says which file it is."""
     starts = [start for start in map(template.find, _PLACEHOLDERS) if start >= 0]
     if not starts:
         return None

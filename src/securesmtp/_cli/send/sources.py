@@ -74,7 +74,9 @@ class Letter:
         reply_to: Who gets the answers.
         headers: More fields, by name.
         unsubscribe: Where to unsubscribe.
-        attachments: The paths of the files to attach, each with the folder that the file must be in; None for any.
+        images: The paths of the images that the HTML shows, by their names in it, each with the folder that the image
+            must be in; None for any.
+        attachments: The paths of the files to attach, in the same way.
     """
 
     sender: Address
@@ -88,6 +90,7 @@ class Letter:
     reply_to: Sequence[Address]
     headers: Mapping[str, Filler]
     unsubscribe: Sequence[Filler]
+    images: Mapping[str, tuple[Filler, Path | None]]
     attachments: Sequence[tuple[Filler, Path | None]]
 
     def write(self, cells: Mapping[str, str]) -> Envelope:
@@ -102,7 +105,8 @@ class Letter:
         subject = self.subject.fill(cells)
         text = None if self.text is None else self.text.fill(cells)
         html = None if self.html is None else self.html.fill(cells)
-        attachments = list(self._files(cells))
+        images = {name: path for name, each in self.images.items() for path in _files("image", [each], cells)}
+        attachments = list(_files("attachment", self.attachments, cells))
         unsubscribe = [each.fill(cells) for each in self.unsubscribe]
         headers = {field: each.fill(cells) for field, each in self.headers.items()}
         try:
@@ -115,6 +119,7 @@ class Letter:
                 reply_to=self.reply_to,
                 text=text,
                 html=html,
+                inline=images,
                 attachments=attachments,
                 unsubscribe=unsubscribe or None,
                 headers=headers,
@@ -124,16 +129,6 @@ class Letter:
             error.hint = None
             raise
         return Envelope(addr_spec(self.sender), [address, *map(addr_spec, [*self.cc, *self.bcc])], message)
-
-    def _files(self, cells: Mapping[str, str]) -> Iterator[Path]:
-        for template, folder in self.attachments:
-            path = template.fill(cells).strip()
-            # A cell with "../" must not send any file of this machine.
-            if path and folder is not None and not Path(path).resolve().is_relative_to(folder.resolve()):
-                message = f"the attachment {quote(path)} is not in the folder {quote(str(folder))}"
-                raise MessageError(message, hint="name the folder in --attach, as in 'invoices/$file'")
-            if path:
-                yield Path(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +235,17 @@ def address_key(address: str) -> str:
     # Servers may tell upper and lower case apart in what is before the @ (RFC 5321 §2.4); people do not. Nor do
     # they see whether an é is one character or two, which depends on the system (RFC 6532 §3.1 wants NFC).
     return f"{normalize('NFC', mailbox.local.casefold())}@{mailbox.domain.lower()}"
+
+
+def _files(what: str, paths: Sequence[tuple[Filler, Path | None]], cells: Mapping[str, str]) -> Iterator[Path]:
+    for template, folder in paths:
+        path = template.fill(cells).strip()
+        # A cell with "../" must not send any file of this machine.
+        if path and folder is not None and not Path(path).resolve().is_relative_to(folder.resolve()):
+            message = f"the {what} {quote(path)} is not in the folder {quote(str(folder))}"
+            raise MessageError(message, hint="name the folder before the cell, as in 'invoices/$file'")
+        if path:
+            yield Path(path)
 
 
 def _read(path: Path) -> Envelope:

@@ -66,7 +66,13 @@ def list_urls(prefix: str) -> list[Secret]:
 
 def find_ignored_trust() -> tuple[str, ...]:
     """Return the variables that are set and name other roots: other programs obey them, this library does not."""
-    return tuple(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    return tuple(name for name in names if os.environ.get(name))
+
+
+def ca_file_variable() -> str:
+    """Return the value of the variable for a CA that `add_environment` obeys with the usual prefix; empty if unset."""
+    return os.environ.get("SMTP_CA_FILE", "")
 
 
 def _refuse_unknown(prefix: str) -> None:

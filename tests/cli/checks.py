@@ -9,6 +9,8 @@ from securesmtp._cli.check.result import CheckResult
 
 Check = Callable[..., CheckResult]
 Resolve = Callable[..., None]
+# Each makes a note in the result.
+TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SMTP_CA_FILE")
 
 
 def said(result: CheckResult) -> list[str]:

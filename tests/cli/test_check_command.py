@@ -24,7 +24,7 @@ import click
 import pytest
 
 from certificates import TABLE, Row
-from cli.checks import Resolve
+from cli.checks import TRUST_VARIABLES, Resolve
 from cli.results import faulty, result
 from conftest import Serve, unmeasured
 from securesmtp._cli import main
@@ -58,7 +58,7 @@ def expired() -> Iterator[MailServer]:
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no variable of the one who runs the tests change what is printed."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SMTP_PASSWORD", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SMTP_PASSWORD", *TRUST_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -28,15 +28,13 @@ PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 BY_THRESHOLD = "expires-soon"
 
 
-def _certificate(*names: str, signature: str = "SHA256 with RSA", is_root: bool = False, url: str = "") -> Certificate:
+def _certificate(*names: str, signature: str = "SHA256 with RSA", is_root: bool = False) -> Certificate:
     pin = "sha256/" + "A" * 43 + "="
-    return Certificate(
-        "leaf", "issuer", "RSA 2048", "", "", 9, pin, names, signature, "ab", is_self_issued=is_root, issuer_url=url
-    )
+    return Certificate("leaf", "issuer", "RSA 2048", "", "", 9, pin, names, signature, "ab", is_self_issued=is_root)
 
 
 def _facts(mode: str = "implicit", *, port: int = 465, chain: tuple[Certificate, ...] = (), **request: object) -> Facts:
-    return Facts(Request(host="mail.example.com", **request), port, mode, chain)  # type: ignore[arg-type]
+    return Facts(Request(**{"host": "mail.example.com", **request}), port, mode, chain)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", ALL_ERRORS, ids=lambda error: error.url.partition("#")[2])
@@ -50,8 +48,8 @@ def test_every_error_is_a_fault_with_a_fix_and_a_section(error: SecureSMTPError)
     assert explain_error(error, _facts()).fix.startswith("do this")
 
 
-def _refused(reason: CertificateReason) -> CertificateError:
-    error = CertificateError("refused", hint="a hint")
+def _refused(reason: CertificateReason, hint: str = "pass a private CA's root as ca_file; or …") -> CertificateError:
+    error = CertificateError("refused", hint=hint)
     error.reason = reason
     return error
 
@@ -62,7 +60,14 @@ REASONS: dict[str, tuple[CertificateReason, tuple[str, ...], str | None]] = {
     "self-signed": (CertificateReason.SELF_SIGNED, (), 'ca_file="ca.pem"'),
     "expired": (CertificateReason.EXPIRED, (), None),
     "not yet valid": (CertificateReason.NOT_YET_VALID, (), None),
-    "name": (CertificateReason.NAME_MISMATCH, ("*.example.org", "mx.example.org"), 'SecureMailer("mx.example.org")'),
+    "name": (
+        CertificateReason.NAME_MISMATCH,
+        ("*.example.org", "mx.example.org"),
+        (
+            'SecureMailer("mx.example.org")\n'
+            'SecureMailer("mail.example.com", policy=TLSPolicy(server_hostname="mx.example.org"))'
+        ),
+    ),
     "no name": (CertificateReason.NAME_MISMATCH, (), None),
     "wildcard": (CertificateReason.NAME_MISMATCH, ("*.example.org",), None),
     "quote in a name": (CertificateReason.NAME_MISMATCH, ('x"); import os; ("',), None),
@@ -91,46 +96,98 @@ def test_each_reason_has_its_line(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "port", "line"),
+    ("mode", "port", "where"),
     [
-        ("implicit", 465, 'SecureMailer("mx.example.org")'),
-        ("starttls", 587, 'SecureMailer("mx.example.org", tls="starttls")'),
-        ("implicit", 2525, 'SecureMailer("mx.example.org", 2525)'),
-        ("starttls", 2525, 'SecureMailer("mx.example.org", 2525, tls="starttls")'),
+        ("implicit", 465, ""),
+        ("starttls", 587, ', tls="starttls"'),
+        ("implicit", 2525, ", 2525"),
+        ("starttls", 2525, ', 2525, tls="starttls"'),
     ],
 )
-def test_the_other_name_has_the_same_port(mode: Mode, port: int, line: str) -> None:
-    """A line that is copied connects to the server that was checked."""
+def test_the_other_name_has_the_same_port(mode: Mode, port: int, where: str) -> None:
+    """A line that is copied connects to the server that was checked, or accepts its certificate."""
     facts = _facts(mode, port=port, chain=(_certificate("mx.example.org"),))
-    assert explain_error(_refused(CertificateReason.NAME_MISMATCH), facts).line == line
+    fault = explain_error(_refused(CertificateReason.NAME_MISMATCH), facts)
+    assert fault.line == (
+        f'SecureMailer("mx.example.org"{where})\n'
+        f'SecureMailer("mail.example.com"{where}, policy=TLSPolicy(server_hostname="mx.example.org"))'
+    )
+    assert fault.fix.endswith("; whoever has a certificate for that name is then accepted")
 
 
-URL = "http://ca.example/r1.crt"
-FROM = " (the last certificate that the server sent was issued by 'issuer')"
-# What was sent, the file of roots that was passed, and how the fix begins; and whether a line helps.
-UNTRUSTED: dict[str, tuple[tuple[Certificate, ...], Path | None, str, bool]] = {
-    "unknown issuer": ((_certificate(),), None, "a hint" + FROM, True),
-    "another root": (
-        (_certificate(),),
-        Path("my.pem"),
-        "the ca_file that you passed lacks the root certificate of this chain: ask who runs the server for it" + FROM,
-        True,
+PIN, OTHER_PIN = f"sha256/{'A' * 43}=", f"sha256/{'B' * 43}="
+# What was passed, and what of it a line has for each reason.
+KEPT: dict[str, tuple[dict[str, object], CertificateReason, str | None]] = {
+    "a CA": (
+        {"ca_file": Path("my.pem")},
+        CertificateReason.NAME_MISMATCH,
+        (
+            'SecureMailer("mx.example.org", ca_file="my.pem")\n'
+            'SecureMailer("mail.example.com", policy=TLSPolicy(ca_file="my.pem", server_hostname="mx.example.org"))'
+        ),
     ),
-    "its own CA": ((_certificate(is_root=True),), None, "get the certificate from whoever runs the server", True),
-    "no intermediate": ((_certificate(url=URL),), None, "the server does not send the certificate of 'issuer'", False),
-    "no intermediate, own roots": ((_certificate(url=URL),), Path("my.pem"), "the ca_file that you passed lacks", True),
-    "with an intermediate": ((_certificate(url=URL), _certificate()), None, "a hint" + FROM, True),
-    "nothing": ((), None, "a hint", True),
+    "a CA and pins": (
+        {"ca_file": Path("my.pem"), "pins": (PIN, OTHER_PIN)},
+        CertificateReason.NAME_MISMATCH,
+        (
+            f'SecureMailer("mx.example.org", policy=TLSPolicy(ca_file="my.pem", pins=("{PIN}", "{OTHER_PIN}")))\n'
+            f'SecureMailer("mail.example.com", policy=TLSPolicy(ca_file="my.pem", pins=("{PIN}", "{OTHER_PIN}"), '
+            'server_hostname="mx.example.org"))'
+        ),
+    ),
+    "another name": (
+        {"server_name": "old.example.org"},
+        CertificateReason.NAME_MISMATCH,
+        (
+            'SecureMailer("mx.example.org")\n'
+            'SecureMailer("mail.example.com", policy=TLSPolicy(server_hostname="mx.example.org"))'
+        ),
+    ),
+    "another name, which was right for the host": (
+        {"host": "mx.example.org", "server_name": "old.example.org"},
+        CertificateReason.NAME_MISMATCH,
+        'SecureMailer("mx.example.org")',
+    ),
+    "a CA and no trust": ({"ca_file": Path("my.pem")}, CertificateReason.UNTRUSTED, None),
+    "a self-signed certificate": ({"ca_file": Path("my.pem")}, CertificateReason.SELF_SIGNED, None),
+    "a name and no CA": (
+        {"server_name": "b.example.org"},
+        CertificateReason.UNTRUSTED,
+        'policy=TLSPolicy(ca_file="ca.pem", server_hostname="b.example.org")',
+    ),
+    "a legacy CA": (
+        {"ca_file": Path("my.pem"), "server_name": "b.example.org"},
+        CertificateReason.STRICT,
+        'policy=TLSPolicy(ca_file="my.pem", server_hostname="b.example.org", allow_legacy_ca=True)',
+    ),
+    "a wrong pin": (
+        {"ca_file": Path("my.pem"), "server_name": "b.example.org", "pins": (OTHER_PIN,)},
+        CertificateReason.PIN,
+        f'policy=TLSPolicy(ca_file="my.pem", pins=("{PIN}",), server_hostname="b.example.org")',
+    ),
 }
 
 
-@pytest.mark.parametrize("case", UNTRUSTED)
-def test_the_fix_of_an_untrusted_chain_follows_from_what_was_sent(case: str) -> None:
-    """Whose root to ask for; or that the server is to send more, where no line in a program helps."""
-    chain, ca_file, fix, has_line = UNTRUSTED[case]
-    fault = explain_error(_refused(CertificateReason.UNTRUSTED), _facts(chain=chain, ca_file=ca_file))
-    assert fault.fix.startswith(fix)
-    assert fault.line == ('ca_file="ca.pem"' if has_line else None)
+@pytest.mark.parametrize("case", KEPT)
+def test_the_line_keeps_what_was_passed(case: str) -> None:
+    """Copied, it does not fail for want of the CA; and none says to pass a CA if one was passed."""
+    passed, reason, line = KEPT[case]
+    facts = _facts(chain=(_certificate("mx.example.org"),), **passed)  # type: ignore[arg-type]
+    assert explain_error(_refused(reason), facts).line == line
+
+
+def test_the_fix_of_an_untrusted_chain_is_the_librarys() -> None:
+    """One place has the words. Where the server is to send more, no line in a program helps."""
+    untrusted = _refused(CertificateReason.UNTRUSTED, "the server does not send the certificate of 'R99', its issuer")
+    fault = explain_error(untrusted, _facts(chain=(_certificate(),)))
+    assert (fault.fix, fault.line) == (untrusted.hint, None)
+
+
+@pytest.mark.parametrize("sent", [1, 2])
+def test_a_lone_self_signed_certificate_can_be_compared_by_phone(sent: int) -> None:
+    """Its SHA-256 is shown below. Of a chain, the root is needed, and another way than the connection."""
+    fault = explain_error(_refused(CertificateReason.SELF_SIGNED), _facts(chain=(_certificate(is_root=True),) * sent))
+    assert fault.fix.endswith("; or compare the SHA-256 below with theirs, by phone") is (sent == 1)
 
 
 def test_a_rejected_machine_is_told_apart_from_a_lost_connection() -> None:

@@ -14,6 +14,7 @@ from conftest import examples
 from securesmtp import ConfigurationError
 from securesmtp._cli.check.hosts import Target, find_targets, parse
 
+PIN = f"sha256/{'A' * 43}%3D"
 GOOD = {
     "smtp.example.com": ("smtp.example.com", 465, "implicit"),
     "smtp.example.com:587": ("smtp.example.com", 587, "starttls"),
@@ -67,6 +68,25 @@ def test_what_is_no_server_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match=BAD[text]) as caught:
         parse(text)
     assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("smtps://me:hunter22@a.example", ", and use --login"),
+        ("smtps://me:hunter22@a.example?auth=PLAIN", ", and use --login"),
+        ("smtps://a.example?timeout=3", ", and use --timeout"),
+        ("smtps://a.example?ca_file=ca.pem", ", and use --ca-file"),
+        (f"smtps://a.example?pin={PIN}", ", and use --pin"),
+        (f"smtps://me:hunter22@a.example?pin={PIN}&ca_file=ca.pem", ", and use --login and --pin and --ca-file"),
+        ("smtps://a.example?rate=3", ""),
+    ],
+)
+def test_what_a_url_may_not_have_is_an_option(url: str, options: str) -> None:
+    """The hint names those that fit."""
+    with pytest.raises(ConfigurationError, match="no login and no parameters") as caught:
+        parse(url)
+    assert caught.value.hint == f"write smtps://smtp.example.com{options}"
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[\[\]:a-z0-9./%@#-]{1,20}", fullmatch=True))

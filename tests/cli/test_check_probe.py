@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certificates import GOOD, TABLE, Row, unreadable_time
-from cli.checks import Check, Resolve, names, said, says
+from cli.checks import TRUST_VARIABLES, Check, Resolve, names, said, says
 from conftest import Mailer, Serve
 from scripted import Mode, Peer, Script, Turn, honest
 from securesmtp import AuthenticationError, ConfigurationError, SecureMailer, TLSPolicy
@@ -29,10 +29,12 @@ from securesmtp._cli.check.result import Request
 
 OFFER = b"250-mx.test\r\n250 STARTTLS\r\n"
 LINES = {
-    "untrusted": 'ca_file="ca.pem"',
-    "self_signed": 'ca_file="ca.pem"',
-    "wrong_name": 'SecureMailer("other.example.test", {where})',
-    "ip_without_ip_san": 'SecureMailer("localhost", {where})',
+    "unknown_ca": None,
+    "self_signed": None,
+    "wrong_name": 'SecureMailer("other.example.test", {where}, ca_file="{ca}")\n'
+    'SecureMailer("localhost", {where}, policy=TLSPolicy(ca_file="{ca}", server_hostname="other.example.test"))',
+    "ip_without_ip_san": 'SecureMailer("localhost", {where}, ca_file="{ca}")\n'
+    'SecureMailer("127.0.0.1", {where}, policy=TLSPolicy(ca_file="{ca}", server_hostname="localhost"))',
 }
 
 
@@ -73,7 +75,9 @@ def test_each_certificate_gets_its_verdict(
     assert (result.stage, result.report, result.session, result.round_trips) == ("connect", None, None, None)
     assert result.faults[0].level == "error"
     where = f"{server.port}" if mode == "implicit" else f'{server.port}, tls="starttls"'
-    assert result.faults[0].line == (LINES[row.id].format(where=where) if row.id in LINES else result.faults[0].line)
+    if row.id in LINES:
+        line = LINES[row.id]
+        assert result.faults[0].line == (line and line.format(where=where, ca=tmp_path / "ca.pem"))
     assert said(result)[-1] == f"*** {result.faults[0].cause}"
     assert server.secret == b""
 
@@ -510,7 +514,9 @@ def test_warnings_about_what_is_offered(serve: Serve, check: Check, ca: trustme.
 def test_inherited_trust_is_a_note(serve: Serve, check: Check, monkeypatch: pytest.MonkeyPatch, ca_file: Path) -> None:
     """It changes nothing: the check fails without `ca_file`, also if the variable names the right one (X18)."""
     server = serve()
-    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    for name in TRUST_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert check(server).notes == ()
     monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
     result = check(server, ca_file=None)
     assert names(result) == ["certificateerror-untrusted"]
@@ -520,9 +526,18 @@ def test_inherited_trust_is_a_note(serve: Serve, check: Check, monkeypatch: pyte
     assert result.trust.startswith("certifi ")
     monkeypatch.setenv("SSL_CERT_DIR", "/etc/ssl/certs")
     assert check(server).notes[0].startswith("SSL_CERT_FILE and SSL_CERT_DIR are set, and change nothing here: ")
-    monkeypatch.delenv("SSL_CERT_DIR")
-    monkeypatch.delenv("SSL_CERT_FILE")
-    assert check(server).notes == ()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(ca_file))
+    all_set = "SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are set, and change nothing here: "
+    assert check(server).notes[0].startswith(all_set)
+    for name in TRUST_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    # The library's own variable is for programs that ask for it.
+    monkeypatch.setenv("SMTP_CA_FILE", str(ca_file))
+    note = "SMTP_CA_FILE is set, and changes nothing here: it is for from_env; this command has --ca-file"
+    result = check(server, ca_file=None)
+    assert (names(result), result.notes) == (["certificateerror-untrusted"], (note,))
+    assert check(server, ca_file=ca_file).notes == ()
 
 
 def test_nothing_from_the_server_reaches_a_terminal_as_it_is(serve: Serve, check: Check, ca: trustme.CA) -> None:

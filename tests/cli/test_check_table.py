@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.results import HOSTILE, checked, faulty, result
+from cli.results import HOSTILE, certificate, checked, faulty, result
 from securesmtp import NoUsableMechanismError
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.table import TableWriter
@@ -86,7 +86,11 @@ def test_a_fault_is_red_and_has_its_fix_and_its_line() -> None:
         ('tls="starttls"', "check smtp+starttls://smtp.example.com instead"),
         ('tls="implicit"', "check smtps://smtp.example.com:465 instead"),
         ('ca_file="a.pem"\nport=465', 'add --ca-file "a.pem" to this command'),
-        ('SecureMailer("mail.example.com")', "check smtps://mail.example.com:465 instead"),
+        (
+            'SecureMailer("mail.example.com")',
+            "check smtps://mail.example.com:465 instead, or add --server-name mail.example.com to this command",
+        ),
+        ('policy=TLSPolicy(ca_file="ca.pem", server_hostname="x")', 'add --ca-file "ca.pem" to this command'),
         ("auth=OAuth2(username, token)", None),
         (None, None),
     ],
@@ -94,7 +98,7 @@ def test_a_fault_is_red_and_has_its_fix_and_its_line() -> None:
 def test_an_operator_gets_the_option_instead_of_the_line(line: str | None, option: str | None) -> None:
     """Who runs this command may have no program to write the line into."""
     found = faulty()
-    text = shown(replace(found, faults=(replace(found.faults[0], line=line),)))
+    text = shown(replace(found, faults=(replace(found.faults[0], line=line),)), columns=200)
     assert (f"here         \x1b[0m{option}" in text) == (option is not None)
     assert ("here  " in text) == (option is not None)
     other = shown(replace(found, port=587, faults=(replace(found.faults[0], line='tls="implicit"'),)))
@@ -197,10 +201,36 @@ def test_several_servers_are_side_by_side() -> None:
         "   server                days  TLS  login      round trips  seconds",
         "✓  smtp.example.com:465    61  1.3  accepted             2     0.12",
         "!  b.example:465            9  1.3  accepted             2     0.12",
-        "✗  c.example:465           61  -    not tried            -     0.12",
+        "✗  c.example:465            -  -    not tried            -     0.12",
         "",
     ]
     assert [line for line in lines[7:] if not line.startswith(" ") and line] == ["✗ c.example:465", "! b.example:465"]
+
+
+@pytest.mark.parametrize(("days", "cell"), [(0, "-"), (355415, "-"), (-3, "-3")])
+def test_the_days_of_a_refused_certificate_do_not_look_fine(days: int, cell: str) -> None:
+    """What a stranger's certificate says of itself is no news, unless it has expired."""
+    refused = faulty(host="c.example", chain=(certificate("c.example", days),))
+    row = ESCAPE.sub("", shown(result(), refused)).splitlines()[4]
+    assert row.split()[:4] == ["✗", "c.example:465", cell, "-"]
+
+
+def test_a_refused_certificate_is_shown_as_unverified() -> None:
+    """With the digest that a person can compare by phone, as OpenSSL prints it; and what was not sent."""
+    alone = replace(certificate("c.example", 9), sha256="00ff" * 16)
+    text = ESCAPE.sub("", shown(faulty(chain=(alone,)), columns=200))
+    assert "certificate  c.example, EC P-256, unverified, 9 days left; issued by Example CA 1\n" in text
+    assert "               the server sent one certificate; its issuer was not sent\n" in text
+    half = "00:FF:" * 8
+    assert f"  SHA-256      {half} {half[:-1]}\n" in text
+    assert f"  SHA-256      {half}\n               {half[:-1]}\n" in ESCAPE.sub("", shown(faulty(chain=(alone,))))
+    for chain in ((replace(alone, is_self_issued=True),), (alone, alone)):
+        assert "its issuer was not sent" not in shown(faulty(chain=chain), columns=200)
+    found = faulty(chain=(alone,))
+    expired = replace(found, faults=(replace(found.faults[0], name="certificateerror-expired"),))
+    assert "its issuer was not sent" not in shown(expired, columns=200)
+    text = ESCAPE.sub("", shown(result(chain=(alone,)), columns=200))
+    assert not any(words in text for words in ("unverified", "its issuer was not sent", "SHA-256      "))
 
 
 def test_each_address_has_a_row() -> None:

@@ -70,6 +70,42 @@ def test_a_refusal_does_not_need_the_chain(chain: Callable[[], object] | None) -
     assert "but for no name at all" in error.args[0]
 
 
+@pytest.mark.parametrize("fields", [{}, {"issuer": ()}, {"issuer": ((("commonName", ""),),)}])
+def test_an_issuer_without_a_name_is_not_named(fields: dict[str, object]) -> None:
+    """The text is the same as without a chain."""
+    for code in (19, 20):
+        error = _refused(code, lambda: [SimpleNamespace(get_info=lambda: fields)])
+        assert (error.args, error.hint) == (_refused(code, None).args, _refused(code, None).hint)
+
+
+@pytest.mark.parametrize(
+    ("urls", "sent", "is_public"),
+    [
+        (("http://ca.example/r1.crt",), 1, True),
+        (("ldap:///CN=x", "http://ca.example/r1.crt"), 1, True),
+        (("http://ca.example/r1.crt",), 2, False),
+        (("ldap:///CN=x",), 1, False),
+        ((), 1, False),
+    ],
+)
+def test_a_missing_intermediate_is_that_of_a_public_ca_by_its_address(
+    urls: tuple[str, ...], sent: int, *, is_public: bool
+) -> None:
+    """Only where the server has sent nothing above its own certificate."""
+    fields = {"issuer": ((("commonName", "R99"),),), "subject": (), "caIssuers": urls}
+    hint = _refused(20, lambda: [SimpleNamespace(get_info=lambda: fields)] * sent).hint
+    assert str(hint).startswith("the server does not send the certificate of 'R99'") is is_public
+    assert str(hint).startswith("pass a private CA's root as ca_file") is not is_public
+
+
+def test_an_issuers_name_is_cut() -> None:
+    """Anyone can put anything into a certificate."""
+    fields = {"issuer": ((("commonName", "x" * 101),),)}
+    assert (
+        f": its issuer is '{'x' * 100}' (" in _refused(20, lambda: [SimpleNamespace(get_info=lambda: fields)]).args[0]
+    )
+
+
 def test_at_most_ten_names_of_a_certificate_are_listed_each_cut() -> None:
     """Anyone can put anything into a certificate: an eleventh name and what exceeds 100 characters are left out."""
     names = [("DNS", letter * 101) for letter in "abcdefghijk"]

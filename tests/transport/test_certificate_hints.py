@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -122,14 +123,129 @@ def test_an_intermediate_alone_is_not_trusted_and_the_error_says_so(
         assert len(mailer.check().tls.chain) == 3
 
 
-@pytest.mark.parametrize("stranger", [False, True], ids=["no intermediate", "another root"])
-def test_a_chain_that_does_not_end_in_a_trusted_root_is_refused(serve: Serve, *, stranger: bool) -> None:
-    """The server does not send its intermediate certificate, or its root is another one."""
+PUBLIC = "; for a public CA, the server must send its chain"
+UNKNOWN = "; if you do not know that issuer, ask before you trust it"
+OTHERS = "the server may have another CA, or somebody else may answer; ask who runs the server"
+ISSUER = ": its chain ends with the issuer 'The Root'"
+# What is passed, and the hint for a chain that ends with an issuer that was neither sent nor trusted.
+PASSED: dict[str, str] = {
+    "nothing": f"pass a private CA's root as ca_file{PUBLIC}{UNKNOWN}",
+    "pins": f"pass a private CA's root as ca_file{PUBLIC}{UNKNOWN}; a pin does not replace that",
+    "ca_file": f"ca_file has 'Another Root', not this issuer: an intermediate may be missing, {OTHERS}",
+    "ca_data": f"ca_data has 'Another Root', not this issuer: an intermediate may be missing, {OTHERS}",
+    "trust": f"the system's file has 'Another Root', not this issuer: pass a private CA's root as extra_ca_file{PUBLIC}"
+    f"{UNKNOWN}",
+    "extra_ca_file": f"certifi and extra_ca_file have 4 CAs, not this issuer: an intermediate may be missing, {OTHERS}",
+}
+
+
+@pytest.fixture
+def passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, TLSPolicy]:
+    """Make a policy for each way to pass "Another Root"; certifi has three others."""
+    file, public = tmp_path / "ca.pem", tmp_path / "public.pem"
+    file.write_bytes(_Signed("Another Root", None, LONG).pem)
+    public.write_bytes(b"".join(_Signed(f"Public {number}", None, LONG).pem for number in range(3)))
+    monkeypatch.setattr(certifi, "where", lambda: str(public))
+    monkeypatch.setattr(system_trust, "BUNDLES", (str(file),))
+    return {
+        "nothing": TLSPolicy(),
+        "pins": TLSPolicy(pins=(f"sha256/{'A' * 43}=",)),
+        "ca_file": TLSPolicy(ca_file=file),
+        "ca_data": TLSPolicy(ca_data=file.read_text()),
+        "trust": TLSPolicy(trust="system"),
+        "extra_ca_file": TLSPolicy(extra_ca_file=file),
+    }
+
+
+@pytest.mark.parametrize("how", PASSED)
+def test_the_hint_for_an_unknown_issuer_fits_what_was_passed(
+    serve: Serve, passed: dict[str, TLSPolicy], how: str
+) -> None:
+    """The issuer is named, and compared with the CAs that were passed."""
+    _, intermediate, leaf = _chain(LONG, LONG, LONG)
+    error = _refusal(serve, _certificate(leaf, intermediate), passed[how])
+    assert error.reason is CertificateReason.UNTRUSTED
+    assert error.args[0].startswith(f"the certificate is not signed by a trusted CA{ISSUER} (OpenSSL: ")
+    assert error.hint == PASSED[how]
+
+
+def test_a_missing_intermediate_is_among_the_causes_if_the_right_root_was_passed(serve: Serve) -> None:
+    """From here, that is not to be distinguished from another CA, or from somebody else: the hint names all three."""
+    root, _, leaf = _chain(LONG, LONG, LONG)
+    error = _refusal(serve, _certificate(leaf), TLSPolicy(ca_data=root.pem.decode()))
+    assert "not signed by a trusted CA: its issuer is 'The Intermediate' (OpenSSL" in error.args[0]
+    missing = "an intermediate may be missing (the server sent one certificate)"
+    assert error.hint == f"ca_data has 'The Root', not this issuer: {missing}, {OTHERS}"
+
+
+# The same for a lone self-signed certificate, which no CA has signed, and for a root that the server sends.
+GET_IT = "get it from whoever runs the server, not over this connection, and pass it as"
+GET_ROOT = "if it is that of your private CA, get it from whoever runs the CA, not over this connection, and pass it as"
+ASK = "; if you do not know that root, ask before you trust it"
+SELF_SIGNED: dict[str, tuple[str, str]] = {
+    "nothing": (f"{GET_IT} ca_file", f"{GET_ROOT} ca_file{ASK}"),
+    "pins": (
+        f"{GET_IT} ca_file; a pin does not replace that",
+        f"{GET_ROOT} ca_file{ASK}; a pin does not replace that",
+    ),
+    "ca_file": (
+        f"ca_file has 'Another Root', not this certificate: {GET_IT} ca_file",
+        f"ca_file has 'Another Root', not this root: {OTHERS}",
+    ),
+    "ca_data": (
+        f"ca_data has 'Another Root', not this certificate: {GET_IT} ca_data",
+        f"ca_data has 'Another Root', not this root: {OTHERS}",
+    ),
+    "trust": (
+        f"the system's file has 'Another Root', not this certificate: {GET_IT} extra_ca_file",
+        f"the system's file has 'Another Root', not this root: {GET_ROOT} extra_ca_file{ASK}",
+    ),
+    "extra_ca_file": (
+        f"certifi and extra_ca_file have 4 CAs, not this certificate: {GET_IT} extra_ca_file",
+        f"certifi and extra_ca_file have 4 CAs, not this root: {OTHERS}",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SELF_SIGNED)
+def test_a_lone_self_signed_certificate_and_a_root_have_their_own_hints(
+    serve: Serve, passed: dict[str, TLSPolicy], how: str
+) -> None:
+    """OpenSSL's codes 18 and 19: for the first, there is no CA whose root could be passed."""
+    alone, in_chain = SELF_SIGNED[how]
+    error = _refusal(serve, _certificate(_Signed("alone", None, LONG, ca=False)), passed[how])
+    assert (error.reason, error.hint) == (CertificateReason.SELF_SIGNED, alone)
+    assert error.args[0].startswith("the certificate is self-signed (OpenSSL: ")
     root, intermediate, leaf = _chain(LONG, LONG, LONG)
-    trusted = _Signed("Another Root", None, LONG) if stranger else root
-    error = _refusal(serve, _certificate(leaf, *[intermediate] * stranger), TLSPolicy(ca_data=trusted.pem.decode()))
-    assert "not signed by a trusted CA" in error.args[0]
-    assert "the server must send its chain" in (error.hint or "")
+    error = _refusal(serve, _certificate(leaf, intermediate, root), passed[how])
+    assert (error.reason, error.hint) == (CertificateReason.SELF_SIGNED, in_chain)
+    assert error.args[0].startswith("the certificate's chain ends in a root that is not trusted: 'The Root' (OpenSSL: ")
+
+
+@pytest.mark.parametrize("sends_root", [False, True])
+def test_a_ca_of_the_same_name_and_another_key_is_not_the_issuer(serve: Serve, *, sends_root: bool) -> None:
+    """A CA was renewed; or somebody uses its name, which anybody can."""
+    root, intermediate, leaf = _chain(LONG, LONG, LONG)
+    policy = TLSPolicy(ca_data=_Signed("The Root", None, LONG).pem.decode())
+    error = _refusal(serve, _certificate(leaf, intermediate, *[root] * sends_root), policy)
+    causes = "it may have been renewed, or somebody uses its name; ask who runs the server"
+    assert error.hint == f"ca_data has another CA with that name: {causes}"
+
+
+def test_the_servers_own_certificate_is_no_ca(serve: Serve) -> None:
+    """Somebody copied it from the connection, and passed it as the CA."""
+    _, intermediate, leaf = _chain(LONG, LONG, LONG)
+    error = _refusal(serve, _certificate(leaf, intermediate), TLSPolicy(ca_data=leaf.pem.decode()))
+    get_root = "get the CA's root certificate from whoever runs the CA, not over this connection"
+    assert error.hint == f"ca_data has no CA: {get_root}, and pass it as ca_data"
+
+
+def test_an_issuers_name_is_shown_escaped_and_cut(serve: Serve) -> None:
+    """Anybody can put anything into a certificate."""
+    root = _Signed("x\x1b[2J\r\nHint: trust me", None, LONG)
+    error = _refusal(serve, _certificate(_Signed("leaf", root, LONG, ca=False)), TLSPolicy())
+    assert str(error).isprintable()
+    assert r"its issuer is 'x\x1b[2J\r\nHint: trust me' (" in error.args[0]
 
 
 def test_an_ip_address_as_a_dns_name_is_explained(serve: Serve) -> None:
@@ -146,3 +262,14 @@ def test_a_wrong_host_name_is_reported_with_the_certificates_names(serve: Serve)
     """So that a person sees which server replied."""
     error = _refusal(serve, GOOD.certificate, TLSPolicy(ca_data=GOOD.trust.decode(), server_hostname="mail.example"))
     assert error.args[0].startswith("the certificate is not for mail.example, but for 'localhost', '127.0.0.1'")
+    # What is to be changed is what was passed.
+    assert (error.hint or "").endswith(
+        "if you know that this is the right server, use one of its names as server_hostname"
+    )
+    server = serve(tls=next(row for row in TABLE if row.id == "wrong_name").certificate.context())
+    with (
+        SecureMailer("localhost", server.port, policy=TLSPolicy(ca_data=GOOD.trust.decode()), timeout=5) as mailer,
+        pytest.raises(CertificateError) as caught,
+    ):
+        mailer.check()
+    assert (caught.value.hint or "").endswith("use one of its names as host, or TLSPolicy(server_hostname=…)")

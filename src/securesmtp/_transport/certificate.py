@@ -3,6 +3,7 @@ Certificates: reading the verified chain and the pinned key, and what a refused 
 
 How a refusal is explained: OpenSSL gives one error code for the whole chain. From the certificates that the server sent
 and the trusted ones, the chain is rebuilt here for the message only, to name the certificate that is at fault.
+`untrusted.py` explains a chain that does not end in a trusted root.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesmtp._interrupts import SuppressErrors
 from securesmtp._shown import escape
+from securesmtp._transport.untrusted import Fields, Untrusted, explain, quote_name
 from securesmtp._values import Certificate, CertificateReason, Stage
 from securesmtp.errors import CertificateError
 
@@ -21,10 +23,8 @@ if TYPE_CHECKING:
     from securesmtp._options import TLSPolicy
     from securesmtp._settings import Settings
 
-# A certificate as `ssl.SSLSocket.getpeercert` returns it.
-_Fields: TypeAlias = dict[str, Any]
 # What the server sent: its fields, empty if they cannot be decoded, and its DER form.
-SentCertificate: TypeAlias = tuple[_Fields, bytes]
+SentCertificate: TypeAlias = tuple[Fields, bytes]
 # What happened, and what to do.
 _Explanation: TypeAlias = tuple[str, str | None]
 
@@ -56,8 +56,6 @@ _REASONS = {
 # From X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN on: the checks of X509_V_FLAG_X509_STRICT.
 _STRICT = range(79, 95)
 _TEXTS = {
-    CertificateReason.UNTRUSTED: "the certificate is not signed by a trusted CA",
-    CertificateReason.SELF_SIGNED: "the certificate is self-signed, or its chain ends in a root that is not trusted",
     CertificateReason.EXPIRED: "the certificate, or one above it in its chain, has expired",
     CertificateReason.NOT_YET_VALID: "the certificate, or one above it in its chain, is not valid yet",
     CertificateReason.PURPOSE: "the certificate may not be used by a server",
@@ -65,8 +63,6 @@ _TEXTS = {
     CertificateReason.STRICT: "the certificate's chain violates RFC 5280",
 }
 _HINTS = {
-    CertificateReason.UNTRUSTED: "pass a private CA's root as ca_file; for a public CA, the server must send its chain",
-    CertificateReason.SELF_SIGNED: "pass the root certificate of its CA as ca_file",
     CertificateReason.EXPIRED: "the server needs a new certificate, or this machine's clock is wrong",
     CertificateReason.NOT_YET_VALID: "check the clock of this machine and of the server",
     CertificateReason.PURPOSE: "the server needs a certificate with serverAuth in its extended key usage",
@@ -109,7 +105,7 @@ def refused_certificate(
     """Return our error for a certificate that OpenSSL refused: which one, why, and what to do."""
     code = error.verify_code
     reason = CertificateReason.STRICT if code in _STRICT else _REASONS.get(code, CertificateReason.OTHER)
-    text, hint = _explain(reason, *_rebuild_chain(tls), settings)
+    text, hint = _explain(code, reason, *_read_certificates(tls), settings)
     refused = CertificateError(f"{text} (OpenSSL: {error.verify_message})", stage=Stage.HANDSHAKE, hint=hint)
     refused.reason = reason
     return refused
@@ -124,7 +120,7 @@ def read_element(der: bytes, at: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _certificate(fields: _Fields, der: bytes) -> Certificate:
+def _certificate(fields: Fields, der: bytes) -> Certificate:
     subject, issuer = (_common_name(fields.get(which, ())) for which in ("subject", "issuer"))
     names = tuple(escape(str(name)) for _, name in fields.get("subjectAltName", ()))
     begins, ends = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
@@ -139,20 +135,20 @@ def _common_name(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
 
 
 def _explain(
-    reason: CertificateReason, chain: list[_Fields], trusted: list[_Fields], settings: Settings
+    code: int, reason: CertificateReason, sent: list[Fields], trusted: list[Fields], settings: Settings
 ) -> _Explanation:
     text, hint = _TEXTS.get(reason, "the certificate was refused"), _HINTS.get(reason)
     match reason:
         case CertificateReason.EXPIRED | CertificateReason.NOT_YET_VALID:
-            return _explain_dates(chain, hint) or (text, hint)
+            return _explain_dates(_build_chain(sent, trusted), hint) or (text, hint)
         case CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED:
-            return _explain_missing_root(chain[1:], trusted, settings.policy) or (text, hint)
+            return explain(code, Untrusted(sent, _build_chain(sent, trusted), trusted, settings.policy))
         case CertificateReason.NAME_MISMATCH:
-            return _explain_names(chain[0] if chain else {}, settings.server_name)
+            return _explain_names(sent[0] if sent else {}, settings.server_name, settings.policy)
     return text, hint
 
 
-def _explain_dates(chain: list[_Fields], hint: str | None) -> _Explanation | None:
+def _explain_dates(chain: list[Fields], hint: str | None) -> _Explanation | None:
     """Name the certificate that has expired or is not valid yet, with the date; None if none is found."""
     now = datetime.now(UTC)
     for each in filter(_has_times, chain):
@@ -162,25 +158,12 @@ def _explain_dates(chain: list[_Fields], hint: str | None) -> _Explanation | Non
             if each is chain[0]:
                 return f"the certificate {date}", hint
             kind = "root" if each["subject"] == each["issuer"] else "intermediate"
-            text = f"the {kind} certificate {_quote_name(each, 'subject')} {date}"
+            text = f"the {kind} certificate {quote_name(each, 'subject')} {date}"
             return text, "the server or its CA must replace it, or this machine's clock is wrong"
     return None
 
 
-def _explain_missing_root(above: list[_Fields], trusted: list[_Fields], policy: TLSPolicy) -> _Explanation | None:
-    """Name the intermediate certificate that is trusted without its root; None if there is none."""
-    for each in above:
-        if each in trusted and each["subject"] != each["issuer"]:
-            names = ("trust", "ca_file", "ca_data", "extra_ca_file")
-            given = [name for name in names if getattr(policy, name) is not None]
-            arguments = ["the system's file" if name == "trust" else name for name in given]
-            source, name, issuer = " and ".join(arguments), _quote_name(each, "subject"), _quote_name(each, "issuer")
-            text = f"{source} has the intermediate certificate {name} but not the certificate of its issuer {issuer}"
-            return text, f"add the root certificate of that chain to {source}"
-    return None
-
-
-def _explain_names(leaf: _Fields, host: str) -> _Explanation:
+def _explain_names(leaf: Fields, host: str, policy: TLSPolicy) -> _Explanation:
     """List the names that the certificate is for, so that a person sees which server replied."""
     names = leaf.get("subjectAltName", ())
     if ("DNS", host) in names:
@@ -189,26 +172,25 @@ def _explain_names(leaf: _Fields, host: str) -> _Explanation:
     # Escaped and cut: anyone can put anything into a certificate.
     shown = ", ".join(f"'{escape(str(name), _MAX_NAME)}'" for _, name in names[:_MAX_NAMES]) or "no name at all"
     text = f"the certificate is not for {host}, but for {shown}"
-    return text, "if that is the server that you mean, use one of its names as host"
+    where = "host, or TLSPolicy(server_hostname=…)" if policy.server_hostname is None else "server_hostname"
+    return text, f"if you know that this is the right server, use one of its names as {where}"
 
 
-def _quote_name(certificate: _Fields, which: str) -> str:
-    attributes = dict(pair for part in certificate[which] for pair in part)
-    # By repr: anyone can put anything into a certificate.
-    return repr(attributes.get("commonName", ", ".join(attributes.values()))[:_MAX_NAME])
-
-
-def _rebuild_chain(tls: ssl.SSLObject) -> tuple[list[_Fields], list[_Fields]]:
-    """Return the server's certificate and those above it, as far as they are known; and the trusted certificates."""
+def _read_certificates(tls: ssl.SSLObject) -> tuple[list[Fields], list[Fields]]:
+    """Return the certificates that the server sent, its own first, and those of the trusted CAs."""
     # Some certificates cannot be decoded.
     with SuppressErrors(ValueError, OSError):
-        shown, trusted = [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
-        chain = shown[:1]
-        # In the order in which OpenSSL searches: the trusted certificates first.
-        for _ in range(_MAX_CHAIN):
-            chain += [each for each in (*trusted, *shown) if each not in chain and _is_issuer(each, chain)][:1]
-        return chain, trusted
+        return [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
     return [], []
+
+
+def _build_chain(sent: list[Fields], trusted: list[Fields]) -> list[Fields]:
+    """Return the server's certificate and those above it, as far as they are known."""
+    chain = sent[:1]
+    # In the order in which OpenSSL searches: the trusted certificates first.
+    for _ in range(_MAX_CHAIN):
+        chain += [each for each in (*trusted, *sent) if each not in chain and _is_issuer(each, chain)][:1]
+    return chain
 
 
 def _sent(tls: ssl.SSLObject) -> list[Any]:
@@ -216,14 +198,14 @@ def _sent(tls: ssl.SSLObject) -> list[Any]:
     return getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)() or []
 
 
-def _fields(certificate: Any) -> _Fields:  # noqa: ANN401 -- a private class of `_ssl`
+def _fields(certificate: Any) -> Fields:  # noqa: ANN401 -- a private class of `_ssl`
     with SuppressErrors(ValueError, OSError):
-        fields: _Fields = certificate.get_info()
+        fields: Fields = certificate.get_info()
         return fields if _has_times(fields) else {}
     return {}
 
 
-def _has_times(fields: _Fields) -> bool:
+def _has_times(fields: Fields) -> bool:
     """Return whether both times of a certificate can be read: OpenSSL writes "Bad time value" for others."""
     with SuppressErrors(ValueError):
         _ = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
@@ -231,5 +213,5 @@ def _has_times(fields: _Fields) -> bool:
     return False
 
 
-def _is_issuer(issuer: _Fields, chain: list[_Fields]) -> bool:
+def _is_issuer(issuer: Fields, chain: list[Fields]) -> bool:
     return bool(chain) and issuer.get("subject") == chain[-1].get("issuer")

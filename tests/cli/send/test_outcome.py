@@ -93,6 +93,12 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
             "pass a private CA's root as ca_file; for …",
             "pass a private CA's root as --ca-file; for …",
         ),
+        (
+            CertificateError,
+            "ca_file has 'x', not this root: get it …, and pass it as ca_file",
+            "--ca-file has 'x', not this root: get it …, and pass it as --ca-file",
+        ),
+        (CertificateError, "use it as host, or TLSPolicy(server_hostname=…)", "use it as host"),
         (ConnectError, None, None),
     ],
 )

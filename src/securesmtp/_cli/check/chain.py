@@ -87,7 +87,6 @@ def _certificate(fields: dict[str, Any], der: bytes, now: datetime) -> Certifica
         signature,
         digest,
         is_self_issued=fields.get("subject") == fields.get("issuer"),
-        issuer_url=escape(str(next(iter(fields.get("caIssuers", ())), "")), _MAX_NAME),
     )
 
 

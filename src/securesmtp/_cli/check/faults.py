@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # What to do about an error that has no hint of its own, by the name of its section.
 _FIXES = {
     "authenticationerror": "check the user name and the password",
-    "certificateerror-name-mismatch": "use one of the certificate's names as host, if that is the server that you mean",
     "certificateerror-other": "look at the certificate: openssl s_client -showcerts shows it",
     "deadlineexceedederror": "ask who runs the server, or the firewall in between; a longer --timeout waits longer",
     "downgradeerror": "run the check from another network: if STARTTLS works there, something in between removes it",
@@ -84,8 +83,10 @@ def _fix(error: SecureSMTPError, name: str, facts: Facts) -> str:
     match error:
         case CertificateError(reason=CertificateReason.PIN):
             fix += "; ask who runs the server, not over this connection, whether its key was changed"
-        case CertificateError(reason=CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED) if facts.chain:
-            fix = _fix_trust(fix, facts)
+        case CertificateError(reason=CertificateReason.SELF_SIGNED) if len(facts.chain) == 1:
+            fix += "; or compare the SHA-256 below with theirs, by phone"
+        case CertificateError(reason=CertificateReason.NAME_MISMATCH):
+            fix += "; whoever has a certificate for that name is then accepted"
         case ConnectError(stage=Stage.GREETING, reply=Reply()):
             fix = "the server rejects this machine, and its reply may say why: a block list, or too many connections"
         case ConnectError(hint=None):
@@ -96,27 +97,6 @@ def _fix(error: SecureSMTPError, name: str, facts: Facts) -> str:
             waited = f" (this check waited {facts.request.timeout:g} s; a program waits {facts.timeout:g} s)"
             fix += waited if facts.request.timeout < facts.timeout else ""
     return fix
-
-
-def _fix_trust(hint: str, facts: Facts) -> str:
-    first, last = facts.chain[0], facts.chain[-1]
-    if first.is_self_issued:
-        return "get the certificate from whoever runs the server, not over this connection, and pass it as ca_file"
-    if _lacks_intermediate(facts):
-        return (
-            f"the server does not send the certificate of {_quoted(first.issuer)}, which signed its own: "
-            "add it on the server, after its own (Postfix: smtpd_tls_chain_files)"
-        )
-    if facts.request.ca_file is not None:
-        hint = "the ca_file that you passed lacks the root certificate of this chain: ask who runs the server for it"
-    return f"{hint} (the last certificate that the server sent was issued by {_quoted(last.issuer)})"
-
-
-def _lacks_intermediate(facts: Facts) -> bool:
-    """Return whether the server sends its own certificate alone, and a public CA's intermediate has signed that."""
-    # Public CAs say where that is to be found (CA/Browser Forum, Baseline Requirements §7.1.2.7), and private ones do
-    # so rarely.
-    return len(facts.chain) == 1 and bool(facts.chain[0].issuer_url) and facts.request.ca_file is None
 
 
 def _may_be_starttls(error: SecureSMTPError, facts: Facts) -> bool:
@@ -133,8 +113,8 @@ def _by_hand(facts: Facts) -> str:
 def _line(error: SecureSMTPError, facts: Facts) -> str | None:
     """Return the line to write in the program; None if no line helps."""
     match error:
-        case CertificateError(reason=reason):
-            return _line_of_certificate(reason, facts)
+        case CertificateError():
+            return _line_of_certificate(error, facts)
         case DeadlineExceededError() if _may_be_starttls(error, facts):
             return 'tls="starttls"'
         case ConnectError() if "certificate required" in str(error.args[0]).lower().replace("_", " "):
@@ -142,29 +122,55 @@ def _line(error: SecureSMTPError, facts: Facts) -> str | None:
     return next((line for sign, line in _LINES.items() if error.hint and sign in error.hint), None)
 
 
-def _line_of_certificate(reason: CertificateReason, facts: Facts) -> str | None:
-    ca_file = _literal(str(facts.request.ca_file or "ca.pem"))
-    leaf = facts.chain[0] if facts.chain else None
-    match reason:
+def _line_of_certificate(error: CertificateError, facts: Facts) -> str | None:
+    request, leaf = facts.request, facts.chain[0] if facts.chain else None
+    match error.reason:
         case CertificateReason.UNTRUSTED | CertificateReason.SELF_SIGNED:
-            return None if _lacks_intermediate(facts) else 'ca_file="ca.pem"'
+            # If one was passed, or the server is to send more, another line does not help.
+            is_missing = request.ca_file is None and " as ca_file" in (error.hint or "")
+            return _arguments(request, ca_file="ca.pem") if is_missing else None
         case CertificateReason.STRICT:
-            return f"policy=TLSPolicy(ca_file={ca_file}, allow_legacy_ca=True)"
+            return _arguments(request, ca_file=request.ca_file or "ca.pem", allow_legacy_ca=True)
         case CertificateReason.PIN if leaf is not None:
-            given = "" if facts.request.ca_file is None else f"ca_file={ca_file}, "
-            return f'policy=TLSPolicy({given}pins=("{leaf.spki_sha256}",))'
+            return _arguments(request, pins=(leaf.spki_sha256,))
         case CertificateReason.NAME_MISMATCH if leaf is not None:
-            # Only what is a host name is suggested as one: anyone can put anything into a certificate.
-            names = (each for each in leaf.names if _HOST_NAME.fullmatch(each) and each != facts.request.host)
-            name = next(names, None)
-            return None if name is None else f"SecureMailer({_literal(name)}{_where(facts)})"
+            return _lines_of_name(leaf, facts)
     return None
 
 
-def _where(facts: Facts) -> str:
+def _lines_of_name(leaf: Certificate, facts: Facts) -> str | None:
+    """Return a mailer with another host, and one that accepts a certificate for that host, each a line."""
+    request = facts.request
+    # Only what is a host name is suggested as one: anyone can put anything into a certificate.
+    wanted = request.server_name or request.host
+    name = next((each for each in leaf.names if _HOST_NAME.fullmatch(each) and each != wanted), None)
+    if name is None:
+        return None
+    # By host: the name that its certificate must have, if that is another one.
+    hosts = {name: None} if name == request.host else {name: None, request.host: name}
+    parts = [
+        [_literal(host), *_where(facts), _arguments(request, server_hostname=other)] for host, other in hosts.items()
+    ]
+    return "\n".join(f"SecureMailer({', '.join(filter(None, each))})" for each in parts)
+
+
+def _arguments(request: Request, **changed: object) -> str:
+    """Return what was passed, and what is *changed*, as arguments; empty if there is nothing."""
+    given: dict[str, object] = {
+        "ca_file": request.ca_file,
+        "pins": request.pins or None,
+        "client_cert": request.client_cert,
+        "server_hostname": request.server_name,
+    }
+    values = {name: value for name, value in (given | changed).items() if value is not None}
+    texts = ", ".join(f"{name}={_literal(value)}" for name, value in values.items())
+    return texts if set(values) <= {"ca_file"} else f"policy=TLSPolicy({texts})"
+
+
+def _where(facts: Facts) -> list[str]:
     """Return port and mode as arguments after the host, unless they are the defaults."""
-    port = "" if (facts.port, facts.mode) in _DEFAULT_PORTS else f", {facts.port}"
-    return port + (', tls="starttls"' if facts.mode == "starttls" else "")
+    port = [] if (facts.port, facts.mode) in _DEFAULT_PORTS else [str(facts.port)]
+    return port + ['tls="starttls"'] * (facts.mode == "starttls")
 
 
 def warn(facts: Facts, before: Capabilities | None, after: Capabilities | None, version: str | None) -> list[Fault]:
@@ -267,9 +273,11 @@ def _warning(name: str, cause: str, fix: str, line: str | None = None) -> Fault:
     return Fault("warning", name, cause, fix, line)
 
 
-def _literal(text: str) -> str:
-    """Return *text* as Python writes it between double quotes."""
-    return json.dumps(text)
+def _literal(value: object) -> str:
+    """Return *value* as a program has it: a path or a text between double quotes, a tuple of these, or a bool."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' * (len(value) == 1)})"
+    return repr(value) if isinstance(value, bool) else json.dumps(str(value))
 
 
 def _quoted(name: str) -> str:

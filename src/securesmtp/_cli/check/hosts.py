@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 # Registered for one mode each, by the library too (RFC 8314 §7.3, RFC 6409 §3.1).
 _PORTS = {TLSMode.IMPLICIT: 465, TLSMode.STARTTLS: 587}
+# The option for what a URL for a program may have.
+_OPTIONS = {
+    "username": "--login",
+    "password": "--login",
+    "auth": "--login",
+    "ca_file": "--ca-file",
+    "policy": "--pin",
+    "timeout": "--timeout",
+}
 _IN_BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
 # A longer file is not a list of servers.
 _MOST_BYTES = 1_000_000
@@ -118,8 +127,12 @@ def _parse_url(text: str) -> tuple[str, int, TLSMode]:
     arguments = given.arguments(hint="")
     host, port, mode = (arguments.pop(name) for name in ("host", "port", "tls"))
     if arguments:
+        # A pin comes in a policy, with the CA.
+        names = (*arguments, *(["ca_file"] if getattr(arguments.get("policy"), "ca_file", None) else []))
+        options = dict.fromkeys(_OPTIONS[name] for name in names if name in _OPTIONS)
+        used = f", and use {' and '.join(options)}" if options else ""
         raise ConfigurationError(
-            "a URL to check has no login and no parameters", hint="write smtps://smtp.example.com, and use --login"
+            "a URL to check has no login and no parameters", hint=f"write smtps://smtp.example.com{used}"
         )
     return host, port, mode
 

@@ -15,7 +15,7 @@ from securesmtp._cli.check.chain import read_chain
 from securesmtp._cli.check.faults import Facts, explain_error, warn, warn_of_addresses, warn_of_differences
 from securesmtp._cli.check.result import CheckResult
 from securesmtp._cli.check.watched import StoppedError, Watch, WatchedLink, look_up
-from securesmtp._environment import find_ignored_trust
+from securesmtp._environment import ca_file_variable, find_ignored_trust
 from securesmtp._protocol.redaction import Redactor
 from securesmtp._protocol.sasl import NOT_BOUND, RANKED, Choice, choose_mechanism
 from securesmtp._secret import Secret
@@ -83,7 +83,7 @@ def probe(request: Request) -> CheckResult:
         after_tls=_offered(watch.after_tls, hide),
         mechanism=mechanism,
         mechanism_reason=reason,
-        notes=_notes(describe_trust(settings.policy)),
+        notes=_notes(settings.policy),
     )
 
 
@@ -213,7 +213,11 @@ def _compared(result: CheckResult) -> dict[str, object]:
     }
 
 
-def _notes(trust: str) -> tuple[str, ...]:
-    names = find_ignored_trust()
-    verbs = "is set, and changes" if len(names) == 1 else "are set, and change"
-    return (f"{' and '.join(names)} {verbs} nothing here: this library trusts {trust}",) if names else ()
+def _notes(policy: TLSPolicy) -> tuple[str, ...]:
+    *most, last = find_ignored_trust() or ("",)
+    names, verbs = (f"{', '.join(most)} and {last}", "are set, and change") if most else (last, "is set, and changes")
+    notes = [f"{names} {verbs} nothing here: this library trusts {describe_trust(policy)}"] if last else []
+    variable = ca_file_variable()
+    if variable and variable != str(policy.ca_file):
+        notes.append("SMTP_CA_FILE is set, and changes nothing here: it is for from_env; this command has --ca-file")
+    return tuple(notes)

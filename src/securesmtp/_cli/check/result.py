@@ -114,7 +114,6 @@ class Certificate:
         signature: How it is signed, such as ``SHA256 with RSA``.
         sha256: SHA-256 of its DER form, 64 hexadecimal digits.
         is_self_issued: Whether it names itself as its issuer, as a root does.
-        issuer_url: Where it says that its issuer's certificate is; empty if it does not.
     """
 
     subject: str
@@ -128,7 +127,6 @@ class Certificate:
     signature: str = ""
     sha256: str = ""
     is_self_issued: bool = False
-    issuer_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from securesmtp._cli.check.wording import HEADLINE, describe, faulty_first, found, login_word, option_for, summarise
+from securesmtp._cli.check.wording import (
+    HEADLINE,
+    days_word,
+    describe,
+    faulty_first,
+    found,
+    login_word,
+    option_for,
+    summarise,
+)
 from securesmtp._cli.exit_codes import CheckCode
 from securesmtp._shown import escape
 
@@ -129,7 +138,7 @@ class TableWriter:
         for each in results:
             result, session, trips = each.result, each.result.session, each.result.round_trips
             cells = (
-                "-" if each.days_left is None else str(each.days_left),
+                days_word(each),
                 "-" if session is None else session.version.removeprefix("TLSv"),
                 login_word(result),
                 "-" if trips is None else str(trips),

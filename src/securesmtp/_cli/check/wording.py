@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from securesmtp.errors import NoUsableMechanismError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from securesmtp._cli.check.result import Certificate, CheckResult, Fault
+    from securesmtp._cli.check.result import CheckResult, Fault
     from securesmtp._cli.check.verdict import Checked
 
 HEADLINE = {
@@ -27,6 +28,11 @@ _ENDS = {
     "ehlo": "login not tried",
     "auth": "login accepted",
 }
+
+# Characters of half a SHA-256, with a colon after each byte.
+_HALF = 48
+_UNTRUSTED = {"certificateerror-untrusted", "certificateerror-self-signed"}
+_CA_FILE = re.compile(r'\bca_file=("[^"]*")')
 
 
 def summarise(results: Sequence[Checked]) -> str:
@@ -63,11 +69,7 @@ def found(checked: Checked) -> Iterator[tuple[str, str]]:
         yield "TLS", f"{result.session.version}, {result.session.cipher}, {start}"
     if result.trust:
         yield "trust", result.trust
-    for position, certificate in enumerate(result.chain):
-        yield "" if position else "certificate", _certificate(certificate)
-    if result.chain:
-        # A pin that is copied from a server that was not verified would trust whoever replied.
-        yield "pin", result.chain[0].spki_sha256 + ("" if result.session else " unverified")
+    yield from _chain(result)
     yield from _capabilities(result)
     if result.round_trips is not None:
         yield "speed", f"{count(result.round_trips, 'round trip')} for a small message, over an open connection"
@@ -80,17 +82,25 @@ def option_for(fault: Fault, checked: Checked) -> str | None:
     """Return what does here what the fault's line does in a program; None if no option of this command does."""
     line = fault.line or ""
     if line.startswith("SecureMailer("):
-        scheme = "smtps" if checked.result.tls == "implicit" else "smtp+starttls"
-        return f"check {scheme}://{line.split(chr(34))[1]}:{checked.result.port} instead"
+        scheme, name = "smtps" if checked.result.tls == "implicit" else "smtp+starttls", line.split('"')[1]
+        return f"check {scheme}://{name}:{checked.result.port} instead, or add --server-name {name} to this command"
     if 'tls="starttls"' in line:
         # Not --starttls, which is for all servers of the command. Port 465 is for implicit TLS.
         return f"check smtp+starttls://{checked.server.removesuffix(':465')} instead"
     if 'tls="implicit"' in line:
         # Port 587 is for STARTTLS, so a URL for implicit TLS cannot have it.
         return f"check smtps://{checked.server.removesuffix(':587')} instead"
-    if line.startswith("ca_file="):
-        return f"add --ca-file {line.partition('=')[2].splitlines()[0]} to this command"
+    ca_file = _CA_FILE.search(line)
+    if ca_file is not None and fault.name in _UNTRUSTED:
+        return f"add --ca-file {ca_file[1]} to this command"
     return None
+
+
+def days_word(checked: Checked) -> str:
+    """Return the days that are left of a verified certificate, or since when a refused one has expired."""
+    days = checked.days_left
+    is_fine = days is not None and (checked.result.session is not None or days < 0)
+    return str(days) if is_fine else "-"
 
 
 def login_word(result: CheckResult) -> str:
@@ -111,10 +121,25 @@ def _addresses(result: CheckResult) -> Iterator[tuple[str, str]]:
         yield "" if position else "address", f"{each.address}, {each.result}"
 
 
-def _certificate(certificate: Certificate) -> str:
-    days = certificate.days_left
-    left = f"{count(days, 'day')} left" if days >= 0 else f"expired {count(-days, 'day')} ago"
-    return f"{certificate.subject}, {certificate.key}, {left}; issued by {certificate.issuer}"
+def _chain(result: CheckResult) -> Iterator[tuple[str, str]]:
+    # What is copied from a server that was not verified would trust whoever replied.
+    is_verified = result.session is not None
+    for position, each in enumerate(result.chain):
+        days = each.days_left
+        left = f"{count(days, 'day')} left" if days >= 0 else f"expired {count(-days, 'day')} ago"
+        state = left if is_verified else f"unverified, {left}"
+        yield "" if position else "certificate", f"{each.subject}, {each.key}, {state}; issued by {each.issuer}"
+    if not result.chain:
+        return
+    first = result.chain[0]
+    is_untrusted = any(fault.name == "certificateerror-untrusted" for fault in result.faults)
+    if len(result.chain) == 1 and is_untrusted and not first.is_self_issued:
+        yield "", "the server sent one certificate; its issuer was not sent"
+    yield "pin", first.spki_sha256 + ("" if is_verified else " unverified")
+    if not is_verified:
+        # As `openssl x509 -fingerprint -sha256` shows it, in two halves, so that a narrow terminal breaks it there.
+        digest = bytes.fromhex(first.sha256).hex(":").upper()
+        yield "SHA-256", f"{digest[:_HALF]} {digest[_HALF:]}"
 
 
 def _capabilities(result: CheckResult) -> Iterator[tuple[str, str]]:

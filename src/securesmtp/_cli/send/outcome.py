@@ -63,6 +63,8 @@ _IN_A_SHELL = {
     'use tls="starttls"': "use --starttls",
     'use tls="implicit"': "leave --starttls out",
     " as ca_file": " as --ca-file",
+    "ca_file has ": "--ca-file has ",
+    ", or TLSPolicy(server_hostname=…)": "",
     "pass username and password": "use --username, or set SMTP_USERNAME and SMTP_PASSWORD",
     'partial="allow"': "--partial",
     "auth=OAuth2(…)": "--oauth",

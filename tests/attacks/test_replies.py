@@ -145,8 +145,7 @@ def _expected(step: str, code: int) -> tuple[type[SecureSMTPError], Outcome] | N
     if step == "GREETING":
         return ConnectError, Outcome.NOT_SENT
     if code < 400:
-        refused = step == "EHLO"
-        return (RefusedError, Outcome.REFUSED) if refused else (ProtocolError, Outcome.NOT_SENT)
+        return ProtocolError, Outcome.NOT_SENT
     if step == "AUTH" or (step == "MAIL" and code in {530, 535, 538}):
         return AuthenticationError, Outcome.NOT_SENT
     if code == 421 and step in {"MAIL", "RCPT", "DATA"}:

@@ -113,6 +113,9 @@ def ehlo(name: bytes, tls: TLSInfo | None) -> Dialogue[Capabilities]:
         raise DowngradeError(
             message, stage=Stage.EHLO, reply=reply, retryable=is_temporary(reply.code), hint=_ehlo_hint(name, reply)
         )
+    if not is_refusal(reply.code):
+        message = f'the server replied "{reply}" to EHLO'
+        raise ProtocolError(message, stage=Stage.EHLO, reply=reply)
     error = refusal_error(RefusedError, Stage.EHLO, reply, "the server refused EHLO")
     error.hint = _ehlo_hint(name, reply)
     raise error

@@ -417,8 +417,9 @@ def test_the_blocks_about_postgresql_run(postgresql: PostgreSQL, local: tuple[Ma
     assert postgresql.execute("SELECT key FROM securesmtp_ledger WHERE state = 'accepted' ORDER BY key").split() == [
         "<invoice-10@example.com>", "<invoice-11@example.com>", "<invoice-12@example.com>", "invoice-13"
     ]  # fmt: skip
-    statement = next(each.code for name, each in BLOCKS.items() if name.startswith(LEDGER) and each.language == "sql")
-    postgresql.execute(statement)
+    statements = [each.code for each in BLOCKS.values() if "FROM securesmtp_ledger" in each.code]
+    assert statements
+    postgresql.execute("".join(statements))
 
 
 def test_the_command_that_prints_the_table_of_a_ledger_works(postgresql: PostgreSQL) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -55,6 +56,34 @@ def test_a_new_ledger_is_for_its_user_alone(path: Path) -> None:
     assert sorted(each.name for each in path.parent.iterdir()) == [
         "ledger.sqlite", "ledger.sqlite-journal", "ledger.sqlite-lock"
     ]  # fmt: skip
+
+
+def test_old_entries_are_deleted_as_the_page_says(tmp_path: Path) -> None:
+    """What has ended, a year ago. A worker has the ledger meanwhile, and finishes what it had claimed."""
+    page = Path(__file__).parents[2] / "docs/how-to/ledger.md"
+    (statement,) = re.findall(
+        r"^ *-- sqlite3 mail\.ledger\n(.*?)```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    world = SQLiteWorld(tmp_path)
+    with world.open() as ledger:
+        for age in ("old", "young"):
+            messages = [item(f"{state} {age}") for state in State]
+            ledger.prepare(messages[:1])
+            ledger.claim(messages[1:], age)
+            ends = {f"{outcome} {age}": result(outcome) for outcome in Outcome}
+            ledger.finish(ends, age)
+        for state in State:
+            world.age(f"{state} old", 366 * 24 * HOUR)
+            world.age(f"{state} young", 364 * 24 * HOUR)
+        kept = [entry.key for entry in ledger.entries()]
+        run(statement, world.path)
+        assert [entry.key for entry in ledger.entries()] == [
+            key for key in kept if key not in {"accepted old", "refused old"}
+        ]
+        ledger.finish({"claimed old": result()}, "old")
+        late = ledger.look_up("claimed old")
+        assert late is not None
+        assert late.state is State.ACCEPTED
 
 
 def test_a_drive_without_hard_links_is_good_enough(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

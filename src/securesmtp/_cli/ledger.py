@@ -38,6 +38,7 @@ Examples:
   securesmtp ledger people-mail.ledger --not-arrived - < keys.txt  they did not: the next run sends them
   securesmtp ledger people-mail.ledger --state refused --results refused.csv
   securesmtp ledger postgresql://app@db.example.com/app            that of several machines
+  securesmtp ledger mail.ledger --longest-send 60                  of workers whose longest_send is 60
 
 Exit codes: 0; 3 if the outcome of a message is unknown; 65 if a key is not doubtful, or LEDGER is none; 75 if the
 database cannot be reached.
@@ -102,7 +103,7 @@ def command(  # noqa: PLR0913 -- one for each option
                 for line in json_lines(ledger.entries(*wanted)):
                     print_text(line)
             else:
-                _show(counts, ledger.entries(*wanted))
+                _show(counts, ledger.entries(*wanted), longest_send)
     except SecureSMTPError as error:
         click.echo(f"Error: {error}", err=True)
         return ExitCode.TEMPORARY_FAILURE if error.retryable else ExitCode.DATA
@@ -143,10 +144,15 @@ def _keys(given: Iterable[str]) -> Iterator[str]:
             yield key
 
 
-def _show(counts: Counter[State], entries: Iterable[Entry]) -> None:
+def _show(counts: Counter[State], entries: Iterable[Entry], longest_send: float) -> None:
     console = Console(highlight=False)
     total = ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
     _print(console, Text(total or "no message yet"))
+    if counts[State.CLAIMED]:
+        # Otherwise an exit code of 0 says more than is known.
+        _print(
+            console, Text(f"A claim counts as in progress for {longest_send:,g} s (--longest-send), then as unknown.")
+        )
     for entry in entries:
         # Not a table: a key that is cut into two lines cannot be copied.
         key, state, changed, message_id, _, reply, error = map(escape, cells(entry))

@@ -30,7 +30,14 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 def test_a_ledger_in_a_database_is_shown_and_settled(run: Any, world: World) -> None:
     """A claim counts as unknown after the longest send of the workers."""
     place = (world.arguments[0], "--name", world.arguments[1])
-    assert run("ledger", *place).out.splitlines() == ["1 prepared, 1 claimed"]
+    shown = run("ledger", *place)
+    assert (shown.code, shown.out.splitlines()) == (
+        0,
+        [
+            "1 prepared, 1 claimed",
+            "A claim counts as in progress for 3,600 s (--longest-send), then as unknown.",
+        ],
+    )
     listed = run("ledger", *place, "--longest-send", "60")
     assert (listed.code, listed.err) == (3, "")
     assert "1 prepared, 1 unknown" in listed.out

@@ -181,10 +181,13 @@ def test_what_a_killed_run_leaves_is_doubtful_at_once(run: Any) -> None:
     """Not before the process has ended, and not only when the next run has begun."""
     with SQLiteLedger("people-mail.ledger") as ledger:
         ledger.claim([Item("ada@example.org", "0" * 64, "<1@example.org>")], "of a run")
-        alive = run("ledger", "people-mail.ledger")
-        assert (alive.code, alive.out) == (0, "1 claimed\n")
+        alive = run("ledger", "people-mail.ledger", "--longest-send", "60")
+        text = "1 claimed\nA claim counts as in progress for 60 s (--longest-send), then as unknown.\n"
+        assert (alive.code, alive.out) == (0, text)
+        assert run("ledger", "people-mail.ledger", "--json").out == ""
     dead = run("ledger", "people-mail.ledger")
     assert dead.code == 3
+    # No claim is left, so nothing is said of claims.
     assert "1 unknown\n\nada@example.org\n" in dead.out
     assert run("ledger", "people-mail.ledger", "--arrived", "ada@example.org").code == 0
 

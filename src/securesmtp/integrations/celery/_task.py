@@ -13,6 +13,7 @@ from celery.exceptions import Reject
 
 from securesmtp import ConfigurationError, Outcome, QueuedMessage, SecureSMTPError, SendResult
 from securesmtp.integrations.celery._process import Processes
+from securesmtp.integrations.celery._texts import describe_error, describe_result, show_arguments, show_key
 from securesmtp.ledger import State
 
 if TYPE_CHECKING:
@@ -36,16 +37,17 @@ _LOGGER = logging.getLogger("securesmtp")
 _MARGIN = 10.0
 # Redis' own, in seconds. Half of it is also what RabbitMQ waits for a task to be acknowledged.
 _VISIBILITY_TIMEOUT = 3600.0
-# Characters of a result that Celery logs and shows in events: the outcome, and none of the addresses after it.
-_MAX_SHOWN = 22
+# Characters of a result that Celery logs and shows in events: up to an outcome of 7 or 8 letters, and none of the
+# addresses after it. With one more, Celery would write a second comma after the shorter ones.
+_MAX_SHOWN = 21
 
 
 class TryAgainError(Exception):
     """
-    The message was not accepted, and the task tries again.
+    The task tries again: the message was certainly not accepted, or another worker may be sending it at this moment.
 
-    Celery logs it and stores it as the result until then. Its text has no address: only the outcome, the kind of error
-    and the code of the reply.
+    Celery logs it and stores it as the result until then. Its text has no address: only the key, and the outcome with
+    the kind of error and the code of the reply, or since when the message is in progress.
     """
 
 
@@ -122,12 +124,16 @@ class MailTask(_Task):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> AsyncResult[Any]:  # noqa: ANN401 -- Celery's
         """Call it as Celery does; its arguments, which have addresses, are shown nowhere."""
-        shown = {"argsrepr": _shown(*(args or ())), "kwargsrepr": "{}"}
+        shown = {"argsrepr": show_arguments(*(args or ())), "kwargsrepr": "{}"}
         result: AsyncResult[Any] = super().apply_async(args, kwargs, *more, **{**options, **shown})
         return result
 
     def close(self) -> None:
-        """Close the mailer and the ledger of this process, if there are any; workers do it when they end."""
+        """
+        Close the mailer and the ledger of this process, if there are any; workers do it when they end.
+
+        The next message that the process sends, or gives to Celery, gets new ones. So call it between two tests.
+        """
         self.processes.close()
 
 
@@ -212,36 +218,43 @@ def _deliver(task: MailTask, data: Mapping[str, Any]) -> dict[str, Any]:
     request = task.request
     queued = QueuedMessage.from_dict(data)
     result, again = _send(task, queued)
-    if not again or request.is_eager or request.called_directly:
+    name, text = show_key(queued.key, queued.digest), again or describe_result(result)
+    if again is None or request.is_eager or request.called_directly:
         # An eager task would try again at once, and all in one web request.
+        if result.outcome is not Outcome.ACCEPTED:
+            # For Celery, the task has succeeded.
+            _LOGGER.warning("the task of %s has ended: %s", name, text)
         return _as_dict(result)
     countdown = task.rules.delay(request.retries, _longest_wait(task.app))
     try:
-        raise task.retry(exc=TryAgainError(_why(result)), countdown=countdown)
+        raise task.retry(exc=TryAgainError(f"{name}: {text}"), countdown=countdown)
     except Reject as error:
         # The broker did not take it. It delivers this one again.
         raise Reject(error, requeue=True) from error
 
 
-def _send(task: MailTask, queued: QueuedMessage) -> tuple[SendResult, bool]:
-    """Return what became of the message, and whether the task tries again."""
+def _send(task: MailTask, queued: QueuedMessage) -> tuple[SendResult, str | None]:
+    """Return what became of the message, and why the task tries again; None if it does not."""
     rules, process = task.rules, task.processes.current
     may_retry = task.request.retries < rules.max_retries
     try:
         ledger, mailer = process.ledger.get(), process.mailer.get()
     except Exception as error:  # the caller's own functions
         # A wrong setting of a worker must not use up the queue.
-        _LOGGER.exception("no mailer or no ledger for %s", _name(queued.key, queued.digest))
-        return SendResult(0, queued.message_id, Outcome.NOT_SENT, error=error), may_retry
+        _LOGGER.exception("no mailer or no ledger for %s", show_key(queued.key, queued.digest))
+        result = SendResult(0, queued.message_id, Outcome.NOT_SENT, error=error)
+        return result, describe_result(result) if may_retry else None
     try:
         result = queued.send(mailer, ledger, deadline=_deadline(task), partial=rules.partial)
         # Then another task sends it, and this one does not end before.
-        is_busy = result.outcome is Outcome.UNKNOWN and result.from_ledger and _is_claimed(ledger, queued.key)
+        in_progress = None
+        if result.outcome is Outcome.UNKNOWN and result.from_ledger:
+            in_progress = _in_progress(ledger, queued.key)
     except Exception as error:  # noqa: BLE001 -- Celery's soft limit, or the ledger is down
-        _LOGGER.warning("%s ended early: %s", _name(queued.key, queued.digest), _describe(error))
+        _LOGGER.warning("%s ended early: %s", show_key(queued.key, queued.digest), describe_error(error))
         result = _end_after(error, ledger, queued)
-        return result, may_retry and (result.retryable or result.error is error)
-    return result, is_busy or (may_retry and result.retryable)
+        return result, describe_result(result) if may_retry and (result.retryable or result.error is error) else None
+    return result, in_progress or (describe_result(result) if may_retry and result.retryable else None)
 
 
 def _deadline(task: MailTask) -> float:
@@ -266,42 +279,20 @@ def _end_after(error: Exception, ledger: Ledger, queued: QueuedMessage) -> SendR
     return SendResult(0, queued.message_id, outcome, error=error)
 
 
-def _is_claimed(ledger: Ledger, key: str) -> bool:
-    """Return whether another worker may be sending the message: if the ledger cannot be read now, later."""
+def _in_progress(ledger: Ledger, key: str) -> str | None:
+    """Return since when another worker may be sending the message; None if none is. If nobody knows, one may be."""
     with suppress(Exception):
         entry = ledger.look_up(key)
-        return entry is not None and entry.state is State.CLAIMED
-    return True
+        if entry is None or entry.state is not State.CLAIMED:
+            return None
+        return f"in progress elsewhere since {entry.changed:%Y-%m-%d %H:%M:%S} UTC"
+    return "perhaps in progress elsewhere: the ledger cannot be read"
 
 
 def _as_dict(result: SendResult) -> dict[str, Any]:
     data = result.as_dict()
     # First, because Celery logs the beginning.
     return {"outcome": data.pop("outcome"), **data}
-
-
-def _why(result: SendResult) -> str:
-    error = result.error
-    return str(result.outcome) if error is None else f"{result.outcome}: {_describe(error)}"
-
-
-def _describe(error: Exception) -> str:
-    """Return the kind of *error*, without its text, which may quote an address."""
-    name = type(error).__name__
-    if not isinstance(error, SecureSMTPError):
-        return name
-    code = f", {error.reply.code} {error.reply.enhanced or ''}".rstrip() if error.reply else ""
-    return f"{name} ({error.stage}{code})"
-
-
-def _name(key: object, digest: object) -> str:
-    """Return what a log may call the message: its key, unless that may be an address, or begin a line of its own."""
-    text = str(key)
-    return f"<{text}>" if text.isprintable() and "@" not in text else f"<{digest!s:.16}>"
-
-
-def _shown(data: object = None, *_: object) -> str:
-    return f"({_name(data.get('key'), data.get('digest'))})" if isinstance(data, dict) else "(…)"
 
 
 def _longest_wait(app: Celery) -> float:

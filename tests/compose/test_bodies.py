@@ -225,6 +225,65 @@ def test_an_image_that_would_not_be_shown_is_an_error(given: dict[str, Any], tex
     assert hint in (caught.value.hint or "")
 
 
+PATHS = {
+    "relative": ('<img src="chart.png">', "chart.png"),
+    "below": ("<IMG alt=\"a > b\" SRC='img/my chart.png'/>", "my chart.png"),
+    "no-quotes": ("<p><img width=1 src=img/chart.png>", "chart.png"),
+    "absolute": ('<img src="/static/chart?id=3&amp;size=2">', "chart?id=3&size=2"),
+    "file": ('<img src="file:///tmp/chart.png">', "chart.png"),
+    "drive": (r'<img src="C:\pictures\chart.png">', "chart.png"),
+    "dots": ('<img src=" ../chart%20a.png ">', "chart%20a.png"),
+    "background": ('<td background="paper.png">', "paper.png"),
+    "poster": ('<video poster="first.jpg">', "first.jpg"),
+    "srcset": (
+        '<img src="https://example.org/1.png" srcset="data:image/png;base64,AA== 1x, chart.png 2x">',
+        "chart.png",
+    ),
+    "source": ('<source srcset="chart.webp">', "chart.webp"),
+    "input": ('<input type="image" src="button.png">', "button.png"),
+    "style": ('<p style="background: url(&quot;img/paper.png&quot;)">', "paper.png"),
+    "css": ("<style>body { background: url( '/paper.svg#a' ) }</style>", "paper.svg#a"),
+}
+
+
+@pytest.mark.parametrize(("html", "name"), PATHS.values(), ids=PATHS)
+def test_an_image_that_is_named_by_a_path_is_an_error(html: str, name: str) -> None:
+    """No reader has the file; the error says how to send it."""
+    with pytest.raises(MessageError, match=re.escape(f"the HTML refers to '{name}' by a path")) as caught:
+        composed(html=html)
+    assert "in its place and pass inline={'" in str(caught.value.hint)
+
+
+def test_the_error_about_a_path_has_a_name_that_works() -> None:
+    """That of the file, if it can be one."""
+    for path, label in {"img/chart-1.png": "chart-1", "größe.png": "image", "my chart.png": "image"}.items():
+        with pytest.raises(MessageError) as caught:
+            composed(html=f'<img src="{path}">')
+        assert f"write cid:{label} in its place and pass inline={{'{label}': …}}" in str(caught.value.hint)
+
+
+NOT_PATHS = {
+    "https": '<img src="https://example.org/chart.png"><img src="//example.org/chart.png">',
+    "data": '<img src="data:image/png;base64,iVBORw0KGgo=" srcset="data:image/gif;base64,R0lG, https://e.org/2 2x">',
+    "sizes": '<img srcset="https://example.org/1.png 640w, https://example.org/2.png 1.5x">',
+    "base": '<base href="https://example.org/"><img src="chart.png">',
+    "comment": '<!-- <img src="chart.png"> --><!--[if mso]><v:fill src="chart.png"/><![endif]-->',
+    "text": '<p>Write src="chart.png", or &lt;img src=&quot;chart.png&quot;&gt;, or url(chart.png).</p>',
+    "attribute": """<p title='<img src="chart.png">'><img alt='src="chart.png"' data-src="chart.png" src="#">""",
+    "provider": '<img src="{{ chart }}"><img src="*|CHART|*"><img src="%recipient.chart%"><img src="[[chart]]">',
+    "empty": '<img src=""><img src>',
+    "font": '<style>@font-face { src: url(font.woff2) } p { fill: url(#red) } @import url("a.css");</style>',
+    "link": '<a href="page.html">page</a><script src="chart.js">"<img src=\'chart.png\'>"</script>',
+    "unclosed": '<!-- <img src="chart.png">',
+}
+
+
+@pytest.mark.parametrize("html", NOT_PATHS.values(), ids=NOT_PATHS)
+def test_what_may_be_no_path_is_left_alone(html: str) -> None:
+    """Nothing that reaches its reader is refused."""
+    assert arrived(html=html).get_content().strip() == html
+
+
 HOSTILE = {
     "blanks": "src" + " " * 100_000 + "=" + " " * 100_000,
     "quote": 'src="' + "src='" * 50_000,
@@ -233,6 +292,21 @@ HOSTILE = {
     "words": "src" * 70_000,
     "references": 'src="' + "cid:" * 50_000,
     "entities": 'style="' + "url(&quot;" * 20_000,
+    "comments": "<!--" * 50_000,
+    "scripts": "<script" * 30_000,
+    "styles": "<style>" * 30_000,
+    "open-styles": "<style " * 30_000,
+    "tags": "<a " * 70_000,
+    "tags-quotes": "<a \"'" * 40_000,
+    "tag-quotes": "<a " + "'\"" * 100_000,
+    "attributes": "<img " + "a=" * 100_000 + ">",
+    "blanks-in-tag": "<img src" + " " * 200_000 + ">",
+    "names": "<img " + "a" * 200_000 + ">",
+    "srcset": '<img srcset="' + "a " * 100_000 + '">',
+    "path": '<img src="' + "a/" * 100_000 + '{">',
+    "values": "<img " + "a= " * 50_000 + " " * 100_000 + ">",
+    "quotes-in-tag": "<img " + "' x=\" '" * 40_000 + ">",
+    "css-urls": "<style>" + "url(a" * 50_000,
 }
 
 

@@ -1,8 +1,14 @@
-"""Connect the images that HTML refers to by ``cid:`` with the parts that hold them (RFC 2392)."""
+"""
+Connect the images that HTML refers to by ``cid:`` with the parts that hold them (RFC 2392), and refuse paths.
+
+A path is found where an image certainly is: in a tag, or in CSS; not in a comment, and not in text about HTML. Both
+ways of reading take linear time, and know no more of HTML than they need.
+"""
 
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import TYPE_CHECKING
 
 from securesmtp._shown import quote
@@ -22,6 +28,24 @@ _PLACE = re.compile(
 _REFERENCE = re.compile(
     r"""((?:(?<=[\s"'(,])|(?<=&quot;)|(?<=&apos;)|(?<=&\#34;)|(?<=&\#39;)|^)cid:)([^\s"'<>()&,;?\#]*)""", re.IGNORECASE
 )
+# What is left out, the text of a style element, or a tag with its attributes. One without an end goes to the end of the
+# text, or only to the next tag, so that nothing is read again and again.
+_MARKUP = re.compile(
+    r"""<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)|<style\b[^<>]*>(?P<css>.*?)(?:</style|\Z)"""
+    r"""|<(?P<tag>[a-z][\w:-]*)(?P<attributes>(?:[^"'<>]|"[^"]*"|'[^']*')*)""",
+    re.IGNORECASE | re.DOTALL,
+)
+_ATTRIBUTE = re.compile(r"""(?<=[\s"'/])([^\s"'<>/=]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""")
+_URL = re.compile(r"(?<![\w-])url\(([^()]*)\)", re.IGNORECASE)
+# A path of this machine or of a web site, alone or in a URL. Not //host, #part, and what a provider replaces, such as
+# {{ name }}, *|NAME|* or %name%.
+_PATH = re.compile(
+    r"(?:file:.*|[a-z]:[\\/].*|(?!//)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]|%[\da-f]{2})*(?:[?#].*)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+# Of those in CSS: a font has another one, and nobody misses it.
+_IMAGE = re.compile(r"[^?#]*\.(?:png|jpe?g|gif|svg|webp|avif|bmp)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
+_WITH_IMAGES = {"img": ("src", "srcset"), "input": ("src",), "source": ("srcset",), "video": ("poster",)}
 
 
 def connect_images(html: str, ids: Mapping[str, str]) -> str:
@@ -46,7 +70,43 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
         message = f"inline has {_list(unused)}, and the HTML does not refer to it by cid:"
         hint = f'write <img src="cid:{unused[0]}" alt="…">, or pass it in attachments: readers hide an unused image'
         raise MessageError(message, hint=hint)
+    refuse_paths(html)
     return connected
+
+
+def refuse_paths(html: str) -> None:
+    """
+    Check that *html* shows no image by a path, unless it says by ``<base href>`` where its paths begin.
+
+    Raises:
+        MessageError: It does.
+    """
+    found: list[str] = []
+    for markup in _MARKUP.finditer(html):
+        tag, css = (markup["tag"] or "").lower(), markup["css"] or ""
+        values = {name.lower(): _unquoted(value) for name, value in _ATTRIBUTE.findall(markup["attributes"] or "")}
+        if tag == "base" and "href" in values:
+            return
+        for name in (*_WITH_IMAGES.get(tag, ()), "background"):
+            value = values.get(name, "").strip()
+            found += [word.rstrip(",") for word in value.split()] if name == "srcset" else [value]
+        urls = (_unquoted(each.strip()) for each in _URL.findall(css or values.get("style", "")))
+        found += (each for each in urls if _IMAGE.fullmatch(each))
+    names = list(dict.fromkeys(re.split(r"[/\\]", each)[-1] for each in found if _is_path(each)))
+    if names:
+        label = next(iter(re.findall(r"^[\w-]{1,60}(?=\.|$)", names[0], re.ASCII)), "image")
+        message = f"the HTML refers to {_list(names)} by a path, and no reader has the file"
+        hint = f"write cid:{label} in its place and pass inline={{{label!r}: …}}, or write an https: address"
+        raise MessageError(message, hint=hint)
+
+
+def _is_path(address: str) -> bool:
+    # What else a srcset has, such as 2x and 640w.
+    return _PATH.fullmatch(address) is not None and re.fullmatch(r"[\d.]+[wxh]", address) is None
+
+
+def _unquoted(value: str) -> str:
+    return unescape(value[1:-1] if value[:1] in {'"', "'"} else value)
 
 
 def _list(labels: list[str]) -> str:

@@ -66,10 +66,11 @@ def test_an_image_in_the_html_arrives(server: MailServer, run: Run, tmp_path: Pa
     ("html", "names", "hint"),
     [
         ('<img src="cid:chart">', [], "use --inline chart=PATH; a reader would see an empty box"),
+        ('<img src="a/chart.png">', [], "write cid:chart in its place and use --inline chart=PATH, or write an https:"),
         ("<p>", ["chart"], 'write <img src="cid:chart" alt="…">, or use --attach: readers'),
         (None, ["chart"], "use --html, or --attach for the images"),
     ],
-    ids=["missing", "unused", "no HTML"],
+    ids=["missing", "path", "unused", "no HTML"],
 )
 def test_hints_on_images_name_options(run: Run, tmp_path: Path, html: str | None, names: list[str], hint: str) -> None:
     """Not arguments of Python."""

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -370,4 +371,4 @@ def test_the_help_teaches_by_examples(run: Run, command: str) -> None:
 def _wait_for_connection(server: MailServer) -> None:
     # The server keeps its open connections.
     while not server._rules.connections:
-        pass
+        time.sleep(0.001)

@@ -72,7 +72,17 @@ SEARCH_WORDS = {
     "how-to/watch-it": ("logging", "prometheus", "opentelemetry"),
     "how-to/web-frameworks": ("flask", "fastapi", "starlette", "litestar"),
     "reference/api/mailer": ("securemailer",),
-    "troubleshooting": ("certificate", "certificate verify failed", "error"),
+    "troubleshooting": (
+        "certificate",
+        "certificate verify failed",
+        "disable certificate verification",
+        "error",
+        "man in the middle",
+        "security appliance",
+        "tls inspection",
+        "verify false",
+        "zscaler",
+    ),
 }
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.intersphinx"]

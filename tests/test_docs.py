@@ -16,8 +16,9 @@ import symtable
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -293,6 +294,15 @@ def test_the_readme_fails_as_printed(example_net: SecureMailer, monkeypatch: pyt
     # The CA of the tests has another name.
     text = re.sub(r"(?<=its issuer is )'[^']*'", "'Some CA'", str(caught.value))
     assert f"{type(caught.value).__module__}.{type(caught.value).__name__}: {text}" == " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", ["verify", "check_hostname", "context", "ssl_context"])
+@pytest.mark.parametrize("maker", [partial(SecureMailer, "smtp.example.com"), TLSPolicy])
+def test_no_option_skips_the_check(maker: Callable[..., object], name: str) -> None:
+    """As the troubleshooting page says, these are a TypeError."""
+    assert f"`{name}=" in (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    with pytest.raises(TypeError, match=name):
+        maker(**{name: False})
 
 
 @pytest.fixture

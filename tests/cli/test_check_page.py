@@ -26,6 +26,7 @@ from securesmtp._cli import main
 from securesmtp._cli.check import command
 from securesmtp._cli.check.json_output import to_json
 from securesmtp._cli.check.prometheus import to_prometheus
+from securesmtp.testing import FaultName, MailServer
 
 PAGE_PATH = Path(__file__).parent.parent.parent / "docs/how-to/check-a-server.md"
 PAGE = PAGE_PATH.read_text("utf-8")
@@ -90,6 +91,46 @@ def _walk(value: Any, path: str, found: dict[str, set[str]]) -> None:
                 _walk(each, f"{path}[]", found)
             else:
                 assert isinstance(each, str)
+
+
+# A fault of a server, or None for a server without a login; and the arguments after the server.
+FAULTY: tuple[tuple[FaultName | None, list[str]], ...] = (
+    ("untrusted", []),
+    ("self_signed", []),
+    ("expired", []),
+    ("wrong_name", []),
+    ("starttls_stripped", []),
+    ("bad_login", ["--login", "me"]),
+    ("silent", ["--timeout", "0.1"]),
+    (None, ["--login", "me"]),
+)
+
+
+def test_what_you_see_on_the_page_is_printed(
+    serve: Serve, ca_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each text of the table is the beginning of a cause; "…" stands for what differs."""
+    monkeypatch.setenv("SMTP_PASSWORD", "wrong")
+    for fault, more in FAULTY:
+        with MailServer("starttls", fault=fault, login=("me", "secret") if fault else None) as faulty_server:
+            url = f"smtp+starttls://{faulty_server.host}:{faulty_server.port}"
+            assert main(["check", url, "--ca-file", str(faulty_server.ca_file), *more]) != 0
+    # A server that sends its root, too; and one that is gone.
+    stranger = trustme.CA()
+    leaf, context = stranger.issue_cert("localhost"), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with leaf.private_key_and_cert_chain_pem.tempfile() as own, stranger.cert_pem.tempfile() as root:
+        Path(own).write_bytes(Path(own).read_bytes() + Path(root).read_bytes())
+        context.load_cert_chain(own)
+    server = serve(tls=context)
+    assert main(["check", f"localhost:{server.port}", "--ca-file", str(ca_file)]) != 0
+    server.stop()
+    assert main(["check", f"localhost:{server.port}"]) != 0
+    causes = re.findall(r"^  cause +(.*)", capsys.readouterr().out, re.MULTILINE)
+    rows = re.findall(r"^\| (.*?) \|", PAGE.partition("| you see |")[2].partition("\n\n")[0], re.MULTILINE)[1:]
+    texts = [re.escape(row).replace("…", ".*").replace("10\\ s", r"[\d.]+\ s") for row in rows]
+    assert len(rows) == len(FAULTY) + 2
+    for row, text in zip(rows, texts, strict=True):
+        assert any(re.match(text, each) for each in causes), row
 
 
 def test_each_field_of_the_json_is_on_the_page() -> None:

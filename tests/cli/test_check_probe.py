@@ -534,7 +534,7 @@ def test_inherited_trust_is_a_note(serve: Serve, check: Check, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     # The library's own variable is for programs that ask for it.
     monkeypatch.setenv("SMTP_CA_FILE", str(ca_file))
-    note = "SMTP_CA_FILE is set, and changes nothing here: it is for from_env; this command has --ca-file"
+    note = "SMTP_CA_FILE is set, and changes nothing here: it is for from_env and send; this command has --ca-file"
     result = check(server, ca_file=None)
     assert (names(result), result.notes) == (["certificateerror-untrusted"], (note,))
     assert check(server, ca_file=ca_file).notes == ()

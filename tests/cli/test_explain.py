@@ -66,11 +66,12 @@ def test_a_section_is_shown_with_its_addresses(capsys: pytest.CaptureFixture[str
     assert main(["explain", "CertificateError", "untrusted"]) == 0
     shown = capsys.readouterr().out
     assert "CertificateError: untrusted" in shown
-    assert "see your own CA [1]" in " ".join(shown.split())
-    assert shown.splitlines()[-3:] == [
+    assert "see your own CA [2]" in " ".join(shown.split())
+    assert shown.splitlines()[-4:] == [
         f"[0] {SITE}troubleshooting.html#certificateerror-untrusted",
-        f"[1] {SITE}how-to/own-ca.html",
-        f"[2] {SITE}how-to/own-ca.html#trust-what-the-system-trusts",
+        f"[1] {SITE}troubleshooting.html#whom-to-ask-and-for-what",
+        f"[2] {SITE}how-to/own-ca.html",
+        f"[3] {SITE}how-to/own-ca.html#trust-what-the-system-trusts",
     ]
     assert "<!--" not in shown
 

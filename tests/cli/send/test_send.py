@@ -287,7 +287,7 @@ def test_without_a_server_the_variables_are_named(run: Run, monkeypatch: pytest.
         ("drops_after_content", 3, "securesmtp: unknown: "),
         ("drops_in_content", 75, "securesmtp: not sent: "),
         ("bad_login", 77, "securesmtp: not sent: "),
-        ("untrusted", 76, "as --ca-file"),
+        ("untrusted", 76, "Hint: --ca-file has '"),
         ("full", 75, "securesmtp: "),
     ],
 )

@@ -219,5 +219,7 @@ def _notes(policy: TLSPolicy) -> tuple[str, ...]:
     notes = [f"{names} {verbs} nothing here: this library trusts {describe_trust(policy)}"] if last else []
     variable = ca_file_variable()
     if variable and variable != str(policy.ca_file):
-        notes.append("SMTP_CA_FILE is set, and changes nothing here: it is for from_env; this command has --ca-file")
+        notes.append(
+            "SMTP_CA_FILE is set, and changes nothing here: it is for from_env and send; this command has --ca-file"
+        )
     return tuple(notes)

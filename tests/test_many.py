@@ -230,6 +230,20 @@ def test_a_run_closed_before_its_first_result_reads_nothing(serve: Serve, mailer
     assert list(results) == []
 
 
+def test_after_an_interrupt_in_the_body_of_the_loop_close_ends_the_run(serve: Serve, mailer: Mailer) -> None:
+    """The iterator cannot know of it: without `close`, reading on would send the rest."""
+    server = serve(connections=4)
+    run = mailer(server).send_many(mails(50))
+    results = [next(run)]
+    # Here Ctrl-C strikes, in the caller's own code.
+    run.close()  # type: ignore[attr-defined] # as a generator's
+    results += run
+    assert [result.index for result in results] == list(range(len(results)))
+    assert len(results) < 50
+    assert {result.outcome for result in results} <= {ACCEPTED, NOT_SENT}
+    assert sum(result.outcome is ACCEPTED for result in results) == len(server.accepted)
+
+
 def test_an_error_of_the_iterable_is_raised_after_an_interrupt_too(serve: Serve, mailer: Mailer) -> None:
     """It comes after the results that the interrupt kept from the caller."""
 

@@ -373,7 +373,7 @@ class SecureMailer:
 
         An error of the iterable is raised after the results of all messages before it. If you leave the loop early, or
         an interrupt does, the messages that are being sent are finished and no more are sent. The iterator still has
-        their results: keep it, call its ``close()`` after a ``break``, and read on.
+        their results: keep it, call its ``close()``, and read on.
 
         Args:
             messages: As for `send`, or an `Envelope` if the addresses are not those of the header.

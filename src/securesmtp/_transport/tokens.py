@@ -7,7 +7,7 @@ late is used by the next login. An error is raised in the sends that wait now, a
 server refused is never sent again: before the next fetch *on_refused* is called, so that a library with a cache of its
 own does not return the same one.
 
-Nothing here waits, so that threads (`token_threads`) and tasks (`async_tokens`) share it.
+Nothing here waits, so that threads (`token_threads`) and tasks (`token_tasks`) share it.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ class SecureMailer:
                 results of those that were read, you get a `LedgerError`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is wrong, or the mailer is closed.
         """
         check_partial(partial)
         self._core.start_deadline(deadline)

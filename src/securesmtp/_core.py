@@ -260,7 +260,7 @@ class Core:
         error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
         if self._has_lost_login(error):
             error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server accepted the login of this connection, and then asked for a login"
+            error.hint = "the server accepted the login, and then asked for one: if it goes on, ask who runs the server"
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""

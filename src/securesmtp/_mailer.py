@@ -115,7 +115,7 @@ class SecureMailer:
             ca_file: Short for ``policy=TLSPolicy(ca_file=…)``.
             policy: Which servers to trust: by default those with a certificate from one of certifi's roots.
             timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
-            deadline: Seconds for one whole send.
+            deadline: Seconds for one whole send. Only the system's lookup of a name may take longer.
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
             max_messages: How many messages are sent over one connection; None for as many as the server takes. It may
                 say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.

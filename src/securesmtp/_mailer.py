@@ -68,8 +68,9 @@ class SecureMailer:
     Sends mail to one server over verified TLS, or not at all.
 
     It connects at the first send and keeps the connection for the next one. Threads can share it; together they use up
-    to *max_connections* connections. It retries nothing but what a server refuses because its connection is used
-    up, and what `send_many` says: an error says what became of the message and whether a later try may succeed.
+    to *max_connections* connections. It sends nothing again but what a server refuses because its connection is used
+    up or has lost its login, and what `send_many` says: an error says what became of the message and whether a later
+    try may succeed.
     """
 
     def __init__(  # noqa: PLR0913 -- the whole configuration in one place, by keyword

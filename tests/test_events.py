@@ -65,6 +65,36 @@ def test_a_failure_has_an_event_with_its_error(serve: Serve, mailer: Mailer, mes
     assert str(failed.error.outcome) in str(failed)
 
 
+def test_no_line_names_a_message_none(serve: Serve, mailer: Mailer) -> None:
+    """Raw bytes may have no Message-ID: of an accepted message, of a failed one, and of one that Ctrl-C stopped."""
+    lines: list[str] = []
+    ends = iter([b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n"])
+
+    def note(event: Event) -> None:
+        lines.append(str(event).partition(" ")[2])
+        if isinstance(event, events.Sent) and len(lines) > 3:
+            raise KeyboardInterrupt
+
+    mine = mailer(serve(honest(replies={"CONTENT": lambda *_: next(ends)})), on_event=note)
+    data = b"Subject: x\r\n\r\n" + b"y" * 950 + b"\r\n"
+
+    def send() -> object:
+        return mine.send_bytes(data, mail_from="a@example.org", recipients=["b@example.org"])
+
+    send()
+    with pytest.raises(SecureSMTPError):
+        send()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        send()
+    assert [line.partition(" for ")[0] for line in lines[2:4]] == [
+        "sent a message without Message-ID",
+        "accepted a message without Message-ID with lines of up to 950 bytes: some servers break them",
+    ]
+    assert lines[4].startswith("failed a message without Message-ID (refused, DataRefusedError in content): ")
+    (interrupted,) = caught.value.__notes__
+    assert interrupted.startswith("securesmtp: a message without Message-ID (accepted): ")
+
+
 @pytest.mark.faces("send")
 @pytest.mark.parametrize("pipelining", ["one by one", "message", "session"])
 def test_the_event_of_a_failure_has_what_a_receipt_has(serve: Serve, mailer: Mailer, pipelining: str) -> None:
@@ -195,6 +225,8 @@ def test_a_refused_login_has_an_event_and_closes_its_connection(
     assert [record.levelno for record in caplog.records if "AuthenticationError" in record.getMessage()] == [
         logging.WARNING
     ]
+    # A check has no message.
+    assert ("failed the check (AuthenticationError in auth): " in str(events_seen[-1])) == check
 
 
 def test_on_event_may_send(serve: Serve, mailer: Mailer, message: EmailMessage) -> None:

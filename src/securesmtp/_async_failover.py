@@ -241,7 +241,7 @@ class AsyncFailover:
             ledger: As for `AsyncSecureMailer.send_many`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is wrong, or a mailer is closed.
         """
         check_partial(partial)
         if deadline is not None:

@@ -383,7 +383,7 @@ class AsyncSecureMailer:
             ledger: As for `SecureMailer.send_many`; its calls are made in a thread.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is wrong, or the mailer is closed.
         """
         check_partial(partial)
         self._core.start_deadline(deadline)

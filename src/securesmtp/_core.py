@@ -17,13 +17,12 @@ from securesmtp._protocol.proxy import proxy_secrets
 from securesmtp._protocol.redaction import Memory, Redactor
 from securesmtp._protocol.sasl import known_secrets
 from securesmtp._report import ServerReport, Stats
-from securesmtp._shown import escape
 from securesmtp._submissions import load
 from securesmtp._transport.deadline import Deadline
 from securesmtp._transport.process import current_process
 from securesmtp._transport.slots import closed_error
 from securesmtp._transport.tls import build_context
-from securesmtp._values import Receipt, Stage
+from securesmtp._values import Receipt, Stage, describe_id
 from securesmtp.errors import AuthenticationError, ConfigurationError, MessageError, SecureSMTPError
 from securesmtp.events import Failed, LongLines, Sent, emit, is_observed
 
@@ -244,8 +243,8 @@ class Core:
         # The interrupt's own cause is kept if our error has none.
         error.__cause__ = error.__cause__ or interrupt.__cause__
         interrupt.__cause__ = error
-        which = escape(str(error.message_id), 200)
-        interrupt.add_note(f"securesmtp: the message {which} ({error.outcome}): {error.args[0]}")
+        which = f"{'the message ' * (error.message_id is not None)}{describe_id(error.message_id, 200)}"
+        interrupt.add_note(f"securesmtp: {which} ({error.outcome}): {error.args[0]}")
         host, port = self.settings.host, self.settings.port
         self._emit_once(
             sending, Sent(host, port, error.receipt) if error.receipt else sending.failure(host, port, error)
@@ -261,7 +260,7 @@ class Core:
         error.host, error.port, error.message_id = self.settings.host, self.settings.port, message_id
         if self._has_lost_login(error):
             error.args = (f'the login was lost: "{error.reply}"',)
-            error.hint = "the server accepted the login of this connection, and then asked for a login"
+            error.hint = "the server accepted the login, and then asked for one: if it goes on, ask who runs the server"
 
     def emit(self, event: Event) -> None:
         """Log *event*, and pass it to the caller's function."""

@@ -31,12 +31,12 @@ class Envelope:
         dsn: The delivery status notifications to ask for.
         require_tls: As for `SecureMailer.send`.
         binary: As for `SecureMailer.send_bytes`.
-        deliver_by: When the message has to be delivered, if the server offers DELIVERBY (RFC 2852).
-        priority: From -9 to 9, if the server offers MT-PRIORITY (RFC 6710): a higher one goes first, 0 is usual.
-        hold: How long the server holds the message back, or until when, if it offers FUTURERELEASE (RFC 4865). A time
-            that has passed holds nothing back.
+        deliver_by: When the message has to be delivered (DELIVERBY, RFC 2852).
+        priority: From -9 to 9 (MT-PRIORITY, RFC 6710): a higher one goes first, 0 is usual.
+        hold: How long the server holds the message back, or until when (FUTURERELEASE, RFC 4865). A time that has
+            passed holds nothing back.
 
-    A server that does not offer what a message asks for does not get it.
+    A server that does not offer what a message asks for does not get it, unless `DSN.required` is False.
     """
 
     mail_from: str | Address

@@ -250,7 +250,7 @@ class Failover:
             ledger: As for `SecureMailer.send_many`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is wrong, or a mailer is closed.
         """
         check_partial(partial)
         if deadline is not None:

@@ -68,8 +68,9 @@ class SecureMailer:
     Sends mail to one server over verified TLS, or not at all.
 
     It connects at the first send and keeps the connection for the next one. Threads can share it; together they use up
-    to *max_connections* connections. It retries nothing but what a server refuses because its connection is used
-    up, and what `send_many` says: an error says what became of the message and whether a later try may succeed.
+    to *max_connections* connections. It sends nothing again but what a server refuses because its connection is used
+    up or has lost its login, and what `send_many` says: an error says what became of the message and whether a later
+    try may succeed.
     """
 
     def __init__(  # noqa: PLR0913 -- the whole configuration in one place, by keyword
@@ -115,7 +116,7 @@ class SecureMailer:
             ca_file: Short for ``policy=TLSPolicy(ca_file=…)``.
             policy: Which servers to trust: by default those with a certificate from one of certifi's roots.
             timeout: Seconds for each step except `Timeouts.final`, or all of them as `Timeouts`.
-            deadline: Seconds for one whole send.
+            deadline: Seconds for one whole send. Only the system's lookup of a name may take longer.
             max_connections: How many may be open at the same time; a send that finds all of them busy waits for one.
             max_messages: How many messages are sent over one connection; None for as many as the server takes. It may
                 say how many (RFC 9422), or refuse one more (421, 452): that goes over a new connection.
@@ -387,7 +388,7 @@ class SecureMailer:
                 results of those that were read, you get a `LedgerError`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is wrong, or the mailer is closed.
         """
         check_partial(partial)
         self._core.start_deadline(deadline)

@@ -30,7 +30,8 @@ class Timeouts:
     How long each step may take, in seconds. A server that sends byte by byte gets no extra time (RFC 5321 §4.5.3.2).
 
     Attributes:
-        connect: TCP, over all addresses of the host (RFC 8305). The system's name lookup has its own limit.
+        connect: TCP, over all addresses of the host (RFC 8305). The system's name lookup has its own limit, which only
+            an `AsyncSecureMailer` cuts short.
         handshake: The TLS handshake.
         command: The greeting, and each command with its reply.
         data: From DATA to its 354.

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from securesmtp._portable import Portable
 from securesmtp._queue_id import find_queue_id
-from securesmtp._shown import escape
+from securesmtp._shown import KEPT_TEXT, escape
 
 # Refused recipients that the text of a receipt names.
 _MAX_NAMED = 3
@@ -218,7 +218,7 @@ class Receipt(Portable):
     def __str__(self) -> str:
         """Return one line: message, number of recipients, the server's reply, who was refused, what was left out."""
         count = f"{len(self.accepted)} of {len(self.recipients)} recipients"
-        line = f"accepted {_describe_id(self.message_id)} for {count}: {self.reply}"
+        line = f"accepted {describe_id(self.message_id)} for {count}: {self.reply}"
         refused = [f"{escape(each.address)} ({each.reply})" for each in self.recipients if not each.accepted]
         if len(refused) > _MAX_NAMED:
             refused[_MAX_NAMED:] = [f"and {len(refused) - _MAX_NAMED} more"]
@@ -275,7 +275,7 @@ class SendResult(Portable):
         """Return one line: the message, its outcome, and why."""
         if self.receipt is not None:
             return f"{self.index}: {self.receipt}"
-        line = f"{self.index}: {self.outcome} {_describe_id(self.message_id)}"
+        line = f"{self.index}: {self.outcome} {describe_id(self.message_id)}"
         if self.error is not None:
             line += f", {describe_error(self.error)}"
         return line + " (retryable)" * self.retryable
@@ -296,5 +296,6 @@ def describe_error(error: Exception) -> str:
     return f"{name}: {escape(str(error.args[0]))}" if isinstance(error, Portable) else name
 
 
-def _describe_id(message_id: str | None) -> str:
-    return "a message without Message-ID" if message_id is None else escape(message_id)
+def describe_id(message_id: str | None, limit: int = KEPT_TEXT) -> str:
+    """Return the Message-ID for a text about its message, cut to *limit* characters."""
+    return "a message without Message-ID" if message_id is None else escape(message_id, limit)

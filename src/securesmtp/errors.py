@@ -81,7 +81,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
     returns it for JSON. If another exception led to it, that is its ``__cause__``.
 
     An error that was rebuilt from ``args`` alone, as some task queues do, has lost its attributes: it is not retryable,
-    its stage is unknown, and its outcome is that of its class.
+    and its stage and outcome are those of its class.
 
     Attributes:
         stage: The step of the session at which it happened.
@@ -89,8 +89,8 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
         reply: The server's reply that led to the error, if any.
         retryable: Whether the message was certainly not accepted and sending it again may succeed.
         hint: What to do next, if the library knows.
-        host: The configured server; None if the error came before there was one.
-        port: The configured port; None if the error came before there was one.
+        host: The configured server; None if the arguments or the message were refused before it had a part in it.
+        port: The configured port; None if *host* is.
         message_id: The message's Message-ID; None if raw bytes have none, or if the message was refused before it was
             serialised (a wrong address, a broken header).
         receipt: None, unless an exception such as Ctrl-C interrupted `SecureMailer.send` after the server had accepted
@@ -174,7 +174,7 @@ class SecureSMTPError(Portable, smtplib.SMTPException):
 
 
 class ConfigurationError(SecureSMTPError, ValueError):
-    """The caller's mistake, found before any network use; a wrong value from a password callable is found later."""
+    """The caller's mistake, found before any network use; what a callable of yours returns is checked later."""
 
     outcome = Outcome.NOT_SENT
     stage = Stage.CONFIGURATION
@@ -257,7 +257,7 @@ class WrongTLSModeError(TLSError):
 
 
 class AuthenticationError(SecureSMTPError):
-    """The login was refused, or the server requires one; no other mechanism was tried."""
+    """The login was refused or could not be made, or the server requires one; no other mechanism was tried."""
 
     outcome = Outcome.NOT_SENT
 

@@ -17,6 +17,7 @@ from inspect import currentframe
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from securesmtp._shown import escape
+from securesmtp._values import describe_id
 from securesmtp.errors import AuthenticationError, SecureSMTPError, TLSError
 
 if TYPE_CHECKING:
@@ -153,8 +154,10 @@ class Failed(Event):
     size: int | None = None
 
     def _describe(self) -> str:
-        error, message_id = self.error, _id(self.error.message_id)
-        return f"failed {message_id} ({error.outcome}, {type(error).__name__} in {error.stage}): {error.args[0]}"
+        error, kind = self.error, f"{type(self.error).__name__} in {self.error.stage}"
+        if self.elapsed is None:
+            return f"failed the check ({kind}): {error.args[0]}"
+        return f"failed {_id(error.message_id)} ({error.outcome}, {kind}): {error.args[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +279,7 @@ _WARNINGS = FellBack | FewerConnections | ChunkingRefused | LongLines | ServerDo
 
 
 def _id(message_id: str | None) -> str:
-    return escape(str(message_id), _MAX_ID)
+    return describe_id(message_id, _MAX_ID)
 
 
 def emit(event: Event, on_event: Callable[[Event], None] | None) -> None:

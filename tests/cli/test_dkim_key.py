@@ -93,6 +93,14 @@ def test_a_file_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture
     assert path.read_text() == "mine"
 
 
+def test_a_file_without_a_key_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of one line, which `DKIM` takes for a path where it is given a text."""
+    (folder / "m.example.org.pem").write_text("x\n")
+    code, out, err = run(capsys, "example.org", "m", "--show")
+    assert (code, out) == (1, "")
+    assert "Hint: it has to begin with -----BEGIN PRIVATE KEY-----; securesmtp dkim-key makes one" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -101,7 +109,7 @@ def test_a_file_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture
         (["example.org", "m", "--bits", "1024"], 2, "1024"),
         (["example.org", "m", "--ed25519", "--bits", "2048"], 2, "exclude each other"),
         (["example.org", "m", "--show", "--ed25519"], 2, "exclude each other"),
-        (["example.org", "m", "--show"], 2, "cannot be read: No such file"),
+        (["example.org", "m", "--show"], 1, "cannot be read: No such file"),
         (["example.org", "m", "--key", "none/m.pem"], 1, "cannot be written: No such file"),
         (["example.org"], 2, "SELECTOR"),
     ],

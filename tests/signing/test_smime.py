@@ -334,6 +334,18 @@ def test_what_is_no_certificate_is_refused(ada: Person, source: Any, said: str) 
         smime_sign(text(), source, ada.key_pem)
 
 
+@pytest.mark.parametrize("is_path", [False, True], ids=["its name", "a path"])
+def test_a_path_is_advised_only_where_none_is(ada: Person, tmp_path: Path, *, is_path: bool) -> None:
+    """To certificate and key."""
+    file = tmp_path / "ada.p12"
+    file.write_bytes(b"x")
+    source = file if is_path else file.name
+    for certificate, key in ((source, ada.key_pem), (ada.pem, source)):
+        with pytest.raises(ConfigurationError) as caught:
+            smime_sign(text(), certificate, key)
+        assert ("pass a pathlib.Path" in str(caught.value.hint)) != is_path
+
+
 def test_without_its_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, ada: Person) -> None:
     """Before anything is read."""
     monkeypatch.setitem(sys.modules, "cryptography.x509", None)

@@ -6,9 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from securesmtp._bulk.jobs import AnyJob, Job
-from securesmtp._shown import escape
 from securesmtp._tracebacks import drop_frames
-from securesmtp._values import SendResult, Stage
+from securesmtp._values import SendResult, Stage, describe_id
 from securesmtp.errors import ConnectError, OutcomeUnknownError, SecureSMTPError
 
 
@@ -38,8 +37,8 @@ class ReadAhead:
         ends = [job.end for job in self.pending if job.index > self.last_yielded]
         for end in ends:
             if isinstance(end, SendResult):
-                which = escape(str(end.message_id), 200)
-                interrupt.add_note(f"securesmtp: result {end.index}, message {which}: {end.outcome}")
+                which = f"{'message ' * (end.message_id is not None)}{describe_id(end.message_id, 200)}"
+                interrupt.add_note(f"securesmtp: result {end.index}, {which}: {end.outcome}")
 
 
 def octets(job: AnyJob) -> int:

@@ -24,7 +24,7 @@ Examples:
   securesmtp dkim-key example.org ed2027 --ed25519         a key for a second signature
   securesmtp dkim-key example.org mail2027 --json | jq -r .value
 
-Exit codes: 0; 1 if the file cannot be written or read; 2 if an argument is wrong.
+Exit codes: 0; 1 if the file cannot be written, or has no key that can be read; 2 if an argument is wrong.
 """
 
 
@@ -55,17 +55,24 @@ def command(  # noqa: PLR0913 -- one argument for each option
     if (bits is not None and (ed25519 or show)) or (ed25519 and show):
         raise click.UsageError("--bits, --ed25519 and --show exclude each other")
     try:
-        name = check_domain(domain)
-        path = file or Path(f"{check_selector('selector', selector)}.{name}.pem")
-        if not show:
-            _write_key(path, None if ed25519 else int(bits or LEAST_BITS))
-        made = record(name, check_selector("selector", selector), load_key(path, "key"))
+        name, label = check_domain(domain), check_selector("selector", selector)
     except ConfigurationError as error:
-        raise click.UsageError(f"{error.args[0]}. Hint: {error.hint}" if error.hint else str(error.args[0])) from None
+        raise click.UsageError(_text(error)) from None
+    path = file or Path(f"{label}.{name}.pem")
+    if not show:
+        _write_key(path, None if ed25519 else int(bits or LEAST_BITS))
+    try:
+        made = record(name, label, load_key(path, "key"))
+    except ConfigurationError as error:
+        raise click.ClickException(_text(error)) from None
     if not show:
         print_note(f"The private key is in {path}, which only you can read. Put the record into the DNS of {name}.")
     print_text(_as_json(path, made) if as_json else _as_text(made))
     return 0
+
+
+def _text(error: ConfigurationError) -> str:
+    return f"{error.args[0]}. Hint: {error.hint}" if error.hint else str(error.args[0])
 
 
 def _write_key(path: Path, bits: int | None) -> None:

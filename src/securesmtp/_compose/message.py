@@ -76,6 +76,7 @@ def compose(  # noqa: PLR0913 -- all are keywords, one for each part of a messag
 
     Raises:
         AddressError: An address is not a mailbox.
+        ConfigurationError: *max_size* is not a number of bytes.
         MessageError: Something else cannot be sent as it was meant: a control character in a subject or a name, a file
             that is missing, an image that *html* does not show or names by a path, nothing to read, too many bytes.
     """

@@ -37,7 +37,7 @@ class DeliverBy:
     When a message has to be delivered, and what to do if that is not possible (RFC 2852).
 
     Attributes:
-        within: The time from when the server receives the message, in whole seconds.
+        within: The time from when the server receives the message; a part of a second counts as one.
         if_late: ``"return"`` gives up and reports to the sender; ``"notify"`` reports that it is late, and tries on.
         trace: Whether a report is sent when the message goes on to a server without this extension.
 

@@ -94,7 +94,7 @@ class PostgreSQLLedger:
     @staticmethod
     def schema(table: str = "securesmtp_ledger") -> str:
         """
-        Return the SQL that makes the *table*, for a migration, or for a user of the database who may.
+        Return the SQL that makes the *table*: for a migration, or to be run by a user who may make tables.
 
         Raises:
             ConfigurationError: *table* is no name.

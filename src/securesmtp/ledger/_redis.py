@@ -61,7 +61,8 @@ class RedisLedger:
     A ledger in Redis; see `Ledger` for its methods. Any thread may use it, and the child of a fork.
 
     Redis may forget: what it evicts, what it had not written to its disk, what a replica had not got yet when it took
-    over. A message that is forgotten is sent again. Prefer a ledger in PostgreSQL if you have one.
+    over. A message that is forgotten is sent again. If its settings allow it to forget, there is a ``RuntimeWarning``.
+    Prefer a ledger in PostgreSQL if you have one.
 
     Attributes:
         longest_send: Seconds after which a claim without an end counts as unknown.

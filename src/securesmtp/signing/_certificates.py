@@ -57,9 +57,8 @@ def load_certificates(source: CertificateSource, what: str) -> list[Certificate]
     found = _parse(_read(source, what))
     if not found:
         message = f"the {what} is not a certificate in PEM or DER"
-        raise ConfigurationError(
-            message, hint="for a file, pass a pathlib.Path; a .p12 or .pfx file: see the page on S/MIME"
-        )
+        text_hint = "" if isinstance(source, os.PathLike) else "for a file, pass a pathlib.Path; "
+        raise ConfigurationError(message, hint=f"{text_hint}a .p12 or .pfx file: see the page on S/MIME")
     return found
 
 

@@ -125,7 +125,9 @@ def read_private_key(source: KeySource, what: str, maker: str) -> PrivateKeyType
     except ModuleNotFoundError:
         message = "signing needs the package cryptography"
         raise ConfigurationError(message, hint=_EXTRA_HINT) from None
-    return _parse(_as_pem(source, what), what, f"{_PEM_HINT}; {maker}")
+    hint = f"{_PEM_HINT}; {maker}"
+    one_line_hint = hint if isinstance(source, os.PathLike) else "for a file, pass a pathlib.Path"
+    return _parse(_as_pem(source, what), what, hint, one_line_hint)
 
 
 def make_key(bits: int | None) -> bytes:
@@ -173,12 +175,13 @@ def _read(path: Path, what: str) -> Secret:
     raise ConfigurationError(f"the file {shown} of the {what} {why}")
 
 
-def _parse(pem: Secret, what: str, hint: str) -> PrivateKeyTypes:
+def _parse(pem: Secret, what: str, hint: str, one_line_hint: str) -> PrivateKeyTypes:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     if not _is_pem(pem):
-        hint = "for a file, pass a pathlib.Path" if _is_one_line(pem) else hint
+        # A str that is a path has one line.
+        hint = one_line_hint if _is_one_line(pem) else hint
         raise ConfigurationError(f"the {what} is not the text of a private key in PEM", hint=hint)
     message = f"the {what} is not a private key that can be read"
     try:

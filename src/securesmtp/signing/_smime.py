@@ -70,7 +70,7 @@ def smime_sign(
         key: Its private key: as for `DKIM`, or an object of ``cryptography``.
         chain: The certificates between it and a root that the recipients trust.
         detached: Whether mail programs without S/MIME can read the message (``multipart/signed``). If not, it is in one
-            part (``application/pkcs7-mime``), which no server on the way can change.
+            part (``application/pkcs7-mime``) of Base64, which servers on the way have no reason to change.
 
     Raises:
         ConfigurationError: A certificate or the key is wrong, or not for this use; *certificate* has addresses, and

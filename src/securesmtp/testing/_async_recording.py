@@ -95,7 +95,7 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         return _Results(messages, lambda index, message: self._server.result(run, index, message, deadline))
 
     async def check(self) -> ServerReport:
-        """Return what a server without faults offers; as `AsyncSecureMailer.check`."""
+        """As `AsyncSecureMailer.check`: return what the server in memory offers, or raise its fault."""
         await checkpoint()
         return self._server.check()
 

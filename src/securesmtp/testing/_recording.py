@@ -103,5 +103,5 @@ class RecordingMailer(SecureMailer, Recorder):
         return (self._server.result(run, *each, deadline) for each in enumerate(messages))
 
     def check(self) -> ServerReport:
-        """Return what a server without faults offers; as `SecureMailer.check`."""
+        """As `SecureMailer.check`: return what the server in memory offers, or raise its fault."""
         return self._server.check()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from securesmtp.testing._faults import FaultName
     from securesmtp.testing._received import Received
 
-# RFC 8689, 3030 §3, 2852, 6710, 4865: offered inside TLS; what is asked for is kept with the message, and not done.
+# RFC 8689, 3030 §3, 2852, 6710, 4865: what is asked for is kept with the message, and not done.
 EXTENSIONS = (
     "REQUIRETLS",
     "BINARYMIME",

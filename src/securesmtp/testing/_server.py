@@ -39,8 +39,8 @@ class MailServer(Inbox):
     """
     An SMTP server with real TLS on a free port of 127.0.0.1; a new CA signs its certificate.
 
-    Use it in a ``with`` block. It offers PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE and DSN, and inside TLS also
-    REQUIRETLS, BINARYMIME, DELIVERBY, MT-PRIORITY and FUTURERELEASE: a message has what it asks for in
+    Use it in a ``with`` block. It offers PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE, DSN, BINARYMIME, DELIVERBY,
+    MT-PRIORITY and FUTURERELEASE, and inside TLS also REQUIRETLS: a message has what it asks for in
     `Received.mail_parameters` and `Received.recipient_parameters`, and nothing is done about it.
 
     Args:
@@ -56,7 +56,7 @@ class MailServer(Inbox):
             client gets a 451 reply, and the end of the ``with`` block raises it.
 
     Raises:
-        ValueError: An argument is something else.
+        ValueError: *mode* or *fault* is something else, or the fault needs another mode or a login.
 
     Attributes:
         host: ``"127.0.0.1"``; the certificate is for it, and for ``localhost``.

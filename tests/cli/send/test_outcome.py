@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
 import socket
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
+import securesmtp
 from securesmtp import Envelope, Outcome, Recipient, Reply, Stage, errors
+from securesmtp._cli import send
 from securesmtp._cli.exit_codes import ExitCode
+from securesmtp._cli.send import sendmail
 from securesmtp._cli.send.options import read_input
-from securesmtp._cli.send.outcome import MEANINGS, Manner, deliver, exit_code, print_line, translate
+from securesmtp._cli.send.outcome import IN_A_SHELL, MEANINGS, Manner, deliver, exit_code, print_line, translate
 from securesmtp.errors import (
+    AuthenticationError,
     CertificateError,
     ConnectError,
     OutcomeUnknownError,
@@ -99,6 +106,12 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
             "--ca-file has 'x', not this root: get it …, and pass it as --ca-file",
         ),
         (CertificateError, "use it as host, or TLSPolicy(server_hostname=…)", "use it as host"),
+        (
+            ConnectError,
+            'the name: pass local_hostname="app.example.com"',
+            "the name, and only a program can give it another one (local_hostname)",
+        ),
+        (AuthenticationError, "try later (max_connections)", "try later (for many messages: --connections)"),
         (ConnectError, None, None),
     ],
 )
@@ -107,6 +120,25 @@ def test_a_hint_names_options(kind: type[SecureSMTPError], hint: str | None, sho
     error = kind("x", hint=hint)
     translate(error)
     assert error.hint == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [(IN_A_SHELL, send.command), (sendmail.HINTS, sendmail.command)], ids=["send", "sendmail"]
+)
+def test_each_option_in_a_hint_exists(words: dict[str, str], command: click.Command) -> None:
+    """As one of this command; and what it replaces is in a hint of the library."""
+    texts = {
+        node.value
+        for path in Path(securesmtp.__file__).parent.rglob("*.py")
+        if path.name not in {"outcome.py", "sendmail.py"}
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    options = {opt for param in command.params for opt in param.opts}
+    for argument, word in words.items():
+        assert set(re.findall(r"--?[a-z-]+(?![\w=])", word.partition("securesmtp send")[0])) <= options, word
+        # `compose` names its arguments by a pattern.
+        assert re.fullmatch(r"pass \w+=…", argument) or any(argument in text for text in texts), argument
 
 
 def _recipients(count: int, code: int) -> tuple[Recipient, ...]:

@@ -436,3 +436,17 @@ def test_without_a_server_the_variables_are_named(run: Run, monkeypatch: pytest.
     done = run("sendmail", "to@example.org", data=MESSAGE)
     assert done.code == 78
     assert "Hint: set SMTP_HOST or SMTP_URL (" in done.err
+
+
+def test_hints_name_variables(server: MailServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no option for the server: `send` would say --starttls here."""
+    with MailServer("starttls", login=None) as other:
+        for name, value in other.env().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("SMTP_TLS", "implicit")
+        for name in ("SMTP_USERNAME", "SMTP_PASSWORD"):
+            monkeypatch.delenv(name)
+        done = run("sendmail", "to@example.org", data=MESSAGE)
+    assert done.code == 76
+    assert "Hint: set SMTP_TLS=starttls (usually port 587), or" in done.err
+    assert not server.messages

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from securesmtp._cli.audit.machine import Machine, Results
     from securesmtp._cli.audit.paths import Path
 
-_REASON: Final = (
-    "It passes no context to smtplib unless you do, and smtplib then accepts any certificate: an attacker in between"
-    " reads the password and each message."
-)
+_ANY: Final = "smtplib then accepts any certificate: an attacker in between reads the password and each message."
+_REASON: Final = f"It passes no context to smtplib unless you do, and {_ANY}"
 _PLAIN_REASON: Final = "In this form nothing begins TLS: the password and each message go in plaintext."
 _SECURESMTP: Final = """\
 from securesmtp import SecureMailer
@@ -76,7 +74,7 @@ EMAILS_UNVERIFIED: Final = Rule(
     295,
     Level.ERROR,
     "emails: send() with ssl or tls",
-    f"send() takes no context. {_REASON}",
+    f"send() takes no context, and {_ANY}",
     _SECURESMTP,
 )
 EMAILS_PLAINTEXT: Final = Rule(

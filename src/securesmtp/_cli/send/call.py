@@ -47,7 +47,9 @@ class Call:
             recipients += message.recipients()
         if not recipients:
             hint = "name them as arguments, or use -t to take them from To, Cc and Bcc"
-            raise MessageError("the message has no recipient", hint=None if self.reads_recipients else hint)
+            raise MessageError(
+                "the message has no recipient", hint="set To, Cc or Bcc" if self.reads_recipients else hint
+            )
         sender = message.sender() if self.sender is None else self._read_sender(self.sender)
         if "from" not in message.names() and sender:
             message = message.with_author(self.full_name, sender)

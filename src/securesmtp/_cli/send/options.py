@@ -23,7 +23,7 @@ from securesmtp._values import TLSMode
 from securesmtp.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 # More is checked where they are used.
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -81,11 +81,12 @@ class SectionedCommand(click.Command):
                 formatter.write_dl(list(filter(None, (each.get_help_record(ctx) for each in options))))
 
 
-def epilog(examples: str) -> str:
+def epilog(examples: str, without: Collection[ExitCode] = ()) -> str:
     """Return what a command's help ends with: its exit codes, and *examples*, a paragraph whose lines are kept."""
     codes = (
         fill(meaning, 76, initial_indent=f"  {int(code):<4}", subsequent_indent=" " * 6)
         for code, meaning in MEANINGS.items()
+        if code not in without
     )
     return "\b\nExit codes:\n" + "\n".join(codes) + f"\n\n\b\nExamples:\n{examples.strip(chr(10))}\n"
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -30,7 +30,7 @@ from securesmtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from securesmtp import DSN, Envelope, Receipt, Recipient, SecureMailer
 
@@ -59,7 +59,28 @@ _CODES: tuple[tuple[tuple[type[SecureSMTPError], ...], ExitCode], ...] = (
     ((TLSError, ProtocolError), ExitCode.PROTOCOL),
 )
 # What hints say to programmers, and the same for a shell.
-_IN_A_SHELL = {
+IN_A_SHELL = {
+    ': pass local_hostname="app.example.com"': ", and only a program can give it another one (local_hostname)",
+    'pass auth=Password(..., mechanisms=["PLAIN"])': "add ?auth=PLAIN to the URL of the server",
+    'pass auth=Password(..., mechanisms=["PLAIN", "LOGIN"])': "add ?auth=PLAIN,LOGIN to the URL of the server",
+    'try pipelining="off"': "add ?pipelining=off to the URL of the server",
+    "a client_cert": "a client certificate, which only a program can show (client_cert)",
+    " (max_connections)": " (for many messages: --connections)",
+    "make a mailer that allows more": "allow more by SMTP_MAX_RECIPIENTS",
+    "pass a callable as token, which returns a new one": "use --password-command with a command that prints a new one",
+    "pass on_refused, which has the token callable return another token": "have it give another token",
+    "or pass mail_from and recipients": "or use --from and --to",
+    "pass mail_from and recipients": "use --from and --to",
+    "or pass recipients=[…]": "or use --to",
+    "port and mode are arguments of their own": "port and mode have options of their own (--port, --starttls)",
+    "pass sender=…": "use --from",
+    "pass to=…": "use --to",
+    "pass cc=…": "use --cc",
+    "pass bcc=…": "use --bcc",
+    "pass reply_to=…": "use --reply-to",
+    "pass subject=…": "use --subject",
+    "pass unsubscribe=…": "use --unsubscribe, which is for many messages",
+    "change the message that compose returns": "write the whole message into an .eml file, and send that",
     'use tls="starttls"': "use --starttls",
     'use tls="implicit"': "leave --starttls out",
     " as ca_file": " as --ca-file",
@@ -98,6 +119,7 @@ class Manner:
         quiet: Whether nothing is printed but errors.
         as_json: Whether the result is printed as JSON.
         dsn: As for `SecureMailer.send`.
+        words: What hints say to programmers, and the same for those who call the command.
     """
 
     partial: Literal["raise", "allow"] = "raise"
@@ -106,6 +128,7 @@ class Manner:
     quiet: bool = False
     as_json: bool = False
     dsn: DSN | None = None
+    words: Mapping[str, str] = field(default_factory=lambda: IN_A_SHELL, repr=False)
 
 
 def exit_code(error: BaseException) -> ExitCode:
@@ -119,10 +142,10 @@ def exit_code(error: BaseException) -> ExitCode:
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.UNAVAILABLE)
 
 
-def translate(error: SecureSMTPError) -> None:
-    """Let *error* name options instead of arguments, and the recipients that were refused."""
+def translate(error: SecureSMTPError, words: Mapping[str, str] = IN_A_SHELL) -> None:
+    """Let *error* name options instead of arguments, by *words*, and the recipients that were refused."""
     hint = error.hint or ""
-    for argument, option in _IN_A_SHELL.items():
+    for argument, option in words.items():
         hint = hint.replace(argument, option)
     hint = _INLINE.sub(r"use --inline \1=PATH", hint)
     if isinstance(error, RecipientsRefusedError):
@@ -236,7 +259,7 @@ def _report_error(error: SecureSMTPError, manner: Manner) -> ExitCode:
     if manner.as_json:
         _print_json(SendResult(0, error.message_id, error.outcome, error.receipt, error), code)
     else:
-        translate(error)
+        translate(error, manner.words)
         _print(error)
     return code
 

@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from securesmtp import Envelope
 
 T = TypeVar("T")
+# What hints say to programmers, and the same for this command, which has no options for the server.
+HINTS = {
+    ': pass local_hostname="app.example.com"': ", and only a program can give it another one (local_hostname)",
+    'pass auth=Password(..., mechanisms=["PLAIN"])': "add ?auth=PLAIN to SMTP_URL",
+    'pass auth=Password(..., mechanisms=["PLAIN", "LOGIN"])': "add ?auth=PLAIN,LOGIN to SMTP_URL",
+    'try pipelining="off"': "add ?pipelining=off to SMTP_URL",
+    "a client_cert": "a client certificate, which only a program can show (client_cert)",
+    " (max_connections)": "",
+    "make a mailer that allows more": "allow more by SMTP_MAX_RECIPIENTS",
+    "port and mode are arguments of their own": "port and mode have variables of their own (SMTP_PORT, SMTP_TLS)",
+    'use tls="starttls"': "set SMTP_TLS=starttls",
+    'use tls="implicit"': "set SMTP_TLS=implicit",
+    " as ca_file": " as SMTP_CA_FILE",
+    "pass username and password": "set SMTP_USERNAME and SMTP_PASSWORD_FILE",
+    'partial="allow"': "--partial",
+    "auth=OAuth2(…)": "securesmtp send --oauth",
+}
 _MODES = {
     "d": "it is no server",
     "D": "it is no server",
@@ -129,6 +146,7 @@ def _run(**values: Any) -> int:  # noqa: ANN401 -- the options, each of its own 
         dry_run=values["dry_run"],
         quiet=not values["verbose"],
         dsn=_dsn(values),
+        words=HINTS,
     )
     code = deliver(lambda: _envelope(call), _open_mailer, manner)
     return int(values["tempfail_exit"]) if code == ExitCode.TEMPORARY_FAILURE else code
@@ -160,7 +178,12 @@ def _ignored(name: str, *, is_flag: bool) -> click.Option:
 _SENDMAIL = [
     click.Option(["-t", "reads_recipients"], is_flag=True, help="Send to the addresses of To, Cc and Bcc too."),
     click.Option(["-f", "-r", "sender"], metavar="ADDRESS", help="The sender (envelope); <> for none. Default: From."),
-    click.Option(["-F", "full_name"], metavar="NAME", envvar="NAME", help="The name for a From that is missing."),
+    click.Option(
+        ["-F", "full_name"],
+        metavar="NAME",
+        envvar="NAME",
+        help="The name for a From that is missing. Default: the variable NAME.",
+    ),
     click.Option(
         ["-B", "body_type"],
         type=click.Choice(["7BIT", "8BITMIME"], case_sensitive=False),
@@ -242,5 +265,6 @@ command = _Sendmail(
     help=_HELP,
     # -h has another meaning for sendmail.
     context_settings={"help_option_names": ["--help"]},
-    epilog=epilog(_EXAMPLES),
+    # It has no --results.
+    epilog=epilog(_EXAMPLES, without=(ExitCode.NO_RESULTS,)),
 )

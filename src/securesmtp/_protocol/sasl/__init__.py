@@ -109,7 +109,9 @@ def require_mechanism(choice: Choice, login: Auth, offered: Sequence[str]) -> st
         message = "the server offers no login"
         if offered:
             message = f"the server offers {_listed(offered)}, but only {_listed(allowed_mechanisms(login))} may be used"
-        hint = f"{NOT_BOUND}, which {_listed(unbound)} needs" if unbound else _other_proof(login, offered)
+        hint = _other_proof(login, offered)
+        if unbound:
+            hint = f"{NOT_BOUND}, which {_listed(unbound)} needs: allow a mechanism without -PLUS, too"
         raise NoUsableMechanismError(message, stage=Stage.AUTH, hint=hint)
     return choice.name
 

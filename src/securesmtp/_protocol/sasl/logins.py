@@ -25,9 +25,9 @@ class Password:
 
     Attributes:
         username: As the server knows it.
-        password: A `Secret`, or a callable that returns one. It is called for each login, after TLS was verified; if
-            the send has a deadline, in a thread of its own, which is abandoned when the deadline expires. For
-            `AsyncSecureMailer` alone, it may be a coroutine function.
+        password: A `Secret`, or a callable that returns a str or a `Secret`. It is called for each login, after TLS was
+            verified: in the thread of `SecureMailer.send` if that has no deadline, otherwise in one of its own, which
+            is abandoned when the deadline expires. For `AsyncSecureMailer` alone, it may be a coroutine function.
         mechanisms: The SASL mechanisms that may be used, best first; None for all that the library has.
     """
 
@@ -88,7 +88,8 @@ class OAuth2:
     again. It does not look into a token, nor at a clock.
 
     The two callables are called in a thread of the mailer, and a send waits for them no longer than its deadline. Give
-    the requests that they make a time limit of their own.
+    the requests that they make a time limit of their own. For `AsyncSecureMailer` alone, they may be coroutine
+    functions.
 
     Attributes:
         username: The mailbox that sends, as the server knows it: mostly its full address.

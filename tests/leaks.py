@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import securesmtp
-from securesmtp import OAuth2, Password, Receipt, Secret, SendResult, ServerReport
+from securesmtp import OAuth2, Password, Receipt, Results, Secret, SendResult, ServerReport
 
 T = TypeVar("T")
 _TESTS = Path(__file__).parent
@@ -139,18 +139,15 @@ class Watch:
 
         return call
 
-    def results(self, send_many: Callable[..., Iterator[SendResult]]) -> Callable[..., Iterator[SendResult]]:
+    def results(self, send_many: Callable[..., Results]) -> Callable[..., Results]:
         """Return *send_many* with a search of each result, its error, and of its exceptions."""
         watch = self
 
-        class Searched:
+        class Searched(Results):
             """An iterator over the results that searches each; like the original, it survives an interrupt."""
 
-            def __init__(self, results: Iterator[SendResult]) -> None:
+            def __init__(self, results: Results) -> None:
                 self._results = results
-
-            def __iter__(self) -> Iterator[SendResult]:
-                return self
 
             def __next__(self) -> SendResult:
                 with watch.watching():
@@ -162,9 +159,9 @@ class Watch:
 
             def close(self) -> None:
                 with watch.watching():
-                    self._results.close()  # type: ignore[attr-defined]  # generators have it
+                    self._results.close()
 
-        def call(*arguments: object, **options: object) -> Iterator[SendResult]:
+        def call(*arguments: object, **options: object) -> Results:
             with self.watching():
                 return Searched(send_many(*arguments, **options))
 

@@ -626,7 +626,7 @@ def test_leaving_the_loop_early_gives_claims_back(serve: Serve, mailer: Mailer) 
     options = {"pipelining": "session", "window": Window(messages=8), "max_connections": 2}
     run = mailer(server, **options).send_many(mails(200), ledger=ledger)
     next(run)
-    run.close()  # type: ignore[attr-defined]
+    run.close()
     results = list(run)
     states = ledger.states()
     assert State.CLAIMED not in states.values()

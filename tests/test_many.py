@@ -98,7 +98,7 @@ def test_the_input_is_read_only_a_little_ahead(serve: Serve, mailer: Mailer) -> 
     for told, result in enumerate(itertools.islice(results, 50), 1):
         assert result.outcome is ACCEPTED
         assert read <= told + 4
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert _threads() == set()
 
 
@@ -209,7 +209,7 @@ def test_results_can_be_read_after_leaving_the_loop(serve: Serve, mailer: Mailer
 
     results = mine.send_many(reads())
     first = list(itertools.islice(results, 3))
-    results.close()  # type: ignore[attr-defined] # as a generator's
+    results.close()
     count = len(read)
     rest = list(results)
     assert [result.index for result in (*first, *rest)] == list(range(count))
@@ -226,7 +226,7 @@ def test_results_can_be_read_after_leaving_the_loop(serve: Serve, mailer: Mailer
 def test_a_run_closed_before_its_first_result_reads_nothing(serve: Serve, mailer: Mailer) -> None:
     """Its iterable is not touched."""
     results = mailer(serve()).send_many(mails(3))
-    results.close()  # type: ignore[attr-defined] # as a generator's
+    results.close()
     assert list(results) == []
 
 
@@ -236,7 +236,7 @@ def test_after_an_interrupt_in_the_body_of_the_loop_close_ends_the_run(serve: Se
     run = mailer(server).send_many(mails(50))
     results = [next(run)]
     # Here Ctrl-C strikes, in the caller's own code.
-    run.close()  # type: ignore[attr-defined] # as a generator's
+    run.close()
     results += run
     assert [result.index for result in results] == list(range(len(results)))
     assert len(results) < 50

@@ -114,7 +114,7 @@ def test_a_run_that_waits_for_its_last_messages_does_not_spin(
     next(results)
     timer = threading.Timer(0.5, go.set)
     timer.start()
-    results.close()  # type: ignore[attr-defined] # as a generator's
+    results.close()
     timer.join()
     assert len(turns) < 500
 

@@ -330,7 +330,7 @@ def test_leaving_the_loop_in_an_outage_does_not_wait_for_its_end(
     server.connections[0].done.wait(5)
     while len(server.connections) < 2:
         time.sleep(0.01)
-    ends = threading.Thread(target=results.close)  # type: ignore[attr-defined]
+    ends = threading.Thread(target=results.close)
     ends.start()
     ends.join(10)
     assert not ends.is_alive()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from securesmtp._protocol.sasl import External, OAuth2, Password
     from securesmtp._queued import QueuedMessage
     from securesmtp._report import ServerReport, Stats
+    from securesmtp._results import Results
     from securesmtp._secret import Secret
     from securesmtp._values import (
         Certificate,
@@ -96,6 +97,7 @@ __all__ = [  # noqa: RUF022 -- in plain order: DSN is a class, no constant
     "RecipientsRefusedError",
     "RefusedError",
     "Reply",
+    "Results",
     "Secret",
     "SecureMailer",
     "SecureSMTPError",

@@ -6,13 +6,14 @@ More than half of the lines are the public arguments and docstrings, so the file
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from securesmtp._closing import close_all
 from securesmtp._mailer import Partial, SecureMailer
 from securesmtp._options import close_limit, seconds
 from securesmtp._protocol.extensions import Extensions
 from securesmtp._relay import Relay
+from securesmtp._results import Results
 from securesmtp._route import Route
 from securesmtp._server_rules import Rules
 from securesmtp._servers import Servers, describe, note_check
@@ -23,7 +24,7 @@ from securesmtp.errors import LedgerError, SecureSMTPError
 from securesmtp.events import is_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
@@ -235,7 +236,7 @@ class Failover:
         partial: Partial = "raise",
         deadline: float | None = None,
         ledger: Ledger | None = None,
-    ) -> Iterator[SendResult]:
+    ) -> Results:
         """
         Send each of *messages*, and yield the result of each, in order; as `SecureMailer.send_many`.
 
@@ -297,17 +298,14 @@ class Failover:
         return close_all([each.mailer._begin_close() for each in self._servers], limit)
 
 
-class _Results:
+class _Results(Results):
     """The results of one call of `send_many`: an iterator that can be read on after `close`, or an interrupt."""
 
     def __init__(
         self, relay: Relay[SecureMailer], messages: Iterator[Message | Envelope], deadline: float | None
     ) -> None:
         self._relay, self._messages, self._deadline = relay, messages, deadline
-        self._run: Iterator[SendResult] | None = None
-
-    def __iter__(self) -> Self:
-        return self
+        self._current: Results | None = None
 
     def __next__(self) -> SendResult:
         relay = self._relay
@@ -327,27 +325,27 @@ class _Results:
     def close(self) -> None:
         """Send only what is being sent, and wait for that."""
         self._relay.stop()
-        if self._run is not None:
-            cast("Generator[SendResult]", self._run).close()
+        if self._current is not None:
+            self._current.close()
 
     def _advance(self) -> None:
         """Note the next result of the current run, or begin the next run."""
         relay = self._relay
-        if self._run is None:
+        if self._current is None:
             server = relay.next_server()
             if server is not None:
                 messages = _messages(relay, self._messages)
-                self._run = server.mailer._run(relay.run(server), messages, self._deadline)
+                self._current = server.mailer._run(relay.run(server), messages, self._deadline)
             elif relay.next_result() is None:
                 raise relay.failures.pop() if relay.failures else StopIteration
             return
         try:
-            result = next(self._run, None)
+            result = next(self._current, None)
         except LedgerError as error:
             relay.fail(error)
             result = None
         if result is None:
-            self._run = None
+            self._current = None
         else:
             relay.settle(result)
 

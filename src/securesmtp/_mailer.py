@@ -19,7 +19,7 @@ from securesmtp._options import TIMEOUTS, WINDOW, Timeouts, TLSPolicy, Window, c
 from securesmtp._protocol.extensions import Extensions
 from securesmtp._protocol.proxy import as_proxy_url
 from securesmtp._protocol.sasl import as_secret
-from securesmtp._results import in_order
+from securesmtp._results import Results, in_order
 from securesmtp._send_steps import Sender
 from securesmtp._settings import Settings, as_login, refuse_async_functions
 from securesmtp._shown import withhold
@@ -34,7 +34,7 @@ from securesmtp.errors import SecureSMTPError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from email.headerregistry import Address
     from email.message import Message
     from types import TracebackType
@@ -354,7 +354,7 @@ class SecureMailer:
         partial: Partial = "raise",
         deadline: float | None = None,
         ledger: Ledger | None = None,
-    ) -> Iterator[SendResult]:
+    ) -> Results:
         """
         Send each of *messages* over up to *max_connections* connections, and yield the result of each, in order.
 
@@ -396,9 +396,7 @@ class SecureMailer:
         check_messages(messages)
         return self._run(Run(self._core, partial, ledger), messages, deadline)
 
-    def _run(
-        self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None
-    ) -> Iterator[SendResult]:
+    def _run(self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None) -> Results:
         """Send each of *messages*, and yield their results."""
 
         def work(workers: Workers, task: Task) -> Steps[None]:

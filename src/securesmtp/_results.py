@@ -66,8 +66,8 @@ class Results:
     """
     The results of one run, in the order of its messages: an iterator that can be read on after an interrupt.
 
-    An interrupt in it, and `close`, end the run as they end a generator: messages that are being sent are finished, and
-    the others are not sent. The results of both can still be read, so none is lost.
+    An interrupt in it, and ``close()``, end the run as they end a generator: messages that are being sent are finished,
+    and the others are not sent. The results of both can still be read, so none is lost.
     """
 
     def __init__(self, run: Generator[SendResult], progress: Progress) -> None:

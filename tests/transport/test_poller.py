@@ -14,7 +14,6 @@ from conftest import Mailer, Serve
 from scripted import Peer, honest
 from securesmtp import Envelope, Outcome, SecureMailer, SecureSMTPError
 from securesmtp._protocol.effects import FetchPassword
-from securesmtp._results import Results
 from securesmtp._secret import Secret
 from securesmtp._transport.channel import PAUSE, READ
 from securesmtp._transport.connection import OPENING
@@ -261,7 +260,7 @@ def test_a_run_that_ends_does_not_look_for_a_connection_again_and_again(monkeypa
         return claim(*arguments)
 
     monkeypatch.setattr(mine._pool, "_claim", counting)
-    results = cast("Results", mine.send_many(_mails(1)))
+    results = mine.send_many(_mails(1))
     reader = threading.Thread(target=list, args=(results,))
     reader.start()
     assert looked.acquire(timeout=5)

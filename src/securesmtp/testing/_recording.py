@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from securesmtp._mailer import Partial, SecureMailer
+from securesmtp._results import Results
 from securesmtp._submissions import check_partial
 from securesmtp.testing._inbox import Inbox
 from securesmtp.testing._memory import MemoryServer, check_memory_fault
 from securesmtp.testing._rules import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Generator, Iterable
     from email.message import Message
     from typing import Unpack
 
@@ -96,12 +97,22 @@ class RecordingMailer(SecureMailer, Recorder):
         check_partial(partial)
         return self._server.send(submission, partial)
 
-    def _run(
-        self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None
-    ) -> Iterator[SendResult]:
+    def _run(self, run: Run, messages: Iterable[Message | Envelope | Parcel], deadline: float | None) -> Results:
         """Keep each of *messages*, and yield its result."""
-        return (self._server.result(run, *each, deadline) for each in enumerate(messages))
+        return _Results(self._server.result(run, *each, deadline) for each in enumerate(messages))
 
     def check(self) -> ServerReport:
         """As `SecureMailer.check`: return what the server in memory offers, or raise its fault."""
         return self._server.check()
+
+
+class _Results(Results):
+    """The results of a run in memory: the next message is taken when its result is asked for."""
+
+    def __init__(self, results: Generator[SendResult]) -> None:
+        """Yield *results*."""
+        self._run = results
+
+    def __next__(self) -> SendResult:
+        """Return the next result."""
+        return next(self._run)

@@ -288,7 +288,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def same_mail(session: nox.Session) -> None:
-    """Send the same mail with each library of the page "The same mail", and check its table; needs node and npm."""
+    """Send the same message with each library of the page about that, and check its table; needs node and npm."""
     install_wheel(session, "demo", "bench")
     modules = Path(session.create_tmp()).resolve()
     session.run("npm", "install", "--silent", "--prefix", str(modules), "nodemailer@>=10", external=True)

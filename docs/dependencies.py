@@ -20,8 +20,8 @@ DOCS: Final = Path(__file__).parent
 PAGE: Final = DOCS / "project/dependencies.md"
 _BOUNDS: Final = (
     "A lower bound names the oldest version that is safe and has what the library uses; where it is not obvious, a "
-    "comment in `pyproject.toml` says why. There are no upper bounds: you get the fixes of others without a release of "
-    "ours. The tests use the newest versions, and of anyio the oldest as well."
+    "comment in `pyproject.toml` says why. What you install has no upper bounds: you get the fixes of others without a "
+    "release of ours. The tests use the newest versions, and of anyio the oldest as well."
 )
 _AUDIT: Final = (
     "`nox -s audit` asks the package index whether a vulnerability is known in what the library and its extras install "
@@ -67,7 +67,7 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
     about, tools = notes["installed"], notes["tools"]
     always = requirements({"": project["dependencies"]})
     extras = requirements(project["optional-dependencies"], project["name"])
-    development = requirements(groups)
+    development = requirements({**groups, "build-system": pyproject["build-system"]["requires"]})
     by_licence: dict[str, list[str]] = defaultdict(list)
     for name in sorted({**always, **extras}):
         by_licence[about[name]["licence"]].append(name)
@@ -119,7 +119,7 @@ def page(pyproject: dict[str, Any], notes: dict[str, Any]) -> str:
         "",
         "## For work on the library",
         "",
-        "Nothing that you install needs these. Without one of them, the tests, pages or measurements that use it go.",
+        "What you install needs none of these; `build-system` makes it. Without another one, what uses it goes.",
         "",
         *_table(
             ("requirement", "group", "licence", "what for"),

@@ -21,7 +21,7 @@ _NOW: Final = {
     "Documentation": ("src/securesmtp/errors.py", r'"(https://\S+/)troubleshooting\.html"'),
     "Repository": ("docs/how-to/audit.md", r"- repo: (\S+)\n"),
 }
-_SUFFIXES: Final = {".md", ".py", ".yml", ".yaml"}
+_SUFFIXES: Final = {".md", ".py", ".toml", ".yml", ".yaml"}
 
 
 def addresses(root: Path = ROOT) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from securesmtp import CertificateReason, Outcome, errors
+from securesmtp import CertificateReason, Outcome, Timeouts, credentials, errors
 from securesmtp.errors import (
     CertificateError,
     DataRefusedError,
@@ -40,6 +41,16 @@ def test_each_error_has_a_section_and_each_section_an_error() -> None:
     page = TROUBLESHOOTING.read_text("utf-8").partition("\n## Warnings of the check\n")[0]
     anchors = re.findall(r"^\(([\w-]+)\)=\n+#+ ", page, re.MULTILINE)
     assert sorted(error.url.partition("#")[2] for error in ALL_ERRORS) == sorted(anchors)
+
+
+def test_the_page_has_a_row_for_each_time_limit() -> None:
+    """Each limit that an error may name: `final` ends in another error, which the text below the table says."""
+    section = TROUBLESHOOTING.read_text("utf-8").partition("\n### DeadlineExceededError\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"limit", "greeting"}
+    sources = {name for name in credentials.__all__ if name != "from_file"}
+    assert named == {each.name for each in fields(Timeouts)} - {"final"} | {"deadline"} | sources
+    assert "`final`" in section
 
 
 def test_every_error_class_is_public() -> None:

@@ -23,13 +23,18 @@ FILES = {
     "LICENSE": "MIT",
     "docs/troubleshooting.md": "# Troubleshooting",
     "docs/man/securesmtp.1": ".TH",
-    "pyproject.toml": '[project]\nname = "securesmtp"\nversion = "1.2"\nlicense = "MIT"\nrequires-python = ">=3.11"\n',
+    "docs/plot.svg": "<svg/>",
+    "pyproject.toml": '[project]\nname = "securesmtp"\nversion = "1.2"\nlicense = "MIT"\nrequires-python = ">=3.11"\n'
+    '[project.urls]\nDocumentation = "https://docs.test/"\n',
     "src/securesmtp/__init__.py": "",
     "src/securesmtp/py.typed": "",
 }
 TRACKED = set(FILES)
 INFO = "securesmtp-1.2.dist-info"
-METADATA = "Name: securesmtp\nVersion: 1.2\nLicense-Expression: MIT\nRequires-Python: >=3.11\n"
+METADATA = (
+    "Name: securesmtp\nVersion: 1.2\nLicense-Expression: MIT\nRequires-Python: >=3.11\n\n"
+    "[page](https://docs.test/troubleshooting.html#x), ![plot](https://docs.test/_images/plot.svg)\n"
+)
 
 
 @pytest.fixture
@@ -116,8 +121,20 @@ def test_a_wheel_of_the_package_has_no_fault(tree: Path) -> None:
         ({f"{INFO}/METADATA": METADATA.replace("1.2", "1.3")}, ["wheel: Version is 1.3, not 1.2"]),
         ({f"{INFO}/METADATA": METADATA.replace("MIT", "BSD")}, ["wheel: License-Expression is BSD, not MIT"]),
         ({f"{INFO}/METADATA": METADATA.replace("3.11", "3.9")}, ["wheel: Requires-Python is >=3.9, not >=3.11"]),
+        (
+            {f"{INFO}/METADATA": METADATA.replace("https://docs.test/t", "docs/t")},
+            ["description: docs/troubleshooting.html#x is not a whole address"],
+        ),
+        (
+            {f"{INFO}/METADATA": METADATA.replace("troubleshooting", "help")},
+            ["description: docs/ has nothing for https://docs.test/help.html#x"],
+        ),
+        (
+            {f"{INFO}/METADATA": METADATA.replace("plot.", "other.")},
+            ["description: docs/ has nothing for https://docs.test/_images/other.svg"],
+        ),
     ],
-    ids=["more", "changed", "version", "licence", "python"],
+    ids=["more", "changed", "version", "licence", "python", "relative link", "no page", "no picture"],
 )
 def test_what_is_wrong_in_a_wheel_is_found(tree: Path, change: dict[str, str], faults: list[str]) -> None:
     """One fault, one line."""

@@ -219,6 +219,9 @@ def test_a_host_in_unicode_needs_a_certificate_for_its_a_label(
             {"policy": TLSPolicy(ca_data=b"-----BEGIN")}, "ca_data cannot", "data.decode()", id="PEM in bytes"
         ),
         pytest.param({"policy": TLSPolicy(ca_data="ca.pem")}, "ca_data cannot be used", "ca_file", id="path as data"),
+        pytest.param({"tls": TLSPolicy()}, "tls is TLSPolicy", "pass it as policy", id="policy as mode"),
+        pytest.param({"tls": "none"}, "tls is 'none'", "no mode without TLS", id="no TLS"),
+        pytest.param({"policy": ssl.create_default_context()}, "policy is a SSLContext", "every server", id="context"),
     ],
 )
 def test_a_hint_says_how_to_fix_an_argument(options: dict[str, object], said: str, hint: str) -> None:

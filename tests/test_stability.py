@@ -33,6 +33,14 @@ def test_a_public_module_names_what_is_public(name: str) -> None:
     assert [each for each in module.__all__ if each.startswith("_") or not hasattr(module, each)] == []
 
 
+def test_the_methods_on_the_page_exist() -> None:
+    """In each result and error."""
+    methods = re.findall(r"`(\w+)\(\)`", PAGE)
+    assert methods
+    for kind in (securesmtp.Receipt, securesmtp.SendResult, securesmtp.ServerReport, securesmtp.SecureSMTPError):
+        assert [name for name in methods if not hasattr(kind, name)] == []
+
+
 def test_the_fixtures_on_the_page_are_those_of_the_plugin() -> None:
     """They are the only ones."""
     fixtures = [name for name, each in vars(securesmtp_pytest).items() if type(each).__name__.startswith("Fixture")]

@@ -40,6 +40,7 @@ def send(mailer: SecureMailer, message: EmailMessage) -> str:
         return f"do not send, the certificate is {error.reason}: {error.hint}"
     except TLSError as error:
         return f"do not send, there may be an attacker: {error}"
+    # The login failed, inside verified TLS.
     except AuthenticationError as error:
         return f"{'later' if error.retryable else 'fix the login'}: {error}"
     # The server refused it.

@@ -254,8 +254,8 @@ class AsyncFailover:
         """
         Check each server, as `AsyncSecureMailer.check` does, and return what was found, in order.
 
-        For a server that cannot be used, it is the error that keeps it from being used. One that can be used does not
-        rest any longer.
+        For a server that cannot be used, it is the error that keeps it from being used; the report has a refused login.
+        One that can be used does not rest any longer.
         """
         found: list[ServerReport | SecureSMTPError] = []
         for each in self._servers:

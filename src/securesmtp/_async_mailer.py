@@ -243,7 +243,7 @@ class AsyncSecureMailer:
 
         Raises:
             ConfigurationError: A variable or an argument is wrong, missing or unknown, or something is given twice.
-                The message names the variable. No error shows a password.
+                The message names the variable or the argument. No error shows a password.
         """
         # It imports subprocess, which few programs need.
         from securesmtp._environment import add_environment

@@ -226,7 +226,7 @@ class SecureMailer:
 
         Raises:
             ConfigurationError: A variable or an argument is wrong, missing or unknown, or something is given twice.
-                The message names the variable. No error shows a password.
+                The message names the variable or the argument. No error shows a password.
         """
         # It imports subprocess, which few programs need.
         from securesmtp._environment import add_environment
@@ -364,8 +364,8 @@ class SecureMailer:
         outcome is unknown is never sent again.
 
         If the server accepts fewer connections than *max_connections*, no message is lost: the other connections send
-        those of a connection that could not be opened. After a refused login, or if *max_connect_failures* connections
-        in a row could not be opened, the remaining messages are not sent.
+        those of a connection that could not be opened. If a login is refused for good, if no connection can log in, or
+        if *max_connect_failures* connections in a row could not be opened, the remaining messages are not sent.
 
         One thread sends over all connections, also while your loop is busy; *on_event* is called in it, and a slow one
         holds up all of them. A password callable has a thread of its own. If no thread can be started, as at the end of

@@ -218,7 +218,7 @@ def _policy(ca_file: str | os.PathLike[str] | None, policy: TLSPolicy | None) ->
         return TLSPolicy(ca_file=ca_file)
     if not _is_a(TLSPolicy, policy):
         message = f"policy is a {type(policy).__name__}, not a TLSPolicy"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, hint="every server is verified; TLSPolicy says which CAs are trusted")
     if ca_file is not None:
         message = "pass ca_file or policy, not both"
         raise ConfigurationError(message, hint="TLSPolicy has a ca_file")
@@ -231,7 +231,8 @@ def _mode(tls: TLSMode | str | None, port: int | None) -> TLSMode:
         return TLSMode.STARTTLS if port == PORT_STARTTLS else TLSMode.IMPLICIT
     if tls not in tuple(TLSMode):
         message = f'tls is {quote(tls)}, neither "implicit" nor "starttls"'
-        raise ConfigurationError(message, hint="there is no mode without TLS")
+        hint = "pass it as policy" if _is_a(TLSPolicy, tls) else "there is no mode without TLS"
+        raise ConfigurationError(message, hint=hint)
     return TLSMode(tls)
 
 

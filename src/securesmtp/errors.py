@@ -29,9 +29,7 @@ Only `OutcomeUnknownError` means that a message may have been delivered. It is n
 ``TimeoutError``, so a generic retry on those cannot send a message twice.
 """
 
-# Longer than 300 lines because this is one tree; most of it is the reference documentation of the errors.
-
-# More than half of the lines are docstrings of public classes, so the file is longer than 300.
+# One tree, and more than half of the lines are docstrings of public classes, so the file is longer than 300.
 from __future__ import annotations
 
 import smtplib

@@ -1,5 +1,5 @@
 """
-Send the same mail with several libraries to a server with TLS; fail if the table of the page says something else.
+Send the same message with several libraries to a server with TLS; fail if the table of the page says something else.
 
 `nox -s same_mail` runs it. Each program of docs/examples/same_mail runs as printed, in a process of its own, with the
 server's name and login in the environment. What arrives must have the text, the HTML, the image and the PDF, and go to

@@ -8,6 +8,7 @@ them with the files that git has. It prints each fault, and fails if there is on
 from __future__ import annotations
 
 import email
+import re
 import subprocess
 import sys
 import tarfile
@@ -69,6 +70,19 @@ def sdist_faults(sdist: Path, tracked: set[str], root: Path = ROOT) -> list[str]
     return faults + [f"sdist: {name} is not as git has it" for name in sorted(different)]
 
 
+def _description_faults(description: str, documentation: str, root: Path) -> list[str]:
+    """Return which links of the package index's page lead nowhere: it shows no files beside it."""
+    faults, pages = [], root / "docs"
+    known = {f"{path.relative_to(pages).with_suffix('.html')}" for path in pages.rglob("*.md")}
+    known |= {f"_images/{path.name}" for path in pages.rglob("*.svg")}
+    for link in re.findall(r"\]\((\S+?)\)", description):
+        if not link.startswith("https://"):
+            faults.append(f"description: {link} is not a whole address")
+        elif link.startswith(documentation) and link.removeprefix(documentation).partition("#")[0] not in known:
+            faults.append(f"description: docs/ has nothing for {link}")
+    return faults
+
+
 def wheel_faults(wheel: Path, tracked: set[str], root: Path = ROOT) -> list[str]:
     """Return what is wrong with the files of *wheel*: the package, the manual, and metadata, and nothing else."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
@@ -83,6 +97,7 @@ def wheel_faults(wheel: Path, tracked: set[str], root: Path = ROOT) -> list[str]
         if name in found and (root / source).exists() and found[name] != (root / source).read_bytes():
             faults.append(f"wheel: {name} is not as {source}")
     metadata = email.message_from_bytes(found.get(f"{info}/METADATA", b""))
+    faults += _description_faults(str(metadata.get_payload()), project["urls"]["Documentation"], root)
     names = {"Version": "version", "License-Expression": "license", "Requires-Python": "requires-python"}
     return faults + [
         f"wheel: {name} is {metadata[name]}, not {project[key]}"

@@ -30,7 +30,7 @@ COMMANDS: Final = {
         "Show what the ledger of many messages knows; settle what is doubtful.",
     ),
     "dkim-key": ("securesmtp._cli.dkim_key", "sign", "Make a key for DKIM, and the record of it for the DNS."),
-    "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python files."),
+    "audit": ("securesmtp._cli.audit", "cli", "Find insecure SMTP code in Python and Go files."),
     "explain": ("securesmtp._cli.explain", "cli", "Explain an error, and what to do about it."),
     "serve": ("securesmtp._cli.serve", "demo", "Receive the messages of a program that you are writing."),
     "demo": ("securesmtp._cli.demo", "demo", "Show two messages that are sent and two attacks that fail."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import signal
@@ -25,6 +26,8 @@ from conftest import Serve, unmeasured
 from integrations.django.conftest import BACKEND, HAS_MAILERS, Configure
 from integrations.django.test_sending import path, refuse, to
 from scripted import Peer, ScriptedServer, honest
+from securesmtp.integrations.django import EmailBackend
+from securesmtp.integrations.django._settings import OPTIONS
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/django.md").read_text("utf-8")
 HAS_TASKS = django.VERSION >= (6, 0)
@@ -104,6 +107,15 @@ def test_the_pages_mailers_send(serve: Serve, override: Any, ca_file: Path, monk
     mailers["default"]["OPTIONS"] |= {"host": "localhost", "port": server.port, "ca_file": str(ca_file)}
     override(MAILERS=mailers)
     assert to().send() == 1
+
+
+def test_each_key_is_on_the_page_and_in_the_reference() -> None:
+    """And no other: the table of keys, and the backend's docstring."""
+    table = PAGE.partition("| key | as for |\n")[2].partition("\n\n")[0]
+    keys = [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    assert sorted(keys) == sorted(OPTIONS)
+    described = inspect.getdoc(EmailBackend) or ""
+    assert sorted(re.findall(r"\*(\w+)\*", described)) == sorted(OPTIONS)
 
 
 def test_the_pages_command_checks(serve: Serve, ca_file: Path, tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ class EmailBackend(BaseEmailBackend):
     Sends Django's messages over verified TLS, or not at all.
 
     The arguments are those of Django's own SMTP backend, which its settings give, and the keys of ``SECURESMTP`` or
-    ``OPTIONS``: *auth*, *ca_file*, *deadline*, *local_hostname*, *max_connect_failures*, *max_connections*, *max_idle*,
-    *max_messages*, *on_event*, *pipelining*, *policy*, *source_address* and *window* as for `SecureMailer`, and
-    *partial* as for `SecureMailer.send`.
+    ``OPTIONS``: *auth*, *ca_file*, *connect*, *deadline*, *local_hostname*, *max_connect_failures*, *max_connections*,
+    *max_idle*, *max_messages*, *max_recipients*, *on_event*, *pipelining*, *policy*, *proxy*, *rate*, *sign*,
+    *source_address* and *window* as for `SecureMailer`, and *partial* as for `SecureMailer.send`.
 
     All backends with equal settings share one mailer, which keeps its connections until the process ends.
 

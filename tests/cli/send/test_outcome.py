@@ -93,6 +93,12 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
 @pytest.mark.parametrize(
     ("kind", "hint", "shown"),
     [
+        (
+            ConnectError,
+            'the name: pass local_hostname="app.example.com"',
+            "the name, and only a program can give it another one (local_hostname)",
+        ),
+        (AuthenticationError, "try later (max_connections)", "try later (for many messages: --connections)"),
         (WrongTLSModeError, 'use tls="starttls" (usually port 587), or …', "use --starttls (usually port 587), or …"),
         (WrongTLSModeError, 'if …, use tls="implicit"', "if …, leave --starttls out"),
         (
@@ -100,12 +106,6 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
             "pass a private CA's root as ca_file; for …",
             "pass a private CA's root as --ca-file; for …",
         ),
-        (
-            ConnectError,
-            'the name: pass local_hostname="app.example.com"',
-            "the name, and only a program can give it another one (local_hostname)",
-        ),
-        (AuthenticationError, "try later (max_connections)", "try later (for many messages: --connections)"),
         (ConnectError, None, None),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_hint_names_options(kind: type[SecureSMTPError], hint: str | None, sho
     ("words", "command"), [(IN_A_SHELL, send.command), (sendmail.HINTS, sendmail.command)], ids=["send", "sendmail"]
 )
 def test_each_option_in_a_hint_exists(words: dict[str, str], command: click.Command) -> None:
-    """As one of this command; and what it replaces is in a hint of the library."""
+    """As one of this command; and the name that it replaces is in a text of the library."""
     texts = {
         node.value
         for path in Path(securesmtp.__file__).parent.rglob("*.py")
@@ -131,8 +131,9 @@ def test_each_option_in_a_hint_exists(words: dict[str, str], command: click.Comm
     options = {opt for param in command.params for opt in param.opts}
     for argument, word in words.items():
         assert set(re.findall(r"--?[a-z-]+(?![\w=])", word.partition("securesmtp send")[0])) <= options, word
-        # `compose` names its arguments by a pattern.
-        assert re.fullmatch(r"pass \w+=…", argument) or any(argument in text for text in texts), argument
+        # Some hints are made of parts.
+        longest = max(re.findall(r"\w+", argument), key=len)
+        assert any(longest in text for text in texts), argument
 
 
 def _recipients(count: int, code: int) -> tuple[Recipient, ...]:

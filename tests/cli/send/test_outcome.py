@@ -93,6 +93,12 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
 @pytest.mark.parametrize(
     ("kind", "hint", "shown"),
     [
+        (
+            ConnectError,
+            'the name: pass local_hostname="app.example.com"',
+            "the name, and only a program can give it another one (local_hostname)",
+        ),
+        (AuthenticationError, "try later (max_connections)", "try later (for many messages: --connections)"),
         (WrongTLSModeError, 'use tls="starttls" (usually port 587), or …', "use --starttls (usually port 587), or …"),
         (WrongTLSModeError, 'if …, use tls="implicit"', "if …, leave --starttls out"),
         (
@@ -106,12 +112,6 @@ def test_each_code_has_its_meaning_and_none_is_taken_for_a_signal() -> None:
             "--ca-file has 'x', not this root: get it …, and pass it as --ca-file",
         ),
         (CertificateError, "use it as host, or TLSPolicy(server_hostname=…)", "use it as host"),
-        (
-            ConnectError,
-            'the name: pass local_hostname="app.example.com"',
-            "the name, and only a program can give it another one (local_hostname)",
-        ),
-        (AuthenticationError, "try later (max_connections)", "try later (for many messages: --connections)"),
         (ConnectError, None, None),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_hint_names_options(kind: type[SecureSMTPError], hint: str | None, sho
     ("words", "command"), [(IN_A_SHELL, send.command), (sendmail.HINTS, sendmail.command)], ids=["send", "sendmail"]
 )
 def test_each_option_in_a_hint_exists(words: dict[str, str], command: click.Command) -> None:
-    """As one of this command; and what it replaces is in a hint of the library."""
+    """As one of this command; and the name that it replaces is in a text of the library."""
     texts = {
         node.value
         for path in Path(securesmtp.__file__).parent.rglob("*.py")

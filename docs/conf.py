@@ -75,6 +75,11 @@ SEARCH_WORDS = {
     "troubleshooting": (
         "certificate",
         "certificate verify failed",
+        "certificate_verify_failed",
+        "corporate proxy",
+        "unable to get local issuer certificate",
+        "hostname mismatch",
+        "whom to ask",
         "disable certificate verification",
         "error",
         "man in the middle",

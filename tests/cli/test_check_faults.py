@@ -185,9 +185,9 @@ def test_the_fix_of_an_untrusted_chain_is_the_librarys() -> None:
 
 @pytest.mark.parametrize("sent", [1, 2])
 def test_a_lone_self_signed_certificate_can_be_compared_by_phone(sent: int) -> None:
-    """Its SHA-256 is shown below. Of a chain, the root is needed, and another way than the connection."""
+    """Of a chain, the root is needed, and another way than the connection."""
     fault = explain_error(_refused(CertificateReason.SELF_SIGNED), _facts(chain=(_certificate(is_root=True),) * sent))
-    assert fault.fix.endswith("; or compare the SHA-256 below with theirs, by phone") is (sent == 1)
+    assert fault.fix.endswith("; or compare the SHA-256 of your copy with theirs, by phone") is (sent == 1)
 
 
 def test_a_rejected_machine_is_told_apart_from_a_lost_connection() -> None:

@@ -221,9 +221,7 @@ def test_a_refused_certificate_is_shown_as_unverified() -> None:
     text = ESCAPE.sub("", shown(faulty(chain=(alone,)), columns=200))
     assert "certificate  c.example, EC P-256, unverified, 9 days left; issued by Example CA 1\n" in text
     assert "               the server sent one certificate; its issuer was not sent\n" in text
-    half = "00:FF:" * 8
-    assert f"  SHA-256      {half} {half[:-1]}\n" in text
-    assert f"  SHA-256      {half}\n               {half[:-1]}\n" in ESCAPE.sub("", shown(faulty(chain=(alone,))))
+    assert f"  SHA-256      {('00:FF:' * 16)[:-1]}\n" in text
     for chain in ((replace(alone, is_self_issued=True),), (alone, alone)):
         assert "its issuer was not sent" not in shown(faulty(chain=chain), columns=200)
     found = faulty(chain=(alone,))

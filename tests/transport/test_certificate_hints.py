@@ -125,7 +125,7 @@ def test_an_intermediate_alone_is_not_trusted_and_the_error_says_so(
 
 PUBLIC = "; for a public CA, the server must send its chain"
 UNKNOWN = "; if you do not know that issuer, ask before you trust it"
-OTHERS = "the server may have another CA, or somebody else may answer; ask who runs the server"
+OTHERS = "the server may have another CA, or somebody else may answer; ask who runs the server, or the network"
 ISSUER = ": its chain ends with the issuer 'The Root'"
 # What is passed, and the hint for a chain that ends with an issuer that was neither sent nor trusted.
 PASSED: dict[str, str] = {

@@ -79,7 +79,7 @@ def _what_to_do(code: int, name: str, found: Untrusted, ask: str) -> str:
     compared = _compare(what, found)
     if compared and sent and not trusted:
         return compared + ask.format("the CA's root certificate", "the CA")
-    others = "the server may have another CA, or somebody else may answer; ask who runs the server"
+    others = "the server may have another CA, or somebody else may answer; ask who runs the server, or the network"
     if compared and policy.trust is None:
         one = " (the server sent one certificate)" * (len(sent) == 1)
         return compared + ("" if what == "root" else f"an intermediate may be missing{one}, ") + others

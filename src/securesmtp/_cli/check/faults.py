@@ -84,7 +84,7 @@ def _fix(error: SecureSMTPError, name: str, facts: Facts) -> str:
         case CertificateError(reason=CertificateReason.PIN):
             fix += "; ask who runs the server, not over this connection, whether its key was changed"
         case CertificateError(reason=CertificateReason.SELF_SIGNED) if len(facts.chain) == 1:
-            fix += "; or compare the SHA-256 below with theirs, by phone"
+            fix += "; or compare the SHA-256 of your copy with theirs, by phone"
         case CertificateError(reason=CertificateReason.NAME_MISMATCH):
             fix += "; whoever has a certificate for that name is then accepted"
         case ConnectError(stage=Stage.GREETING, reply=Reply()):

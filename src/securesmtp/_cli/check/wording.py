@@ -29,8 +29,6 @@ _ENDS = {
     "auth": "login accepted",
 }
 
-# Characters of half a SHA-256, with a colon after each byte.
-_HALF = 48
 _UNTRUSTED = {"certificateerror-untrusted", "certificateerror-self-signed"}
 _CA_FILE = re.compile(r'\bca_file=("[^"]*")')
 
@@ -137,9 +135,8 @@ def _chain(result: CheckResult) -> Iterator[tuple[str, str]]:
         yield "", "the server sent one certificate; its issuer was not sent"
     yield "pin", first.spki_sha256 + ("" if is_verified else " unverified")
     if not is_verified:
-        # As `openssl x509 -fingerprint -sha256` shows it, in two halves, so that a narrow terminal breaks it there.
-        digest = bytes.fromhex(first.sha256).hex(":").upper()
-        yield "SHA-256", f"{digest[:_HALF]} {digest[_HALF:]}"
+        # As `openssl x509 -fingerprint -sha256` shows it.
+        yield "SHA-256", bytes.fromhex(first.sha256).hex(":").upper()
 
 
 def _capabilities(result: CheckResult) -> Iterator[tuple[str, str]]:

@@ -178,7 +178,7 @@ def test_the_line_keeps_what_was_passed(case: str) -> None:
 
 def test_the_fix_of_an_untrusted_chain_is_the_librarys() -> None:
     """One place has the words. Where the server is to send more, no line in a program helps."""
-    untrusted = _refused(CertificateReason.UNTRUSTED, "the server does not send the certificate of 'R99', its issuer")
+    untrusted = _refused(CertificateReason.UNTRUSTED, "the server does not send the certificate of its issuer")
     fault = explain_error(untrusted, _facts(chain=(_certificate(),)))
     assert (fault.fix, fault.line) == (untrusted.hint, None)
 

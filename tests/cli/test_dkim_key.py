@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dkim_verifiers import ed25519_pem, rsa_pem, verify_with_dkimpy
-from securesmtp._cli import main
+from securesmtp._cli import dkim_key, main
 from securesmtp.signing import DKIM, DNSRecord
 
 
@@ -91,6 +92,25 @@ def test_a_file_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture
     assert "is there already" in err
     assert "--show" in err
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_a_key_that_is_not_finished_leaves_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    """It would be in the way of the next try."""
+
+    def fail(_: object) -> bytes:
+        assert [*folder.iterdir()] == [folder / "m.example.org.pem"]
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dkim_key, "make_key", fail)
+        code, out, err = run(capsys, "example.org", "m")
+    assert (code, out) == (1 if isinstance(error, OSError) else 130, "")
+    assert ("m.example.org.pem cannot be written: No space left on device" in err) is isinstance(error, OSError)
+    assert [*folder.iterdir()] == []
+    assert run(capsys, "example.org", "m")[0] == 0
 
 
 def test_a_file_without_a_key_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

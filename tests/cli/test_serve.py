@@ -573,6 +573,13 @@ def test_every_message_has_its_pages(fragments: list[str]) -> None:
         assert isinstance(each.data, bytes)
 
 
+def test_an_image_whose_name_python_cannot_read_stays_as_it_is() -> None:
+    """Python refuses to read a number of thousands of digits."""
+    html = f'<img src="cid:&#{"9" * 5000};">'
+    received = Received("", (), f"Content-Type: text/html\r\n\r\n{html}".encode())
+    assert pages.frame(received) == html
+
+
 def test_a_field_that_python_cannot_read_is_named_so() -> None:
     """The email package may raise anything; the subject and the page say that it did."""
 

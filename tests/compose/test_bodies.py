@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import time
+import tracemalloc
 from email.message import EmailMessage
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from compose.wire import MINIMAL, arrived, composed, read, tree, wire
 from conftest import examples
 from securesmtp import MessageError, compose
+from securesmtp._compose.images import refuse_paths
 
 INVITATION = (
     "BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nORGANIZER:mailto:ada@example.org\nEND:VEVENT\nEND:VCALENDAR\n"
@@ -229,7 +231,7 @@ PATHS = {
     "relative": ('<img src="chart.png">', "chart.png"),
     "below": ("<IMG alt=\"a > b\" SRC='img/my chart.png'/>", "my chart.png"),
     "no-quotes": ("<p><img width=1 src=img/chart.png>", "chart.png"),
-    "absolute": ('<img src="/static/chart?id=3&amp;size=2">', "chart?id=3&size=2"),
+    "absolute": ('<img src="/static/chart?id=3&amp;token=a/b">', "chart"),
     "file": ('<img src="file:///tmp/chart.png">', "chart.png"),
     "drive": (r'<img src="C:\pictures\chart.png">', "chart.png"),
     "dots": ('<img src=" ../chart%20a.png ">', "chart%20a.png"),
@@ -242,7 +244,8 @@ PATHS = {
     "source": ('<source srcset="chart.webp">', "chart.webp"),
     "input": ('<input type="image" src="button.png">', "button.png"),
     "style": ('<p style="background: url(&quot;img/paper.png&quot;)">', "paper.png"),
-    "css": ("<style>body { background: url( '/paper.svg#a' ) }</style>", "paper.svg#a"),
+    "css": ("<style>body { background: url( '/paper.svg#a' ) }</style>", "paper.svg"),
+    "folder": ('<img src="img/">', "img/"),
 }
 
 
@@ -273,6 +276,7 @@ NOT_PATHS = {
     "provider": '<img src="{{ chart }}"><img src="*|CHART|*"><img src="%recipient.chart%"><img src="[[chart]]">',
     "empty": '<img src=""><img src>',
     "font": '<style>@font-face { src: url(font.woff2) } p { fill: url(#red) } @import url("a.css");</style>',
+    "css-comment": "<style>/* p { background: url(paper.png) } */</style><p style='/* url(paper.png)'>",
     "link": '<a href="page.html">page</a><script src="chart.js">"<img src=\'chart.png\'>"</script>',
     "unclosed": '<!-- <img src="chart.png">',
 }
@@ -307,6 +311,8 @@ HOSTILE = {
     "values": "<img " + "a= " * 50_000 + " " * 100_000 + ">",
     "quotes-in-tag": "<img " + "' x=\" '" * 40_000 + ">",
     "css-urls": "<style>" + "url(a" * 50_000,
+    "css-comments": "<style>" + "/*" * 100_000,
+    "number": '<img src="&#' + "9" * 5_000 + ';">',
 }
 
 
@@ -317,6 +323,23 @@ def test_hostile_html_takes_linear_time(html: str) -> None:
     with contextlib.suppress(MessageError):
         composed(html=html)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    "html",
+    [f"<img src=data:image/png;base64,{'A' * 200_000}>", "<p " + '""' * 100_000, f'<img src="{"a" * 200_000}">'],
+    ids=["no-quotes", "quotes", "path"],
+)
+def test_html_is_read_in_little_memory(html: str) -> None:
+    """It took 200 times the memory of the text: 2 GB for 10 MB."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(MessageError):
+            refuse_paths(html)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(html)
 
 
 def test_the_name_of_this_machine_is_not_in_the_message() -> None:

@@ -12,7 +12,7 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from securesmtp import CertificateError, CertificateReason, SecureMailer, Stage
+from securesmtp import CertificateError, CertificateReason, SecureMailer, Stage, TLSPolicy
 from securesmtp._transport import certificate
 from securesmtp._transport.tls import handshake_error
 
@@ -94,7 +94,7 @@ def test_a_missing_intermediate_is_that_of_a_public_ca_by_its_address(
     """Only where the server has sent nothing above its own certificate."""
     fields = {"issuer": ((("commonName", "R99"),),), "subject": (), "caIssuers": urls}
     hint = _refused(20, lambda: [SimpleNamespace(get_info=lambda: fields)] * sent).hint
-    assert str(hint).startswith("the server does not send the certificate of 'R99'") is is_public
+    assert str(hint).startswith("the server does not send the certificate of its issuer: add it") is is_public
     assert str(hint).startswith("pass a private CA's root as ca_file") is not is_public
 
 
@@ -113,14 +113,44 @@ def test_at_most_ten_names_of_a_certificate_are_listed_each_cut() -> None:
     assert ", ".join(f"'{letter * 99}…'" for letter in "abcdefghij") + " (OpenSSL" in text
 
 
+def test_a_name_with_quotes_is_not_read_as_two() -> None:
+    """Anyone can put anything into a certificate."""
+    names = [("DNS", "evil.example', 'localhost")]
+    text = _refused(62, lambda: [SimpleNamespace(get_info=lambda: {"subjectAltName": names})]).args[0]
+    assert r"but for 'evil.example\', \'localhost' (OpenSSL" in text
+
+
+def _undecodable() -> None:
+    message = "what OpenSSL says"
+    raise ValueError(message)
+
+
+@pytest.mark.parametrize("code", [10, 18, 19, 20, 62])
+def test_a_certificate_that_cannot_be_decoded_hides_no_other(code: int) -> None:
+    """Neither the trusted CAs nor those that the server sent with it: that there are none would be false."""
+    failure = ssl.SSLCertVerificationError(1, "odd")
+    failure.verify_code, failure.verify_message = code, "words"
+    settings = SecureMailer("localhost", 1, policy=TLSPolicy(ca_data=trustme.CA().cert_pem.bytes().decode()))._settings
+    fields = {"issuer": ((("commonName", "R99"),),), "subject": (), "subjectAltName": (("DNS", "R99"),)}
+    root = {"subject": ((("commonName", "The Root"),),), "issuer": ()}
+
+    def refused(*sent: Callable[[], object], trusted: Callable[[], object]) -> str:
+        context = SimpleNamespace(get_ca_certs=trusted, cert_store_stats=lambda: {"x509_ca": 1})
+        chain = [SimpleNamespace(get_info=each) for each in sent]
+        tls = SimpleNamespace(context=context, _sslobj=SimpleNamespace(get_unverified_chain=lambda: chain))
+        return str(handshake_error(failure, cast("ssl.SSLObject", tls), settings))
+
+    alone = refused(_undecodable, trusted=lambda: [root])
+    both = refused(lambda: fields, _undecodable, trusted=lambda: [root])
+    assert ("ca_data has 'The Root', not this" in alone) is (code in {18, 19, 20})
+    assert ("'R99'" in both) is (code in {19, 20, 62})
+    hidden = refused(_undecodable, trusted=_undecodable)
+    assert ("ca_data has 1 CA, not this" in hidden) is (code in {18, 19, 20})
+
+
 def test_a_certificate_that_openssl_cannot_decode_is_among_those_that_were_sent() -> None:
     """Its octets are shown, without fields."""
-
-    def fail() -> None:
-        message = "what OpenSSL says"
-        raise ValueError(message)
-
-    sent = SimpleNamespace(get_info=fail, public_bytes=lambda _: b"der")
+    sent = SimpleNamespace(get_info=_undecodable, public_bytes=lambda _: b"der")
     tls = SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=lambda: [sent]))
     assert certificate.sent_certificates(cast("ssl.SSLObject", tls)) == (({}, b"der"),)
 

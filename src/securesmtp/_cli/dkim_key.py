@@ -78,8 +78,14 @@ def _text(error: ConfigurationError) -> str:
 def _write_key(path: Path, bits: int | None) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            # No local variable holds it.
-            file.write(make_key(bits))
+            try:
+                # No local variable holds it.
+                file.write(make_key(bits))
+                file.flush()
+            except BaseException:
+                # Ctrl-C, or a full disk: half a key would be in the way of the next try.
+                path.unlink()
+                raise
     except FileExistsError:
         message = f"{path} is there already. Hint: --show prints its record; a new key needs a new selector"
         raise click.ClickException(message) from None

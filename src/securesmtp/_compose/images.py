@@ -2,7 +2,7 @@
 Connect the images that HTML refers to by ``cid:`` with the parts that hold them (RFC 2392), and refuse paths.
 
 A path is found where an image certainly is: in a tag, or in CSS; not in a comment, and not in text about HTML. Both
-ways of reading take linear time, and know no more of HTML than they need.
+ways of reading take linear time and little memory, and know no more of HTML than they need.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ _REFERENCE = re.compile(
     r"""((?:(?<=[\s"'(,])|(?<=&quot;)|(?<=&apos;)|(?<=&\#34;)|(?<=&\#39;)|^)cid:)([^\s"'<>()&,;?\#]*)""", re.IGNORECASE
 )
 # What is left out, the text of a style element, or a tag with its attributes. One without an end goes to the end of the
-# text, or only to the next tag, so that nothing is read again and again.
+# text, or only to the next tag, so that nothing is read again and again. What repeats is possessive: otherwise, `re`
+# would keep 200 bytes for each character of a tag.
 _MARKUP = re.compile(
     r"""<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)|<style\b[^<>]*>(?P<css>.*?)(?:</style|\Z)"""
-    r"""|<(?P<tag>[a-z][\w:-]*)(?P<attributes>(?:[^"'<>]|"[^"]*"|'[^']*')*)""",
+    r"""|<(?P<tag>[a-z][\w:-]*)(?P<attributes>(?:[^"'<>]++|"[^"]*+"|'[^']*+')*+)""",
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"""(?<=[\s"'/])([^\s"'<>/=]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""")
+_LONG_NUMBER = re.compile(r"&#x?[\da-f]{100}", re.IGNORECASE)
+_CSS_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _URL = re.compile(r"(?<![\w-])url\(([^()]*)\)", re.IGNORECASE)
 # A path of this machine or of a web site, alone or in a URL. Not //host, #part, and what a provider replaces, such as
 # {{ name }}, *|NAME|* or %name%.
 _PATH = re.compile(
-    r"(?:file:.*|[a-z]:[\\/].*|(?!//)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]|%[\da-f]{2})*(?:[?#].*)?)",
+    r"(?:file:.*|[a-z]:[\\/].*|(?!//)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]++|%[\da-f]{2})*+(?:[?#].*)?)",
     re.IGNORECASE | re.DOTALL,
 )
 # Of those in CSS: a font has another one, and nobody misses it.
@@ -84,15 +87,18 @@ def refuse_paths(html: str) -> None:
     found: list[str] = []
     for markup in _MARKUP.finditer(html):
         tag, css = (markup["tag"] or "").lower(), markup["css"] or ""
-        values = {name.lower(): _unquoted(value) for name, value in _ATTRIBUTE.findall(markup["attributes"] or "")}
+        if not css and "=" not in (markup["attributes"] or ""):
+            continue
+        values = {name.lower(): value for name, value in _ATTRIBUTE.findall(markup["attributes"] or "")}
         if tag == "base" and "href" in values:
             return
         for name in (*_WITH_IMAGES.get(tag, ()), "background"):
-            value = values.get(name, "").strip()
+            value = _unquoted(values.get(name, "")).strip()
             found += [word.rstrip(",") for word in value.split()] if name == "srcset" else [value]
-        urls = (_unquoted(each.strip()) for each in _URL.findall(css or values.get("style", "")))
+        style = _CSS_COMMENT.sub("", css or _unquoted(values.get("style", "")))
+        urls = (_unquoted(each.strip()) for each in _URL.findall(style))
         found += (each for each in urls if _IMAGE.fullmatch(each))
-    names = list(dict.fromkeys(re.split(r"[/\\]", each)[-1] for each in found if _is_path(each)))
+    names = list(dict.fromkeys(_name(each) for each in found if _is_path(each)))
     if names:
         label = next(iter(re.findall(r"^[\w-]{1,60}(?=\.|$)", names[0], re.ASCII)), "image")
         message = f"the HTML refers to {_list(names)} by a path, and no reader has the file"
@@ -105,8 +111,16 @@ def _is_path(address: str) -> bool:
     return _PATH.fullmatch(address) is not None and re.fullmatch(r"[\d.]+[wxh]", address) is None
 
 
+def _name(path: str) -> str:
+    """Return the name of the file: without what follows it, which may have a secret."""
+    path = re.split(r"[?#]", path)[0]
+    return re.split(r"[/\\]", path)[-1] or path
+
+
 def _unquoted(value: str) -> str:
-    return unescape(value[1:-1] if value[:1] in {'"', "'"} else value)
+    text = value[1:-1] if value[:1] in {'"', "'"} else value
+    # Python refuses to read a number of thousands of digits. No character has one.
+    return text if _LONG_NUMBER.search(text) else unescape(text)
 
 
 def _list(labels: list[str]) -> str:

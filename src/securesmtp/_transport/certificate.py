@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from securesmtp._interrupts import SuppressErrors
 from securesmtp._shown import escape
@@ -20,9 +20,12 @@ from securesmtp._values import Certificate, CertificateReason, Stage
 from securesmtp.errors import CertificateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from securesmtp._options import TLSPolicy
     from securesmtp._settings import Settings
 
+T = TypeVar("T")
 # What the server sent: its fields, empty if they cannot be decoded, and its DER form.
 SentCertificate: TypeAlias = tuple[Fields, bytes]
 # What happened, and what to do.
@@ -169,19 +172,20 @@ def _explain_names(leaf: Fields, host: str, policy: TLSPolicy) -> _Explanation:
     if ("DNS", host) in names:
         text = f"the certificate has {host} as a DNS name, not as an IP address"
         return text, "the server needs a certificate with that IP address in subjectAltName"
-    # Escaped and cut: anyone can put anything into a certificate.
-    shown = ", ".join(f"'{escape(str(name), _MAX_NAME)}'" for _, name in names[:_MAX_NAMES]) or "no name at all"
-    text = f"the certificate is not for {host}, but for {shown}"
+    # Escaped and cut, so that one is not read as two: anyone can put anything into a certificate.
+    shown = [escape(str(name), _MAX_NAME).replace("'", "\\'") for _, name in names[:_MAX_NAMES]]
+    listed = ", ".join(f"'{name}'" for name in shown) or "no name at all"
+    text = f"the certificate is not for {host}, but for {listed}"
     where = "host, or TLSPolicy(server_hostname=…)" if policy.server_hostname is None else "server_hostname"
     return text, f"if you know that this is the right server, use one of its names as {where}"
 
 
 def _read_certificates(tls: ssl.SSLObject) -> tuple[list[Fields], list[Fields]]:
     """Return the certificates that the server sent, its own first, and those of the trusted CAs."""
-    # Some certificates cannot be decoded.
-    with SuppressErrors(ValueError, OSError):
-        return [each.get_info() for each in _sent(tls)], tls.context.get_ca_certs()
-    return [], []
+    sent = [_decode(each.get_info) or {} for each in _decode(lambda: _sent(tls)) or ()]
+    trusted: list[Fields] | None = _decode(tls.context.get_ca_certs)
+    # One that cannot be decoded hides the names of all.
+    return sent, [{}] * tls.context.cert_store_stats()["x509_ca"] if trusted is None else trusted
 
 
 def _build_chain(sent: list[Fields], trusted: list[Fields]) -> list[Fields]:
@@ -198,20 +202,25 @@ def _sent(tls: ssl.SSLObject) -> list[Any]:
     return getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", lambda: None)() or []
 
 
-def _fields(certificate: Any) -> Fields:  # noqa: ANN401 -- a private class of `_ssl`
+def _decode(read: Callable[[], T]) -> T | None:
+    """Return what *read* returns; None if a certificate cannot be decoded."""
     with SuppressErrors(ValueError, OSError):
-        fields: Fields = certificate.get_info()
-        return fields if _has_times(fields) else {}
-    return {}
+        return read()
+    return None
+
+
+def _fields(certificate: Any) -> Fields:  # noqa: ANN401 -- a private class of `_ssl`
+    fields: Fields | None = _decode(certificate.get_info)
+    return fields if fields and _has_times(fields) else {}
 
 
 def _has_times(fields: Fields) -> bool:
     """Return whether both times of a certificate can be read: OpenSSL writes "Bad time value" for others."""
     with SuppressErrors(ValueError):
-        _ = parse_time(fields["notBefore"]), parse_time(fields["notAfter"])
+        _ = parse_time(fields.get("notBefore")), parse_time(fields.get("notAfter"))
         return True
     return False
 
 
 def _is_issuer(issuer: Fields, chain: list[Fields]) -> bool:
-    return bool(chain) and issuer.get("subject") == chain[-1].get("issuer")
+    return bool(chain) and "subject" in issuer and issuer["subject"] == chain[-1].get("issuer")

@@ -88,7 +88,7 @@ def _what_to_do(code: int, name: str, found: Untrusted, ask: str) -> str:
         return f"{compared}if it is that of your private CA, {ask.format('it', 'the CA')}; {unknown}"
     if not compared and len(sent) == 1 and _is_public(sent[0]):
         return (
-            f"the server does not send the certificate of {name}, its issuer: add it on the server, after its own "
+            "the server does not send the certificate of its issuer: add it on the server, after its own "
             "(Postfix: smtpd_tls_chain_files), unless it is the root of a private CA"
         )
     public = "for a public CA, the server must send its chain"
@@ -122,7 +122,10 @@ def _compare(what: str, found: Untrusted) -> str:
     names = list(dict.fromkeys(quote_name(each, "subject") for each in found.trusted))
     if not names:
         return f"{source} {has} no CA: "
-    return f"{source} {has} {', '.join(names) if len(names) <= _MAX_CAS else f'{len(names)} CAs'}, not this {what}: "
+    # One without a name, or that cannot be decoded, is only counted.
+    count = len(names) if all(names) else len(found.trusted)
+    shown = ", ".join(names) if all(names) and count <= _MAX_CAS else f"{count} CA{'s' * (count > 1)}"
+    return f"{source} {has} {shown}, not this {what}: "
 
 
 def _source(policy: TLSPolicy) -> tuple[str, str]:

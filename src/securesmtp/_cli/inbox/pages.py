@@ -109,7 +109,7 @@ def frame(received: Received) -> str:
     # The first of two attributes with the same name counts.
     html = _TARGET.sub("href=# data-href", html)
     images = _images(received)
-    return _CID.sub(lambda found: images.get(unquote(unescape(found[1])), found[0]), html)
+    return _CID.sub(lambda found: _read(lambda: images[unquote(unescape(found[1]))], found[0]), html)
 
 
 def attachments(received: Received) -> Sequence[Attachment]:

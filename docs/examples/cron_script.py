@@ -14,7 +14,7 @@ from securesmtp import Outcome, SecureMailer, SecureSMTPError, compose
 log = logging.getLogger("report")
 
 
-def report(chart: str, pdf: str) -> EmailMessage:
+def write_report(chart: str, pdf: str) -> EmailMessage:
     """Write the message."""
     return compose(
         sender=("Reports", "reports@example.com"),
@@ -28,7 +28,7 @@ def report(chart: str, pdf: str) -> EmailMessage:
     )
 
 
-def failed(error: SecureSMTPError) -> int:
+def log_failure(error: SecureSMTPError) -> int:
     """Log the error, and return the exit status."""
     log.error("%s, message_id=%s: %s", error.outcome, error.message_id, error)
     if error.outcome is Outcome.UNKNOWN:
@@ -39,11 +39,11 @@ def failed(error: SecureSMTPError) -> int:
 def main(chart: str, pdf: str) -> int:
     """Send the report, log what became of it, and return the exit status."""
     try:
-        message = report(chart, pdf)
+        message = write_report(chart, pdf)
         with SecureMailer.from_env() as mailer:
             receipt = mailer.send(message, partial="allow")
     except SecureSMTPError as error:
-        return failed(error)
+        return log_failure(error)
     ids = receipt.message_id, receipt.queue_id
     log.info("accepted, message_id=%s, queue_id=%s", *ids)
     for each in receipt.recipients:

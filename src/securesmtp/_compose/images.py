@@ -56,7 +56,8 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
     Return *html* with each ``cid:`` and a label replaced by ``cid:`` and the Content-ID that *ids* has for the label.
 
     Raises:
-        MessageError: The HTML refers to a label that *ids* does not have, or does not refer to one that it has.
+        MessageError: The HTML refers to a label that *ids* does not have, or does not refer to one that it has, or
+            shows an image by a path.
     """
     found: set[str] = set()
 
@@ -73,11 +74,11 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
         message = f"inline has {_list(unused)}, and the HTML does not refer to it by cid:"
         hint = f'write <img src="cid:{unused[0]}" alt="…">, or pass it in attachments: readers hide an unused image'
         raise MessageError(message, hint=hint)
-    refuse_paths(html)
+    _refuse_paths(html)
     return connected
 
 
-def refuse_paths(html: str) -> None:
+def _refuse_paths(html: str) -> None:
     """
     Check that *html* shows no image by a path, unless it says by ``<base href>`` where its paths begin.
 

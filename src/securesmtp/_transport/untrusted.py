@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 # A certificate as `ssl.SSLSocket.getpeercert` returns it.
 Fields: TypeAlias = dict[str, Any]
 # What happened, and what to do.
-Explanation: TypeAlias = tuple[str, str]
+_Explanation: TypeAlias = tuple[str, str]
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN in OpenSSL's x509_vfy.h.
-SELF_SIGNED, SELF_SIGNED_IN_CHAIN = 18, 19
+_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN = 18, 19
 # Trusted CAs that a hint names, and characters of a name.
 _MAX_CAS, _MAX_NAME = 3, 100
 
@@ -42,7 +42,7 @@ class Untrusted(NamedTuple):
     policy: TLSPolicy
 
 
-def explain(code: int, found: Untrusted) -> Explanation:
+def explain(code: int, found: Untrusted) -> _Explanation:
     """Return the text and the hint for what was *found*, which OpenSSL refused with *code*."""
     text, hint = _explain_missing_root(found) or _explain(code, found)
     return text, hint if found.policy.pins is None else f"{hint}; a pin does not replace that"
@@ -56,13 +56,13 @@ def quote_name(certificate: Fields, which: str) -> str:
     return name and repr(name)
 
 
-def _explain(code: int, found: Untrusted) -> Explanation:
+def _explain(code: int, found: Untrusted) -> _Explanation:
     name = quote_name(found.chain[-1], "issuer") if found.chain else ""
     ask = "get {} from whoever runs {}, not over this connection, and pass it as " + _argument(found.policy)
-    if code == SELF_SIGNED:
+    if code == _SELF_SIGNED:
         return "the certificate is self-signed", _compare("certificate", found) + ask.format("it", "the server")
     text = "the certificate is not signed by a trusted CA"
-    if code == SELF_SIGNED_IN_CHAIN:
+    if code == _SELF_SIGNED_IN_CHAIN:
         text = f"the certificate's chain ends in a root that is not trusted{name and ': '}{name}"
     elif name:
         text += f": its issuer is {name}" if len(found.sent) == 1 else f": its chain ends with the issuer {name}"
@@ -75,7 +75,7 @@ def _what_to_do(code: int, name: str, found: Untrusted, ask: str) -> str:
     if name and any(each.get("subject") == chain[-1]["issuer"] for each in trusted):
         causes = "it may have been renewed, or somebody uses its name"
         return f"{source} {has} another CA with that name: {causes}; ask who runs the server"
-    what = "root" if code == SELF_SIGNED_IN_CHAIN else "issuer"
+    what = "root" if code == _SELF_SIGNED_IN_CHAIN else "issuer"
     compared = _compare(what, found)
     if compared and sent and not trusted:
         return compared + ask.format("the CA's root certificate", "the CA")
@@ -95,7 +95,7 @@ def _what_to_do(code: int, name: str, found: Untrusted, ask: str) -> str:
     return f"{compared}pass a private CA's root as {_argument(policy)}; {public}; {unknown}"
 
 
-def _explain_missing_root(found: Untrusted) -> Explanation | None:
+def _explain_missing_root(found: Untrusted) -> _Explanation | None:
     """Name the intermediate certificate that is trusted without its root; None if there is none."""
     for each in found.chain[1:]:
         if each in found.trusted and each["subject"] != each["issuer"]:

@@ -95,7 +95,7 @@ class AsyncRecordingMailer(AsyncSecureMailer, Recorder):
         return _Results(messages, lambda index, message: self._server.result(run, index, message, deadline))
 
     async def check(self) -> ServerReport:
-        """As `AsyncSecureMailer.check`: return what the server in memory offers, or raise its fault."""
+        """Return what the server in memory offers, or raise its fault; as `AsyncSecureMailer.check`."""
         await checkpoint()
         return self._server.check()
 

@@ -102,7 +102,7 @@ class RecordingMailer(SecureMailer, Recorder):
         return _Results(self._server.result(run, *each, deadline) for each in enumerate(messages))
 
     def check(self) -> ServerReport:
-        """As `SecureMailer.check`: return what the server in memory offers, or raise its fault."""
+        """Return what the server in memory offers, or raise its fault; as `SecureMailer.check`."""
         return self._server.check()
 
 

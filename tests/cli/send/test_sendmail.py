@@ -10,7 +10,7 @@ import pytest
 from cli.send.conftest import Run
 from conftest import Serve
 from scripted import honest
-from securesmtp.testing import MailServer
+from securesmtp.testing import FaultName, MailServer
 
 MESSAGE = b"From: me@example.org\nTo: to@example.org\nSubject: hello\n\nhello\n"
 # As cronie and Debian's cron write it (do_command.c), for a command with a character that is not ASCII.
@@ -450,3 +450,16 @@ def test_hints_name_variables(server: MailServer, run: Run, monkeypatch: pytest.
     assert done.code == 76
     assert "Hint: set SMTP_TLS=starttls (usually port 587), or" in done.err
     assert not server.messages
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [("untrusted", "Hint: SMTP_CA_FILE has '"), ("wrong_name", "use one of its names as SMTP_HOST (")],
+)
+def test_hints_on_certificates_name_variables(server: MailServer, run: Run, fault: FaultName, hint: str) -> None:
+    """Not the arguments of a program, nor the options of `send`."""
+    server.fault = fault
+    done = run("sendmail", "to@example.org", data=MESSAGE)
+    assert done.code == 76
+    assert hint in done.err
+    assert "ca_file" not in done.err

@@ -74,11 +74,11 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
         message = f"inline has {_list(unused)}, and the HTML does not refer to it by cid:"
         hint = f'write <img src="cid:{unused[0]}" alt="…">, or pass it in attachments: readers hide an unused image'
         raise MessageError(message, hint=hint)
-    _refuse_paths(html)
+    refuse_paths(html)
     return connected
 
 
-def _refuse_paths(html: str) -> None:
+def refuse_paths(html: str) -> None:
     """
     Check that *html* shows no image by a path, unless it says by ``<base href>`` where its paths begin.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -73,6 +74,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--through", choices=SCHEMES, help="the fixture `mailer` makes mailers that go through a proxy")
     parser.addoption("--all-faces", action="store_true", help="every test marked `faces` with each of them")
     parser.addoption("--share", metavar="K/N[/COMMIT]", help="the tests of run K (1 to N), when N runs divide them")
+
+
+def pytest_configure() -> None:
+    """Let SIGINT end what it is sent to: what a shell starts in the background ignores it, and so do its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -227,6 +227,17 @@ def test_an_image_that_would_not_be_shown_is_an_error(given: dict[str, Any], tex
     assert hint in (caught.value.hint or "")
 
 
+def test_a_hint_has_no_name_that_says_something_else_to_a_shell() -> None:
+    """The command shows it as a line to copy, and data in a template may be anything."""
+    for html, hint in {
+        '<img src="cid:`id`">': 'use letters, digits, ".", "_" and "-" after cid:',
+        '<img src="cid:$x"><img src="cid:logo">': "pass inline={'logo': …}",
+    }.items():
+        with pytest.raises(MessageError, match="by cid:, and inline does not have it") as caught:
+            composed(html=html)
+        assert caught.value.hint == f"{hint}; a reader would see an empty box"
+
+
 PATHS = {
     "relative": ('<img src="chart.png">', "chart.png"),
     "below": ("<IMG alt=\"a > b\" SRC='img/my chart.png'/>", "my chart.png"),

@@ -11,6 +11,7 @@ import re
 from html import unescape
 from typing import TYPE_CHECKING
 
+from securesmtp._compose.files import LABEL
 from securesmtp._shown import quote
 from securesmtp.errors import MessageError
 
@@ -68,7 +69,10 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
     connected = _PLACE.sub(lambda place: (place[1] or "") + _REFERENCE.sub(replace, place[2] or place[0]), html)
     if missing := sorted(found - set(ids)):
         message = f"the HTML refers to {_list(missing)} by cid:, and inline does not have it"
-        raise MessageError(message, hint=f"pass inline={{{quote(missing[0])}: …}}; a reader would see an empty box")
+        # Others cannot be passed, and would say something else to a shell.
+        usable = [f"pass inline={{{label!r}: …}}" for label in missing if LABEL.fullmatch(label)]
+        hint = usable[0] if usable else 'use letters, digits, ".", "_" and "-" after cid:'
+        raise MessageError(message, hint=f"{hint}; a reader would see an empty box")
     if unused := sorted(set(ids) - found):
         message = f"inline has {_list(unused)}, and the HTML does not refer to it by cid:"
         hint = f'write <img src="cid:{unused[0]}" alt="…">, or pass it in attachments: readers hide an unused image'

@@ -227,6 +227,17 @@ def test_an_image_that_would_not_be_shown_is_an_error(given: dict[str, Any], tex
     assert hint in (caught.value.hint or "")
 
 
+def test_a_hint_has_no_name_that_says_something_else_to_a_shell() -> None:
+    """The command shows it as a line to copy, and data in a template may be anything."""
+    for html, hint in {
+        '<img src="cid:`id`">': 'use letters, digits, ".", "_" and "-" after cid:',
+        '<img src="cid:$x"><img src="cid:logo">': "pass inline={'logo': …}",
+    }.items():
+        with pytest.raises(MessageError, match="by cid:, and inline does not have it") as caught:
+            composed(html=html)
+        assert caught.value.hint == f"{hint}; a reader would see an empty box"
+
+
 PATHS = {
     "relative": ('<img src="chart.png">', "chart.png"),
     "below": ("<IMG alt=\"a > b\" SRC='img/my chart.png'/>", "my chart.png"),
@@ -274,6 +285,9 @@ NOT_PATHS = {
     "text": '<p>Write src="chart.png", or &lt;img src=&quot;chart.png&quot;&gt;, or url(chart.png).</p>',
     "attribute": """<p title='<img src="chart.png">'><img alt='src="chart.png"' data-src="chart.png" src="#">""",
     "provider": '<img src="{{ chart }}"><img src="*|CHART|*"><img src="%recipient.chart%"><img src="[[chart]]">',
+    "provider-underscores": '<img src="__CHART__">',
+    "words": '<td background="none">',
+    "data-in-srcset": """<img srcset="data:image/svg+xml;utf8,<svg xmlns='x' viewBox='0 0 1.5 2'/> 1x">""",
     "empty": '<img src=""><img src>',
     "font": '<style>@font-face { src: url(font.woff2) } p { fill: url(#red) } @import url("a.css");</style>',
     "css-comment": "<style>/* p { background: url(paper.png) } */</style><p style='/* url(paper.png)'>",

@@ -24,7 +24,7 @@ _HINT = 'pass a path, ("report.pdf", data), or ("report", data, "application/pdf
 _WORD = r"[A-Za-z0-9!#$&^_.+-]{1,60}"
 _MEDIA_TYPE = re.compile(rf"{_WORD}/{_WORD}(?:; *{_WORD}={_WORD}){{0,9}}")
 # The names of inline images: they are a part of a Content-ID, and stand in the HTML (RFC 2392).
-_LABEL = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,58}[A-Za-z0-9_-])?")
+LABEL = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,58}[A-Za-z0-9_-])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def find_images(given: object) -> dict[str, File]:
         message = f"inline is a {type(given).__name__}, not a mapping of names to files"
         raise MessageError(message, hint='pass {"logo": "logo.png"} for <img src="cid:logo">')
     for label in given:
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        if not isinstance(label, str) or not LABEL.fullmatch(label):
             message = f"inline has the name {quote(label)}, which cannot be written after cid: as it is"
             raise MessageError(message, hint='use letters, digits, ".", "_" and "-"; the name of the file is not it')
     return {label: find_file(each) for label, each in given.items()}

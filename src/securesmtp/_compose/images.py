@@ -11,6 +11,7 @@ import re
 from html import unescape
 from typing import TYPE_CHECKING
 
+from securesmtp._compose.files import LABEL
 from securesmtp._shown import quote
 from securesmtp.errors import MessageError
 
@@ -41,14 +42,15 @@ _LONG_NUMBER = re.compile(r"&#x?[\da-f]{100}", re.IGNORECASE)
 _CSS_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _URL = re.compile(r"(?<![\w-])url\(([^()]*)\)", re.IGNORECASE)
 # A path of this machine or of a web site, alone or in a URL. Not //host, #part, and what a provider replaces, such as
-# {{ name }}, *|NAME|* or %name%.
+# {{ name }}, *|NAME|*, %name% or __NAME__.
 _PATH = re.compile(
-    r"(?:file:.*|[a-z]:[\\/].*|(?!//)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]++|%[\da-f]{2})*+(?:[?#].*)?)",
+    r"(?:file:.*|[a-z]:[\\/].*|(?!//|__)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]++|%[\da-f]{2})*+(?:[?#].*)?)",
     re.IGNORECASE | re.DOTALL,
 )
-# Of those in CSS: a font has another one, and nobody misses it.
+# Of those in CSS, srcset and background: nobody misses a font, and "none" or a part of a data: address is no path.
 _IMAGE = re.compile(r"[^?#]*\.(?:png|jpe?g|gif|svg|webp|avif|bmp)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
-_WITH_IMAGES = {"img": ("src", "srcset"), "input": ("src",), "source": ("srcset",), "video": ("poster",)}
+_NAMES = {"img": ("src", "srcset"), "input": ("src",), "source": ("srcset",), "video": ("poster",)}
+_ANYWHERE = ("background", "style")
 
 
 def connect_images(html: str, ids: Mapping[str, str]) -> str:
@@ -69,7 +71,10 @@ def connect_images(html: str, ids: Mapping[str, str]) -> str:
     connected = _PLACE.sub(lambda place: (place[1] or "") + _REFERENCE.sub(replace, place[2] or place[0]), html)
     if missing := sorted(found - set(ids)):
         message = f"the HTML refers to {_list(missing)} by cid:, and inline does not have it"
-        raise MessageError(message, hint=f"pass inline={{{quote(missing[0])}: …}}; a reader would see an empty box")
+        # Others cannot be passed, and would say something else to a shell.
+        usable = [f"pass inline={{{label!r}: …}}" for label in missing if LABEL.fullmatch(label)]
+        hint = usable[0] if usable else 'use letters, digits, ".", "_" and "-" after cid:'
+        raise MessageError(message, hint=f"{hint}; a reader would see an empty box")
     if unused := sorted(set(ids) - found):
         message = f"inline has {_list(unused)}, and the HTML does not refer to it by cid:"
         hint = f'write <img src="cid:{unused[0]}" alt="…">, or pass it in attachments: readers hide an unused image'
@@ -93,23 +98,17 @@ def refuse_paths(html: str) -> None:
         values = {name.lower(): value for name, value in _ATTRIBUTE.findall(markup["attributes"] or "")}
         if tag == "base" and "href" in values:
             return
-        for name in (*_WITH_IMAGES.get(tag, ()), "background"):
-            value = _unquoted(values.get(name, "")).strip()
-            found += [word.rstrip(",") for word in value.split()] if name == "srcset" else [value]
-        style = _CSS_COMMENT.sub("", css or _unquoted(values.get("style", "")))
-        urls = (_unquoted(each.strip()) for each in _URL.findall(style))
+        given = {name: _unquoted(values[name]) for name in (*_NAMES.get(tag, ()), *_ANYWHERE) if name in values}
+        found += (given[name].strip() for name in ("src", "poster") if name in given)
+        urls = [_unquoted(each.strip()) for each in _URL.findall(_CSS_COMMENT.sub("", css or given.get("style", "")))]
+        urls += [given.get("background", "").strip(), *(each.rstrip(",") for each in given.get("srcset", "").split())]
         found += (each for each in urls if _IMAGE.fullmatch(each))
-    names = list(dict.fromkeys(_name(each) for each in found if _is_path(each)))
+    names = list(dict.fromkeys(_name(each) for each in found if _PATH.fullmatch(each)))
     if names:
         label = next(iter(re.findall(r"^[\w-]{1,60}(?=\.|$)", names[0], re.ASCII)), "image")
         message = f"the HTML refers to {_list(names)} by a path, and no reader has the file"
         hint = f"write cid:{label} in its place and pass inline={{{label!r}: …}}, or write an https: address"
         raise MessageError(message, hint=hint)
-
-
-def _is_path(address: str) -> bool:
-    # What else a srcset has, such as 2x and 640w.
-    return _PATH.fullmatch(address) is not None and re.fullmatch(r"[\d.]+[wxh]", address) is None
 
 
 def _name(path: str) -> str:

@@ -85,6 +85,7 @@ IN_A_SHELL = {
     'use tls="implicit"': "leave --starttls out",
     " as ca_file": " as --ca-file",
     "ca_file has ": "--ca-file has ",
+    " to ca_file": " to the --ca-file",
     ", or TLSPolicy(server_hostname=…)": "",
     "pass username and password": "use --username, or set SMTP_USERNAME and SMTP_PASSWORD",
     'partial="allow"': "--partial",

@@ -41,6 +41,7 @@ HINTS = {
     'use tls="implicit"': "set SMTP_TLS=implicit",
     " as ca_file": " as SMTP_CA_FILE",
     "ca_file has ": "SMTP_CA_FILE has ",
+    " to ca_file": " to the SMTP_CA_FILE",
     "host, or TLSPolicy(server_hostname=…)": "SMTP_HOST",
     "pass username and password": "set SMTP_USERNAME and SMTP_PASSWORD_FILE",
     'partial="allow"': "--partial",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -146,6 +146,24 @@ def test_a_certificate_that_cannot_be_decoded_hides_no_other(code: int) -> None:
     assert ("'R99'" in both) is (code in {19, 20, 62})
     hidden = refused(_undecodable, trusted=_undecodable)
     assert ("ca_data has 1 CA, not this" in hidden) is (code in {18, 19, 20})
+
+
+@pytest.mark.parametrize(("length", "shown"), [(64, f"'{'A' * 64}', '{'B' * 64}'"), (100, "2 CAs")])
+def test_long_names_of_trusted_cas_leave_room_for_what_is_to_be_done(length: int, shown: str) -> None:
+    """An error cuts its hint, whose end is the advice."""
+    failure = ssl.SSLCertVerificationError(1, "odd")
+    failure.verify_code, failure.verify_message = 20, "words"
+    policy = TLSPolicy(ca_file="a", extra_ca_file="b", pins=("sha256/" + "A" * 43 + "=",))
+    trusted = [{"subject": ((("commonName", letter * length),),), "issuer": ()} for letter in "AB"]
+    chain = [SimpleNamespace(get_info=lambda: {"subject": (), "issuer": ((("commonName", "R99"),),)})]
+    tls = SimpleNamespace(
+        context=SimpleNamespace(get_ca_certs=lambda: trusted),
+        _sslobj=SimpleNamespace(get_unverified_chain=lambda: chain),
+    )
+    settings = SimpleNamespace(policy=policy, server_name="localhost")
+    error = certificate.refused_certificate(failure, cast("ssl.SSLObject", tls), cast("Any", settings))
+    assert f"ca_file and extra_ca_file have {shown}, not this issuer: " in str(error)
+    assert "; a pin does not replace that (https:" in str(error)
 
 
 def test_a_certificate_that_openssl_cannot_decode_is_among_those_that_were_sent() -> None:

@@ -30,11 +30,11 @@ _REFERENCE = re.compile(
     r"""((?:(?<=[\s"'(,])|(?<=&quot;)|(?<=&apos;)|(?<=&\#34;)|(?<=&\#39;)|^)cid:)([^\s"'<>()&,;?\#]*)""", re.IGNORECASE
 )
 # What is left out, the text of a style element, or a tag with its attributes. One without an end goes to the end of the
-# text, or only to the next tag, so that nothing is read again and again. What repeats is possessive: otherwise, `re`
-# would keep 200 bytes for each character of a tag.
+# text, or only to the next tag, so that nothing is read again and again. A group is repeated a thousand times at most,
+# because `re` keeps 200 bytes for each.
 _MARKUP = re.compile(
     r"""<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)|<style\b[^<>]*>(?P<css>.*?)(?:</style|\Z)"""
-    r"""|<(?P<tag>[a-z][\w:-]*)(?P<attributes>(?:[^"'<>]++|"[^"]*+"|'[^']*+')*+)""",
+    r"""|<(?P<tag>[a-z][\w:-]*)(?P<attributes>[^"'<>]*(?:(?:"[^"]*"|'[^']*')[^"'<>]*){0,1000})""",
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"""(?<=[\s"'/])([^\s"'<>/=]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""")
@@ -44,7 +44,8 @@ _URL = re.compile(r"(?<![\w-])url\(([^()]*)\)", re.IGNORECASE)
 # A path of this machine or of a web site, alone or in a URL. Not //host, #part, and what a provider replaces, such as
 # {{ name }}, *|NAME|*, %name% or __NAME__.
 _PATH = re.compile(
-    r"(?:file:.*|[a-z]:[\\/].*|(?!//|__)[\w.~/\\](?:[\w .~/\\()+@,=&!'-]++|%[\da-f]{2})*+(?:[?#].*)?)",
+    r"(?:file:.*|[a-z]:[\\/].*"
+    r"|(?!//|__)[\w.~/\\][\w .~/\\()+@,=&!'-]*(?:%[\da-f]{2}[\w .~/\\()+@,=&!'-]*){0,1000}(?:[?#].*)?)",
     re.IGNORECASE | re.DOTALL,
 )
 # Of those in CSS, srcset and background: nobody misses a font, and "none" or a part of a data: address is no path.

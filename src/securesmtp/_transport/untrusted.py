@@ -21,8 +21,8 @@ _Explanation: TypeAlias = tuple[str, str]
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN in OpenSSL's x509_vfy.h.
 _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN = 18, 19
-# Trusted CAs that a hint names, and characters of a name.
-_MAX_CAS, _MAX_NAME = 3, 100
+# Trusted CAs that a hint names, characters of all of them, and of one name. An error shows 500 of a hint.
+_MAX_CAS, _MAX_LISTED, _MAX_NAME = 3, 200, 100
 
 
 class Untrusted(NamedTuple):
@@ -123,8 +123,9 @@ def _compare(what: str, found: Untrusted) -> str:
     if not names:
         return f"{source} {has} no CA: "
     # One without a name, or that cannot be decoded, is only counted.
-    count = len(names) if all(names) else len(found.trusted)
-    shown = ", ".join(names) if all(names) and count <= _MAX_CAS else f"{count} CA{'s' * (count > 1)}"
+    count, shown = len(names) if all(names) else len(found.trusted), ", ".join(names)
+    if not all(names) or count > _MAX_CAS or len(shown) > _MAX_LISTED:
+        shown = f"{count} CA{'s' * (count > 1)}"
     return f"{source} {has} {shown}, not this {what}: "
 
 

@@ -166,12 +166,12 @@ class Workers:
 
     def __init__(self, work: Callable[[Workers, Task], Steps[None]], most: int, claims: Claims | None = None) -> None:
         """Have up to *most* workers, each of which does *work*; with *claims*, what a ledger lets this run send."""
-        self.backlog = Backlog(self._note_change)
-        self.idle = list[Task]()
+        self.backlog: Backlog = Backlog(self._note_change)
+        self.idle: list[Task] = []
         self.thread: threading.Thread | None = None
-        self.has_ended = False
+        self.has_ended: bool = False
         self.fault: BaseException | None = None
-        self.ends = SimpleQueue[None]()
+        self.ends: SimpleQueue[None] = SimpleQueue()
         self._work, self._most, self._started = work, most, 0
         self._claims, self._has_thread = claims, False
         self._poller = Poller(self._assign, self._note_end_of_worker)

@@ -21,7 +21,7 @@ class Backlog:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Start empty and open; *on_change* is called when there is a job for a worker, and at the end."""
-        self.is_closed = False
+        self.is_closed: bool = False
         self._jobs = deque[Job]()
         self._on_change = on_change
 

@@ -167,7 +167,7 @@ class Workers:
     def __init__(self, work: Callable[[Workers, Task], Steps[None]], most: int, claims: Claims | None = None) -> None:
         """Have up to *most* workers, each of which does *work*; with *claims*, what a ledger lets this run send."""
         self.backlog: Backlog = Backlog(self._note_change)
-        self.idle: list[Task] = []
+        self.idle: list[Task] = list[Task]()
         self.thread: threading.Thread | None = None
         self.has_ended: bool = False
         self.fault: BaseException | None = None

@@ -433,6 +433,7 @@ NO_QUIRK = {
     "_protocol/message_bounds.py": "a limit of ours",
     "_protocol/sasl/registry.py": "the order of mechanisms",
     "_transport/channel.py": "speed",
+    "_transport/untrusted.py": "the setting that a hint names",
     "_protocol/exchange.py": "speed",
 }
 # What speaks to no server, or is not about servers of mail.

@@ -114,7 +114,7 @@ def Scram_for(name: str, username: str = "user", password: str = PASSWORD) -> Sc
 
 @cache
 def _assigned() -> str:
-    """Return what Unicode 3.2 assigns, since scramp refuses the rest; of the first three planes, and without surrogates."""
+    """Return what Unicode 3.2 assigns, since scramp refuses the rest; of three planes, and without surrogates."""
     numbers = (number for number in range(1, 0x30000) if not 0xD800 <= number < 0xE000)
     return "".join(each for each in map(chr, numbers) if not stringprep.in_table_a1(each))
 

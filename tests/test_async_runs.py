@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ import trio
 from conftest import Mailer, Serve, thorough
 from scripted import Peer, ScriptedServer, honest
 from securesmtp import AsyncResults, AsyncSecureMailer, Envelope, Outcome, SendResult
+from securesmtp._async_keeper import Keeper
 from securesmtp._protocol.message import Submission
 from securesmtp.events import Event, Failed, Sent
 from tasks import happens
@@ -553,3 +555,20 @@ async def _interrupted(results: AsyncResults, read: list[SendResult], events: _E
         group.start_soon(action)
         await moment()
         group.cancel_scope.cancel()
+
+
+def test_a_keeper_writes_ends_although_no_more_jobs_are_taken() -> None:
+    """Those of the messages that were sent last."""
+    written = list[int]()
+
+    def flush() -> Iterator[Callable[[], object]]:
+        written.append(1)
+        yield from ()
+
+    class Closed(list[object]):
+        is_closed, idle = True, 0
+
+    claims: Any = SimpleNamespace(has_ends=True, flush=flush)
+    workers: Any = SimpleNamespace(backlog=Closed(), most=1, started=1, loop=None)
+    asyncio.run(Keeper(claims)._advance(workers))
+    assert written == [1]

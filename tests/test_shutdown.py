@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from securesmtp import (
     SendResult,
     _closing,
 )
+from securesmtp._sending import Sending
 from securesmtp.events import Connected, Sent
 from test_limits import Holding, threads, until
 
@@ -363,3 +365,12 @@ def test_a_cancelled_close_can_be_called_again(run: Run, serve: Serve, async_mai
         assert (codes, result.outcome) == ([250], ACCEPTED)
 
     run(main)
+
+
+def test_a_send_that_cannot_be_ended_in_its_session_is_unknown() -> None:
+    """It hangs in code of the caller's, and may still write."""
+    content = SimpleNamespace(message_id="<1@b.example>")
+    progress: Any = (None, SimpleNamespace(content=content), None)
+    result = Sending("<1@b.example>", 0.0, progress).result(3)
+    assert (result.index, result.message_id, result.outcome) == (3, "<1@b.example>", Outcome.UNKNOWN)
+    assert isinstance(result.error, OutcomeUnknownError)

@@ -35,6 +35,7 @@ from securesmtp import SecureMailer
 from securesmtp._cli import main
 from securesmtp._cli.inbox import pages
 from securesmtp._cli.inbox.store import Kept, Store, subject_of
+from securesmtp._cli.inbox.web import serve_pages
 from securesmtp._cli.serve import command as serve
 from securesmtp._cli.serve import open_inbox
 from securesmtp.errors import DataRefusedError
@@ -605,3 +606,19 @@ def test_a_file_of_another_run_is_not_replaced(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(FileExistsError):
         Store(tmp_path).keep(Received("", (), b"second"))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+
+
+def test_a_silent_browser_does_not_keep_the_inbox_from_its_end(tmp_path: Path) -> None:
+    """Its connection is cut: browsers open some in advance."""
+    with socket.socket() as silent:
+        with serve_pages(Store(tmp_path), 0) as address:
+            host, port = "127.0.0.1", urlsplit(address).port
+            assert port is not None
+            silent.connect((host, port))
+            # It was accepted before this one.
+            later = HTTPConnection(host, port, timeout=60)
+            later.request("GET", "/")
+            assert later.getresponse().status == 200
+            later.close()
+        silent.settimeout(60)
+        assert silent.recv(1) == b""

@@ -6,7 +6,6 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[MailServer]:
-    """Start a server that requires a login."""
-    with MailServer() as server:
-        yield server
-
-
 @pytest.fixture
-def server(shared_server: MailServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailServer]:
+def server(mail_server: MailServer, monkeypatch: pytest.MonkeyPatch) -> MailServer:
     """Name the server in the environment."""
-    for name, value in shared_server.env().items():
+    for name, value in mail_server.env().items():
         monkeypatch.setenv(name, value)
-    shared_server.clear()
-    yield shared_server
-    shared_server.fault = None
+    return mail_server
 
 
 def run(caplog: pytest.LogCaptureFixture) -> tuple[int, str]:

@@ -58,15 +58,19 @@ _CODES: tuple[tuple[tuple[type[SecureSMTPError], ...], ExitCode], ...] = (
     ((AuthenticationError,), ExitCode.NO_PERMISSION),
     ((TLSError, ProtocolError), ExitCode.PROTOCOL),
 )
-# What hints say to programmers, and the same for a shell.
-IN_A_SHELL = {
+# What hints say to programmers, and the same for a shell: first what all commands that send say.
+IN_EACH_COMMAND = {
     ': pass local_hostname="app.example.com"': ", and only a program can give it another one (local_hostname)",
+    "a client_cert": "a client certificate, which only a program can show (client_cert)",
+    "make a mailer that allows more": "allow more by SMTP_MAX_RECIPIENTS",
+    'partial="allow"': "--partial",
+}
+IN_A_SHELL = {
+    **IN_EACH_COMMAND,
     'pass auth=Password(..., mechanisms=["PLAIN"])': "add ?auth=PLAIN to the URL of the server",
     'pass auth=Password(..., mechanisms=["PLAIN", "LOGIN"])': "add ?auth=PLAIN,LOGIN to the URL of the server",
     'try pipelining="off"': "add ?pipelining=off to the URL of the server",
-    "a client_cert": "a client certificate, which only a program can show (client_cert)",
     " (max_connections)": " (for many messages: --connections)",
-    "make a mailer that allows more": "allow more by SMTP_MAX_RECIPIENTS",
     "pass a callable as token, which returns a new one": "use --password-command with a command that prints a new one",
     "pass on_refused, which has the token callable return another token": "have it give another token",
     "or pass mail_from and recipients": "or use --from and --to",
@@ -88,7 +92,6 @@ IN_A_SHELL = {
     " to ca_file": " to the --ca-file",
     ", or TLSPolicy(server_hostname=…)": "",
     "pass username and password": "use --username, or set SMTP_USERNAME and SMTP_PASSWORD",
-    'partial="allow"': "--partial",
     "auth=OAuth2(…)": "--oauth",
     "or pass mail_from": "or use --from",
     "pass html=…, or pass the images in attachments": "use --html, or --attach for the images",

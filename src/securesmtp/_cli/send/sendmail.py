@@ -18,7 +18,7 @@ from securesmtp._cli.exit_codes import ExitCode
 from securesmtp._cli.send.call import Call
 from securesmtp._cli.send.names import Names, bare_name
 from securesmtp._cli.send.options import NO_SERVER_HINT, SECONDS, SectionedCommand, epilog, read_input
-from securesmtp._cli.send.outcome import Manner, deliver
+from securesmtp._cli.send.outcome import IN_EACH_COMMAND, Manner, deliver
 from securesmtp.errors import AddressError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What hints say to programmers, and the same for this command, which has no options for the server.
 HINTS = {
-    ': pass local_hostname="app.example.com"': ", and only a program can give it another one (local_hostname)",
+    **IN_EACH_COMMAND,
     'pass auth=Password(..., mechanisms=["PLAIN"])': "add ?auth=PLAIN to SMTP_URL",
     'pass auth=Password(..., mechanisms=["PLAIN", "LOGIN"])': "add ?auth=PLAIN,LOGIN to SMTP_URL",
     'try pipelining="off"': "add ?pipelining=off to SMTP_URL",
-    "a client_cert": "a client certificate, which only a program can show (client_cert)",
     " (max_connections)": "",
-    "make a mailer that allows more": "allow more by SMTP_MAX_RECIPIENTS",
     "port and mode are arguments of their own": "port and mode have variables of their own (SMTP_PORT, SMTP_TLS)",
     'use tls="starttls"': "set SMTP_TLS=starttls",
     'use tls="implicit"': "set SMTP_TLS=implicit",
@@ -44,7 +42,6 @@ HINTS = {
     " to ca_file": " to the SMTP_CA_FILE",
     "host, or TLSPolicy(server_hostname=…)": "SMTP_HOST",
     "pass username and password": "set SMTP_USERNAME and SMTP_PASSWORD_FILE",
-    'partial="allow"': "--partial",
     "auth=OAuth2(…)": "securesmtp send --oauth",
 }
 _MODES = {
